@@ -1,0 +1,3 @@
+"""Byway: hierarchical, language-model-guided interest exploration for recommender systems."""
+
+__version__ = "0.1.0"

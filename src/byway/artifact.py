@@ -1,0 +1,225 @@
+"""A workspace of numbered artifacts, each a directory that is whole or absent.
+
+An artifact is built in `NN-name.part/` and moved to `NN-name/` when its `record.json` has been written, so
+that a reader never sees half of one. Whatever a stage keeps in the `.part` directory survives a kill and is
+there when the same stage is run again with the same inputs and knobs. This module knows no stage.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from byway import __version__
+from byway.errors import UserError
+
+RECORD = "record.json"
+WANTED = "wanted.json"
+SCRATCH = "scratch"
+"""Directory inside a `.part` for checkpoints and progress; it never reaches the artifact."""
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """A bar that a figure has to clear before the artifact may be published."""
+
+    value: float
+    at_least: float
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.at_least
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a stage says about what it made."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, Gate] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The contents of `record.json`."""
+
+    stage: str
+    version: str
+    fingerprint: str
+    """Hash of stage, knobs and inputs: says whether the artifact is up to date."""
+    digest: str
+    """Hash of the artifact's files: what the next stage takes as its input's identity."""
+    knobs: dict[str, Any]
+    inputs: dict[str, str]
+    files: dict[str, str]
+    counts: dict[str, int]
+    metrics: dict[str, Any]
+    gates: dict[str, Gate]
+    timings: dict[str, float]
+    created: str
+
+
+def hash_file(path: Path) -> str:
+    """BLAKE2 hash of a file's bytes, read in blocks."""
+    h = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as f:
+        while block := f.read(1 << 22):
+            h.update(block)
+    return h.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """BLAKE2 hash of a JSON value, independent of key order."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def fingerprint(stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Identity of the artifact that `stage` would make from these knobs and inputs."""
+    return hash_json({"stage": stage, "knobs": dict(knobs), "inputs": dict(inputs)})
+
+
+def read_record(path: Path) -> Record | None:
+    """The record of the artifact at `path`, or None where there is no whole artifact.
+
+    A move that a kill cut short is finished first: a `.part` directory with a record is a whole artifact.
+    """
+    part = path.with_name(path.name + ".part")
+    if (part / RECORD).exists():
+        _swap(part, path)
+    try:
+        return msgspec.json.decode((path / RECORD).read_bytes(), type=Record)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{path / RECORD} is damaged ({error}); delete {path} and run again.") from error
+
+
+def drift(record: Record, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Field by field, why `record` no longer matches: empty where it is up to date."""
+    changed: list[str] = []
+    for kind, then, now in (("knob", record.knobs, knobs), ("input", record.inputs, inputs)):
+        for name in sorted(set(then) | set(now)):
+            if then.get(name) != now.get(name):
+                change = f": {then.get(name)} → {now.get(name)}" if kind == "knob" else " changed"
+                changed.append(f"{kind} {name}{change}")
+    return changed
+
+
+def edited(path: Path, record: Record) -> list[str]:
+    """Files of the artifact that are no longer what the record says."""
+    found = {name: hash_file(path / name) for name in record.files if (path / name).exists()}
+    return [name for name, digest in record.files.items() if found.get(name) != digest]
+
+
+@contextmanager
+def part(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Path]:
+    """The directory in which to build the artifact at `path`.
+
+    What an interrupted build of the very same artifact left under `scratch/` is still there; anything else is
+    removed first.
+    """
+    directory = path.with_name(path.name + ".part")
+    wanted = {"stage": stage, "knobs": dict(knobs), "inputs": dict(inputs)}
+    known = directory / WANTED
+    if directory.exists():
+        same = known.exists() and known.read_text("utf-8") == _dump(wanted)
+        for child in directory.iterdir():
+            if not same or child.name not in (WANTED, SCRATCH):
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SCRATCH).mkdir(exist_ok=True)
+    write_atomic(known, _dump(wanted).encode())
+    yield directory
+
+
+def commit(
+    path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome
+) -> Record:
+    """Make the `.part` directory of `path` the artifact: flush its files, write the record last, move it."""
+    directory = path.with_name(path.name + ".part")
+    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
+    (directory / WANTED).unlink(missing_ok=True)
+    files: dict[str, str] = {}
+    for file in sorted(p for p in directory.rglob("*") if p.is_file()):
+        _flush(file)
+        files[file.relative_to(directory).as_posix()] = hash_file(file)
+    for folder in [p for p in directory.rglob("*") if p.is_dir()]:
+        _flush(folder)
+    record = Record(
+        stage=stage,
+        version=__version__,
+        fingerprint=fingerprint(stage, knobs, inputs),
+        digest=hash_json(files),
+        knobs=dict(knobs),
+        inputs=dict(inputs),
+        files=files,
+        counts=outcome.counts,
+        metrics=outcome.metrics,
+        gates=outcome.gates,
+        timings={name: round(seconds, 3) for name, seconds in outcome.timings.items()},
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    write_atomic(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
+    _swap(directory, path)
+    return record
+
+
+def _swap(directory: Path, path: Path) -> None:
+    """Put the finished `directory` in the place of `path`; safe to repeat after a kill at any point."""
+    old = path.with_name(path.name + ".old")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+    os.rename(directory, path)
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either what it held before or all of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+    _flush(path.parent)
+
+
+@contextmanager
+def locked(workspace: Path) -> Iterator[None]:
+    """Hold the workspace against a second run; the lock goes with the process."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (workspace / ".lock").open("a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            f.seek(0)
+            holder = f.read().strip() or "another process"
+            raise UserError(f"{workspace} is in use by {holder}; wait for it or end it.") from error
+        f.truncate(0)
+        f.write(f"process {os.getpid()} on {socket.gethostname()}")
+        f.flush()
+        yield
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, indent=2)
