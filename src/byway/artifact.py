@@ -1,8 +1,8 @@
 """A workspace of numbered artifacts, each a directory that is whole or absent.
 
 An artifact is built in `NN-name.part/` and moved to `NN-name/` when its `record.json` has been written, so
-that a reader never sees half of one. Whatever a stage keeps in the `.part` directory survives a kill and is
-there when the same stage is run again with the same inputs and knobs. This module knows no stage.
+that a reader never sees half of one. What a stage keeps in `NN-name.scratch/` (checkpoints, progress) survives
+a kill and is there when the same stage is run again with the same inputs and knobs. This module knows no stage.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,14 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from byway import __version__
 from byway.errors import UserError
 
 RECORD = "record.json"
-WANTED = "wanted.json"
-SCRATCH = "scratch"
-"""Directory inside a `.part` for checkpoints and progress; it never reaches the artifact."""
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -38,6 +37,18 @@ class Gate(msgspec.Struct, frozen=True):
     @property
     def passed(self) -> bool:
         return self.value >= self.at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where a stage builds, and its source of randomness."""
+
+    out: Path
+    """Empty directory whose files become the artifact."""
+    scratch: Path
+    """Directory for checkpoints: kept over a kill, thrown away when the artifact is whole."""
+    rng: np.random.Generator
+    """Seeded by the run's seed and the stage's name."""
 
 
 @dataclass(slots=True)
@@ -122,24 +133,28 @@ def edited(path: Path, record: Record) -> list[str]:
 
 
 @contextmanager
-def part(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Path]:
-    """The directory in which to build the artifact at `path`.
+def part(
+    path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0
+) -> Iterator[Work]:
+    """Where to build the artifact at `path`: an empty directory, and the scratch of an interrupted build.
 
-    What an interrupted build of the very same artifact left under `scratch/` is still there; anything else is
-    removed first.
+    Scratch is kept only where it belongs to the very same artifact; otherwise it is removed first.
     """
-    directory = path.with_name(path.name + ".part")
-    wanted = {"stage": stage, "knobs": dict(knobs), "inputs": dict(inputs)}
-    known = directory / WANTED
-    if directory.exists():
-        same = known.exists() and known.read_text("utf-8") == _dump(wanted)
-        for child in directory.iterdir():
-            if not same or child.name not in (WANTED, SCRATCH):
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / SCRATCH).mkdir(exist_ok=True)
-    write_atomic(known, _dump(wanted).encode())
-    yield directory
+    directory, scratch = path.with_name(path.name + ".part"), path.with_name(path.name + ".scratch")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    wanted = fingerprint(stage, knobs, inputs)
+    known = scratch / "wanted"
+    if not (known.exists() and known.read_text("utf-8") == wanted):
+        discard_scratch(path)
+        scratch.mkdir()
+        write_atomic(known, wanted.encode())
+    yield Work(directory, scratch, np.random.default_rng([seed, zlib.crc32(stage.encode())]))
+
+
+def discard_scratch(path: Path) -> None:
+    """Remove what an interrupted build of the artifact at `path` left behind."""
+    shutil.rmtree(path.with_name(path.name + ".scratch"), ignore_errors=True)
 
 
 def commit(
@@ -147,8 +162,6 @@ def commit(
 ) -> Record:
     """Make the `.part` directory of `path` the artifact: flush its files, write the record last, move it."""
     directory = path.with_name(path.name + ".part")
-    shutil.rmtree(directory / SCRATCH, ignore_errors=True)
-    (directory / WANTED).unlink(missing_ok=True)
     files: dict[str, str] = {}
     for file in sorted(p for p in directory.rglob("*") if p.is_file()):
         _flush(file)
@@ -171,6 +184,7 @@ def commit(
     )
     write_atomic(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
     _swap(directory, path)
+    discard_scratch(path)
     return record
 
 
@@ -219,7 +233,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, indent=2)

@@ -166,7 +166,7 @@ class TransitionTable:
 
 @dataclass(frozen=True, slots=True)
 class ItemPolicy:
-    """12-item-policy: the transformer sequence model that finds items inside a cluster (paper 1, section 2.2)."""
+    """12-item-policy: the sequence model that finds items inside a cluster (paper 1, section 2.2)."""
 
     dim: int = 64
     """Width of the model and of the item vectors."""
