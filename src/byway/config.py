@@ -110,6 +110,8 @@ class Transitions:
     """K: most recent unique clusters that form the prompt."""
     heldout: float = 0.2
     """Last share of the transitions, in time, that training never sees."""
+    validation: float = 0.1
+    """Last share of the rest that chooses the checkpoint and fits weights; it is not trained on either."""
     curation: Literal["diversified", "random", "log"] = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""

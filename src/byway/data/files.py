@@ -1,0 +1,203 @@
+"""Opening a table on disk: it is what it says, or one sentence says what is wrong.
+
+Owns: where a path leads, the checks on a file before it is read (is it there, is it UTF-8, has it the columns),
+and the stream of record batches out of a dataframe. It knows neither layouts nor what a column means.
+
+A CSV is read as bytes, never as guessed types: text that is not UTF-8 and numbers that are none then reach the
+cleaning as they are, and one bad row costs one row. Quotes follow RFC 4180; a quote that is never closed swallows
+the rows after it, which the cleaning sees as one text that is too long.
+"""
+
+import codecs
+import csv as text_csv
+import glob
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from byway import engine
+from byway.errors import UserError
+
+if TYPE_CHECKING:
+    import daft
+
+MALFORMED = "_malformed"
+"""Name of the column that is true where a CSV row has more or fewer fields than its header."""
+
+BATCH_ROWS = 1 << 20
+"""Rows of a batch: 30 MB of a log's columns, and few enough batches that a lookup table a batch costs little."""
+
+_HEAD_BYTES = 1 << 22
+_FOREIGN_LINES = 20
+_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", ":": "colons", " ": "spaces"}
+
+
+def expand(path: Path) -> list[Path]:
+    """The files that a path with `*` or `?` names, in alphabetical order; any other path names itself.
+
+    Raises UserError where no file matches, and where a path is a directory or does not exist.
+    """
+    if any(mark in path.name for mark in "*?["):
+        found = [Path(name) for name in sorted(glob.glob(str(path)))]
+        if not found:
+            raise UserError(f"{path} matches no file.")
+    else:
+        found = [path]
+    for file in found:
+        if file.is_dir():
+            raise UserError(f"{file} is a directory where a file is expected.")
+        if not file.exists():
+            raise UserError(f"{file} does not exist.")
+    return found
+
+
+def header(path: Path, delimiter: str = ",") -> list[str]:
+    """Column names of the CSV file at `path`.
+
+    Raises UserError where it is empty or not UTF-8 as a whole.
+    """
+    head = _head(path)
+    line = next(text_csv.reader(io.StringIO(head.decode("utf-8-sig", "replace")), delimiter=delimiter), [])
+    if not line:
+        raise UserError(f"{path} is empty; its first line must name the columns.")
+    return [name.strip() for name in line]
+
+
+def csv(
+    path: Path, columns: Sequence[str], *, delimiter: str = ",", names: Sequence[str] | None = None
+) -> "daft.DataFrame":
+    """Stream the named columns of one CSV file as binary, in file order, and `MALFORMED`.
+
+    `names` gives the columns of a file without a header. Raises UserError for a missing column, a wrong
+    delimiter, an empty file, and a file that is not UTF-8 as a whole.
+    """
+    expand(path)
+    found = list(names) if names is not None else header(path, delimiter)
+    if names is not None:
+        _head(path)
+    require(path, found, columns, delimiter)
+    daft = engine.daft()
+    # Daft takes the schema by position. A name that comes twice keeps its first place; the sentinel at the end
+    # catches what a too long row has beyond the header.
+    unique = [name if name not in found[:i] else f"{name}#{i}" for i, name in enumerate(found)]
+    binary = daft.DataType.binary()
+    frame = daft.read_csv(
+        _literal(path),
+        infer_schema=False,
+        schema={name: binary for name in [*unique, MALFORMED]},
+        has_headers=names is None,
+        delimiter=delimiter,
+        allow_variable_columns=True,
+    )
+    # An empty field is an empty string: null only where the row ended early.
+    malformed = daft.col(unique[-1]).is_null() | daft.col(MALFORMED).not_null()
+    return frame.select(*(daft.col(name) for name in dict.fromkeys(columns)), malformed.alias(MALFORMED))
+
+
+def parquet(path: Path, columns: Sequence[str]) -> "daft.DataFrame":
+    """Stream the named columns of one parquet file, typed as they are, in file order.
+
+    Raises UserError for a missing column and for a file that is not parquet or was cut short.
+    """
+    require(path, parquet_columns(path), columns)
+    return engine.daft().read_parquet(_literal(path)).select(*dict.fromkeys(columns))
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Column names of the parquet file at `path`; UserError where it is not one or was cut short."""
+    expand(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a parquet file, or was cut short ({_first_line(error)}).") from error
+
+
+def require(path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str = "") -> None:
+    """Raise UserError for the first of `columns` that is not among those found in the file."""
+    missing = [name for name in columns if name not in found]
+    if not missing:
+        return
+    other = [mark for mark in _NAMES if len(found) == 1 and mark in found[0] and mark != delimiter]
+    if delimiter and other:
+        raise UserError(
+            f"{path} has no column {missing[0]!r}: its first line looks separated by {_NAMES[other[0]]}, "
+            f"and {_NAMES[delimiter]} are expected."
+        )
+    shown = ", ".join(name[:40] for name in found[:30])
+    raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}.")
+
+
+def batches(frame: "daft.DataFrame", what: str, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Stream a dataframe in its order as batches of exactly `rows` rows; the last one is shorter.
+
+    `what` names the input in the UserError that replaces the engine's own for a file damaged in its middle.
+    """
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for piece in _stream(frame, what):
+        held.append(piece)
+        count += piece.num_rows
+        while count >= rows:
+            whole = _join(held)
+            yield whole.slice(0, rows)
+            held = [whole.slice(rows)]
+            count -= rows
+    if count:
+        yield _join(held)
+
+
+def _stream(frame: "daft.DataFrame", what: str) -> Iterator[pa.RecordBatch]:
+    errors = engine.daft().exceptions.DaftCoreException
+    try:
+        yield from frame.to_arrow_iter()
+    except (errors, OSError) as error:
+        raise UserError(f"{what} could not be read to its end: {_first_line(error)}.") from error
+
+
+def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def _head(path: Path) -> bytes:
+    """The first 4 MB of a text file; UserError where they show that it is not UTF-8.
+
+    Single bad lines belong to the cleaning. A file counts as foreign where it starts with a UTF-16 mark, holds
+    NUL bytes in its first line, or fails in most of the lines that have anything beyond ASCII (20 at least).
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    lines = head.split(b"\n")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in lines[0]:
+        raise UserError(f"{path} is not UTF-8 text; convert it first, for example with iconv.")
+    if len(lines) > 1:
+        lines.pop()
+    beyond = [line for line in lines if not line.isascii()]
+    bad = sum(not _decodes(line) for line in beyond)
+    if not _decodes(lines[0]) or (bad >= _FOREIGN_LINES and 2 * bad > len(beyond)):
+        raise UserError(
+            f"{path} is not UTF-8 text ({bad:,} of its first {len(lines):,} lines); "
+            "convert it first, for example with iconv."
+        )
+    return head
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _literal(path: Path) -> str:
+    """The path as Daft wants it: marks that it would read as a pattern are taken literally."""
+    return glob.escape(str(path))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:300].rstrip(".")

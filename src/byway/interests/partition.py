@@ -1,0 +1,229 @@
+"""Cutting unit vectors into parts of about equal weight whose members are alike.
+
+METIS cuts the similarity graph; a few rounds of priced reassignment sharpen the parts; a repair pass brings
+the heaviest part under the tolerance. It does not know levels, nor what a weight stands for.
+"""
+
+import faiss
+import numpy as np
+import pymetis
+from numpy.typing import NDArray
+from scipy import sparse
+
+from byway.interests.graph import Graph, nearest
+
+NEIGHBOURS = 30
+"""Neighbours of a centroid in a graph made here."""
+SHARPNESS = 8
+"""Edges weigh cosine to this power: it parts topics that are merely near (DESIGN, the tree, measured)."""
+DIRECT = 200_000
+"""Up to this many rows METIS cuts the rows' own graph; beyond, that of micro-clusters of them."""
+MICRO = 16
+"""Rows a micro-cluster."""
+CELL = 4096
+"""Rows of a k-means cell inside which micro-clusters are cut."""
+CANDIDATES = 24
+"""Nearest parts that a row may move to."""
+ROUNDS = 6
+"""Rounds of centroids and reassignment."""
+PRICE_STEPS = 40
+"""Steps of price finding a round."""
+
+
+def coherence(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> float:
+    """Mean cosine of a row to the centroid of its part.
+
+    With unit rows x and parts c this is (1/n) Σ_c ‖Σ_{i in c} x_i‖.
+
+    >>> coherence(np.array([[1, 0], [0, 1], [1, 0]], np.float32), np.array([0, 0, 1]), 2)  # (√2 + 1) / 3
+    0.8047378541243649
+    """
+    return float(np.linalg.norm(_sums(vectors, labels, parts), axis=1).sum() / len(vectors))
+
+
+def centroids(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float32]:
+    """Unit-length mean of each part: float32 [parts, d]; zero for a part without rows."""
+    sums = _sums(vectors, labels, parts)
+    return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _sums(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float64]:
+    n = len(labels)
+    members = sparse.csr_array((np.ones(n), (labels, np.arange(n))), shape=(parts, n))
+    return np.asarray(members @ vectors, np.float64)
+
+
+def partition(
+    vectors: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    parts: int,
+    tolerance: float,
+    rng: np.random.Generator,
+    graph: Graph | None = None,
+) -> NDArray[np.int64]:
+    """Cut unit rows [n, d] into `parts` non-empty parts; returns int64 [n].
+
+    Aims at a heaviest part of `tolerance` times the mean weight; rows that are themselves heavier than that,
+    or too few rows, can make it impossible. `graph` is the rows' own graph where there is one.
+    """
+    n = len(vectors)
+    if parts <= 1:
+        return np.zeros(n, np.int64)
+    if parts >= n:
+        return np.arange(n)
+    if n > DIRECT:
+        labels = _through_micro_clusters(vectors, weights, parts, rng)
+    else:
+        labels = metis(graph or nearest(vectors, NEIGHBOURS), weights, parts, rng)
+    labels = fill_empty(vectors, labels, weights, parts)
+    cap = tolerance * weights.sum() / parts
+    for _ in range(ROUNDS):
+        labels = fill_empty(vectors, reassign(vectors, labels, weights, parts, cap), weights, parts)
+    return repair(vectors, labels, weights, parts, cap)
+
+
+def metis(
+    graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Parts of a similarity graph that cut the least weight of edges; some may be empty or too heavy."""
+    # METIS counts in 32-bit integers: the weights of all vertices together stay below 2^30.
+    vertices = np.maximum(1, np.rint(weights / weights.sum() * (1 << 29))).astype(np.int32)
+    edges = np.maximum(1, np.rint(graph.weights.astype(np.float64) ** SHARPNESS * 10_000)).astype(np.int32)
+    adjacency = pymetis.CSRAdjacency(graph.indptr.astype(np.int32), np.ascontiguousarray(graph.indices))
+    options = pymetis.Options(seed=int(rng.integers(1 << 30)))
+    found = pymetis.part_graph(
+        parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options
+    )
+    return np.asarray(found.vertex_part, np.int64)
+
+
+def _through_micro_clusters(
+    vectors: NDArray[np.float32], weights: NDArray[np.float64], parts: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Parts by METIS on the centroids of micro-clusters, themselves cut by METIS inside k-means cells."""
+    n = len(vectors)
+    cells = max(2, n // CELL)
+    kmeans = faiss.Kmeans(
+        vectors.shape[1], cells, niter=10, spherical=True, seed=int(rng.integers(1 << 30))
+    )
+    kmeans.train(vectors)
+    cell = kmeans.index.search(vectors, 1)[1][:, 0]
+    micro = np.empty(n, np.int64)
+    found = 0
+    for members in np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))):
+        if len(members):
+            count = max(1, len(members) // MICRO)
+            local = nearest(vectors[members], NEIGHBOURS // 2)
+            labels = metis(local, weights[members], count, rng) if count > 1 else np.zeros(len(members), int)
+            _, dense = np.unique(labels, return_inverse=True)
+            micro[members] = found + dense
+            found += int(dense.max()) + 1
+    middle = centroids(vectors, micro, found)
+    return metis(nearest(middle, NEIGHBOURS), np.bincount(micro, weights, found), parts, rng)[micro]
+
+
+def _candidates(
+    vectors: NDArray[np.float32], labels: NDArray[np.int64], parts: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Cosines and numbers [n, candidates] of the parts nearest to each row, nearest first."""
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(centroids(vectors, labels, parts))
+    return index.search(np.ascontiguousarray(vectors), min(parts, CANDIDATES))
+
+
+def reassign(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    parts: int,
+    cap: float,
+) -> NDArray[np.int64]:
+    """Move every row to the part that suits it best at prices that keep parts from overfilling.
+
+    Maximising Σ cos(x_i, centroid of its part) with every part's weight at most `cap` has the Lagrangian
+    Σ_i cos(x_i, c) − w_i·p_c + Σ_c p_c·cap: at given prices p ≥ 0 each row decides by itself, and a price
+    rises while its part is too heavy. The result is near balance, not within it: `repair` does the rest.
+    """
+    scores, near = _candidates(vectors, labels, parts)
+    # In units of the mean row, so that a price is a cosine for a row of average weight.
+    relative = (weights / weights.mean()).astype(np.float32)[:, None]
+    prices = np.zeros(parts, np.float32)
+    rows = np.arange(len(labels))
+    best, least = labels, np.inf
+    for step in range(PRICE_STEPS):
+        choice = near[rows, (scores - relative * prices[near]).argmax(axis=1)]
+        load = np.bincount(choice, weights, parts) / cap
+        excess = float(np.maximum(load - 1.0, 0.0).sum())
+        if excess < least:
+            best, least = choice, excess
+        prices += (0.1 / (1.0 + 0.2 * step) * (load - 1.0)).astype(np.float32)
+        np.maximum(prices, 0.0, out=prices)
+    return best
+
+
+def fill_empty(
+    vectors: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float64], parts: int
+) -> NDArray[np.int64]:
+    """Give every empty part one row: the one that suits the heaviest part of several rows least."""
+    counts = np.bincount(labels, minlength=parts)
+    empty = np.flatnonzero(counts == 0)
+    if not len(empty):
+        return labels
+    labels = labels.copy()
+    loads = np.bincount(labels, weights, parts)
+    fit = np.einsum("ij,ij->i", vectors, centroids(vectors, labels, parts)[labels])
+    for part in empty.tolist():
+        donor = int(np.where(counts > 1, loads, -1.0).argmax())
+        members = np.flatnonzero(labels == donor)
+        row = members[fit[members].argmin()]
+        labels[row] = part
+        counts[donor] -= 1
+        counts[part] = 1
+        loads[donor] -= weights[row]
+        loads[part] = weights[row]
+    return labels
+
+
+def repair(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    parts: int,
+    cap: float,
+) -> NDArray[np.int64]:
+    """Move rows out of parts heavier than `cap`, those first that lose least cosine for their weight.
+
+    A row goes to the best part with room for it, first among its nearest parts, then among all. No part is
+    emptied. What cannot be moved stays: a row heavier than any room, or a part of one row.
+    """
+    labels = labels.copy()
+    loads = np.bincount(labels, weights, parts)
+    counts = np.bincount(labels, minlength=parts)
+    for everywhere in (False, True):
+        heavy = np.flatnonzero(loads > cap)
+        if not len(heavy):
+            break
+        rows = np.flatnonzero(np.isin(labels, heavy))
+        middle = centroids(vectors, labels, parts)
+        scores = vectors[rows] @ middle.T
+        own = scores[np.arange(len(rows)), labels[rows]]
+        kept = parts if everywhere else min(parts, CANDIDATES)
+        near = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
+        loss = own[:, None] - np.take_along_axis(scores, near, axis=1)
+        cost = loss / weights[rows][:, None]
+        cost[near == labels[rows][:, None]] = np.inf
+        for flat in np.argsort(cost, axis=None, kind="stable").tolist():
+            at, rank = divmod(flat, kept)
+            row, target = int(rows[at]), int(near[at, rank])
+            source = int(labels[row])
+            weight = weights[row]
+            if source == target or loads[source] <= cap or counts[source] < 2 or source not in heavy:
+                continue
+            if loads[target] + weight > cap:
+                continue
+            labels[row] = target
+            loads[source] -= weight
+            loads[target] += weight
+            counts[source] -= 1
+            counts[target] += 1
+    return labels

@@ -1,0 +1,252 @@
+"""06-transitions: what people turned to next that was new to them.
+
+A transition `[(C1, C2), C_L]` (paper 1, section 2.3): from a user's high-quality interactions in time order, the
+first item of a cluster the user had never consumed (C_L) and the K unique clusters most recently consumed before
+it, the most recent last. The same cluster twice in a row counts once. This module counts; it knows no words.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway import config
+from byway.artifact import Outcome, Work
+from byway.data.events import Events
+from byway.interests.tree import Tree
+
+Ints = NDArray[np.int32]
+PARTS = ("train", "validation", "heldout", "samples")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Counted transitions, one row for each different one."""
+
+    context: Ints
+    """[N, K] clusters, the most recent last. A user with a single interest so far has it K times."""
+    label: Ints
+    """[N] the novel cluster."""
+    count: Ints
+    """[N] how often."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def several(self) -> "Samples":
+        """Only transitions whose K clusters are all different, which is the paper's definition."""
+        ordered = np.sort(self.context, axis=1)
+        keep = (np.diff(ordered, axis=1) != 0).all(axis=1)
+        return Samples(self.context[keep], self.label[keep], self.count[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """06-transitions as read back."""
+
+    level: int
+    clusters: int
+    train: Samples
+    """The log up to the validation part: evidence for counting."""
+    validation: Samples
+    """The last part of what is not held out: for choosing a checkpoint and fitting weights."""
+    heldout: Samples
+    """Later than everything above: for figures only."""
+    samples: Samples
+    """What the model is fine-tuned on, after curation."""
+
+    def popularity(self) -> NDArray[np.float64]:
+        """Training transitions into each cluster, [clusters]."""
+        return np.bincount(self.train.label, self.train.count, minlength=self.clusters)
+
+
+def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> Outcome:
+    """Find the transitions, split them in time, curate the fine-tuning samples."""
+    clusters = tree.size(knobs.level)
+    found = find(events, tree.assign(knobs.level), clusters, knobs.history)
+    part = split(found, events.clock, knobs.heldout, knobs.validation)
+    counted = {
+        name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
+    }
+    several = counted["train"].several()
+    if knobs.curation == "log":
+        counted["samples"] = counted["train"]
+    elif knobs.curation == "diversified":
+        counted["samples"] = diversified(several, knobs.per_label, clusters, work.rng)
+    else:
+        counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
+    for name in PARTS:
+        _write(counted[name], work.out / f"{name}.parquet", knobs.level, clusters)
+    samples = counted["samples"]
+    labels = np.bincount(samples.label, minlength=clusters)
+    heldout = counted["heldout"].several()
+    seen = np.isin(_key(heldout.context, clusters), _key(several.context, clusters))
+    return Outcome(
+        counts={
+            **{name: int(counted[name].count.sum()) for name in PARTS[:3]},
+            "samples": len(samples),
+            "short_history": found.short,
+            "not_new": found.not_new,
+        },
+        metrics={
+            "transitions.train": int(several.count.sum()),
+            "transitions.heldout": int(heldout.count.sum()),
+            "transitions.heldout_unseen_pairs": round(
+                float(heldout.count[~seen].sum() / max(1, heldout.count.sum())), 4
+            ),
+            "transitions.labels_covered": round(float((labels > 0).mean()), 4),
+            "transitions.samples_a_label": [int(labels.min()), float(np.median(labels)), int(labels.max())],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every transition of the log, one row each, in order of user and time."""
+
+    context: Ints
+    label: Ints
+    time: NDArray[np.int64]
+    progress: NDArray[np.float64]
+    """Where in the user's own sequence the label stands, in (0, 1]."""
+    short: int
+    """Novel clusters without any cluster before them."""
+    not_new: int
+    """High-quality visits to a cluster that was not new."""
+
+
+def find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found:
+    """All transitions with `history` unique clusters before them; fewer are filled up with the oldest one.
+
+    A cluster is new to a user where no event of any quality touched it before; contexts and labels are
+    high-quality interactions.
+    """
+    cluster = cluster_of[events.item].astype(np.int64)
+    user = events.user.astype(np.int64)
+    first = np.zeros(len(user), dtype=bool)
+    first[np.unique(user * clusters + cluster, return_index=True)[1]] = True
+    good = events.good()
+    user, cluster, first, time = user[good], cluster[good], first[good], events.time[good]
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    length = np.diff(np.append(starts, len(user)))
+    progress = (np.arange(len(user)) - np.repeat(starts, length) + 1) / np.repeat(length, length)
+    # Runs: the same cluster twice in a row counts once.
+    run = np.flatnonzero((np.diff(user, prepend=-1) != 0) | (np.diff(cluster, prepend=-1) != 0))
+    user, cluster, first, time, progress = user[run], cluster[run], first[run], time[run], progress[run]
+    start = np.maximum.accumulate(np.where(np.diff(user, prepend=-1) != 0, np.arange(len(user)), 0))
+    new = np.flatnonzero(first)
+    context = _recent(cluster, start, new, history)
+    enough = context[:, -1] >= 0
+    new, context = new[enough], context[enough]
+    for k in range(history - 2, -1, -1):
+        context[:, k] = np.where(context[:, k] < 0, context[:, k + 1], context[:, k])
+    return Found(
+        context=context.astype(np.int32),
+        label=cluster[new].astype(np.int32),
+        time=time[new],
+        progress=progress[new],
+        short=int((~enough).sum()),
+        not_new=len(user) - int(first.sum()),
+    )
+
+
+def _recent(
+    cluster: NDArray[np.int64], start: NDArray[np.intp], at: NDArray[np.intp], history: int
+) -> NDArray[np.int64]:
+    """The last `history` different clusters before each position `at` of its user's runs; -1 where none is left.
+
+    All positions walk back together: a step looks one run further back and keeps what it has not seen.
+    """
+    context = np.full((len(at), history), -1, dtype=np.int64)
+    pointer = at.copy()
+    for k in range(history - 1, -1, -1):
+        pointer = pointer - 1
+        while True:
+            inside = pointer >= start[at]
+            known = (context[:, k + 1 :] == cluster[np.maximum(pointer, 0)][:, None]).any(axis=1)
+            repeat = inside & known
+            if not repeat.any():
+                break
+            pointer = np.where(repeat, pointer - 1, pointer)
+        context[:, k] = np.where(inside, cluster[np.maximum(pointer, 0)], -1)
+    return context
+
+
+def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
+    """0 train, 1 validation, 2 held out for each transition, by time.
+
+    With a clock the last `heldout` share of all transitions is held out; without one, the end of each user's own
+    sequence. Validation is the same cut once more inside the rest.
+    """
+    when = found.time.astype(np.float64) if clock else found.progress
+    if not len(when):
+        return np.zeros(0, dtype=np.int8)
+    late = np.quantile(when, 1 - heldout) if clock else 1 - heldout
+    held = when > late
+    rest = when[~held]
+    cut = (np.quantile(rest, 1 - validation) if len(rest) else late) if clock else late * (1 - validation)
+    return np.where(held, 2, np.where(when > cut, 1, 0)).astype(np.int8)
+
+
+def count(context: Ints, label: Ints, clusters: int) -> Samples:
+    """One row for each different transition, in order of context and label."""
+    key = _key(np.column_stack([context, label]), clusters)
+    _, index, counts = np.unique(key, return_index=True, return_counts=True)
+    return Samples(context[index], label[index], counts.astype(np.int32))
+
+
+def diversified(log: Samples, per_label: int, clusters: int, rng: np.random.Generator) -> Samples:
+    """The `per_label` most frequent contexts of every label: each label equally often (paper 1, section 2.3).
+
+    A label with fewer contexts repeats its own, the most frequent first, and a label that the log never shows
+    stays absent: no behaviour is invented. Ties are broken at random.
+    """
+    order = np.lexsort((rng.random(len(log)), -log.count, log.label))
+    label = log.label[order]
+    rank = np.arange(len(order)) - np.searchsorted(label, label)
+    kept = order[rank < per_label]
+    have = np.bincount(log.label[kept], minlength=clusters)
+    rows = [kept]
+    for c in np.flatnonzero((have > 0) & (have < per_label)):
+        own = kept[log.label[kept] == c]
+        rows.append(np.resize(own, per_label - len(own)))
+    chosen = np.sort(np.concatenate(rows))
+    return Samples(log.context[chosen], log.label[chosen], np.ones(len(chosen), dtype=np.int32))
+
+
+def sampled(log: Samples, size: int, rng: np.random.Generator) -> Samples:
+    """`size` transitions drawn from the log as they come: the paper's low-diversity control (figure 3)."""
+    total = int(log.count.sum())
+    drawn = rng.choice(np.repeat(np.arange(len(log)), log.count), min(size, total), replace=False)
+    drawn.sort()
+    return Samples(log.context[drawn], log.label[drawn], np.ones(len(drawn), dtype=np.int32))
+
+
+def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
+    """One integer a row of cluster numbers."""
+    key = np.zeros(len(clusters_NK), dtype=np.int64)
+    for column in clusters_NK.T:
+        key = key * clusters + column
+    return key
+
+
+def _write(samples: Samples, path: Path, level: int, clusters: int) -> None:
+    columns = {f"c{k + 1}": samples.context[:, k] for k in range(samples.context.shape[1])}
+    table = pa.table({**columns, "label": samples.label, "count": samples.count})
+    meta = {"level": str(level), "clusters": str(clusters)}
+    pq.write_table(table.replace_schema_metadata(meta), path)
+
+
+def load(path: Path) -> Transitions:
+    """Read 06-transitions."""
+    parts: dict[str, Samples] = {}
+    meta: dict[bytes, bytes] = {}
+    for name in PARTS:
+        table = pq.read_table(path / f"{name}.parquet")
+        meta = table.schema.metadata
+        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
+        parts[name] = Samples(context, table["label"].to_numpy(), table["count"].to_numpy())
+    return Transitions(int(meta[b"level"]), int(meta[b"clusters"]), **parts)

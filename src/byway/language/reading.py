@@ -1,0 +1,157 @@
+"""Reading tokens once: a causal model runs over a batch that looks back at what was read before.
+
+A batch is a grid of A x B sequences. What it looks back at are earlier readings, each laid along the grid: one
+for all, one a row, one a column, or one a cell. Keys and values are never copied per cell: a reading for all is
+attended to as one plain matrix product, one a row or column as one product a row or column. The grid is what
+makes training on every pair among some clusters, and bulk inference over all of them, cheap.
+
+This module knows attention; it does not know prompts, clusters or losses. It works for every transformers model
+whose attention goes through the library's attention interface.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+Along = Literal["all", "rows", "columns", "cells"]
+IMPLEMENTATION = "byway_grid"
+
+
+@dataclass(slots=True)
+class Reading:
+    """Keys and values of a grid of sequences: `keys[layer]` and `values[layer]` are [A, B, T, heads, d].
+
+    `valid_ABT` is False where a sequence was padded.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    valid_ABT: Tensor
+
+
+@dataclass(slots=True)
+class Back:
+    """An earlier reading as a pass looks back at it."""
+
+    reading: Reading
+    along: Along
+    pick_A: Tensor | None = None
+    """For rows: which sequence of the reading (counted along its grid) each row of this pass looks back at."""
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """One layer's keys or values, or the mask, laid along this pass's grid."""
+        if self.pick_A is None:
+            return tensor
+        return tensor.flatten(0, 1).index_select(0, self.pick_A).unsqueeze(1)
+
+
+@dataclass(slots=True)
+class _Grid:
+    """What the attention function needs to know about the pass under way."""
+
+    A: int
+    B: int
+    context: list[Back]
+    made: Reading
+
+
+def prepare(model: PreTrainedModel) -> PreTrainedModel:
+    """Route the model's attention through the grid."""
+    model.set_attn_implementation(IMPLEMENTATION)
+    return model
+
+
+def read(
+    model: PreTrainedModel,
+    ids_ABT: Tensor,
+    positions_ABT: Tensor,
+    valid_ABT: Tensor,
+    context: list[Back],
+) -> tuple[Tensor, Reading]:
+    """Run the model's body over a grid of sequences, each causal in itself and looking back at `context`.
+
+    Returns the last hidden states [A, B, T, H] and the reading, which later passes may look back at. Padding
+    stands at the right end of a sequence; its hidden states mean nothing.
+    """
+    A, B, T = ids_ABT.shape
+    made = Reading([], [], valid_ABT)
+    body: Any = model.base_model
+    hidden = body(
+        input_ids=ids_ABT.reshape(A * B, T),
+        position_ids=positions_ABT.expand(A, B, T).reshape(A * B, T),
+        use_cache=False,
+        grid=_Grid(A, B, context, made),
+    ).last_hidden_state
+    return hidden.view(A, B, T, -1), made
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    *,
+    grid: _Grid,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the earlier readings and over the sequence itself, in one softmax.
+
+    `query` is [A*B, heads, T, d], `key` and `value` [A*B, kv heads, T, d], as the attention interface has them.
+    """
+    layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
+    n, heads, T, d = query.shape
+    A, B, G = grid.A, grid.B, key.shape[1]
+    keys_here = key.reshape(A, B, G, T, d).transpose(2, 3)
+    values_here = value.reshape(A, B, G, T, d).transpose(2, 3)
+    grid.made.keys.append(keys_here)
+    grid.made.values.append(values_here)
+    query_ABGQd = query.reshape(A, B, G, heads // G * T, d) * scaling
+    scores = [
+        _scores(query_ABGQd, back.of(back.reading.keys[layer]), back.of(back.reading.valid_ABT), back.along)
+        for back in grid.context
+    ]
+    own = query_ABGQd @ keys_here.permute(0, 1, 3, 4, 2)
+    if T > 1:
+        later = torch.ones(T, T, dtype=torch.bool, device=query.device).triu(1)
+        own = own.reshape(A, B, G, heads // G, T, T).masked_fill(later, float("-inf")).reshape(A, B, G, -1, T)
+    widths = [s.shape[-1] for s in scores]
+    weights = torch.cat([*scores, own], dim=-1).float().softmax(-1).to(value.dtype)
+    *parts, last = weights.split([*widths, T], dim=-1)
+    out = last @ values_here.transpose(2, 3)
+    for part, back in zip(parts, grid.context, strict=True):
+        values = back.of(back.reading.values[layer])
+        out = out + _by_group(part, values.transpose(2, 3), back.along)
+    return out.reshape(n, heads, T, d).transpose(1, 2), None
+
+
+def _scores(query_ABGQd: Tensor, keys_abTGd: Tensor, valid_abT: Tensor, along: Along) -> Tensor:
+    """Scores [A, B, G, Q, T] of every query against the reading that its cell looks back at."""
+    scores = _by_group(query_ABGQd, keys_abTGd.permute(0, 1, 3, 4, 2), along)
+    if bool(valid_abT.all()):
+        return scores
+    return scores.masked_fill(~valid_abT[:, :, None, None, :], float("-inf"))
+
+
+def _by_group(left_ABGQx: Tensor, right_abGxy: Tensor, along: Along) -> Tensor:
+    """`left @ right` where `right` is shared along the grid, as few large products instead of A*B small ones."""
+    A, B, G, Q, x = left_ABGQx.shape
+    y = right_abGxy.shape[-1]
+    if along == "cells":
+        return left_ABGQx @ right_abGxy
+    if along == "rows":
+        flat = left_ABGQx.permute(0, 2, 1, 3, 4).reshape(A, G, B * Q, x) @ right_abGxy[:, 0]
+        return flat.view(A, G, B, Q, y).permute(0, 2, 1, 3, 4)
+    if along == "columns":
+        flat = left_ABGQx.permute(1, 2, 0, 3, 4).reshape(B, G, A * Q, x) @ right_abGxy[0]
+        return flat.view(B, G, A, Q, y).permute(2, 0, 1, 3, 4)
+    flat = left_ABGQx.permute(2, 0, 1, 3, 4).reshape(G, A * B * Q, x) @ right_abGxy[0, 0]
+    return flat.view(G, A, B, Q, y).permute(1, 2, 0, 3, 4)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attend)
