@@ -96,8 +96,10 @@ class Descriptions:
 
     words: int = 4
     """Keywords a description."""
-    max_document_share: float = 0.2
+    max_document_share: float = 0.5
     """A word in more than this share of the catalog's items says nothing."""
+    drop: tuple[str, ...] = ()
+    """Words that say nothing on this platform: its name, its campaigns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,12 @@ class LanguageModel:
     """Optimiser steps."""
     batch: int = 16
     """Samples a step under causal attention (paper 1: 16)."""
+    choice_weight: float = 1.0
+    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    balance: float = 0.5
+    """How far labels are balanced by weight: 0 as the log has them, 1 all the same."""
+    spoken: int = 16
+    """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
     block_clusters: int = 24
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
     learning_rate: float = 3e-4
@@ -146,6 +154,8 @@ class LanguageModel:
     """Decoupled weight decay."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the matrix products; weights and optimiser stay in float32."""
+    match_gate: float = 0.9
+    """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: int = 100
     """Steps between looks at match rate and recall."""
     checkpoint_every: int = 50
@@ -197,7 +207,7 @@ class ItemPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Recommend:
+class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
     days: int = 30
@@ -205,7 +215,7 @@ class Recommend:
     interests: int = 2
     """K: items drawn from the history; their clusters are looked up."""
     items: int = 10
-    """Items in an answer."""
+    """Items in an answer where the request does not say."""
     min_eligible: int = 1
     """A cluster with fewer unseen items than this is passed over for the next in the ranking."""
 
@@ -232,7 +242,7 @@ class Config:
     language_model: LanguageModel = field(default_factory=LanguageModel)
     transition_table: TransitionTable = field(default_factory=TransitionTable)
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
-    recommend: Recommend = field(default_factory=Recommend)
+    bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
 
 

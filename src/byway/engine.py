@@ -7,6 +7,7 @@ module does not know what the dataframes hold.
 
 import logging
 import os
+from functools import cache
 from types import ModuleType
 from typing import Literal
 
@@ -16,16 +17,16 @@ Engine = Literal["native", "ray"]
 
 _QUIET = {"DO_NOT_TRACK": "true", "DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 
-_chosen: list[Engine] = []
 
-
+@cache
 def daft() -> ModuleType:
-    """Daft, imported at the first call with its telemetry and its progress bars off."""
+    """Daft, imported at the first call: telemetry and progress bars off, rows in the order of their files."""
     os.environ.update(_QUIET)
     import daft as module
 
     # What fails inside the engine reaches us as an exception; its log line would only repeat it.
     logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
+    module.set_execution_config(maintain_order=True)
     return module
 
 
@@ -34,18 +35,17 @@ def use(engine: Engine) -> None:
 
     Raises UserError where Ray is asked for and not installed, or where the process already has the other one.
     """
-    if _chosen == [engine]:
-        return
-    if _chosen:
-        raise UserError(
-            f"This process already runs dataframes on {_chosen[0]}; start another one for {engine}."
-        )
     module = daft()
-    if engine == "ray":
-        try:
+    if module.get_or_infer_runner_type() == engine:
+        return
+    try:
+        if engine == "ray":
             module.set_runner_ray(noop_if_initialized=True)
-        except ImportError as error:
-            raise UserError("--engine ray needs Ray: pip install 'daft[ray]'.") from error
-    else:
-        module.set_runner_native()
-    _chosen.append(engine)
+        else:
+            module.set_runner_native()
+    except ImportError as error:
+        raise UserError("--engine ray needs Ray: pip install 'daft[ray]'.") from error
+    except module.exceptions.DaftCoreException as error:
+        raise UserError(
+            f"This process already runs its dataframes elsewhere; start another for {engine}."
+        ) from error

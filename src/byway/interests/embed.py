@@ -70,9 +70,7 @@ def sentence_encoder(knobs: config.Embeddings) -> Encoder:
     model.max_seq_length = min(knobs.max_tokens, model.max_seq_length or knobs.max_tokens)
 
     def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(
-            texts, batch_size=knobs.batch, convert_to_numpy=True, show_progress_bar=False
-        )
+        rows = model.encode(texts, batch_size=knobs.batch, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, np.float32)
 
     return call
@@ -87,9 +85,7 @@ def _packaged_minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def encode(
-    texts: list[str], encoder: Encoder, scratch: Path
-) -> tuple[int, NDArray[np.int64], list[Path]]:
+def encode(texts: list[str], encoder: Encoder, scratch: Path) -> tuple[int, NDArray[np.int64], list[Path]]:
     """Encode each distinct text once, shortest first, and leave the rows in shards under `scratch`.
 
     Texts of like length share a batch, so little is spent on padding. A shard is written whole or not at

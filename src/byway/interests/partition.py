@@ -47,6 +47,11 @@ def centroids(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: 
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
+def loads_of(labels: NDArray[np.integer], weights: NDArray[np.float64], parts: int) -> NDArray[np.float64]:
+    """Weight of each part: float64 [parts]."""
+    return np.bincount(labels, weights, parts).astype(np.float64)
+
+
 def _sums(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float64]:
     n = len(labels)
     members = sparse.csr_array((np.ones(n), (labels, np.arange(n))), shape=(parts, n))
@@ -75,25 +80,33 @@ def partition(
         labels = _through_micro_clusters(vectors, weights, parts, rng)
     else:
         labels = metis(graph or nearest(vectors, NEIGHBOURS), weights, parts, rng)
+    return sharpen(vectors, labels, weights, parts, tolerance)
+
+
+def sharpen(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    parts: int,
+    tolerance: float,
+    rounds: int = ROUNDS,
+) -> NDArray[np.int64]:
+    """Move rows to the centroids that suit them, keep every part non-empty, bring the heaviest to tolerance."""
     labels = fill_empty(vectors, labels, weights, parts)
     cap = tolerance * weights.sum() / parts
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         labels = fill_empty(vectors, reassign(vectors, labels, weights, parts, cap), weights, parts)
     return repair(vectors, labels, weights, parts, cap)
 
 
-def metis(
-    graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def metis(graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Parts of a similarity graph that cut the least weight of edges; some may be empty or too heavy."""
     # METIS counts in 32-bit integers: the weights of all vertices together stay below 2^30.
     vertices = np.maximum(1, np.rint(weights / weights.sum() * (1 << 29))).astype(np.int32)
     edges = np.maximum(1, np.rint(graph.weights.astype(np.float64) ** SHARPNESS * 10_000)).astype(np.int32)
     adjacency = pymetis.CSRAdjacency(graph.indptr.astype(np.int32), np.ascontiguousarray(graph.indices))
     options = pymetis.Options(seed=int(rng.integers(1 << 30)))
-    found = pymetis.part_graph(
-        parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options
-    )
+    found = pymetis.part_graph(parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options)
     return np.asarray(found.vertex_part, np.int64)
 
 
@@ -103,9 +116,7 @@ def _through_micro_clusters(
     """Parts by METIS on the centroids of micro-clusters, themselves cut by METIS inside k-means cells."""
     n = len(vectors)
     cells = max(2, n // CELL)
-    kmeans = faiss.Kmeans(
-        vectors.shape[1], cells, niter=10, spherical=True, seed=int(rng.integers(1 << 30))
-    )
+    kmeans = faiss.Kmeans(vectors.shape[1], cells, niter=10, spherical=True, seed=int(rng.integers(1 << 30)))
     kmeans.train(vectors)
     cell = kmeans.index.search(vectors, 1)[1][:, 0]
     micro = np.empty(n, np.int64)
@@ -119,7 +130,7 @@ def _through_micro_clusters(
             micro[members] = found + dense
             found += int(dense.max()) + 1
     middle = centroids(vectors, micro, found)
-    return metis(nearest(middle, NEIGHBOURS), np.bincount(micro, weights, found), parts, rng)[micro]
+    return metis(nearest(middle, NEIGHBOURS), loads_of(micro, weights, found), parts, rng)[micro]
 
 
 def _candidates(
@@ -152,7 +163,7 @@ def reassign(
     best, least = labels, np.inf
     for step in range(PRICE_STEPS):
         choice = near[rows, (scores - relative * prices[near]).argmax(axis=1)]
-        load = np.bincount(choice, weights, parts) / cap
+        load = loads_of(choice, weights, parts) / cap
         excess = float(np.maximum(load - 1.0, 0.0).sum())
         if excess < least:
             best, least = choice, excess
@@ -170,7 +181,7 @@ def fill_empty(
     if not len(empty):
         return labels
     labels = labels.copy()
-    loads = np.bincount(labels, weights, parts)
+    loads = loads_of(labels, weights, parts)
     fit = np.einsum("ij,ij->i", vectors, centroids(vectors, labels, parts)[labels])
     for part in empty.tolist():
         donor = int(np.where(counts > 1, loads, -1.0).argmax())
@@ -197,7 +208,7 @@ def repair(
     emptied. What cannot be moved stays: a row heavier than any room, or a part of one row.
     """
     labels = labels.copy()
-    loads = np.bincount(labels, weights, parts)
+    loads = loads_of(labels, weights, parts)
     counts = np.bincount(labels, minlength=parts)
     for everywhere in (False, True):
         heavy = np.flatnonzero(loads > cap)

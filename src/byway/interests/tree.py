@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -21,7 +22,7 @@ from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
 from byway.errors import UserError
 from byway.interests.graph import Graph
-from byway.interests.partition import centroids, coherence, partition
+from byway.interests.partition import centroids, coherence, loads_of, partition, sharpen
 from byway.progress import bar
 
 LEVELS = 4
@@ -29,6 +30,8 @@ FEWEST_ITEMS = 16
 """Below this four strictly growing levels of at least two items a finest cluster do not fit."""
 MOST_AT_LEVEL_2 = 761
 """Clusters that paper 1 plans over; its table of pairs grows with the square."""
+SECOND_ROUNDS = 3
+"""Rounds that sharpen level 2 across parents; more would blur level 1."""
 FANOUT_1, FANOUT_3, FANOUT_4 = 12, 3, 3
 """Children a cluster of level 1, 2 and 3 has where sizes are derived."""
 
@@ -75,9 +78,7 @@ class Tree:
         return tuple(found)
 
 
-def build(
-    work: Work, knobs: config.Tree, vectors: NDArray[np.float32], graph: Graph, events: Events
-) -> Outcome:
+def build(work: Work, knobs: config.Tree, vectors: NDArray[np.float32], graph: Graph, events: Events) -> Outcome:
     """Grow the tree; write `order.npy` and `level-1.npy` to `level-4.npy` (the starts)."""
     started = time.perf_counter()
     sizes = level_sizes(len(vectors), knobs)
@@ -89,9 +90,7 @@ def build(
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
     metrics = measure(tree, rows, traffic, knobs)
-    metrics["tree.coherence_kmeans"] = round(
-        kmeans_coherence(rows, sizes[1], int(work.rng.integers(1 << 30))), 4
-    )
+    metrics["tree.coherence_kmeans"] = round(kmeans_coherence(rows, sizes[1], int(work.rng.integers(1 << 30))), 4)
     return Outcome(
         counts={f"clusters_{level}": tree.size(level) for level in range(1, LEVELS + 1)},
         metrics=metrics,
@@ -115,16 +114,13 @@ def measure(
     return {
         "tree.levels": sizes,
         "tree.balance_blended": [
-            round(balance(np.bincount(tree.assign(level), w, tree.size(level))), 4)
+            round(balance(loads_of(tree.assign(level), w, tree.size(level))), 4)
             for level, w in zip(levels, weights, strict=True)
         ],
         "tree.balance_raw": [
-            round(balance(np.bincount(tree.assign(level), traffic, tree.size(level))), 4)
-            for level in levels
+            round(balance(loads_of(tree.assign(level), traffic, tree.size(level))), 4) for level in levels
         ],
-        "tree.coherence": [
-            round(coherence(vectors, tree.assign(level), tree.size(level)), 4) for level in levels
-        ],
+        "tree.coherence": [round(coherence(vectors, tree.assign(level), tree.size(level)), 4) for level in levels],
         "tree.largest_cluster": [int(np.diff(start).max()) for start in tree.starts],
         "tree.smallest_cluster": [int(np.diff(start).min()) for start in tree.starts],
     }
@@ -157,7 +153,7 @@ def level_sizes(n: int, knobs: config.Tree) -> tuple[int, ...]:
     """
     if knobs.levels:
         sizes = tuple(knobs.levels)
-        growing = all(a < b for a, b in zip(sizes, sizes[1:], strict=False))
+        growing = all(a < b for a, b in pairwise(sizes))
         if len(sizes) != LEVELS or sizes[0] < 2 or not growing:
             raise UserError(
                 f"tree.levels = {list(sizes)}: give four numbers that grow, the first at least 2, "
@@ -210,18 +206,32 @@ def grow(
 ) -> Tree:
     """Four nested levels over unit rows `vectors` [n, d].
 
-    Level 2, at which the policy plans, is cut first, from the items. Level 1 groups level 2's centroids in a
-    similarity graph of their own: between topics the items' graph has almost no edges to cut by (DESIGN:
-    level-1 NMI 0.18 that way, 0.87 and more this way). Levels 3 and 4 are cut inside each parent.
+    Level 1 comes from level-2 clusters, grouped by a similarity graph over their centroids: between topics the
+    items' own graph has almost no edges to cut by (level-1 NMI 0.18 that way, 0.87 and more this way, on a
+    million planted items). Level 1 is then sharpened item by item and level 2 cut anew inside it, and sharpened
+    over all. On planted levels of 43,200 items this second pass takes NMI at level 1 from 0.97 to 0.997 and at
+    level 2 from 0.955 to 0.987; on MicroLens level 1 gains 0.02 of coherence and level 2 loses 0.006.
+    Levels 3 and 4 are cut inside each parent.
     """
     weights = [blended_weights(traffic, sizes, level, knobs) for level in range(1, LEVELS + 1)]
-    second = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph)
-    middle = centroids(vectors, second, sizes[1])
-    loads = np.bincount(second, weights[0], sizes[1])
-    first = partition(middle, loads, sizes[0], knobs.tolerance, rng)[second]
+    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph)
+    middle = centroids(vectors, draft, sizes[1])
+    loads = loads_of(draft, weights[0], sizes[1])
+    first = partition(middle, loads, sizes[0], knobs.tolerance, rng)[draft]
+    # Half the slack: level 2 spends the other half inside each parent.
+    half = (1 + knobs.tolerance) / 2
+    first = sharpen(vectors, first, weights[0], sizes[0], half)
+    # Level 1 stays balanced where its clusters have equally many children, and where the largest family, one
+    # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
+    most = -(-sizes[1] // sizes[0])
+    limit = max(half, knobs.tolerance * sizes[1] / sizes[0] / most)
+    second = _split(vectors, first, weights[1], sizes[1], knobs.tolerance, rng, "level 2", most)
+    parent = np.empty(sizes[1], np.int64)
+    parent[second] = first
+    second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
     third = _split(vectors, second, weights[2], sizes[2], knobs.tolerance, rng, "level 3")
     fourth = _split(vectors, third, weights[3], sizes[3], knobs.tolerance, rng, "level 4")
-    return from_labels((first, second, third, fourth))
+    return from_labels((parent[second], second, third, fourth))
 
 
 def _split(
@@ -232,12 +242,20 @@ def _split(
     tolerance: float,
     rng: np.random.Generator,
     label: str,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
-    """Cut every cluster of `labels` into children, `parts` in all; children of a cluster are consecutive."""
+    """Cut every cluster of `labels` into children, at most `most` a cluster, `parts` in all.
+
+    Children of a cluster are numbered consecutively.
+    """
     parents = int(labels.max()) + 1
     order = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=parents))
-    children = allot(np.bincount(labels, weights, parents), np.diff(ends, prepend=0), parts)
+    counts = np.diff(ends, prepend=0)
+    room = counts if most is None else np.minimum(counts, most)
+    # A parent of fewer items than its share leaves children over: then the others take more.
+    room = room if room.sum() >= parts else counts
+    children = allot(loads_of(labels, weights, parents), room, parts)
     found = np.empty(len(labels), np.int64)
     first = 0
     with bar(label, parents) as advance:

@@ -225,6 +225,15 @@ def sampled(log: Samples, size: int, rng: np.random.Generator) -> Samples:
     return Samples(log.context[drawn], log.label[drawn], np.ones(len(drawn), dtype=np.int32))
 
 
+def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
+    """At most n different samples, drawn by their counts, each counted once."""
+    if len(samples) <= n:
+        return samples
+    chosen = rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum())
+    chosen.sort()
+    return Samples(samples.context[chosen], samples.label[chosen], np.ones(n, dtype=np.int32))
+
+
 def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
     """One integer a row of cluster numbers."""
     key = np.zeros(len(clusters_NK), dtype=np.int64)

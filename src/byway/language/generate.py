@@ -5,6 +5,7 @@ right; under block attention each description is read by itself, right after the
 looks at all of them, so that a description's keys and values serve every prompt in which it stands.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,15 +31,10 @@ class Policy:
     prompt: Prompt
     trie: Trie
     attention: Attention
-    precision: torch.dtype
 
     @property
     def clusters(self) -> int:
         return len(self.prompt.answers)
-
-    def autocast(self) -> torch.autocast:
-        """Matrix products in the policy's precision."""
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
 
 @dataclass(slots=True)
@@ -53,11 +49,9 @@ class Asked:
     """Position of the answer's first token."""
 
 
-def policy(
-    model: PreTrainedModel, prompt: Prompt, attention: Attention, precision: torch.dtype = torch.float32
-) -> Policy:
+def policy(model: PreTrainedModel, prompt: Prompt, attention: Attention) -> Policy:
     """Join a model and a prompt."""
-    return Policy(prepare(model), prompt, tries.build(prompt.answers), attention, precision)
+    return Policy(prepare(model), prompt, tries.build(prompt.answers), attention)
 
 
 def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
@@ -70,13 +64,14 @@ def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
 
 def ask(policy: Policy, context_NK: NDArray[np.int32]) -> Asked:
     """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
-    instruction = _instruction(policy)
+    instruction = read_instruction(policy)
     if policy.attention == "block":
         return _ask_blocks(policy, instruction, context_NK)
     return _ask_causal(policy, instruction, context_NK)
 
 
-def _instruction(policy: Policy) -> Reading:
+def read_instruction(policy: Policy) -> Reading:
+    """Read what every prompt begins with."""
     ids = torch.tensor(policy.prompt.instruction)[None, None]
     _, reading = read(policy.model, ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
     return reading
@@ -117,6 +112,26 @@ def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
     hidden, reading = read(policy.model, cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
     position = torch.full((A * B,), start + cue.shape[-1])
     return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Back(reading, "cells")], position)
+
+
+def ask_row(policy: Policy, instruction: Back, first: list[int]) -> Asked:
+    """Read the prompts of one C1, whose slot has the tokens `first`, with every C2, under causal attention.
+
+    The instruction and C1 are attended to as plain matrix products: nothing of them is copied for each C2.
+    """
+    prompt = policy.prompt
+    ids = torch.tensor(first)[None, None]
+    start = len(prompt.instruction)
+    positions = torch.arange(start, start + len(first))
+    _, reading = read(policy.model, ids, positions, torch.ones_like(ids, dtype=torch.bool), [instruction])
+    back = [instruction, Back(reading, "all")]
+    ids, valid = pad([slot + prompt.cue for slot in prompt.slots[1]], prompt.end)
+    start += len(first)
+    positions = torch.arange(start, start + ids.shape[1])
+    hidden, reading = read(policy.model, ids[None], positions, valid[None], back)
+    length = valid.sum(1)
+    at_cue = hidden[0, torch.arange(len(length)), length - 1]
+    return Asked(at_cue, [*back, Back(reading, "cells")], start + length)
 
 
 def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
@@ -163,10 +178,11 @@ def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.in
     return np.array([index[tuple(key)] for key in keys.tolist()], dtype=np.int64)
 
 
-def go_on(
-    policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor
-) -> tuple[Tensor, Reading]:
-    """Read answer tokens after the prompts `which_n`; returns hidden states [n, T, H] and their reading."""
+def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor) -> tuple[Tensor, Asked]:
+    """Read answer tokens after the prompts `which_n`.
+
+    Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token.
+    """
     back: list[Back] = []
     for b in asked.context:
         if b.along == "all":
@@ -175,9 +191,12 @@ def go_on(
             back.append(Back(b.reading, "rows", _own(b, which_n, asked)))
         else:
             back.append(Back(b.reading, "rows", b.pick_A.index_select(0, which_n)))
-    positions = (asked.position_N.index_select(0, which_n)[:, None] + torch.arange(ids_nT.shape[1]))[:, None]
+    start = asked.position_N.index_select(0, which_n)
+    positions = (start[:, None] + torch.arange(ids_nT.shape[1]))[:, None]
     hidden, reading = read(policy.model, ids_nT[:, None], positions, valid_nT[:, None], back)
-    return hidden[:, 0], reading
+    hidden, length = hidden[:, 0], valid_nT.sum(1)
+    at_last = hidden[torch.arange(len(length)), length - 1]
+    return hidden, Asked(at_last, [*back, Back(reading, "cells")], start + length)
 
 
 def _own(back: Back, which_n: Tensor, asked: Asked) -> Tensor:
@@ -196,3 +215,116 @@ def logits(policy: Policy, hidden: Tensor, tokens: list[int] | None = None) -> T
         return head(hidden).float()
     weight = head.weight[torch.tensor(tokens)]
     return torch.nn.functional.linear(hidden, weight).float()
+
+
+@torch.no_grad()
+def decode_freely(policy: Policy, context_NK: NDArray[np.int32], longest: int) -> list[list[int]]:
+    """Greedy answers over the whole vocabulary, without the trie, up to the end token or `longest` tokens."""
+    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
+    asked = ask(policy, contexts)
+    answers: list[list[int]] = [[] for _ in contexts]
+    alive = torch.arange(len(contexts))
+    for _ in range(longest):
+        token = logits(policy, asked.hidden_NH).argmax(-1)
+        for i, t in zip(alive.tolist(), token.tolist(), strict=True):
+            answers[i].append(t)
+        going = torch.nonzero(token != policy.prompt.end).flatten()
+        if not len(going):
+            break
+        alive = alive[going]
+        ids = token[going, None]
+        _, asked = go_on(policy, asked, going, ids, torch.ones_like(ids, dtype=torch.bool))
+    return [answers[i] for i in row.reshape(-1)]
+
+
+class Choices:
+    """Log-probabilities of every legal name for N prompts, resolved as far as they are needed.
+
+    Names that share a beginning are told apart only where it matters: until then each stands at the beginning's
+    own log-probability, which no name below it can exceed. No prefix is read twice.
+    """
+
+    log_p_NM: NDArray[np.float32]
+    """Exact where `waits_NM` is -1, else an upper bound."""
+    waits_NM: NDArray[np.int32]
+    """The branching node below which a name is still to be resolved, or -1."""
+
+    def __init__(self, policy: Policy, asked: Asked):
+        N = len(asked.position_N)
+        self.policy = policy
+        self.log_p_NM = np.zeros((N, policy.clusters), np.float32)
+        self.waits_NM = np.full((N, policy.clusters), 0, np.int32)
+        self.stands: dict[tuple[int, int], tuple[int, int]] = {}
+        """Where a resolved (prompt, node) stands: which reading, and its place in it."""
+        root, which = policy.trie.nodes[0], torch.arange(N)
+        if root.path:
+            ids = torch.tensor(root.path).expand(N, -1)
+            _, asked = go_on(policy, asked, which, ids, torch.ones_like(ids, dtype=torch.bool))
+        self.readings = [asked]
+        self._branch(0, np.arange(N), asked.hidden_NH)
+
+    def resolve(self, wanted: list[tuple[int, int]]) -> None:
+        """Read on to the given (prompt, waiting node) pairs."""
+        trie = self.policy.trie
+        by_reading: dict[int, list[tuple[int, int, int]]] = {}
+        for row, node in wanted:
+            parent = trie.nodes[node].parent
+            reading, place = (0, row) if parent == 0 else self.stands[row, parent]
+            by_reading.setdefault(reading, []).append((node, row, place))
+        for reading, members in sorted(by_reading.items()):
+            members.sort()
+            nodes = np.array([m[0] for m in members])
+            ids, valid = pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes], self.policy.prompt.end)
+            which = torch.tensor([m[2] for m in members])
+            _, asked = go_on(self.policy, self.readings[reading], which, ids, valid)
+            self.readings.append(asked)
+            rows = np.array([m[1] for m in members])
+            for place, (node, row, _) in enumerate(members):
+                self.stands[row, node] = (len(self.readings) - 1, place)
+            for node in np.unique(nodes):
+                here = nodes == node
+                self._branch(int(node), rows[here], asked.hidden_NH[torch.from_numpy(here)])
+
+    def resolve_all(self) -> NDArray[np.float32]:
+        """Resolve every name: [N, M] exact log-probabilities, whose exponentials sum to one."""
+        while (self.waits_NM >= 0).any():
+            rows, names = np.nonzero(self.waits_NM >= 0)
+            self.resolve(sorted(set(zip(rows.tolist(), self.waits_NM[rows, names].tolist(), strict=True))))
+        return self.log_p_NM
+
+    def _branch(self, number: int, rows: NDArray[np.int64], hidden_nH: Tensor) -> None:
+        node = self.policy.trie.nodes[number]
+        log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).numpy()
+        for option, (leads_to, members) in enumerate(zip(node.leads_to, node.members, strict=True)):
+            self.log_p_NM[np.ix_(rows, members)] += log_p[:, option : option + 1]
+            self.waits_NM[np.ix_(rows, members)] = max(leads_to, -1)
+
+
+Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From log-probabilities [N, M] to the scores that rank; it must not decrease in any of them."""
+
+
+@torch.no_grad()
+def top(
+    policy: Policy, asked: Asked, n: int, excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
+) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """The n best legal names of every prompt under each way to score, exactly, best first; -1 where none is left.
+
+    A name that waits is scored by its upper bound, so that when all of the n best are resolved nothing else can
+    be better. Equal scores are ordered by cluster number.
+    """
+    made = Choices(policy, asked)
+    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    for adjust in adjusts:
+        while True:
+            score = np.where(excluded_NM, -np.inf, adjust(made.log_p_NM))
+            best = np.argsort(-score, axis=1, kind="stable")[:, :n]
+            legal = np.isfinite(np.take_along_axis(score, best, 1))
+            waits = np.where(legal, np.take_along_axis(made.waits_NM, best, 1), -1)
+            rows, places = np.nonzero(waits >= 0)
+            if not len(rows):
+                break
+            made.resolve(sorted(set(zip(rows.tolist(), waits[rows, places].tolist(), strict=True))))
+        clusters = np.where(legal, best, -1).astype(np.int32)
+        found.append((clusters, np.take_along_axis(score, best, 1).astype(np.float32)))
+    return found

@@ -31,6 +31,16 @@ class Reading:
     values: list[Tensor]
     valid_ABT: Tensor
 
+    def part(self, rows: range) -> "Reading":
+        """The rows `rows` of the grid."""
+        cut = slice(rows.start, rows.stop)
+        return Reading([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
+
+    def turned(self) -> "Reading":
+        """The same reading with rows and columns of its grid exchanged."""
+        keys, values = ([t.transpose(0, 1).contiguous() for t in ts] for ts in (self.keys, self.values))
+        return Reading(keys, values, self.valid_ABT.transpose(0, 1))
+
 
 @dataclass(slots=True)
 class Back:

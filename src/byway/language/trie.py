@@ -20,7 +20,11 @@ class Node:
     tokens: list[int]
     """Legal next tokens, ascending."""
     leads_to: list[int]
-    """For each of them: node number if the path branches again, else -1 - cluster."""
+    """For each of them: the number of the next branching node, or -1 where one name is left."""
+    members: list[list[int]]
+    """For each of them: the clusters whose names go on that way."""
+    parent: int
+    """Number of the branching node above; -1 for node 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +35,34 @@ class Trie:
     steps: list[list[tuple[int, int]]]
     """`steps[c]`: the (node, option) choices that spell the name of cluster c."""
 
+    def depth(self, node: int) -> int:
+        """Tokens that have been read at the branching node above `node`."""
+        return len(self.nodes[self.nodes[node].parent].path)
+
     def first_option(self) -> NDArray[np.int64]:
         """[clusters] option of node 0 under which each cluster lies."""
         return np.array([steps[0][1] for steps in self.steps])
 
 
 def build(answers: list[list[int]]) -> Trie:
-    """Build the trie of token sequences that each end with the end token; all must differ."""
-    if len({tuple(a) for a in answers}) != len(answers):
-        raise ValueError("two clusters have the same name")
+    """Build the trie of at least two token sequences, all different, that each end with the end token."""
+    if len(answers) < 2 or len({tuple(a) for a in answers}) != len(answers):
+        raise ValueError("a trie needs two or more names, all different")
     nodes: list[Node] = []
     steps: list[list[tuple[int, int]]] = [[] for _ in answers]
 
-    def grow(members: list[int], depth: int) -> int:
+    def grow(members: list[int], depth: int, parent: int) -> int:
         while len({answers[c][depth] for c in members}) == 1:
             depth += 1
         number = len(nodes)
-        node = Node(answers[members[0]][:depth], sorted({answers[c][depth] for c in members}), [])
-        nodes.append(node)
-        for option, token in enumerate(node.tokens):
-            below = [c for c in members if answers[c][depth] == token]
-            for c in below:
+        tokens = sorted({answers[c][depth] for c in members})
+        below = [[c for c in members if answers[c][depth] == token] for token in tokens]
+        nodes.append(Node(answers[members[0]][:depth], tokens, [], below, parent))
+        for option, names in enumerate(below):
+            for c in names:
                 steps[c].append((number, option))
-            node.leads_to.append(-1 - below[0] if len(below) == 1 else grow(below, depth + 1))
+            nodes[number].leads_to.append(grow(names, depth + 1, number) if len(names) > 1 else -1)
         return number
 
-    if len(answers) > 1:
-        grow(list(range(len(answers))), 0)
+    grow(list(range(len(answers))), 0, -1)
     return Trie(nodes, steps)

@@ -1,0 +1,274 @@
+"""01-catalog, the log: who met which item when, and how content they were.
+
+Owns `events.parquet` and `users.parquet`. Events are sorted by user, time and arrival; users are numbered in the
+order in which the log first names them. It knows no layout: `sources` brings the raw rows.
+
+A log has a clock (microseconds since 1970) or only an order; without a clock `time` is the event's position in
+its user's own sequence. Rows that come unsorted are sorted by their clock. Where a source has both a clock and an
+explicit `order`, the order is believed: an event whose clock is behind an earlier one of its user is quarantined.
+
+An event is quarantined, and counted, for the first of these reasons: `wrong fields`, `invalid utf-8`, `empty id`,
+`bad id`, `unknown item`, `bad time` (missing, unreadable, before 1970), `future time` (more than a day from now),
+`bad order`, `bad satisfaction` (missing, NaN, outside [0, 1]), `bad watch seconds`, `bad propensity`, `backward
+time`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway.data import files, sources, text
+from byway.data.files import MALFORMED
+from byway.data.quarantine import Quarantine, Sieve
+from byway.data.text import compute
+
+DAY = 86_400_000_000
+"""Microseconds."""
+
+SCHEMA = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("item", pa.int32()),
+        ("time", pa.int64()),
+        ("satisfaction", pa.float32()),
+        ("watch_seconds", pa.float32()),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("propensity", pa.float32()),
+    ]
+)
+
+BATCH_ROWS = 1 << 20
+"""Events cleaned at a time, and rows of a row group: 30 MB of columns, and few enough batches that looking the
+catalog up anew in each of them costs little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The finished log as arrays of length N, sorted by (user, time, order of arrival)."""
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    """Row of the catalog."""
+    time: NDArray[np.int64]
+    """Microseconds since 1970 where `clock`, else the position in the user's own sequence."""
+    satisfaction: NDArray[np.float32]
+    """In [0, 1]."""
+    clock: bool
+    n_users: int
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def load(path: Path) -> Events:
+    """Read the log of the finished artifact at `path`."""
+    file = path / "events.parquet"
+    table = pq.read_table(file, columns=["user", "item", "time", "satisfaction"])
+    metadata = table.schema.metadata or {}
+    return Events(
+        *(table[name].to_numpy() for name in ("user", "item", "time", "satisfaction")),
+        clock=metadata[b"clock"] == b"true",
+        n_users=pq.read_metadata(path / "users.parquet").num_rows,
+        n_items=pq.read_metadata(path / "items.parquet").num_rows,
+    )
+
+
+def load_users(path: Path) -> list[str]:
+    """The ids by which the input knows the users, in index order."""
+    return pq.read_table(path / "users.parquet")["user"].to_pylist()
+
+
+def traffic(events: Events) -> NDArray[np.float64]:
+    """Events an item, [n_items]."""
+    return np.bincount(events.item, minlength=events.n_items).astype(np.float64)
+
+
+@dataclass(slots=True)
+class Log:
+    """The clean log in memory, in order of arrival: about 30 bytes an event, 3 GB for 100 million."""
+
+    users: pa.Array
+    columns: dict[str, NDArray[Any]]
+    source: pa.DictionaryArray | None
+    clock: bool
+    order: NDArray[np.int64] = field(repr=False)
+    """Arrival numbers in the order of the file that is written."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.users)
+
+    def write(self, directory: Path) -> None:
+        """Write `users.parquet` and `events.parquet`, the latter a row group at a time."""
+        users = pa.table({"user": compute.cast(self.users, pa.string())})
+        pq.write_table(users, directory / "users.parquet", row_group_size=BATCH_ROWS, compression="zstd")
+        schema = SCHEMA.with_metadata({"clock": "true" if self.clock else "false"})
+        with pq.ParquetWriter(directory / "events.parquet", schema, compression="zstd") as writer:
+            for start in range(0, len(self), BATCH_ROWS):
+                rows = self.order[start : start + BATCH_ROWS]
+                writer.write_table(pa.table([self._column(f, rows) for f in SCHEMA], schema=schema))
+
+    def _column(self, wanted: pa.Field, rows: NDArray[np.int64]) -> pa.Array:
+        if wanted.name == "source":
+            return pa.nulls(len(rows), wanted.type) if self.source is None else self.source.take(pa.array(rows))
+        if wanted.name not in self.columns:
+            return pa.nulls(len(rows), wanted.type)
+        nullable = wanted.name in ("watch_seconds", "propensity")
+        return pa.array(self.columns[wanted.name][rows], wanted.type, from_pandas=nullable)
+
+
+def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -> Log:
+    """Stream the raw events once and keep the good ones, as columns.
+
+    `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
+    """
+    names = raw.events.column_names
+    known = compute.cast(items, pa.large_string())
+    kept: dict[str, list[NDArray[Any]]] = {"item": [], "satisfaction": []}
+    users: list[pa.DictionaryArray] = []
+    origins: list[pa.DictionaryArray] = []
+    first_row = 0
+    for batch in files.batches(raw.events, raw.events_from, BATCH_ROWS):
+        good, columns = _clean_batch(batch, first_row, known, kept_out, now)
+        rows = pa.array(good)
+        users.append(columns.pop("user").take(rows).dictionary_encode())
+        if "source" in columns:
+            origins.append(columns.pop("source").take(rows).dictionary_encode())
+        for name, values in columns.items():
+            kept.setdefault(name, []).append(values[good])
+        if "order" in names and "time" in names:
+            kept.setdefault("row", []).append(good + first_row)
+        first_row += batch.num_rows
+    joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
+    user = _unified(users)
+    joined["user"] = user.indices.to_numpy()
+    log = Log(
+        users=user.dictionary,
+        columns=joined,
+        source=_unified(origins) if origins else None,
+        clock="time" in names,
+        order=np.empty(0, np.int64),
+    )
+    _sort(log, kept_out)
+    return log
+
+
+def _clean_batch(
+    batch: pa.RecordBatch, first_row: int, known: pa.Array, kept_out: Quarantine, now: int
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """One batch of raw events: which rows are good, and all rows' columns."""
+    user, bad_user = text.decoded(batch.column("user"))
+    item, bad_item = text.decoded(batch.column("item"))
+    user, bad_id = text.checked_ids(user)
+    item = compute.utf8_trim_whitespace(item)
+    index = compute.index_in(item, value_set=known)
+    columns: dict[str, Any] = {"user": user}
+    invalid = bad_user | bad_item
+    if "source" in batch.schema.names:
+        origin, bad_source = text.decoded(batch.column("source"))
+        columns["source"] = text.stripped(origin)[0]
+        invalid |= bad_source
+
+    sieve = Sieve(kept_out, "events", first_row, user)
+    if MALFORMED in batch.schema.names:
+        sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), item)
+    sieve.reject("invalid utf-8", invalid, item)
+    empty = compute.or_(
+        compute.equal(compute.fill_null(user, ""), ""), compute.equal(compute.fill_null(item, ""), "")
+    )
+    sieve.reject("empty id", text.mask(empty), item)
+    sieve.reject("bad id", bad_id, user)
+    sieve.reject("unknown item", text.mask(compute.is_null(index)), item)
+    columns["item"] = compute.fill_null(index, -1).to_numpy()
+    for name in ("time", "order"):
+        if name in batch.schema.names:
+            found = batch.column(name)
+            value = compute.fill_null(found, -1).to_numpy()
+            bad = value < 0 if name == "time" else text.mask(compute.is_null(found))
+            sieve.reject(f"bad {name}", bad, found)
+            if name == "time":
+                sieve.reject("future time", value > now + DAY, found)
+            columns[name] = value
+    for name, reason, low, high in (
+        ("satisfaction", "bad satisfaction", 0.0, 1.0),
+        ("watch_seconds", "bad watch seconds", 0.0, 3.4e38),
+        ("propensity", "bad propensity", 1e-38, 1.0),
+    ):
+        if name not in batch.schema.names:
+            if name == "satisfaction":
+                columns[name] = np.ones(batch.num_rows, np.float32)
+            continue
+        found = batch.column(name)
+        value = found.to_numpy(zero_copy_only=False).astype(np.float64)
+        good = (value >= low) & (value <= high)
+        if name != "satisfaction":
+            good |= text.mask(compute.is_null(found))
+        sieve.reject(reason, ~good, found)
+        columns[name] = np.where(good, value, np.nan).astype(np.float32)
+    return np.flatnonzero(sieve.kept), columns
+
+
+def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
+    """Chunks under one dictionary, its words in order of first appearance."""
+    if not chunks:
+        return pa.array([], pa.large_string()).dictionary_encode()
+    return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+
+
+def _sort(log: Log, kept_out: Quarantine) -> None:
+    """Set the order of the log; without a clock, make `time` the position in the user's sequence."""
+    columns, user = log.columns, log.columns["user"]
+    if len(user) == 0:
+        return
+    if "order" in columns:
+        arrival = np.lexsort((columns["order"], user))
+        if log.clock:
+            arrival = _forward(log, arrival, kept_out)
+        else:
+            columns["time"] = _positions(user, arrival)
+    elif not log.clock:
+        arrival = np.argsort(user, kind="stable")
+        columns["time"] = _positions(user, arrival)
+    else:
+        arrival = np.lexsort((columns["time"], user))
+    log.order = arrival
+    for name in ("order", "row"):
+        columns.pop(name, None)
+
+
+def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, 2... along each user's events, taken in `order`; [N] by arrival."""
+    size = len(order)
+    running = np.arange(size)
+    of = user[order]
+    starts = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
+    position = np.empty(size, np.int64)
+    position[order] = running - np.repeat(starts, np.diff(np.r_[starts, size]))
+    return position
+
+
+def _forward(log: Log, order: NDArray[np.int64], kept_out: Quarantine) -> NDArray[np.int64]:
+    """Drop events whose clock is behind an earlier one of their user, who come one after the other in `order`."""
+    user, time = log.columns["user"][order].astype(np.int64), log.columns["time"][order]
+    # Times as ranks, so that one running maximum over user * N + rank fits into 64 bits.
+    rank = np.unique(time, return_inverse=True)[1]
+    key = user * (len(order) + 1) + rank
+    behind = key < np.maximum.accumulate(key)
+    wrong = order[behind]
+    kept_out.put(
+        "events",
+        "backward time",
+        log.columns["row"][wrong],
+        log.users.take(pa.array(log.columns["user"][wrong])),
+        pa.array(log.columns["time"][wrong]),
+    )
+    return order[~behind]

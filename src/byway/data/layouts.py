@@ -1,0 +1,312 @@
+"""The layouts of public data sets: which files they have and how their feedback becomes satisfaction.
+
+Each function opens the folder of one data set, in the layout of its public release (checked against GroupLens'
+readmes, MicroLens' readme, kuairec.com, and the KuaiRand readme with its caption and category tables), and yields
+`raw.Raw`. A second path names another log than the one the layout finds. Nothing is cleaned here.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byway import engine
+from byway.data import files
+from byway.data.files import MALFORMED
+from byway.data.raw import (
+    Raw,
+    as_bytes,
+    as_microseconds,
+    as_number,
+    as_text,
+    at_most_one,
+    concat,
+    known,
+    without_hashtags,
+)
+from byway.errors import UserError
+
+if TYPE_CHECKING:
+    import daft
+
+MAX_TAGS = 10
+"""Viewers' tags kept a film, the most used first: MovieLens 32M has thousands for some."""
+
+
+def movielens(folder: Path, events: Path | None) -> Raw:
+    """MovieLens: latest, 20M to 32M (csv), 1M and 10M (`::`), 100K (`u.data`, `u.item`).
+
+    Genres and the most used tags become hashtags. Satisfaction is (rating - 0.5) / 4.5, so that half a star
+    is 0 and five stars are 1; four stars are 0.78. Trailing articles go to the front ("Matrix, The (1999)").
+    """
+    daft = engine.daft()
+    if (folder / "movies.csv").exists():
+        items = _films(folder)
+        source = events or folder / "ratings.csv"
+        log = files.csv(source, ["userId", "movieId", "rating", "timestamp"])
+        names = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
+    elif (folder / "movies.dat").exists():
+        rows = _lines(folder / "movies.dat", "::", 3)
+        genres = [row[2].split("|") for row in rows]
+        items = daft.from_pydict(
+            {"item": [row[0] for row in rows], "title": [row[1] for row in rows], "hashtags": genres}
+        )
+        source = events or folder / "ratings.dat"
+        # Daft takes one byte as the delimiter: two colons are an empty column between.
+        fields = ["user", "_1", "item", "_2", "rating", "_3", "time"]
+        log = files.csv(source, ["user", "item", "rating", "time"], delimiter=":", names=fields)
+        names = {name: name for name in ("user", "item", "rating", "time")}
+    elif (folder / "u.item").exists():
+        kinds = [row[0] for row in _lines(folder / "u.genre", "|", 2)]
+        rows = _lines(folder / "u.item", "|", 5 + len(kinds))
+        genres = [[k for k, flag in zip(kinds, row[5:], strict=False) if flag == "1"] for row in rows]
+        items = daft.from_pydict(
+            {"item": [row[0] for row in rows], "title": [row[1] for row in rows], "hashtags": genres}
+        )
+        source = events or folder / "u.data"
+        fields = ["user", "item", "rating", "time"]
+        log = files.csv(source, fields, delimiter="\t", names=fields)
+        names = {name: name for name in fields}
+    else:
+        raise UserError(f"{folder} is not MovieLens: it has none of movies.csv, movies.dat and u.item.")
+    log = log.select(
+        daft.col(names["user"]).alias("user"),
+        daft.col(names["item"]).alias("item"),
+        as_microseconds(log, names["time"], 1e6).alias("time"),
+        ((as_number(log, names["rating"]) - 0.5) / 4.5).alias("satisfaction"),
+        daft.col(MALFORMED),
+    )
+    articles = r"^([^(]*), (The|An?|Les?|La|Il|El|Das|Der|Die)( \(.*)?$"
+    title = as_text(items, "title").regexp_replace(articles, "$2 $1$3")
+    items = items.with_column(
+        "title", daft.functions.coalesce(as_bytes(title), daft.col("title").cast(daft.DataType.binary()))
+    )
+    return Raw(items, log, folder, source)
+
+
+def _films(folder: Path) -> "daft.DataFrame":
+    """Films of the csv layouts, with posters where `posters/<movieId>.jpg` lies beside them."""
+    daft = engine.daft()
+    col, functions = daft.col, daft.functions
+    items = files.csv(folder / "movies.csv", ["movieId", "title", "genres"])
+    genres = as_text(items, "genres").split("|").list_filter(daft.element() != "(no genres listed)")
+    items = items.select(
+        functions.monotonically_increasing_id().alias("row"),
+        col("movieId").alias("item"),
+        col("title"),
+        genres.fill_null([]).alias("genres"),
+        col(MALFORMED),
+    )
+    if (folder / "tags.csv").exists():
+        tags = files.csv(folder / "tags.csv", ["movieId", "tag"])
+        tags = tags.select(col("movieId").alias("item"), as_text(tags, "tag").lower().strip().alias("tag"))
+        tags = tags.where(col("tag").not_null()).groupby("item", "tag").agg(col("tag").count().alias("uses"))
+        most_used = daft.Window().partition_by("item").order_by(["uses", "tag"], desc=[True, False])
+        tags = tags.with_column("rank", functions.row_number().over(most_used)).where(col("rank") <= MAX_TAGS)
+        tags = tags.groupby("item").agg(col("tag").list_agg().alias("tags"))
+        items = items.join(tags, on="item", how="left").sort("row")
+        kept = col("tags").fill_null([]).list_sort()
+        items = items.with_column("genres", functions.list_flatten(functions.to_list(col("genres"), kept)))
+    if (folder / "posters").is_dir():
+        posters = [file.stem.encode() for file in sorted((folder / "posters").glob("*.jpg"))]
+        path = functions.format("posters/{}.jpg", as_text(items, "item"))
+        items = items.with_column("thumbnail", functions.when(col("item").is_in(posters), path))
+    return items.with_column_renamed("genres", "hashtags").exclude("row", "tags")
+
+
+def _lines(path: Path, delimiter: str, fields: int) -> list[list[str]]:
+    """Rows of a legacy file of at most some ten thousand films: UTF-8, else Latin-1 as in 100K and 1M.
+
+    A row with fewer fields is filled up with empty ones.
+    """
+    files.expand(path)
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    rows = [line.rstrip("\r").split(delimiter) for line in text.split("\n") if line.strip()]
+    if not rows or len(rows[0]) < fields:
+        raise UserError(f"{path} has no {fields} columns separated by {delimiter!r} in its first line.")
+    return [row + [""] * (fields - len(row)) for row in rows]
+
+
+def microlens(folder: Path, events: Path | None) -> Raw:
+    """MicroLens: `*_pairs.csv` (user, item, milliseconds), else `*_pairs.tsv` (order only); `*title*.csv`.
+
+    Comments count as positive feedback and nothing else is logged, so satisfaction is 1. In a title everything
+    after the first `#` is hashtags, each up to the next `#` (translated tags have several words).
+    """
+    daft = engine.daft()
+    col = daft.col
+    titles = _find(folder, "MicroLens", "*title*.csv")
+    named = not files.header(titles)[0].isdigit()
+    columns = files.header(titles)[:2] if named else ["item", "title"]
+    if len(columns) < 2:
+        raise UserError(f"{titles} has no column 'title'; it has {columns[0]!r}.")
+    raw = files.csv(titles, columns, names=None if named else columns)
+    parts = as_text(raw, columns[1]).split("#")
+    items = raw.select(
+        col(columns[0]).alias("item"),
+        daft.functions.coalesce(as_bytes(parts.get(0)), col(columns[1])).alias("title"),
+        parts.slice(1).alias("hashtags"),
+        col(MALFORMED),
+    )
+    source = events or _find(folder, "MicroLens", "*_pairs.csv", "*_pairs.tsv")
+    if source.suffix == ".tsv":
+        log = files.csv(source, ["user", "items"], delimiter="\t", names=["user", "items"])
+        sequence = as_text(log, "items").strip().split(" ")
+        broken = col(MALFORMED) | sequence.is_null()
+        log = log.select(col("user"), sequence.alias("item"), broken.alias(MALFORMED)).explode("item")
+    else:
+        user, item, time = (*files.header(source), "user", "item", "timestamp")[:3]
+        log = files.csv(source, [user, item, time])
+        log = log.select(
+            col(user).alias("user"),
+            col(item).alias("item"),
+            as_microseconds(log, time, 1e3).alias("time"),
+            col(MALFORMED),
+        )
+    return Raw(items, log, titles, source)
+
+
+def kuairec(folder: Path, events: Path | None) -> Raw:
+    """KuaiRec 2.0: `kuairec_caption_category.csv` and `big_matrix.csv`, in the folder or its `data/`.
+
+    Satisfaction is min(watch_ratio / 2, 1): watched once to the end is 0.5, and 1 is what the paper calls
+    positive (a watch ratio of 2). Rows without a timestamp are quarantined with their reason. The fully
+    observed `small_matrix.csv` is read where [catalog] events names it.
+
+    A folder with `videos.csv` and `positives_log.csv` instead holds positives only, in order, without a clock:
+    satisfaction is 1. `categories.csv` there gives the names of the category ids.
+    """
+    daft = engine.daft()
+    col, functions = daft.col, daft.functions
+    if (folder / "videos.csv").exists():
+        levels = [f"{level}_level_category_id" for level in ("first", "second", "third")]
+        source = folder / "videos.csv"
+        raw = files.csv(source, ["video_id", "caption", "topic_tag", *levels])
+        raw = raw.with_column("row", functions.monotonically_increasing_id())
+        table = files.csv(folder / "categories.csv", ["level", "category_id", "name_en"])
+        for rank, level in enumerate(levels, 1):
+            names = table.where(col("level") == daft.lit(str(rank).encode()))
+            names = names.select(col("category_id").alias(level), as_text(names, "name_en").alias(f"name{rank}"))
+            raw = raw.join(names, on=level, how="left")
+        raw = raw.sort("row")
+        described = [col(f"name{rank}") for rank in (1, 2, 3)]
+        log = files.csv(events or folder / "positives_log.csv", ["user_id", "video_id"])
+        log = log.select(col("user_id").alias("user"), col("video_id").alias("item"), col(MALFORMED))
+        events_from = events or folder / "positives_log.csv"
+    else:
+        source = _find(folder, "KuaiRec", "kuairec_caption_category.csv")
+        levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
+        raw = files.csv(source, ["video_id", "caption", "topic_tag", "manual_cover_text", *levels])
+        described = [known(raw, name) for name in ("manual_cover_text", *levels)]
+        events_from = events or _find(folder, "KuaiRec", "big_matrix.csv")
+        log = files.csv(events_from, ["user_id", "video_id", "play_duration", "timestamp", "watch_ratio"])
+        log = log.select(
+            col("user_id").alias("user"),
+            col("video_id").alias("item"),
+            as_microseconds(log, "timestamp", 1e6).alias("time"),
+            at_most_one(as_number(log, "watch_ratio") / 2).alias("satisfaction"),
+            (as_number(log, "play_duration") / 1000).alias("watch_seconds"),
+            col(MALFORMED),
+        )
+    items = raw.select(
+        col("video_id").alias("item"),
+        without_hashtags(raw, "caption").alias("title"),
+        as_text(raw, "topic_tag").regexp_extract_all(r"[^\[\],]+").alias("hashtags"),
+        functions.concat_ws(", ", *described).alias("description"),
+        col(MALFORMED),
+    )
+    return Raw(items, log, source, events_from)
+
+
+def kuairand(folder: Path, events: Path | None) -> Raw:
+    """KuaiRand Pure, 1K and 27K: `video_features_basic_*.csv`, `log_standard_*.csv`, captions, categories.
+
+    The captions (`kuairand_video_captions.csv`) and categories (`kuairand_video_categories.csv`) are a separate
+    download for all three sizes and lie in the folder or its `data/`; without captions a video has no words,
+    so they are required. Satisfaction: 0 where the viewer hated it; else 1 for a like, follow, comment or
+    forward; 0.75 for a long view; 0.5 for a click (a valid play); else 0. `source` is the log's `tab`. The
+    randomly exposed log is read where [catalog] events names it.
+    """
+    daft = engine.daft()
+    col, functions = daft.col, daft.functions
+    basic = _find(folder, "KuaiRand", "video_features_basic_*.csv")
+    raw = files.csv(basic, ["video_id", "author_id", "upload_dt", "video_duration"])
+    raw = raw.with_column("row", functions.monotonically_increasing_id())
+    texts = files.csv(_find(folder, "KuaiRand", "kuairand_video_captions.csv"), _CAPTIONS)
+    texts = texts.with_column("caption_row", functions.monotonically_increasing_id())
+    texts = texts.with_column_renamed(MALFORMED, "broken_caption")
+    raw = raw.join(texts, left_on="video_id", right_on="final_video_id", how="left")
+    described = [known(raw, "show_cover_text")]
+    if (folder / _CATEGORIES).exists() or (folder / "data" / _CATEGORIES).exists():
+        levels = [f"{level}_level_category_name" for level in ("first", "second", "third", "fourth")]
+        kinds = files.csv(_find(folder, "KuaiRand", _CATEGORIES), ["final_video_id", *levels])
+        kinds = kinds.with_column("kind_row", functions.monotonically_increasing_id()).exclude(MALFORMED)
+        raw = raw.join(kinds, left_on="video_id", right_on="final_video_id", how="left")
+        described += [known(raw, name) for name in levels]
+    # A video that has two captions comes twice; which one is first, and kept, must not depend on the join.
+    raw = raw.sort([name for name in ("row", "caption_row", "kind_row") if name in raw.column_names])
+    broken = col(MALFORMED) | col("broken_caption").fill_null(False)
+    items = raw.select(
+        col("video_id").alias("item"),
+        without_hashtags(raw, "caption").alias("title"),
+        as_text(raw, "caption").regexp_extract_all(r"#([^\s#]+)", 1).alias("hashtags"),
+        functions.concat_ws(", ", *described).alias("description"),
+        col("author_id").alias("creator"),
+        (as_number(raw, "video_duration") / 1000).alias("duration"),
+        as_text(raw, "upload_dt")
+        .try_cast(daft.DataType.timestamp("us"))
+        .cast(daft.DataType.int64())
+        .alias("created_at"),
+        broken.alias(MALFORMED),
+    )
+    logs = files.expand(events) if events else _find_all(folder, "KuaiRand", "log_standard_*.csv")
+    signals = ["is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"]
+    columns = ["user_id", "video_id", "time_ms", "play_time_ms", "tab", *signals]
+    log = concat([files.csv(path, columns) for path in logs])
+    done: dict[str, Any] = {name: as_number(log, name) == 1 for name in signals}
+    shared = done["is_like"] | done["is_follow"] | done["is_comment"] | done["is_forward"]
+    satisfaction = (
+        functions.when(done["is_hate"], daft.lit(0.0))
+        .when(shared, daft.lit(1.0))
+        .when(done["long_view"], daft.lit(0.75))
+        .when(done["is_click"], daft.lit(0.5))
+        .otherwise(daft.lit(0.0))
+    )
+    log = log.select(
+        col("user_id").alias("user"),
+        col("video_id").alias("item"),
+        as_microseconds(log, "time_ms", 1e3).alias("time"),
+        satisfaction.alias("satisfaction"),
+        (as_number(log, "play_time_ms") / 1000).alias("watch_seconds"),
+        functions.format("tab {}", as_text(log, "tab")).alias("source"),
+        col(MALFORMED),
+    )
+    return Raw(items, log, basic, logs[0])
+
+
+_CAPTIONS = ["final_video_id", "caption", "show_cover_text"]
+_CATEGORIES = "kuairand_video_categories.csv"
+
+
+def _find_all(folder: Path, layout: str, *patterns: str) -> list[Path]:
+    """Files of the first pattern that matches anything in the folder or its `data/`, by name."""
+    for pattern in patterns:
+        for place in (folder, folder / "data"):
+            if found := sorted(place.glob(pattern)):
+                return found
+    raise UserError(f"{folder} is not {layout}: it has no {' or '.join(patterns)}, nor has its data folder.")
+
+
+def _find(folder: Path, layout: str, *patterns: str) -> Path:
+    return _find_all(folder, layout, *patterns)[0]
+
+
+LAYOUTS: dict[str, Callable[[Path, Path | None], Raw]] = {
+    "movielens": movielens,
+    "microlens": microlens,
+    "kuairec": kuairec,
+    "kuairand": kuairand,
+}

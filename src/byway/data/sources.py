@@ -1,0 +1,183 @@
+"""Where items and events come from: a public data set, or your own tables with a column map.
+
+Owns the [catalog] section's way to raw rows, and its text in a new workspace. `layouts` knows the public data
+sets, `raw` what a source yields; cleaning is decided in `catalog` and `events`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from byway import config, engine
+from byway.data import files
+from byway.data.files import MALFORMED
+from byway.data.layouts import LAYOUTS
+from byway.data.raw import Raw, as_microseconds, as_number, as_text, concat
+from byway.errors import UserError
+
+if TYPE_CHECKING:
+    import daft
+
+
+def read(knobs: config.Catalog, workspace: Path) -> Raw:
+    """Open the source that the knobs name; relative paths start at `workspace`.
+
+    Raises UserError where a file of the layout is missing or is not what it says.
+    """
+    if not knobs.items:
+        raise UserError("[catalog] items is empty; name your file of items, or the folder of a public data set.")
+    items = workspace / knobs.items
+    events = workspace / knobs.events if knobs.events else None
+    if knobs.source in ("parquet", "csv"):
+        if events is None:
+            raise UserError("[catalog] events is empty; name your file of events.")
+        return _own(knobs, items, events)
+    if not items.is_dir():
+        raise UserError(f"{items} is not a folder; [catalog] items names the folder of {knobs.source}.")
+    return LAYOUTS[knobs.source](items, events)
+
+
+_ITEM_COLUMNS = (
+    "item", "title", "hashtags", "description", "creator", "duration", "thumbnail", "media", "created_at",
+)  # fmt: skip
+_EVENT_COLUMNS = (
+    "user", "item", "time", "order", "satisfaction", "watch_seconds", "source", "propensity",
+)  # fmt: skip
+
+
+def _own(knobs: config.Catalog, items: Path, events: Path) -> Raw:
+    """Parquet or CSV with a column map; a pattern such as `events-*.parquet` reads several files.
+
+    A column that the map does not name is read under our own name, where the file has it. Numbers in `time`
+    are seconds, milliseconds, microseconds or nanoseconds since 1970, by the median of the first thousand;
+    text is ISO 8601; a timestamp type is taken as it is. Without `satisfaction` every event counts 1.
+    """
+    raw_items, names = _open(knobs.source, items, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",))
+    if not {"title", "hashtags", "description"} & set(names):
+        raise UserError(f"{items} has no column 'title' (nor hashtags or description); map one in item_columns.")
+    raw_events, seen = _open(
+        knobs.source, events, _EVENT_COLUMNS, knobs.event_columns, "event_columns", ("user", "item")
+    )
+    return Raw(_typed(raw_items, names, items), _typed(raw_events, seen, events), items, events)
+
+
+def _open(
+    source: str, path: Path, ours: Sequence[str], mapped: dict[str, str], knob: str, required: Sequence[str]
+) -> tuple["daft.DataFrame", dict[str, str]]:
+    """The rows at `path` under the file's own names, and our name to the file's for what is there."""
+    for name in mapped:
+        if name not in ours:
+            raise UserError(f"[catalog] {knob} has no column {name!r}; it maps {', '.join(ours)}.")
+    frames: list[daft.DataFrame] = []
+    names: dict[str, str] = {}
+    for file in files.expand(path):
+        found = files.parquet_columns(file) if source == "parquet" else files.header(file)
+        names = {name: mapped.get(name, name) for name in ours if name in mapped or name in found}
+        wanted = [names.get(name, name) for name in dict.fromkeys((*required, *names))]
+        frames.append(files.parquet(file, wanted) if source == "parquet" else files.csv(file, wanted))
+    return concat(frames), names
+
+
+def _typed(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> "daft.DataFrame":
+    """Columns under our names, numbers and times as such."""
+    daft = engine.daft()
+    columns: list[Any] = []
+    for ours, theirs in names.items():
+        if ours in ("time", "created_at"):
+            column = _guessed_time(frame, theirs, path)
+        elif ours == "order":
+            column = as_number(frame, theirs).cast(daft.DataType.int64())
+        elif ours in ("duration", "satisfaction", "watch_seconds", "propensity"):
+            column = as_number(frame, theirs)
+        else:
+            column = daft.col(theirs)
+        columns.append(column.alias(ours))
+    if MALFORMED in frame.column_names:
+        columns.append(daft.col(MALFORMED))
+    return frame.select(*columns)
+
+
+def _guessed_time(frame: "daft.DataFrame", name: str, path: Path) -> Any:
+    """Microseconds since 1970 of a column whose unit nobody wrote down."""
+    daft = engine.daft()
+    kind = frame.schema()[name].dtype
+    if kind.is_temporal():
+        return daft.col(name).cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    sample = list(files.batches(frame.select(as_number(frame, name)).limit(1000), path, rows=1000))
+    numbers = np.concatenate([batch.column(0).to_numpy(zero_copy_only=False) for batch in sample] or [[]])
+    numbers = numbers[~np.isnan(numbers)]
+    if len(numbers) == 0 and (kind.is_string() or kind.is_binary()):
+        return as_text(frame, name).try_cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    middle = np.median(np.abs(numbers)) if len(numbers) else 0.0
+    # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
+    scale = next((s for limit, s in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0)) if middle < limit), 1e-3)
+    return as_microseconds(frame, name, scale)
+
+
+def toml_for(source_name: str, path: Path) -> str:
+    """The [catalog] section of a workspace on the data set `source_name` at `path`.
+
+    Raises UserError for a name that is not known, and where the layout is not there.
+    """
+    if source_name not in _INIT:
+        raise UserError(f"There is no source {source_name!r}; there are {', '.join(_INIT)}.")
+    source, advice = _INIT[source_name]
+    path = path.resolve()
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; --from {source_name} takes the folder of the data.")
+    items, events = path, ""
+    if source in ("parquet", "csv"):
+        items, events = path / f"items.{source}", str(path / f"events.{source}")
+    item_columns = _likely(source, items) if events else {}
+    event_columns = _likely(source, Path(events)) if events else {}
+    read(config.Catalog(source, str(items), events, item_columns, event_columns), Path())
+    lines = ["[catalog]", f"source = {_quoted(source)}", f"items = {_quoted(str(items))}"]
+    if events:
+        lines.append(f"events = {_quoted(events)}")
+    for knob, names in (("item_columns", item_columns), ("event_columns", event_columns)):
+        if names:
+            pairs = ", ".join(f"{ours} = {_quoted(theirs)}" for ours, theirs in names.items())
+            lines += ["# Our column to yours; mend it where the guess is wrong.", f"{knob} = {{ {pairs} }}"]
+    return "\n".join([*lines, *advice]) + "\n"
+
+
+def _likely(source: str, path: Path) -> dict[str, str]:
+    """A column map for the columns that a file has under another usual name."""
+    found = files.parquet_columns(path) if source == "parquet" else files.header(path)
+    likely: dict[str, str] = {}
+    for ours, usual in _USUAL.items():
+        theirs = next((name for name in found if name.lower().replace("_", "") in usual), None)
+        if ours not in found and theirs is not None:
+            likely[ours] = theirs
+    return likely
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+_USUAL = {
+    "user": ("userid", "uid", "user"),
+    "item": ("itemid", "videoid", "movieid", "iid", "item"),
+    "title": ("name", "caption", "title"),
+    "time": ("timestamp", "ts", "eventtime", "time"),
+}
+"""Names, in lower case and without underscores, under which tables elsewhere keep our columns."""
+
+_STARS = [
+    "# Four stars of five and more are a high-quality interaction: (4 - 0.5) / 4.5 = 0.78.",
+    "positive = 0.75",
+]
+_INIT: dict[str, tuple[config.Source, list[str]]] = {
+    "microlens-50k": ("microlens", []),
+    "microlens": ("microlens", []),
+    "movielens-latest-small": ("movielens", _STARS),
+    "movielens": ("movielens", _STARS),
+    "kuairec": ("kuairec", ["# Watched once to the end is 0.5, twice is 1.", "positive = 0.5"]),
+    "kuairand": ("kuairand", ["# A click is 0.5, a long view 0.75, a like or more 1.", "positive = 0.5"]),
+    "parquet": ("parquet", []),
+    "csv": ("csv", []),
+}

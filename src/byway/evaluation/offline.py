@@ -1,0 +1,130 @@
+"""14-metrics: offline figures of the language policy, beside counting and beside the untuned model.
+
+Recall is measured from the table on every held-out transition; free answers, which need decoding, on a sample.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byway import config
+from byway.artifact import Gate, Outcome, Work
+from byway.interests.describe import Descriptions
+from byway.language import models, prompts
+from byway.language.counts import Successors
+from byway.language.curate import Ints, Samples, Transitions, pick
+from byway.language.generate import Choices, Policy, ask, policy
+from byway.language.plan import Table
+from byway.language.tune import Tuned, spoken_answers
+from byway.ranking import macro_recall_at, recall_at
+
+KS = (1, 5, 10)
+
+
+def build(
+    work: Work,
+    knobs: config.Metrics,
+    transitions: Transitions,
+    descriptions: Descriptions,
+    tuned: Tuned,
+    table: Table,
+) -> Outcome:
+    """Match rate, distinct outputs, recall of the table and of every baseline, label histogram."""
+    M = transitions.clusters
+    names = descriptions.names[transitions.level - 1]
+    train, heldout = transitions.train.several(), transitions.heldout.several()
+    successors = Successors.count(transitions.train, M)
+    known = successors.seen(heldout.context)
+    metrics: dict[str, Any] = {}
+    for part, samples in (("train", train), ("heldout", heldout)):
+        for name, ranking in (("language", table.clusters), ("language_model", table.model)):
+            rank = ranks_in_table(ranking, samples)
+            metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
+            if part == "heldout":
+                metrics |= by_label(name, rank, samples, known)
+    popularity = np.tile(successors.popularity_M, (len(heldout), 1))
+    counted = successors.probability(heldout.context)
+    fair = counted / np.sqrt(successors.popularity_M)
+    for name, score in (("popularity", popularity), ("successor", counted), ("successor_fair", fair)):
+        rank = ranks_of(score, heldout)
+        metrics |= {f"baseline.{name}.recall_at_{k}.heldout": recall_at(rank, k, heldout.count) for k in KS}
+        metrics |= by_label(f"baseline.{name}", rank, heldout, known)
+    metrics |= labels(table.model, "language.labels")
+    some = pick(heldout, knobs.prompts, work.rng)
+    tokenizer = models.load_tokenizer(str(tuned.path))
+    history = heldout.context.shape[1]
+    prompt = prompts.tokenise(names, history, tokenizer)
+    after = policy(models.load(str(tuned.path), torch.bfloat16), prompt, tuned.attention)
+    outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
+    metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
+    metrics["language.distinct_outputs"] = len(set(outputs))
+    metrics["language.prompts"] = len(outputs)
+    before = policy(models.load(tuned.base, torch.bfloat16), prompt, "causal")
+    rank = ranks_of(legal_log_probabilities(before, some.context), some)
+    metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
+    outputs = spoken_answers(before, some.context[:100], tokenizer, max(map(len, prompt.answers)) + 2)
+    metrics["baseline.zero_shot.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
+    gates = {
+        "match_rate": Gate(value=metrics["language.match_rate"], at_least=0.95),
+        "recall_over_popularity": Gate(
+            value=metrics["language.recall_at_10.heldout"] - metrics["baseline.popularity.recall_at_10.heldout"],
+            at_least=0.0,
+        ),
+    }
+    return Outcome(counts={"heldout": int(heldout.count.sum())}, metrics=metrics, gates=gates)
+
+
+def ranks_in_table(ranking_MMn: NDArray[np.int32], samples: Samples) -> NDArray[np.int64]:
+    """Rank of each label in its pair's list, from 0; the list's length where it is not there."""
+    listed = ranking_MMn[samples.context[:, 0], samples.context[:, 1]]
+    hit = listed == samples.label[:, None]
+    return np.where(hit.any(axis=1), hit.argmax(axis=1), listed.shape[1])
+
+
+def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:
+    """Rank of each label among the clusters outside its context, from 0; ties count against the label."""
+    at = np.arange(len(samples))
+    score = score_NM.astype(np.float64)
+    for k in range(samples.context.shape[1]):
+        score[at, samples.context[:, k]] = -np.inf
+    own = score[at, samples.label][:, None]
+    return (score >= own).sum(axis=1) - 1
+
+
+def by_label(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
+    """Recall at 10 averaged over labels, and on contexts that the training log never shows."""
+    unseen = ~known
+    return {
+        f"{name}.macro_recall_at_10.heldout": macro_recall_at(rank, 10, samples.label, samples.count),
+        f"{name}.recall_at_10.unseen_pairs": recall_at(rank[unseen], 10, samples.count[unseen]),
+    }
+
+
+def legal_log_probabilities(asked_of: Policy, context_NK: Ints) -> NDArray[np.float32]:
+    """[N, M] exact log-probability of every legal name."""
+    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
+    parts = np.array_split(contexts, max(1, len(contexts) // 128))
+    with torch.no_grad():
+        log_p = np.concatenate([Choices(asked_of, ask(asked_of, part)).resolve_all() for part in parts])
+    return log_p[row.reshape(-1)]
+
+
+def labels(ranking_MMn: NDArray[np.int32], name: str) -> dict[str, Any]:
+    """How evenly first answers fall on the clusters, over all pairs (paper 1, figure 3).
+
+    Gini 0 is even, 1 all on one; entropy in nats over that of an even spread; the share of pairs that the most
+    frequent 1% of labels take; the share of labels with less than a tenth of an even spread's pairs.
+    """
+    M = len(ranking_MMn)
+    count = np.sort(np.bincount(ranking_MMn[:, :, 0].ravel(), minlength=M)).astype(np.float64)
+    share = count / count.sum()
+    positive = share[share > 0]
+    return {
+        f"{name}.gini": round(float(((2 * np.arange(1, M + 1) - M - 1) * share).sum() / M), 4),
+        f"{name}.entropy": round(float(-(positive * np.log(positive)).sum() / np.log(M)), 4),
+        f"{name}.top1pct_share": round(float(share[-max(1, round(M / 100)) :].sum()), 4),
+        f"{name}.rare_share": round(float((count < 0.1 * count.mean()).mean()), 4),
+        f"{name}.histogram": count.astype(int).tolist(),
+    }

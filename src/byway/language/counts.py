@@ -1,0 +1,63 @@
+"""Counting what came next: the log's own answer, as baseline and as evidence.
+
+Counts of the whole context are backed off to those of each interest alone, and those to plain popularity, as
+Dirichlet priors. This module knows no words.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from byway.language.curate import Ints, Samples
+
+ALONE = 50.0
+"""Weight, in transitions, of popularity as the prior of what follows one interest."""
+TOGETHER = 50.0
+"""Weight, in transitions, of the interests alone as the prior of what follows them together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Successors:
+    """Successor counts of one log of transitions."""
+
+    popularity_M: NDArray[np.float64]
+    """Share of transitions into each cluster."""
+    alone_KMM: NDArray[np.float64]
+    """[k, c, l]: transitions into l with c as the k-th interest."""
+    rows: dict[tuple[int, ...], int]
+    """Row of `together` of each context."""
+    together: sparse.csr_array
+    """[contexts, M] transitions into each cluster from each whole context."""
+
+    @classmethod
+    def count(cls, samples: Samples, clusters: int) -> "Successors":
+        """Count the successors in `samples`."""
+        popularity = np.bincount(samples.label, samples.count, minlength=clusters) + 1e-3
+        history = samples.context.shape[1]
+        alone = np.zeros((history, clusters, clusters))
+        for k in range(history):
+            np.add.at(alone[k], (samples.context[:, k], samples.label), samples.count)
+        contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
+        together = sparse.csr_array(
+            (samples.count.astype(float), (row.reshape(-1), samples.label)), shape=(len(contexts), clusters)
+        )
+        rows = {tuple(context): i for i, context in enumerate(contexts.tolist())}
+        return cls(popularity / popularity.sum(), alone, rows, together)
+
+    def probability(self, context_NK: Ints) -> NDArray[np.float64]:
+        """[N, M] probability of each cluster to come next, with back-off."""
+        history = context_NK.shape[1]
+        alone = sum(self.alone_KMM[k, context_NK[:, k]] for k in range(history))
+        prior = alone + history * ALONE * self.popularity_M
+        prior /= prior.sum(axis=1, keepdims=True)
+        index = np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()])
+        counts = np.zeros_like(prior)
+        known = index >= 0
+        counts[known] = self.together[index[known]].toarray()
+        return (counts + TOGETHER * prior) / (counts.sum(axis=1, keepdims=True) + TOGETHER)
+
+    def seen(self, context_NK: Ints) -> NDArray[np.bool_]:
+        """Whether the log shows each whole context."""
+        return np.array([tuple(c) in self.rows for c in context_NK.tolist()], dtype=bool)

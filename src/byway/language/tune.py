@@ -1,0 +1,384 @@
+"""07-language-model: supervised fine-tuning on novel transitions (paper 1, section 2.3).
+
+The loss is on the answer only. It has two parts: the answer's tokens over the whole vocabulary, which teach the
+model to speak the names (the paper's loss), and the choice among legal names, which is the same softmax that
+controlled generation uses and needs no more than the tokens where the trie branches. The paper's own recipe is
+`attention = "causal"`, `curation = "diversified"`, `choice_weight = 0`.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from byway import config
+from byway.artifact import Gate, Outcome, Work, write_atomic
+from byway.interests.describe import Descriptions
+from byway.language import models, prompts
+from byway.language.curate import Ints, Samples, Transitions, pick
+from byway.language.generate import (
+    Asked,
+    Attention,
+    Choices,
+    Policy,
+    ask,
+    decode_freely,
+    go_on,
+    logits,
+    pad,
+    policy,
+)
+from byway.progress import bar
+
+DEEPER = 64
+"""Examples a step that are followed below the trie's first branching: a tenth of the names share a first token, and
+reading them all would cost as much as the rest of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Prompts of one step and what is to be learned from them."""
+
+    context: Ints
+    """[N, K] different contexts."""
+    row: NDArray[np.int64]
+    """[E] the context of each example."""
+    label: Ints
+    """[E] its label."""
+    weight: NDArray[np.float32]
+    """[E] its weight in the choice; they sum to 1."""
+    spoken: NDArray[np.int64]
+    """[F] the examples whose whole answer is learned."""
+
+
+def weights(samples: Samples, clusters: int, balance: float) -> NDArray[np.float64]:
+    """Weight of each sample: its count over its label's frequency to the power of `balance`.
+
+    0 keeps the log's own distribution of labels; 1 makes every label weigh the same.
+    """
+    frequency = np.bincount(samples.label, samples.count, minlength=clusters)
+    return samples.count / frequency[samples.label] ** balance
+
+
+def draw(
+    samples: Samples,
+    weight: NDArray[np.float64],
+    clusters: int,
+    knobs: config.LanguageModel,
+    rng: np.random.Generator,
+) -> Batch:
+    """The batch of one step.
+
+    Causal: samples by weight. Block: every sample whose interests all lie among a few random clusters, since a
+    cluster's block is read once and serves all of them.
+    """
+    if knobs.attention == "causal":
+        chosen = rng.choice(len(samples), knobs.batch, p=weight / weight.sum())
+        part = np.full(len(chosen), 1.0)
+    else:
+        member = np.zeros(clusters, dtype=bool)
+        member[rng.choice(clusters, min(clusters, knobs.block_clusters), replace=False)] = True
+        chosen = np.flatnonzero(member[samples.context].all(axis=1))
+        part = weight[chosen]
+        order = rng.permutation(len(chosen))
+        chosen, part = chosen[order], part[order]
+    context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
+    n = min(knobs.spoken, len(chosen))
+    spoken = rng.choice(len(chosen), n, replace=False, p=part / part.sum())
+    return Batch(context, row.reshape(-1), samples.label[chosen], (part / part.sum()).astype(np.float32), spoken)
+
+
+def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Tensor]:
+    """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
+    asked = ask(policy, batch.context)
+    row = torch.from_numpy(batch.row)
+    # Spoken answers: the first token is asked of the cue, each further one of the token before it.
+    which = row[torch.from_numpy(batch.spoken)]
+    answers = [policy.prompt.answers[c] for c in batch.label[batch.spoken]]
+    ids, valid = pad(answers, policy.prompt.end)
+    hidden, _ = go_on(policy, asked, which, ids[:, :-1], valid[:, :-1])
+    hidden = torch.cat([asked.hidden_NH[which][:, None], hidden], dim=1)
+    spoken = torch.nn.functional.cross_entropy(logits(policy, hidden[valid]), ids[valid])
+    if not choice_weight:
+        return spoken, torch.zeros(())
+    root = logits(policy, asked.hidden_NH, policy.trie.nodes[0].tokens).log_softmax(-1)
+    option = torch.from_numpy(policy.trie.first_option()[batch.label])
+    weight = torch.from_numpy(batch.weight)
+    choice = -(weight * root[row, option]).sum()
+    deep = np.flatnonzero([len(policy.trie.steps[c]) > 1 for c in batch.label])
+    if len(deep):
+        choice = choice + _deeper(policy, asked, batch, deep)
+    return spoken, choice
+
+
+def _deeper(policy: Policy, asked: Asked, batch: Batch, deep: NDArray[np.intp]) -> Tensor:
+    """The choice's loss at the branching nodes below the first, on at most DEEPER of the examples that have any.
+
+    The heaviest are not preferred: the examples stand in random order, and those taken weigh for the rest.
+    """
+    taken = deep[:DEEPER]
+    scale = float(batch.weight[deep].sum() / batch.weight[taken].sum())
+    last = [policy.trie.steps[c][-1][0] for c in batch.label[taken]]
+    ids, valid = pad([policy.trie.nodes[node].path for node in last], policy.prompt.end)
+    hidden, _ = go_on(policy, asked, torch.from_numpy(batch.row[taken]), ids, valid)
+    by_node: dict[int, list[tuple[int, int]]] = {}
+    for i, c in enumerate(batch.label[taken]):
+        for node, option in policy.trie.steps[c][1:]:
+            by_node.setdefault(node, []).append((i, option))
+    total = torch.zeros(())
+    for node, members in by_node.items():
+        at = torch.tensor([i for i, _ in members])
+        options = torch.tensor([o for _, o in members])
+        depth = len(policy.trie.nodes[node].path) - 1
+        scores = logits(policy, hidden[at, depth], policy.trie.nodes[node].tokens).log_softmax(-1)
+        weight = torch.from_numpy(batch.weight[taken])[at] * scale
+        total = total - (weight * scores[torch.arange(len(members)), options]).sum()
+    return total
+
+
+class Optimiser:
+    """AdamW on float32 masters of a bfloat16 model's trained weights.
+
+    The embedding table stays as it is: it is tied to the output layer, names are spelt with tokens the model knows
+    already, and its dense gradients (113 MB a pass) cost as much as the rest of a step.
+    """
+
+    def __init__(self, model: torch.nn.Module, knobs: config.LanguageModel):
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.masters = [p.detach().float().requires_grad_() for p in self.weights]
+        self.adam = torch.optim.AdamW(
+            self.masters, lr=knobs.learning_rate, betas=(0.9, 0.98), weight_decay=knobs.weight_decay, fused=True
+        )
+
+    def step(self, learning_rate: float) -> float:
+        """Apply the gradients, clipped to norm 1; returns their norm before."""
+        for master, weight in zip(self.masters, self.weights, strict=True):
+            master.grad = None if weight.grad is None else weight.grad.float()
+            weight.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+        self.adam.step()
+        with torch.no_grad():
+            for master, weight in zip(self.masters, self.weights, strict=True):
+                weight.copy_(master)
+        return float(norm)
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and moments, by name."""
+        state = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
+        for i, m in enumerate(self.masters):
+            for name in ("exp_avg", "exp_avg_sq", "step"):
+                state[f"{name}.{i}"] = self.adam.state[m][name]
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        with torch.no_grad():
+            for i, (master, weight) in enumerate(zip(self.masters, self.weights, strict=True)):
+                master.copy_(state[f"master.{i}"])
+                weight.copy_(master)
+                names = ("exp_avg", "exp_avg_sq", "step")
+                self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """07-language-model as read back."""
+
+    path: Path
+    attention: Attention
+    curve: list[dict[str, Any]]
+
+
+def load(path: Path) -> Tuned:
+    """Read 07-language-model: the folder is itself a model that transformers can load."""
+    curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
+    return Tuned(path, json.loads((path / "policy.json").read_text("utf-8"))["attention"], curve)
+
+
+def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
+    """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
+    M = transitions.clusters
+    names = descriptions.names[transitions.level - 1]
+    tokenizer = models.load_tokenizer(knobs.model)
+    model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    if knobs.method == "lora":
+        model = _with_adapters(model, knobs.lora_rank)
+    prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
+    asked_of = policy(model, prompt, knobs.attention)
+    seed = int(work.rng.integers(2**31))
+    looked_at = {
+        "train": pick(transitions.samples, knobs.evaluate_on, work.rng),
+        "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
+    }
+    weight = weights(transitions.samples, M, knobs.balance)
+    optimiser = Optimiser(model, knobs)
+    progress = _Progress(work.scratch, optimiser)
+    step = progress.restore()
+    started = time.perf_counter()
+    if step == 0:
+        progress.curve.append({"step": 0, **look(asked_of, names, tokenizer, looked_at)})
+    with bar("fine-tuning", knobs.steps, step) as advance:
+        while step < knobs.steps:
+            batch = draw(transitions.samples, weight, M, knobs, np.random.default_rng([seed, step]))
+            if len(batch.label):
+                spoken, choice = loss(asked_of, batch, knobs.choice_weight)
+                (spoken + knobs.choice_weight * choice).backward()
+                optimiser.step(rate(step, knobs))
+            step += 1
+            advance(1)
+            if step % knobs.evaluate_every == 0 or step == knobs.steps:
+                progress.curve.append({"step": step, **look(asked_of, names, tokenizer, looked_at)})
+                progress.keep_best(knobs.match_gate)
+            if step % knobs.checkpoint_every == 0 and step < knobs.steps:
+                progress.save(step)
+    progress.take_best()
+    _save(model, tokenizer, work.out, knobs.attention, progress.curve)
+    best = progress.best
+    return Outcome(
+        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in optimiser.weights)},
+        metrics={"language.curve": progress.curve, "language.best_step": best["step"]},
+        gates={"match_rate": Gate(value=best["match_rate"], at_least=knobs.match_gate)},
+        timings={"tuning": time.perf_counter() - started},
+    )
+
+
+def rate(step: int, knobs: config.LanguageModel) -> float:
+    """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
+    warm = min(1.0, (step + 1) / max(1, knobs.warmup))
+    return knobs.learning_rate * warm * max(0.05, 1 - step / knobs.steps)
+
+
+@torch.no_grad()
+def look(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
+    """Match rate and distinct outputs of free greedy answers, recall under the trie.
+
+    Match rate: share of unconstrained greedy outputs that are exactly some cluster's description (paper 1, section
+    2.3). Recall: share whose label is among the first 1 or 10 legal names.
+    """
+    seen: dict[str, float] = {}
+    legal = set(names)
+    outputs: list[str] = []
+    for part, some in samples.items():
+        if not len(some):
+            continue
+        contexts, row = np.unique(some.context, axis=0, return_inverse=True)
+        log_p = np.concatenate(
+            [
+                Choices(asked_of, ask(asked_of, c)).resolve_all()
+                for c in np.array_split(contexts, -(-len(contexts) // 256))
+            ]
+        )[row.reshape(-1)]
+        at = np.arange(len(some))
+        for k in range(some.context.shape[1]):
+            log_p[at, some.context[:, k]] = -np.inf
+        rank = (log_p > log_p[at, some.label][:, None]).sum(1)
+        seen |= {f"recall_at_{k}.{part}": round(float((rank < k).mean()), 4) for k in (1, 10)}
+        longest = max(map(len, asked_of.prompt.answers)) + 2
+        outputs += spoken_answers(asked_of, contexts[:100], tokenizer, longest)
+    seen["match_rate"] = round(float(np.mean([o in legal for o in outputs])), 4)
+    seen["distinct_outputs"] = len(set(outputs))
+    return seen
+
+
+def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: int) -> list[str]:
+    """What the model says freely to each context, as text."""
+    answers = decode_freely(asked_of, context_NK, longest)
+    # Only a finished answer is an answer: without the end token the last one stands for a run-on.
+    return [
+        tokenizer.decode(a[:-1]).strip() if a[-1] == asked_of.prompt.end else tokenizer.decode(a) + " …"
+        for a in answers
+    ]
+
+
+class _Progress:
+    """Checkpoints of one fine-tuning run: where it stands, its curve, and its best weights so far."""
+
+    def __init__(self, scratch: Path, optimiser: Optimiser):
+        self.scratch, self.optimiser = scratch, optimiser
+        self.curve: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint beside the last one, then make it the one to go on from."""
+        old = self._newest()
+        folder = self.scratch / f"step-{step:06d}"
+        folder.mkdir(exist_ok=True)
+        save_file(self.optimiser.state(), folder / "optimiser.safetensors")
+        write_atomic(folder / "progress.json", msgspec.json.encode({"curve": self.curve, "best": self.best}))
+        write_atomic(self.scratch / "newest", folder.name.encode())
+        if old is not None and old != folder:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+
+    def _newest(self) -> Path | None:
+        pointer = self.scratch / "newest"
+        return self.scratch / pointer.read_text("utf-8") if pointer.exists() else None
+
+    def restore(self) -> int:
+        """Go on from the newest checkpoint; returns its step, or 0."""
+        folder = self._newest()
+        if folder is None:
+            return 0
+        self.optimiser.restore(load_file(folder / "optimiser.safetensors"))
+        known = msgspec.json.decode((folder / "progress.json").read_bytes())
+        self.curve, self.best = known["curve"], known["best"]
+        return int(folder.name.removeprefix("step-"))
+
+    def keep_best(self, gate: float) -> None:
+        """Keep these weights if they clear the gate and no earlier ones that did recall more.
+
+        Before the gate is cleared the newest weights are kept. The file carries its step, since a run that is cut
+        between this and the next checkpoint repeats the steps and must find what it would have found.
+        """
+        now = self.curve[-1]
+        cleared = now["match_rate"] >= gate
+        better = now.get("recall_at_10.validation", 0) > self.best.get("recall_at_10.validation", -1)
+        if (
+            not self.best
+            or (cleared and (better or self.best["match_rate"] < gate))
+            or (not cleared and self.best["match_rate"] < gate)
+        ):
+            self.best = now
+            weights = {str(i): w.detach() for i, w in enumerate(self.optimiser.weights)}
+            temporary = self.scratch / "best.tmp"
+            save_file(weights, temporary)
+            temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
+
+    def take_best(self) -> None:
+        """Put the best weights back into the model."""
+        state = load_file(self.scratch / f"best-{self.best['step']:06d}.safetensors")
+        with torch.no_grad():
+            for i, weight in enumerate(self.optimiser.weights):
+                weight.copy_(state[str(i)])
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    """Freeze the model and put low-rank adapters on all of its linear layers."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model.requires_grad_(False)
+    return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)
+
+
+def _save(model: Any, tokenizer: Any, out: Path, attention: Attention, curve: list[dict[str, Any]]) -> None:
+    """Write the model (adapters merged), the tokenizer and the curve."""
+    for module in list(model.modules()):
+        if hasattr(module, "merge") and hasattr(module, "lora_A"):
+            module.merge()
+    state = {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k}
+    model.save_pretrained(out, state_dict=state)
+    tokenizer.save_pretrained(out)
+    (out / "policy.json").write_text(json.dumps({"attention": attention}) + "\n", "utf-8")
+    (out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")

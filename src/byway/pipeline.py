@@ -1,0 +1,162 @@
+"""The road from the log to the bundle: which stage reads what, and which has to run again."""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from byway import artifact
+from byway.artifact import Gate, Record, Work
+from byway.config import Config
+from byway.errors import UserError
+from byway.progress import say
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the table of stages."""
+
+    number: int
+    name: str
+    """Of the artifact and of its section of knobs."""
+    module: str
+    """Module whose `build` makes the artifact and whose `load` reads it."""
+    needs: tuple[str, ...] = ()
+    """What `build` reads, by the names of its parameters."""
+
+    @property
+    def folder(self) -> str:
+        return f"{self.number:02d}-{self.name.replace('_', '-')}"
+
+
+STAGES = (
+    Stage(1, "catalog", "byway.data.catalog"),
+    Stage(2, "embeddings", "byway.interests.embed", ("catalog",)),
+    Stage(3, "graph", "byway.interests.graph", ("vectors",)),
+    Stage(4, "tree", "byway.interests.tree", ("vectors", "graph", "events")),
+    Stage(5, "descriptions", "byway.interests.describe", ("catalog", "tree")),
+    Stage(6, "transitions", "byway.language.curate", ("events", "tree")),
+    Stage(7, "language_model", "byway.language.tune", ("transitions", "descriptions")),
+    Stage(8, "transition_table", "byway.language.plan", ("transitions", "descriptions", "tuned")),
+    Stage(12, "item_policy", "byway.policy.sequence", ("events", "vectors")),
+    Stage(
+        13,
+        "bundle",
+        "byway.serving.bundle",
+        ("catalog", "events", "tree", "descriptions", "transitions", "table", "item_policy"),
+    ),
+    Stage(14, "metrics", "byway.evaluation.offline", ("transitions", "descriptions", "tuned", "table")),
+)
+
+READS = {
+    "catalog": ("catalog", "byway.data.catalog"),
+    "events": ("catalog", "byway.data.events"),
+    "vectors": ("embeddings", "byway.interests.embed"),
+    "graph": ("graph", "byway.interests.graph"),
+    "tree": ("tree", "byway.interests.tree"),
+    "descriptions": ("descriptions", "byway.interests.describe"),
+    "transitions": ("transitions", "byway.language.curate"),
+    "tuned": ("language_model", "byway.language.tune"),
+    "table": ("transition_table", "byway.language.plan"),
+    "item_policy": ("item_policy", "byway.policy.sequence"),
+}
+"""What a stage may read: the artifact that holds it and the module that loads it."""
+
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def run(
+    workspace: Path, config: Config, until: str | None = None, only: str | None = None
+) -> dict[str, Record]:
+    """Build every artifact that is missing or out of date, in order; returns all records by stage.
+
+    `until` stops after a stage; `only` builds just that stage, from what is there.
+    """
+    for name in (until, only):
+        if name is not None and name not in BY_NAME:
+            raise UserError(f"There is no stage {name!r}; the stages are {', '.join(BY_NAME)}.")
+    records: dict[str, Record] = {}
+    with artifact.locked(workspace):
+        _prepare(config)
+        for stage in STAGES:
+            if only is None or stage.name == only:
+                records[stage.name] = _make(workspace, config, stage)
+            if stage.name == until:
+                break
+    return records
+
+
+def _make(workspace: Path, config: Config, stage: Stage) -> Record:
+    path = workspace / stage.folder
+    knobs, inputs = knobs_of(config, stage), inputs_of(workspace, config, stage)
+    record = artifact.read_record(path)
+    if record is not None:
+        if not (changes := artifact.drift(record, knobs, inputs)):
+            artifact.discard_scratch(path)
+            return record
+        say(f"[bold]{stage.folder}[/] is out of date: {'; '.join(changes[:3])}")
+    started = time.perf_counter()
+    say(f"[bold]{stage.folder}[/] …")
+    with artifact.part(path, stage.name, knobs, inputs, config.run.seed) as work:
+        build: Callable[..., artifact.Outcome] = import_module(stage.module).build
+        outcome = build(work, getattr(config, stage.name), **_arguments(workspace, stage))
+    outcome.timings["seconds"] = time.perf_counter() - started
+    record = artifact.commit(path, stage.name, knobs, inputs, outcome)
+    for name, gate in record.gates.items():
+        if not gate.passed:
+            say(f"  [yellow]gate[/] {name} = {gate.value:.4g}, wanted at least {gate.at_least:.4g}")
+    say(f"[bold]{stage.folder}[/] {record.timings['seconds']:.1f} s")
+    return record
+
+
+def _arguments(workspace: Path, stage: Stage) -> dict[str, Any]:
+    """Load what the stage reads. The first stage reads the world outside the workspace."""
+    if stage.name == "catalog":
+        return {"workspace": workspace}
+    arguments: dict[str, Any] = {}
+    for name in stage.needs:
+        owner, module = READS[name]
+        arguments[name] = import_module(module).load(workspace / BY_NAME[owner].folder)
+    return arguments
+
+
+def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
+    """The knobs that shape the artifact: its own section and the run's seed."""
+    return {**asdict(getattr(config, stage.name)), "seed": config.run.seed}
+
+
+def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
+    """Identity of everything that the stage reads."""
+    if stage.name == "catalog":
+        files = import_module("byway.data.sources").files(config.catalog, workspace)
+        return {path.name: artifact.hash_file(path) for path in files}
+    inputs: dict[str, str] = {}
+    for owner in dict.fromkeys(READS[name][0] for name in stage.needs):
+        record = artifact.read_record(workspace / BY_NAME[owner].folder)
+        if record is None:
+            raise UserError(f"{stage.folder} needs {BY_NAME[owner].folder}; run the stages before it first.")
+        inputs[owner] = record.digest
+    return inputs
+
+
+def _prepare(config: Config) -> None:
+    """Set what holds for the whole process: threads, and which engine runs the dataframes."""
+    import torch
+
+    threads = config.run.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    import_module("byway.engine").use(config.run.engine)
+
+
+def records(workspace: Path) -> dict[str, Record]:
+    """The records of all artifacts that are there, by stage."""
+    found = {stage.name: artifact.read_record(workspace / stage.folder) for stage in STAGES}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def figures(found: dict[str, Record]) -> dict[str, Any]:
+    """All figures under their stable keys."""
+    return {name: value for record in found.values() for name, value in record.metrics.items()}

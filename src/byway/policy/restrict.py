@@ -1,0 +1,67 @@
+"""The restricted policy: the item policy's softmax over one cluster's items (paper 1, section 2.2).
+
+Items are stored in the tree's depth-first leaf order, so that a cluster of any level is one slice `[start:stop)`
+and its exact scores are one matrix-vector product: 0.04 ms for a slice among a million items, where an index with
+a filter took 352. This module knows rows and slices: no ids, no tree, no model. It needs numpy alone, since it is
+part of what answers requests.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Positions = NDArray[np.int64]
+
+_NONE: Positions = np.empty(0, dtype=np.int64)
+
+
+def order_by_tree(items_ND: Floats, order: NDArray[np.integer]) -> Floats:
+    """Item vectors in the tree's order: row p is the vector of item `order[p]`, one contiguous array [n, d]."""
+    return np.ascontiguousarray(items_ND[order], dtype=np.float32)
+
+
+def top_in_slice(
+    vectors_ND: Floats, vector_D: Floats, start: int, stop: int, k: int, exclude: Positions = _NONE
+) -> tuple[Positions, Floats]:
+    """The `k` best items of the slice `[start:stop)`, best first, without the positions in `exclude`.
+
+    Exact: score = vector · row, equal scores in order of position. Returns positions in `vectors_ND` and their
+    scores; fewer than `k` where the slice has fewer left.
+    """
+    scores = vectors_ND[start:stop] @ vector_D
+    inside = exclude[(exclude >= start) & (exclude < stop)] - start
+    scores[inside] = -np.inf
+    k = min(k, len(scores) - len(np.unique(inside)))
+    if k <= 0:
+        return _NONE, np.empty(0, dtype=np.float32)
+    # The k-th best score by selection. Among its equals, those that come first fill what the better ones leave.
+    bar = np.partition(scores, len(scores) - k)[len(scores) - k]
+    better = np.flatnonzero(scores > bar)
+    equal = np.flatnonzero(scores == bar)[: k - len(better)]
+    found = np.concatenate([better, equal])
+    best = found[np.lexsort((found, -scores[found]))]
+    return best + start, scores[best]
+
+
+def top_anywhere(
+    vectors_ND: Floats, vector_D: Floats, k: int, exclude: Positions = _NONE
+) -> tuple[Positions, Floats]:
+    """The unrestricted policy: the `k` best of all items, as `top_in_slice` over the whole catalog."""
+    return top_in_slice(vectors_ND, vector_D, 0, len(vectors_ND), k, exclude)
+
+
+def restricted_probabilities(
+    vectors_ND: Floats, vector_D: Floats, start: int, stop: int, exclude: Positions = _NONE
+) -> NDArray[np.float64]:
+    """π(item | history, cluster) for each row of the slice, [stop - start].
+
+    exp(s_i) / Σ_j exp(s_j) over the slice's items that are not in `exclude`; an excluded item has probability 0,
+    and so has every item where all are excluded.
+    """
+    scores = (vectors_ND[start:stop] @ vector_D).astype(np.float64)
+    scores[exclude[(exclude >= start) & (exclude < stop)] - start] = -np.inf
+    best = scores.max(initial=-np.inf)
+    if best == -np.inf:
+        return np.zeros_like(scores)
+    weights = np.exp(scores - best)
+    return weights / weights.sum()

@@ -1,0 +1,36 @@
+"""What tests of several layers share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byway.artifact import Work
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    """Where a stage under test builds."""
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    return Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(0))
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Callable[[str], Path]:
+    """The folder of a real data set by name, for example `realdata("microlens-50k")`; skips where it is absent.
+
+    Looked for in BYWAY_REALDATA, else in ../shared/data beside the checkout.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("BYWAY_REALDATA") or beside)
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.is_dir():
+            pytest.skip(f"no real data at {path}; set BYWAY_REALDATA")
+        return path
+
+    return folder

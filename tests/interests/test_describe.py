@@ -1,0 +1,157 @@
+"""Descriptions: unique, clean, in the items' words, about what the cluster is about."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byway import config
+from byway.artifact import Outcome
+from byway.interests import describe, tree, words
+from tests.interests import planted
+
+KEYWORD = re.compile(r"[^\W_]+(?:['-]+[^\W_]+)*(?: [^\W_]+(?:['-]+[^\W_]+)*)?")
+TOPICS = {
+    ("kitchen", "soup"): ["ramen", "broth", "noodles", "miso"],
+    ("kitchen", "cake"): ["sourdough", "icing", "oven", "sponge"],
+    ("stadium", "football"): ["goal", "striker", "penalty", "keeper"],
+    ("stadium", "tennis"): ["racket", "serve", "volley", "wimbledon"],
+}
+
+
+def slices(n: int, sizes: tuple[int, int, int, int]) -> tree.Tree:
+    """A tree over items in their own order, cut into nested slices of about equal length."""
+    labels = [np.arange(n) * size // n for size in sizes]
+    return tree.from_labels(labels)
+
+
+def world(per: int = 24) -> tuple[list[str], list[list[str]]]:
+    """Titles and hashtags of four topics, one after another; every title holds two of its topic's words."""
+    rng = np.random.default_rng(0)
+    titles, tags = [], []
+    for (area, topic), vocabulary in TOPICS.items():
+        for _ in range(per):
+            one, two = rng.choice(vocabulary, 2, replace=False)
+            titles.append(f"You won't believe this {one} with the best {two} in 2024!!")
+            tags.append([area, topic] if rng.random() < 0.7 else [area])
+    return titles, tags
+
+
+def build(path: Path, name: str, titles: list[str], tags: list[list[str]], found: tree.Tree) -> Outcome:
+    return describe.build(planted.work(path, name), config.Descriptions(), planted.catalog(titles, tags), found)
+
+
+def test_planted_topics_are_named_in_their_words(tmp_path: Path) -> None:
+    titles, tags = world()
+    found = slices(len(titles), (2, 4, 12, 24))
+    outcome = build(tmp_path, "d", titles, tags, found)
+    names = describe.load(tmp_path / "d").names
+    assert [len(level) for level in names] == [2, 4, 12, 24]
+    for cluster, ((_, topic), vocabulary) in enumerate(TOPICS.items()):
+        keywords = names[1][cluster].split(", ")
+        assert 3 <= len(keywords) <= 5
+        assert set(keywords) <= {*vocabulary, topic}
+    assert "kitchen" in names[0][0]
+    assert "stadium" in names[0][1]
+    assert outcome.metrics["descriptions.unique"] == 1.0
+    assert outcome.metrics["descriptions.unique_first"] == 1.0
+    assert min(outcome.metrics["descriptions.coverage"][:2]) > 0.95
+    assert outcome.gates["descriptions.unique"].passed
+
+
+def test_two_builds_are_byte_identical_and_sorted(tmp_path: Path) -> None:
+    titles, tags = world()
+    found = slices(len(titles), (2, 4, 12, 24))
+    for name in ("one", "two"):
+        build(tmp_path, name, titles, tags, found)
+    files = [tmp_path / name / "descriptions.parquet" for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    table = pq.read_table(files[0])
+    assert table.column_names == ["level", "cluster", "description", "keywords"]
+    keys = list(zip(table["level"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+    joined = [", ".join(keywords) for keywords in table["keywords"].to_pylist()]
+    assert joined == table["description"].to_pylist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    titles=st.lists(
+        st.one_of(
+            st.text(max_size=30),
+            st.lists(st.sampled_from(["ramen", "Ramen,", "\n", '"', "<b>", "broths", "broth", "足球", "🔥"])).map(
+                " ".join
+            ),
+        ),
+        min_size=16,
+        max_size=50,
+    )
+)
+def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
+    found = slices(len(titles), (2, 4, 6, 12))
+    terms = words.read([(title, []) for title in titles], 1.0)
+    keywords = describe.describe(terms, found, 4)
+    everything = [tuple(sorted(own)) for level in keywords for own in level]
+    assert len(set(everything)) == len(everything)
+    for level in keywords:
+        for own in level:
+            assert 1 <= len(own) <= 5
+            assert all(KEYWORD.fullmatch(word) for word in own)
+            assert len(set(own)) == len(own)
+
+
+def test_no_near_duplicates_inside_a_description() -> None:
+    titles = ["game games gaming gamer puzzle"] * 8 + ["cook cooking cooks cooked oven"] * 8
+    terms = words.read([(title, []) for title in titles], 1.0)
+    keywords = describe.describe(terms, slices(16, (2, 4, 6, 8)), 4)
+    assert [set(own) for own in keywords[0]] == [{"game", "puzzle"}, {"cook", "oven"}]
+
+
+def test_clusters_without_words_take_their_parents_and_a_number() -> None:
+    titles = ["ramen broth"] * 8 + ["🔥", "1999", "the", ""] * 2
+    terms = words.read([(title, []) for title in titles], 1.0)
+    keywords = describe.describe(terms, slices(16, (2, 4, 6, 8)), 4)
+    assert keywords[0] == [["ramen broth"], ["items", "2"]]
+    flat = [", ".join(own) for level in keywords for own in level]
+    assert len(set(flat)) == len(flat)
+
+
+def test_clusters_of_the_same_words_still_differ() -> None:
+    terms = words.read([("ramen broth noodles", [])] * 32 + [("goal", [])] * 32, 1.0)
+    keywords = describe.describe(terms, slices(64, (2, 4, 8, 16)), 3)
+    flat = [frozenset(own) for level in keywords for own in level]
+    assert len(set(flat)) == len(flat)
+
+
+def test_a_word_in_one_item_is_not_chosen_before_one_in_many() -> None:
+    titles = ["ramen"] * 10 + ["ramen zyzzyva"] + ["goal"] * 10 + ["goal zyzzyva"]
+    terms = words.read([(title, []) for title in titles], 1.0)
+    keywords = describe.describe(terms, slices(22, (2, 4, 6, 8)), 4)
+    assert keywords[0] == [["ramen"], ["goal"]]
+
+
+def test_coverage_counts_items_with_a_keyword() -> None:
+    terms = words.read([("ramen", []), ("ramen", []), ("broth", []), ("broth", [])], 1.0)
+    found = slices(4, (1, 2, 2, 2))
+    assert describe.coverage(terms, found, 1, [["ramen"]]) == 0.5
+    assert describe.coverage(terms, found, 2, [["ramen"], ["ramen", "2"]]) == 0.5
+
+
+def test_outline_is_indented_ordered_and_as_wide_as_asked() -> None:
+    found = slices(8, (2, 4, 6, 8))
+    names = describe.Descriptions(
+        tuple([[f"name {level}-{c}" for c in range(m)] for level, m in enumerate((2, 4, 6, 8), 1)])
+    )
+    text = describe.outline(found, names, np.array([3.0, 1, 0, 0, 2, 2, 0, 0]), depth=2, width=60)
+    lines = text.splitlines()
+    assert [line.split()[1] for line in lines] == ["1-0", "2-0", "2-1", "1-1", "2-2", "2-3"]
+    assert all(len(line) == 60 for line in lines)
+    assert lines[0].startswith("name 1-0")
+    assert lines[1].startswith("  name 2-0")
+    assert lines[1].split()[-4:] == ["2", "items", "50.00", "%"]
+    long = describe.Descriptions(tuple([["word " * 40] * m for m in (2, 4, 6, 8)]))
+    assert all(len(line) == 80 for line in describe.outline(found, long, np.ones(8), width=80).splitlines())
+    assert "nan" not in describe.outline(found, names, np.zeros(8))

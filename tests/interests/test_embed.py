@@ -1,0 +1,153 @@
+"""Vectors: unit rows whatever the texts, the same after a kill, near for near texts."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from byway import config
+from byway.errors import UserError
+from byway.interests import embed
+from tests.interests import planted
+
+
+def fake_encoder(texts: list[str]) -> NDArray[np.float32]:
+    """Counts of letters: a row for any text, equal for equal texts."""
+    rows = np.zeros((len(texts), 26), np.float32)
+    for i, text in enumerate(texts):
+        for letter in text.lower():
+            if "a" <= letter <= "z":
+                rows[i, ord(letter) - ord("a")] += 1
+    return rows
+
+
+class Counting:
+    """An encoder that counts what it is asked, and dies when told to."""
+
+    def __init__(self, dies_at: int = 1 << 30) -> None:
+        self.calls, self.dies_at = 0, dies_at
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return fake_encoder(texts)
+
+
+def build(path: Path, name: str, titles: list[str], dim: int = 16) -> NDArray[np.float32]:
+    work = planted.work(path, name)
+    embed.build(work, config.Embeddings(dim=dim), planted.catalog(titles))
+    return embed.load(work.out)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    encoder = Counting()
+    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: encoder)
+    monkeypatch.setattr(embed, "SHARD", 8)
+    return encoder
+
+
+@settings(max_examples=40, deadline=None)
+@given(titles=st.lists(st.text(max_size=40), min_size=1, max_size=30), dim=st.integers(1, 40))
+def test_rows_are_unit_and_equal_texts_have_equal_rows(
+    titles: list[str], dim: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = tmp_path_factory.mktemp("scratch")
+    distinct, row_of, shards = embed.encode(titles, fake_encoder, scratch)
+    vectors, variance = embed.project(shards, np.bincount(row_of, minlength=distinct), row_of, dim)
+    assert vectors.shape == (len(titles), dim)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    assert 0.0 <= variance <= 1.0 + 1e-9
+    first: dict[str, int] = {}
+    for i, title in enumerate(titles):
+        np.testing.assert_array_equal(vectors[i], vectors[first.setdefault(title, i)])
+
+
+def test_projection_is_the_principal_components(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(500, 12)) * np.linspace(3, 0.1, 12) + 5).astype(np.float32)
+    np.save(tmp_path / "a.npy", rows[:300])
+    np.save(tmp_path / "b.npy", rows[300:])
+    shards = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    found, variance = embed.project(shards, np.ones(500, np.int64), np.arange(500), 4)
+    centred = rows - rows.mean(axis=0)
+    _, values, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
+    expected = centred @ directions[:4].T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        np.abs(np.einsum("ij,ij->j", found, expected)) / 500, (expected**2).mean(0), atol=1e-4
+    )
+    assert variance == pytest.approx((values[:4] ** 2).sum() / (values**2).sum(), abs=1e-6)
+
+
+def test_repeated_texts_weigh_in_the_mean(fake: Counting, tmp_path: Path) -> None:
+    once = build(tmp_path, "once", ["aa", "bb", "cc"])
+    often = build(tmp_path, "often", ["aa", "aa", "aa", "aa", "bb", "cc"])
+    assert not np.allclose(once[1], often[4])
+
+
+def test_kill_and_go_on_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "SHARD", 8)
+    titles = [chr(97 + i % 26) * (i + 1) for i in range(50)]
+    dying, rest, whole = Counting(dies_at=3), Counting(), Counting()
+    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: dying)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, "killed", titles)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: rest)
+    build(tmp_path, "killed", titles)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: whole)
+    build(tmp_path, "undisturbed", titles)
+    assert dying.calls + rest.calls == whole.calls == 7
+    assert (tmp_path / "killed/vectors.npy").read_bytes() == (tmp_path / "undisturbed/vectors.npy").read_bytes()
+
+
+def test_a_shard_cut_short_by_a_kill_is_not_taken(fake: Counting, tmp_path: Path) -> None:
+    (tmp_path / "x.scratch").mkdir()
+    (tmp_path / "x.scratch/encoded-000000.npy.tmp").write_bytes(b"\x93NUMPY half")
+    assert len(build(tmp_path, "x", ["abc", "abd"])) == 2
+
+
+def test_narrow_encoder_is_padded_and_one_item_is_enough(fake: Counting, tmp_path: Path) -> None:
+    vectors = build(tmp_path, "wide", ["abc", "xyz", "mno"], dim=64)
+    assert (vectors[:, 26:] == 0).all()
+    np.testing.assert_array_equal(build(tmp_path, "one", ["abc"], dim=4), [[1, 0, 0, 0]])
+
+
+def test_megabyte_titles_are_cut_before_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def encoder(texts: list[str]) -> NDArray[np.float32]:
+        seen.extend(len(text) for text in texts)
+        return fake_encoder(texts)
+
+    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: encoder)
+    build(tmp_path, "long", ["a" * 1_000_000, "b", ""])
+    assert max(seen) <= config.Embeddings().max_tokens * embed.CHARACTERS_A_TOKEN
+
+
+def test_unknown_model_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"embeddings\.model"):
+        embed.sentence_encoder(config.Embeddings(model=os.fspath(tmp_path / "nothing")))
+
+
+def test_the_packaged_encoder_puts_like_beside_like(tmp_path: Path) -> None:
+    titles = [
+        "Ramen with pork broth at home",
+        "How to make noodle soup",
+        "Football highlights of the cup final",
+        "Best goals of the league",
+        "",
+        "🔥🔥🔥",
+        "中文标题",
+    ]
+    vectors = build(tmp_path, "real", titles, dim=256)
+    similarity = vectors @ vectors.T
+    assert similarity[0, 1] > max(similarity[0, 2], similarity[0, 3])
+    assert similarity[2, 3] > max(similarity[2, 0], similarity[2, 1])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
