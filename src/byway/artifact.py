@@ -157,9 +157,7 @@ def discard_scratch(path: Path) -> None:
     shutil.rmtree(path.with_name(path.name + ".scratch"), ignore_errors=True)
 
 
-def commit(
-    path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome
-) -> Record:
+def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome) -> Record:
     """Make the `.part` directory of `path` the artifact: flush its files, write the record last, move it."""
     directory = path.with_name(path.name + ".part")
     files: dict[str, str] = {}

@@ -140,8 +140,8 @@ class LanguageModel:
     """Samples a step under causal attention (paper 1: 16)."""
     choice_weight: float = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    balance: float = 0.5
-    """How far labels are balanced by weight: 0 as the log has them, 1 all the same."""
+    balance: float = 1.0
+    """How much of the labels' frequency is left out of what the choice learns: 0 nothing, 1 all of it."""
     spoken: int = 16
     """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
     block_clusters: int = 24
@@ -259,17 +259,13 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         name, equals, value = text.partition("=")
         section, dot, knob = name.strip().partition(".")
         if not equals or not dot:
-            raise UserError(
-                f"--set {text}: write section.knob=value, for example tree.items_per_cluster=100."
-            )
+            raise UserError(f"--set {text}: write section.knob=value, for example tree.items_per_cluster=100.")
         tables.setdefault(section, {})[knob] = _value(value)
     config = Config()
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
         if section not in known:
-            raise UserError(
-                f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}."
-            )
+            raise UserError(f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
         default = getattr(config, section)
         names = {f.name for f in fields(default)}
         if not isinstance(table, dict):

@@ -2,14 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from byway import artifact
-from byway.artifact import Gate, Record, Work
+from byway.artifact import Record
 from byway.config import Config
 from byway.errors import UserError
 from byway.progress import say
@@ -65,12 +67,13 @@ READS = {
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet"}
+"""Endings of the files of a public data set that hold items and events."""
+
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
-def run(
-    workspace: Path, config: Config, until: str | None = None, only: str | None = None
-) -> dict[str, Record]:
+def run(workspace: Path, config: Config, until: str | None = None, only: str | None = None) -> dict[str, Record]:
     """Build every artifact that is missing or out of date, in order; returns all records by stage.
 
     `until` stops after a stage; `only` builds just that stage, from what is there.
@@ -125,14 +128,13 @@ def _arguments(workspace: Path, stage: Stage) -> dict[str, Any]:
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
     """The knobs that shape the artifact: its own section and the run's seed."""
-    return {**asdict(getattr(config, stage.name)), "seed": config.run.seed}
+    return {**msgspec.to_builtins(getattr(config, stage.name)), "seed": config.run.seed}
 
 
 def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     """Identity of everything that the stage reads."""
     if stage.name == "catalog":
-        files = import_module("byway.data.sources").files(config.catalog, workspace)
-        return {path.name: artifact.hash_file(path) for path in files}
+        return {path.name: artifact.hash_file(path) for path in _source_files(config, workspace)}
     inputs: dict[str, str] = {}
     for owner in dict.fromkeys(READS[name][0] for name in stage.needs):
         record = artifact.read_record(workspace / BY_NAME[owner].folder)
@@ -140,6 +142,18 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
             raise UserError(f"{stage.folder} needs {BY_NAME[owner].folder}; run the stages before it first.")
         inputs[owner] = record.digest
     return inputs
+
+
+def _source_files(config: Config, workspace: Path) -> list[Path]:
+    """The tables that the catalog is read from: those named, also by pattern, and all in a named folder."""
+    found: list[Path] = []
+    for name in (config.catalog.items, config.catalog.events):
+        path = workspace / name
+        if path.is_dir():
+            found += [p for p in path.rglob("*") if p.suffix in TABLES]
+        elif name:
+            found += path.parent.glob(path.name)
+    return sorted({path for path in found if path.is_file()})
 
 
 def _prepare(config: Config) -> None:

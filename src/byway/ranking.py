@@ -8,15 +8,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def recall_at(ranks: ArrayLike, k: int) -> float:
+def recall_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> float:
     """Share of rankings whose right answer is among the first `k`: mean of [rank < k].
 
-    Two of the four are among the first two:
+    `counts` says how often each ranking stands in the data; once where it is missing. Two of the four are among
+    the first two:
 
     >>> recall_at([0, 1, 2, 9], 2)
     0.5
+    >>> recall_at([0, 2], 1, counts=[3, 1])
+    0.75
     """
-    return _mean(np.asarray(ranks) < k)
+    return _mean(np.asarray(ranks) < k, counts)
+
+
+def macro_recall_at(ranks: ArrayLike, k: int, labels: ArrayLike, counts: ArrayLike) -> float:
+    """Recall at `k` averaged over the labels that occur, so that a rare label weighs like a frequent one.
+
+    Label 0 is found in two of three, label 1 in none of one:
+
+    >>> macro_recall_at([0, 5], 1, labels=[0, 1], counts=[3, 1])
+    0.5
+    """
+    labels, counts = np.asarray(labels), np.asarray(counts, dtype=np.float64)
+    total = np.bincount(labels, counts)
+    hit = np.bincount(labels, counts * (np.asarray(ranks) < k))
+    return _mean(hit[total > 0] / total[total > 0])
 
 
 def ndcg_at(ranks: ArrayLike, k: int) -> float:
@@ -32,7 +49,7 @@ def ndcg_at(ranks: ArrayLike, k: int) -> float:
     return _mean((places < k) / np.log2(places + 2))
 
 
-def _mean(values: ArrayLike) -> float:
+def _mean(values: ArrayLike, counts: ArrayLike | None = None) -> float:
     """The mean; 0 of nothing, so that a log without held-out users still has a figure."""
     array = np.asarray(values, dtype=np.float64)
-    return float(array.mean()) if array.size else 0.0
+    return round(float(np.average(array, weights=counts)), 6) if array.size else 0.0

@@ -35,7 +35,7 @@ def build(
         pq.write_table(
             pa.table(dict(zip(columns[0], zip(*columns[1:], strict=True), strict=True))), folder / "events.parquet"
         )
-    given = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", **knobs)  # pyright: ignore
+    given = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", **knobs)
     return catalog.build(work, given, folder, now=NOW)
 
 

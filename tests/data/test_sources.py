@@ -315,6 +315,15 @@ def test_a_csv_time_is_read_in_any_unit(work: Work, tmp_path: Path, written: str
     assert events.load(work.out).time.tolist() == [1_600_000_000_000_000]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_line_end_a_byte_order_mark_and_a_column_twice(work: Work, tmp_path: Path, end: str) -> None:
+    items = end.join(["\ufeffitem,title,title", "1,one,other", "2,two,other", ""])
+    write(tmp_path, items__csv=items, events__csv=end.join(["user,item", "u,1", "", "u,2"]))
+    build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+    assert catalog.load(work.out).titles() == ["one", "two"]
+    assert events.load(work.out).item.tolist() == [0, 1]
+
+
 def test_relative_paths_start_at_the_workspace(work: Work, tmp_path: Path) -> None:
     write(tmp_path / "data", items__csv="item,title\n1,one\n", events__csv="user,item\nu,1\n")
     knobs = config.Catalog(source="csv", items="../data/items.csv", events="../data/events.csv")

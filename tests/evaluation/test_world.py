@@ -438,6 +438,12 @@ def test_a_world_is_loaded_as_it_was_written(tmp_path: Path):
     np.testing.assert_array_equal(again.users.affinity, made.users.affinity)
 
 
+def test_the_demo_writes_its_world(quick: World, tmp_path: Path):
+    loop.write_demo(tmp_path, quick=True)
+    assert world.load(tmp_path).knobs == quick.knobs
+    assert pq.read_metadata(tmp_path / "items.parquet").num_rows == len(quick.items)
+
+
 def test_what_is_no_world_is_said_in_a_sentence(tmp_path: Path):
     with pytest.raises(UserError, match="does not describe an embedded world"):
         world.load(tmp_path)

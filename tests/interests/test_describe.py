@@ -104,7 +104,8 @@ def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
 
 
 def test_no_near_duplicates_inside_a_description() -> None:
-    titles = ["game games gaming gamer puzzle"] * 8 + ["cook cooking cooks cooked oven"] * 8
+    titles = ["game of games by gaming and gamer with puzzle"] * 8
+    titles += ["cook for cooking by cooks and cooked with oven"] * 8
     terms = words.read([(title, []) for title in titles], 1.0)
     keywords = describe.describe(terms, slices(16, (2, 4, 6, 8)), 4)
     assert [set(own) for own in keywords[0]] == [{"game", "puzzle"}, {"cook", "oven"}]

@@ -5,7 +5,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.interests import words
@@ -29,6 +29,7 @@ def test_hostile_titles_give_clean_words(title: str) -> None:
     assert all(re.fullmatch(r"[^\W_]+(['-]+[^\W_]+)*", word) for word in found)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_a_token_is_letters_marks_and_digits_with_inner_joints(text: str) -> None:
     for word in words.tokens(text):
@@ -39,6 +40,7 @@ def test_a_token_is_letters_marks_and_digits_with_inner_joints(text: str) -> Non
         assert word == word.lower()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=3)), max_size=12))
 def test_terms_are_held_by_two_rows_and_readable(rows: list[tuple[str, list[str]]]) -> None:
     found = words.read(rows, 1.0)

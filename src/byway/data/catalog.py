@@ -106,7 +106,7 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     _require_some(len(log), "events", raw.events_from, kept_out)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
-    log.write(work.out)
+    log.write(work.out, knobs.positive)
     outcome.timings["events"] = clock.perf_counter() - began
     outcome.counts |= {"items": items.num_rows, "events": len(log), "users": log.n_users}
     reasons = dict(sorted(kept_out.reasons.items()))

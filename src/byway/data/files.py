@@ -61,7 +61,7 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
     Raises UserError where it is empty or not UTF-8 as a whole.
     """
     start = _head(path)[:_HEADER_BYTES].decode("utf-8-sig", "replace")
-    line = next(text_csv.reader(io.StringIO(start), delimiter=delimiter), [])
+    line = next(text_csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])
     if not line:
         raise UserError(f"{path} is empty; its first line must name the columns.")
     return [name.strip() for name in line]

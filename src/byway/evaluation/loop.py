@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from byway.evaluation import people
 from byway.evaluation.people import State, WorldKnobs, stream
 from byway.evaluation.topics import TITLE_KINDS
-from byway.evaluation.world import DAY, START, Settings, World, watch
+from byway.evaluation.world import DAY, DEMO, QUICK, START, Settings, World, build, watch
 
 SOURCES = ("feed", "search", "friend")
 """Where an event comes from; `Log.source` is an index into this."""
@@ -186,6 +186,12 @@ def write(world: World, log: Log, folder: Path) -> None:
     )
     settings = msgspec.json.encode(Settings(world.seed, world.knobs))
     (truth / "world.json").write_bytes(msgspec.json.format(settings, indent=2))
+
+
+def write_demo(folder: Path, quick: bool = False, seed: int = 0) -> None:
+    """Build the world of `byway demo`, live its days, and write its files into `folder`."""
+    made = build(seed, QUICK if quick else DEMO)
+    write(made, simulate(made), folder)
 
 
 def _open(world: World) -> _Platform:

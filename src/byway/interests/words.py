@@ -87,6 +87,7 @@ class _Cleaner(dict[int, str]):
 
 _CLEAN = _Cleaner()
 _MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,8};|https?://\S{1,400}|www\.\S{1,400}")
+_ENDING = re.compile(r"(?<=...)(ing|ed|er|e)$")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Scripts that are written without spaces between words: kana, Han, Thai, Lao, Burmese, Khmer."""
 
@@ -125,8 +126,9 @@ def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[
     pair, left, right = pair[phrase], left[phrase], right[phrase]
     both = stem_of[left] * size + stem_of[right]
     double = _occurrences(both, text.row[pair], text.tagged[pair], n, FEWEST_FOR_A_PHRASE, most)
-
     names = list(stems)
+    double = double.only([not _words_alike(names[k // size], names[k % size]) for k in double.keys.tolist()])
+
     word_forms = _commonest(stem_of[text.word[said]], text.word[said], text.words)
     kept = np.isin(both, double.keys)
     surfaces = left[kept] * len(text.words) + right[kept]
@@ -192,6 +194,10 @@ class _Occurrences:
     """int32 [n, kept]."""
     tagged: NDArray[np.float64]
     """[kept]: share of the rows that hold it in a hashtag."""
+
+    def only(self, wanted: list[bool]) -> "_Occurrences":
+        kept = np.flatnonzero(wanted)
+        return _Occurrences(self.keys[kept], sparse.csr_array(self.matrix[:, kept]), self.tagged[kept])
 
 
 def _occurrences(
@@ -295,10 +301,10 @@ def alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
 
 def _words_alike(a: str, b: str) -> bool:
     short, long = sorted((a.replace("-", ""), b.replace("-", "")), key=len)
-    if short == long:
+    if short == long or _ENDING.sub("", short) == _ENDING.sub("", long):
         return True
     if len(short) < 4:
-        return len(short) == 3 and long.startswith(short) and len(long) <= 5
+        return False
     if short in long:
         return True
     common = next((i for i, (x, y) in enumerate(zip(short, long, strict=False)) if x != y), len(short))

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,18 @@ def answer(
         excluded = np.zeros((len(context), M), dtype=bool)
         np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
         evidence = np.log(successors.probability(context)).astype(np.float32)
-        blend: Adjust = lambda log_p, evidence=evidence: evidence + weight * log_p
-        posterior, model = top(asked_of, ready(rows), n, excluded, [blend, lambda log_p: log_p])
+        adjusts: list[Adjust] = [partial(_posterior, evidence, weight), lambda log_p: log_p]
+        posterior, model = top(asked_of, ready(rows), n, excluded, adjusts)
         found = np.empty((len(rows), M, n), dtype=[("cluster", "i4"), ("score", "f4"), ("model", "i4")])
         found["cluster"], found["score"], found["model"] = (
             part.reshape(len(rows), M, n) for part in (*posterior, model[0])
         )
         yield rows, found
+
+
+def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-probability under counts and model together, up to a constant a prompt."""
+    return evidence + weight * log_p
 
 
 def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:

@@ -59,35 +59,35 @@ class Batch:
     """[F] the examples whose whole answer is learned."""
 
 
-def weights(samples: Samples, clusters: int, balance: float) -> NDArray[np.float64]:
-    """Weight of each sample: its count over its label's frequency to the power of `balance`.
+def prior(samples: Samples, clusters: int, balance: float) -> NDArray[np.float32]:
+    """[M] what is added to the log-probability of each name while learning: balance · log frequency.
 
-    0 keeps the log's own distribution of labels; 1 makes every label weigh the same.
+    What the prior explains the model need not learn. At balance 1 its own answers come out as if every label were
+    equally frequent, from all of the log and not from a balanced part of it (logit adjustment, Menon et al. 2021).
     """
-    frequency = np.bincount(samples.label, samples.count, minlength=clusters)
-    return samples.count / frequency[samples.label] ** balance
+    frequency = np.bincount(samples.label, samples.count, minlength=clusters) + 1.0
+    return (balance * np.log(frequency / frequency.sum())).astype(np.float32)
 
 
 def draw(
     samples: Samples,
-    weight: NDArray[np.float64],
     clusters: int,
     knobs: config.LanguageModel,
     rng: np.random.Generator,
 ) -> Batch:
     """The batch of one step.
 
-    Causal: samples by weight. Block: every sample whose interests all lie among a few random clusters, since a
+    Causal: samples by count. Block: every sample whose interests all lie among a few random clusters, since a
     cluster's block is read once and serves all of them.
     """
     if knobs.attention == "causal":
-        chosen = rng.choice(len(samples), knobs.batch, p=weight / weight.sum())
+        chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
         part = np.full(len(chosen), 1.0)
     else:
         member = np.zeros(clusters, dtype=bool)
         member[rng.choice(clusters, min(clusters, knobs.block_clusters), replace=False)] = True
         chosen = np.flatnonzero(member[samples.context].all(axis=1))
-        part = weight[chosen]
+        part = samples.count[chosen].astype(np.float64)
         order = rng.permutation(len(chosen))
         chosen, part = chosen[order], part[order]
     context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
@@ -96,7 +96,7 @@ def draw(
     return Batch(context, row.reshape(-1), samples.label[chosen], (part / part.sum()).astype(np.float32), spoken)
 
 
-def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Tensor]:
+def loss(policy: Policy, batch: Batch, choice_weight: float, prior_M: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
     asked = ask(policy, batch.context)
     row = torch.from_numpy(batch.row)
@@ -109,17 +109,26 @@ def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Te
     spoken = torch.nn.functional.cross_entropy(logits(policy, hidden[valid]), ids[valid])
     if not choice_weight:
         return spoken, torch.zeros(())
-    root = logits(policy, asked.hidden_NH, policy.trie.nodes[0].tokens).log_softmax(-1)
+    root = _choice(policy, 0, asked.hidden_NH, prior_M)
     option = torch.from_numpy(policy.trie.first_option()[batch.label])
     weight = torch.from_numpy(batch.weight)
     choice = -(weight * root[row, option]).sum()
     deep = np.flatnonzero([len(policy.trie.steps[c]) > 1 for c in batch.label])
     if len(deep):
-        choice = choice + _deeper(policy, asked, batch, deep)
+        choice = choice + _deeper(policy, asked, batch, deep, prior_M)
     return spoken, choice
 
 
-def _deeper(policy: Policy, asked: Asked, batch: Batch, deep: NDArray[np.intp]) -> Tensor:
+def _choice(policy: Policy, node: int, hidden_nH: Tensor, prior_M: NDArray[np.float32]) -> Tensor:
+    """[n, options] log-probability of each way on at a branching node, the prior included."""
+    found = policy.trie.nodes[node]
+    above = torch.tensor([float(np.logaddexp.reduce(prior_M[members])) for members in found.members])
+    return (logits(policy, hidden_nH, found.tokens) + above).log_softmax(-1)
+
+
+def _deeper(
+    policy: Policy, asked: Asked, batch: Batch, deep: NDArray[np.intp], prior_M: NDArray[np.float32]
+) -> Tensor:
     """The choice's loss at the branching nodes below the first, on at most DEEPER of the examples that have any.
 
     The heaviest are not preferred: the examples stand in random order, and those taken weigh for the rest.
@@ -138,7 +147,7 @@ def _deeper(policy: Policy, asked: Asked, batch: Batch, deep: NDArray[np.intp]) 
         at = torch.tensor([i for i, _ in members])
         options = torch.tensor([o for _, o in members])
         depth = len(policy.trie.nodes[node].path) - 1
-        scores = logits(policy, hidden[at, depth], policy.trie.nodes[node].tokens).log_softmax(-1)
+        scores = _choice(policy, node, hidden[at, depth], prior_M)
         weight = torch.from_numpy(batch.weight[taken])[at] * scale
         total = total - (weight * scores[torch.arange(len(members)), options]).sum()
     return total
@@ -195,6 +204,8 @@ class Tuned:
     """07-language-model as read back."""
 
     path: Path
+    base: str
+    """Name of the model before fine-tuning."""
     attention: Attention
     curve: list[dict[str, Any]]
 
@@ -202,7 +213,8 @@ class Tuned:
 def load(path: Path) -> Tuned:
     """Read 07-language-model: the folder is itself a model that transformers can load."""
     curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
-    return Tuned(path, json.loads((path / "policy.json").read_text("utf-8"))["attention"], curve)
+    made = json.loads((path / "policy.json").read_text("utf-8"))
+    return Tuned(path, made["model"], made["attention"], curve)
 
 
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
@@ -221,7 +233,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "train": pick(transitions.samples, knobs.evaluate_on, work.rng),
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
-    weight = weights(transitions.samples, M, knobs.balance)
+    prior_M = prior(transitions.samples, M, knobs.balance)
     optimiser = Optimiser(model, knobs)
     progress = _Progress(work.scratch, optimiser)
     step = progress.restore()
@@ -230,9 +242,9 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         progress.curve.append({"step": 0, **look(asked_of, names, tokenizer, looked_at)})
     with bar("fine-tuning", knobs.steps, step) as advance:
         while step < knobs.steps:
-            batch = draw(transitions.samples, weight, M, knobs, np.random.default_rng([seed, step]))
+            batch = draw(transitions.samples, M, knobs, np.random.default_rng([seed, step]))
             if len(batch.label):
-                spoken, choice = loss(asked_of, batch, knobs.choice_weight)
+                spoken, choice = loss(asked_of, batch, knobs.choice_weight, prior_M)
                 (spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
             step += 1
@@ -243,7 +255,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
     progress.take_best()
-    _save(model, tokenizer, work.out, knobs.attention, progress.curve)
+    _save(model, tokenizer, work.out, knobs, progress.curve)
     best = progress.best
     return Outcome(
         counts={"steps": knobs.steps, "weights": sum(p.numel() for p in optimiser.weights)},
@@ -372,7 +384,7 @@ def _with_adapters(model: Any, rank: int) -> Any:
     return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)
 
 
-def _save(model: Any, tokenizer: Any, out: Path, attention: Attention, curve: list[dict[str, Any]]) -> None:
+def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, curve: list[dict[str, Any]]) -> None:
     """Write the model (adapters merged), the tokenizer and the curve."""
     for module in list(model.modules()):
         if hasattr(module, "merge") and hasattr(module, "lora_A"):
@@ -380,5 +392,7 @@ def _save(model: Any, tokenizer: Any, out: Path, attention: Attention, curve: li
     state = {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k}
     model.save_pretrained(out, state_dict=state)
     tokenizer.save_pretrained(out)
-    (out / "policy.json").write_text(json.dumps({"attention": attention}) + "\n", "utf-8")
+    (out / "policy.json").write_text(
+        json.dumps({"model": knobs.model, "attention": knobs.attention}) + "\n", "utf-8"
+    )
     (out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")

@@ -74,7 +74,7 @@ def recommend(
     known = [(s, p) for s in history if (p := bundle.position(s.item)) is not None]
     if len(known) < len(history):
         unknown = len(history) - len(known)
-        reasons.append(f"{unknown} of the {len(history)} items in the history are not in the catalog and are ignored.")
+        reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
     positions = [p for _, p in known]
     consumed = {bundle.cluster(p) for p in positions}
     recent = [(s, p) for s, p in known if _recent(s, now, bundle.knobs.days)]

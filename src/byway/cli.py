@@ -1,0 +1,176 @@
+"""The command line. Each verb imports what it needs when it is called, so that `byway --help` is instant."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from byway.errors import UserError
+
+app = App(name="byway", help="Take people off the main road: novel interests for recommender systems.")
+
+CONFIG = "byway.toml"
+Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a knob: section.knob=value.")]
+Json = Annotated[bool, Parameter(help="Print one JSON object instead of text.")]
+Engine = Annotated[Literal["native", "ray"] | None, Parameter(help="Who runs the dataframes.")]
+
+
+@app.command
+def init(
+    directory: Path,
+    path: Path,
+    *,
+    source: Annotated[str, Parameter(name="--from", help="Data set: see docs/guide.md for the names.")],
+    json: Json = False,
+) -> None:
+    """Make a workspace in DIRECTORY for the data at PATH."""
+    from byway.data.sources import toml_for
+
+    if (directory / CONFIG).exists():
+        raise UserError(f"{directory / CONFIG} is there already; edit it, or choose another directory.")
+    text = toml_for(source, path.resolve())
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).write_text(text, "utf-8")
+    _say(json, {"wrote": str(directory / CONFIG)}, f"Wrote {directory / CONFIG}. Next: byway run {directory}")
+
+
+@app.command
+def run(
+    directory: Path,
+    *,
+    until: Annotated[str | None, Parameter(help="Stop after this stage.")] = None,
+    only: Annotated[str | None, Parameter(help="Build only this stage.")] = None,
+    set: Set = None,
+    engine: Engine = None,
+    json: Json = False,
+) -> None:
+    """Build every artifact of the workspace that is missing or out of date."""
+    from byway import pipeline
+
+    config = _config(directory, set)
+    if engine:
+        config = replace(config, run=replace(config.run, engine=engine))
+    records = pipeline.run(directory, config, until, only)
+    done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
+    text = f"{len(done)} artifacts are up to date in {directory}. Next: byway show {directory}"
+    _say(json, {"artifacts": done}, text)
+
+
+@app.command
+def show(
+    directory: Path,
+    *,
+    depth: Annotated[int, Parameter(help="Levels of the interest tree to print.")] = 2,
+    json: Json = False,
+) -> None:
+    """Print artifacts, gates, drift, figures and the interest tree."""
+    from byway import showing
+
+    config = _config(directory, None)
+    print(showing.as_json(directory, config) if json else showing.as_text(directory, config, depth))
+
+
+@app.command
+def recommend(
+    directory: Path,
+    *,
+    history: Annotated[str, Parameter(help="Ids of items, the most recent last, separated by commas.")] = "",
+    user: Annotated[str | None, Parameter(help="A user of the log instead of a history.")] = None,
+    k: Annotated[int | None, Parameter(help="Items in the answer.")] = None,
+    seed: Annotated[int, Parameter(help="Seed of the draw of interests.")] = 0,
+    json: Json = False,
+) -> None:
+    """What the service would answer to this history, with the reasons."""
+    import msgspec
+    import numpy as np
+
+    from byway.pipeline import BY_NAME
+    from byway.serving import bundle
+    from byway.serving.recommend import Seen
+
+    path = directory / BY_NAME["bundle"].folder
+    if not (path / "record.json").exists():
+        raise UserError(f"{directory} has no bundle yet; run: byway run {directory}")
+    opened = bundle.load(path)
+    now = None
+    if user is not None:
+        seen, now = _history_of(directory, user, opened)
+    else:
+        seen = [Seen(item.strip()) for item in history.split(",") if item.strip()]
+    from byway.serving import recommend as module
+
+    answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
+    if json:
+        print(msgspec.json.encode(answer).decode())
+        return
+    for reason in answer.reasons:
+        print(reason)
+    for place, shown in enumerate(answer.items, 1):
+        print(f"{place:3d}. {shown.title or shown.item}  [{shown.item}]  {shown.score:.3f}")
+
+
+@app.command
+def demo(
+    directory: Path = Path("byway-demo"),
+    *,
+    quick: Annotated[bool, Parameter(help="A smaller world.")] = False,
+    json: Json = False,
+) -> None:
+    """Build the embedded world in DIRECTORY, run every stage on it, and say where to look."""
+    from byway import demonstration
+
+    text, found = demonstration.run(directory, quick)
+    _say(json, found, text)
+
+
+def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int | None]:
+    """The logged history of a user, and the time at which it ends."""
+    import numpy as np
+
+    from byway.data import events
+    from byway.pipeline import BY_NAME
+    from byway.serving.recommend import Seen
+
+    path = directory / BY_NAME["catalog"].folder
+    users = events.load_users(path)
+    if user not in users:
+        raise UserError(f"The log has no user {user!r}.")
+    log = events.load(path)
+    a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
+    position = np.empty(len(opened.rows), dtype=np.int64)
+    position[opened.rows] = np.arange(len(opened.rows))
+    seen = [
+        Seen(opened.ids[position[log.item[i]]], int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
+        for i in range(a, b)
+    ]
+    return seen, int(log.time[b - 1]) if log.clock else None
+
+
+def _config(directory: Path, overrides: list[str] | None) -> Any:
+    from byway import config
+
+    if not (directory / CONFIG).exists():
+        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with byway init.")
+    return config.load(directory / CONFIG, overrides or ())
+
+
+def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
+    print(json.dumps(value) if as_json else text)
+
+
+def main() -> None:
+    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    from byway import memory
+
+    memory.keep()
+    try:
+        app()
+    except UserError as error:
+        print(f"byway: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("byway: stopped; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,147 @@
+"""The softmax over a catalog and its weighted log-likelihood, in chunks that stay in the cache.
+
+Owns the arithmetic of two losses: the plain weighted cross entropy, and the top-K off-policy correction of paper
+1's reference [8] (Chen et al., WSDM 2019). It does not know where states come from, nor what an item is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+CHUNK = 1 << 21
+"""Scores that are computed at once: 8 MB. Beyond 32 MB every allocation is mapped anew, at 3 to 4 times the cost."""
+
+Reweigh = Callable[[Tensor, slice], Tensor]
+"""From log π of some rows' labels, and which rows, to the factors of these rows' gradient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The items that stand for the catalog in one step's denominators."""
+
+    items_S: Tensor
+    """int64, unique, ascending."""
+    log_chance_S: Tensor
+    """Log of each one's chance to be among them; all 0 where they are the whole catalog."""
+
+    def columns(self, labels_T: Tensor) -> Tensor:
+        """Where each label stands among the candidates, -1 where it does not; [T]."""
+        at = torch.searchsorted(self.items_S, labels_T).clamp(max=len(self.items_S) - 1)
+        return torch.where(self.items_S[at] == labels_T, at, -1)
+
+
+def every_item(n: int) -> Candidates:
+    """The exact softmax over `n` items."""
+    return Candidates(torch.arange(n), torch.zeros(n))
+
+
+def draw(labels_T: Tensor, share_N: NDArray[np.float64], negatives: int, rng: np.random.Generator) -> Candidates:
+    """Mixed negatives (paper 1's reference [35]): the step's own labels and `negatives` uniform draws.
+
+    `share_N` is each item's share of all labels. An item's chance to be in is 1 - (1 - share)^T (1 - 1/n)^negatives
+    with T labels in the step; its logit minus the log of that chance makes the denominator unbiased.
+    """
+    n = len(share_N)
+    uniform = torch.from_numpy(rng.integers(n, size=negatives))
+    items = torch.unique(torch.cat([labels_T, uniform]))
+    missed = len(labels_T) * np.log1p(-share_N[items.numpy()].clip(max=1 - 1e-9)) + negatives * np.log1p(-1 / n)
+    return Candidates(items, torch.from_numpy(np.log(-np.expm1(missed))).float())
+
+
+def log_likelihood(
+    states_TD: Tensor,
+    items_ND: Tensor,
+    labels_T: Tensor,
+    weights_T: Tensor,
+    candidates: Candidates,
+    reweigh: Reweigh | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Weighted cross entropy -Σ w log π(label | state) / Σ w with π = softmax(state · item), and log π, [T].
+
+    The label is in the denominator as it is, and the other candidates by their logit minus `log_chance`. The second
+    result has no gradient. `reweigh` multiplies each row's gradient, not the reported loss.
+    """
+    everything = len(candidates.items_S) == len(items_ND)
+    sampled_SD = items_ND if everything else items_ND[candidates.items_S]
+    loss, log_pi = _LogLikelihood.apply(
+        states_TD,
+        sampled_SD,
+        items_ND[labels_T],
+        candidates.log_chance_S,
+        candidates.columns(labels_T),
+        weights_T,
+        reweigh,
+    )
+    return loss, log_pi
+
+
+def top_k_correction(log_beta_T: Tensor, top_k: int, cap: float) -> Reweigh:
+    """The factors of reference [8]: min(π / β, cap) · λ_K with λ_K = K (1 - π)^(K - 1).
+
+    π is the policy, β the behaviour that made the log; the gradient of a row is factor · R · ∇ log π.
+    """
+
+    def factors(log_pi: Tensor, rows: slice) -> Tensor:
+        ratio = torch.exp(log_pi - log_beta_T[rows]).clamp(max=cap)
+        return ratio * top_k * (1 - log_pi.exp()).clamp(min=0) ** (top_k - 1)
+
+    return factors
+
+
+class _LogLikelihood(torch.autograd.Function):
+    """Value and gradients in one pass over chunks of rows: no [T, S] tensor is kept for the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states_TD: Tensor,
+        sampled_SD: Tensor,
+        labels_TD: Tensor,
+        log_chance_S: Tensor,
+        column_T: Tensor,
+        weights_T: Tensor,
+        reweigh: Reweigh | None,
+    ) -> tuple[Tensor, Tensor]:
+        total = weights_T.sum().clamp(min=1e-12)
+        own_T = (states_TD * labels_TD).sum(1)
+        log_pi_T = torch.empty_like(own_T)
+        to_states, to_labels = torch.empty_like(states_TD), torch.empty_like(labels_TD)
+        to_sampled = torch.zeros_like(sampled_SD)
+        step = max(1, CHUNK // len(sampled_SD))
+        for start in range(0, len(states_TD), step):
+            rows = slice(start, start + step)
+            states, own = states_TD[rows], own_T[rows]
+            scores = states @ sampled_SD.T
+            scores -= log_chance_S
+            # The label counts once, as itself.
+            found = torch.nonzero(column_T[rows] >= 0)[:, 0]
+            scores[found, column_T[rows][found]] = -torch.inf
+            most = torch.maximum(scores.amax(1), own)
+            scores -= most[:, None]
+            scores.exp_()
+            mass = (own - most).exp()
+            norm = scores.sum(1) + mass
+            log_pi = own - most - norm.log()
+            log_pi_T[rows] = log_pi
+            weights = weights_T[rows] / total
+            if reweigh is not None:
+                weights = weights * reweigh(log_pi, rows)
+            scores *= (weights / norm)[:, None]
+            to_own = (weights * (mass / norm - 1))[:, None]
+            to_states[rows] = torch.addmm(to_own * labels_TD[rows], scores, sampled_SD)
+            to_labels[rows] = to_own * states
+            to_sampled.addmm_(scores.T, states)
+        ctx.save_for_backward(to_states, to_sampled, to_labels)
+        ctx.mark_non_differentiable(log_pi_T)
+        return -(weights_T * log_pi_T).sum() / total, log_pi_T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        to_states, to_sampled, to_labels = ctx.saved_tensors
+        up = gradients[0]
+        return up * to_states, up * to_sampled, up * to_labels, None, None, None, None

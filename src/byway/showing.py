@@ -1,0 +1,90 @@
+"""What a workspace holds, for a person and for a machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from byway import artifact, pipeline
+from byway.config import Config
+from byway.errors import UserError
+
+SHOWN = (
+    ("tree.levels", "clusters at levels 1 to 4"),
+    ("tree.balance_blended", "heaviest over mean cluster, blended weight"),
+    ("tree.balance_raw", "heaviest over mean cluster, raw traffic"),
+    ("tree.coherence", "mean cosine of an item to its cluster's centroid"),
+    ("language.match_rate", "free answers that are exactly a cluster's description"),
+    ("language.distinct_outputs", "different ones among them"),
+    ("language.recall_at_1.heldout", "the table's first answer is what people turned to"),
+    ("language.recall_at_10.heldout", "the table's first ten hold it"),
+    ("language_model.recall_at_10.heldout", "  the model without the log's counts"),
+    ("baseline.successor.recall_at_10.heldout", "  the log's counts without the model"),
+    ("baseline.popularity.recall_at_10.heldout", "  popularity"),
+    ("baseline.zero_shot.recall_at_10.heldout", "  the model before fine-tuning"),
+    ("table.entries", "pairs of interests answered"),
+    ("table.legal", "share whose answer is a cluster and neither of the two"),
+    ("item_policy.recall_at_10", "the item policy's first ten hold the next item"),
+    ("baseline.item_popularity.recall_at_10", "  popularity"),
+)
+
+
+def as_json(workspace: Path, config: Config) -> str:
+    """One object, a key an artifact, each with its record, metrics, gates and drift; and all figures by name."""
+    records = pipeline.records(workspace)
+    shown: dict[str, Any] = {}
+    for stage in pipeline.STAGES:
+        if record := records.get(stage.name):
+            shown[stage.folder] = {
+                "record": msgspec.to_builtins(record),
+                "metrics": record.metrics,
+                "gates": {
+                    name: {**msgspec.to_builtins(gate), "passed": gate.passed}
+                    for name, gate in record.gates.items()
+                },
+                "drift": _drift(workspace, config, stage, record),
+            }
+    return json.dumps({**shown, "figures": pipeline.figures(records)}, indent=2, ensure_ascii=False)
+
+
+def as_text(workspace: Path, config: Config, depth: int) -> str:
+    """Artifacts, gates, drift, the main figures and the interest tree."""
+    records = pipeline.records(workspace)
+    lines: list[str] = []
+    for stage in pipeline.STAGES:
+        record = records.get(stage.name)
+        if record is None:
+            lines.append(f"{stage.folder:24} –")
+            continue
+        drift = _drift(workspace, config, stage, record)
+        failed = [name for name, gate in record.gates.items() if not gate.passed]
+        state = "; ".join(["out of date: " + ", ".join(drift)] * bool(drift) + [f"gate {n} failed" for n in failed])
+        lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state or 'up to date'}")
+    figures = pipeline.figures(records)
+    known = [(key, figures[key], gloss) for key, gloss in SHOWN if key in figures]
+    if known:
+        width = max(len(str(value)) for _, value, _ in known)
+        lines += ["", *(f"{key:44} {value!s:>{width}}  {gloss}" for key, value, gloss in known)]
+    if {"tree", "descriptions"} <= records.keys():
+        lines += ["", _tree(workspace, depth)]
+    return "\n".join(lines)
+
+
+def _tree(workspace: Path, depth: int) -> str:
+    from byway.data import events
+    from byway.interests import describe, tree
+
+    folders = {stage.name: workspace / stage.folder for stage in pipeline.STAGES}
+    traffic = events.traffic(events.load(folders["catalog"]))
+    return describe.outline(tree.load(folders["tree"]), describe.load(folders["descriptions"]), traffic, depth)
+
+
+def _drift(workspace: Path, config: Config, stage: pipeline.Stage, record: artifact.Record) -> list[str]:
+    """Why the artifact is out of date, and which of its files were changed by hand."""
+    try:
+        inputs = pipeline.inputs_of(workspace, config, stage)
+    except UserError:
+        inputs = record.inputs
+    changed = [f"file {name} edited" for name in artifact.edited(workspace / stage.folder, record)]
+    return artifact.drift(record, pipeline.knobs_of(config, stage), inputs) + changed
