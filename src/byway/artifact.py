@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +135,7 @@ def edited(path: Path, record: Record) -> list[str]:
 @contextmanager
 def part(
     path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0
-) -> Iterator[Work]:
+) -> Generator[Work]:
     """Where to build the artifact at `path`: an empty directory, and the scratch of an interrupted build.
 
     Scratch is kept only where it belongs to the very same artifact; otherwise it is removed first.
@@ -209,7 +209,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(workspace: Path) -> Iterator[None]:
+def locked(workspace: Path) -> Generator[None]:
     """Hold the workspace against a second run; the lock goes with the process."""
     workspace.mkdir(parents=True, exist_ok=True)
     with (workspace / ".lock").open("a+") as f:

@@ -190,20 +190,22 @@ class ItemPolicy:
     """Most recent items that are read."""
     epochs: int = 8
     """Passes over the training sequences."""
-    batch: int = 128
-    """Sequences a step."""
+    batch: int = 2048
+    """Labels a step, about."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     dropout: float = 0.2
     """Share of activations dropped in training."""
     negatives: int = 1024
-    """Items drawn for the softmax's denominator a step; 0 takes the whole catalog."""
+    """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
     top_k: int = 16
-    """K of the top-K off-policy correction (reference [8])."""
+    """K of the top-K off-policy correction (reference [8]: 16); 0 trains without it."""
     weight_cap: float = 20.0855
     """Importance weights are capped at e³ (reference [8])."""
     heldout: float = 0.1
-    """Share of users whose last events are held out."""
+    """Share of users of whom the last high-quality event is held out."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints from which an interrupted run goes on."""
 
 
 @dataclass(frozen=True, slots=True)

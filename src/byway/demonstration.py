@@ -55,15 +55,17 @@ def run(directory: Path, quick: bool) -> tuple[str, dict[str, Any]]:
         known.write_text(toml, "utf-8")
     records = pipeline.run(directory, config.load(known))
     found = pipeline.figures(records)
-    text = f"""
-The demo is in {directory}: a simulated platform of {found["catalog.items"]:,} videos and {found["catalog.users"]:,} people.
+    figures = f"""
+The demo is in {directory}: a simulated platform of {found["catalog.items"]:,} videos and \
+{found["catalog.users"]:,} people.
 
   {found["table.entries"]:,} pairs of interests answered, {found["table.legal"]:.1%} of them legally
   {found["language.match_rate"]:.1%} of the model's free answers are exactly a cluster's description
   recall at 10 of the next novel interest: {found["language.recall_at_10.heldout"]:.3f}
     (popularity {found["baseline.popularity.recall_at_10.heldout"]:.3f}, \
 untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
-
+"""
+    text = f"""{figures}
 Look at
   byway show {directory}                  the interests, the figures
   byway recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
@@ -73,13 +75,12 @@ Look at
 
 def _build_world(folder: Path, quick: bool) -> None:
     """Write the simulated catalog and log; the folder appears whole or not at all."""
-    from byway.evaluation import loop, world
+    from byway.evaluation import loop
 
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    built = world.build(0, world.QUICK if quick else world.DEMO)
-    loop.write(built, loop.simulate(built), temporary)
+    loop.write_demo(temporary, quick)
     temporary.rename(folder)
 
 

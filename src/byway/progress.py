@@ -1,6 +1,6 @@
 """Progress on long work, on standard error: a bar with the time that remains, or nothing when quiet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,7 +17,7 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def bar(label: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+def bar(label: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
     """Show `label` with `done` of `total` units; yields a function that advances by n units."""
     columns = (
         TextColumn("  {task.description}"),

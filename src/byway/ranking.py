@@ -52,4 +52,5 @@ def ndcg_at(ranks: ArrayLike, k: int) -> float:
 def _mean(values: ArrayLike, counts: ArrayLike | None = None) -> float:
     """The mean; 0 of nothing, so that a log without held-out users still has a figure."""
     array = np.asarray(values, dtype=np.float64)
-    return round(float(np.average(array, weights=counts)), 6) if array.size else 0.0
+    weights = None if counts is None else np.asarray(counts, dtype=np.float64)
+    return round(float(np.average(array, weights=weights)), 6) if array.size else 0.0

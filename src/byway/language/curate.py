@@ -60,7 +60,7 @@ class Transitions:
 
     def popularity(self) -> NDArray[np.float64]:
         """Training transitions into each cluster, [clusters]."""
-        return np.bincount(self.train.label, self.train.count, minlength=self.clusters)
+        return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
 
 
 def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> Outcome:

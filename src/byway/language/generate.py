@@ -82,7 +82,7 @@ def slot_end(prompt: Prompt, k: int) -> int:
     return len(prompt.instruction) + sum(max(map(len, slot)) for slot in prompt.slots[: k + 1])
 
 
-def read_blocks(policy: Policy, k: int, clusters: NDArray[np.int64], instruction: Reading) -> Reading:
+def read_blocks(policy: Policy, k: int, clusters: NDArray[np.integer], instruction: Reading) -> Reading:
     """Read each cluster's description in slot k by itself: a reading of [clusters, 1].
 
     A description ends where its slot ends, so that the cue always follows it at once.
@@ -296,8 +296,9 @@ class Choices:
         node = self.policy.trie.nodes[number]
         log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).numpy()
         for option, (leads_to, members) in enumerate(zip(node.leads_to, node.members, strict=True)):
-            self.log_p_NM[np.ix_(rows, members)] += log_p[:, option : option + 1]
-            self.waits_NM[np.ix_(rows, members)] = max(leads_to, -1)
+            cells = np.ix_(rows, np.array(members))
+            self.log_p_NM[cells] += log_p[:, option : option + 1]
+            self.waits_NM[cells] = max(leads_to, -1)
 
 
 Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -154,7 +154,7 @@ def answer(
 
 def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-probability under counts and model together, up to a constant a prompt."""
-    return evidence + weight * log_p
+    return (evidence + weight * log_p).astype(np.float32)
 
 
 def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:

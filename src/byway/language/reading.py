@@ -64,6 +64,9 @@ class _Grid:
 
     A: int
     B: int
+    T: int
+    real: Tensor
+    """Places of the tokens that are not padding in the flat grid."""
     context: list[Back]
     made: Reading
 
@@ -89,13 +92,22 @@ def read(
     A, B, T = ids_ABT.shape
     made = Reading([], [], valid_ABT)
     body: Any = model.base_model
+    # All tokens that are real, as one sequence: everything but attention works token by token.
+    real = valid_ABT.reshape(-1).nonzero().flatten()
     hidden = body(
-        input_ids=ids_ABT.reshape(A * B, T),
-        position_ids=positions_ABT.expand(A, B, T).reshape(A * B, T),
+        input_ids=ids_ABT.reshape(1, -1).index_select(1, real),
+        position_ids=positions_ABT.expand(A, B, T).reshape(1, -1).index_select(1, real),
         use_cache=False,
-        grid=_Grid(A, B, context, made),
-    ).last_hidden_state
-    return hidden.view(A, B, T, -1), made
+        grid=_Grid(A, B, T, real, context, made),
+    ).last_hidden_state[0]
+    return _spread(hidden, real, A * B * T).view(A, B, T, -1), made
+
+
+def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
+    """Put the rows of the real tokens back into their places among `size`; padding is zero."""
+    if len(real) == size:
+        return tensor
+    return tensor.new_zeros(size, *tensor.shape[1:]).index_copy(0, real, tensor)
 
 
 def _attend(
@@ -112,16 +124,20 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attention over the earlier readings and over the sequence itself, in one softmax.
 
-    `query` is [A*B, heads, T, d], `key` and `value` [A*B, kv heads, T, d], as the attention interface has them.
+    The real tokens of the whole grid come as one sequence: `query` is [1, heads, n, d], `key` and `value`
+    [1, kv heads, n, d], as the attention interface has them.
     """
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
-    n, heads, T, d = query.shape
-    A, B, G = grid.A, grid.B, key.shape[1]
-    keys_here = key.reshape(A, B, G, T, d).transpose(2, 3)
-    values_here = value.reshape(A, B, G, T, d).transpose(2, 3)
+    heads, d = query.shape[1], query.shape[3]
+    A, B, T, G = grid.A, grid.B, grid.T, key.shape[1]
+
+    def cells(tensor: Tensor) -> Tensor:
+        return _spread(tensor[0].transpose(0, 1), grid.real, A * B * T).view(A, B, T, -1, d)
+
+    keys_here, values_here = cells(key), cells(value)
     grid.made.keys.append(keys_here)
     grid.made.values.append(values_here)
-    query_ABGQd = query.reshape(A, B, G, heads // G * T, d) * scaling
+    query_ABGQd = cells(query).transpose(2, 3).reshape(A, B, G, heads // G * T, d) * scaling
     scores = [
         _scores(query_ABGQd, back.of(back.reading.keys[layer]), back.of(back.reading.valid_ABT), back.along)
         for back in grid.context
@@ -137,7 +153,8 @@ def _attend(
     for part, back in zip(parts, grid.context, strict=True):
         values = back.of(back.reading.values[layer])
         out = out + _by_group(part, values.transpose(2, 3), back.along)
-    return out.reshape(n, heads, T, d).transpose(1, 2), None
+    flat = out.reshape(A * B, heads, T, d).transpose(1, 2).reshape(A * B * T, heads, d)
+    return (flat if len(grid.real) == A * B * T else flat.index_select(0, grid.real))[None], None
 
 
 def _scores(query_ABGQd: Tensor, keys_abTGd: Tensor, valid_abT: Tensor, along: Along) -> Tensor:

@@ -23,7 +23,8 @@ class Block(nn.Module):
         self.value_of_distance = nn.Parameter(torch.empty(distances, dim // heads).normal_(std=0.02))
         self.write = nn.Linear(dim, dim)
         self.before_feed = nn.LayerNorm(dim)
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.widen = nn.Linear(dim, 4 * dim)
+        self.narrow = nn.Linear(4 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, barred_B1LL: Tensor, distance_LL: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class Block(nn.Module):
         found = attention @ value
         found = found + torch.einsum("bhij,ijd->bhid", attention, self.value_of_distance[distance_LL])
         x_BLD = x_BLD + self.dropout(self.write(found.transpose(1, 2).reshape(batch, length, dim)))
-        return x_BLD + self.dropout(self.feed(self.before_feed(x_BLD)))
+        return x_BLD + self.dropout(self.narrow(nn.functional.gelu(self.widen(self.before_feed(x_BLD)))))
 
 
 class SequenceModel(nn.Module):
@@ -75,14 +76,3 @@ class SequenceModel(nn.Module):
         for block in self.blocks:
             x_BLD = block(x_BLD, barred[:, None], back.clamp(0, self.distances - 1))
         return self.norm(x_BLD)
-
-
-class LastState(nn.Module):
-    """What is served: the state after the whole history, [B, dim]."""
-
-    def __init__(self, model: SequenceModel):
-        super().__init__()
-        self.model = model
-
-    def forward(self, history: Tensor) -> Tensor:
-        return self.model(history)[:, -1]

@@ -108,7 +108,8 @@ class Bundle:
         recent = positions[-self.manifest.history :]
         if recent:
             history[0, -len(recent) :] = self.rows[recent] + 1
-        return self.session.run(["vector"], {"history": history})[0][0]
+        (vectors,) = self.session.run(["vector"], {"history": history})
+        return np.asarray(vectors, dtype=np.float32)[0]
 
 
 def build(

@@ -76,6 +76,7 @@ def recommend(
         unknown = len(history) - len(known)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
     positions = [p for _, p in known]
+    seen = np.array(positions, dtype=np.int64)
     consumed = {bundle.cluster(p) for p in positions}
     recent = [(s, p) for s, p in known if _recent(s, now, bundle.knobs.days)]
     if known and not recent:
@@ -101,7 +102,7 @@ def recommend(
         chosen, rank = _first_open(bundle, bundle.popularity.tolist(), consumed, positions)
     if chosen is None:
         reasons.append("No interest is left to discover, so these items come from the whole catalog.")
-        found, scores = top_anywhere(bundle.vectors, user, k, exclude=positions)
+        found, scores = top_anywhere(bundle.vectors, user, k, exclude=seen)
         return Answer(_shown(bundle, found, scores), "unrestricted", liked, None, None, reasons)
     if road == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
@@ -113,7 +114,7 @@ def recommend(
             "person or have no item left to show."
         )
     start, stop = int(bundle.starts[chosen]), int(bundle.starts[chosen + 1])
-    found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=positions)
+    found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=seen)
     shown = _shown(bundle, found, scores)
     return Answer(shown, road, liked, names[chosen], rank if road == "table" else None, reasons)
 
