@@ -104,14 +104,16 @@ def read_record(path: Path) -> Record | None:
 
     A move that a kill cut short is finished first: a `.part` directory with a record is a whole artifact.
     """
-    part = path.with_name(path.name + ".part")
-    if (part / RECORD).exists():
-        _swap(part, path)
+    directory = path.with_name(path.name + ".part")
+    if (directory / RECORD).exists():
+        with _moving(path):
+            if (directory / RECORD).exists():
+                _swap(directory, path)
     try:
         return msgspec.json.decode((path / RECORD).read_bytes(), type=Record)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path / RECORD} is damaged ({error}); delete {path} and run again.") from error
 
 
@@ -146,15 +148,24 @@ def part(
     wanted = fingerprint(stage, knobs, inputs)
     known = scratch / "wanted"
     if not (known.exists() and known.read_text("utf-8") == wanted):
-        discard_scratch(path)
+        _discard_scratch(path)
         scratch.mkdir()
         write_atomic(known, wanted.encode())
     yield Work(directory, scratch, np.random.default_rng([seed, zlib.crc32(stage.encode())]))
 
 
-def discard_scratch(path: Path) -> None:
-    """Remove what an interrupted build of the artifact at `path` left behind."""
-    shutil.rmtree(path.with_name(path.name + ".scratch"), ignore_errors=True)
+def tidy(path: Path) -> None:
+    """Remove what interrupted builds left beside the whole artifact at `path`."""
+    for ending in (".part", ".old"):
+        shutil.rmtree(path.with_name(path.name + ending), ignore_errors=True)
+    _discard_scratch(path)
+
+
+def _discard_scratch(path: Path) -> None:
+    """Remove the scratch, its name first: what a kill leaves of it then belongs to no artifact."""
+    scratch = path.with_name(path.name + ".scratch")
+    (scratch / "wanted").unlink(missing_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome) -> Record:
@@ -180,10 +191,19 @@ def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str
         timings={name: round(seconds, 3) for name, seconds in outcome.timings.items()},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    write_atomic(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
-    _swap(directory, path)
-    discard_scratch(path)
+    with _moving(path):
+        write_atomic(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
+        _swap(directory, path)
+    _discard_scratch(path)
     return record
+
+
+@contextmanager
+def _moving(path: Path) -> Generator[None]:
+    """Hold the moves of the workspace: a reader finishes one that was cut short, but not one that is under way."""
+    with (path.parent / ".moving").open("a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def _swap(directory: Path, path: Path) -> None:

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from byway.errors import UserError
 
-app = App(name="byway", help="Take people off the main road: novel interests for recommender systems.")
+app = App(
+    name="byway",
+    help="Take people off the main road: novel interests for recommender systems.",
+    suppress_keyboard_interrupt=False,
+)
 
 CONFIG = "byway.toml"
 Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a knob: section.knob=value.")]
@@ -27,13 +32,16 @@ def init(
     json: Json = False,
 ) -> None:
     """Make a workspace in DIRECTORY for the data at PATH."""
+    from byway.artifact import write_atomic
     from byway.data.sources import toml_for
 
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; choose another directory.")
     if (directory / CONFIG).exists():
         raise UserError(f"{directory / CONFIG} is there already; edit it, or choose another directory.")
     text = toml_for(source, path.resolve())
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CONFIG).write_text(text, "utf-8")
+    write_atomic(directory / CONFIG, text.encode())
     _say(json, {"wrote": str(directory / CONFIG)}, f"Wrote {directory / CONFIG}. Next: byway run {directory}")
 
 
@@ -63,7 +71,7 @@ def run(
 def show(
     directory: Path,
     *,
-    depth: Annotated[int, Parameter(help="Levels of the interest tree to print.")] = 2,
+    depth: Annotated[int, Parameter(help="Levels of the interest tree to print.", validator=Number(gte=0, lte=4))] = 2,
     json: Json = False,
 ) -> None:
     """Print artifacts, gates, drift, figures and the interest tree."""
@@ -79,8 +87,8 @@ def recommend(
     *,
     history: Annotated[str, Parameter(help="Ids of items, the most recent last, separated by commas.")] = "",
     user: Annotated[str | None, Parameter(help="A user of the log instead of a history.")] = None,
-    k: Annotated[int | None, Parameter(help="Items in the answer.")] = None,
-    seed: Annotated[int, Parameter(help="Seed of the draw of interests.")] = 0,
+    k: Annotated[int | None, Parameter(help="Items in the answer.", validator=Number(gte=1))] = None,
+    seed: Annotated[int, Parameter(help="Seed of the draw of interests.", validator=Number(gte=0))] = 0,
     json: Json = False,
 ) -> None:
     """What the service would answer to this history, with the reasons."""
@@ -130,11 +138,15 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     """The logged history of a user, and the time at which it ends."""
     import numpy as np
 
+    from byway import artifact
     from byway.data import events
     from byway.pipeline import BY_NAME
     from byway.serving.recommend import Seen
 
     path = directory / BY_NAME["catalog"].folder
+    catalog, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
+    if catalog is None or used is None or used.inputs.get("catalog") != catalog.digest:
+        raise UserError(f"The bundle of {directory} is older than its catalog; run: byway run {directory}")
     users = events.load_users(path)
     if user not in users:
         raise UserError(f"The log has no user {user!r}.")

@@ -215,7 +215,9 @@ class Bundle:
     days: int = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: int = 2
-    """K: items drawn from the history; their clusters are looked up."""
+    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest."""
+    history: int = 50
+    """Most recent items that the item policy is given, where its ONNX file takes any number of them."""
     items: int = 10
     """Items in an answer where the request does not say."""
     min_eligible: int = 1
@@ -251,7 +253,8 @@ class Config:
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     """Read the defaults, then the TOML at `path`, then `section.knob=value` overrides.
 
-    Raises UserError with the section and the knob for anything that is not a knob or not of its type.
+    Raises UserError with the section and the knob for anything that is not a knob or not of its type, and for
+    a negative or infinite number, which no knob takes.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -262,7 +265,9 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         section, dot, knob = name.strip().partition(".")
         if not equals or not dot:
             raise UserError(f"--set {text}: write section.knob=value, for example tree.items_per_cluster=100.")
-        tables.setdefault(section, {})[knob] = _value(value)
+        table = tables.setdefault(section, {})
+        if isinstance(table, dict):
+            table[knob] = _value(value)
     config = Config()
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
@@ -281,6 +286,10 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
         except msgspec.ValidationError as error:
             raise UserError(f"{path.name}: [{section}] {error}.") from error
+        for knob in table:
+            number = getattr(merged, knob)
+            if isinstance(number, int | float) and not 0 <= number < 2**63:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be finite and not negative.")
         config = replace(config, **{section: merged})
     return config
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from byway import config, pipeline
+from byway import artifact, config, pipeline
 from byway.errors import UserError
 from byway.progress import say
 
@@ -49,10 +49,15 @@ def run(directory: Path, quick: bool) -> tuple[str, dict[str, Any]]:
     known = directory / "byway.toml"
     if known.exists() and known.read_text("utf-8") != toml:
         raise UserError(f"{directory} holds another workspace; choose another directory for the demo.")
+    source = directory / "source"
     if not known.exists():
+        if source.exists():
+            raise UserError(f"{source} is there already; choose another directory for the demo.")
+        directory.mkdir(parents=True, exist_ok=True)
+        artifact.write_atomic(known, toml.encode())
+    if not source.exists():
         say("Building the embedded world …")
-        _build_world(directory / "source", quick)
-        known.write_text(toml, "utf-8")
+        _build_world(source, quick)
     records = pipeline.run(directory, config.load(known))
     found = pipeline.figures(records)
     figures = f"""
@@ -79,7 +84,6 @@ def _build_world(folder: Path, quick: bool) -> None:
 
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
     loop.write_demo(temporary, quick)
     temporary.rename(folder)
 

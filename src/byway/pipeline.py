@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.markup import escape
 
 from byway import artifact
 from byway.artifact import Record
@@ -81,6 +82,8 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
     for name in (until, only):
         if name is not None and name not in BY_NAME:
             raise UserError(f"There is no stage {name!r}; the stages are {', '.join(BY_NAME)}.")
+    if until is not None and only is not None:
+        raise UserError("--until and --only exclude each other; choose one.")
     records: dict[str, Record] = {}
     with artifact.locked(workspace):
         _prepare(config)
@@ -98,9 +101,9 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     record = artifact.read_record(path)
     if record is not None:
         if not (changes := artifact.drift(record, knobs, inputs)):
-            artifact.discard_scratch(path)
+            artifact.tidy(path)
             return record
-        say(f"[bold]{stage.folder}[/] is out of date: {'; '.join(changes[:3])}")
+        say(f"[bold]{stage.folder}[/] is out of date: {escape('; '.join(changes[:3]))}")
     started = time.perf_counter()
     say(f"[bold]{stage.folder}[/] …")
     with artifact.part(path, stage.name, knobs, inputs, config.run.seed) as work:
@@ -127,14 +130,15 @@ def _arguments(workspace: Path, stage: Stage) -> dict[str, Any]:
 
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
-    """The knobs that shape the artifact: its own section and the run's seed."""
-    return {**msgspec.to_builtins(getattr(config, stage.name)), "seed": config.run.seed}
+    """The knobs that shape the artifact, as its record will hold them: its own section and the run's seed."""
+    section = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
+    return {**section, "seed": config.run.seed}
 
 
 def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     """Identity of everything that the stage reads."""
     if stage.name == "catalog":
-        return {path.name: artifact.hash_file(path) for path in _source_files(config, workspace)}
+        return {name: artifact.hash_file(path) for name, path in _source_files(config, workspace).items()}
     inputs: dict[str, str] = {}
     for owner in dict.fromkeys(READS[name][0] for name in stage.needs):
         record = artifact.read_record(workspace / BY_NAME[owner].folder)
@@ -144,16 +148,20 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     return inputs
 
 
-def _source_files(config: Config, workspace: Path) -> list[Path]:
-    """The tables that the catalog is read from: those named, also by pattern, and all in a named folder."""
-    found: list[Path] = []
-    for name in (config.catalog.items, config.catalog.events):
+def _source_files(config: Config, workspace: Path) -> dict[str, Path]:
+    """The tables that the catalog is read from: those named, also by pattern, and all in a named folder.
+
+    Their names start with the knob, since files of items and of events may share one.
+    """
+    found: dict[str, Path] = {}
+    for knob, name in (("items", config.catalog.items), ("events", config.catalog.events)):
         path = workspace / name
-        if path.is_dir():
-            found += [p for p in path.rglob("*") if p.suffix in TABLES]
-        elif name:
-            found += path.parent.glob(path.name)
-    return sorted({path for path in found if path.is_file()})
+        if not name:
+            continue
+        folder = path if path.is_dir() else path.parent
+        files = [p for p in path.rglob("*") if p.suffix in TABLES] if path.is_dir() else folder.glob(path.name)
+        found |= {f"{knob}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
+    return found
 
 
 def _prepare(config: Config) -> None:

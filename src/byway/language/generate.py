@@ -82,25 +82,27 @@ def slot_end(prompt: Prompt, k: int) -> int:
     return len(prompt.instruction) + sum(max(map(len, slot)) for slot in prompt.slots[: k + 1])
 
 
-def read_blocks(policy: Policy, k: int, clusters: NDArray[np.integer], instruction: Reading) -> Reading:
-    """Read each cluster's description in slot k by itself: a reading of [clusters, 1].
+def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Reading:
+    """Read descriptions by themselves, `clusters[k]` in slot k: a reading of [their number, 1], slot by slot.
 
     A description ends where its slot ends, so that the cue always follows it at once.
     """
-    sequences = [policy.prompt.slots[k][c] for c in clusters]
+    sequences = [policy.prompt.slots[k][c] for k, cs in enumerate(clusters) for c in cs]
     ids, valid = pad(sequences, policy.prompt.end)
-    start = slot_end(policy.prompt, k) - valid.sum(1)
-    positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
+    ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs])
+    positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1]))[:, None]
     _, reading = read(policy.model, ids[:, None], positions, valid[:, None], [Back(instruction, "all")])
     return reading
 
 
 def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
+    parts = [np.unique(column, return_inverse=True) for column in context_NK.T]
+    blocks = read_blocks(policy, [clusters for clusters, _ in parts], instruction)
     context = [Back(instruction, "all")]
-    for k in range(policy.prompt.history):
-        clusters, pick = np.unique(context_NK[:, k], return_inverse=True)
-        blocks = read_blocks(policy, k, clusters, instruction)
-        context.append(Back(blocks, "rows", torch.from_numpy(pick)))
+    start = 0
+    for clusters, pick in parts:
+        context.append(Back(blocks, "rows", torch.from_numpy(pick + start)))
+        start += len(clusters)
     return ask_cue(policy, context, len(context_NK), 1)
 
 

@@ -166,7 +166,8 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
     prompt, every = asked_of.prompt, np.arange(asked_of.clusters)
     instruction = Back(read_instruction(asked_of), "all")
     if asked_of.attention == "block":
-        first, second = (read_blocks(asked_of, k, every, instruction.reading) for k in range(2))
+        blocks = read_blocks(asked_of, [every, every], instruction.reading)
+        first, second = blocks.part(range(len(every))), blocks.part(range(len(every), 2 * len(every)))
         columns = Back(second.turned(), "columns")
 
         def grid(rows: range) -> Asked:

@@ -25,7 +25,6 @@ from byway.interests.describe import Descriptions
 from byway.language import models, prompts
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import (
-    Asked,
     Attention,
     Choices,
     Policy,
@@ -36,6 +35,7 @@ from byway.language.generate import (
     pad,
     policy,
 )
+from byway.language.trie import Trie
 from byway.progress import bar
 
 DEEPER = 64
@@ -59,14 +59,18 @@ class Batch:
     """[F] the examples whose whole answer is learned."""
 
 
-def prior(samples: Samples, clusters: int, balance: float) -> NDArray[np.float32]:
-    """[M] what is added to the log-probability of each name while learning: balance · log frequency.
+def prior(trie: Trie, samples: Samples, clusters: int, balance: float) -> list[Tensor]:
+    """For each branching node [options]: balance · log frequency of the labels that lie that way.
 
-    What the prior explains the model need not learn. At balance 1 its own answers come out as if every label were
-    equally frequent, from all of the log and not from a balanced part of it (logit adjustment, Menon et al. 2021).
+    It is added to the scores while learning: what it explains the model need not learn. At balance 1 the model's
+    own answers come out as if every label were equally frequent, from all of the log and not from a balanced part
+    of it (logit adjustment, Menon et al. 2021); at 0 it changes nothing.
     """
     frequency = np.bincount(samples.label, samples.count, minlength=clusters) + 1.0
-    return (balance * np.log(frequency / frequency.sum())).astype(np.float32)
+    return [
+        balance * torch.tensor([frequency[members].sum() for members in node.members]).log().float()
+        for node in trie.nodes
+    ]
 
 
 def draw(
@@ -96,59 +100,57 @@ def draw(
     return Batch(context, row.reshape(-1), samples.label[chosen], (part / part.sum()).astype(np.float32), spoken)
 
 
-def loss(policy: Policy, batch: Batch, choice_weight: float, prior_M: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
     asked = ask(policy, batch.context)
-    row = torch.from_numpy(batch.row)
-    # Spoken answers: the first token is asked of the cue, each further one of the token before it.
-    which = row[torch.from_numpy(batch.spoken)]
+    deep = np.flatnonzero([len(policy.trie.steps[c]) > 1 for c in batch.label])[:DEEPER]
+    deep = deep if choice_weight else deep[:0]
+    # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
+    # first token is asked of the cue, each further one of the token before it.
     answers = [policy.prompt.answers[c] for c in batch.label[batch.spoken]]
-    ids, valid = pad(answers, policy.prompt.end)
-    hidden, _ = go_on(policy, asked, which, ids[:, :-1], valid[:, :-1])
+    paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in batch.label[deep]]
+    ids, valid = pad([answer[:-1] for answer in answers] + paths, policy.prompt.end)
+    which = torch.from_numpy(batch.row[np.concatenate([batch.spoken, deep])])
+    hidden, _ = go_on(policy, asked, which, ids, valid)
     hidden = torch.cat([asked.hidden_NH[which][:, None], hidden], dim=1)
-    spoken = torch.nn.functional.cross_entropy(logits(policy, hidden[valid]), ids[valid])
+    wanted, there = pad(answers, policy.prompt.end)
+    said = hidden[: len(answers), : wanted.shape[1]]
+    spoken = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there])
     if not choice_weight:
         return spoken, torch.zeros(())
-    root = _choice(policy, 0, asked.hidden_NH, prior_M)
+    root = _choice(policy, 0, asked.hidden_NH, priors)
     option = torch.from_numpy(policy.trie.first_option()[batch.label])
-    weight = torch.from_numpy(batch.weight)
-    choice = -(weight * root[row, option]).sum()
-    deep = np.flatnonzero([len(policy.trie.steps[c]) > 1 for c in batch.label])
+    choice = -(torch.from_numpy(batch.weight) * root[torch.from_numpy(batch.row), option]).sum()
     if len(deep):
-        choice = choice + _deeper(policy, asked, batch, deep, prior_M)
+        choice = choice + _deeper(policy, batch, deep, hidden[len(answers) :], priors)
     return spoken, choice
 
 
-def _choice(policy: Policy, node: int, hidden_nH: Tensor, prior_M: NDArray[np.float32]) -> Tensor:
+def _choice(policy: Policy, node: int, hidden_nH: Tensor, priors: list[Tensor]) -> Tensor:
     """[n, options] log-probability of each way on at a branching node, the prior included."""
-    found = policy.trie.nodes[node]
-    above = torch.tensor([float(np.logaddexp.reduce(prior_M[members])) for members in found.members])
-    return (logits(policy, hidden_nH, found.tokens) + above).log_softmax(-1)
+    return (logits(policy, hidden_nH, policy.trie.nodes[node].tokens) + priors[node]).log_softmax(-1)
 
 
 def _deeper(
-    policy: Policy, asked: Asked, batch: Batch, deep: NDArray[np.intp], prior_M: NDArray[np.float32]
+    policy: Policy, batch: Batch, deep: NDArray[np.intp], hidden_nTH: Tensor, priors: list[Tensor]
 ) -> Tensor:
-    """The choice's loss at the branching nodes below the first, on at most DEEPER of the examples that have any.
+    """The choice's loss at the branching nodes below the first, on the examples `deep`.
 
-    The heaviest are not preferred: the examples stand in random order, and those taken weigh for the rest.
+    `hidden_nTH[:, t]` stands after t tokens of their answers. The examples of a batch are in random order, and
+    those taken weigh for the rest.
     """
-    taken = deep[:DEEPER]
-    scale = float(batch.weight[deep].sum() / batch.weight[taken].sum())
-    last = [policy.trie.steps[c][-1][0] for c in batch.label[taken]]
-    ids, valid = pad([policy.trie.nodes[node].path for node in last], policy.prompt.end)
-    hidden, _ = go_on(policy, asked, torch.from_numpy(batch.row[taken]), ids, valid)
+    more = np.array([len(policy.trie.steps[c]) > 1 for c in batch.label])
+    scale = float(batch.weight[more].sum() / batch.weight[deep].sum())
     by_node: dict[int, list[tuple[int, int]]] = {}
-    for i, c in enumerate(batch.label[taken]):
+    for i, c in enumerate(batch.label[deep]):
         for node, option in policy.trie.steps[c][1:]:
             by_node.setdefault(node, []).append((i, option))
     total = torch.zeros(())
     for node, members in by_node.items():
         at = torch.tensor([i for i, _ in members])
         options = torch.tensor([o for _, o in members])
-        depth = len(policy.trie.nodes[node].path) - 1
-        scores = _choice(policy, node, hidden[at, depth], prior_M)
-        weight = torch.from_numpy(batch.weight[taken])[at] * scale
+        scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)], priors)
+        weight = torch.from_numpy(batch.weight[deep])[at] * scale
         total = total - (weight * scores[torch.arange(len(members)), options]).sum()
     return total
 
@@ -225,7 +227,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
     model.get_input_embeddings().weight.requires_grad_(False)
     if knobs.method == "lora":
-        model = _with_adapters(model, knobs.lora_rank)
+        model = _with_adapters(model, knobs.lora_rank, work.rng)
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
     asked_of = policy(model, prompt, knobs.attention)
     seed = int(work.rng.integers(2**31))
@@ -233,7 +235,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "train": pick(transitions.samples, knobs.evaluate_on, work.rng),
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
-    prior_M = prior(transitions.samples, M, knobs.balance)
+    priors = prior(asked_of.trie, transitions.samples, M, knobs.balance)
     optimiser = Optimiser(model, knobs)
     progress = _Progress(work.scratch, optimiser)
     step = progress.restore()
@@ -244,7 +246,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         while step < knobs.steps:
             batch = draw(transitions.samples, M, knobs, np.random.default_rng([seed, step]))
             if len(batch.label):
-                spoken, choice = loss(asked_of, batch, knobs.choice_weight, prior_M)
+                spoken, choice = loss(asked_of, batch, knobs.choice_weight, priors)
                 (spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
             step += 1
@@ -376,12 +378,15 @@ class _Progress:
                 weight.copy_(state[str(i)])
 
 
-def _with_adapters(model: Any, rank: int) -> Any:
-    """Freeze the model and put low-rank adapters on all of its linear layers."""
+def _with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:
+    """Freeze the model and put low-rank adapters, drawn from `rng`, on all of its linear layers."""
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)
+    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    with torch.random.fork_rng():  # the library draws from the global state
+        torch.manual_seed(int(rng.integers(2**31)))
+        return inject_adapter_in_model(adapters, model)
 
 
 def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, curve: list[dict[str, Any]]) -> None:

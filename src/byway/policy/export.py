@@ -1,7 +1,7 @@
 """The sequence model as an ONNX graph, written node by node.
 
-By hand rather than by torch's exporter: the same weights give the same bytes, the operator set is fixed, and no path
-or trace of the machine gets into the file. `check` holds the graph to what torch computes.
+By hand rather than by torch's exporter: the same weights give the same bytes, the operator set is fixed, and no
+path or trace of the machine gets into the file. `check` holds the graph to what torch computes.
 """
 
 from pathlib import Path

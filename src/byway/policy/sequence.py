@@ -126,10 +126,10 @@ def initial(n: int, vectors: Floats, knobs: config.ItemPolicy, seed: int) -> nn.
 def train(
     log: Sequences, vectors: Floats, knobs: config.ItemPolicy, seed: int, checkpoint: Path
 ) -> tuple[SequenceModel, int]:
-    """Train the policy, from `checkpoint` where there is one; returns it ready to be used, and the steps it took.
+    """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps.
 
-    Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's moments
-    and the place.
+    Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
+    moments and the place.
     """
     parts = initial(log.n_items, vectors, knobs, seed)
     optimiser = torch.optim.Adam(parts.parameters(), lr=knobs.learning_rate, betas=(0.9, 0.98), fused=True)

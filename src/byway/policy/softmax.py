@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CHUNK = 1 << 21
-"""Scores that are computed at once: 8 MB. Beyond 32 MB every allocation is mapped anew, at 3 to 4 times the cost."""
+"""Scores that are computed at once: 8 MB. Beyond 32 MB every allocation is mapped anew, 3 to 4 times as slow."""
 
 Reweigh = Callable[[Tensor, slice], Tensor]
 """From log π of some rows' labels, and which rows, to the factors of these rows' gradient."""

@@ -1,7 +1,7 @@
 """What the sequence model trains on, in which order, and what is held out from it.
 
-Every user's events are one sequence. A window is a stretch of it of at most `history` labels; each label is the event
-after an input. Order and cuts are functions of a seed and the epoch, so that a run can go on anywhere. This module
+Every user's events are one sequence. A window is a stretch of it of at most `history` labels; each label is the
+event after an input. Order and cuts are functions of a seed and the epoch, so that a run can go on anywhere. This module
 knows no model.
 """
 
@@ -95,8 +95,8 @@ class Batch:
 def cut(log: Sequences, history: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Windows that hold every label once: the row of each one's first input, and how many labels follow.
 
-    A sequence of more than `history` labels is cut at a random phase, so that over the epochs each label is met with
-    histories of all lengths.
+    A sequence of more than `history` labels is cut at a random phase, so that over the epochs each label is met
+    with histories of all lengths.
     """
     labels = np.maximum(log.stop - log.start - 1, 0)
     shift = np.where(labels > history, rng.integers(history, size=len(labels)), 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from byway import config
 from byway.artifact import Outcome, Work
+from byway.errors import UserError
 
 if TYPE_CHECKING:
     from byway.data.catalog import Catalog
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from byway.interests.tree import Tree
     from byway.language.curate import Transitions
     from byway.language.plan import Table
+    from byway.policy.sequence import ItemPolicy
 
 ARRAYS = ("vectors", "rows", "starts", "traffic", "table", "popularity", "id_hashes", "id_positions")
 
@@ -89,7 +91,8 @@ class Bundle:
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
-        wanted = _hash(item)
+        # As uint64: beside a plain int numpy would compare in float64, which is inexact and copies the array.
+        wanted = np.uint64(_hash(item))
         i = int(np.searchsorted(self.id_hashes, wanted))
         while i < len(self.id_hashes) and self.id_hashes[i] == wanted:
             position = int(self.id_positions[i])
@@ -121,9 +124,11 @@ def build(
     descriptions: "Descriptions",
     transitions: "Transitions",
     table: "Table",
-    item_policy: Path,
+    item_policy: "ItemPolicy",
 ) -> Outcome:
     """Lay out everything in the tree's order."""
+    if knobs.interests not in (1, 2):
+        raise UserError("The table answers pairs: set bundle.interests to 1 or 2.")
     level = transitions.level
     order = tree.order
     ids, titles = catalog.ids(), catalog.titles()
@@ -135,7 +140,7 @@ def build(
     by_hash = np.argsort(hashes, kind="stable")
     traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
     arrays = {
-        "vectors": np.load(item_policy / "items.npy")[order],
+        "vectors": item_policy.items[order],
         "rows": order.astype(np.int32),
         "starts": tree.starts[level - 1],
         "traffic": traffic[order],
@@ -146,8 +151,9 @@ def build(
     }
     for name in ARRAYS:
         np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
-    shutil.copyfile(item_policy / "policy.onnx", work.out / "policy.onnx")
-    history = int(_session(item_policy / "policy.onnx").get_inputs()[0].shape[1])
+    shutil.copyfile(item_policy.model, work.out / "policy.onnx")
+    length = _session(item_policy.model).get_inputs()[0].shape[1]
+    history = length if isinstance(length, int) else knobs.history
     manifest = Manifest(level, descriptions.names[level - 1], history, events.clock, asdict(knobs))
     (work.out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(level)})
@@ -176,5 +182,6 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _hash(item: str) -> int:
-    """64-bit hash of an item's id."""
-    return int.from_bytes(hashlib.blake2b(item.encode(), digest_size=8).digest(), "little")
+    """64-bit hash of an item's id; of anything that a command line or a request can bring."""
+    data = item.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

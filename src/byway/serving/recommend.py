@@ -101,8 +101,9 @@ def recommend(
         road = "popular_cluster"
         chosen, rank = _first_open(bundle, bundle.popularity.tolist(), consumed, positions)
     if chosen is None:
-        reasons.append("No interest is left to discover, so these items come from the whole catalog.")
         found, scores = top_anywhere(bundle.vectors, user, k, exclude=seen)
+        source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
+        reasons.append(f"No interest is left to discover, {source}.")
         return Answer(_shown(bundle, found, scores), "unrestricted", liked, None, None, reasons)
     if road == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")

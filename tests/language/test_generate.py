@@ -1,0 +1,121 @@
+"""Decoding against a reference: every name scored by itself, unbatched, with the library's own forward pass."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from byway.language import plan, prompts
+from byway.language.generate import Attention, Choices, Policy, ask, decode_freely, policy, slot_end, top
+from tests.language.conftest import HOSTILE
+
+CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)
+
+
+def make(tiny: PreTrainedModel, tokenizer: Any, attention: Attention) -> Policy:
+    return policy(copy.deepcopy(tiny), prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+
+
+def reference(tiny: PreTrainedModel, asked_of: Policy, context: list[int], answer: list[int]) -> torch.Tensor:
+    """Log-probabilities [len(answer), vocabulary] at each token of the answer, from one plain forward pass.
+
+    Block attention is written out as a mask: a description sees the instruction and itself, the rest sees all.
+    """
+    prompt = asked_of.prompt
+    pieces = [prompt.instruction, *(s[c] for s, c in zip(prompt.slots, context, strict=True)), prompt.cue, answer]
+    ids = torch.tensor([sum(pieces, [])])
+    owner = torch.tensor([i for i, piece in enumerate(pieces) for _ in piece])
+    n = ids.shape[1]
+    sees = torch.ones(n, n, dtype=torch.bool).tril()
+    positions = torch.arange(n)
+    if asked_of.attention == "block":
+        slots = range(1, 1 + len(context))
+        for k in slots:
+            inside = owner == k
+            sees[inside] &= (owner == 0) | inside
+            positions[inside] = slot_end(prompt, k - 1) - int(inside.sum()) + torch.arange(int(inside.sum()))
+        after = owner > len(context)
+        positions[after] = slot_end(prompt, len(context) - 1) + torch.arange(int(after.sum()))
+    mask = torch.zeros(n, n).masked_fill(~sees, float("-inf"))[None, None]
+    plain = copy.deepcopy(tiny)
+    plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        scores = plain(input_ids=ids, attention_mask=mask, position_ids=positions[None]).logits[0]
+    start = n - len(answer) - 1
+    return scores[start : n - 1].log_softmax(-1)
+
+
+def brute_force(tiny: PreTrainedModel, asked_of: Policy, context: list[int]) -> np.ndarray:
+    """[M] log-probability of every name when at each token only tokens that lead to a name are legal."""
+    answers = asked_of.prompt.answers
+    found = np.zeros(len(answers))
+    for c, answer in enumerate(answers):
+        log_p = reference(tiny, asked_of, context, answer)
+        for t, token in enumerate(answer):
+            legal = sorted({a[t] for a in answers if a[:t] == answer[:t] and len(a) > t})
+            found[c] += float(log_p[t][legal].log_softmax(-1)[legal.index(token)])
+    return found
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_every_name_has_its_brute_force_probability(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = make(tiny, tokenizer, attention)
+    with torch.no_grad():
+        made = Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all()
+    np.testing.assert_allclose(np.exp(made).sum(axis=1), 1, atol=1e-4)
+    for row in range(0, len(CONTEXTS), 7):
+        np.testing.assert_allclose(made[row], brute_force(tiny, asked_of, CONTEXTS[row].tolist()), atol=2e-3)
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_the_best_are_exact_and_never_the_context(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = make(tiny, tokenizer, attention)
+    excluded = np.zeros((len(CONTEXTS), len(HOSTILE)), dtype=bool)
+    np.put_along_axis(excluded, CONTEXTS.astype(np.int64), True, axis=1)
+    with torch.no_grad():
+        whole = np.where(excluded, -np.inf, Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all())
+        lazy = Choices(asked_of, ask(asked_of, CONTEXTS))
+        ((clusters, scores),) = top(asked_of, ask(asked_of, CONTEXTS), 4, excluded, [lambda log_p: log_p])
+    best = np.argsort(-whole, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(clusters, best)
+    np.testing.assert_allclose(scores, np.take_along_axis(whole, best, 1), atol=1e-4)
+    assert (lazy.waits_NM >= 0).any(), "the names must share beginnings, or nothing is shown"
+
+
+def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, tokenizer: Any) -> None:
+    asked_of = make(tiny, tokenizer, "block")
+    excluded = np.ones((1, len(HOSTILE)), dtype=bool)
+    excluded[0, 5] = False
+    ((clusters, _),) = top(asked_of, ask(asked_of, CONTEXTS[:1]), 3, excluded, [lambda log_p: log_p])
+    assert clusters.tolist() == [[5, -1, -1]]
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_free_answers_are_the_greedy_ones(tiny: PreTrainedModel, tokenizer: Any, attention: Attention) -> None:
+    asked_of = make(tiny, tokenizer, attention)
+    answers = decode_freely(asked_of, CONTEXTS[:6], 5)
+    for context, answer in zip(CONTEXTS[:6].tolist(), answers, strict=True):
+        log_p = reference(tiny, asked_of, context, answer)
+        assert answer == log_p.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = make(tiny, tokenizer, attention)
+    ready = plan.ready_rows(asked_of)
+    M = len(HOSTILE)
+    for rows in [range(2), range(4, 6)] if attention == "block" else [range(3, 4)]:
+        context = np.array([[a, b] for a in rows for b in range(M)], dtype=np.int32)
+        with torch.no_grad():
+            in_bulk = Choices(asked_of, ready(rows)).resolve_all()
+            by_pair = Choices(asked_of, ask(asked_of, context)).resolve_all()
+        np.testing.assert_allclose(in_bulk, by_pair, atol=1e-4)

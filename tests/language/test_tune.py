@@ -1,0 +1,167 @@
+"""Fine-tuning against plain arithmetic, and over a kill."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from byway import config
+from byway.artifact import Work
+from byway.interests.describe import Descriptions
+from byway.language import models, tune
+from byway.language.curate import Samples, Transitions
+from byway.language.generate import Attention
+from tests.language.conftest import HOSTILE, make_tiny
+from tests.language.test_generate import brute_force, make, reference
+
+M = len(HOSTILE)
+
+
+def samples(n: int, seed: int = 0) -> Samples:
+    rng = np.random.default_rng(seed)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(n)], dtype=np.int32)
+    return Samples(context, rng.integers(0, M, n).astype(np.int32), np.ones(n, dtype=np.int32))
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_the_loss_is_that_of_each_sample_by_itself(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = make(tiny, tokenizer, attention)
+    some = samples(6)
+    contexts, row = np.unique(some.context, axis=0, return_inverse=True)
+    weight = np.array([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], dtype=np.float32)
+    batch = tune.Batch(contexts, row.reshape(-1), some.label, weight, np.array([0, 3]))
+    spoken, choice = tune.loss(asked_of, batch, 1.0, tune.prior(asked_of.trie, some, M, 0.0))
+    tokens = [
+        float(-log_p[t, token])
+        for e in (0, 3)
+        for answer in [asked_of.prompt.answers[some.label[e]]]
+        for log_p in [reference(tiny, asked_of, some.context[e].tolist(), answer)]
+        for t, token in enumerate(answer)
+    ]
+    assert spoken.item() == pytest.approx(np.mean(tokens), abs=2e-3)
+    chosen = [
+        brute_force(tiny, asked_of, c.tolist())[label] for c, label in zip(some.context, some.label, strict=True)
+    ]
+    assert choice.item() == pytest.approx(-float(weight @ chosen), abs=2e-3)
+
+
+def test_a_prior_that_explains_everything_leaves_nothing_to_learn(tiny: PreTrainedModel, tokenizer: Any) -> None:
+    asked_of = make(tiny, tokenizer, "block")
+    some = samples(5)
+    some.label[:] = 4
+    contexts, row = np.unique(some.context, axis=0, return_inverse=True)
+    batch = tune.Batch(contexts, row.reshape(-1), some.label, np.full(5, 0.2, np.float32), np.array([0]))
+    some.count[:] = 10**9
+    _, choice = tune.loss(asked_of, batch, 1.0, tune.prior(asked_of.trie, some, M, 5.0))
+    assert choice.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_block_batch_holds_every_sample_among_its_clusters() -> None:
+    some = samples(400)
+    batch = tune.draw(some, M, config.LanguageModel(block_clusters=5), np.random.default_rng(0))
+    members = set(batch.context.ravel().tolist())
+    assert len(members) <= 5
+    inside = [set(c) <= members for c in some.context.tolist()]
+    assert sorted(some.label[inside].tolist()) == sorted(batch.label.tolist())
+    assert batch.weight.sum() == pytest.approx(1)
+
+
+def stage(path: Path, knobs: config.LanguageModel) -> Any:
+    """Run the stage on planted transitions: after (a, b) comes the name that follows b."""
+    context = np.array([[a, b] for a in range(M) for b in range(M) if a != b], dtype=np.int32)
+    label = ((context[:, 1] + 1) % M).astype(np.int32)
+    keep = label != context[:, 0]
+    planted = Samples(context[keep], label[keep], np.ones(int(keep.sum()), dtype=np.int32))
+    transitions = Transitions(2, M, planted, planted, planted, planted)
+    path.mkdir(exist_ok=True)
+    (path / "scratch").mkdir(exist_ok=True)
+    work = Work(path, path / "scratch", np.random.default_rng(3))
+    names: tuple[list[str], ...] = ([], HOSTILE, [], [])
+    return tune.build(work, knobs, transitions, Descriptions(names))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Any) -> str:
+    """The tiny model as a folder that has a name."""
+    make_tiny().save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    return str(tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_run_that_is_cut_ends_in_the_same_weights(
+    tmp_path: Path, folder: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs = config.LanguageModel(
+        model=folder,
+        steps=7,
+        evaluate_every=3,
+        checkpoint_every=2,
+        block_clusters=6,
+        evaluate_on=8,
+        precision="float32",
+        method=method,  # pyright: ignore[reportArgumentType]
+    )
+    stage(tmp_path / "whole", knobs)
+    loss, calls = tune.loss, 0
+
+    def cut(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(tune, "loss", cut)
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path / "cut", knobs)
+    stage(tmp_path / "cut", knobs)
+    for name in ("model.safetensors", "curve.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str) -> None:
+    knobs = config.LanguageModel(
+        model=folder,
+        steps=150,
+        evaluate_every=50,
+        checkpoint_every=1000,
+        block_clusters=8,
+        evaluate_on=60,
+        precision="float32",
+        learning_rate=2e-2,
+        warmup=5,
+        balance=0.0,
+    )
+    outcome = stage(tmp_path / "run", knobs)
+    curve = outcome.metrics["language.curve"]
+    assert curve[-1]["recall_at_1.validation"] > 0.9
+    assert curve[0]["recall_at_1.validation"] < 0.4
+    read = tune.load(tmp_path / "run")
+    assert read.attention == "block"
+    assert [point["step"] for point in read.curve] == [0, 50, 100, 150]
+    again = models.load(str(tmp_path / "run"))
+    assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in make_tiny().parameters())
+
+
+def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
+    knobs = config.LanguageModel(
+        model=folder,
+        steps=2,
+        evaluate_every=9,
+        checkpoint_every=9,
+        block_clusters=6,
+        evaluate_on=4,
+        precision="float32",
+    )
+    stage(tmp_path / "run", knobs)
+    before, after = models.load(folder), models.load(str(tmp_path / "run"))
+    assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
+    changed = copy.deepcopy(before.state_dict())
+    assert any(not torch.equal(changed[k], v) for k, v in after.state_dict().items())

@@ -1,0 +1,110 @@
+"""What the documents print is so: knobs, links, files, verbs, stages, sources, reasons, figures, TOML."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from byway import config, pipeline, showing
+from byway.cli import app
+from byway.data import catalog, events, sources
+from byway.errors import UserError
+from tests.knobs import render
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "byway"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.M | re.S) if kind == language]
+
+
+def test_the_table_of_knobs_is_generated_from_the_code() -> None:
+    assert text("docs/knobs.md") == render(), "run make knobs"
+
+
+def test_every_knob_says_what_it_does() -> None:
+    assert not re.findall(r"^\| .* \|  \|$", render(), re.M)
+
+
+@by_page
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text("utf-8"))
+    assert not [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+
+
+@by_page
+def test_files_named_in_the_documents_exist(page: Path) -> None:
+    folders = ("src", "tests", "benchmarks", "docs")
+    there = [f"/{p.relative_to(ROOT).as_posix()}" for folder in folders for p in (ROOT / folder).rglob("*.*")]
+    there += [f"/{p.name}" for p in ROOT.glob("*.*")]
+    named = set(re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|toml|md))`", page.read_text("utf-8")))
+    # That one is a workspace's.
+    named.discard("byway.toml")
+    assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
+
+
+def test_the_tree_in_the_readme_lists_every_module() -> None:
+    (tree,) = [block for block in blocks(text("README.md"), "") if block.startswith("src/byway/")]
+    listed: set[str] = set()
+    folder = ""
+    for line in tree.splitlines()[1:]:
+        name = line.split()[0]
+        if name.endswith("/"):
+            folder = name
+        else:
+            listed.add(folder + name if line.startswith("    ") else name)
+    there = {p for kind in ("*.py", "*.toml") for p in PACKAGE.rglob(kind) if p.name != "__init__.py"}
+    assert listed == {p.relative_to(PACKAGE).as_posix() for p in there}
+
+
+def test_every_verb_stands_in_the_readme() -> None:
+    verbs = [name for name in app if not name.startswith("-")]
+    assert verbs
+    assert not [verb for verb in verbs if f"byway {verb}" not in text("README.md")]
+
+
+def test_every_artifact_stands_in_the_architecture() -> None:
+    page = text("docs/architecture.md")
+    for stage in pipeline.STAGES:
+        module = stage.module.removeprefix("byway.").replace(".", "/")
+        assert re.search(rf"^\| {stage.folder} \|.*`{module}\.py`", page, re.M), stage.folder
+
+
+def test_every_source_stands_in_the_guide() -> None:
+    with pytest.raises(UserError) as error:
+        sources.toml_for("nothing", ROOT)
+    names = str(error.value).split("there are ")[1].rstrip(".").split(", ")
+    assert not [name for name in names if f"`{name}`" not in text("docs/guide.md")]
+
+
+def test_every_reason_for_quarantine_stands_in_the_guide() -> None:
+    said = " ".join(f"{catalog.__doc__} {events.__doc__}".split())
+    reasons = set(re.findall(r"`([a-z]+(?: [a-z0-9-]+)+)`", said))
+    assert {"wrong fields", "no text", "backward time"} <= reasons
+    assert not [reason for reason in reasons if f"`{reason}`" not in text("docs/guide.md")]
+
+
+def test_every_figure_that_is_shown_stands_in_the_guide() -> None:
+    stems = {re.sub(r"_at_\d+.*", "_at_", key) for key, _ in showing.SHOWN}
+    assert not [stem for stem in stems if f"`{stem}" not in text("docs/guide.md")]
+
+
+@by_page
+def test_toml_in_the_documents_is_a_configuration(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page.read_text("utf-8"), "toml"):
+        (tmp_path / "byway.toml").write_text(block, "utf-8")
+        config.load(tmp_path / "byway.toml")
+
+
+@by_page
+def test_overrides_in_the_documents_are_knobs(page: Path, tmp_path: Path) -> None:
+    named = re.findall(r"--set '?(\w+\.\w+=[^`'\n]+?)(?=['`\s])", page.read_text("utf-8"))
+    config.load(tmp_path / "none.toml", [name for name in named if not name.startswith("section.")])
