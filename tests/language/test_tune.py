@@ -13,8 +13,9 @@ from byway import config
 from byway.artifact import Work
 from byway.interests.describe import Descriptions
 from byway.language import models, tune
+from byway.language.counts import Successors
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Attention
+from byway.language.generate import Attention, Policy
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_generate import brute_force, make, reference
 
@@ -27,15 +28,25 @@ def samples(n: int, seed: int = 0) -> Samples:
     return Samples(context, rng.integers(0, M, n).astype(np.int32), np.ones(n, dtype=np.int32))
 
 
+def batch_of(asked_of: Policy, some: Samples, weight: np.ndarray, spoken: list[int]) -> tune.Batch:
+    """Samples as a batch, with these weights and these spoken."""
+    contexts, row = np.unique(some.context, axis=0, return_inverse=True)
+    row = row.reshape(-1)
+    target = np.zeros((len(contexts), M), dtype=np.float32)
+    np.add.at(target, (row, some.label), weight)
+    said = tune.Examples(row[spoken], some.label[spoken].astype(np.int64), weight[spoken])
+    rows, labels = np.nonzero(target * np.array([len(steps) > 1 for steps in asked_of.trie.steps]))
+    return tune.Batch(contexts, target, said, tune.Examples(rows, labels, target[rows, labels]))
+
+
 @pytest.mark.parametrize("attention", ["block", "causal"])
 def test_the_loss_is_that_of_each_sample_by_itself(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
     asked_of = make(tiny, tokenizer, attention)
     some = samples(6)
-    contexts, row = np.unique(some.context, axis=0, return_inverse=True)
     weight = np.array([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], dtype=np.float32)
-    batch = tune.Batch(contexts, row.reshape(-1), some.label, weight, np.array([0, 3]))
+    batch = batch_of(asked_of, some, weight, [0, 3])
     spoken, choice = tune.loss(asked_of, batch, 1.0, tune.prior(asked_of.trie, some, M, 0.0))
     tokens = [
         float(-log_p[t, token])
@@ -55,21 +66,40 @@ def test_a_prior_that_explains_everything_leaves_nothing_to_learn(tiny: PreTrain
     asked_of = make(tiny, tokenizer, "block")
     some = samples(5)
     some.label[:] = 4
-    contexts, row = np.unique(some.context, axis=0, return_inverse=True)
-    batch = tune.Batch(contexts, row.reshape(-1), some.label, np.full(5, 0.2, np.float32), np.array([0]))
+    batch = batch_of(asked_of, some, np.full(5, 0.2, np.float32), [0])
     some.count[:] = 10**9
     _, choice = tune.loss(asked_of, batch, 1.0, tune.prior(asked_of.trie, some, M, 5.0))
     assert choice.item() == pytest.approx(0, abs=1e-5)
 
 
+def transitions_of(some: Samples, whole_log: bool) -> Transitions:
+    return Transitions(2, M, whole_log, some, some, some, some)
+
+
 def test_a_block_batch_holds_every_sample_among_its_clusters() -> None:
     some = samples(400)
-    batch = tune.draw(some, M, config.LanguageModel(block_clusters=5), np.random.default_rng(0))
+    successors = Successors.count(some, M)
+    knobs, deep = config.LanguageModel(block_clusters=5), np.zeros(M, dtype=bool)
+    batch = tune.draw(transitions_of(some, False), successors, deep, knobs, np.random.default_rng(0))
     members = set(batch.context.ravel().tolist())
     assert len(members) <= 5
-    inside = [set(c) <= members for c in some.context.tolist()]
-    assert sorted(some.label[inside].tolist()) == sorted(batch.label.tolist())
-    assert batch.weight.sum() == pytest.approx(1)
+    inside = np.array([set(c) <= members for c in some.context.tolist()])
+    counted = np.bincount(some.label[inside], minlength=M)
+    np.testing.assert_allclose(batch.target.sum(axis=0), counted / counted.sum(), atol=1e-6)
+
+
+def test_the_whole_log_teaches_every_pair_its_posterior_and_never_the_pair_itself() -> None:
+    some = samples(400)
+    successors = Successors.count(some, M)
+    knobs, deep = config.LanguageModel(block_clusters=5), np.arange(M) < 4
+    batch = tune.draw(transitions_of(some, True), successors, deep, knobs, np.random.default_rng(0))
+    assert len(batch.context) == 25
+    assert batch.target.sum() == pytest.approx(1, abs=1e-5)
+    assert np.take_along_axis(batch.target, batch.context.astype(np.int64), axis=1).max() == 0
+    free = successors.probability(batch.context)
+    np.put_along_axis(free, batch.context.astype(np.int64), 0, axis=1)
+    np.testing.assert_allclose(batch.target, free / free.sum(), rtol=1e-5)
+    assert batch.deep.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
 
 
 def stage(path: Path, knobs: config.LanguageModel) -> Any:
@@ -78,7 +108,7 @@ def stage(path: Path, knobs: config.LanguageModel) -> Any:
     label = ((context[:, 1] + 1) % M).astype(np.int32)
     keep = label != context[:, 0]
     planted = Samples(context[keep], label[keep], np.ones(int(keep.sum()), dtype=np.int32))
-    transitions = Transitions(2, M, planted, planted, planted, planted)
+    transitions = Transitions(2, M, False, planted, planted, planted, planted)
     path.mkdir(exist_ok=True)
     (path / "scratch").mkdir(exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(3))

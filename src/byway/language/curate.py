@@ -49,6 +49,8 @@ class Transitions:
 
     level: int
     clusters: int
+    whole_log: bool
+    """Whether the samples are the training log itself."""
     train: Samples
     """The log up to the validation part: evidence for counting."""
     validation: Samples
@@ -79,7 +81,8 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
     else:
         counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
     for name in PARTS:
-        _write(counted[name], work.out / f"{name}.parquet", knobs.level, clusters)
+        meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
+        _write(counted[name], work.out / f"{name}.parquet", meta)
     samples = counted["samples"]
     labels = np.bincount(samples.label, minlength=clusters)
     heldout = counted["heldout"].several()
@@ -242,10 +245,9 @@ def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
     return key
 
 
-def _write(samples: Samples, path: Path, level: int, clusters: int) -> None:
+def _write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
     columns = {f"c{k + 1}": samples.context[:, k] for k in range(samples.context.shape[1])}
     table = pa.table({**columns, "label": samples.label, "count": samples.count})
-    meta = {"level": str(level), "clusters": str(clusters)}
     pq.write_table(table.replace_schema_metadata(meta), path)
 
 
@@ -258,4 +260,4 @@ def load(path: Path) -> Transitions:
         meta = table.schema.metadata
         context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
         parts[name] = Samples(context, table["label"].to_numpy(), table["count"].to_numpy())
-    return Transitions(int(meta[b"level"]), int(meta[b"clusters"]), **parts)
+    return Transitions(int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log", **parts)

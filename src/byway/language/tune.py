@@ -8,7 +8,7 @@ controlled generation uses and needs no more than the tokens where the trie bran
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from byway import config
 from byway.artifact import Gate, Outcome, Work, write_atomic
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts
+from byway.language.counts import Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import (
     Attention,
@@ -41,6 +42,20 @@ from byway.progress import bar
 DEEPER = 64
 """Examples a step that are followed below the trie's first branching: a tenth of the names share a first token, and
 reading them all would cost as much as the rest of the step."""
+CONTEXTS = 600
+"""Contexts a step at the most, under block attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Single (context, label) examples of a batch."""
+
+    row: NDArray[np.int64]
+    label: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +64,12 @@ class Batch:
 
     context: Ints
     """[N, K] different contexts."""
-    row: NDArray[np.int64]
-    """[E] the context of each example."""
-    label: Ints
-    """[E] its label."""
-    weight: NDArray[np.float32]
-    """[E] its weight in the choice; they sum to 1."""
-    spoken: NDArray[np.int64]
-    """[F] the examples whose whole answer is learned."""
+    target: NDArray[np.float32]
+    """[N, M] what is to be answered; sums to 1."""
+    spoken: Examples
+    """Those whose whole answer is learned."""
+    deep: Examples
+    """Those that are followed below the first branching; they weigh as much as all whose names go on there."""
 
 
 def prior(trie: Trie, samples: Samples, clusters: int, balance: float) -> list[Tensor]:
@@ -74,43 +87,71 @@ def prior(trie: Trie, samples: Samples, clusters: int, balance: float) -> list[T
 
 
 def draw(
-    samples: Samples,
-    clusters: int,
+    transitions: Transitions,
+    successors: Successors,
+    deep: NDArray[np.bool_],
     knobs: config.LanguageModel,
     rng: np.random.Generator,
 ) -> Batch:
-    """The batch of one step.
+    """The batch of one step; `deep` [M] says whose names share their first token.
 
-    Causal: samples by count. Block: every sample whose interests all lie among a few random clusters, since a
-    cluster's block is read once and serves all of them.
+    Causal attention: samples by count. Block attention: contexts among a few random clusters, since a cluster's
+    block is read once and serves all of them; with the whole log as samples, every such context, and its target is
+    the log's own posterior, since hard labels of single transitions are mostly noise.
     """
+    samples, M = transitions.samples, transitions.clusters
     if knobs.attention == "causal":
         chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
-        part = np.full(len(chosen), 1.0)
+        context, target = _counted(samples, chosen, np.ones(len(chosen)), M)
     else:
-        member = np.zeros(clusters, dtype=bool)
-        member[rng.choice(clusters, min(clusters, knobs.block_clusters), replace=False)] = True
-        chosen = np.flatnonzero(member[samples.context].all(axis=1))
-        part = samples.count[chosen].astype(np.float64)
-        order = rng.permutation(len(chosen))
-        chosen, part = chosen[order], part[order]
+        members = rng.choice(M, min(M, knobs.block_clusters), replace=False)
+        if transitions.whole_log:
+            grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
+            context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
+            if len(context) > CONTEXTS:
+                context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
+            target = successors.probability(context)
+            np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
+        else:
+            inside = np.zeros(M, dtype=bool)
+            inside[members] = True
+            chosen = np.flatnonzero(inside[samples.context].all(axis=1))
+            context, target = _counted(samples, chosen, samples.count[chosen], M)
+    target /= max(target.sum(), 1e-30)
+    spoken = _sampled(target, knobs.spoken, rng)
+    return Batch(context, target.astype(np.float32), spoken, _sampled(np.where(deep, target, 0), DEEPER, rng))
+
+
+def _counted(
+    samples: Samples, chosen: NDArray[np.intp], count: NDArray[Any], clusters: int
+) -> tuple[Ints, NDArray[np.float64]]:
+    """The different contexts of the chosen samples and the counts [N, M] of their labels."""
     context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
-    n = min(knobs.spoken, len(chosen))
-    spoken = rng.choice(len(chosen), n, replace=False, p=part / part.sum())
-    return Batch(context, row.reshape(-1), samples.label[chosen], (part / part.sum()).astype(np.float32), spoken)
+    target = np.zeros((len(context), clusters))
+    np.add.at(target, (row.reshape(-1), samples.label[chosen]), count)
+    return context, target
+
+
+def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -> Examples:
+    """All examples of the target where they are n or fewer, else n drawn by weight; weights sum to the target's."""
+    row, label = np.nonzero(target_NM)
+    weight = target_NM[row, label]
+    if len(row) > n:
+        drawn = rng.choice(len(row), n, p=weight / weight.sum())
+        row, label, weight = row[drawn], label[drawn], np.full(n, weight.sum() / n)
+    return Examples(row, label, weight.astype(np.float32))
 
 
 def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
     asked = ask(policy, batch.context)
-    deep = np.flatnonzero([len(policy.trie.steps[c]) > 1 for c in batch.label])[:DEEPER]
-    deep = deep if choice_weight else deep[:0]
+    deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
     # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
     # first token is asked of the cue, each further one of the token before it.
-    answers = [policy.prompt.answers[c] for c in batch.label[batch.spoken]]
-    paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in batch.label[deep]]
+    answers = [policy.prompt.answers[c] for c in batch.spoken.label]
+    paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in deep.label]
     ids, valid = pad([answer[:-1] for answer in answers] + paths, policy.prompt.end)
-    which = torch.from_numpy(batch.row[np.concatenate([batch.spoken, deep])])
+    which = torch.from_numpy(np.concatenate([batch.spoken.row, deep.row]))
     hidden, _ = go_on(policy, asked, which, ids, valid)
     hidden = torch.cat([asked.hidden_NH[which][:, None], hidden], dim=1)
     wanted, there = pad(answers, policy.prompt.end)
@@ -118,12 +159,10 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor
     spoken = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there])
     if not choice_weight:
         return spoken, torch.zeros(())
-    root = _choice(policy, 0, asked.hidden_NH, priors)
-    option = torch.from_numpy(policy.trie.first_option()[batch.label])
-    choice = -(torch.from_numpy(batch.weight) * root[torch.from_numpy(batch.row), option]).sum()
-    if len(deep):
-        choice = choice + _deeper(policy, batch, deep, hidden[len(answers) :], priors)
-    return spoken, choice
+    root = policy.trie.nodes[0]
+    target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
+    choice = -(torch.from_numpy(target) * _choice(policy, 0, asked.hidden_NH, priors)).sum()
+    return spoken, choice + _deeper(policy, deep, hidden[len(answers) :], priors)
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor, priors: list[Tensor]) -> Tensor:
@@ -131,18 +170,10 @@ def _choice(policy: Policy, node: int, hidden_nH: Tensor, priors: list[Tensor]) 
     return (logits(policy, hidden_nH, policy.trie.nodes[node].tokens) + priors[node]).log_softmax(-1)
 
 
-def _deeper(
-    policy: Policy, batch: Batch, deep: NDArray[np.intp], hidden_nTH: Tensor, priors: list[Tensor]
-) -> Tensor:
-    """The choice's loss at the branching nodes below the first, on the examples `deep`.
-
-    `hidden_nTH[:, t]` stands after t tokens of their answers. The examples of a batch are in random order, and
-    those taken weigh for the rest.
-    """
-    more = np.array([len(policy.trie.steps[c]) > 1 for c in batch.label])
-    scale = float(batch.weight[more].sum() / batch.weight[deep].sum())
+def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor, priors: list[Tensor]) -> Tensor:
+    """The choice's loss at the branching nodes below the first; `hidden_nTH[:, t]` stands after t tokens."""
     by_node: dict[int, list[tuple[int, int]]] = {}
-    for i, c in enumerate(batch.label[deep]):
+    for i, c in enumerate(deep.label):
         for node, option in policy.trie.steps[c][1:]:
             by_node.setdefault(node, []).append((i, option))
     total = torch.zeros(())
@@ -150,7 +181,7 @@ def _deeper(
         at = torch.tensor([i for i, _ in members])
         options = torch.tensor([o for _, o in members])
         scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)], priors)
-        weight = torch.from_numpy(batch.weight[deep])[at] * scale
+        weight = torch.from_numpy(deep.weight)[at]
         total = total - (weight * scores[torch.arange(len(members)), options]).sum()
     return total
 
@@ -236,6 +267,8 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
     priors = prior(asked_of.trie, transitions.samples, M, knobs.balance)
+    successors = Successors.count(transitions.train, M)
+    deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
     optimiser = Optimiser(model, knobs)
     progress = _Progress(work.scratch, optimiser)
     step = progress.restore()
@@ -244,8 +277,8 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         progress.curve.append({"step": 0, **look(asked_of, names, tokenizer, looked_at)})
     with bar("fine-tuning", knobs.steps, step) as advance:
         while step < knobs.steps:
-            batch = draw(transitions.samples, M, knobs, np.random.default_rng([seed, step]))
-            if len(batch.label):
+            batch = draw(transitions, successors, deep, knobs, np.random.default_rng([seed, step]))
+            if len(batch.context):
                 spoken, choice = loss(asked_of, batch, knobs.choice_weight, priors)
                 (spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
