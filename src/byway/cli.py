@@ -71,9 +71,7 @@ def run(
 def show(
     directory: Path,
     *,
-    depth: Annotated[
-        int, Parameter(help="Levels of the interest tree to print.", validator=Number(gte=0, lte=4))
-    ] = 2,
+    depth: Annotated[int, Parameter(help="Levels of the tree to print.", validator=Number(gte=0, lte=4))] = 2,
     json: Json = False,
 ) -> None:
     """Print artifacts, gates, drift, figures and the interest tree."""

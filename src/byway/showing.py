@@ -66,9 +66,15 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
     if known:
         width = max(len(str(value)) for _, value, _ in known)
         lines += ["", *(f"{key:44} {value!s:>{width}}  {gloss}" for key, value, gloss in known)]
-    if {"tree", "descriptions"} <= records.keys():
+    if all(_there(workspace, name, records) for name in ("catalog", "tree", "descriptions")):
         lines += ["", _tree(workspace, depth)]
     return "\n".join(lines)
+
+
+def _there(workspace: Path, name: str, records: dict[str, artifact.Record]) -> bool:
+    """Whether an artifact and all of its files are there."""
+    folder = workspace / pipeline.BY_NAME[name].folder
+    return name in records and all((folder / file).exists() for file in records[name].files)
 
 
 def _tree(workspace: Path, depth: int) -> str:
