@@ -1,5 +1,6 @@
-"""Progress on long work, on standard error: a bar with the time that remains, or nothing when quiet."""
+"""Progress on long work, on standard error: a bar on a terminal, now and then a line elsewhere."""
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -14,11 +15,16 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
 
 
 @contextmanager
 def bar(label: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
     """Show `label` with `done` of `total` units; yields a function that advances by n units."""
+    if not console.is_terminal:
+        yield _lines(label, total, done)
+        return
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -30,6 +36,23 @@ def bar(label: str, total: int, done: int = 0) -> Generator[Callable[[int], None
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(label, total=total, completed=done)
         yield lambda n: progress.advance(task, n)
+
+
+def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
+    """Progress for a log file: a line every EVERY seconds with what is done and the time that remains."""
+    began = said = time.monotonic()
+    now_done = done
+
+    def advance(n: int) -> None:
+        nonlocal said, now_done
+        now_done += n
+        now = time.monotonic()
+        if now - said >= EVERY:
+            said = now
+            left = (now - began) / (now_done - done) * (total - now_done)
+            say(f"  {label}: {now_done} of {total}, about {left:.0f} s left")
+
+    return advance
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from byway.language import plan, prompts
-from byway.language.generate import Attention, Choices, Policy, ask, decode_freely, policy, slot_end, top
+from byway.language.generate import Attention, Choices, Policy, ask, ask_grid, decode_freely, policy, slot_end, top
 from tests.language.conftest import HOSTILE
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)
@@ -87,6 +87,16 @@ def test_the_best_are_exact_and_never_the_context(
     np.testing.assert_array_equal(clusters, best)
     np.testing.assert_allclose(scores, np.take_along_axis(whole, best, 1), atol=1e-4)
     assert (lazy.waits_NM >= 0).any(), "the names must share beginnings, or nothing is shown"
+
+
+def test_a_grid_of_pairs_is_what_its_pairs_say(tiny: PreTrainedModel, tokenizer: Any) -> None:
+    asked_of = make(tiny, tokenizer, "block")
+    first, second = np.array([4, 0, 9]), np.array([2, 11])
+    pairs = np.array([[a, b] for a in first for b in second], dtype=np.int32)
+    with torch.no_grad():
+        in_a_grid = Choices(asked_of, ask_grid(asked_of, first, second)).resolve_all()
+        one_by_one = Choices(asked_of, ask(asked_of, pairs)).resolve_all()
+    np.testing.assert_allclose(in_a_grid, one_by_one, atol=1e-4)
 
 
 def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, tokenizer: Any) -> None:

@@ -36,7 +36,7 @@ def batch_of(asked_of: Policy, some: Samples, weight: np.ndarray, spoken: list[i
     np.add.at(target, (row, some.label), weight)
     said = tune.Examples(row[spoken], some.label[spoken].astype(np.int64), weight[spoken])
     rows, labels = np.nonzero(target * np.array([len(steps) > 1 for steps in asked_of.trie.steps]))
-    return tune.Batch(contexts, target, said, tune.Examples(rows, labels, target[rows, labels]))
+    return tune.Batch(contexts, target, said, None, tune.Examples(rows, labels, target[rows, labels]))
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

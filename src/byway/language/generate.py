@@ -106,6 +106,19 @@ def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
     return ask_cue(policy, context, len(context_NK), 1)
 
 
+def ask_grid(policy: Policy, first: NDArray[np.integer], second: NDArray[np.integer]) -> Asked:
+    """Read the prompts of every pair (a of `first`, b of `second`), in that order, under block attention.
+
+    As `ask`, but no keys or values are gathered for a pair: a quarter of a training step.
+    """
+    instruction = read_instruction(policy)
+    blocks = read_blocks(policy, [first, second], instruction)
+    A, B = len(first), len(second)
+    rows = Back(blocks.part(range(A)), "rows")
+    columns = Back(blocks.part(range(A, A + B)).turned(), "columns")
+    return ask_cue(policy, [Back(instruction, "all"), rows, columns], A, B)
+
+
 def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
     """Read the cue of A x B prompts whose blocks are ready."""
     cue = torch.tensor(policy.prompt.cue).expand(A, B, -1)

@@ -30,6 +30,7 @@ from byway.language.generate import (
     Choices,
     Policy,
     ask,
+    ask_grid,
     decode_freely,
     go_on,
     logits,
@@ -43,7 +44,7 @@ DEEPER = 64
 """Examples a step that are followed below the trie's first branching: a tenth of the names share a first token, and
 reading them all would cost as much as the rest of the step."""
 CONTEXTS = 600
-"""Contexts a step at the most, under block attention."""
+"""Contexts a step at the most, where K is not 2: the grid of all K-tuples grows too fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Batch:
     """[N, M] what is to be answered; sums to 1."""
     spoken: Examples
     """Those whose whole answer is learned."""
+    grid: NDArray[np.int64] | None
+    """Clusters whose ordered pairs are the contexts, where they are."""
     deep: Examples
     """Those that are followed below the first branching; they weigh as much as all whose names go on there."""
 
@@ -100,6 +103,7 @@ def draw(
     the log's own posterior, since hard labels of single transitions are mostly noise.
     """
     samples, M = transitions.samples, transitions.clusters
+    grid = None
     if knobs.attention == "causal":
         chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
         context, target = _counted(samples, chosen, np.ones(len(chosen)), M)
@@ -108,7 +112,9 @@ def draw(
         if transitions.whole_log:
             grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
             context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
-            if len(context) > CONTEXTS:
+            if samples.context.shape[1] == 2:
+                grid = members
+            elif len(context) > CONTEXTS:
                 context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
             target = successors.probability(context)
             np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
@@ -119,7 +125,8 @@ def draw(
             context, target = _counted(samples, chosen, samples.count[chosen], M)
     target /= max(target.sum(), 1e-30)
     spoken = _sampled(target, knobs.spoken, rng)
-    return Batch(context, target.astype(np.float32), spoken, _sampled(np.where(deep, target, 0), DEEPER, rng))
+    deeper = _sampled(np.where(deep, target, 0), DEEPER, rng)
+    return Batch(context, target.astype(np.float32), spoken, grid, deeper)
 
 
 def _counted(
@@ -144,7 +151,7 @@ def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -
 
 def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
-    asked = ask(policy, batch.context)
+    asked = ask(policy, batch.context) if batch.grid is None else ask_grid(policy, batch.grid, batch.grid)
     deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
     # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
     # first token is asked of the cue, each further one of the token before it.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from byway import config
 from byway.artifact import Gate, Outcome, Work, write_atomic
 from byway.data.events import Events
+from byway.errors import UserError
 from byway.policy import export, softmax, windows
 from byway.policy.transformer import SequenceModel
 from byway.policy.windows import Batch, HeldOut, Sequences
@@ -59,6 +60,10 @@ def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats)
 
     `vectors` [n, width] are the content embeddings. A killed run goes on from its checkpoint to the same bytes.
     """
+    if knobs.dim % knobs.heads:
+        raise UserError(
+            f"item_policy.dim ({knobs.dim}) must be a multiple of item_policy.heads ({knobs.heads}); change one."
+        )
     seed = int(work.rng.integers(2**62))
     heldout = windows.hold_out(events, knobs.heldout, work.rng)
     log = windows.sequences(events, heldout)

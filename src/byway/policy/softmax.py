@@ -30,9 +30,8 @@ class Candidates:
     """Log of each one's chance to be among them; all 0 where they are the whole catalog."""
 
     def columns(self, labels_T: Tensor) -> Tensor:
-        """Where each label stands among the candidates, -1 where it does not; [T]."""
-        at = torch.searchsorted(self.items_S, labels_T).clamp(max=len(self.items_S) - 1)
-        return torch.where(self.items_S[at] == labels_T, at, -1)
+        """Where each label stands among the candidates, of which it must be one; [T]."""
+        return torch.searchsorted(self.items_S, labels_T)
 
 
 def every_item(n: int) -> Candidates:
@@ -63,21 +62,14 @@ def log_likelihood(
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross entropy -Σ w log π(label | state) / Σ w with π = softmax(state · item), and log π, [T].
 
-    The label is in the denominator as it is, and the other candidates by their logit minus `log_chance`. The second
-    result has no gradient. `reweigh` multiplies each row's gradient, not the reported loss.
+    Every label is among the candidates. It is in the denominator as it is, and the other candidates by their logit
+    minus `log_chance`. The second result has no gradient. `reweigh` multiplies each row's gradient, not the reported
+    loss.
     """
     everything = len(candidates.items_S) == len(items_ND)
-    sampled_SD = items_ND if everything else items_ND[candidates.items_S]
-    loss, log_pi = _LogLikelihood.apply(
-        states_TD,
-        sampled_SD,
-        items_ND[labels_T],
-        candidates.log_chance_S,
-        candidates.columns(labels_T),
-        weights_T,
-        reweigh,
-    )
-    return loss, log_pi
+    items_SD = items_ND if everything else items_ND[candidates.items_S]
+    column_T = candidates.columns(labels_T)
+    return _LogLikelihood.apply(states_TD, items_SD, candidates.log_chance_S, column_T, weights_T, reweigh)
 
 
 def top_k_correction(log_beta_T: Tensor, top_k: int, cap: float) -> Reweigh:
@@ -100,48 +92,38 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(
         ctx: Any,
         states_TD: Tensor,
-        sampled_SD: Tensor,
-        labels_TD: Tensor,
+        items_SD: Tensor,
         log_chance_S: Tensor,
         column_T: Tensor,
         weights_T: Tensor,
         reweigh: Reweigh | None,
     ) -> tuple[Tensor, Tensor]:
         total = weights_T.sum().clamp(min=1e-12)
-        own_T = (states_TD * labels_TD).sum(1)
-        log_pi_T = torch.empty_like(own_T)
-        to_states, to_labels = torch.empty_like(states_TD), torch.empty_like(labels_TD)
-        to_sampled = torch.zeros_like(sampled_SD)
-        step = max(1, CHUNK // len(sampled_SD))
+        log_pi_T = torch.empty_like(weights_T)
+        to_states, to_items = torch.empty_like(states_TD), torch.zeros_like(items_SD)
+        step = max(1, CHUNK // len(items_SD))
         for start in range(0, len(states_TD), step):
             rows = slice(start, start + step)
-            states, own = states_TD[rows], own_T[rows]
-            scores = states @ sampled_SD.T
-            scores -= log_chance_S
-            # The label counts once, as itself.
-            found = torch.nonzero(column_T[rows] >= 0)[:, 0]
-            scores[found, column_T[rows][found]] = -torch.inf
-            most = torch.maximum(scores.amax(1), own)
-            scores -= most[:, None]
-            scores.exp_()
-            mass = (own - most).exp()
-            norm = scores.sum(1) + mass
-            log_pi = own - most - norm.log()
-            log_pi_T[rows] = log_pi
+            states, column = states_TD[rows], column_T[rows]
+            label = torch.arange(len(column)), column
+            scores = torch.addmm(-log_chance_S, states, items_SD.T)
+            scores[label] += log_chance_S[column]
+            scores = scores.log_softmax(1)
+            log_pi_T[rows] = scores[label]
             weights = weights_T[rows] / total
             if reweigh is not None:
-                weights = weights * reweigh(log_pi, rows)
-            scores *= (weights / norm)[:, None]
-            to_own = (weights * (mass / norm - 1))[:, None]
-            to_states[rows] = torch.addmm(to_own * labels_TD[rows], scores, sampled_SD)
-            to_labels[rows] = to_own * states
-            to_sampled.addmm_(scores.T, states)
-        ctx.save_for_backward(to_states, to_sampled, to_labels)
+                weights = weights * reweigh(log_pi_T[rows], rows)
+            scores.exp_()
+            scores[label] -= 1
+            scores *= weights[:, None]
+            to_states[rows] = scores @ items_SD
+            to_items.addmm_(scores.T, states)
+        ctx.save_for_backward(to_states, to_items)
         ctx.mark_non_differentiable(log_pi_T)
         return -(weights_T * log_pi_T).sum() / total, log_pi_T
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        to_states, to_sampled, to_labels = ctx.saved_tensors
+        to_states, to_items = ctx.saved_tensors
         up = gradients[0]
-        return up * to_states, up * to_sampled, up * to_labels, None, None, None, None
+        return up * to_states, up * to_items, None, None, None, None
