@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from byway.errors import UserError
+from byway.progress import command
 
 app = App(
     name="byway",
@@ -42,7 +43,7 @@ def init(
     text = toml_for(source, path.resolve())
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / CONFIG, text.encode())
-    _say(json, {"wrote": str(directory / CONFIG)}, f"Wrote {directory / CONFIG}. Next: byway run {directory}")
+    _say(json, {"wrote": str(directory / CONFIG)}, f"Wrote {directory / CONFIG}. Next: {command()} run {directory}")
 
 
 @app.command
@@ -63,7 +64,7 @@ def run(
         config = replace(config, run=replace(config.run, engine=engine))
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
-    text = f"{len(done)} artifacts are up to date in {directory}. Next: byway show {directory}"
+    text = f"{len(done)} artifacts are up to date in {directory}. Next: {command()} show {directory}"
     _say(json, {"artifacts": done}, text)
 
 
@@ -101,7 +102,7 @@ def recommend(
 
     path = directory / BY_NAME["bundle"].folder
     if not (path / "record.json").exists():
-        raise UserError(f"{directory} has no bundle yet; run: byway run {directory}")
+        raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
     opened = bundle.load(path)
     now = None
     if user is not None:
@@ -146,7 +147,7 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     path = directory / BY_NAME["catalog"].folder
     catalog, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
     if catalog is None or used is None or used.inputs.get("catalog") != catalog.digest:
-        raise UserError(f"The bundle of {directory} is older than its catalog; run: byway run {directory}")
+        raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
     users = events.load_users(path)
     if user not in users:
         raise UserError(f"The log has no user {user!r}.")
@@ -165,7 +166,7 @@ def _config(directory: Path, overrides: list[str] | None) -> Any:
     from byway import config
 
     if not (directory / CONFIG).exists():
-        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with byway init.")
+        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command()} init.")
     return config.load(directory / CONFIG, overrides or ())
 
 

@@ -24,7 +24,7 @@ class Run:
     seed: int = 0
     """Every random draw derives from this number and the stage's name."""
     threads: int = 0
-    """Threads for arithmetic; 0 takes every core. Results are pinned to this number."""
+    """Threads for arithmetic; 0 takes every core. Another number adds in another order: last digits can differ."""
     engine: Literal["native", "ray"] = "native"
     """Who runs the dataframes: this machine, or a Ray cluster."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from byway import artifact, config, pipeline
 from byway.errors import UserError
-from byway.progress import say
+from byway.progress import command, say
 
 SOURCE = """\
 # The embedded world: a simulation, described in docs/world.md.
@@ -72,8 +72,8 @@ untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
 """
     text = f"""{figures}
 Look at
-  byway show {directory}                  the interests, the figures
-  byway recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
+  {command()} show {directory}                  the interests, the figures
+  {command()} recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
 """
     return text, {"seconds": round(time.perf_counter() - started, 1), "figures": found}
 

@@ -1,8 +1,12 @@
 """Progress on long work, on standard error: a bar on a terminal, now and then a line elsewhere."""
 
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -53,6 +57,14 @@ def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
             say(f"  {label}: {now_done} of {total}, about {left:.0f} s left")
 
     return advance
+
+
+def command() -> str:
+    """How the user called the program, for sentences that tell what to type next."""
+    called = Path(sys.argv[0])
+    if called.name != "byway" or shutil.which("byway") == str(called):
+        return "byway"
+    return os.path.relpath(called) if called.is_absolute() else str(called)
 
 
 def say(text: str) -> None:

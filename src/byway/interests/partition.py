@@ -15,7 +15,7 @@ from byway.interests.graph import Graph, nearest
 NEIGHBOURS = 30
 """Neighbours of a centroid in a graph made here."""
 SHARPNESS = 8
-"""Edges weigh cosine to this power: it parts topics that are merely near (DESIGN, the tree, measured)."""
+"""Edges weigh cosine to this power: it parts topics that are merely near."""
 DIRECT = 200_000
 """Up to this many rows METIS cuts the rows' own graph; beyond, that of micro-clusters of them."""
 MICRO = 16
