@@ -22,7 +22,7 @@ items_per_cluster = 40
 FULL = """
 [language_model]
 steps = 90
-block_clusters = 24
+block_clusters = 16
 evaluate_every = 30
 checkpoint_every = 15
 """

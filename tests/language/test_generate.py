@@ -26,7 +26,7 @@ def reference(tiny: PreTrainedModel, asked_of: Policy, context: list[int], answe
     """
     prompt = asked_of.prompt
     pieces = [prompt.instruction, *(s[c] for s, c in zip(prompt.slots, context, strict=True)), prompt.cue, answer]
-    ids = torch.tensor([sum(pieces, [])])
+    ids = torch.tensor([[token for piece in pieces for token in piece]])
     owner = torch.tensor([i for i, piece in enumerate(pieces) for _ in piece])
     n = ids.shape[1]
     sees = torch.ones(n, n, dtype=torch.bool).tril()

@@ -23,7 +23,7 @@ from byway.progress import bar
 
 VECTORS = "vectors.npy"
 SHARD = 2048
-"""Texts between two checkpoints: about ten seconds of one core with the default encoder."""
+"""Texts between two checkpoints: under 20 seconds with the default encoder on two cores."""
 CHARACTERS_A_TOKEN = 16
 """Text beyond this many characters a token is cut before the tokenizer sees it; words are shorter."""
 

@@ -18,7 +18,7 @@ from byway.artifact import Outcome, Work
 FAINTEST = 1e-4
 """Weight of an edge whose cosine is not positive: an item keeps its neighbours even when all are far."""
 PROBED = 32
-"""Inverted lists looked at for a query: recall 0.989 at 100,000 x 256 with the root of n lists."""
+"""Inverted lists looked at for a query, of as many as the root of n."""
 
 
 @dataclass(frozen=True, slots=True)

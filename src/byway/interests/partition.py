@@ -133,13 +133,13 @@ def _through_micro_clusters(
     return metis(nearest(middle, NEIGHBOURS), loads_of(micro, weights, found), parts, rng)[micro]
 
 
-def _candidates(
-    vectors: NDArray[np.float32], labels: NDArray[np.int64], parts: int
+def _nearest_parts(
+    rows: NDArray[np.float32], middle: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers [n, candidates] of the parts nearest to each row, nearest first."""
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(centroids(vectors, labels, parts))
-    return index.search(np.ascontiguousarray(vectors), min(parts, CANDIDATES))
+    """Cosines and numbers [rows, count] of the centroids nearest to each row, nearest first."""
+    index = faiss.IndexFlatIP(middle.shape[1])
+    index.add(middle)
+    return index.search(np.ascontiguousarray(rows), min(len(middle), count))
 
 
 def reassign(
@@ -155,7 +155,7 @@ def reassign(
     Σ_i cos(x_i, c) − w_i·p_c + Σ_c p_c·cap: at given prices p ≥ 0 each row decides by itself, and a price
     rises while its part is too heavy. The result is near balance, not within it: `repair` does the rest.
     """
-    scores, near = _candidates(vectors, labels, parts)
+    scores, near = _nearest_parts(vectors, centroids(vectors, labels, parts), CANDIDATES)
     # In units of the mean row, so that a price is a cosine for a row of average weight.
     relative = (weights / weights.mean()).astype(np.float32)[:, None]
     prices = np.zeros(parts, np.float32)
@@ -210,31 +210,30 @@ def repair(
     labels = labels.copy()
     loads = loads_of(labels, weights, parts)
     counts = np.bincount(labels, minlength=parts)
-    for everywhere in (False, True):
-        heavy = np.flatnonzero(loads > cap)
-        if not len(heavy):
+    for choices in (min(parts, CANDIDATES), parts):
+        heavy = loads > cap
+        left = int(heavy.sum())
+        if not left:
             break
-        rows = np.flatnonzero(np.isin(labels, heavy))
+        rows = np.flatnonzero(heavy[labels])
         middle = centroids(vectors, labels, parts)
-        scores = vectors[rows] @ middle.T
-        own = scores[np.arange(len(rows)), labels[rows]]
-        kept = parts if everywhere else min(parts, CANDIDATES)
-        near = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
-        loss = own[:, None] - np.take_along_axis(scores, near, axis=1)
-        cost = loss / weights[rows][:, None]
-        cost[near == labels[rows][:, None]] = np.inf
-        for flat in np.argsort(cost, axis=None, kind="stable").tolist():
-            at, rank = divmod(flat, kept)
-            row, target = int(rows[at]), int(near[at, rank])
-            source = int(labels[row])
-            weight = weights[row]
-            if source == target or loads[source] <= cap or counts[source] < 2 or source not in heavy:
+        scores, near = _nearest_parts(vectors[rows], middle, choices)
+        own = np.einsum("ij,ij->i", vectors[rows], middle[labels[rows]])
+        cost = (own[:, None] - scores) / weights[rows][:, None]
+        for flat in np.argsort(cost, axis=None, kind="stable"):
+            row, target = rows[flat // choices], near.flat[flat]
+            source, weight = labels[row], weights[row]
+            # A row that has moved sits in a part that was not heavy, and stays there.
+            if not heavy[source] or loads[source] <= cap or counts[source] < 2:
                 continue
-            if loads[target] + weight > cap:
+            if source == target or loads[target] + weight > cap:
                 continue
             labels[row] = target
             loads[source] -= weight
             loads[target] += weight
             counts[source] -= 1
             counts[target] += 1
+            left -= int(loads[source] <= cap)
+            if not left:
+                break
     return labels

@@ -1,0 +1,122 @@
+"""The whole road on a tiny world with a tiny real model, through the command line's own functions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byway import cli, config, pipeline, showing
+from byway.evaluation import loop, world
+from byway.evaluation.people import WorldKnobs
+from tests.language.conftest import make_tiny
+
+TOML = """
+[catalog]
+source = "parquet"
+items = "source/items.parquet"
+events = "source/events.parquet"
+
+[tree]
+items_per_cluster = 20
+
+[language_model]
+model = "model"
+steps = 4
+block_clusters = 5
+evaluate_every = 2
+checkpoint_every = 2
+evaluate_on = 10
+precision = "float32"
+learning_rate = 0.01
+
+[item_policy]
+epochs = 1
+dim = 16
+
+[metrics]
+prompts = 10
+"""
+FIGURES = {
+    "tree.levels",
+    "tree.balance_blended",
+    "tree.balance_raw",
+    "tree.coherence",
+    "language.match_rate",
+    "language.distinct_outputs",
+    "language.recall_at_1.train",
+    "language.recall_at_5.train",
+    "language.recall_at_10.train",
+    "language.recall_at_1.heldout",
+    "language.recall_at_5.heldout",
+    "language.recall_at_10.heldout",
+    "language.macro_recall_at_10.heldout",
+    "baseline.popularity.recall_at_10.heldout",
+    "baseline.successor.recall_at_10.heldout",
+    "baseline.zero_shot.recall_at_10.heldout",
+    "table.entries",
+    "table.legal",
+    "table.seconds",
+    "item_policy.recall_at_10",
+    "item_policy.ndcg_at_10",
+    "baseline.item_popularity.recall_at_10",
+}
+"""The stable keys that others read."""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from byway.language import models
+
+    folder = tmp_path_factory.mktemp("w")
+    make_tiny().save_pretrained(folder / "model")
+    models.load_tokenizer("smollm2-135m").save_pretrained(folder / "model")
+    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    loop.write(built, loop.simulate(built), folder / "source")
+    (folder / "byway.toml").write_text(TOML.replace('"model"', f'"{folder / "model"}"'), "utf-8")
+    pipeline.run(folder, config.load(folder / "byway.toml"))
+    return folder
+
+
+def test_every_stage_made_its_artifact(workspace: Path) -> None:
+    assert list(pipeline.records(workspace)) == [stage.name for stage in pipeline.STAGES]
+
+
+def test_a_second_run_does_nothing(workspace: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
+    pipeline.run(workspace, config.load(workspace / "byway.toml"))
+    assert {p: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")} == before
+
+
+def test_every_figure_stands_under_its_key(workspace: Path) -> None:
+    shown = json.loads(showing.as_json(workspace, config.load(workspace / "byway.toml")))
+    assert shown["figures"].keys() >= FIGURES
+    for stage in pipeline.STAGES:
+        assert {"record", "metrics", "gates"} <= shown[stage.folder].keys()
+        assert shown[stage.folder]["drift"] == []
+    assert shown["figures"]["table.legal"] == 1.0
+
+
+def test_a_person_can_read_it(workspace: Path) -> None:
+    text = showing.as_text(workspace, config.load(workspace / "byway.toml"), 2)
+    assert "08-transition-table" in text
+    assert "items" in text
+
+
+def test_a_user_of_the_log_is_answered(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from byway.data import events
+
+    users = events.load_users(workspace / "01-catalog")
+    cli.recommend(workspace, user=users[3], json=True)
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert len(answer["items"]) > 0
+    assert answer["cluster"] not in answer["interests"]
+    assert {item["cluster"] for item in answer["items"]} == {answer["cluster"]}
+
+
+def test_another_knob_makes_only_what_depends_on_it_again(workspace: Path) -> None:
+    before = {p.parent.name: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
+    changed = config.load(workspace / "byway.toml", ["item_policy.epochs=2"])
+    pipeline.run(workspace, changed)
+    after = {p.parent.name: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
+    assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "13-bundle"}
