@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway import config
@@ -108,6 +108,7 @@ def test_what_is_wrong_is_named_in_one_sentence(
 SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in fields(Config)}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(SECTIONS)), st.text(max_size=20), st.text(max_size=20))
 def test_any_override_is_a_configuration_or_one_sentence(section: str, knob: str, value: str) -> None:
     try:
@@ -117,6 +118,7 @@ def test_any_override_is_a_configuration_or_one_sentence(section: str, knob: str
     assert knob.strip() in asdict(getattr(found, section))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPathFactory, data) -> None:
     """Numbers and texts of any kind reach the knob that they are written for, and no other."""

@@ -1,6 +1,9 @@
 """Progress goes to standard error; standard output is for what was asked."""
 
 import io
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -88,3 +91,22 @@ def test_a_bar_inside_a_bar_does_not_fail(screen: io.StringIO) -> None:
 def test_a_line_is_one_line(screen: io.StringIO) -> None:
     progress.say("[bold]04-tree[/] 1.0 s")
     assert screen.getvalue() == "04-tree 1.0 s\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "told"),
+    [
+        ("/usr/bin/byway", "/usr/bin/byway", "byway"),
+        ("HERE/.venv/bin/byway", None, ".venv/bin/byway"),
+        ("HERE/.venv/bin/byway", "/usr/bin/byway", ".venv/bin/byway"),
+        (".venv/bin/byway", None, ".venv/bin/byway"),
+        ("HERE/lib/byway/__main__.py", None, "byway"),
+    ],
+)
+def test_what_to_type_next_is_what_was_typed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, called: str, on_path: str | None, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [called.replace("HERE", str(tmp_path))])
+    monkeypatch.setattr(shutil, "which", lambda name: on_path)
+    assert progress.command() == told

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway import ranking
@@ -21,6 +21,7 @@ def test_the_examples_worked_by_hand() -> None:
     assert found.failed == 0
 
 
+@settings(deadline=None)
 @given(counted, places)
 def test_recall_is_the_share_that_is_found(rows: list[tuple[int, int, int]], k: int) -> None:
     ranks, counts, _ = zip(*rows, strict=True)
@@ -30,6 +31,7 @@ def test_recall_is_the_share_that_is_found(rows: list[tuple[int, int, int]], k: 
     assert ranking.recall_at(ranks, k, counts) == pytest.approx(float(weighted), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(counted, places)
 def test_counts_are_repetitions(rows: list[tuple[int, int, int]], k: int) -> None:
     ranks, counts, labels = (np.array(column) for column in zip(*rows, strict=True))
@@ -40,6 +42,7 @@ def test_counts_are_repetitions(rows: list[tuple[int, int, int]], k: int) -> Non
     )
 
 
+@settings(deadline=None)
 @given(counted, places)
 def test_macro_recall_is_the_mean_of_the_labels_recalls(rows: list[tuple[int, int, int]], k: int) -> None:
     ranks, counts, labels = zip(*rows, strict=True)
@@ -51,6 +54,7 @@ def test_macro_recall_is_the_mean_of_the_labels_recalls(rows: list[tuple[int, in
     assert ranking.macro_recall_at(ranks, k, labels, counts) == pytest.approx(float(expected), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(counted, places)
 def test_ndcg_is_the_gain_over_the_best_gain(rows: list[tuple[int, int, int]], k: int) -> None:
     ranks = [rank for rank, _, _ in rows]
@@ -63,6 +67,7 @@ def test_ndcg_is_the_gain_over_the_best_gain(rows: list[tuple[int, int, int]], k
     assert ranking.ndcg_at(ranks, k) == pytest.approx(sum(gains) / len(gains), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(counted, places)
 def test_figures_grow_with_k_and_with_better_ranks(rows: list[tuple[int, int, int]], k: int) -> None:
     ranks = np.array([rank for rank, _, _ in rows])

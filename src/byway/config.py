@@ -146,7 +146,7 @@ class LanguageModel:
     """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
     block_clusters: int = 24
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     """Peak of the schedule: linear warm-up, then linear decay."""
     warmup: int = 20
     """Steps of warm-up."""

@@ -192,7 +192,7 @@ def test_a_log_too_short_to_learn_from(work):
 
 
 def test_heads_must_divide_the_width(work):
-    with pytest.raises(UserError, match="item_policy.heads"):
+    with pytest.raises(UserError, match=r"item_policy\.heads"):
         sequence.build(work, replace(SMALL, heads=3), circle(users=5), vectors_of(120))
 
 

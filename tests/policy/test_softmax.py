@@ -7,6 +7,9 @@ import torch
 from byway.policy import softmax
 
 
+EVERY = softmax.Candidates(torch.arange(9), torch.zeros(9, dtype=torch.float64))
+
+
 @pytest.fixture
 def problem():
     """Twelve states over nine items in double precision, with weights of which some are 0."""
@@ -25,7 +28,7 @@ def gradients(loss, *parameters):
 def test_exact_softmax_is_weighted_cross_entropy(problem, monkeypatch):
     monkeypatch.setattr(softmax, "CHUNK", 5 * 9)  # chunks of five rows, the last one short
     states, items, labels, weights = problem
-    loss, log_pi = softmax.log_likelihood(states, items, labels, weights, softmax.every_item(9))
+    loss, log_pi = softmax.log_likelihood(states, items, labels, weights, EVERY)
     wanted = (states @ items.T).log_softmax(1)[torch.arange(12), labels]
     reference = -(weights * wanted).sum() / weights.sum()
     torch.testing.assert_close(loss, reference)
@@ -76,11 +79,10 @@ def test_top_k_off_policy_correction_is_the_papers_gradient(problem, top_k, cap)
     """Row by row: min(π / β, cap) · K (1 - π)^(K - 1) · R · ∇ log π, as reference [8] has it."""
     states, items, labels, rewards = problem
     behaviour = torch.randn(9, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    every = softmax.every_item(9)
     ones = torch.ones_like(rewards)
-    _, log_beta = softmax.log_likelihood(states.detach(), behaviour, labels, ones, every)
+    _, log_beta = softmax.log_likelihood(states.detach(), behaviour, labels, ones, EVERY)
     correction = softmax.top_k_correction(log_beta, top_k, cap)
-    loss, _ = softmax.log_likelihood(states, items, labels, rewards, every, correction)
+    loss, _ = softmax.log_likelihood(states, items, labels, rewards, EVERY, correction)
     found = gradients(loss, states, items)
 
     expected = [torch.zeros_like(states), torch.zeros_like(items)]
@@ -100,6 +102,6 @@ def test_top_k_off_policy_correction_is_the_papers_gradient(problem, top_k, cap)
 
 def test_without_any_weight_nothing_is_learned(problem):
     states, items, labels, weights = problem
-    loss, _ = softmax.log_likelihood(states, items, labels, 0 * weights, softmax.every_item(9))
+    loss, _ = softmax.log_likelihood(states, items, labels, 0 * weights, EVERY)
     assert loss.item() == 0
     assert all((g == 0).all() for g in gradients(loss, states, items))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway import config
@@ -78,6 +78,7 @@ def test_every_item_is_found_by_its_id(planted: Planted, opened: Bundle) -> None
     assert [opened.position(i) for i in planted.ids] == list(range(N))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=6))
 def test_other_ids_are_not_found(opened: Bundle, item: str) -> None:
     assert opened.position(item) is None
@@ -158,7 +159,7 @@ def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("interests", [0, 3])
 def test_more_interests_than_the_table_answers_are_one_sentence(tmp_path: Path, interests: int) -> None:
-    with pytest.raises(UserError, match="bundle.interests"):
+    with pytest.raises(UserError, match=r"bundle\.interests"):
         Planted(knobs=config.Bundle(interests=interests)).build(tmp_path)
 
 
@@ -174,6 +175,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_strings_are_unpacked_as_they_were_packed(texts: list[str]) -> None:
     packed = Strings.of(texts)

@@ -62,9 +62,9 @@ def log_likelihood(
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross entropy -Σ w log π(label | state) / Σ w with π = softmax(state · item), and log π, [T].
 
-    Every label is among the candidates. It is in the denominator as it is, and the other candidates by their logit
-    minus `log_chance`. The second result has no gradient. `reweigh` multiplies each row's gradient, not the reported
-    loss.
+    Every label is among the candidates. It is in the denominator as it is, and the other candidates by their
+    logit minus `log_chance`. The second result has no gradient. `reweigh` multiplies each row's gradient, not the
+    reported loss.
     """
     everything = len(candidates.items_S) == len(items_ND)
     items_SD = items_ND if everything else items_ND[candidates.items_S]

@@ -1,8 +1,8 @@
 """What the sequence model trains on, in which order, and what is held out from it.
 
 Every user's events are one sequence. A window is a stretch of it of at most `history` labels; each label is the
-event after an input. Order and cuts are functions of a seed and the epoch, so that a run can go on anywhere. This module
-knows no model.
+event after an input. Order and cuts are functions of a seed and the epoch, so that a run can go on anywhere. This
+module knows no model.
 """
 
 from collections.abc import Iterator

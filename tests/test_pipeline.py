@@ -1,0 +1,284 @@
+"""Which stage runs again, and which does not; on three toy stages, and the shape of the real table."""
+
+import inspect
+import re
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from byway import artifact, config, pipeline, progress
+from byway.artifact import Work
+from byway.errors import UserError
+from byway.pipeline import READS, STAGES
+from tests.toys import Toys
+from tests.toys import workspace as make_workspace
+
+ALL = ["catalog", "embeddings", "graph"]
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
+    return Toys(monkeypatch)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return make_workspace(tmp_path / "w")
+
+
+def run(workspace: Path, *overrides: str, until: str | None = None, only: str | None = None) -> dict[str, object]:
+    records = pipeline.run(workspace, config.load(workspace / "byway.toml", overrides), until, only)
+    return {name: record.metrics[f"{name}.values"] for name, record in records.items()}
+
+
+def test_everything_is_built_in_order(toys: Toys, workspace: Path) -> None:
+    assert run(workspace) == {"catalog": [10, 20, 30], "embeddings": [0, 0, 0], "graph": 80}
+    assert toys.did() == ALL
+    assert sorted(p.name for p in workspace.iterdir() if p.is_dir()) == ["01-catalog", "02-embeddings", "03-graph"]
+
+
+def test_nothing_is_built_when_nothing_changed(toys: Toys, workspace: Path) -> None:
+    first = run(workspace)
+    before = {p: p.stat().st_mtime_ns for p in workspace.rglob("*") if p.is_file() and p.name[0] != "."}
+    toys.did()
+    assert run(workspace) == first
+    assert toys.did() == []
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_knob_builds_its_stage_again_and_the_later_ones_only_where_its_content_changed(
+    toys: Toys, workspace: Path
+) -> None:
+    run(workspace)
+    toys.did()
+    run(workspace, "catalog.max_title=100")
+    assert toys.did() == ["catalog"], "the numbers are the same"
+    run(workspace, "catalog.max_title=30")
+    assert toys.did() == ["catalog", "embeddings", "graph"]
+    run(workspace, "catalog.max_title=30", "graph.neighbours=3")
+    assert toys.did() == ["graph"]
+    found = run(workspace, "catalog.max_title=30", "graph.neighbours=3", "embeddings.batch=1")
+    assert toys.did() == ["embeddings", "graph"]
+    assert found == {"catalog": [10, 20], "embeddings": [20, 40], "graph": 93}
+
+
+def test_a_change_that_is_taken_back_is_built_back(toys: Toys, workspace: Path) -> None:
+    first = run(workspace)
+    run(workspace, "catalog.max_title=30")
+    toys.did()
+    assert run(workspace) == first
+    assert toys.did() == ALL
+
+
+def test_the_seed_shapes_every_stage(toys: Toys, workspace: Path) -> None:
+    run(workspace)
+    toys.did()
+    run(workspace, "run.seed=1")
+    assert toys.did() == ALL
+    run(workspace, "run.seed=1", "run.threads=1")
+    assert toys.did() == []
+
+
+def test_knobs_of_other_sections_change_nothing(toys: Toys, workspace: Path) -> None:
+    run(workspace)
+    toys.did()
+    run(workspace, "bundle.days=3", "tree.levels=[2, 4, 8, 16]")
+    assert toys.did() == []
+
+
+def test_new_input_is_noticed(toys: Toys, workspace: Path) -> None:
+    run(workspace)
+    toys.did()
+    (workspace / "items.csv").write_text("10 20 31", "utf-8")
+    run(workspace)
+    assert toys.did() == ALL
+    (workspace / "items.csv").write_text("10  20  31", "utf-8")
+    run(workspace)
+    assert toys.did() == ["catalog"], "the same numbers"
+
+
+def test_until(toys: Toys, workspace: Path) -> None:
+    assert list(run(workspace, until="embeddings")) == ["catalog", "embeddings"]
+    assert toys.did() == ["catalog", "embeddings"]
+    assert not (workspace / "03-graph").exists()
+    run(workspace)
+    assert toys.did() == ["graph"]
+
+
+def test_only(toys: Toys, workspace: Path) -> None:
+    run(workspace)
+    toys.did()
+    found = run(workspace, "catalog.max_title=30", "graph.neighbours=0", only="graph")
+    assert toys.did() == ["graph"], "from what is there, out of date or not"
+    assert found == {"graph": 60}
+
+
+def test_only_without_its_inputs_is_one_sentence(toys: Toys, workspace: Path) -> None:
+    with pytest.raises(UserError, match="03-graph needs 01-catalog"):
+        run(workspace, only="graph")
+    run(workspace, until="catalog")
+    with pytest.raises(UserError, match="03-graph needs 02-embeddings"):
+        run(workspace, only="graph")
+
+
+@pytest.mark.parametrize("which", ["until", "only"])
+def test_a_stage_that_there_is_not(toys: Toys, workspace: Path, which: str) -> None:
+    with pytest.raises(UserError, match=r"no stage 'grpah'.* catalog, embeddings, graph"):
+        run(workspace, **{which: "grpah"})
+    assert toys.did() == []
+
+
+def test_until_and_only_exclude_each_other(toys: Toys, workspace: Path) -> None:
+    with pytest.raises(UserError, match="--until and --only"):
+        run(workspace, until="catalog", only="graph")
+
+
+def test_a_failure_keeps_what_was_made_and_the_next_run_goes_on(toys: Toys, workspace: Path) -> None:
+    toys.fail_in = "embeddings"
+    with pytest.raises(RuntimeError, match="the power went out"):
+        run(workspace)
+    assert toys.did() == ["catalog", "embeddings"]
+    assert (workspace / "02-embeddings.scratch" / "checkpoint").exists()
+    toys.fail_in = None
+    assert run(workspace)["graph"] == 80
+    assert toys.did() == ["embeddings", "graph"]
+    assert not list(workspace.glob("*.scratch"))
+
+
+def test_a_failure_leaves_the_old_artifact(toys: Toys, workspace: Path) -> None:
+    first = run(workspace)
+    toys.fail_in = "embeddings"
+    with pytest.raises(RuntimeError):
+        run(workspace, "embeddings.batch=1")
+    record = artifact.read_record(workspace / "02-embeddings")
+    assert record is not None
+    assert artifact.edited(workspace / "02-embeddings", record) == []
+    toys.fail_in = None
+    toys.did()
+    assert run(workspace) == first
+    assert toys.did() == []
+    assert not [p for p in workspace.iterdir() if p.suffix in (".part", ".scratch", ".old")]
+
+
+def test_a_second_run_is_refused(toys: Toys, workspace: Path) -> None:
+    with artifact.locked(workspace), pytest.raises(UserError, match="in use by process"):
+        run(workspace)
+
+
+def test_gates_that_fail_are_told_and_stop_nothing(
+    toys: Toys, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pipeline, "say", said.append)
+    run(workspace, "embeddings.batch=1000", "catalog.max_title=0")
+    assert any("gate" in line and "catalog.size = 2" in line and "at least 3" in line for line in said)
+    assert toys.did() == ALL
+
+
+def test_a_change_is_told_as_it_is(toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brackets in a knob are no markup."""
+    run(workspace)
+    (workspace / "[a-z]items.csv").write_text("1", "utf-8")
+    with progress.console.capture() as told:
+        run(workspace, "catalog.items=[a-z]items.csv", "catalog.event_columns={user = '[/x]'}")
+    assert "[a-z]items.csv" in told.get().replace("\n", "")
+
+
+def test_figures_are_those_of_all_records(toys: Toys, workspace: Path) -> None:
+    assert pipeline.records(workspace) == {}
+    run(workspace, until="embeddings")
+    found = pipeline.records(workspace)
+    assert list(found) == ["catalog", "embeddings"]
+    assert pipeline.figures(found) == {"catalog.values": [10, 20, 30], "embeddings.values": [0, 0, 0]}
+
+
+# The real table
+
+
+def sources_of(workspace: Path, *overrides: str) -> dict[str, str]:
+    return pipeline.inputs_of(workspace, config.load(workspace / "byway.toml", overrides), STAGES[0])
+
+
+def test_sources_are_files_patterns_and_folders(tmp_path: Path) -> None:
+    for name in ("a/data.csv", "b/data.csv", "b/data-2.csv", "b/deep/data.csv", "b/readme.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, "utf-8")
+
+    def names(items: str, events: str = "") -> list[str]:
+        return list(sources_of(tmp_path, f"catalog.items={items}", f"catalog.events={events}"))
+
+    assert names("a/data.csv", "b/data.csv") == ["items/data.csv", "events/data.csv"]
+    assert names("a/data.csv", "b/data*.csv") == ["items/data.csv", "events/data-2.csv", "events/data.csv"]
+    assert names("b") == ["items/data-2.csv", "items/data.csv", "items/deep/data.csv"]
+    assert names("b", "a/data.csv")[-1] == "events/data.csv"
+    assert names("nothing.csv") == []
+    assert names(str(tmp_path / "a" / "data.csv")) == ["items/data.csv"]
+
+
+@pytest.mark.parametrize("changed", ["a/data.csv", "b/data.csv"])
+def test_files_of_one_name_are_told_apart(tmp_path: Path, changed: str) -> None:
+    for name in ("a/data.csv", "b/data.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name, "utf-8")
+    knobs = ("catalog.items=a/data.csv", "catalog.events=b/data.csv")
+    before = sources_of(tmp_path, *knobs)
+    (tmp_path / changed).write_text("other", "utf-8")
+    after = sources_of(tmp_path, *knobs)
+    assert [name for name in before if before[name] != after[name]] == [
+        {"a": "items", "b": "events"}[changed[0]] + "/data.csv"
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_knobs_are_those_that_the_record_gives_back(tmp_path: Path, stage: pipeline.Stage) -> None:
+    """A tuple comes back as a list, and is no change."""
+    chosen = config.load(tmp_path / "byway.toml", ("tree.levels=[2, 4, 8, 16]", "descriptions.drop=['film']"))
+    for each in (config.Config(), chosen):
+        knobs = pipeline.knobs_of(each, stage)
+        with artifact.part(tmp_path / "a", stage.name, knobs, {}):
+            pass
+        artifact.commit(tmp_path / "a", stage.name, knobs, {}, artifact.Outcome())
+        record = artifact.read_record(tmp_path / "a")
+        assert record is not None
+        assert artifact.drift(record, pipeline.knobs_of(each, stage), {}) == []
+        assert set(knobs) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"}
+
+
+def test_every_stage_has_its_own_number_and_section() -> None:
+    numbers = [stage.number for stage in STAGES]
+    assert numbers == sorted(set(numbers))
+    sections = {f.name for f in fields(config.Config)}
+    assert {stage.name for stage in STAGES} == sections - {"run"}
+    assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_takes_what_its_inputs_give(stage: pipeline.Stage) -> None:
+    """Parameters are named after what is read, and declared as the type that its module loads."""
+    build = inspect.signature(import_module(stage.module).build)
+    names = list(build.parameters)
+    assert names[:2] == ["work", "knobs"]
+    assert build.parameters["work"].annotation is Work
+    assert build.parameters["knobs"].annotation is type(getattr(config.Config(), stage.name))
+    if not stage.needs:
+        return
+    assert tuple(names[2:]) == stage.needs
+    position = [s.name for s in STAGES].index(stage.name)
+    for name in stage.needs:
+        owner, module = READS[name]
+        assert owner in [s.name for s in STAGES[:position]], f"{stage.name} reads what is made later"
+        loaded = inspect.signature(import_module(module).load).return_annotation
+        declared = build.parameters[name].annotation
+        assert getattr(declared, "__name__", declared) == getattr(loaded, "__name__", loaded), name
+
+
+def test_records_survive_a_change_of_a_section() -> None:
+    """An old record lacks a new knob: that is drift, not damage."""
+    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0}
+    del old["days"]
+    record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "")
+    now = pipeline.knobs_of(config.Config(), pipeline.BY_NAME["bundle"])
+    assert artifact.drift(record, now, {}) == ["knob days: None → 30"]
