@@ -69,7 +69,7 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
 @pytest.mark.parametrize(
     ("toml", "overrides", "named"),
     [
-        ("[trees]\nlevels = [1]", (), ["byway.toml", "[trees]", "tree,"]),
+        ("[trees]\nlevels = [1]", (), ["byway.toml", "[trees]", "transitions, tree."]),
         ("", ("trees.levels=[1]",), ["[trees]"]),
         ("[tree]\nlevel = [1]", (), ["byway.toml", "[tree]", "'level'", "levels"]),
         ("", ("tree.level=[1]",), ["[tree]", "'level'"]),
@@ -128,7 +128,7 @@ def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPath
     if not plain:
         return
     knob = data.draw(st.sampled_from(sorted(plain)))
-    kind = st.integers(0, 2**62) if type(plain[knob]) is int else st.floats(0, 1e300)
+    kind = st.integers(0, 2**62) if type(plain[knob]) is int else st.floats(0, 1e18)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")

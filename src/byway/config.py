@@ -142,7 +142,7 @@ class LanguageModel:
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
     balance: float = 1.0
     """How much of the labels' frequency is left out of what the choice learns: 0 nothing, 1 all of it."""
-    spoken: int = 8
+    spoken: int = 32
     """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
     block_clusters: int = 24
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
@@ -289,7 +289,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         for knob in table:
             number = getattr(merged, knob)
             if isinstance(number, int | float) and not 0 <= number < 2**63:
-                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be finite and not negative.")
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; a number goes from 0 to 2^63.")
         config = replace(config, **{section: merged})
     return config
 

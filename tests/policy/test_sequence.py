@@ -73,11 +73,10 @@ def test_learns_the_successor(work, knobs):
 
 @pytest.mark.parametrize("top_k", [0, 16])
 def test_satisfaction_decides_between_two_successors(work, top_k):
-    """After item 2i come items of two kinds equally often: one is liked, the other is not, or less."""
-    rng = np.random.default_rng(1)
+    """After each item come two others equally often: one is liked, the other is not, or less."""
     histories, liked = [], []
-    for _ in range(600):
-        pair, kind = rng.integers(20), rng.random() < 0.5
+    for visit in range(600):
+        pair, kind = visit % 20, (visit // 20) % 2 == 0
         histories.append([pair, 20 + pair if kind else 40 + pair])
         # Disliked where the pair is even: no label. Liked less where it is odd: a weaker one.
         liked.append([1.0, 1.0 if kind else 0.0 if pair % 2 == 0 else 0.6])

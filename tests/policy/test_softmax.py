@@ -6,7 +6,6 @@ import torch
 
 from byway.policy import softmax
 
-
 EVERY = softmax.Candidates(torch.arange(9), torch.zeros(9, dtype=torch.float64))
 
 

@@ -100,7 +100,7 @@ class Planted:
     def transitions(self) -> Transitions:
         labels = np.arange(M, dtype=np.int32)
         train = Samples(np.zeros((M, 2), np.int32), labels, np.array(self.turned_to, np.int32))
-        return Transitions(2, M, train, train, train, train)
+        return Transitions(2, M, True, train=train, validation=train, heldout=train, samples=train)
 
     def rankings(self) -> NDArray[np.int32]:
         """[M, M, n]: without a table of its own, every pair's ranking is the other clusters in ascending order."""

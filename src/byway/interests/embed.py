@@ -58,6 +58,9 @@ def load(path: Path) -> NDArray[np.float32]:
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:
     """The encoder that `knobs.model` names: a folder, a name on the hub, or `minilm` from its package."""
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the library draws one for a load that takes a second
 
     name = str(_packaged_minilm()) if knobs.model == "minilm" else knobs.model
     try:
