@@ -21,6 +21,8 @@ from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
 VERBS = ["init", "run", "show", "recommend", "demo"]
+# The entry point reads sys.argv, which is what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
 
 class Said:

@@ -134,7 +134,7 @@ class LanguageModel:
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
-    steps: int = 300
+    steps: int = 400
     """Optimiser steps."""
     batch: int = 16
     """Samples a step under causal attention (paper 1: 16)."""
@@ -142,11 +142,11 @@ class LanguageModel:
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
     balance: float = 1.0
     """How much of the labels' frequency is left out of what the choice learns: 0 nothing, 1 all of it."""
-    spoken: int = 32
+    spoken: int = 16
     """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
-    block_clusters: int = 24
+    block_clusters: int = 12
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     """Peak of the schedule: linear warm-up, then linear decay."""
     warmup: int = 20
     """Steps of warm-up."""
@@ -156,7 +156,7 @@ class LanguageModel:
     """Arithmetic of the matrix products; weights and optimiser stay in float32."""
     match_gate: float = 0.9
     """Match rate that a checkpoint needs before its recall counts."""
-    evaluate_every: int = 75
+    evaluate_every: int = 100
     """Steps between looks at match rate and recall."""
     checkpoint_every: int = 25
     """Steps between checkpoints from which an interrupted run goes on."""

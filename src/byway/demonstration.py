@@ -21,16 +21,16 @@ items_per_cluster = 40
 """
 FULL = """
 [language_model]
-steps = 90
-block_clusters = 16
-evaluate_every = 30
-checkpoint_every = 15
+steps = 140
+block_clusters = 8
+evaluate_every = 70
+checkpoint_every = 20
 """
 QUICK = """
 [language_model]
-steps = 40
-block_clusters = 12
-evaluate_every = 20
+steps = 50
+block_clusters = 6
+evaluate_every = 50
 checkpoint_every = 10
 evaluate_on = 50
 

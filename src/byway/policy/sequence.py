@@ -30,8 +30,8 @@ Floats = NDArray[np.float32]
 
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
-CHUNK = 256
-"""Held-out users ranked at once: 20 MB of scores on 19,220 items."""
+SCORES = 1 << 23
+"""Scores that are ranked at once: 32 MB."""
 PLACES = (10, 50)
 """k of the figures."""
 
@@ -76,7 +76,7 @@ def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats)
     np.save(work.out / "items.npy", model.vectors_ND.detach().numpy())
     np.save(work.out / "content.npy", content)
     export.write(model, work.out / "policy.onnx")
-    asked = next(windows.questions(events, heldout, knobs.history, CHUNK), None)
+    asked = next(windows.questions(events, heldout, knobs.history, 256), None)
     probe = np.zeros((1, knobs.history), dtype=np.int64) if asked is None else asked.history
     gap = export.check(model, work.out / "policy.onnx", probe)
     metrics = {
@@ -88,7 +88,7 @@ def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats)
     return Outcome(
         counts={
             "events": int((log.stop - log.start).sum()),
-            "labels": int((log.reward[log.seen()] > 0).sum()),
+            "rewarded": int((log.reward[log.seen()] > 0).sum()),
             "heldout": len(policy),
             "steps": steps,
         },
@@ -141,12 +141,14 @@ def train(
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
     done = restore(checkpoint, parts, optimiser)
+    labels = int(np.maximum(log.stop - log.start - 1, 0).sum())
     step = 0
-    with bar("item policy", knobs.epochs, 0) as advance:
+    with bar("item policy: labels", knobs.epochs * labels) as advance:
         for epoch in range(knobs.epochs):
             order = windows.batches(log, knobs.history, knobs.batch, seed, epoch)
             for place, (first, length) in enumerate(order):
                 step += 1
+                advance(int(length.sum()))
                 if step <= done:
                     continue
                 rate = schedule((epoch + place / len(order)) / knobs.epochs)
@@ -159,7 +161,6 @@ def train(
                 optimiser.zero_grad()
                 if step % knobs.checkpoint_every == 0:
                     save(checkpoint, parts, optimiser, step)
-            advance(1)
     if step > done:
         save(checkpoint, parts, optimiser, step)
     policy = parts["policy"].eval()
@@ -247,7 +248,7 @@ def ranks(
     found: list[NDArray[np.int64]] = []
     baseline: list[NDArray[np.int64]] = []
     with torch.inference_mode():
-        for asked in windows.questions(events, heldout, history, CHUNK):
+        for asked in windows.questions(events, heldout, history, max(1, SCORES // events.n_items)):
             states = model(torch.from_numpy(asked.history))[:, -1]
             scores = (states @ model.vectors_ND.T).numpy()
             for each, into in ((scores, found), (np.tile(popular, (len(scores), 1)), baseline)):
