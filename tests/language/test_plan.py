@@ -109,3 +109,17 @@ def test_counts_back_off_from_the_pair_to_each_interest_to_popularity() -> None:
     assert half[4] > new[4]
     np.testing.assert_allclose(new, successors.popularity_M)
     assert successors.seen(np.array([[0, 1], [1, 0]], dtype=np.int32)).tolist() == [True, False]
+
+
+def test_noise_is_shrunk_to_popularity_and_a_rule_is_not() -> None:
+    rng = np.random.default_rng(0)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(2000)], dtype=np.int32)
+    noise = np.where(rng.random(2000) < 0.5, 0, rng.integers(0, M, 2000)).astype(np.int32)
+    rule = ((context[:, 1] + 1) % M).astype(np.int32)
+    weights: list[float] = []
+    for label in (noise, rule):
+        parts = [Samples(context[i::2], label[i::2], np.ones(1000, dtype=np.int32)) for i in range(2)]
+        successors = Successors.of(Transitions(2, M, True, parts[0], parts[1], parts[1], parts[0]))
+        weights.append(successors.alone_weight)
+    assert weights[0] >= 1000
+    assert weights[1] <= 20

@@ -35,7 +35,7 @@ def build(
     M = transitions.clusters
     names = descriptions.names[transitions.level - 1]
     train, heldout = transitions.train.several(), transitions.heldout.several()
-    successors = Successors.count(transitions.train, M)
+    successors = Successors.of(transitions)
     known = successors.seen(heldout.context)
     metrics: dict[str, Any] = {}
     for part, samples in (("train", train), ("heldout", heldout)):

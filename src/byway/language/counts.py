@@ -1,21 +1,20 @@
 """Counting what came next: the log's own answer, as baseline and as evidence.
 
 Counts of the whole context are backed off to those of each interest alone, and those to plain popularity, as
-Dirichlet priors. This module knows no words.
+Dirichlet priors whose weights are fitted on validation transitions. This module knows no words.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.language.curate import Ints, Samples
+from byway.language.curate import Ints, Samples, Transitions
 
-ALONE = 50.0
-"""Weight, in transitions, of popularity as the prior of what follows one interest."""
-TOGETHER = 50.0
-"""Weight, in transitions, of the interests alone as the prior of what follows them together."""
+WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
+"""Weights, in transitions, that are tried for a prior: a log of 8,000 transitions wants stronger ones than 80,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,26 @@ class Successors:
     """Row of `together` of each context."""
     together: sparse.csr_array
     """[contexts, M] transitions into each cluster from each whole context."""
+    alone_weight: float = 50.0
+    """Weight of popularity as the prior of what follows one interest."""
+    together_weight: float = 50.0
+    """Weight of the interests alone as the prior of what follows them together."""
+
+    @classmethod
+    def of(cls, transitions: Transitions) -> "Successors":
+        """Count the training part and fit both weights by the likelihood of the validation part."""
+        counted = cls.count(transitions.train, transitions.clusters)
+        some = transitions.validation
+        if not len(some):
+            return counted
+        at = np.arange(len(some))
+
+        def likelihood(alone: float, together: float) -> float:
+            tried = replace(counted, alone_weight=alone, together_weight=together)
+            return float(some.count @ np.log(tried.probability(some.context)[at, some.label]))
+
+        best = max(product(WEIGHTS, WEIGHTS), key=lambda weights: likelihood(*weights))
+        return replace(counted, alone_weight=best[0], together_weight=best[1])
 
     @classmethod
     def count(cls, samples: Samples, clusters: int) -> "Successors":
@@ -50,13 +69,13 @@ class Successors:
         """[N, M] probability of each cluster to come next, with back-off."""
         history = context_NK.shape[1]
         alone = sum(self.alone_KMM[k, context_NK[:, k]] for k in range(history))
-        prior = alone + history * ALONE * self.popularity_M
+        prior = alone + history * self.alone_weight * self.popularity_M
         prior /= prior.sum(axis=1, keepdims=True)
         index = np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()])
         counts = np.zeros_like(prior)
         known = index >= 0
         counts[known] = self.together[index[known]].toarray()
-        return (counts + TOGETHER * prior) / (counts.sum(axis=1, keepdims=True) + TOGETHER)
+        return (counts + self.together_weight * prior) / (counts.sum(axis=1, keepdims=True) + self.together_weight)
 
     def seen(self, context_NK: Ints) -> NDArray[np.bool_]:
         """Whether the log shows each whole context."""

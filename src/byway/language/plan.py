@@ -89,7 +89,7 @@ def build(
     asked_of = open_policy(tuned, transitions, descriptions, knobs)
     M = transitions.clusters
     started = time.perf_counter()
-    successors = Successors.count(transitions.train, M)
+    successors = Successors.of(transitions)
     weight = fit(asked_of, transitions.validation, successors, work.rng)
     size = knobs.rows_per_chunk if asked_of.attention == "block" else 1
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)]

@@ -274,7 +274,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
     priors = prior(asked_of.trie, transitions.samples, M, knobs.balance)
-    successors = Successors.count(transitions.train, M)
+    successors = Successors.of(transitions)
     deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
     optimiser = Optimiser(model, knobs)
     progress = _Progress(work.scratch, optimiser)
