@@ -1,6 +1,7 @@
 """The command line: one sentence and exit code 2 for what a user can mend, and one JSON object."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,7 +90,10 @@ def commit(path: Path, stage: str, write: Callable[[Path], object], inputs: dict
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a catalog and a bundle. Ann turned from cluster 0 to cluster 1, 40 days after cluster 2."""
+    """A workspace with a catalog, a tree, its descriptions and a bundle.
+
+    Ann turned from cluster 0 to cluster 1, 40 days after cluster 2.
+    """
     folder = tmp_path_factory.mktemp("served")
     workspace = make_workspace(folder / "w")
     planted = Planted()
@@ -116,6 +120,23 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in (folder / "out").iterdir():
             (out / file.name).write_bytes(file.read_bytes())
 
+    def grow(out: Path) -> None:
+        np.save(out / "order.npy", planted.tree().order)
+        for level, starts in enumerate(planted.tree().starts, 1):
+            np.save(out / f"level-{level}.npy", starts)
+
+    def describe(out: Path) -> None:
+        names = planted.descriptions().names
+        rows = [
+            (level, c, name, [name])
+            for level, level_names in enumerate(names, 1)
+            for c, name in enumerate(level_names)
+        ]
+        columns = dict(zip(("level", "cluster", "description", "keywords"), zip(*rows, strict=True), strict=True))
+        pq.write_table(pa.table(columns), out / "descriptions.parquet")
+
+    commit(workspace / "04-tree", "tree", grow)
+    commit(workspace / "05-descriptions", "descriptions", describe)
     commit(workspace / "13-bundle", "bundle", copy, {"catalog": digest})
     return workspace
 
@@ -332,6 +353,26 @@ def test_show_tells_a_gate_that_failed(byway: Byway, toys: Toys, workspace: Path
     line = byway("show", workspace).out.splitlines()[0]
     assert line.endswith("s  gate catalog.size failed")
     assert byway("show", workspace, "--json").json()["01-catalog"]["gates"]["catalog.size"]["passed"] is False
+
+
+def test_show_prints_the_tree(byway: Byway, served: Path) -> None:
+    def outline(depth: int) -> list[str]:
+        return byway("show", served, "--depth", str(depth)).out.split("\n\n", 1)[-1].splitlines()
+
+    assert [line.split()[:3] for line in outline(1)] == [["one", "12", "items"], ["two", "14", "items"]]
+    assert [line.split("  ")[0] for line in outline(2) if not line.startswith(" ")] == ["one", "two"]
+    inner = [line.strip().split("  ")[0] for line in outline(2) if line.startswith(" ")]
+    assert inner == NAMES
+    assert not "".join(outline(0))
+
+
+def test_show_tells_a_file_that_was_removed_by_hand(byway: Byway, served: Path, tmp_path: Path) -> None:
+    shutil.copytree(served, tmp_path / "w")
+    (tmp_path / "w" / "04-tree" / "order.npy").unlink()
+    said = byway("show", tmp_path / "w")
+    assert said.code == 0
+    assert "file order.npy edited" in said.out
+    assert NAMES[0] not in said.out
 
 
 def test_show_finishes_a_move_that_was_cut_short(byway: Byway, toys: Toys, workspace: Path) -> None:

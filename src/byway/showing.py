@@ -73,8 +73,10 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
 
 def _there(workspace: Path, name: str, records: dict[str, artifact.Record]) -> bool:
     """Whether an artifact and all of its files are there."""
+    if name not in records:
+        return False
     folder = workspace / pipeline.BY_NAME[name].folder
-    return name in records and all((folder / file).exists() for file in records[name].files)
+    return all((folder / file).exists() for file in records[name].files)
 
 
 def _tree(workspace: Path, depth: int) -> str:

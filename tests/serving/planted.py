@@ -97,6 +97,9 @@ class Planted:
         finest = np.arange(N + 1, dtype=np.int64)
         return Tree(self.order, (STARTS[[0, 3, M]], STARTS, finest, finest))
 
+    def descriptions(self) -> Descriptions:
+        return Descriptions((["one", "two"], NAMES, self.ids, self.ids))
+
     def transitions(self) -> Transitions:
         labels = np.arange(M, dtype=np.int32)
         train = Samples(np.zeros((M, 2), np.int32), labels, np.array(self.turned_to, np.int32))
@@ -124,7 +127,7 @@ class Planted:
             self.catalog(),
             self.events(),
             self.tree(),
-            Descriptions((["one", "two"], NAMES, self.ids, self.ids)),
+            self.descriptions(),
             self.transitions(),
             Table(rankings, rankings.astype(np.float32), rankings),
             ItemPolicy(policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors),

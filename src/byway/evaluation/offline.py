@@ -32,7 +32,6 @@ def build(
     table: Table,
 ) -> Outcome:
     """Match rate, distinct outputs, recall of the table and of every baseline, label histogram."""
-    M = transitions.clusters
     names = descriptions.names[transitions.level - 1]
     train, heldout = transitions.train.several(), transitions.heldout.several()
     successors = Successors.of(transitions)

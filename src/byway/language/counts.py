@@ -14,7 +14,7 @@ from scipy import sparse
 from byway.language.curate import Ints, Samples, Transitions
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
-"""Weights, in transitions, that are tried for a prior: a log of 8,000 transitions wants stronger ones than 80,000."""
+"""Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
 
 
 @dataclass(frozen=True, slots=True)
