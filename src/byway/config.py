@@ -198,7 +198,7 @@ class ItemPolicy:
     """Share of activations dropped in training."""
     negatives: int = 1024
     """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
-    top_k: int = 16
+    top_k: int = 0
     """K of the top-K off-policy correction (reference [8]: 16); 0 trains without it."""
     weight_cap: float = 20.0855
     """Importance weights are capped at e³ (reference [8])."""
