@@ -22,7 +22,6 @@ items_per_cluster = 40
 FULL = """
 [language_model]
 steps = 140
-block_clusters = 8
 evaluate_every = 70
 checkpoint_every = 20
 """

@@ -37,7 +37,6 @@ from byway.language.generate import (
     pad,
     policy,
 )
-from byway.language.trie import Trie
 from byway.progress import bar
 
 DEEPER = 64
@@ -75,20 +74,6 @@ class Batch:
     """Those that are followed below the first branching; they weigh as much as all whose names go on there."""
 
 
-def prior(trie: Trie, samples: Samples, clusters: int, balance: float) -> list[Tensor]:
-    """For each branching node [options]: balance · log frequency of the labels that lie that way.
-
-    It is added to the scores while learning: what it explains the model need not learn. At balance 1 the model's
-    own answers come out as if every label were equally frequent, from all of the log and not from a balanced part
-    of it (logit adjustment, Menon et al. 2021); at 0 it changes nothing.
-    """
-    frequency = np.bincount(samples.label, samples.count, minlength=clusters) + 1.0
-    return [
-        balance * torch.tensor([frequency[members].sum() for members in node.members]).log().float()
-        for node in trie.nodes
-    ]
-
-
 def draw(
     transitions: Transitions,
     successors: Successors,
@@ -101,8 +86,14 @@ def draw(
     Causal attention: samples by count. Block attention: contexts among a few random clusters, since a cluster's
     block is read once and serves all of them; with the whole log as samples, every such context, and its target is
     the log's own posterior, since hard labels of single transitions are mostly noise.
+
+    Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
+    model is there to say what is special about a context. A posterior hardly differs from context to context,
+    so it is also raised to the power `sharpness`.
     """
     samples, M = transitions.samples, transitions.clusters
+    frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
+    usual = (frequency / frequency.sum()) ** knobs.balance
     grid = None
     if knobs.attention == "causal":
         chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
@@ -117,12 +108,16 @@ def draw(
             elif len(context) > CONTEXTS:
                 context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
             target = successors.probability(context)
+            target = (target / usual) ** knobs.sharpness
             np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
+            target /= target.sum(axis=1, keepdims=True)
         else:
             inside = np.zeros(M, dtype=bool)
             inside[members] = True
             chosen = np.flatnonzero(inside[samples.context].all(axis=1))
             context, target = _counted(samples, chosen, samples.count[chosen], M)
+    if not transitions.whole_log:
+        target /= usual
     target /= max(target.sum(), 1e-30)
     spoken = _sampled(target, knobs.spoken, rng)
     deeper = _sampled(np.where(deep, target, 0), DEEPER, rng)
@@ -149,7 +144,7 @@ def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -
     return Examples(row, label, weight.astype(np.float32))
 
 
-def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor]) -> tuple[Tensor, Tensor]:
+def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
     asked = ask(policy, batch.context) if batch.grid is None else ask_grid(policy, batch.grid, batch.grid)
     deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
@@ -168,16 +163,16 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, priors: list[Tensor
         return spoken, torch.zeros(())
     root = policy.trie.nodes[0]
     target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
-    choice = -(torch.from_numpy(target) * _choice(policy, 0, asked.hidden_NH, priors)).sum()
-    return spoken, choice + _deeper(policy, deep, hidden[len(answers) :], priors)
+    choice = -(torch.from_numpy(target) * _choice(policy, 0, asked.hidden_NH)).sum()
+    return spoken, choice + _deeper(policy, deep, hidden[len(answers) :])
 
 
-def _choice(policy: Policy, node: int, hidden_nH: Tensor, priors: list[Tensor]) -> Tensor:
-    """[n, options] log-probability of each way on at a branching node, the prior included."""
-    return (logits(policy, hidden_nH, policy.trie.nodes[node].tokens) + priors[node]).log_softmax(-1)
+def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
+    """[n, options] log-probability of each way on at a branching node."""
+    return logits(policy, hidden_nH, policy.trie.nodes[node].tokens).log_softmax(-1)
 
 
-def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor, priors: list[Tensor]) -> Tensor:
+def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
     """The choice's loss at the branching nodes below the first; `hidden_nTH[:, t]` stands after t tokens."""
     by_node: dict[int, list[tuple[int, int]]] = {}
     for i, c in enumerate(deep.label):
@@ -187,7 +182,7 @@ def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor, priors: list[Ten
     for node, members in by_node.items():
         at = torch.tensor([i for i, _ in members])
         options = torch.tensor([o for _, o in members])
-        scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)], priors)
+        scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)])
         weight = torch.from_numpy(deep.weight)[at]
         total = total - (weight * scores[torch.arange(len(members)), options]).sum()
     return total
@@ -259,7 +254,6 @@ def load(path: Path) -> Tuned:
 
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
-    M = transitions.clusters
     names = descriptions.names[transitions.level - 1]
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
@@ -273,7 +267,6 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "train": pick(transitions.samples, knobs.evaluate_on, work.rng),
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
-    priors = prior(asked_of.trie, transitions.samples, M, knobs.balance)
     successors = Successors.of(transitions)
     deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
     optimiser = Optimiser(model, knobs)
@@ -286,7 +279,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         while step < knobs.steps:
             batch = draw(transitions, successors, deep, knobs, np.random.default_rng([seed, step]))
             if len(batch.context):
-                spoken, choice = loss(asked_of, batch, knobs.choice_weight, priors)
+                spoken, choice = loss(asked_of, batch, knobs.choice_weight)
                 (spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
             step += 1
