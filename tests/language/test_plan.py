@@ -11,7 +11,6 @@ from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.language import plan, tune
-from byway.language.counts import Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, ask
 from tests.language.conftest import HOSTILE, make_tiny
@@ -97,29 +96,3 @@ def test_a_table_of_triples_is_refused(tmp_path: Path, tuned: tune.Tuned) -> Non
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
         plan.build(work, KNOBS, transitions(history=3), DESCRIPTIONS, tuned)
-
-
-def test_counts_back_off_from_the_pair_to_each_interest_to_popularity() -> None:
-    context = np.array([[0, 1]] * 2 + [[2, 1]], dtype=np.int32)
-    some = Samples(context, np.array([3, 4, 4], np.int32), np.array([900, 100, 10], np.int32))
-    successors = Successors.count(some, 6)
-    seen, half, new = successors.probability(np.array([[0, 1], [2, 0], [5, 5]], dtype=np.int32))
-    np.testing.assert_allclose([seen.sum(), half.sum(), new.sum()], 1)
-    assert seen[3] == pytest.approx(0.9, abs=0.05)
-    assert half[4] > new[4]
-    np.testing.assert_allclose(new, successors.popularity_M)
-    assert successors.seen(np.array([[0, 1], [1, 0]], dtype=np.int32)).tolist() == [True, False]
-
-
-def test_noise_is_shrunk_to_popularity_and_a_rule_is_not() -> None:
-    rng = np.random.default_rng(0)
-    context = np.array([rng.choice(M, 2, replace=False) for _ in range(2000)], dtype=np.int32)
-    noise = np.where(rng.random(2000) < 0.5, 0, rng.integers(0, M, 2000)).astype(np.int32)
-    rule = ((context[:, 1] + 1) % M).astype(np.int32)
-    weights: list[float] = []
-    for label in (noise, rule):
-        parts = [Samples(context[i::2], label[i::2], np.ones(1000, dtype=np.int32)) for i in range(2)]
-        successors = Successors.of(Transitions(2, M, True, parts[0], parts[1], parts[1], parts[0]))
-        weights.append(successors.alone_weight)
-    assert weights[0] >= 1000
-    assert weights[1] <= 20

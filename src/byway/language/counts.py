@@ -41,11 +41,18 @@ class Successors:
         some = transitions.validation
         if not len(some):
             return counted
-        at = np.arange(len(some))
+        history = range(some.context.shape[1])
+        alone = sum(counted.alone_KMM[k, some.context[:, k], some.label] for k in history)
+        alone_all = sum(counted.alone_KMM[k].sum(axis=1)[some.context[:, k]] for k in history)
+        row = counted.row(some.context)
+        together = np.where(row >= 0, counted.together[row, some.label], 0)
+        together_all = np.where(row >= 0, counted.together.sum(axis=1)[row], 0)
+        usual = counted.popularity_M[some.label]
 
-        def likelihood(alone: float, together: float) -> float:
-            tried = replace(counted, alone_weight=alone, together_weight=together)
-            return float(some.count @ np.log(tried.probability(some.context)[at, some.label]))
+        def likelihood(first: float, second: float) -> float:
+            """As `probability` has it, of the labels alone."""
+            prior = (alone + len(history) * first * usual) / (alone_all + len(history) * first)
+            return float(some.count @ np.log((together + second * prior) / (together_all + second)))
 
         best = max(product(WEIGHTS, WEIGHTS), key=lambda weights: likelihood(*weights))
         return replace(counted, alone_weight=best[0], together_weight=best[1])
@@ -71,7 +78,7 @@ class Successors:
         alone = sum(self.alone_KMM[k, context_NK[:, k]] for k in range(history))
         prior = alone + history * self.alone_weight * self.popularity_M
         prior /= prior.sum(axis=1, keepdims=True)
-        index = np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()])
+        index = self.row(context_NK)
         counts = np.zeros_like(prior)
         known = index >= 0
         counts[known] = self.together[index[known]].toarray()
@@ -79,4 +86,8 @@ class Successors:
 
     def seen(self, context_NK: Ints) -> NDArray[np.bool_]:
         """Whether the log shows each whole context."""
-        return np.array([tuple(c) in self.rows for c in context_NK.tolist()], dtype=bool)
+        return self.row(context_NK) >= 0
+
+    def row(self, context_NK: Ints) -> NDArray[np.int64]:
+        """Row of `together` of each context; -1 where the log does not show it."""
+        return np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()], dtype=np.int64)
