@@ -51,7 +51,12 @@ STAGES = (
         "byway.serving.bundle",
         ("catalog", "events", "tree", "descriptions", "transitions", "table", "item_policy"),
     ),
-    Stage(14, "metrics", "byway.evaluation.offline", ("transitions", "descriptions", "tuned", "table")),
+    Stage(
+        14,
+        "metrics",
+        "byway.evaluation.offline",
+        ("transitions", "descriptions", "tuned", "table", "vectors", "tree"),
+    ),
 )
 
 READS = {

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from byway.evaluation import offline
-from byway.language.curate import Samples
+from byway.evaluation import baselines, offline
+from byway.language.counts import Successors
+from byway.language.curate import Samples, Transitions
 
 
 def test_ranks_in_the_table() -> None:
@@ -18,7 +19,7 @@ def test_ranks_leave_out_the_context_and_count_ties_against_the_label() -> None:
     score = np.array([[9.0, 8.0, 5.0, 5.0, 1.0]])
     for label, rank in ((2, 1), (3, 1), (4, 2)):
         samples = Samples(np.array([[0, 1]], np.int32), np.array([label], np.int32), np.ones(1, np.int32))
-        assert offline.ranks_of(score, samples).tolist() == [rank]
+        assert baselines.ranks_of(score, samples).tolist() == [rank]
 
 
 def test_an_even_spread_has_no_gini_and_full_entropy() -> None:
@@ -35,3 +36,28 @@ def test_one_answer_for_everybody_has_all_of_it() -> None:
     assert found["x.entropy"] == pytest.approx(0)
     assert found["x.top1pct_share"] == 1
     assert found["x.rare_share"] == 0.75
+
+
+def test_the_neural_guess_finds_a_planted_rule_in_pairs_it_never_saw() -> None:
+    """After (a, b) comes what stands two places after b; half of the pairs are never seen."""
+    context = np.array([[a, b] for a in range(40) for b in range(40) if a not in (b, (b + 2) % 40)], dtype=np.int32)
+    every = Samples(context, ((context[:, 1] + 2) % 40).astype(np.int32), np.full(len(context), 20, dtype=np.int32))
+    train, heldout = (Samples(every.context[i::2], every.label[i::2], every.count[i::2]) for i in range(2))
+    successors = Successors.count(train, 40)
+    transitions = Transitions(2, 40, True, train, heldout, heldout, train)
+    guess = baselines.neural(transitions, successors, 0)
+    assert baselines.found(guess(heldout.context), heldout, k=2) > 0.9
+    assert baselines.found(baselines.popularity(successors)(heldout.context), heldout, k=2) < 0.2
+
+
+def test_what_is_alike_counts_only_where_it_helps() -> None:
+    ring = np.cos(2 * np.pi * (np.arange(12)[:, None] - np.arange(12)[None]) / 12)
+    pairs = np.array([[a, (a + 1) % 12] for a in range(12)], dtype=np.int32)
+    beside = Samples(pairs, (pairs[:, 1] + 1).astype(np.int32) % 12, np.ones(12, dtype=np.int32))
+    far = Samples(pairs, (pairs[:, 1] + 6).astype(np.int32) % 12, np.ones(12, dtype=np.int32))
+    every = np.repeat(pairs, 12, axis=0)
+    flat = Successors.count(Samples(every, np.tile(np.arange(12), 12).astype(np.int32), np.ones(144, np.int32)), 12)
+    assert baselines.found(baselines.nearest(ring)(pairs), beside, k=2) == 1
+    assert baselines.found(baselines.alike(flat, ring, beside)(pairs), beside, k=2) == 1
+    even = baselines.alike(flat, ring, far)(pairs)
+    np.testing.assert_allclose(even, even[0, 0], rtol=1e-6)

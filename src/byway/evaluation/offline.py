@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work
+from byway.evaluation import baselines
+from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
 from byway.language import models, prompts
 from byway.language.counts import Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
@@ -30,6 +33,8 @@ def build(
     descriptions: Descriptions,
     tuned: Tuned,
     table: Table,
+    vectors: NDArray[np.float32],
+    tree: Tree,
 ) -> Outcome:
     """Match rate, distinct outputs, recall of the table and of every baseline, label histogram."""
     names = descriptions.names[transitions.level - 1]
@@ -43,11 +48,17 @@ def build(
             metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
             if part == "heldout":
                 metrics |= by_label(name, rank, samples, known)
-    popularity = np.tile(successors.popularity_M, (len(heldout), 1))
-    counted = successors.probability(heldout.context)
-    fair = counted / np.sqrt(successors.popularity_M)
-    for name, score in (("popularity", popularity), ("successor", counted), ("successor_fair", fair)):
-        rank = ranks_of(score, heldout)
+    alike = baselines.similarity(vectors, tree, transitions.level)
+    guesses: dict[str, baselines.Guess] = {
+        "popularity": baselines.popularity(successors),
+        "successor": successors.probability,
+        "successor_fair": baselines.fair(successors),
+        "nearest": baselines.nearest(alike),
+        "successor_alike": baselines.alike(successors, alike, transitions.validation.several()),
+        "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
+    }
+    for name, guess in guesses.items():
+        rank = ranks_of(guess(heldout.context), heldout)
         metrics |= {f"baseline.{name}.recall_at_{k}.heldout": recall_at(rank, k, heldout.count) for k in KS}
         metrics |= by_label(f"baseline.{name}", rank, heldout, known)
     metrics |= labels(table.model, "language.labels")
@@ -80,16 +91,6 @@ def ranks_in_table(ranking_MMn: NDArray[np.int32], samples: Samples) -> NDArray[
     listed = ranking_MMn[samples.context[:, 0], samples.context[:, 1]]
     hit = listed == samples.label[:, None]
     return np.where(hit.any(axis=1), hit.argmax(axis=1), listed.shape[1])
-
-
-def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:
-    """Rank of each label among the clusters outside its context, from 0; ties count against the label."""
-    at = np.arange(len(samples))
-    score = score_NM.astype(np.float64)
-    for k in range(samples.context.shape[1]):
-        score[at, samples.context[:, k]] = -np.inf
-    own = score[at, samples.label][:, None]
-    return (score >= own).sum(axis=1) - 1
 
 
 def by_label(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:

@@ -1,0 +1,122 @@
+"""What else could say which interest comes next: scores of every cluster for given contexts.
+
+Each is a function from contexts [N, K] to scores [N, M], made from the training part of the log and tuned, where it
+has something to tune, on the validation part. None of them reads a word.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byway.interests.partition import centroids
+from byway.interests.tree import Tree
+from byway.language.counts import Successors
+from byway.language.curate import Ints, Samples, Transitions
+
+Guess = Callable[[Ints], NDArray[np.float64]]
+WIDTH = 64
+"""Dimensions of the neural model's interests."""
+ROUND, BATCH = 100, 512
+"""Steps of the neural model between two looks at validation recall, and transitions a step."""
+PATIENCE = 5
+"""Looks without a better recall after which it ends."""
+PULLS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+"""Exponents of similarity that are tried beside the counts."""
+
+
+def popularity(successors: Successors) -> Guess:
+    """The same for everybody: how many transitions went there."""
+    return lambda context: np.tile(successors.popularity_M, (len(context), 1))
+
+
+def fair(successors: Successors) -> Guess:
+    """Successors over the root of popularity: what is popular anyway counts for less."""
+    return lambda context: successors.probability(context) / np.sqrt(successors.popularity_M)
+
+
+def nearest(similarity_MM: NDArray[np.float64]) -> Guess:
+    """The clusters whose items are most alike those of the context: summed cosine of centroids."""
+    return lambda context: similarity_MM[context].sum(axis=1)
+
+
+def alike(successors: Successors, similarity_MM: NDArray[np.float64], validation: Samples) -> Guess:
+    """Successors over the root of popularity, times exp(pull · mean cosine); the pull is fitted on validation."""
+
+    def pulled(pull: float) -> Guess:
+        return lambda context: fair(successors)(context) * np.exp(pull * similarity_MM[context].mean(axis=1))
+
+    return max(map(pulled, PULLS), key=lambda guess: found(guess(validation.context), validation))
+
+
+def similarity(vectors: NDArray[np.float32], tree: Tree, level: int) -> NDArray[np.float64]:
+    """[M, M] cosine of the clusters' centroids."""
+    middle = centroids(vectors, tree.assign(level), tree.size(level)).astype(np.float64)
+    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-12)
+    return middle @ middle.T
+
+
+def found(score_NM: NDArray[np.floating], samples: Samples, k: int = 10) -> float:
+    """Recall at k, ties against the label."""
+    rank = ranks_of(score_NM, samples)
+    return float(np.average(rank < k, weights=samples.count)) if len(samples) else 0.0
+
+
+def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:
+    """Rank of each label among the clusters outside its context, from 0; ties count against the label."""
+    at = np.arange(len(samples))
+    score = score_NM.astype(np.float64)
+    for k in range(samples.context.shape[1]):
+        score[at, samples.context[:, k]] = -np.inf
+    own = score[at, samples.label][:, None]
+    return (score >= own).sum(axis=1) - 1
+
+
+class _Next(torch.nn.Module):
+    """Scores of the next cluster: each place of the context has vectors of its own, which are added."""
+
+    def __init__(self, history: int, usual_M: NDArray[np.float64]):
+        super().__init__()
+        M = len(usual_M)
+        self.places = torch.nn.ModuleList(torch.nn.Embedding(M, WIDTH) for _ in range(history))
+        for place in self.places:
+            torch.nn.init.normal_(place.weight, std=0.1)  # pyright: ignore[reportArgumentType]
+        self.out = torch.nn.Linear(WIDTH, M)
+        self.out.bias.data = torch.from_numpy(np.log(usual_M)).float()
+
+    def forward(self, context_NK: torch.Tensor) -> torch.Tensor:
+        return self.out(sum(place(context_NK[:, k]) for k, place in enumerate(self.places)))
+
+
+def neural(transitions: Transitions, successors: Successors, seed: int) -> Guess:
+    """A small neural next-cluster model, trained on every training transition by its count.
+
+    Cross-entropy, AdamW with strong decay (0.5), the weights of the best validation recall at 10.
+    """
+    some, validation = transitions.train.several(), transitions.validation.several()
+    with torch.random.fork_rng():  # layers draw from the global state
+        torch.manual_seed(seed)
+        model = _Next(some.context.shape[1], successors.popularity_M)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.5)
+    rng = np.random.default_rng(seed)
+    log = np.repeat(np.arange(len(some)), some.count)
+
+    @torch.no_grad()
+    def guess(context: Ints) -> NDArray[np.float64]:
+        return model(torch.from_numpy(context).long()).softmax(-1).double().numpy()
+
+    best, weights, since = -1.0, dict[str, torch.Tensor](), 0
+    while since < PATIENCE:
+        for _ in range(ROUND):
+            batch = log[rng.integers(len(log), size=BATCH)]
+            scores = model(torch.from_numpy(some.context[batch]).long())
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(scores, torch.from_numpy(some.label[batch]).long()).backward()
+            optimiser.step()
+        recall, since = found(guess(validation.context), validation), since + 1
+        if recall > best:
+            best, since = recall, 0
+            weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.load_state_dict(weights)
+    return guess
