@@ -172,8 +172,10 @@ class TransitionTable:
 
     top: int = 20
     """Clusters kept a pair, best first."""
+    model_top: int = 10
+    """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
     rows_per_chunk: int = 8
-    """Rows of the table computed between two commits of the progress file."""
+    """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the matrix products."""
 

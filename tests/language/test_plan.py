@@ -1,5 +1,6 @@
 """The table: legal everywhere, the same however it is cut, and what its pairs say one by one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.language.conftest import HOSTILE, make_tiny
 
 M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
-KNOBS = config.TransitionTable(top=4, rows_per_chunk=5, precision="float32")
+KNOBS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
 
 
 def transitions(history: int = 2) -> Transitions:
@@ -36,10 +37,13 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
     return tune.Tuned(folder, str(folder), request.param, [])
 
 
-def build(path: Path, tuned: tune.Tuned) -> plan.Table:
+FILES = ("clusters.npy", "scores.npy", "model.npy")
+
+
+def build(path: Path, tuned: tune.Tuned, knobs: config.TransitionTable = KNOBS) -> plan.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, KNOBS, transitions(), DESCRIPTIONS, tuned)
+    outcome = plan.build(work, knobs, transitions(), DESCRIPTIONS, tuned)
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return plan.load(path)
@@ -77,20 +81,56 @@ def test_a_cut_table_goes_on_and_ends_the_same(
     def cut(path: Path, data: bytes) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(path.name)
+        if path.name.startswith("rows-"):
+            written.append(path.name)
         write(path, data)
 
     monkeypatch.setattr(plan, "write_atomic", cut)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "cut", tuned)
     monkeypatch.setattr(plan, "write_atomic", write)
-    rows = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut" / "scratch").glob("rows-*")}
+    rows = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut" / "scratch").glob("rows-*.npy")}
     assert sorted(rows) == sorted(written)
     build(tmp_path / "cut", tuned)
     for name, when in rows.items():
         assert (tmp_path / "cut" / "scratch" / name).stat().st_mtime_ns == when
-    for name in ("clusters.npy", "scores.npy", "model.npy"):
+    for name in FILES:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_shards_make_the_bytes_of_the_single_run_however_batched(
+    tmp_path: Path, tuned: tune.Tuned, precision: Any
+) -> None:
+    knobs = replace(KNOBS, precision=precision)
+    build(tmp_path / "whole", tuned, replace(knobs, rows_per_chunk=100))
+    scratch = tmp_path / "shards" / "scratch"
+    scratch.mkdir(parents=True)
+    knobs = replace(knobs, rows_per_chunk=3)
+    for number in (2, 3, 1):
+        work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
+        before = {p.name for p in scratch.glob("rows-*.npy")}
+        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, (number, 3))
+        assert {p.name for p in scratch.glob("rows-*.npy")} > before
+    rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
+    build(tmp_path / "shards", tuned, knobs)
+    assert rows == {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}, "nothing is left to compute"
+    for name in FILES:
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_counts_alone_and_the_model_alone_are_both_there(tmp_path: Path, tuned: tune.Tuned) -> None:
+    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
+    successors = Successors.of(transitions())
+    ((_, counted),) = plan.answer(asked_of, [range(4, 8)], successors, 0.0, 5, 2)
+    ((_, both),) = plan.answer(asked_of, [range(4, 8)], successors, 1e-3, 5)
+    context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
+    score = successors.probability(context)
+    np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
+    best = np.sort(score, axis=1)[:, ::-1][:, :5]
+    np.testing.assert_allclose(counted["score"].reshape(-1, 5), np.log(best), rtol=1e-4)
+    assert counted["model"].shape == (4, M, 2)
+    np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
 
 
 def test_a_table_of_triples_is_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
