@@ -11,10 +11,10 @@ from byway import config
 from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
-from byway.language import plan, tune
+from byway.language import plan, triples, tune
 from byway.language.counts import Successors
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Choices, ask
+from byway.language.generate import Choices, ask, best_first
 from tests.language.conftest import HOSTILE, make_tiny
 
 M = len(HOSTILE)
@@ -133,10 +133,39 @@ def test_counts_alone_and_the_model_alone_are_both_there(tmp_path: Path, tuned: 
     np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
 
 
-def test_a_table_of_triples_is_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
+def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path: Path, tuned: tune.Tuned) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").mkdir()
+    work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
+    three = transitions(history=3)
+    knobs = replace(KNOBS, triples=100)
+    outcome = plan.build(work, knobs, three, DESCRIPTIONS, tuned)
+    table = plan.load(tmp_path / "out")
+    assert table.triples is not None
+    assert table.model_triples is not None
+    assert outcome.counts["triples"] == len(table.triples.keys) == 100
+    # What is looked up is what the model says to the context asked for by itself.
+    known = triples.key(three.train.context, M)
+    kept = np.isin(known, table.triples.keys)
+    assert kept.any()
+    assert not kept.all()
+    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, knobs)
+    some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
+    asked_for = some.copy()
+    asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
+    with plan.torch.no_grad():
+        log_p = Choices(asked_of, ask(asked_of, asked_for)).resolve_all()
+    np.put_along_axis(log_p, asked_for.astype(np.int64), -np.inf, axis=1)
+    found = triples.look_up(table.model, table.model_triples, some)
+    np.testing.assert_array_equal(found, best_first(log_p, 4))
+    served = triples.look_up(table.clusters, table.triples, some)
+    assert not (served[:, :, None] == asked_for[:, None, :]).any()
+
+
+def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, KNOBS, transitions(history=3), DESCRIPTIONS, tuned)
+        plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned)
 
 
 def test_counts_back_off_from_the_pair_to_each_interest_to_popularity() -> None:

@@ -134,20 +134,20 @@ def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
 
 
 def ask_row(policy: Policy, instruction: Back, first: list[int]) -> Asked:
-    """Read the prompts of one C1, whose slot has the tokens `first`, with every C2, under causal attention.
+    """Read the prompts of one C1, whose slots have the tokens `first`, with every C2, under causal attention.
 
     The instruction and C1 are attended to as plain matrix products: nothing of them is copied for each C2. What all
     descriptions of the last slot begin with is the same after one C1 and is read with it.
     """
     prompt = policy.prompt
-    same = _common(prompt.slots[1])
-    first = first + prompt.slots[1][0][:same]
+    same = _common(prompt.slots[-1])
+    first = first + prompt.slots[-1][0][:same]
     ids = torch.tensor(first)[None, None]
     start = len(prompt.instruction)
     positions = torch.arange(start, start + len(first))
     _, reading = read(policy.model, ids, positions, torch.ones_like(ids, dtype=torch.bool), [instruction])
     back = [instruction, Back(reading, "all")]
-    ids, valid = pad([slot[same:] + prompt.cue for slot in prompt.slots[1]], prompt.end)
+    ids, valid = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
     start += len(first)
     positions = torch.arange(start, start + ids.shape[1])
     hidden, reading = read(policy.model, ids[None], positions, valid[None], back)
