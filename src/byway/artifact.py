@@ -142,16 +142,31 @@ def part(
 
     Scratch is kept only where it belongs to the very same artifact; otherwise it is removed first.
     """
-    directory, scratch = path.with_name(path.name + ".part"), path.with_name(path.name + ".scratch")
+    directory = path.with_name(path.name + ".part")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    wanted = fingerprint(stage, knobs, inputs)
-    known = scratch / "wanted"
-    if not (known.exists() and known.read_text("utf-8") == wanted):
-        _discard_scratch(path)
-        scratch.mkdir()
-        write_atomic(known, wanted.encode())
-    yield Work(directory, scratch, np.random.default_rng([seed, zlib.crc32(stage.encode())]))
+    yield Work(directory, scratch(path, stage, knobs, inputs), _rng(seed, stage))
+
+
+def shared(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> Work:
+    """Where one of several processes does its share of the artifact at `path`: it makes no part, only scratch."""
+    return Work(path.with_name(path.name + ".part"), scratch(path, stage, knobs, inputs), _rng(seed, stage))
+
+
+def scratch(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> Path:
+    """The scratch of the artifact at `path`, emptied where it belongs to other knobs or inputs."""
+    folder = path.with_name(path.name + ".scratch")
+    wanted, known = fingerprint(stage, knobs, inputs), folder / "wanted"
+    with _moving(path):  # two shards may start at once
+        if not (known.exists() and known.read_text("utf-8") == wanted):
+            _discard_scratch(path)
+            folder.mkdir()
+            write_atomic(known, wanted.encode())
+    return folder
+
+
+def _rng(seed: int, stage: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(stage.encode())])
 
 
 def tidy(path: Path) -> None:
@@ -229,12 +244,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(workspace: Path) -> Generator[None]:
-    """Hold the workspace against a second run; the lock goes with the process."""
+def locked(workspace: Path, together: bool = False) -> Generator[None]:
+    """Hold the workspace against a second run; the lock goes with the process.
+
+    Processes that hold it `together` let one another in, and nobody else.
+    """
     workspace.mkdir(parents=True, exist_ok=True)
     with (workspace / ".lock").open("a+") as f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(f, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             f.seek(0)
             holder = f.read().strip() or "another process"

@@ -54,6 +54,9 @@ def run(
     only: Annotated[str | None, Parameter(help="Build only this stage.")] = None,
     set: Set = None,
     engine: Engine = None,
+    shard: Annotated[
+        str | None, Parameter(help="i/n: only the rows of the table that fall to shard i of n.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Build every artifact of the workspace that is missing or out of date."""
@@ -62,6 +65,14 @@ def run(
     config = _config(directory, set)
     if engine:
         config = replace(config, run=replace(config.run, engine=engine))
+    if shard is not None:
+        number, shards = _shard(shard)
+        if until is not None or only is not None:
+            raise UserError("--shard computes rows of the transition table alone; leave out --until and --only.")
+        pipeline.run_shard(directory, config, number, shards)
+        text = f"Shard {shard} is done. When all are, join them: {command()} run {directory}"
+        _say(json, {"shard": number, "shards": shards}, text)
+        return
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
     text = f"{len(done)} artifacts are up to date in {directory}. Next: {command()} show {directory}"
@@ -160,6 +171,13 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
         for i in range(a, b)
     ]
     return seen, int(log.time[b - 1]) if log.clock else None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, shards = text.partition("/")
+    if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+        raise UserError(f"--shard {text}: write i/n with i from 1 to n, for example 2/3.")
+    return int(number), int(shards)
 
 
 def _config(directory: Path, overrides: list[str] | None) -> Any:

@@ -100,6 +100,10 @@ class Descriptions:
     """A word in more than this share of the catalog's items says nothing."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
+    writer: str = ""
+    """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
+    written_levels: tuple[int, ...] = (1, 2)
+    """Levels of the tree whose descriptions the writer writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class Transitions:
     random: as many samples drawn from the log; log: every pair with its counts."""
     per_label: int = 10
     """Pairs kept a label under diversified curation."""
+    feedback: bool = False
+    """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +178,15 @@ class TransitionTable:
 
     top: int = 20
     """Clusters kept a pair, best first."""
+    model_top: int = 10
+    """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
+    best_of: int = 0
+    """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
+    novelty's order."""
+    triples: int = 1_000_000
+    """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
     rows_per_chunk: int = 8
-    """Rows of the table computed between two commits of the progress file."""
+    """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the matrix products."""
 
@@ -217,7 +230,8 @@ class Bundle:
     days: int = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: int = 2
-    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest."""
+    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
+    transitions.history = 3."""
     history: int = 50
     """Most recent items that the item policy is given, where its ONNX file takes any number of them."""
     items: int = 10
@@ -232,6 +246,9 @@ class Metrics:
 
     prompts: int = 500
     """Prompts on which unconstrained decoding is measured."""
+    agreement_pairs: int = 100
+    """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
+    each; 0 leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,31 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
     return records
 
 
+def run_shard(workspace: Path, config: Config, number: int, shards: int) -> dict[str, Record]:
+    """Compute one shard's rows of the transition table, from artifacts that are up to date.
+
+    Shards may run at once; a run of the whole pipeline afterwards finds all rows there and joins them. Returns the
+    records of the stages that were read.
+    """
+    stage = BY_NAME["transition_table"]
+    with artifact.locked(workspace, together=True):
+        _prepare(config)
+        found = records(workspace)
+        for before in STAGES[: STAGES.index(stage)]:
+            record = found.get(before.name)
+            if record is None or artifact.drift(
+                record, knobs_of(config, before), inputs_of(workspace, config, before)
+            ):
+                raise UserError(
+                    f"A shard needs {before.folder}, and it is out of date: run with --until language_model."
+                )
+        knobs, inputs = knobs_of(config, stage), inputs_of(workspace, config, stage)
+        work = artifact.shared(workspace / stage.folder, stage.name, knobs, inputs, config.run.seed)
+        fill: Callable[..., float] = import_module(stage.module).fill
+        fill(work, config.transition_table, **_arguments(workspace, stage), shard=(number, shards))
+    return {before.name: found[before.name] for before in STAGES[: STAGES.index(stage)]}
+
+
 def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     path = workspace / stage.folder
     knobs, inputs = knobs_of(config, stage), inputs_of(workspace, config, stage)

@@ -9,7 +9,18 @@ import torch
 from transformers import PreTrainedModel
 
 from byway.language import plan, prompts
-from byway.language.generate import Attention, Choices, Policy, ask, ask_grid, decode_freely, policy, slot_end, top
+from byway.language.generate import (
+    Attention,
+    Choices,
+    Policy,
+    ask,
+    ask_grid,
+    best_first,
+    decode_freely,
+    policy,
+    slot_end,
+    top,
+)
 from tests.language.conftest import HOSTILE
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)
@@ -129,3 +140,33 @@ def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
             in_bulk = Choices(asked_of, ready(rows)).resolve_all()
             by_pair = Choices(asked_of, ask(asked_of, context)).resolve_all()
         np.testing.assert_allclose(in_bulk, by_pair, atol=1e-4)
+
+
+def test_the_best_first_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.integers(-3, 3, (200, 40)).astype(np.float32) * np.float32(0.1)
+    score[rng.random(score.shape) < 0.3] = -np.inf
+    score[0] = -np.inf
+    score[1, ::2] = -0.0
+    for n in (1, 7, 40):
+        want = np.argsort(-score, axis=1, kind="stable")[:, :n]
+        np.testing.assert_array_equal(best_first(score, n), want)
+
+
+def test_only_what_is_among_the_best_is_read_to_its_end(tiny: PreTrainedModel, tokenizer: Any) -> None:
+    asked_of = make(tiny, tokenizer, "block")
+    read = list[int]()
+    resolve = Choices.resolve
+
+    def counting(self: Choices, rows: Any, nodes: Any) -> None:
+        read.append(len(nodes))
+        resolve(self, rows, nodes)
+
+    excluded = np.zeros((len(CONTEXTS), len(HOSTILE)), dtype=bool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Choices, "resolve", counting)
+        top(asked_of, ask(asked_of, CONTEXTS), 1, excluded, [lambda log_p: log_p])
+        few = sum(read)
+        with torch.no_grad():
+            Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all()
+    assert 0 < few < (sum(read) - few) / 2

@@ -1,5 +1,6 @@
 """The table: legal everywhere, the same however it is cut, and what its pairs say one by one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from byway import config
 from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
-from byway.language import plan, tune
+from byway.language import plan, triples, tune
+from byway.language.counts import Successors
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Choices, ask
+from byway.language.generate import Choices, ask, best_first
 from tests.language.conftest import HOSTILE, make_tiny
 
 M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
-KNOBS = config.TransitionTable(top=4, rows_per_chunk=5, precision="float32")
+KNOBS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
 
 
 def transitions(history: int = 2) -> Transitions:
@@ -35,10 +37,13 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
     return tune.Tuned(folder, str(folder), request.param, [])
 
 
-def build(path: Path, tuned: tune.Tuned) -> plan.Table:
+FILES = ("clusters.npy", "scores.npy", "model.npy")
+
+
+def build(path: Path, tuned: tune.Tuned, knobs: config.TransitionTable = KNOBS) -> plan.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, KNOBS, transitions(), DESCRIPTIONS, tuned)
+    outcome = plan.build(work, knobs, transitions(), DESCRIPTIONS, tuned)
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return plan.load(path)
@@ -76,23 +81,88 @@ def test_a_cut_table_goes_on_and_ends_the_same(
     def cut(path: Path, data: bytes) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(path.name)
+        if path.name.startswith("rows-"):
+            written.append(path.name)
         write(path, data)
 
     monkeypatch.setattr(plan, "write_atomic", cut)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "cut", tuned)
     monkeypatch.setattr(plan, "write_atomic", write)
-    rows = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut" / "scratch").glob("rows-*")}
+    rows = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut" / "scratch").glob("rows-*.npy")}
     assert sorted(rows) == sorted(written)
     build(tmp_path / "cut", tuned)
     for name, when in rows.items():
         assert (tmp_path / "cut" / "scratch" / name).stat().st_mtime_ns == when
-    for name in ("clusters.npy", "scores.npy", "model.npy"):
+    for name in FILES:
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_table_of_triples_is_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_shards_make_the_bytes_of_the_single_run_however_batched(
+    tmp_path: Path, tuned: tune.Tuned, precision: Any
+) -> None:
+    knobs = replace(KNOBS, precision=precision)
+    build(tmp_path / "whole", tuned, replace(knobs, rows_per_chunk=100))
+    scratch = tmp_path / "shards" / "scratch"
+    scratch.mkdir(parents=True)
+    knobs = replace(knobs, rows_per_chunk=3)
+    for number in (2, 3, 1):
+        work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
+        before = {p.name for p in scratch.glob("rows-*.npy")}
+        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, (number, 3))
+        assert {p.name for p in scratch.glob("rows-*.npy")} > before
+    rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
+    build(tmp_path / "shards", tuned, knobs)
+    assert rows == {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}, "nothing is left to compute"
+    for name in FILES:
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_counts_alone_and_the_model_alone_are_both_there(tmp_path: Path, tuned: tune.Tuned) -> None:
+    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
+    successors = Successors.of(transitions())
+    ((_, counted),) = plan.answer(asked_of, [range(4, 8)], successors, 0.0, 5, 2)
+    ((_, both),) = plan.answer(asked_of, [range(4, 8)], successors, 1e-3, 5)
+    context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
+    score = successors.probability(context)
+    np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
+    best = np.sort(score, axis=1)[:, ::-1][:, :5]
+    np.testing.assert_allclose(counted["score"].reshape(-1, 5), np.log(best), rtol=1e-4)
+    assert counted["model"].shape == (4, M, 2)
+    np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
+
+
+def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path: Path, tuned: tune.Tuned) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").mkdir()
+    work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
+    three = transitions(history=3)
+    knobs = replace(KNOBS, triples=100)
+    outcome = plan.build(work, knobs, three, DESCRIPTIONS, tuned)
+    table = plan.load(tmp_path / "out")
+    assert table.triples is not None
+    assert table.model_triples is not None
+    assert outcome.counts["triples"] == len(table.triples.keys) == 100
+    # What is looked up is what the model says to the context asked for by itself.
+    known = triples.key(three.train.context, M)
+    kept = np.isin(known, table.triples.keys)
+    assert kept.any()
+    assert not kept.all()
+    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, knobs)
+    some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
+    asked_for = some.copy()
+    asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
+    with plan.torch.no_grad():
+        log_p = Choices(asked_of, ask(asked_of, asked_for)).resolve_all()
+    np.put_along_axis(log_p, asked_for.astype(np.int64), -np.inf, axis=1)
+    found = triples.look_up(table.model, table.model_triples, some)
+    np.testing.assert_array_equal(found, best_first(log_p, 4))
+    served = triples.look_up(table.clusters, table.triples, some)
+    assert not (served[:, :, None] == asked_for[:, None, :]).any()
+
+
+def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, KNOBS, transitions(history=3), DESCRIPTIONS, tuned)
+        plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned)

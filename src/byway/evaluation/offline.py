@@ -15,11 +15,12 @@ from byway.evaluation import baselines
 from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import models, prompts
+from byway.language import models, prompts, reference
 from byway.language.counts import Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import Choices, Policy, ask, policy
 from byway.language.plan import Table
+from byway.language.triples import Triples, look_up
 from byway.language.tune import Tuned, spoken_answers
 from byway.ranking import macro_recall_at, recall_at
 
@@ -43,8 +44,11 @@ def build(
     known = successors.seen(heldout.context)
     metrics: dict[str, Any] = {}
     for part, samples in (("train", train), ("heldout", heldout)):
-        for name, ranking in (("language", table.clusters), ("language_model", table.model)):
-            rank = ranks_in_table(ranking, samples)
+        for name, ranking, triples in (
+            ("language", table.clusters, table.triples),
+            ("language_model", table.model, table.model_triples),
+        ):
+            rank = ranks_in_table(ranking, samples, triples)
             metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
             if part == "heldout":
                 metrics |= by_label(name, rank, samples, known)
@@ -71,6 +75,7 @@ def build(
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
     metrics["language.prompts"] = len(outputs)
+    metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
     before = policy(models.load(tuned.base, torch.bfloat16), prompt, "causal")
     rank = ranks_of(legal_log_probabilities(before, some.context), some)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
@@ -86,9 +91,31 @@ def build(
     return Outcome(counts={"heldout": int(heldout.count.sum())}, metrics=metrics, gates=gates)
 
 
-def ranks_in_table(ranking_MMn: NDArray[np.int32], samples: Samples) -> NDArray[np.int64]:
-    """Rank of each label in its pair's list, from 0; the list's length where it is not there."""
-    listed = ranking_MMn[samples.context[:, 0], samples.context[:, 1]]
+def agreement(
+    table: Table, tuned: Tuned, prompt: prompts.Prompt, asked_of: Policy, n: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Share of random pairs whose first answer by the model alone is that of float32, unbatched, uncached decoding.
+
+    Beside it the largest gap in nats where they differ: rounding of a tie is small.
+    """
+    if not n:
+        return {}
+    pairs = rng.integers(0, len(table.model), (n, 2))
+    context = np.column_stack([*[pairs[:, 0]] * (prompt.history - 1), pairs[:, 1]])
+    slow = models.load(str(tuned.path), torch.float32)
+    first = table.model[pairs[:, 0], pairs[:, 1], 0]
+    found = reference.agreement(slow, prompt, asked_of.trie, tuned.attention, context, first)
+    return {
+        "table.float32_agreement": round(found.same, 4),
+        "table.float32_largest_gap": round(found.largest_gap, 5),
+    }
+
+
+def ranks_in_table(
+    ranking_MMn: NDArray[np.int32], samples: Samples, triples: Triples | None = None
+) -> NDArray[np.int64]:
+    """Rank of each label in its context's list, from 0; the list's length where it is not there."""
+    listed = look_up(ranking_MMn, triples, samples.context)
     hit = listed == samples.label[:, None]
     return np.where(hit.any(axis=1), hit.argmax(axis=1), listed.shape[1])
 

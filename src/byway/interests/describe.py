@@ -57,16 +57,18 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
     clusters = [cluster for names in keywords for cluster in range(len(names))]
     flat = [words for names in keywords for words in names]
+    names = [[", ".join(words) for words in level] for level in keywords]
+    if knobs.writer:
+        names = _written(knobs, names, keywords, terms, tree, catalog.titles())
     table = pa.table(
         {
             "level": pa.array(levels, pa.int8()),
             "cluster": pa.array(clusters, pa.int32()),
-            "description": pa.array([", ".join(words) for words in flat], pa.string()),
+            "description": pa.array([name for level in names for name in level], pa.string()),
             "keywords": pa.array(flat, pa.list_(pa.string())),
         }
     )
     pq.write_table(table, work.out / FILE)
-    names = [[", ".join(words) for words in level] for level in keywords]
     unique = min(len(set(level)) / len(level) for level in names)
     firsts = [words[0] for words in keywords[1]]
     return Outcome(
@@ -81,6 +83,35 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
         gates={"descriptions.unique": Gate(unique, 1.0)},
         timings={"count": counted - started, "choose": time.perf_counter() - counted},
     )
+
+
+def _written(
+    knobs: config.Descriptions,
+    names: list[list[str]],
+    keywords: list[list[list[str]]],
+    terms: Terms,
+    tree: Tree,
+    titles: list[str],
+) -> list[list[str]]:
+    """The names with those of `written_levels` in a language model's words; still no two alike.
+
+    The writer sees the titles that hold most of a cluster's keywords.
+    """
+    from byway.interests import write
+
+    number = {form: i for i, form in enumerate(terms.forms)}
+    levels = [level for level in range(1, LEVELS + 1) if level in knobs.written_levels]
+    taken = {name.lower() for i, level in enumerate(names, 1) if i not in levels for name in level}
+    written = list(names)
+    for level in levels:
+        shown: list[list[str]] = []
+        for cluster, words in enumerate(keywords[level - 1]):
+            items = tree.items(level, cluster)
+            held = terms.matrix[items][:, [number[w] for w in words if w in number]].sum(axis=1)
+            best = np.argsort(-np.asarray(held).ravel(), kind="stable")[: write.TITLES]
+            shown.append([titles[i] for i in items[best]])
+        written[level - 1] = write.write(knobs.writer, shown, keywords[level - 1], taken)
+    return written
 
 
 def load(path: Path) -> Descriptions:

@@ -17,8 +17,10 @@ from byway import config
 from byway.artifact import Outcome, Work
 from byway.data.events import Events
 from byway.interests.tree import Tree
+from byway.language import align
 
 Ints = NDArray[np.int32]
+FEEDBACK = "feedback.parquet"
 PARTS = ("train", "validation", "heldout", "samples")
 
 
@@ -59,6 +61,8 @@ class Transitions:
     """Later than everything above: for figures only."""
     samples: Samples
     """What the model is fine-tuned on, after curation."""
+    feedback: align.Feedback | None = None
+    """Satisfaction with what was new in the training part, where transitions.feedback is set."""
 
     def popularity(self) -> NDArray[np.float64]:
         """Training transitions into each cluster, [clusters]."""
@@ -83,6 +87,13 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
     for name in PARTS:
         meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
         _write(counted[name], work.out / f"{name}.parquet", meta)
+    if knobs.feedback:
+        early = (1 - knobs.heldout) * (1 - knobs.validation)
+        until = float(found.time[part == 0].max(initial=0)) if events.clock else early
+        feedback = align.collect(events, tree.assign(knobs.level), knobs.history, until)
+        columns = {f"c{k + 1}": feedback.context[:, k] for k in range(knobs.history)}
+        satisfied = {"label": feedback.label, "satisfaction": feedback.satisfaction}
+        pq.write_table(pa.table({**columns, **satisfied}), work.out / FEEDBACK)
     samples = counted["samples"]
     labels = np.bincount(samples.label, minlength=clusters)
     heldout = counted["heldout"].several()
@@ -260,4 +271,10 @@ def load(path: Path) -> Transitions:
         meta = table.schema.metadata
         context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
         parts[name] = Samples(context, table["label"].to_numpy(), table["count"].to_numpy())
-    return Transitions(int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log", **parts)
+    feedback = None
+    if (path / FEEDBACK).exists():
+        table = pq.read_table(path / FEEDBACK)
+        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
+        feedback = align.Feedback(context, table["label"].to_numpy(), table["satisfaction"].to_numpy())
+    level, clusters, whole = int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log"
+    return Transitions(level, clusters, whole, **parts, feedback=feedback)

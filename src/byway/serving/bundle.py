@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from byway import config
 from byway.artifact import Outcome, Work
 from byway.errors import UserError
+from byway.language.triples import Triples, look_up
 
 if TYPE_CHECKING:
     from byway.data.catalog import Catalog
@@ -88,6 +89,12 @@ class Bundle:
     id_hashes: NDArray[np.uint64]
     id_positions: NDArray[np.int32]
     session: onnxruntime.InferenceSession
+    triples: Triples | None = None
+    """The triples that users have, where K is 3."""
+
+    def ranking(self, drawn: list[int]) -> list[int]:
+        """Next novel clusters after one to K interests, the most recent last; best first."""
+        return [c for c in look_up(self.table, self.triples, np.array([drawn]))[0].tolist() if c >= 0]
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
@@ -127,8 +134,10 @@ def build(
     item_policy: "ItemPolicy",
 ) -> Outcome:
     """Lay out everything in the tree's order."""
-    if knobs.interests not in (1, 2):
-        raise UserError("The table answers pairs: set bundle.interests to 1 or 2.")
+    if knobs.interests not in ((1, 2) if table.triples is None else (1, 2, 3)):
+        raise UserError(
+            "The table answers pairs: set bundle.interests to 1 or 2; for 3 set transitions.history = 3 as well."
+        )
     level = transitions.level
     order = tree.order
     ids, titles = catalog.ids(), catalog.titles()
@@ -149,6 +158,9 @@ def build(
         "id_hashes": hashes[by_hash],
         "id_positions": by_hash.astype(np.int32),
     }
+    if table.triples is not None and knobs.interests == 3:
+        np.save(work.out / "triple_keys.npy", table.triples.keys)
+        np.save(work.out / "triple_clusters.npy", table.triples.clusters)
     for name in ARRAYS:
         np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
     shutil.copyfile(item_policy.model, work.out / "policy.onnx")
@@ -166,12 +178,16 @@ def load(path: Path) -> Bundle:
         name: Strings(*(np.load(path / f"{name}{end}.npy", mmap_mode="r") for end in ("", "_offsets")))
         for name in ("ids", "titles")
     }
+    triples = None
+    if (path / "triple_keys.npy").exists():
+        triples = Triples(*(np.load(path / f"triple_{n}.npy", mmap_mode="r") for n in ("keys", "clusters")))
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
         **strings,
         **{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS},
         session=_session(path / "policy.onnx"),
+        triples=triples,
     )
 
 

@@ -89,12 +89,12 @@ def recommend(
     liked = [names[c] for c in drawn]
     if len(drawn) == 1:
         reasons.append(f"One recent interest: “{liked[0]}”.")
-        drawn = drawn * 2
     else:
-        reasons.append(f"Two recent interests, drawn from the history: “{liked[0]}”, then “{liked[1]}”.")
+        count = {2: "Two", 3: "Three"}.get(len(liked), str(len(liked)))
+        then = ", then ".join(f"“{name}”" for name in liked)
+        reasons.append(f"{count} recent interests, drawn from the history: {then}.")
     user = bundle.encode(positions)
-    ranking = [int(c) for c in bundle.table[drawn[0], drawn[1]] if c >= 0]
-    chosen, rank = _first_open(bundle, ranking, consumed, positions)
+    chosen, rank = _first_open(bundle, bundle.ranking(drawn), consumed, positions)
     road: Road = "table"
     if chosen is None:
         reasons.append("Every interest in the ranking of this pair is known already or used up.")

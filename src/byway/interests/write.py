@@ -1,0 +1,90 @@
+"""Descriptions in a language model's own words, written from a cluster's items and keywords.
+
+A written description has to be another one for every cluster of every level: where two are alike, the keywords of
+the later one are added until they differ. This module knows no tree: only titles and keywords.
+"""
+
+import re
+from typing import Any
+
+import torch
+
+from byway.language import models
+
+TITLES = 8
+"""Titles of a cluster that are shown to the writer."""
+LONGEST_TITLE = 80
+LONGEST = 14
+"""Tokens of a description: it is the answer that the language policy has to spell."""
+BATCH = 16
+ASK = (
+    "These items belong together:\n{titles}\nKeywords: {keywords}\n"
+    "Name what they have in common, in two to five words. Answer with the name alone."
+)
+
+
+def write(model: str, titles: list[list[str]], keywords: list[list[str]], taken: set[str]) -> list[str]:
+    """One description a cluster, all different and none in `taken`, which they are added to (lower case)."""
+    raw = _answers(model, [_prompt(t, k) for t, k in zip(titles, keywords, strict=True)])
+    return [unique(tidy(text), words, taken) for text, words in zip(raw, keywords, strict=True)]
+
+
+def _prompt(titles: list[str], keywords: list[str]) -> str:
+    # A title is data: one line each, cut, so that it cannot pass for the instruction's end.
+    lines = [f"- {' '.join(title.split())[:LONGEST_TITLE]}" for title in titles[:TITLES]]
+    return ASK.format(titles="\n".join(lines), keywords=", ".join(keywords))
+
+
+@torch.no_grad()
+def _answers(name: str, asked: list[str]) -> list[str]:
+    """Greedy answers, in batches of prompts of about equal length."""
+    tokenizer, model = models.load_tokenizer(name), models.load(name, torch.bfloat16)
+    sequences: list[list[int]] = []
+    for text in asked:
+        if tokenizer.chat_template:
+            said = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        sequences.append(tokenizer(text, add_special_tokens=False).input_ids)
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    answers = [""] * len(asked)
+    end: int = tokenizer.eos_token_id
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        width = max(len(sequences[i]) for i in part)
+        ids = torch.tensor([[end] * (width - len(sequences[i])) + sequences[i] for i in part])
+        real = torch.arange(width) >= torch.tensor([[width - len(sequences[i])] for i in part])
+        generate: Any = model.generate
+        out = generate(
+            input_ids=ids, attention_mask=real.long(), do_sample=False, max_new_tokens=LONGEST, pad_token_id=end
+        )
+        for i, tokens in zip(part, out[:, width:].tolist(), strict=True):
+            answers[i] = tokenizer.decode(tokens, skip_special_tokens=True)
+    return answers
+
+
+def tidy(text: str) -> str:
+    """The first line of an answer, without quotes, list marks and a full stop at the end.
+
+    >>> tidy('  "Street Food Tours."\\nThese items are')
+    'Street Food Tours'
+    """
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    return re.sub(r"\s+", " ", re.sub(r"^[\s\-*#\d.)\"'“”]+|[\s.\"'“”:;,]+$", "", line))
+
+
+def unique(text: str, keywords: list[str], taken: set[str]) -> str:
+    """`text`, with as many of the keywords as it takes to be new, then a number; lower case counts as the same.
+
+    >>> taken = {"street food"}
+    >>> unique("Street food", ["ramen", "broth"], taken)
+    'Street food, ramen'
+    """
+    found = text or ", ".join(keywords) or "items"
+    more = [word for word in keywords if word.lower() not in found.lower()]
+    while found.lower() in taken and more:
+        found = f"{found}, {more.pop(0)}"
+    base, number = found, 2
+    while found.lower() in taken:
+        found, number = f"{base}, {number}", number + 1
+    taken.add(found.lower())
+    return found

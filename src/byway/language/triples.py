@@ -1,0 +1,56 @@
+"""Looking up what comes next after one, two or three interests.
+
+Every ordered pair has a row of its own; of the triples (K = 3) only those that users really have, as a sorted list
+of keys. A triple that is not among them is answered by its two most recent interests. This module knows arrays and
+nothing else: the service reads tables through it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST = 2_000_000
+"""Clusters at the most: three of them have to fit into one key of 63 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Triples:
+    """Rankings of some triples of interests."""
+
+    keys: NDArray[np.int64]
+    """[T] ascending, see `key`."""
+    clusters: NDArray[np.int32]
+    """[T, n] the best novel clusters of each, best first; -1 where none is left."""
+
+
+def key(context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
+    """[N] one number a triple, in the order of the triples.
+
+    >>> key(np.array([[1, 2, 3], [0, 0, 9]]), 10).tolist()
+    [123, 9]
+    """
+    a, b, c = context_N3.astype(np.int64).T
+    return (a * clusters + b) * clusters + c
+
+
+def look_up(
+    pairs_MMn: NDArray[np.int32], triples: Triples | None, context_NK: NDArray[np.integer]
+) -> NDArray[np.int32]:
+    """[N, n] the ranking of each context of one, two or three interests, the most recent last.
+
+    One interest is the pair of it with itself. A triple backs off to its last two interests.
+
+    >>> pairs = np.arange(9, dtype=np.int32).reshape(3, 3, 1)
+    >>> some = Triples(np.array([5]), np.array([[77]], np.int32))
+    >>> look_up(pairs, some, np.array([[0, 1, 2], [1, 1, 2]])).ravel().tolist()
+    [77, 5]
+    """
+    # Copied row by row: only the rows that are asked for are read from the disk.
+    found = np.array(pairs_MMn[context_NK[:, -2 if context_NK.shape[1] > 1 else -1], context_NK[:, -1]])
+    if triples is not None and context_NK.shape[1] == 3 and len(triples.keys):
+        wanted = key(context_NK, len(pairs_MMn))
+        row = np.minimum(np.searchsorted(triples.keys, wanted), len(triples.keys) - 1)
+        known = triples.keys[row] == wanted
+        found[known] = triples.clusters[row[known]]
+    return found
