@@ -1,6 +1,8 @@
 """The command line. Each verb imports what it needs when it is called, so that `byway --help` is instant."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -174,13 +176,30 @@ def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value) if as_json else text)
 
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the disk may refuse without being broken."""
+
+
 def main() -> None:
-    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C, 141 for a closed pipe."""
     from byway import memory
 
     memory.keep()
     try:
         app()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has read enough. Python would flush once more as it ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        reason = os.strerror(error.errno).lower()
+        advice = "make room or allow writing there, then type the same command: it goes on from here."
+        print(f"byway: {where}{reason}; {advice}", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         print(f"byway: {error}", file=sys.stderr)
         sys.exit(2)
