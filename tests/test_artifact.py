@@ -211,7 +211,7 @@ def test_scratch_that_was_half_removed_belongs_to_nothing(tmp_path: Path) -> Non
 
 
 def test_scratch_loses_its_name_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after the removal of one file, whichever comes first: what is left is not taken for a whole scratch."""
+    """Killed after the removal of one file: what is left is not taken for a whole scratch."""
     path = tmp_path / "04-toy"
     with artifact.part(path, STAGE, {"a": 1}, {}) as work:
         for i in range(3):

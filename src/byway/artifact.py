@@ -135,8 +135,8 @@ def read_record(path: Path) -> Record | None:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path / RECORD} is damaged ({error}); delete {path} and run again.") from error
     raise UserError(
-        f"{path} was made by Byway {made.version}, whose layout {made.layout} this version ({__version__}) does not "
-        f"know: use that version, or delete {path} and run again."
+        f"{path} was made by Byway {made.version}, whose layout {made.layout} this version ({__version__}) does "
+        f"not know: use that version, or delete {path} and run again."
     )
 
 

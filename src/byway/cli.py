@@ -85,6 +85,22 @@ def show(
 
 
 @app.command
+def refresh(
+    directory: Path,
+    *,
+    items: Annotated[Path | None, Parameter(help="A table of new items, with the columns of the first.")] = None,
+    events: Annotated[Path | None, Parameter(help="A table of new events.")] = None,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Take in new items and events, at a cost in proportion to what is new."""
+    from byway import refresh as module
+
+    found, text = module.run(directory, _config(directory, set), items, events)
+    _say(json, found, text)
+
+
+@app.command
 def recommend(
     directory: Path,
     *,
@@ -142,23 +158,22 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     import numpy as np
 
     from byway import artifact
+    from byway.data import catalog as items
     from byway.data import events
     from byway.pipeline import BY_NAME
     from byway.serving.recommend import Seen
 
     path = directory / BY_NAME["catalog"].folder
-    catalog, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
-    if catalog is None or used is None or used.inputs.get("catalog") != catalog.digest:
+    record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
+    if record is None or used is None or used.inputs.get("catalog") != record.digest:
         raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
     users = events.load_users(path)
     if user not in users:
         raise UserError(f"The log has no user {user!r}.")
-    log = events.load(path)
+    log, ids = events.load(path), items.load(path).items["item"]
     a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
-    position = np.empty(len(opened.rows), dtype=np.int64)
-    position[opened.rows] = np.arange(len(opened.rows))
     seen = [
-        Seen(opened.ids[position[log.item[i]]], int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
+        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
         for i in range(a, b)
     ]
     return seen, int(log.time[b - 1]) if log.clock else None

@@ -235,6 +235,23 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """17-refresh: new items and events between two full runs."""
+
+    room: float = 1.1
+    """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
+    match_gate: float = 0.9
+    """Match rate below which nothing is published."""
+    recall_gate: float = 0.0
+    """Held-out recall at 10 below which nothing is published."""
+    least_overlap: float = 0.5
+    """A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than
+    this share of what a sample of that size would give without any change."""
+    most_shift: float = 0.2
+    """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -250,6 +267,7 @@ class Config:
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
+    refresh: Refresh = field(default_factory=Refresh)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {
@@ -265,6 +283,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
     "bundle": ("interests", "history", "items"),
     "metrics": ("prompts",),
+    "refresh": ("room",),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
 
