@@ -13,9 +13,9 @@ A run of three small stages is repeated in a forked process, and each time anoth
 
 from three beginnings: an empty workspace, one of older artifacts, one that an earlier kill left half built. After
 each, every artifact must be absent, the old one or the new one, byte for byte; and the next run must complete, end
-in the bytes of an undisturbed run, and leave nothing beside them. `--real` does the same at that many places, spread
-evenly, of a run of the real stages on a tiny log (the encoder is a hash, the language model's table the log's
-counts: they would take the time and touch files as the others do). Needs a C compiler and Linux.
+in the bytes of an undisturbed run, and leave nothing beside them. `--real` does the same at that many places,
+spread evenly, of a run of the real stages on a tiny log (the encoder is a hash, the language model's table the
+log's counts: they would take the time and touch files as the others do). Needs a C compiler and Linux.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A refresh on a small world of six topics: servable at once, everything else untouched, counts as if read in full."""
+"""A refresh of a small world: new items servable at once, all else untouched, counts as if read in full."""
 
 import itertools
 import sys

@@ -2,8 +2,8 @@
 
 Owns the artifact that holds all that came since the last full run: items with their vectors and places, traffic,
 the transitions of new events, where users now stand, and how far the world has drifted. New items are servable at
-once. The tree's cut, its names, the language model, the table and the item policy stay as they are; what they do not
-know is said. A full run starts over from the sources, so new rows belong there too.
+once. The tree's cut, its names, the language model, the table and the item policy stay as they are; what they do
+not know is said. A full run starts over from the sources, so new rows belong there too.
 """
 
 import time

@@ -58,7 +58,7 @@ def place(
         weight = weights[level - 1][n:]
         for start in range(0, m, CHUNK):
             rows = new[start : start + CHUNK]
-            families = placed[start : start + CHUNK] if level > 2 else np.zeros(len(rows), np.int64)
+            families = placed[start : start + CHUNK].copy() if level > 2 else np.zeros(len(rows), np.int64)
             for family in np.unique(families):
                 own = np.flatnonzero(families == family)
                 lower, upper = first[family], first[family + 1]
