@@ -4,10 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from byway.artifact import Work
+
+# A deadline measures the machine, which other work may share, and not the code.
+hypothesis.settings.register_profile("byway", deadline=None)
+hypothesis.settings.load_profile("byway")
 
 
 @pytest.fixture

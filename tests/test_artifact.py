@@ -3,10 +3,12 @@
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -208,6 +210,28 @@ def test_scratch_that_was_half_removed_belongs_to_nothing(tmp_path: Path) -> Non
     assert n > 8
 
 
+def test_scratch_loses_its_name_before_anything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the removal of one file: what is left is not taken for a whole scratch."""
+    path = tmp_path / "04-toy"
+    with artifact.part(path, STAGE, {"a": 1}, {}) as work:
+        for i in range(3):
+            (work.scratch / f"{i}").touch()
+    remove = artifact.shutil.rmtree
+
+    def dies_after_one(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.suffix == ".scratch":
+            (folder / "0").unlink()
+            raise Killed
+        remove(folder, ignore_errors)
+
+    monkeypatch.setattr(artifact.shutil, "rmtree", dies_after_one)
+    with pytest.raises(Killed), artifact.part(path, STAGE, {"a": 2}, {}):
+        pass
+    monkeypatch.setattr(artifact.shutil, "rmtree", remove)
+    with artifact.part(path, STAGE, {"a": 1}, {}) as work:
+        assert [p.name for p in work.scratch.iterdir()] == ["wanted"]
+
+
 def test_scratch_is_gone_when_the_artifact_is_whole(tmp_path: Path) -> None:
     build(tmp_path / "04-toy", "text")
     assert not (tmp_path / "04-toy.scratch").exists()
@@ -269,6 +293,67 @@ def test_edited_names_changed_and_missing_files(tmp_path: Path) -> None:
     (path / "inner" / "second.txt").write_text("by hand", "utf-8")
     (path / "drawn.npy").unlink()
     assert artifact.edited(path, record) == ["drawn.npy", "inner/second.txt"]
+
+
+def test_a_record_changed_by_hand_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "04-toy"
+    build(path, "text")
+    text = (path / artifact.RECORD).read_text("utf-8")
+    (path / artifact.RECORD).write_text(text.replace('"text": "text"', '"text": "other"'), "utf-8")
+    record = artifact.read_record(path)
+    assert record is not None
+    assert artifact.edited(path, record) == [artifact.RECORD]
+    assert artifact.drift(record, {"text": "text"}, {}) == ["knob text: other → text"]
+
+
+def test_a_copied_workspace_is_up_to_date(tmp_path: Path) -> None:
+    build(tmp_path / "here" / "04-toy", "text")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    record = artifact.read_record(tmp_path / "there" / "04-toy")
+    assert record is not None
+    assert artifact.drift(record, {"text": "text"}, {}) == []
+    assert artifact.edited(tmp_path / "there" / "04-toy", record) == []
+
+
+def test_an_older_layout_is_built_again_and_a_newer_one_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "04-toy"
+    build(path, "text")
+    monkeypatch.setattr(artifact, "LAYOUT", 2)
+    record = artifact.read_record(path)
+    assert record is not None
+    assert artifact.drift(record, {"text": "text"}, {}) == ["layout: 1 → 2"]
+    assert build(path, "text").layout == 2
+    monkeypatch.setattr(artifact, "LAYOUT", 1)
+    with pytest.raises(UserError, match=r"04-toy was made by Byway .*layout 2.*delete"):
+        artifact.read_record(path)
+    # What a newer layout holds beside that is not ours to read.
+    (path / artifact.RECORD).write_text('{"version": "9.1", "layout": 9}', "utf-8")
+    with pytest.raises(UserError, match=r"Byway 9\.1"):
+        artifact.read_record(path)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "04-toy"
+    before = build(path, "text")
+    monkeypatch.setattr(artifact.time, "gmtime", lambda: time.struct_time((1970, 1, 1, 0, 0, 0, 3, 1, 0)))
+    assert build(path, "text") == before
+    assert build(path, "other").created == "1970-01-01T00:00:00Z"
+    assert_whole(path, {"other"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_gate_that_could_not_be_measured_is_read_back_as_such(tmp_path: Path, value: float | None) -> None:
+    path = tmp_path / "04-toy"
+    with artifact.part(path, STAGE, {}, {}):
+        pass
+    artifact.commit(path, STAGE, {}, {}, Outcome(gates={"recall": Gate(value, 0.5), "bar": Gate(0.5, value)}))
+    record = artifact.read_record(path)
+    assert record is not None
+    assert [gate.passed for gate in record.gates.values()] == [False, False]
+    assert str(record.gates["recall"]) == "not a number, wanted at least 0.5"
 
 
 def test_no_artifact_is_no_record(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The command line: one sentence and exit code 2 for what a user can mend, and one JSON object."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from tests.serving.planted import NAMES, Planted
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
-VERBS = ["init", "run", "show", "recommend", "demo"]
+VERBS = ["init", "run", "show", "refresh", "recommend", "demo"]
 # The entry point reads sys.argv, which is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -300,6 +302,45 @@ def test_a_damaged_record(byway: Byway, toys: Toys, workspace: Path, verb: str) 
 def test_a_second_run_is_refused(byway: Byway, toys: Toys, workspace: Path) -> None:
     with artifact.locked(workspace):
         assert "is in use by process" in byway("run", workspace).sentence()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")]
+)
+def test_a_disk_that_refuses_is_one_sentence(
+    byway: Byway, workspace: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number), str(workspace / "02-embeddings.part" / "vectors.npy"))
+
+    monkeypatch.setattr(pipeline, "run", refused)
+    sentence = byway("run", workspace).sentence()
+    assert said in sentence
+    assert "vectors.npy" in sentence
+    assert "goes on from here" in sentence
+
+
+def test_another_failure_of_the_disk_is_not_hidden(
+    byway: Byway, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(pipeline, "run", broken)
+    with pytest.raises(OSError, match="the disk is broken"):
+        byway("run", workspace)
+
+
+def test_a_reader_who_has_read_enough(served: Path) -> None:
+    """`byway show W | head -1`."""
+    code = "import sys; from byway.cli import main; sys.argv[0] = 'byway'; main()"
+    command = [sys.executable, "-c", code, "show", str(served), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
 
 
 def test_control_c(byway: Byway, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

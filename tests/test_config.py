@@ -89,6 +89,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[run]\nseed = 99999999999999999999", (), ["[run]", "seed", "99999999999999999999"]),
         ("[tree]\ntolerance = nan", (), ["[tree]", "tolerance", "nan"]),
         ("", ("tree.tolerance=inf",), ["[tree]", "tolerance", "inf"]),
+        ("[embeddings]\nbatch = 0", (), ["[embeddings]", "batch is 0", "at least 1"]),
+        ("", ("tree.tolerance=0.9",), ["[tree]", "tolerance is 0.9", "at least 1"]),
         ("", ("seed=1",), ["--set seed=1", "section.knob=value"]),
         ("", ("run.seed",), ["--set run.seed", "section.knob=value"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
@@ -128,7 +130,8 @@ def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPath
     if not plain:
         return
     knob = data.draw(st.sampled_from(sorted(plain)))
-    kind = st.integers(0, 2**62) if type(plain[knob]) is int else st.floats(0, 1e18)
+    least = int(knob in config.POSITIVE.get(section, ()))
+    kind = st.integers(least, 2**62) if type(plain[knob]) is int else st.floats(least, 1e18)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")
@@ -155,6 +158,13 @@ def test_every_knob_and_every_section_says_what_it_does() -> None:
             said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
             silent += [] if said else [f"{node.name}.{ast.unparse(statement.target)}"]
     assert silent == []
+
+
+def test_the_knobs_that_must_be_positive_are_knobs_and_are_refused_at_zero(tmp_path: Path) -> None:
+    for section, knobs in config.POSITIVE.items():
+        for knob in knobs:
+            assert getattr(getattr(Config(), section), knob) >= 1
+            assert f"{knob} is 0" in refused(tmp_path, "", f"{section}.{knob}=0")
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

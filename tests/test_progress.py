@@ -49,6 +49,15 @@ def test_a_log_file_gets_a_line_now_and_then(log: io.StringIO, monkeypatch: pyte
     ]
 
 
+def test_work_that_stands_still_is_told_as_it_is(log: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with progress.bar("transition table", 100, 20) as advance:
+        now += 31
+        advance(0)
+    assert log.getvalue() == "  transition table: 20 of 100\n"
+
+
 def test_short_work_leaves_no_line_in_a_log_file(log: io.StringIO) -> None:
     with progress.bar("short", 3) as advance:
         advance(3)

@@ -8,6 +8,7 @@ a kill and is there when the same stage is run again with the same inputs and kn
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -26,17 +27,24 @@ from byway import __version__
 from byway.errors import UserError
 
 RECORD = "record.json"
+LAYOUT = 1
+"""Of records and artifacts. An older one is built again, a newer one refused."""
 
 
 class Gate(msgspec.Struct, frozen=True):
     """A bar that a figure has to clear before the artifact may be published."""
 
-    value: float
-    at_least: float
+    value: float | None
+    """None where there was nothing to measure; such a gate is not passed."""
+    at_least: float | None
 
     @property
     def passed(self) -> bool:
-        return self.value >= self.at_least
+        return self.value is not None and self.at_least is not None and self.value >= self.at_least
+
+    def __str__(self) -> str:
+        value, bar = ("not a number" if n is None else f"{n:.4g}" for n in (self.value, self.at_least))
+        return f"{value}, wanted at least {bar}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,14 @@ class Record(msgspec.Struct, frozen=True):
     gates: dict[str, Gate]
     timings: dict[str, float]
     created: str
+    layout: int = 1
+
+
+class _Made(msgspec.Struct):
+    """What a record of any layout says about itself."""
+
+    version: str
+    layout: int = 1
 
 
 def hash_file(path: Path) -> str:
@@ -110,16 +126,23 @@ def read_record(path: Path) -> Record | None:
             if (directory / RECORD).exists():
                 _swap(directory, path)
     try:
-        return msgspec.json.decode((path / RECORD).read_bytes(), type=Record)
+        data = (path / RECORD).read_bytes()
+        made = msgspec.json.decode(data, type=_Made)
+        if made.layout <= LAYOUT:
+            return msgspec.json.decode(data, type=Record)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path / RECORD} is damaged ({error}); delete {path} and run again.") from error
+    raise UserError(
+        f"{path} was made by Byway {made.version}, whose layout {made.layout} this version ({__version__}) does "
+        f"not know: use that version, or delete {path} and run again."
+    )
 
 
 def drift(record: Record, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
     """Field by field, why `record` no longer matches: empty where it is up to date."""
-    changed: list[str] = []
+    changed = [f"layout: {record.layout} → {LAYOUT}"] if record.layout != LAYOUT else []
     for kind, then, now in (("knob", record.knobs, knobs), ("input", record.inputs, inputs)):
         for name in sorted(set(then) | set(now)):
             if then.get(name) != now.get(name):
@@ -129,9 +152,12 @@ def drift(record: Record, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -
 
 
 def edited(path: Path, record: Record) -> list[str]:
-    """Files of the artifact that are no longer what the record says."""
+    """Files of the artifact that are no longer what the record says, and the record where it contradicts itself."""
     found = {name: hash_file(path / name) for name in record.files if (path / name).exists()}
-    return [name for name, digest in record.files.items() if found.get(name) != digest]
+    changed = [name for name, digest in record.files.items() if found.get(name) != digest]
+    whole = record.digest == hash_json(record.files)
+    whole &= record.fingerprint == fingerprint(record.stage, record.knobs, record.inputs)
+    return changed if whole else [RECORD, *changed]
 
 
 @contextmanager
@@ -202,15 +228,21 @@ def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str
         files=files,
         counts=outcome.counts,
         metrics=outcome.metrics,
-        gates=outcome.gates,
+        gates={name: Gate(_finite(gate.value), _finite(gate.at_least)) for name, gate in outcome.gates.items()},
         timings={name: round(seconds, 3) for name, seconds in outcome.timings.items()},
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        layout=LAYOUT,
     )
     with _moving(path):
         write_atomic(directory / RECORD, msgspec.json.format(msgspec.json.encode(record), indent=2))
         _swap(directory, path)
     _discard_scratch(path)
     return record
+
+
+def _finite(number: float | None) -> float | None:
+    """A number as JSON can hold it."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 @contextmanager

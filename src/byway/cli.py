@@ -1,6 +1,8 @@
 """The command line. Each verb imports what it needs when it is called, so that `byway --help` is instant."""
 
+import errno
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +96,22 @@ def show(
 
 
 @app.command
+def refresh(
+    directory: Path,
+    *,
+    items: Annotated[Path | None, Parameter(help="A table of new items, with the columns of the first.")] = None,
+    events: Annotated[Path | None, Parameter(help="A table of new events.")] = None,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Take in new items and events, at a cost in proportion to what is new."""
+    from byway import refresh as module
+
+    found, text = module.run(directory, _config(directory, set), items, events)
+    _say(json, found, text)
+
+
+@app.command
 def recommend(
     directory: Path,
     *,
@@ -151,23 +169,22 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     import numpy as np
 
     from byway import artifact
+    from byway.data import catalog as items
     from byway.data import events
     from byway.pipeline import BY_NAME
     from byway.serving.recommend import Seen
 
     path = directory / BY_NAME["catalog"].folder
-    catalog, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
-    if catalog is None or used is None or used.inputs.get("catalog") != catalog.digest:
+    record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
+    if record is None or used is None or used.inputs.get("catalog") != record.digest:
         raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
     users = events.load_users(path)
     if user not in users:
         raise UserError(f"The log has no user {user!r}.")
-    log = events.load(path)
+    log, ids = events.load(path), items.load(path).items["item"]
     a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
-    position = np.empty(len(opened.rows), dtype=np.int64)
-    position[opened.rows] = np.arange(len(opened.rows))
     seen = [
-        Seen(opened.ids[position[log.item[i]]], int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
+        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
         for i in range(a, b)
     ]
     return seen, int(log.time[b - 1]) if log.clock else None
@@ -192,13 +209,30 @@ def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value) if as_json else text)
 
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the disk may refuse without being broken."""
+
+
 def main() -> None:
-    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C, 141 for a closed pipe."""
     from byway import memory
 
     memory.keep()
     try:
         app()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has read enough. Python would flush once more as it ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        reason = os.strerror(error.errno).lower()
+        advice = "make room or allow writing there, then type the same command: it goes on from here."
+        print(f"byway: {where}{reason}; {advice}", file=sys.stderr)
+        sys.exit(2)
     except UserError as error:
         print(f"byway: {error}", file=sys.stderr)
         sys.exit(2)

@@ -252,6 +252,23 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """17-refresh: new items and events between two full runs."""
+
+    room: float = 1.1
+    """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
+    match_gate: float = 0.9
+    """Match rate below which nothing is published."""
+    recall_gate: float = 0.0
+    """Held-out recall at 10 below which nothing is published."""
+    least_overlap: float = 0.5
+    """A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than
+    this share of what a sample of that size would give without any change."""
+    most_shift: float = 0.2
+    """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -267,13 +284,32 @@ class Config:
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
+    refresh: Refresh = field(default_factory=Refresh)
+
+
+POSITIVE: dict[str, tuple[str, ...]] = {
+    "embeddings": ("dim", "batch", "max_tokens"),
+    "graph": ("neighbours",),
+    "tree": ("items_per_cluster", "tolerance"),
+    "descriptions": ("words",),
+    "transitions": ("level", "history", "per_label"),
+    "language_model": (
+        "lora_rank", "batch", "block_clusters", "evaluate_every", "checkpoint_every", "evaluate_on",
+    ),
+    "transition_table": ("top", "rows_per_chunk"),
+    "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
+    "bundle": ("interests", "history", "items"),
+    "metrics": ("prompts",),
+    "refresh": ("room",),
+}  # fmt: skip
+"""Knobs that count something of which there must be one at least, or scale by 1 at least."""
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     """Read the defaults, then the TOML at `path`, then `section.knob=value` overrides.
 
     Raises UserError with the section and the knob for anything that is not a knob or not of its type, and for
-    a negative or infinite number, which no knob takes.
+    a negative or infinite number, which no knob takes, and one below 1 where at least 1 makes sense.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -309,6 +345,8 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             number = getattr(merged, knob)
             if isinstance(number, int | float) and not 0 <= number < 2**63:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; a number goes from 0 to 2^63.")
+            if knob in POSITIVE.get(section, ()) and number < 1:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at least 1.")
         config = replace(config, **{section: merged})
     return config
 

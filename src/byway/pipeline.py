@@ -143,7 +143,7 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     record = artifact.commit(path, stage.name, knobs, inputs, outcome)
     for name, gate in record.gates.items():
         if not gate.passed:
-            say(f"  [yellow]gate[/] {name} = {gate.value:.4g}, wanted at least {gate.at_least:.4g}")
+            say(f"  [yellow]gate[/] {name} = {gate}")
     say(f"[bold]{stage.folder}[/] {record.timings['seconds']:.1f} s")
     return record
 

@@ -53,8 +53,9 @@ def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
         now = time.monotonic()
         if now - said >= EVERY:
             said = now
-            left = (now - began) / (now_done - done) * (total - now_done)
-            say(f"  {label}: {now_done} of {total}, about {left:.0f} s left")
+            fresh = now_done - done
+            left = f", about {(now - began) / fresh * (total - now_done):.0f} s left" if fresh else ""
+            say(f"  {label}: {now_done} of {total}{left}")
 
     return advance
 

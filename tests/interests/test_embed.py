@@ -59,7 +59,7 @@ def test_rows_are_unit_and_equal_texts_have_equal_rows(
 ) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
     distinct, row_of, shards = embed.encode(titles, fake_encoder, scratch)
-    vectors, variance = embed.project(shards, np.bincount(row_of, minlength=distinct), row_of, dim)
+    vectors, variance, _ = embed.project(shards, np.bincount(row_of, minlength=distinct), row_of, dim)
     assert vectors.shape == (len(titles), dim)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
@@ -75,7 +75,7 @@ def test_projection_is_the_principal_components(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows[:300])
     np.save(tmp_path / "b.npy", rows[300:])
     shards = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    found, variance = embed.project(shards, np.ones(500, np.int64), np.arange(500), 4)
+    found, variance, _ = embed.project(shards, np.ones(500, np.int64), np.arange(500), 4)
     centred = rows - rows.mean(axis=0)
     _, values, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     expected = centred @ directions[:4].T

@@ -14,6 +14,7 @@ from byway.data.events import Events
 from byway.interests.tree import Tree
 from byway.language import curate
 from byway.language.curate import Samples
+from byway.language.standing import by_users, where_users_stand
 
 CLUSTERS = 5
 
@@ -155,3 +156,46 @@ def test_the_artifact_reads_back_and_repeats(tmp_path: Path, curation: str) -> N
     assert int(read.train.count.sum()) == outcome.counts["train"]
     for file in sorted((tmp_path / "a").iterdir()):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+@given(users=USERS, chunk=st.integers(1, 20), history=st.integers(1, 3))
+def test_a_log_in_parts_is_the_whole_log(users: list[list[tuple[int, bool]]], chunk: int, history: int) -> None:
+    if not any(users):
+        return
+    itself = np.arange(CLUSTERS, dtype=np.int32)
+    whole, parts = (curate.find(log(users), itself, CLUSTERS, history, size) for size in (10**9, chunk))
+    for name in ("context", "label", "time", "progress", "short", "not_new"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    assert [len(set(part.user.tolist())) for part in by_users(log(users), 1)] == [1] * sum(map(bool, users))
+
+
+@given(users=USERS, cuts=st.lists(st.integers(0, 12), min_size=6, max_size=6), history=st.integers(1, 3))
+def test_new_events_extend_the_counts_as_the_whole_log_would_have_them(
+    users: list[list[tuple[int, bool]]], cuts: list[int], history: int
+) -> None:
+    """The first user of the second log may be new: users without old events are numbered last."""
+    users.sort(key=lambda events: not events[: cuts[0]])
+    old = [events[: cuts[0]] for events in users]
+    known = sum(map(bool, old))
+    itself = np.arange(CLUSTERS, dtype=np.int32)
+    if not known:
+        return
+    before = log(old[:known])
+    standing = where_users_stand(before, itself, CLUSTERS, history, chunk=3)
+    total = reference(old, history)
+    # In two steps, so that a state that was extended is extended again.
+    done = list(old)
+    for cut in (cuts[0] + cuts[1], 99):
+        new = [events[len(past) : cut] for events, past in zip(users, done, strict=True)]
+        done = [past + more for past, more in zip(done, new, strict=True)]
+        if any(new):
+            counted, standing = curate.extend(standing, log(new), itself, CLUSTERS)
+            rows = np.column_stack([counted.context, counted.label]).tolist()
+            total.update(dict(zip(map(tuple, rows), counted.count.tolist(), strict=True)))
+    assert total == reference(users, history)
+    if any(users):
+        whole = where_users_stand(log(users), itself, CLUSTERS, history)
+        n = len(standing.starts) - 1
+        np.testing.assert_array_equal(standing.starts, whole.starts[: n + 1])
+        np.testing.assert_array_equal(standing.touched, whole.touched[: whole.starts[n]])
+        np.testing.assert_array_equal(standing.recent, whole.recent[:n])

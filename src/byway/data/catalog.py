@@ -98,7 +98,7 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     raw = sources.read(knobs, workspace)
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
-    items = _cleaned(raw, knobs, kept_out, outcome.counts)
+    items = cleaned(raw, knobs, kept_out, outcome.counts)
     _require_some(items.num_rows, "items", raw.items_from, kept_out)
     outcome.timings["items"] = clock.perf_counter() - began
     began = clock.perf_counter()
@@ -127,7 +127,7 @@ def _require_some(count: int, table: str, path: Path, kept_out: Quarantine) -> N
     raise UserError(f"{path} has no usable {table} ({reasons or 'it has no rows'}).")
 
 
-def _cleaned(raw: sources.Raw, knobs: config.Catalog, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
+def cleaned(raw: sources.Raw, knobs: config.Catalog, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
     """The items that may stay, in order of first appearance; the others go to quarantine."""
     counts |= {"cleaned": 0, "shortened": 0}
     pieces: list[pa.Table] = []

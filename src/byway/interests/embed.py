@@ -8,6 +8,7 @@ was killed goes on at the next shard, and ends in the same bytes.
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -41,8 +42,10 @@ def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
     encoder = sentence_encoder(knobs)
     distinct, row_of, shards = encode(texts, encoder, work.scratch)
     encoded = time.perf_counter()
-    vectors, variance = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
+    vectors, variance, projection = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
     np.save(work.out / VECTORS, vectors)
+    np.save(work.out / "mean.npy", projection.mean)
+    np.save(work.out / "directions.npy", projection.directions)
     return Outcome(
         counts={"items": len(texts), "distinct_texts": distinct},
         metrics={"embeddings.variance": round(variance, 4)},
@@ -53,6 +56,25 @@ def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
 def load(path: Path) -> NDArray[np.float32]:
     """The vectors of the artifact at `path`: [n, dim], unit rows in catalog order, memory-mapped."""
     return np.load(path / VECTORS, mmap_mode="r")
+
+
+def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray[np.float32]:
+    """Unit rows [len(texts), dim] for texts of new items, in the space of the artifact at `path`.
+
+    Raises UserError where the artifact does not hold its projection.
+    """
+    if not (path / "directions.npy").exists():
+        raise UserError(
+            f"{path} was made by a version that kept no projection for new items; delete it and run again."
+        )
+    projection = Projection(np.load(path / "mean.npy"), np.load(path / "directions.npy"), knobs.dim)
+    shortened = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in texts]
+    distinct = sorted(set(shortened), key=lambda text: (len(text), text))
+    encoder = sentence_encoder(knobs)
+    row = {text: i for i, text in enumerate(distinct)}
+    parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
+    rows = projection.apply(np.concatenate(parts).astype(np.float64))
+    return rows[[row[text] for text in shortened]]
 
 
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:
@@ -113,16 +135,37 @@ def encode(texts: list[str], encoder: Encoder, scratch: Path) -> tuple[int, NDAr
     return len(distinct), np.fromiter((row[text] for text in texts), np.int64, len(texts)), shards
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """From an encoder's rows to unit rows of `dim` dimensions."""
+
+    mean: NDArray[np.float64]
+    """[width]"""
+    directions: NDArray[np.float64]
+    """[width, kept] columns of unit length; kept is at most `dim`, and what is missing to it is zero."""
+    dim: int
+
+    def apply(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Unit rows float32 [n, dim] of encoded rows [n, width]. A row on the mean gets the first direction."""
+        projected = np.zeros((len(rows), self.dim), np.float32)
+        projected[:, : self.directions.shape[1]] = (rows - self.mean) @ self.directions
+        lengths = np.linalg.norm(projected, axis=1)
+        # Rounding leaves about 1e-7 of a row that lies on the mean: noise, not a direction.
+        empty = lengths < 1e-6
+        projected[empty] = np.eye(1, self.dim, dtype=np.float32)
+        return projected / np.where(empty, 1.0, lengths)[:, None].astype(np.float32)
+
+
 def project(
     shards: list[Path], counts: NDArray[np.int64], row_of: NDArray[np.int64], dim: int
-) -> tuple[NDArray[np.float32], float]:
+) -> tuple[NDArray[np.float32], float, Projection]:
     """Principal components of the catalog: mean removed, `dim` directions of largest variance, unit rows.
 
     `counts` says how many items share each encoded row, `row_of` (int64 [n]) which row is an item's. A
     direction's sign is fixed so that its largest entry is positive. Where the encoder is narrower than `dim`
     the missing dimensions are zero. An item that lies exactly on the mean gets the first direction.
 
-    Returns float32 [n, dim] and the share of the variance that was kept.
+    Returns float32 [n, dim], the share of the variance that was kept, and the projection itself.
     """
     width = np.load(shards[0], mmap_mode="r").shape[1]
     total, product = np.zeros(width), np.zeros((width, width))
@@ -137,18 +180,10 @@ def project(
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
     directions = directions * np.where(largest < 0, -1.0, 1.0)
 
-    projected = np.zeros((len(counts), dim), np.float32)
-    start = 0
-    for rows, _ in _weighted(shards, counts):
-        projected[start : start + len(rows), :kept] = (rows - mean) @ directions
-        start += len(rows)
-    lengths = np.linalg.norm(projected, axis=1)
-    # Rounding leaves about 1e-7 of a row that lies on the mean: noise, not a direction.
-    empty = lengths < 1e-6
-    projected[empty] = np.eye(1, dim, dtype=np.float32)
-    projected /= np.where(empty, 1.0, lengths)[:, None].astype(np.float32)
+    projection = Projection(mean, directions, dim)
+    projected = np.concatenate([projection.apply(rows) for rows, _ in _weighted(shards, counts)])
     variance = float(values[:kept].sum() / values.sum()) if values.sum() > 0 else 1.0
-    return projected[row_of], variance
+    return projected[row_of], variance, projection
 
 
 def _weighted(

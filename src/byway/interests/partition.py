@@ -20,8 +20,14 @@ DIRECT = 200_000
 """Up to this many rows METIS cuts the rows' own graph; beyond, that of micro-clusters of them."""
 MICRO = 16
 """Rows a micro-cluster."""
-CELL = 4096
+CELL = 2048
 """Rows of a k-means cell inside which micro-clusters are cut."""
+BLOCK = 1 << 14
+"""Rows whose choices are made together: what they need stays in the cache."""
+SUMMED = 1 << 18
+"""Rows summed together: a sparse product takes them to float64, 0.5 GB at 256 dimensions."""
+EXACT = 20_000
+"""Micro-clusters beyond which their neighbours are searched approximately."""
 CANDIDATES = 24
 """Nearest parts that a row may move to."""
 ROUNDS = 6
@@ -53,9 +59,13 @@ def loads_of(labels: NDArray[np.integer], weights: NDArray[np.float64], parts: i
 
 
 def _sums(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float64]:
-    n = len(labels)
-    members = sparse.csr_array((np.ones(n), (labels, np.arange(n))), shape=(parts, n))
-    return np.asarray(members @ vectors, np.float64)
+    total = np.zeros((parts, vectors.shape[1]))
+    for start in range(0, len(labels), SUMMED):
+        some = labels[start : start + SUMMED]
+        n = len(some)
+        members = sparse.csr_array((np.ones(n), (some, np.arange(n))), shape=(parts, n))
+        total += np.asarray(members @ vectors[start : start + n], np.float64)
+    return total
 
 
 def partition(
@@ -65,19 +75,23 @@ def partition(
     tolerance: float,
     rng: np.random.Generator,
     graph: Graph | None = None,
+    micro: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Cut unit rows [n, d] into `parts` non-empty parts; returns int64 [n].
 
     Aims at a heaviest part of `tolerance` times the mean weight; rows that are themselves heavier than that,
-    or too few rows, can make it impossible. `graph` is the rows' own graph where there is one.
+    or too few rows, can make it impossible. `graph` is the rows' own graph where there is one, `micro` int64 [n]
+    their micro-clusters where rows are too many for a graph of their own.
     """
     n = len(vectors)
     if parts <= 1:
         return np.zeros(n, np.int64)
     if parts >= n:
         return np.arange(n)
-    if n > DIRECT:
-        labels = _through_micro_clusters(vectors, weights, parts, rng)
+    if n > DIRECT and micro is None:
+        micro = micro_clusters(vectors, weights, rng)
+    if micro is not None:
+        labels = _through_micro_clusters(vectors, weights, parts, rng, micro)
     else:
         labels = metis(graph or nearest(vectors, NEIGHBOURS), weights, parts, rng)
     return sharpen(vectors, labels, weights, parts, tolerance)
@@ -95,7 +109,10 @@ def sharpen(
     labels = fill_empty(vectors, labels, weights, parts)
     cap = tolerance * weights.sum() / parts
     for _ in range(rounds):
+        before = labels
         labels = fill_empty(vectors, reassign(vectors, labels, weights, parts, cap), weights, parts)
+        if np.array_equal(labels, before):
+            break
     return repair(vectors, labels, weights, parts, cap)
 
 
@@ -110,10 +127,10 @@ def metis(graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random
     return np.asarray(found.vertex_part, np.int64)
 
 
-def _through_micro_clusters(
-    vectors: NDArray[np.float32], weights: NDArray[np.float64], parts: int, rng: np.random.Generator
+def micro_clusters(
+    vectors: NDArray[np.float32], weights: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Parts by METIS on the centroids of micro-clusters, themselves cut by METIS inside k-means cells."""
+    """Groups of about MICRO rows that are close together, cut by METIS inside k-means cells: int64 [n]."""
     n = len(vectors)
     cells = max(2, n // CELL)
     kmeans = faiss.Kmeans(vectors.shape[1], cells, niter=10, spherical=True, seed=int(rng.integers(1 << 30)))
@@ -129,8 +146,24 @@ def _through_micro_clusters(
             _, dense = np.unique(labels, return_inverse=True)
             micro[members] = found + dense
             found += int(dense.max()) + 1
+    return micro
+
+
+def _through_micro_clusters(
+    vectors: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    parts: int,
+    rng: np.random.Generator,
+    micro: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Parts by METIS on the graph of the micro-clusters' centroids."""
+    different, micro = np.unique(micro, return_inverse=True)
+    found = len(different)
+    if found <= parts:
+        return metis(nearest(vectors, NEIGHBOURS), weights, parts, rng)
     middle = centroids(vectors, micro, found)
-    return metis(nearest(middle, NEIGHBOURS), loads_of(micro, weights, found), parts, rng)[micro]
+    graph = nearest(middle, NEIGHBOURS, exact=found <= EXACT, seed=int(rng.integers(1 << 31)))
+    return metis(graph, loads_of(micro, weights, found), parts, rng)[micro]
 
 
 def _nearest_parts(
@@ -159,17 +192,31 @@ def reassign(
     # In units of the mean row, so that a price is a cosine for a row of average weight.
     relative = (weights / weights.mean()).astype(np.float32)[:, None]
     prices = np.zeros(parts, np.float32)
-    rows = np.arange(len(labels))
     best, least = labels, np.inf
     for step in range(PRICE_STEPS):
-        choice = near[rows, (scores - relative * prices[near]).argmax(axis=1)]
+        choice = _choices(scores, near, relative, prices)
         load = loads_of(choice, weights, parts) / cap
         excess = float(np.maximum(load - 1.0, 0.0).sum())
         if excess < least:
             best, least = choice, excess
+        if excess == 0.0:
+            break
         prices += (0.1 / (1.0 + 0.2 * step) * (load - 1.0)).astype(np.float32)
         np.maximum(prices, 0.0, out=prices)
     return best
+
+
+def _choices(
+    scores: NDArray[np.float32], near: NDArray[np.int64], relative: NDArray[np.float32], prices: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """The part that each row likes best at these prices, of those near it."""
+    choice = np.empty(len(near), np.int64)
+    for start in range(0, len(near), BLOCK):
+        block = slice(start, start + BLOCK)
+        some = near[block]
+        best = (scores[block] - relative[block] * prices[some]).argmax(axis=1)
+        choice[block] = some[np.arange(len(some)), best]
+    return choice
 
 
 def fill_empty(

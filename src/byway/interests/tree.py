@@ -22,7 +22,15 @@ from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
 from byway.errors import UserError
 from byway.interests.graph import Graph
-from byway.interests.partition import centroids, coherence, loads_of, partition, sharpen
+from byway.interests.partition import (
+    DIRECT,
+    centroids,
+    coherence,
+    loads_of,
+    micro_clusters,
+    partition,
+    sharpen,
+)
 from byway.progress import bar
 
 LEVELS = 4
@@ -214,7 +222,8 @@ def grow(
     Levels 3 and 4 are cut inside each parent.
     """
     weights = [blended_weights(traffic, sizes, level, knobs) for level in range(1, LEVELS + 1)]
-    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph)
+    micro = micro_clusters(vectors, weights[1], rng) if len(vectors) > DIRECT else None
+    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph, micro)
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
     first = partition(middle, loads, sizes[0], knobs.tolerance, rng)[draft]
@@ -225,7 +234,7 @@ def grow(
     # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
     most = -(-sizes[1] // sizes[0])
     limit = max(half, knobs.tolerance * sizes[1] / sizes[0] / most)
-    second = _split(vectors, first, weights[1], sizes[1], knobs.tolerance, rng, "level 2", most)
+    second = _split(vectors, first, weights[1], sizes[1], knobs.tolerance, rng, "level 2", most, micro)
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
@@ -243,6 +252,7 @@ def _split(
     rng: np.random.Generator,
     label: str,
     most: int | None = None,
+    micro: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Cut every cluster of `labels` into children, at most `most` a cluster, `parts` in all.
 
@@ -261,7 +271,8 @@ def _split(
     with bar(label, parents) as advance:
         for parent, count in enumerate(children.tolist()):
             items = order[ends[parent - 1] if parent else 0 : ends[parent]]
-            found[items] = first + partition(vectors[items], weights[items], count, tolerance, rng)
+            own = None if micro is None else micro[items]
+            found[items] = first + partition(vectors[items], weights[items], count, tolerance, rng, micro=own)
             first += count
             advance(1)
     return found

@@ -18,6 +18,7 @@ from byway.artifact import Outcome, Work
 from byway.data.events import Events
 from byway.interests.tree import Tree
 from byway.language import align
+from byway.language.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
 
 Ints = NDArray[np.int32]
 FEEDBACK = "feedback.parquet"
@@ -73,6 +74,7 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
     """Find the transitions, split them in time, curate the fine-tuning samples."""
     clusters = tree.size(knobs.level)
     found = find(events, tree.assign(knobs.level), clusters, knobs.history)
+    where_users_stand(events, tree.assign(knobs.level), clusters, knobs.history).write(work.out)
     part = split(found, events.clock, knobs.heldout, knobs.validation)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
@@ -86,7 +88,7 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
         counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
     for name in PARTS:
         meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
-        _write(counted[name], work.out / f"{name}.parquet", meta)
+        write(counted[name], work.out / f"{name}.parquet", meta)
     if knobs.feedback:
         early = (1 - knobs.heldout) * (1 - knobs.validation)
         until = float(found.time[part == 0].max(initial=0)) if events.clock else early
@@ -132,12 +134,26 @@ class Found:
     """High-quality visits to a cluster that was not new."""
 
 
-def find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found:
+def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: int = CHUNK) -> Found:
     """All transitions with `history` unique clusters before them; fewer are filled up with the oldest one.
 
     A cluster is new to a user where no event of any quality touched it before; contexts and labels are
-    high-quality interactions.
+    high-quality interactions. Users are independent, so about `chunk` events are looked at together.
     """
+    parts = [_find(part, cluster_of, clusters, history) for part in by_users(events, chunk)]
+    if len(parts) == 1:
+        return parts[0]
+    return Found(
+        context=np.concatenate([part.context for part in parts]),
+        label=np.concatenate([part.label for part in parts]),
+        time=np.concatenate([part.time for part in parts]),
+        progress=np.concatenate([part.progress for part in parts]),
+        short=sum(part.short for part in parts),
+        not_new=sum(part.not_new for part in parts),
+    )
+
+
+def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found:
     cluster = cluster_of[events.item].astype(np.int64)
     user = events.user.astype(np.int64)
     first = np.zeros(len(user), dtype=bool)
@@ -152,7 +168,7 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found
     user, cluster, first, time, progress = user[run], cluster[run], first[run], time[run], progress[run]
     start = np.maximum.accumulate(np.where(np.diff(user, prepend=-1) != 0, np.arange(len(user)), 0))
     new = np.flatnonzero(first)
-    context = _recent(cluster, start, new, history)
+    context = most_recent(cluster, start, new, history)
     enough = context[:, -1] >= 0
     new, context = new[enough], context[enough]
     for k in range(history - 2, -1, -1):
@@ -167,26 +183,56 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found
     )
 
 
-def _recent(
-    cluster: NDArray[np.int64], start: NDArray[np.intp], at: NDArray[np.intp], history: int
-) -> NDArray[np.int64]:
-    """The last `history` different clusters before each position `at` of its user's runs; -1 where none is left.
+def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) -> tuple[Samples, Standing]:
+    """The transitions of new events of users who stand as `standing` says, and where these leave them.
 
-    All positions walk back together: a step looks one run further back and keeps what it has not seen.
+    `events` are sorted by user and later than what `standing` knows; `n_users` counts new users too. What a user
+    did before is played again in short: each cluster touched, then those most recently enjoyed; it makes no
+    transition, since none of them is new, and is all that those of the new events depend on.
     """
-    context = np.full((len(at), history), -1, dtype=np.int64)
-    pointer = at.copy()
-    for k in range(history - 1, -1, -1):
-        pointer = pointer - 1
-        while True:
-            inside = pointer >= start[at]
-            known = (context[:, k + 1 :] == cluster[np.maximum(pointer, 0)][:, None]).any(axis=1)
-            repeat = inside & known
-            if not repeat.any():
-                break
-            pointer = np.where(repeat, pointer - 1, pointer)
-        context[:, k] = np.where(inside, cluster[np.maximum(pointer, 0)], -1)
-    return context
+    history = standing.recent.shape[1]
+    fresh = events.n_users - (len(standing.starts) - 1)
+    starts = np.concatenate([standing.starts, np.full(fresh, standing.starts[-1])])
+    recent = np.concatenate([standing.recent, np.full((fresh, history), -1, np.int32)])
+    users = np.unique(events.user)
+    length = starts[users + 1] - starts[users]
+    before = np.arange(length.sum()) + np.repeat(starts[users] - (np.cumsum(length) - length), length)
+    liked_by, slot = np.nonzero(recent[users] >= 0)
+    user = np.concatenate([np.repeat(users, length), users[liked_by], events.user])
+    item = np.concatenate([standing.touched[before], recent[users[liked_by], slot], cluster_of[events.item]])
+    good = np.concatenate(
+        [np.zeros(len(before), bool), np.ones(len(slot), bool), events.satisfaction >= events.positive]
+    )
+    order = np.argsort(user, kind="stable")
+    replayed = Events(
+        user=user[order].astype(np.int32),
+        item=item[order].astype(np.int32),
+        time=np.zeros(len(order), np.int64),
+        satisfaction=good[order].astype(np.float32),
+        clock=False,
+        n_users=events.n_users,
+        n_items=clusters,
+    )
+    itself = np.arange(clusters, dtype=np.int32)
+    found = find(replayed, itself, clusters, history)
+    after = where_users_stand(replayed, itself, clusters, history)
+    # Users without new events stay where they were.
+    quiet = np.ones(events.n_users, bool)
+    quiet[users] = False
+    count_of = np.where(quiet, np.diff(starts), np.diff(after.starts))
+    touched = np.empty(int(count_of.sum()), np.int32)
+    ends = np.cumsum(count_of)
+    owner_is_quiet = np.repeat(quiet, count_of)
+    touched[owner_is_quiet] = standing.touched[
+        np.repeat(quiet[: len(standing.starts) - 1], np.diff(standing.starts))
+    ]
+    touched[~owner_is_quiet] = after.touched
+    standing = Standing(
+        np.append(0, ends).astype(np.int64),
+        touched,
+        np.where(quiet[:, None], recent, after.recent).astype(np.int32),
+    )
+    return count(found.context, found.label, clusters), standing
 
 
 def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
@@ -210,6 +256,16 @@ def count(context: Ints, label: Ints, clusters: int) -> Samples:
     key = _key(np.column_stack([context, label]), clusters)
     _, index, counts = np.unique(key, return_index=True, return_counts=True)
     return Samples(context[index], label[index], counts.astype(np.int32))
+
+
+def added(a: Samples, b: Samples) -> Samples:
+    """Both counts in one."""
+    rows = np.concatenate([np.column_stack([s.context, s.label]) for s in (a, b)])
+    if not len(rows):
+        return a
+    different, at = np.unique(rows, axis=0, return_inverse=True)
+    total = np.bincount(at.reshape(-1), np.concatenate([a.count, b.count]))
+    return Samples(*(np.ascontiguousarray(x, np.int32) for x in (different[:, :-1], different[:, -1], total)))
 
 
 def diversified(log: Samples, per_label: int, clusters: int, rng: np.random.Generator) -> Samples:
@@ -256,7 +312,7 @@ def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
     return key
 
 
-def _write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
+def write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
     columns = {f"c{k + 1}": samples.context[:, k] for k in range(samples.context.shape[1])}
     table = pa.table({**columns, "label": samples.label, "count": samples.count})
     pq.write_table(table.replace_schema_metadata(meta), path)

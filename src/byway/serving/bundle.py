@@ -77,7 +77,8 @@ class Bundle:
     vectors: NDArray[np.float32]
     """[n, d] item vectors by position."""
     rows: NDArray[np.int32]
-    """[n] row of the catalog, which is what the item policy reads, by position."""
+    """[n] row of the catalog that the item policy reads for a position: its own, and for an item that came after
+    the policy was trained (`byway refresh`) that of the most similar one it knows."""
     starts: NDArray[np.int64]
     """[M + 1] cluster c holds positions starts[c] to starts[c + 1]."""
     traffic: NDArray[np.float32]
@@ -138,19 +139,40 @@ def build(
         raise UserError(
             "The table answers pairs: set bundle.interests to 1 or 2; for 3 set transitions.history = 3 as well."
         )
+    traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
+    known = np.arange(len(catalog), dtype=np.int32)
+    lay_out(
+        work.out, knobs, catalog, events.clock, traffic, known, tree, descriptions, transitions, table, item_policy
+    )
+    return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
+
+
+def lay_out(
+    out: Path,
+    knobs: config.Bundle,
+    catalog: "Catalog",
+    clock: bool,
+    traffic: NDArray[np.float32],
+    known: NDArray[np.int32],
+    tree: "Tree",
+    descriptions: "Descriptions",
+    transitions: "Transitions",
+    table: "Table",
+    item_policy: "ItemPolicy",
+) -> None:
+    """Write a bundle into `out`. `traffic` [n] is by item; `known` [n] is the item that the policy reads for it."""
     level = transitions.level
     order = tree.order
     ids, titles = catalog.ids(), catalog.titles()
     for name, texts in (("ids", ids), ("titles", titles)):
         packed = Strings.of([texts[i] for i in order])
-        np.save(work.out / f"{name}.npy", packed.data)
-        np.save(work.out / f"{name}_offsets.npy", packed.offsets)
+        np.save(out / f"{name}.npy", packed.data)
+        np.save(out / f"{name}_offsets.npy", packed.offsets)
     hashes = np.array([_hash(ids[i]) for i in order], dtype=np.uint64)
     by_hash = np.argsort(hashes, kind="stable")
-    traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
     arrays = {
         "vectors": item_policy.items[order],
-        "rows": order.astype(np.int32),
+        "rows": known[order],
         "starts": tree.starts[level - 1],
         "traffic": traffic[order],
         "table": np.asarray(table.clusters),
@@ -159,16 +181,15 @@ def build(
         "id_positions": by_hash.astype(np.int32),
     }
     if table.triples is not None and knobs.interests == 3:
-        np.save(work.out / "triple_keys.npy", table.triples.keys)
-        np.save(work.out / "triple_clusters.npy", table.triples.clusters)
+        np.save(out / "triple_keys.npy", table.triples.keys)
+        np.save(out / "triple_clusters.npy", table.triples.clusters)
     for name in ARRAYS:
-        np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
-    shutil.copyfile(item_policy.model, work.out / "policy.onnx")
+        np.save(out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
+    shutil.copyfile(item_policy.model, out / "policy.onnx")
     length = _session(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else knobs.history
-    manifest = Manifest(level, descriptions.names[level - 1], history, events.clock, asdict(knobs))
-    (work.out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    return Outcome(counts={"items": len(catalog), "clusters": tree.size(level)})
+    manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(knobs))
+    (out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
 
 
 def load(path: Path) -> Bundle:

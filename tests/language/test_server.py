@@ -1,0 +1,123 @@
+"""A language model behind a real server process on loopback, against the same model in this process."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byway.errors import UserError
+from byway.language import server as servers
+from byway.language.asking import InProcess, LanguageModel
+from byway.language.generate import policy
+from byway.language.prompts import Prompt, tokenise
+from byway.language.server import Server
+from tests.language.conftest import HOSTILE, make_tiny
+from tests.language.served import greedy
+
+# Line breaks end an unconstrained answer, and no description holds one.
+NAMES = [name for name in HOSTILE if "\n" not in name]
+
+
+@pytest.fixture(scope="module")
+def prompt(tokenizer: Any) -> Prompt:
+    return tokenise(NAMES, 2, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., str]]:
+    """Start a server with a fault, or without; returns its address."""
+    with ExitStack() as stack:
+        known: dict[str, str] = {}
+
+        def begin(fault: str = "") -> str:
+            if fault not in known:
+                command = [sys.executable, "-m", "tests.language.served", "--fault", fault]
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+                )
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                assert process.stdout is not None
+                known[fault] = f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+                process.stdout.close()
+            return known[fault]
+
+        yield begin
+
+
+def contexts(seed: int, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    context = np.random.default_rng(seed).integers(0, len(NAMES), (n, 2)).astype(np.int32)
+    excluded = np.zeros((n, len(NAMES)), bool)
+    np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
+    return context, excluded
+
+
+@pytest.mark.parametrize("dialect", ["structured_outputs", "guided_choice"])
+def test_answers_are_those_of_the_same_model_here(start: Any, prompt: Prompt, dialect: Any) -> None:
+    context, excluded = contexts(0, 6)
+    asked = Server(start(), "tiny", prompt, NAMES, dialect, at_once=4)
+    clusters, scores = asked.best(context, 3, excluded)
+    model = make_tiny()
+    for row in range(len(context)):
+        left = np.flatnonzero(~excluded[row]).tolist()
+        for place in range(3):
+            spoken, total = greedy(
+                model, prompt.tokens(context[row].tolist()), [prompt.answers[c] for c in left], 99
+            )
+            chosen = next(c for c in left if prompt.answers[c] == [*spoken, prompt.end])
+            assert clusters[row, place] == chosen
+            assert scores[row, place] == pytest.approx(total, abs=1e-3)
+            left.remove(chosen)
+
+
+def test_both_implementations_keep_the_protocol(start: Any, prompt: Prompt, tokenizer: Any) -> None:
+    context, excluded = contexts(1, 4)
+    here: LanguageModel = InProcess(policy(make_tiny(), prompt, "causal"), tokenizer)
+    there: LanguageModel = Server(start(), "tiny", prompt, NAMES)
+    for model in (here, there):
+        clusters, scores = model.best(context, len(NAMES), excluded)
+        left = (~excluded).sum(1)
+        for row in range(len(context)):
+            answered = clusters[row, : left[row]]
+            assert sorted(answered.tolist()) == np.flatnonzero(~excluded[row]).tolist()
+            assert (clusters[row, left[row] :] == -1).all()
+        assert clusters.dtype == np.int32
+        assert scores.dtype == np.float32
+    said = [here.freely(context), there.freely(context)]
+    assert [text.split("\n")[0].strip() for text in said[0]] == said[1]
+
+
+def test_a_busy_server_is_asked_again(start: Any, prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "WAIT", 0.01)
+    context, excluded = contexts(2, 1)
+    clusters, _ = Server(start("busy"), "tiny", prompt, NAMES).best(context, 1, excluded)
+    assert clusters[0, 0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("ignores-choice", "not among the choices"),
+        ("garbage", "does not speak the OpenAI protocol"),
+        ("refuses", "no such model"),
+    ],
+)
+def test_a_server_that_is_none_of_ours_is_one_sentence(start: Any, prompt: Prompt, fault: str, said: str) -> None:
+    context, excluded = contexts(3, 1)
+    with pytest.raises(UserError, match=said):
+        Server(start(fault), "tiny", prompt, NAMES).best(context, 1, excluded)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"), [("http://127.0.0.1:1/v1", "does not answer"), ("localhost", "no address"), ("", "no address")]
+)
+def test_no_server_is_one_sentence(prompt: Prompt, monkeypatch: pytest.MonkeyPatch, url: str, said: str) -> None:
+    monkeypatch.setattr(servers, "WAIT", 0.0)
+    context, excluded = contexts(4, 1)
+    with pytest.raises(UserError, match=said):
+        Server(url, "tiny", prompt, NAMES).best(context, 1, excluded)

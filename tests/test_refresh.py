@@ -1,0 +1,315 @@
+"""A refresh of a small world: new items servable at once, all else untouched, counts as if read in full."""
+
+import itertools
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byway import artifact, config, pipeline, refresh
+from byway.artifact import Outcome, Record, Work
+from byway.data import events
+from byway.errors import UserError
+from byway.evaluation import drift
+from byway.interests import embed, tree
+from byway.language import curate, plan
+from byway.language.curate import Transitions
+from byway.serving import bundle
+from byway.serving.recommend import Seen, recommend
+
+TOPICS = ["harbour", "violin", "glacier", "bakery", "chess", "orchid"]
+ITEMS, USERS, EVENTS = 240, 60, 30
+TOML = """
+[catalog]
+source = "csv"
+items = "items.csv"
+events = "events.csv"
+[tree]
+items_per_cluster = 20
+[item_policy]
+epochs = 1
+dim = 8
+history = 8
+[run]
+threads = 1
+"""
+
+
+def encoder(knobs: object) -> Any:
+    """Texts of one topic lie together, and each at its own place."""
+
+    def encode(texts: list[str]) -> Any:
+        topic = [np.random.default_rng(zlib.crc32(t.split()[0].encode())).normal(size=32) for t in texts]
+        own = [np.random.default_rng(zlib.crc32(t.encode())).normal(size=32) for t in texts]
+        return np.asarray(topic, np.float32) + 0.3 * np.asarray(own, np.float32)
+
+    return encode
+
+
+def table(work: Work, knobs: config.TransitionTable, transitions: Transitions) -> Outcome:
+    """A table of the most popular clusters: a refresh does not look into it."""
+    clusters = transitions.clusters
+    order = np.argsort(-transitions.popularity(), kind="stable")
+    best = np.empty((clusters, clusters, 4), np.int32)
+    for pair in itertools.product(range(clusters), repeat=2):
+        best[pair] = [c for c in order if c not in pair][:4]
+    for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
+        np.save(work.out / f"{name}.npy", values)
+    return Outcome()
+
+
+def titles(first: int, last: int) -> list[str]:
+    return [f'{i},"{TOPICS[i % 6]} {TOPICS[i // 6 % 6]} number {i}"' for i in range(first, last)]
+
+
+def log(first: int, last: int, items: int, start: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [
+        f"u{u},{rng.integers(items)},{start + 1000 * u + t},{rng.choice([0, 1])}"
+        for u in range(first, last)
+        for t in range(EVENTS)
+    ]
+
+
+def write(path: Path, header: str, rows: list[str]) -> Path:
+    path.write_text("\n".join([header, *rows]), "utf-8")
+    return path
+
+
+ITEM, EVENT = "item,title", "user,item,time,satisfaction"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap() -> Iterator[None]:
+    """A quick encoder, and no language model."""
+    module = ModuleType("tests.table")
+    vars(module).update(build=table, load=plan.load)
+    kept = [stage for stage in pipeline.STAGES if stage.name not in ("language_model", "metrics")]
+    at = [stage.name for stage in kept].index("transition_table")
+    kept[at] = pipeline.Stage(8, "transition_table", "tests.table", ("transitions",))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tests.table", module)
+        patch.setattr(embed, "sentence_encoder", encoder)
+        patch.setattr(pipeline, "STAGES", tuple(kept))
+        patch.setattr(pipeline, "BY_NAME", {stage.name: stage for stage in kept})
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("w")
+    write(folder / "items.csv", ITEM, titles(0, ITEMS))
+    write(folder / "events.csv", EVENT, log(0, USERS, ITEMS, 1_700_000_000, 0))
+    (folder / "byway.toml").write_text(TOML, "utf-8")
+    pipeline.run(folder, config.load(folder / "byway.toml"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def refreshed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two refreshes: items and events, then more of both; ten users are new in each."""
+    folder = tmp_path_factory.mktemp("refreshed") / "w"
+    artifact.shutil.copytree(built, folder)
+    for step in range(2):
+        first, last = ITEMS + 12 * step, ITEMS + 12 * step + 12
+        take_in(
+            folder,
+            write(folder / f"new-items-{step}.csv", ITEM, titles(first - 3, last)),
+            write(
+                folder / f"new-events-{step}.csv",
+                EVENT,
+                log(50 + 10 * step, 70 + 10 * step, last, 1_710_000_000 + step * 10**7, step + 1),
+            ),
+        )
+    return folder
+
+
+def take_in(folder: Path, items: Path | None = None, events: Path | None = None, *knobs: str) -> dict[str, Any]:
+    return refresh.run(folder, config.load(folder / "byway.toml", knobs), items, events)[0]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: record.digest for name, record in pipeline.records(folder).items()}
+
+
+def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> None:
+    opened = bundle.load(refreshed / "13-bundle")
+    assert len(opened.rows) == ITEMS + 24
+    topic_of = [TOPICS.index(opened.titles[p].split()[0]) for p in range(len(opened.rows))]
+    for i in range(ITEMS, ITEMS + 24):
+        position = opened.position(str(i))
+        assert position is not None
+        assert opened.titles[position].endswith(f"number {i}")
+        cluster = opened.cluster(position)
+        known = [t for p, t in enumerate(topic_of) if opened.cluster(p) == cluster and int(opened.ids[p]) < ITEMS]
+        assert Counter(known).most_common(1)[0][0] == i % 6
+        # Read in a history as a known item of the same topic.
+        assert opened.rows[position] % 6 == i % 6
+        assert np.isfinite(opened.encode([position])).all()
+        assert np.linalg.norm(opened.vectors[position]) > 0
+    answer = recommend(opened, [Seen(str(ITEMS)), Seen(str(ITEMS + 23)), Seen("3")], np.random.default_rng(0))
+    assert answer.items
+
+
+def test_what_was_there_stays_and_no_run_undoes_it(built: Path, refreshed: Path) -> None:
+    before, after = digests(built), digests(refreshed)
+    assert {name for name in before if before[name] != after[name]} == {"bundle"}
+    pipeline.run(refreshed, config.load(refreshed / "byway.toml"))
+    assert digests(refreshed) == after
+    old, new = bundle.load(built / "13-bundle"), bundle.load(refreshed / "13-bundle")
+    assert np.array_equal(old.table, new.table)
+    for p in range(ITEMS):
+        position = new.position(old.ids[p])
+        assert position is not None
+        assert new.cluster(position) == old.cluster(p)
+        assert np.array_equal(new.vectors[position], old.vectors[p])
+
+
+def test_the_counts_are_those_of_the_whole_log(built: Path, refreshed: Path) -> None:
+    """Old and new events read as one log, with the new items in their places, give the old and new transitions."""
+    held = refresh.load(refreshed / refresh.FOLDER)
+    cut = tree.load(built / "04-tree")
+    cluster_of = refresh.placement.grown(cut, held.leaf).assign(2)
+    lines = [
+        row.split(",")
+        for name in ("events.csv", "new-events-0.csv", "new-events-1.csv")
+        for row in (refreshed / name).read_text("utf-8").splitlines()[1:]
+    ]
+    number = {user: i for i, user in enumerate(dict.fromkeys(line[0] for line in lines))}
+    lines.sort(key=lambda line: (number[line[0]], int(line[2])))
+    user, item, time, good = (
+        np.array(column)
+        for column in zip(*((number[u], int(i), int(t), float(s)) for u, i, t, s in lines), strict=True)
+    )
+    whole = events.Events(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        time,
+        good.astype(np.float32),
+        True,
+        len(number),
+        len(cluster_of),
+    )
+    found = curate.find(whole, cluster_of, cut.size(2), 2)
+    wanted = Counter(map(tuple, np.column_stack([found.context, found.label]).tolist()))
+    old = curate.load(built / "06-transitions")
+    counted: Counter[tuple[int, ...]] = Counter()
+    for part in (old.train, old.validation, old.heldout, held.transitions):
+        rows = np.column_stack([part.context, part.label]).tolist()
+        counted.update(dict(zip(map(tuple, rows), part.count.tolist(), strict=True)))
+    assert counted == wanted
+    assert np.array_equal(held.traffic, np.bincount(item, minlength=len(cluster_of)))
+    assert held.users == [user for user in number if int(user[1:]) >= USERS]
+
+
+def test_the_same_table_is_taken_in_once(refreshed: Path) -> None:
+    before = digests(refreshed), artifact.read_record(refreshed / refresh.FOLDER)
+    take_in(refreshed, refreshed / "new-items-0.csv", refreshed / "new-events-1.csv")
+    assert (digests(refreshed), artifact.read_record(refreshed / refresh.FOLDER)) == before
+
+
+def test_known_items_are_counted_and_left(refreshed: Path) -> None:
+    record = artifact.read_record(refreshed / refresh.FOLDER)
+    assert record is not None
+    assert (record.counts["known_items"], record.counts["items"], record.counts["all_items"]) == (3, 12, 24)
+
+
+def test_a_kill_before_publishing_is_made_good(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "w"
+    artifact.shutil.copytree(built, folder)
+    new = write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6))
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            take_in(folder, new)
+    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
+    take_in(folder, new)
+    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS + 6
+    # A run that rebuilds the bundle leaves the refresh out; without tables it is put back.
+    knobs = ("bundle.items=7",)
+    pipeline.run(folder, config.load(folder / "byway.toml", knobs))
+    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
+    take_in(folder, None, None, *knobs)
+    opened = bundle.load(folder / "13-bundle")
+    assert (len(opened.rows), opened.knobs.items) == (ITEMS + 6, 7)
+
+
+def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --items or --events"):
+        take_in(built)
+    with pytest.raises(UserError, match=r"nothing\.csv does not exist"):
+        take_in(built, tmp_path / "nothing.csv")
+    (tmp_path / "byway.toml").touch()
+    with pytest.raises(UserError, match="needs 01-catalog"):
+        take_in(tmp_path, write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6)))
+
+
+@pytest.mark.parametrize("figure", sorted(refresh.GATES))
+def test_a_failed_gate_publishes_nothing(built: Path, figure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests(built)
+    monkeypatch.setattr(pipeline, "figures", lambda records: {figure: 0.4})
+    knob = f"refresh.{refresh.GATES[figure]}=0.5"
+    new = write(built / "gate.csv", ITEM, titles(ITEMS, ITEMS + 6))
+    with pytest.raises(UserError, match=rf"Nothing was published: {figure} = 0.4, wanted at least 0.5"):
+        take_in(built, new, None, knob)
+    assert digests(built) == before
+    assert artifact.read_record(built / refresh.FOLDER) is None
+
+
+def test_an_artifact_without_a_projection_says_so(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    artifact.shutil.copytree(built, folder)
+    (folder / "02-embeddings" / "directions.npy").unlink()
+    with pytest.raises(UserError, match="kept no projection"):
+        take_in(folder, write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6)))
+
+
+def samples(rows: list[tuple[int, int, int]]) -> np.ndarray[Any, Any]:
+    counts = np.zeros((30, 30))
+    for context, label, count in rows:
+        counts[context, label] = count
+    return counts
+
+
+def test_successors_that_change_are_told_from_a_small_sample() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.dirichlet(np.full(30, 0.2), 30) * 5000
+    same = np.array([rng.multinomial(300, row / row.sum()) for row in before])
+    other = same[:, rng.permutation(30)]
+    stable, usual = drift.successor_overlap(before, same, rng)
+    changed, _ = drift.successor_overlap(before, other, rng)
+    assert abs(stable.mean() - usual.mean()) < 0.1
+    assert changed.mean() < 0.5 * usual.mean()
+    thin = np.zeros((30, 30))
+    thin[0, 1] = drift.FEWEST - 1
+    assert np.isnan(drift.successor_overlap(before, thin, rng)[0]).all()
+    assert drift.mean_over(drift.successor_overlap(before, thin, rng)[0]) is None
+
+
+def test_traffic_that_moves_is_told_from_chance() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.integers(100, 1000, 50).astype(np.float64)
+    same = rng.multinomial(2000, before / before.sum()).astype(np.float64)
+    chance = drift.expected_shift(before, 2000, rng)
+    assert abs(drift.shift(before, same) - chance) < 0.02
+    assert drift.shift(before, np.roll(same, 7)) > 3 * chance
+    assert drift.shift(before, np.zeros(50)) == 0.0
+
+
+def test_a_refresh_of_another_run_starts_over(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    artifact.shutil.copytree(built, folder)
+    take_in(folder, write(tmp_path / "a.csv", ITEM, titles(ITEMS, ITEMS + 6)))
+    pipeline.run(folder, config.load(folder / "byway.toml", ["item_policy.layers=1"]))
+    take_in(folder, write(tmp_path / "b.csv", ITEM, titles(ITEMS + 6, ITEMS + 8)), None, "item_policy.layers=1")
+    record = artifact.read_record(folder / refresh.FOLDER)
+    assert isinstance(record, Record)
+    assert record.counts["all_items"] == 2
