@@ -218,12 +218,19 @@ class Bundle:
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: int = 2
     """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest."""
-    history: int = 50
-    """Most recent items that the item policy is given, where its ONNX file takes any number of them."""
+    history: int = 0
+    """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
+    many as it was trained on (`item_policy.history`)."""
     items: int = 10
     """Items in an answer where the request does not say."""
     min_eligible: int = 1
-    """A cluster with fewer unseen items than this is passed over for the next in the ranking."""
+    """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
+    over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
+    min_quality: float = 0.0
+    """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
+    whole log as by ten events, so that one skip does not bury an item."""
+    max_age_days: int = 0
+    """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ to answer is decided in `recommend`.
 
 import hashlib
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from byway import config
-from byway.artifact import Outcome, Work
+from byway.artifact import Outcome, Work, read_record
 from byway.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from byway.language.plan import Table
     from byway.policy.sequence import ItemPolicy
 
-ARRAYS = ("vectors", "rows", "starts", "traffic", "table", "popularity", "id_hashes", "id_positions")
+ARRAYS = (
+    "vectors", "rows", "starts", "traffic", "quality", "created", "table", "popularity", "id_hashes",
+    "id_positions",
+)  # fmt: skip
+STRINGS = ("ids", "titles", "thumbnails")
+SMOKE = 32
+"""Requests with their answers that a bundle carries, so that whoever takes it up can try it."""
+HOUR = 3_600_000_000
+"""Microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,33 @@ class Strings:
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
 
 
+class Level(msgspec.Struct, frozen=True):
+    """One level of the tree, for the pages: cluster c holds positions starts[c] to starts[c + 1]."""
+
+    names: list[str]
+    starts: list[int]
+
+
+class Smoke(msgspec.Struct, frozen=True):
+    """A request and the answer that this bundle gave when it was built."""
+
+    history: list[str]
+    seed: int
+    road: str
+    cluster: str | None
+    items: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """What may be shown at all at some time."""
+
+    mask: NDArray[np.bool_] | None
+    """[n] by position; None where everything may."""
+    counts: NDArray[np.int64]
+    """[M] how many items a cluster has."""
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What the arrays do not say."""
 
@@ -73,6 +108,8 @@ class Bundle:
     knobs: config.Bundle
     ids: Strings
     titles: Strings
+    thumbnails: Strings
+    """Addresses or paths of pictures; empty where there is none."""
     vectors: NDArray[np.float32]
     """[n, d] item vectors by position."""
     rows: NDArray[np.int32]
@@ -81,6 +118,10 @@ class Bundle:
     """[M + 1] cluster c holds positions starts[c] to starts[c + 1]."""
     traffic: NDArray[np.float32]
     """[n] events an item, by position."""
+    quality: NDArray[np.float32]
+    """[n] mean satisfaction, drawn towards that of all events as by ten events of that satisfaction."""
+    created: NDArray[np.int64]
+    """[n] microseconds since 1970; the largest int64 where it is not known, so that such an item is never old."""
     table: NDArray[np.int32]
     """[M, M, n] next novel clusters of each ordered pair, best first; -1 where none is left."""
     popularity: NDArray[np.int32]
@@ -88,6 +129,8 @@ class Bundle:
     id_hashes: NDArray[np.uint64]
     id_positions: NDArray[np.int32]
     session: onnxruntime.InferenceSession
+    eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
+    """What may be shown, by hour; only the latest is kept."""
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
@@ -104,6 +147,28 @@ class Bundle:
     def cluster(self, position: int) -> int:
         """The cluster in which a position lies."""
         return int(np.searchsorted(self.starts, position, side="right")) - 1
+
+    def clusters(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cluster of each of many positions."""
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def eligible(self, now: int | None) -> Eligible:
+        """Items that are good and new enough (`bundle.min_quality`, `bundle.max_age_days`), to the hour."""
+        knobs = self.knobs
+        aged = knobs.max_age_days > 0 and now is not None
+        hour = now // HOUR if aged and now is not None else -1
+        found = self.eligible_at.get(hour)
+        if found is None:
+            found = Eligible(None, np.diff(self.starts))
+            if aged or knobs.min_quality > 0:
+                mask = self.quality >= np.float32(knobs.min_quality)
+                if aged:
+                    mask &= self.created >= hour * HOUR - knobs.max_age_days * 24 * HOUR
+                inside = np.concatenate([[0], np.cumsum(mask)])
+                found = Eligible(mask, np.diff(inside[self.starts]))
+            self.eligible_at.clear()
+            self.eligible_at[hour] = found
+        return found
 
     def encode(self, positions: list[int]) -> NDArray[np.float32]:
         """The item policy's vector [d] for a history of positions, the most recent last."""
@@ -132,18 +197,24 @@ def build(
     level = transitions.level
     order = tree.order
     ids, titles = catalog.ids(), catalog.titles()
-    for name, texts in (("ids", ids), ("titles", titles)):
+    thumbnails = [text or "" for text in catalog.items["thumbnail"].to_pylist()]
+    for name, texts in zip(STRINGS, (ids, titles, thumbnails), strict=True):
         packed = Strings.of([texts[i] for i in order])
         np.save(work.out / f"{name}.npy", packed.data)
         np.save(work.out / f"{name}_offsets.npy", packed.offsets)
     hashes = np.array([_hash(ids[i]) for i in order], dtype=np.uint64)
     by_hash = np.argsort(hashes, kind="stable")
     traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
+    liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
+    mean = float(events.satisfaction.mean()) if len(events) else 0.0
+    created = catalog.items["created_at"].fill_null(np.iinfo(np.int64).max).to_numpy()
     arrays = {
         "vectors": item_policy.items[order],
         "rows": order.astype(np.int32),
         "starts": tree.starts[level - 1],
         "traffic": traffic[order],
+        "quality": ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)[order],
+        "created": created.astype(np.int64)[order],
         "table": np.asarray(table.clusters),
         "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         "id_hashes": hashes[by_hash],
@@ -153,26 +224,64 @@ def build(
         np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
     shutil.copyfile(item_policy.model, work.out / "policy.onnx")
     length = _session(item_policy.model).get_inputs()[0].shape[1]
-    history = length if isinstance(length, int) else knobs.history
+    history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
     manifest = Manifest(level, descriptions.names[level - 1], history, events.clock, asdict(knobs))
-    (work.out / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    _write(work.out / "manifest.json", manifest)
+    levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
+    _write(work.out / "levels.json", levels)
+    _write(work.out / "smoke.json", _smoke(load(work.out), work.rng))
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(level)})
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
+
+
+def _trained_on(model: Path) -> int:
+    """Items of a history on which the item policy was trained, by the record beside its file; 50 without one."""
+    record = read_record(model.parent)
+    return int(record.knobs["history"]) if record and record.knobs.get("history") else 50
+
+
+def _smoke(bundle: Bundle, rng: np.random.Generator) -> list[Smoke]:
+    """Some histories with no, one and more items, and what they are answered."""
+    from byway.serving.recommend import Seen, recommend
+
+    found: list[Smoke] = []
+    for seed in range(SMOKE):
+        history = [bundle.ids[int(p)] for p in rng.integers(len(bundle.ids), size=seed % 5)]
+        answer = recommend(bundle, [Seen(item) for item in history], np.random.default_rng(seed))
+        found.append(Smoke(history, seed, answer.road, answer.cluster, [shown.item for shown in answer.items]))
+    return found
 
 
 def load(path: Path) -> Bundle:
     """Open a bundle; arrays are mapped, not read."""
     manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-    strings = {
-        name: Strings(*(np.load(path / f"{name}{end}.npy", mmap_mode="r") for end in ("", "_offsets")))
-        for name in ("ids", "titles")
-    }
+    strings = {name: Strings(*(_mapped(path / f"{name}{end}.npy") for end in ("", "_offsets"))) for name in STRINGS}
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
         **strings,
-        **{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS},
+        **{name: _mapped(path / f"{name}.npy") for name in ARRAYS},
         session=_session(path / "policy.onnx"),
     )
+
+
+def load_levels(path: Path) -> list[Level]:
+    """The levels of the tree, broadest first."""
+    return msgspec.json.decode((path / "levels.json").read_bytes(), type=list[Level])
+
+
+def load_smoke(path: Path) -> list[Smoke]:
+    """The requests that the bundle carries, with their answers."""
+    return msgspec.json.decode((path / "smoke.json").read_bytes(), type=list[Smoke])
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """An array mapped into memory; an empty one cannot be mapped, so it is read."""
+    array = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
+    return array
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
