@@ -242,6 +242,32 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """The service: what may be published, and what a request may cost."""
+
+    min_match_rate: float = 0.9
+    """A bundle whose language model has a lower match rate is not published; 0 asks for no figures at all."""
+    min_recall: float = 0.0
+    """A bundle whose recall at 10 on held-out transitions is lower is not published; 0 takes popularity's."""
+    experiment: str = "byway"
+    """Name of the experiment that answers and the log carry."""
+    history: str = ""
+    """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
+    forget_days: int = 30
+    """Events and answers older than this are dropped; older events are not taken in."""
+    workers: int = 2
+    """Processes that answer."""
+    rate: float = 200.0
+    """Requests a second that one token may make; 0 sets no limit."""
+    burst: int = 400
+    """Requests that one token may make at once."""
+    max_body: int = 1_000_000
+    """Bytes of a request's body."""
+    max_seconds: float = 10.0
+    """A request that takes longer is ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -257,6 +283,7 @@ class Config:
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
+    serving: Serving = field(default_factory=Serving)
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:

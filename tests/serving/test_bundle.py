@@ -170,8 +170,11 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     assert files[0] == files[1]
     assert set(files[0]) == {
         "manifest.json",
+        "levels.json",
+        "smoke.json",
         "policy.onnx",
-        *(f"{name}.npy" for name in (*bundle.ARRAYS, "ids", "ids_offsets", "titles", "titles_offsets")),
+        *(f"{name}.npy" for name in bundle.ARRAYS),
+        *(f"{name}{end}.npy" for name in bundle.STRINGS for end in ("", "_offsets")),
     }
 
 

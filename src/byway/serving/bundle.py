@@ -198,12 +198,6 @@ def build(
     order = tree.order
     ids, titles = catalog.ids(), catalog.titles()
     thumbnails = [text or "" for text in catalog.items["thumbnail"].to_pylist()]
-    for name, texts in zip(STRINGS, (ids, titles, thumbnails), strict=True):
-        packed = Strings.of([texts[i] for i in order])
-        np.save(work.out / f"{name}.npy", packed.data)
-        np.save(work.out / f"{name}_offsets.npy", packed.offsets)
-    hashes = np.array([_hash(ids[i]) for i in order], dtype=np.uint64)
-    by_hash = np.argsort(hashes, kind="stable")
     traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
     liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
     mean = float(events.satisfaction.mean()) if len(events) else 0.0
@@ -217,20 +211,41 @@ def build(
         "created": created.astype(np.int64)[order],
         "table": np.asarray(table.clusters),
         "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
-        "id_hashes": hashes[by_hash],
-        "id_positions": by_hash.astype(np.int32),
     }
-    for name in ARRAYS:
-        np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
-    shutil.copyfile(item_policy.model, work.out / "policy.onnx")
     length = _session(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
     manifest = Manifest(level, descriptions.names[level - 1], history, events.clock, asdict(knobs))
-    _write(work.out / "manifest.json", manifest)
     levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
-    _write(work.out / "levels.json", levels)
-    _write(work.out / "smoke.json", _smoke(load(work.out), work.rng))
+    texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}
+    by_position = {name: [some[i] for i in order] for name, some in texts.items()}
+    write(work.out, by_position, arrays, manifest, levels, item_policy.model, work.rng)
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(level)})
+
+
+def write(
+    out: Path,
+    texts: dict[str, list[str]],
+    arrays: dict[str, NDArray[Any]],
+    manifest: Manifest,
+    levels: list[Level],
+    model: Path,
+    rng: np.random.Generator,
+) -> None:
+    """Write the files of a bundle. `texts` are those of STRINGS and `arrays` those of ARRAYS without the index of
+    ids, which is made here; all by position."""
+    for name in STRINGS:
+        packed = Strings.of(texts[name])
+        np.save(out / f"{name}.npy", packed.data)
+        np.save(out / f"{name}_offsets.npy", packed.offsets)
+    hashes = np.array([_hash(item) for item in texts["ids"]], dtype=np.uint64)
+    by_hash = np.argsort(hashes, kind="stable")
+    index = {"id_hashes": hashes[by_hash], "id_positions": by_hash.astype(np.int32)}
+    for name in ARRAYS:
+        np.save(out / f"{name}.npy", np.ascontiguousarray((arrays | index)[name]))
+    shutil.copyfile(model, out / "policy.onnx")
+    _write(out / "manifest.json", manifest)
+    _write(out / "levels.json", levels)
+    _write(out / "smoke.json", _smoke(load(out), rng))
 
 
 def _write(path: Path, value: Any) -> None:
