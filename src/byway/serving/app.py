@@ -153,6 +153,9 @@ class Health(msgspec.Struct, frozen=True):
     bundle: str = ""
 
 
+Asking = Request[Any, Any, State]
+
+
 def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any, Any]) -> Service:
     """The worker's state."""
     return connection.app.state.service
@@ -201,7 +204,7 @@ BODY = (413, 415)
 
 
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
-async def recommend_(request: Request[Any, Any, State], data: RecommendRequest) -> Reply:
+async def recommend_(request: Asking, data: RecommendRequest) -> Reply:
     """Items of an interest that is new to this person, and why."""
     seen = None
     if data.history is not None:
@@ -212,7 +215,7 @@ async def recommend_(request: Request[Any, Any, State], data: RecommendRequest) 
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
 async def events_(
-    request: Request[Any, Any, State], data: EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=1000)]
+    request: Asking, data: EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=1000)]
 ) -> Taken:
     """Take in one event or up to 1,000. When this replies they are stored, and count in the very next request."""
     at, events = now(), [data] if isinstance(data, EventIn) else data
@@ -240,7 +243,7 @@ UserQuery = Annotated[str, Parameter(min_length=1, max_length=256)]
 
 @get("/v1/explain", guards=[needs("read")], responses=_documented(), tags=["serving"])
 async def explain_(
-    request: Request[Any, Any, State],
+    request: Asking,
     user: UserQuery,
     context: Annotated[str | None, Parameter(min_length=1, max_length=256)] = None,
 ) -> Explanation:
@@ -252,7 +255,7 @@ async def explain_(
 
 @get("/v1/clusters", guards=[needs("read")], responses=_documented(), tags=["catalog"])
 async def clusters_(
-    request: Request[Any, Any, State],
+    request: Asking,
     q: Annotated[str, Parameter(max_length=256)] = "",
     offset: Annotated[int, Parameter(ge=0, le=1_000_000)] = 0,
     limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
@@ -270,7 +273,7 @@ async def clusters_(
 
 
 @get("/v1/items/{item:path}", guards=[needs("read")], responses=_documented(404), tags=["catalog"])
-async def item_(request: Request[Any, Any, State], item: str) -> ItemFacts:
+async def item_(request: Asking, item: str) -> ItemFacts:
     """What is known of an item."""
     opened = service_of(request).live.bundle
     name = item.removeprefix("/")
@@ -289,7 +292,7 @@ async def item_(request: Request[Any, Any, State], item: str) -> ItemFacts:
 
 
 @delete("/v1/users/{user:path}", status_code=200, guards=[needs("admin")], responses=_documented(), tags=["people"])
-async def forget_(request: Request[Any, Any, State], user: str) -> Deleted:
+async def forget_(request: Asking, user: str) -> Deleted:
     """Delete everything of a user: history and log. It is gone when this replies."""
     return Deleted(await service_of(request).history.delete(user.removeprefix("/")))
 
@@ -304,7 +307,7 @@ COLUMNS = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "p
     tags=["people"],
     media_type="text/csv",
 )
-async def log_(request: Request[Any, Any, State]) -> Stream:
+async def log_(request: Asking) -> Stream:
     """The log as a table of events (CSV) that the next `byway run` reads: every exposure, with what came of it."""
     store = service_of(request).history
 
@@ -330,7 +333,7 @@ NOT_READY = {503: ResponseSpec(Problem, description="Not ready.", media_type=PRO
 
 
 @get("/readyz", tags=["health"], responses=NOT_READY)
-async def readyz(request: Request[Any, Any, State]) -> Health:
+async def readyz(request: Asking) -> Health:
     """Whether the process can answer: a bundle is open and the history replies."""
     service = service_of(request)
     await service.history.ping()

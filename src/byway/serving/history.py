@@ -245,6 +245,11 @@ class Files:
         for user in sorted(seen):
             yield user
 
+    async def recent_users(self, limit: int) -> list[str]:
+        """Some of the people who did something last."""
+        query = "SELECT user FROM events ORDER BY time DESC LIMIT ?"
+        return list(dict.fromkeys(u for (u,) in self._select(self._read, query, (20 * limit,))))[:limit]
+
     async def ping(self) -> None:
         """Raises Unavailable where the store cannot be read."""
         self._select(self._read, "SELECT 1 FROM events LIMIT 1", ())

@@ -40,9 +40,9 @@ Road = Literal["table", "popular_cluster", "unrestricted", "popular_items"]
 `popular_items`: nothing is known of the person, so the most popular items, at most one a cluster.
 """
 
-Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "known"]
-"""How one item was found: by the answer's road, or, in a place that does not explore, as the item policy's choice
-among the interests that the person has (`known`)."""
+Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "known", "usual"]
+"""How one item was found: by the answer's road; in a place that does not explore, as the item policy's choice among
+the interests that the person has (`known`); or by a recommender that never explores (`usual`, for comparing)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Shown(msgspec.Struct, frozen=True):
     arm: Arm
     propensity: float
     """Probability that this request is answered with this item."""
+    thumbnail: str = ""
+    """Address or path of a picture, where the catalog has one."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -179,7 +181,7 @@ def recommend(
         found, scores = top_anywhere(bundle.vectors, user, places, exclude=person.barred(0, len(bundle.ids)))
         source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
         reasons.append(f"No interest is left to discover, {source}.")
-        shown = _shown(bundle, found, scores, "unrestricted", [likely(r, True) for r in range(len(found))])
+        shown = as_shown(bundle, found, scores, "unrestricted", [likely(r, True) for r in range(len(found))])
         return Answer(_mixed(shown, known), "unrestricted", liked, None, None, reasons)
     if road == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
@@ -200,7 +202,7 @@ def recommend(
     leads = _leads(bundle, person, drawable)
     chance = sum(p for (_, p), cluster in zip(drawable, leads, strict=True) if cluster == chosen)
     chances = [min(chance, 1.0) * likely(r, True) for r in range(len(found))]
-    shown = _shown(bundle, found, scores, road, chances)
+    shown = as_shown(bundle, found, scores, road, chances)
     items = _mixed(shown, known)
     return Answer(items, road, liked, names[chosen], rank if road == "table" else None, reasons)
 
@@ -362,7 +364,7 @@ def _known(
         found += zip((-best[1]).tolist(), best[0].tolist(), strict=True)
     found = sorted(found)[:count]
     positions, scores = np.array([p for _, p in found], dtype=np.int64), np.array([-s for s, _ in found])
-    return _shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])
+    return as_shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])
 
 
 def _mixed(explore: list[Shown], known: list[Shown]) -> list[Shown]:
@@ -388,15 +390,23 @@ def _popular(bundle: Bundle, k: int, person: Person, reasons: list[str]) -> list
     if len(best) < k:
         reasons.append(f"Only {len(best)} of {k} items: there are no more interests that have one to show.")
     positions, scores = np.array([p for _, p in best[:k]]), np.array([t for t, _ in best[:k]])
-    return _shown(bundle, positions, scores, "popular_items", [1.0] * len(best[:k]))
+    return as_shown(bundle, positions, scores, "popular_items", [1.0] * len(best[:k]))
 
 
-def _shown(
+def as_shown(
     bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float]
 ) -> list[Shown]:
+    """Items at these positions as they are replied."""
+    names = bundle.manifest.names
     return [
         Shown(
-            bundle.ids[p], bundle.titles[p], bundle.manifest.names[bundle.cluster(p)], round(s, 6), arm, round(c, 9)
+            item=bundle.ids[p],
+            title=bundle.titles[p],
+            cluster=names[bundle.cluster(p)],
+            score=round(s, 6),
+            arm=arm,
+            propensity=round(c, 9),
+            thumbnail=bundle.thumbnails[p],
         )
         for p, s, c in zip(positions.tolist(), scores.tolist(), chances, strict=True)
     ]

@@ -22,7 +22,7 @@ from byway.policy.restrict import top_anywhere
 from byway.serving import bundle, history, meters, publish
 from byway.serving.bundle import Bundle, Level
 from byway.serving.history import DAY, Answered, Event, Exposure
-from byway.serving.recommend import Answer, Road, Seen, recommend
+from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recommend
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
@@ -106,6 +106,20 @@ def open_current(workspace: Path) -> Live:
     return Live(found.bundle, bundle.load(folder), folder)
 
 
+def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
+    return Item(
+        item=shown.item,
+        title=shown.title,
+        thumbnail=shown.thumbnail,
+        cluster=shown.cluster,
+        interests=interests,
+        arm=shown.arm,
+        propensity=shown.propensity,
+        experiment=experiment,
+        score=shown.score,
+    )
+
+
 class Service:
     """One worker's state."""
 
@@ -116,8 +130,8 @@ class Service:
         self.rng = np.random.default_rng(secrets.randbits(128))
         meters.loaded.set(time.time())
 
-    async def answer(self, asked: Asked) -> Reply:
-        """Answer a request and log what it shows."""
+    async def answer(self, asked: Asked, experiment: str | None = None) -> Reply:
+        """Answer a request and log what it shows, under the knob's experiment unless another is named."""
         live, at = self.live, now()
         seen = asked.history
         if seen is None:
@@ -126,7 +140,7 @@ class Service:
         given = recommend(
             live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=asked.context, mix=asked.mix
         )
-        reply = self._reply(live, given)
+        reply = self._reply(live, given, self.knobs.experiment if experiment is None else experiment)
         # Who is not named is a guest of this answer alone.
         user = asked.user or f"guest:{reply.answer}"
         shown = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
@@ -140,25 +154,8 @@ class Service:
             meters.short.inc()
         return reply
 
-    def _reply(self, live: Live, given: Answer) -> Reply:
-        experiment = self.knobs.experiment
-        items: list[Item] = []
-        for shown in given.items:
-            position = live.bundle.position(shown.item)
-            thumbnail = "" if position is None else live.bundle.thumbnails[position]
-            items.append(
-                Item(
-                    shown.item,
-                    shown.title,
-                    thumbnail,
-                    shown.cluster,
-                    given.interests,
-                    shown.arm,
-                    shown.propensity,
-                    experiment,
-                    shown.score,
-                )
-            )
+    def _reply(self, live: Live, given: Answer, experiment: str) -> Reply:
+        items = [_item(shown, given.interests, experiment) for shown in given.items]
         return Reply(
             secrets.token_hex(12),
             experiment,
@@ -185,21 +182,8 @@ class Service:
             return []
         barred = np.unique(np.array(positions))
         found, scores = top_anywhere(live.bundle.vectors, live.bundle.encode(positions), k, exclude=barred)
-        names, opened = live.bundle.manifest.names, live.bundle
-        return [
-            Item(
-                opened.ids[p],
-                opened.titles[p],
-                opened.thumbnails[p],
-                names[opened.cluster(p)],
-                [],
-                "usual",
-                1.0,
-                "",
-                round(s, 6),
-            )
-            for p, s in zip(found.tolist(), scores.tolist(), strict=True)
-        ]
+        chances = [1.0] * len(found)
+        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual", chances)]
 
     async def store(self, events: list[Event]) -> dict[Literal["stored", "known", "expired"], int]:
         """Take events in; how many are new, how many were known by their id, and how many are too old."""

@@ -156,6 +156,14 @@ class Valkey:
         for user in sorted(found):
             yield user.decode()
 
+    async def recent_users(self, limit: int) -> list[str]:
+        """Some people of whom something is known: the server does not keep them by time."""
+        try:
+            found = await self._server.srandmember("byway:users", limit)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return sorted(user.decode() for user in found)
+
     async def ping(self) -> None:
         """Raises Unavailable where the server does not answer."""
         try:
