@@ -23,7 +23,7 @@ from tests.serving.planted import NAMES, Planted
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
-VERBS = ["init", "run", "show", "refresh", "recommend", "demo"]
+VERBS = ["init", "run", "show", "refresh", "recommend", "serve", "publish", "rollback", "demo"]
 # The entry point reads sys.argv, which is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 

@@ -115,7 +115,10 @@ def refresh(
 def recommend(
     directory: Path,
     *,
-    history: Annotated[str, Parameter(help="Ids of items, the most recent last, separated by commas.")] = "",
+    history: Annotated[
+        list[str] | None,
+        Parameter(help="Ids of items, the most recent last: separated by commas, or one each time it is given."),
+    ] = None,
     user: Annotated[str | None, Parameter(help="A user of the log instead of a history.")] = None,
     k: Annotated[int | None, Parameter(help="Items in the answer.", validator=Number(gte=1))] = None,
     seed: Annotated[int, Parameter(help="Seed of the draw of interests.", validator=Number(gte=0))] = 0,
@@ -137,7 +140,10 @@ def recommend(
     if user is not None:
         seen, now = _history_of(directory, user, opened)
     else:
-        seen = [Seen(item.strip()) for item in history.split(",") if item.strip()]
+        given = history or []
+        # Given more than once, each is one id as it stands, so that ids may hold commas.
+        ids = given if len(given) > 1 else [item.strip() for item in "".join(given).split(",")]
+        seen = [Seen(item) for item in ids if item]
     from byway.serving import recommend as module
 
     answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
@@ -148,6 +154,57 @@ def recommend(
         print(reason)
     for place, shown in enumerate(answer.items, 1):
         print(f"{place:3d}. {shown.title or shown.item}  [{shown.item}]  {shown.score:.3f}")
+
+
+@app.command
+def serve(
+    directory: Path,
+    *,
+    port: Annotated[int, Parameter(help="Port to answer on.", validator=Number(gte=1, lte=65535))] = 8000,
+    host: Annotated[str, Parameter(help="Address to answer on; any but the loopback needs tokens.")] = "127.0.0.1",
+    tokens: Annotated[Path | None, Parameter(help="File of tokens: a token and its scopes a line.")] = None,
+    set: Set = None,
+) -> None:
+    """Answer over HTTP, with pages. Publishes the bundle where nothing is published yet."""
+    from byway.serving import processes
+    from byway.serving import publish as module
+
+    config = _config(directory, set)
+    if module.current(directory) is None:
+        _publish(directory, config)
+    print(f"Serving {directory} on http://{host}:{port}", file=sys.stderr)
+    processes.serve(directory, config.serving, host, port, tokens)
+
+
+@app.command
+def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """Check the newest bundle and serve it from now on; running workers take it up at once."""
+    name = _publish(directory, _config(directory, set))
+    _say(
+        json,
+        {"bundle": name},
+        f"Bundle {name} is published. Back to the one before: {command()} rollback {directory}",
+    )
+
+
+@app.command
+def rollback(directory: Path, *, json: Json = False) -> None:
+    """Serve the bundle before this one, at once."""
+    from byway.serving import publish as module
+
+    _config(directory, None)
+    name = module.rollback(directory)
+    _say(json, {"bundle": name}, f"Bundle {name} is served again.")
+
+
+def _publish(directory: Path, config: Any) -> str:
+    from byway import pipeline
+    from byway.serving import publish as module
+
+    records = pipeline.records(directory)
+    if "bundle" not in records:
+        raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
+    return module.publish(directory, directory / pipeline.BY_NAME["bundle"].folder, config.serving, records)
 
 
 @app.command

@@ -230,14 +230,20 @@ class Bundle:
     days: int = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: int = 2
-    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
-    transitions.history = 3."""
-    history: int = 50
-    """Most recent items that the item policy is given, where its ONNX file takes any number of them."""
+    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest."""
+    history: int = 0
+    """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
+    many as it was trained on (`item_policy.history`)."""
     items: int = 10
     """Items in an answer where the request does not say."""
     min_eligible: int = 1
-    """A cluster with fewer unseen items than this is passed over for the next in the ranking."""
+    """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
+    over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
+    min_quality: float = 0.0
+    """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
+    whole log as by ten events, so that one skip does not bury an item."""
+    max_age_days: int = 0
+    """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +275,32 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """The service: what may be published, and what a request may cost."""
+
+    min_match_rate: float = 0.9
+    """A bundle whose language model has a lower match rate is not published; 0 asks for no figures at all."""
+    min_recall: float = 0.0
+    """A bundle whose recall at 10 on held-out transitions is lower is not published; 0 takes popularity's."""
+    experiment: str = "byway"
+    """Name of the experiment that answers and the log carry."""
+    history: str = ""
+    """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
+    forget_days: int = 30
+    """Events and answers older than this are dropped; older events are not taken in."""
+    workers: int = 2
+    """Processes that answer."""
+    rate: float = 200.0
+    """Requests a second that one token may make; 0 sets no limit."""
+    burst: int = 400
+    """Requests that one token may make at once."""
+    max_body: int = 1_000_000
+    """Bytes of a request's body."""
+    max_seconds: float = 10.0
+    """A request that takes longer is ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -285,6 +317,7 @@ class Config:
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
     refresh: Refresh = field(default_factory=Refresh)
+    serving: Serving = field(default_factory=Serving)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {
@@ -298,9 +331,10 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     ),
     "transition_table": ("top", "rows_per_chunk"),
     "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
-    "bundle": ("interests", "history", "items"),
+    "bundle": ("interests", "items"),
     "metrics": ("prompts",),
     "refresh": ("room",),
+    "serving": ("workers", "burst", "max_body", "forget_days"),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
 

@@ -376,14 +376,18 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     whole = Catalog(pa.concat_tables([items_of.load(folder["catalog"]).items, held.items]))
     known = np.concatenate([np.arange(len(vectors), dtype=np.int32), held.alike])
     served = np.concatenate([policy.items, held.vectors @ policy.content]).astype(np.float32)
-    clock = bundle.load(path).manifest.clock
+    before = bundle.load(path)
+    clock = before.manifest.clock
+    judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
+    usual = float(before.quality.mean())
+    quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
         bundle.lay_out(
-            work.out, _section(base, config.Bundle), whole, clock, held.traffic, known,
+            work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
             placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
             curate.load(folder["transitions"]), plan.load(folder["transition_table"]),
-            replace(policy, items=served),
+            replace(policy, items=served), work.rng,
         )  # fmt: skip
     outcome = Outcome(
         counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},

@@ -69,6 +69,7 @@ def test_two_interests(planted: Planted, tmp_path: Path) -> None:
     assert answer.reasons == [
         f"Two recent interests, drawn from the history: “{NAMES[0]}”, then “{NAMES[1]}”.",
         f"People with these interests are most likely to enjoy “{NAMES[5]}” next.",
+        f"Only 7 of 10 items: “{NAMES[5]}” has no more to show.",
     ]
     # The other way round the table says something else.
     assert ask(bundle, "c1-2", "c0-0").cluster == NAMES[6]

@@ -2,19 +2,34 @@
 
 Pure functions of a bundle, a history and a source of randomness (paper 1, section 2.2). They keep no state and do
 no input or output.
+
+**Propensity.** Each item carries the probability with which it stands in an answer to this very request, over all
+that is drawn at random: the interests and, with a mix, the number of places that explore. It is exact. Given the
+interests everything else is decided: the cluster is the first of the pair's ranking that is open, its items are the
+item policy's best. So it is the sum over the pairs that lead to the item's cluster, times the chance that enough
+places explore for its rank.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from byway.policy.restrict import top_anywhere, top_in_slice
-from byway.serving.bundle import Bundle
+from byway.serving.bundle import Bundle, Eligible
 
 DAY = 86_400_000_000
 """Microseconds."""
+
+LEAST = 1e-6
+"""Weight of an item without satisfaction in the draw."""
+
+KNOWN = 8
+"""Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
 Road = Literal["table", "popular_cluster", "unrestricted", "popular_items"]
 """How the answer was found, from the first choice to the last resort:
@@ -24,6 +39,10 @@ Road = Literal["table", "popular_cluster", "unrestricted", "popular_items"]
 `unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
 `popular_items`: nothing is known of the person, so the most popular items, at most one a cluster.
 """
+
+Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "known", "usual"]
+"""How one item was found: by the answer's road; in a place that does not explore, as the item policy's choice among
+the interests that the person has (`known`); or by a recommender that never explores (`usual`, for comparing)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +64,11 @@ class Shown(msgspec.Struct, frozen=True):
     cluster: str
     score: float
     """Item policy's score; traffic on the road `popular_items`."""
+    arm: Arm
+    propensity: float
+    """Probability that this request is answered with this item."""
+    thumbnail: str = ""
+    """Address or path of a picture, where the catalog has one."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -61,50 +85,104 @@ class Answer(msgspec.Struct, frozen=True):
     reasons: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What a bundle makes of a history, before anything is drawn."""
+
+    positions: list[int]
+    """Items that the catalog knows, the most recent last; with the item being watched, where there is one."""
+    recent: list[tuple[Seen, int]]
+    """What interests are drawn from."""
+    context: int | None
+    """Cluster of the item being watched."""
+    apart: NDArray[np.int64]
+    """Positions that are seen or excluded, in order."""
+    eligible: Eligible
+    open: NDArray[np.bool_]
+    """[M] clusters that are novel to this person and have items left to show."""
+
+    def barred(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Positions of a slice that are not shown: seen, excluded, too old or of too little quality."""
+        if self.eligible.mask is None:
+            return self.apart
+        unfit = start + np.flatnonzero(~self.eligible.mask[start:stop])
+        return np.union1d(self.apart[(self.apart >= start) & (self.apart < stop)], unfit)
+
+
+class Next(msgspec.Struct, frozen=True):
+    """A cluster that an answer can lead to."""
+
+    cluster: str
+    chance: float
+    pairs: list[tuple[str, str]]
+    """The pairs of interests that lead there, the likeliest first; at most ten."""
+
+
+class Interest(msgspec.Struct, frozen=True):
+    """A recent interest."""
+
+    cluster: str
+    weight: float
+    """Share of the draw."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Everything that an answer to this history is drawn from."""
+
+    interests: list[Interest]
+    next: list[Next]
+    reasons: list[str]
+
+
 def recommend(
-    bundle: Bundle, history: list[Seen], rng: np.random.Generator, k: int | None = None, now: int | None = None
+    bundle: Bundle,
+    history: list[Seen],
+    rng: np.random.Generator,
+    k: int | None = None,
+    now: int | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    context: str | None = None,
+    mix: float = 1.0,
 ) -> Answer:
     """Answer a person with this history, the most recent item last.
 
     `now` is in microseconds; without it, or without times, all of the history counts as recent. What a person has
-    consumed at any time is never novel; only the last `bundle.days` days say what they like now.
+    consumed at any time is never novel; only the last `bundle.days` days say what they like now. Items in `exclude`
+    are not shown. `context` is an item being watched: then it is the second interest of the pair. `mix` is the
+    share of the k places that explore; the others hold what the item policy finds among the interests already
+    known.
     """
     k = bundle.knobs.items if k is None else k
     names, reasons = bundle.manifest.names, list[str]()
-    known = [(s, p) for s in history if (p := bundle.position(s.item)) is not None]
-    if len(known) < len(history):
-        unknown = len(history) - len(known)
-        reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
-    positions = [p for _, p in known]
-    seen = np.array(positions, dtype=np.int64)
-    consumed = {bundle.cluster(p) for p in positions}
-    recent = [(s, p) for s, p in known if _recent(s, now, bundle.knobs.days)]
-    if known and not recent:
-        reasons.append(f"Nothing in the last {bundle.knobs.days} days, so the whole history counts.")
-        recent = known
-    if not recent:
+    person = read(bundle, history, now, exclude, context, reasons)
+    if not person.recent and person.context is None:
         reasons.append("There is no history to start from, so these are popular items, one an interest.")
-        return Answer(_popular(bundle, k), "popular_items", [], None, None, reasons)
-    drawn = draw(bundle, recent, rng)
-    liked = [names[c] for c in drawn]
-    if len(drawn) == 1:
+        return Answer(_popular(bundle, k, person, reasons), "popular_items", [], None, None, reasons)
+    drawn = _pair(bundle, person, rng)
+    liked = [names[c] for c in dict.fromkeys(drawn)]
+    if person.context is not None:
+        reasons.append(f"The item being watched is of “{names[drawn[1]]}”.")
+    if len(liked) == 1:
         reasons.append(f"One recent interest: “{liked[0]}”.")
     else:
-        count = {2: "Two", 3: "Three"}.get(len(liked), str(len(liked)))
-        then = ", then ".join(f"“{name}”" for name in liked)
-        reasons.append(f"{count} recent interests, drawn from the history: {then}.")
-    user = bundle.encode(positions)
-    chosen, rank = _first_open(bundle, bundle.ranking(drawn), consumed, positions)
+        reasons.append(f"Two recent interests, drawn from the history: “{liked[0]}”, then “{liked[1]}”.")
+    places, likely = _places(k, mix, rng)
+    user = bundle.encode(person.positions)
+    known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
+    ranking = [int(c) for c in bundle.table[drawn[0], drawn[1]] if c >= 0]
+    rank = next((i for i, c in enumerate(ranking, 1) if person.open[c]), None)
     road: Road = "table"
+    chosen = None if rank is None else ranking[rank - 1]
     if chosen is None:
         reasons.append("Every interest in the ranking of this pair is known already or used up.")
-        road = "popular_cluster"
-        chosen, rank = _first_open(bundle, bundle.popularity.tolist(), consumed, positions)
+        road, chosen = "popular_cluster", _popular_open(bundle, person)
     if chosen is None:
-        found, scores = top_anywhere(bundle.vectors, user, k, exclude=seen)
+        found, scores = top_anywhere(bundle.vectors, user, places, exclude=person.barred(0, len(bundle.ids)))
         source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
         reasons.append(f"No interest is left to discover, {source}.")
-        return Answer(_shown(bundle, found, scores), "unrestricted", liked, None, None, reasons)
+        shown = as_shown(bundle, found, scores, "unrestricted", [likely(r, True) for r in range(len(found))])
+        return Answer(_mixed(shown, known), "unrestricted", liked, None, None, reasons)
     if road == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
     elif rank == 1:
@@ -115,9 +193,74 @@ def recommend(
             "person or have no item left to show."
         )
     start, stop = int(bundle.starts[chosen]), int(bundle.starts[chosen + 1])
-    found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=seen)
-    shown = _shown(bundle, found, scores)
-    return Answer(shown, road, liked, names[chosen], rank if road == "table" else None, reasons)
+    found, scores = top_in_slice(bundle.vectors, user, start, stop, places, exclude=person.barred(start, stop))
+    if len(found) < places:
+        reasons.append(f"Only {len(found)} of {places} items: “{names[chosen]}” has no more to show.")
+    if places < k:
+        reasons.append(f"{places} of {k} places explore; the others hold what fits the interests already known.")
+    drawable = pairs(bundle, person)
+    leads = _leads(bundle, person, drawable)
+    chance = sum(p for (_, p), cluster in zip(drawable, leads, strict=True) if cluster == chosen)
+    chances = [min(chance, 1.0) * likely(r, True) for r in range(len(found))]
+    shown = as_shown(bundle, found, scores, road, chances)
+    items = _mixed(shown, known)
+    return Answer(items, road, liked, names[chosen], rank if road == "table" else None, reasons)
+
+
+def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context: str | None = None) -> Explanation:
+    """What the answers to this history are drawn from: interests with their shares, and where each pair leads."""
+    names, reasons = bundle.manifest.names, list[str]()
+    person = read(bundle, history, now, (), context, reasons)
+    shares = _shares(bundle, person)
+    interests = [Interest(names[c], round(w, 6)) for c, w in shares.items()]
+    leads: dict[int, list[tuple[float, int, int]]] = {}
+    drawable = pairs(bundle, person) if shares or person.context is not None else []
+    for ((a, b), p), cluster in zip(drawable, _leads(bundle, person, drawable), strict=True):
+        leads.setdefault(cluster, []).append((p, a, b))
+    nexts = [
+        Next(
+            names[c] if c >= 0 else "",
+            round(sum(p for p, _, _ in found), 6),
+            [(names[a], names[b]) for _, a, b in sorted(found, key=lambda f: (-f[0], f[1], f[2]))[:10]],
+        )
+        for c, found in leads.items()
+    ]
+    return Explanation(interests, sorted(nexts, key=lambda n: (-n.chance, n.cluster)), reasons)
+
+
+def read(
+    bundle: Bundle,
+    history: list[Seen],
+    now: int | None,
+    exclude: Sequence[str],
+    context: str | None,
+    reasons: list[str],
+) -> Person:
+    """Look a history up. Sentences on what is ignored are added to `reasons`."""
+    known = [(s, p) for s in history if (p := bundle.position(s.item)) is not None]
+    if len(known) < len(history):
+        unknown = len(history) - len(known)
+        reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
+    positions = [p for _, p in known]
+    recent = [(s, p) for s, p in known if _recent(s, now, bundle.knobs.days)]
+    if known and not recent:
+        reasons.append(f"Nothing in the last {bundle.knobs.days} days, so the whole history counts.")
+        recent = known
+    watched = None if context is None else bundle.position(context)
+    if context is not None and watched is None:
+        reasons.append("The item being watched is not in the catalog and is ignored.")
+    if watched is not None:
+        positions = [*positions, watched]
+    eligible = bundle.eligible(now)
+    out = [p for item in exclude if (p := bundle.position(item)) is not None]
+    apart = np.unique(np.array(positions + out, dtype=np.int64))
+    unseen = eligible.counts.copy()
+    counted = apart if eligible.mask is None else apart[eligible.mask[apart]]
+    np.subtract.at(unseen, bundle.clusters(counted), 1)
+    opened = unseen >= max(bundle.knobs.min_eligible, 1)
+    opened[bundle.clusters(np.array(positions, dtype=np.int64))] = False
+    at = None if watched is None else bundle.cluster(watched)
+    return Person(positions, recent, at, apart, eligible, opened)
 
 
 def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generator) -> list[int]:
@@ -126,7 +269,7 @@ def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generato
     Drawing items without replacement and keeping those of a new cluster is drawing clusters by the satisfaction
     that they gave. An item without satisfaction can still be drawn when nothing else is left.
     """
-    weight = np.array([max(s.satisfaction, 1e-6) for s, _ in recent])
+    weight = np.array([max(s.satisfaction, LEAST) for s, _ in recent])
     order = rng.choice(len(recent), len(recent), replace=False, p=weight / weight.sum())
     place: dict[int, int] = {}
     for i in order.tolist():
@@ -136,35 +279,134 @@ def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generato
     return sorted(place, key=lambda c: place[c])
 
 
+def pairs(bundle: Bundle, person: Person) -> list[tuple[tuple[int, int], float]]:
+    """Every pair that `draw` can give, the most recent interest last, and its probability; they sum to 1.
+
+    Two clusters with shares a and b of the weight: a·b / (1 − a) + b·a / (1 − b), the two orders of drawing them.
+    """
+    shares = _shares(bundle, person)
+    if person.context is not None:
+        others = {c: w for c, w in shares.items() if c != person.context}
+        total = sum(others.values())
+        found = [((c, person.context), w / total) for c, w in others.items()]
+        return found or [((person.context, person.context), 1.0)]
+    if len(shares) == 1 or bundle.knobs.interests == 1:
+        return [((c, c), w) for c, w in shares.items()]
+    clusters, w = list(shares), np.array(list(shares.values()))
+    in_turn = np.outer(w, w) / np.maximum(1 - w, LEAST**2)[:, None]
+    first, second = np.triu_indices(len(w), 1)
+    chances = (in_turn + in_turn.T)[first, second].tolist()
+    return [
+        ((clusters[a], clusters[b]), p) for a, b, p in zip(first.tolist(), second.tolist(), chances, strict=True)
+    ]
+
+
+def _shares(bundle: Bundle, person: Person) -> dict[int, float]:
+    """Share of the draw of each recent interest, in the order in which they were last met."""
+    weight: dict[int, float] = {}
+    for seen, position in person.recent:
+        cluster = bundle.cluster(position)
+        weight[cluster] = weight.pop(cluster, 0.0) + max(seen.satisfaction, LEAST)
+    total = sum(weight.values())
+    return {cluster: w / total for cluster, w in weight.items()}
+
+
+def _pair(bundle: Bundle, person: Person, rng: np.random.Generator) -> tuple[int, int]:
+    """The pair to look up."""
+    if person.context is None:
+        drawn = draw(bundle, person.recent, rng)
+        return drawn[0], drawn[-1]
+    found = pairs(bundle, person)
+    return found[int(rng.choice(len(found), p=[p for _, p in found]))][0]
+
+
+def _leads(bundle: Bundle, person: Person, found: list[tuple[tuple[int, int], float]]) -> list[int]:
+    """The cluster to which each pair leads this person; -1 where none is open."""
+    a, b = np.array([pair for pair, _ in found], dtype=np.int64).reshape(-1, 2).T
+    listed = bundle.table[a, b]
+    is_open = (listed >= 0) & person.open[listed]
+    popular = _popular_open(bundle, person)
+    best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
+    return np.where(is_open.any(axis=1), best, -1 if popular is None else popular).tolist()
+
+
+def _popular_open(bundle: Bundle, person: Person) -> int | None:
+    """The open cluster that most people turned to."""
+    ordered = person.open[bundle.popularity]
+    return int(bundle.popularity[ordered.argmax()]) if ordered.any() else None
+
+
+def _places(k: int, mix: float, rng: np.random.Generator) -> tuple[int, Callable[[int, bool], float]]:
+    """How many of k places explore, and the chance that the item of a rank (from 0) has a place of either kind."""
+    whole = math.floor(k * mix)
+    part = k * mix - whole
+    places = whole + int(part > 0 and rng.random() < part)
+
+    def likely(rank: int, explores: bool) -> float:
+        if explores:
+            return 1.0 if rank < whole else part
+        return 1.0 if rank < k - whole - 1 or (rank < k - whole and part == 0) else 1.0 - part
+
+    return places, likely
+
+
+def _known(
+    bundle: Bundle, person: Person, user: NDArray[np.float32], count: int, likely: Callable[[int, bool], float]
+) -> list[Shown]:
+    """The item policy's best among the most recent interests, in the places that do not explore."""
+    clusters = list(_shares(bundle, person))[-KNOWN:]
+    if person.context is not None and person.context not in clusters:
+        clusters.append(person.context)
+    found: list[tuple[float, int]] = []
+    for cluster in clusters:
+        start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
+        best = top_in_slice(bundle.vectors, user, start, stop, count, exclude=person.barred(start, stop))
+        found += zip((-best[1]).tolist(), best[0].tolist(), strict=True)
+    found = sorted(found)[:count]
+    positions, scores = np.array([p for _, p in found], dtype=np.int64), np.array([-s for s, _ in found])
+    return as_shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])
+
+
+def _mixed(explore: list[Shown], known: list[Shown]) -> list[Shown]:
+    """Both lists in one, each spread evenly over it."""
+    placed = [((i + 0.5) / len(some), some[i]) for some in (explore, known) for i in range(len(some))]
+    return [shown for _, shown in sorted(placed, key=lambda pair: pair[0])]
+
+
 def _recent(seen: Seen, now: int | None, days: int) -> bool:
     return now is None or seen.time is None or seen.time > now - days * DAY
 
 
-def _first_open(
-    bundle: Bundle, ranking: list[int], consumed: set[int], positions: list[int]
-) -> tuple[int | None, int | None]:
-    """First cluster of the ranking that is novel and has enough unseen items, and its place from 1."""
-    seen = np.array(positions)
-    for rank, cluster in enumerate(ranking, 1):
-        start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
-        unseen = stop - start - len(np.unique(seen[(seen >= start) & (seen < stop)]))
-        if cluster not in consumed and unseen >= bundle.knobs.min_eligible:
-            return cluster, rank
-    return None, None
-
-
-def _popular(bundle: Bundle, k: int) -> list[Shown]:
+def _popular(bundle: Bundle, k: int, person: Person, reasons: list[str]) -> list[Shown]:
     """The item with most traffic of each of the k clusters that hold the most popular items."""
-    best = [
-        (float(bundle.traffic[a:b].max()), a + int(bundle.traffic[a:b].argmax()))
-        for a, b in zip(bundle.starts[:-1].tolist(), bundle.starts[1:].tolist(), strict=True)
-    ]
+    best: list[tuple[float, int]] = []
+    for start, stop in zip(bundle.starts[:-1].tolist(), bundle.starts[1:].tolist(), strict=True):
+        traffic = np.array(bundle.traffic[start:stop])
+        barred = person.barred(start, stop)
+        traffic[barred[(barred >= start) & (barred < stop)] - start] = -1
+        if (top := float(traffic.max(initial=-1))) >= 0:
+            best.append((top, start + int(traffic.argmax())))
     best.sort(key=lambda pair: (-pair[0], pair[1]))
-    return _shown(bundle, np.array([p for _, p in best[:k]]), np.array([t for t, _ in best[:k]]))
+    if len(best) < k:
+        reasons.append(f"Only {len(best)} of {k} items: there are no more interests that have one to show.")
+    positions, scores = np.array([p for _, p in best[:k]]), np.array([t for t, _ in best[:k]])
+    return as_shown(bundle, positions, scores, "popular_items", [1.0] * len(best[:k]))
 
 
-def _shown(bundle: Bundle, positions: np.ndarray, scores: np.ndarray) -> list[Shown]:
+def as_shown(
+    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float]
+) -> list[Shown]:
+    """Items at these positions as they are replied."""
+    names = bundle.manifest.names
     return [
-        Shown(bundle.ids[p], bundle.titles[p], bundle.manifest.names[bundle.cluster(p)], round(s, 6))
-        for p, s in zip(positions.tolist(), scores.tolist(), strict=True)
+        Shown(
+            item=bundle.ids[p],
+            title=bundle.titles[p],
+            cluster=names[bundle.cluster(p)],
+            score=round(s, 6),
+            arm=arm,
+            propensity=round(c, 9),
+            thumbnail=bundle.thumbnails[p],
+        )
+        for p, s, c in zip(positions.tolist(), scores.tolist(), chances, strict=True)
     ]

@@ -1,0 +1,500 @@
+"""The service over HTTP: routes, errors as problem details (RFC 9457), scopes, limits.
+
+Owns what a request may look like and what is replied. What to reply is decided in `service`.
+"""
+
+import asyncio
+import csv
+import io
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from litestar import Litestar, Request, Response, delete, get, post
+from litestar.connection import ASGIConnection
+from litestar.datastructures import ResponseHeader, State
+from litestar.exceptions import (
+    HTTPException,
+    NotAuthorizedException,
+    PermissionDeniedException,
+    TooManyRequestsException,
+    ValidationException,
+)
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig, ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import Parameter
+from litestar.response import Stream
+from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import Scope as AsgiScope
+from msgspec import Meta
+
+from byway import __version__, config
+from byway.serving import history, meters, recommend, security
+from byway.serving.history import DAY, Event
+from byway.serving.recommend import Explanation, Seen
+from byway.serving.service import Asked, Reply, Service, now
+
+log = structlog.get_logger()
+
+Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+(?!\n)$")]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Micros = Annotated[int, Meta(ge=0, le=2**53)]
+AHEAD = DAY
+"""How far a client's clock may be before ours."""
+PROBLEM = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong, as RFC 9457 has it."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+class Met(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item of a history, the most recent last."""
+
+    item: Id
+    time: Micros | None = None
+    """Microseconds since 1970."""
+    satisfaction: Share = 1.0
+
+
+class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is asking, and for what. With neither user nor history the answer is what is popular."""
+
+    user: Id | None = None
+    """Whose stored history counts; exposures are logged under this name."""
+    history: Annotated[list[Met], Meta(max_length=500)] | None = None
+    """Taken instead of the stored history."""
+    k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Items in the answer."""
+    context: Id | None = None
+    """The item being watched; without it the surface is the home page."""
+    mix: Share = 1.0
+    """Share of the k places that explore."""
+    exclude: Annotated[list[Id], Meta(max_length=500)] = []
+    """Items that are not to be shown."""
+
+
+class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person met an item."""
+
+    event: Id
+    """Sent again under the same id and user, an event changes nothing."""
+    user: Id
+    item: Id
+    time: Micros | None = None
+    """Microseconds since 1970; now where it is not given. At most a day ahead."""
+    satisfaction: Share = 1.0
+    """How content; 0 is a skip."""
+    watch_seconds: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    source: Annotated[str, Meta(max_length=256)] = ""
+    answer: Annotated[str, Meta(max_length=64)] = ""
+    """Id of the answer that showed the item."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of the events that were sent."""
+
+    stored: int
+    known: int
+    expired: int
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """How many events and answers are gone."""
+
+    deleted: int
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """A cluster of the planning level."""
+
+    cluster: int
+    description: str
+    items: int
+    traffic: float
+    next: list[str]
+    """Where somebody with this interest alone is led, the likeliest first."""
+
+
+class Clusters(msgspec.Struct, frozen=True):
+    """A page of clusters."""
+
+    total: int
+    clusters: list[Cluster]
+
+
+class ItemFacts(msgspec.Struct, frozen=True):
+    """What is known of an item."""
+
+    item: str
+    title: str
+    thumbnail: str
+    cluster: str
+    traffic: float
+    quality: float
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How a worker is."""
+
+    status: str
+    bundle: str = ""
+
+
+Asking = Request[Any, Any, State]
+
+
+def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any, Any]) -> Service:
+    """The worker's state."""
+    return connection.app.state.service
+
+
+def needs(scope: security.Scope) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
+    """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        known: dict[bytes, security.Token] = connection.app.state.tokens
+        if not known:
+            return
+        kind, _, given = connection.headers.get("authorization", "").partition(" ")
+        given = given.strip() if kind.lower() == "bearer" else connection.cookies.get("byway", "")
+        token = known.get(security.digest(given))
+        if token is None:
+            raise NotAuthorizedException("Send a known token: Authorization: Bearer ...")
+        if scope not in token.scopes:
+            raise PermissionDeniedException(f"This token lacks the scope {scope}.")
+        wait = connection.app.state.limits.wait(token.place)
+        if wait > 0:
+            headers = {"Retry-After": str(int(wait) + 1)}
+            raise TooManyRequestsException("Too many requests with this token.", headers=headers)
+
+    return guard
+
+
+def _documented(*statuses: int) -> dict[int, ResponseSpec]:
+    titles = {
+        400: "The request is not as documented.",
+        401: "No known token.",
+        403: "The token lacks the scope, or the request comes from another site.",
+        404: "There is no such thing.",
+        413: "The body is too large.",
+        415: "The body is not JSON.",
+        429: "Too many requests with this token.",
+        503: "The history does not answer, or not in time.",
+    }
+    some = (400, 401, 403, 429, 503, *statuses)
+    return {
+        s: ResponseSpec(Problem, description=titles[s], media_type=PROBLEM, generate_examples=False) for s in some
+    }
+
+
+BODY = (413, 415)
+
+
+@post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
+async def recommend_(request: Asking, data: RecommendRequest) -> Reply:
+    """Items of an interest that is new to this person, and why."""
+    seen = None
+    if data.history is not None:
+        seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
+    asked = Asked(data.user or "", seen, data.k, data.context, data.mix, data.exclude)
+    return await service_of(request).answer(asked)
+
+
+@post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
+async def events_(
+    request: Asking, data: EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=1000)]
+) -> Taken:
+    """Take in one event or up to 1,000. When this replies they are stored, and count in the very next request."""
+    at, events = now(), [data] if isinstance(data, EventIn) else data
+    for event in events:
+        if event.time is not None and event.time > at + AHEAD:
+            raise ValidationException(f"Event {event.event!r} lies more than a day ahead; send microseconds.")
+    rows = [
+        Event(
+            e.event,
+            e.user,
+            e.item,
+            at if e.time is None else e.time,
+            e.satisfaction,
+            e.watch_seconds,
+            e.source,
+            e.answer,
+        )
+        for e in events
+    ]
+    return Taken(**await service_of(request).store(rows))
+
+
+UserQuery = Annotated[str, Parameter(min_length=1, max_length=256)]
+
+
+@get("/v1/explain", guards=[needs("read")], responses=_documented(), tags=["serving"])
+async def explain_(
+    request: Asking,
+    user: UserQuery,
+    context: Annotated[str | None, Parameter(min_length=1, max_length=256)] = None,
+) -> Explanation:
+    """What an answer to this user is drawn from: interests, pairs and where they lead, with their chances."""
+    service = service_of(request)
+    at = now()
+    return recommend.explain(service.live.bundle, await service.seen(user, at), at, context)
+
+
+@get("/v1/clusters", guards=[needs("read")], responses=_documented(), tags=["catalog"])
+async def clusters_(
+    request: Asking,
+    q: Annotated[str, Parameter(max_length=256)] = "",
+    offset: Annotated[int, Parameter(ge=0, le=1_000_000)] = 0,
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+) -> Clusters:
+    """The clusters of the planning level whose description holds `q`."""
+    opened = service_of(request).live.bundle
+    names = opened.manifest.names
+    found = [c for c, name in enumerate(names) if q.casefold() in name.casefold()]
+    shown: list[Cluster] = []
+    for c in found[offset : offset + limit]:
+        start, stop = int(opened.starts[c]), int(opened.starts[c + 1])
+        leads = [names[n] for n in opened.table[c, c].tolist()[:5] if n >= 0]
+        shown.append(Cluster(c, names[c], stop - start, float(opened.traffic[start:stop].sum()), leads))
+    return Clusters(len(found), shown)
+
+
+@get("/v1/items/{item:path}", guards=[needs("read")], responses=_documented(404), tags=["catalog"])
+async def item_(request: Asking, item: str) -> ItemFacts:
+    """What is known of an item."""
+    opened = service_of(request).live.bundle
+    name = item.removeprefix("/")
+    position = opened.position(name)
+    if position is None:
+        raise HTTPException("The catalog has no item of this id.", status_code=404)
+    p = position
+    return ItemFacts(
+        opened.ids[p],
+        opened.titles[p],
+        opened.thumbnails[p],
+        opened.manifest.names[opened.cluster(p)],
+        float(opened.traffic[p]),
+        round(float(opened.quality[p]), 6),
+    )
+
+
+@delete("/v1/users/{user:path}", status_code=200, guards=[needs("admin")], responses=_documented(), tags=["people"])
+async def forget_(request: Asking, user: str) -> Deleted:
+    """Delete everything of a user: history and log. It is gone when this replies."""
+    return Deleted(await service_of(request).history.delete(user.removeprefix("/")))
+
+
+COLUMNS = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+
+
+@get(
+    "/v1/log",
+    guards=[needs("admin")],
+    responses=_documented(),
+    tags=["people"],
+    media_type="text/csv",
+)
+async def log_(request: Asking) -> Stream:
+    """The log as a table of events (CSV) that the next `byway run` reads: every exposure, with what came of it."""
+    store = service_of(request).history
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield (",".join(COLUMNS) + "\r\n").encode()
+        async for user in store.users():
+            out = io.StringIO()
+            writer = csv.DictWriter(out, COLUMNS)
+            rows = history.as_rows(await store.of(user, -1, 1_000_000), await store.answers(user, -1, 1_000_000))
+            writer.writerows(rows)
+            yield out.getvalue().encode("utf-8", "replace")
+
+    return Stream(lines(), media_type="text/csv")
+
+
+@get("/healthz", tags=["health"])
+async def healthz() -> Health:
+    """Whether the process runs."""
+    return Health("ok")
+
+
+NOT_READY = {503: ResponseSpec(Problem, description="Not ready.", media_type=PROBLEM, generate_examples=False)}
+
+
+@get("/readyz", tags=["health"], responses=NOT_READY)
+async def readyz(request: Asking) -> Health:
+    """Whether the process can answer: a bundle is open and the history replies."""
+    service = service_of(request)
+    await service.history.ping()
+    return Health("ready", service.live.name)
+
+
+@get("/metrics", guards=[needs("read")], media_type="text/plain", responses=_documented(), tags=["health"])
+async def metrics_() -> Response[bytes]:
+    """Counts and times in the Prometheus text format."""
+    return Response(meters.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """A reply that says what went wrong."""
+    import http
+
+    title = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
+    body = msgspec.json.encode(Problem(title, status, detail))
+    return Response(body, status_code=status, media_type=PROBLEM, headers=headers or {})
+
+
+def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    headers = dict(error.headers or {})
+    if error.status_code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return Response(b"", status_code=303, headers={"Location": "/sign-in"})
+    if error.status_code >= 500:
+        log.error("request failed", path=request.url.path, reason=error.detail)
+        return problem(error.status_code, "The service could not do this.", headers)
+    extra = error.extra if isinstance(error.extra, list) else []
+    said = "; ".join(f"{e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict))
+    return problem(error.status_code, " ".join(filter(None, (error.detail, said))), headers)
+
+
+def _unavailable(request: Request[Any, Any, Any], error: history.Unavailable) -> Response[Any]:
+    log.error("history unavailable", reason=str(error))
+    return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
+
+
+def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    log.exception("request failed", path=request.url.path, exc_info=error)
+    return problem(500, "The service could not do this.")
+
+
+def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
+    """Around everything: time, counts, and what a browser on another site may not do."""
+
+    async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await inner(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        refusal = _foreign(scope, open_to_all)
+        try:
+            if refusal:
+                await _send(counted, 403, refusal)
+            else:
+                async with asyncio.timeout(seconds):
+                    await inner(scope, receive, counted)
+        except TimeoutError:
+            if status:
+                raise
+            await _send(counted, 503, f"This took longer than {seconds:g} seconds.")
+        finally:
+            route = scope.get("path_template") or "unmatched"
+            meters.requests.labels(route, scope["method"], str(status)).inc()
+            meters.seconds.labels(route).observe(time.perf_counter() - started)
+
+    return app
+
+
+async def _send(send: Callable[[Any], Any], status: int, detail: str) -> None:
+    body = msgspec.json.encode(Problem("Forbidden" if status == 403 else "Service Unavailable", status, detail))
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _foreign(scope: Any, open_to_all: bool) -> str:
+    """Why a request is refused as coming from somewhere else; empty where it is not.
+
+    A page of another site may send forms here, and with a name that it makes point here it may read replies.
+    """
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+    host = headers.get(b"host", "")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if open_to_all and host and not security.is_loopback(name):
+        return "Without tokens this service answers on the loopback alone."
+    origin = headers.get(b"origin")
+    if origin is not None and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+        return "This request comes from a page of another site."
+    return ""
+
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.Token]) -> ASGIApp:
+    """The application for one worker."""
+    from byway.serving import web
+
+    @asynccontextmanager
+    async def life(app: Litestar) -> AsyncIterator[None]:
+        service = Service(workspace, knobs)
+        app.state.service = service
+        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), knobs.rate, knobs.burst)
+        app.state.limits = limits
+        tasks = [asyncio.create_task(service.follow()), asyncio.create_task(service.tidy())]
+        log.info("worker ready", process=os.getpid(), bundle=service.live.name)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await service.close()
+            limits.close()
+
+    schemes = {"token": SecurityScheme(type="http", scheme="bearer")}
+    app = Litestar(
+        route_handlers=[
+            recommend_,
+            events_,
+            explain_,
+            clusters_,
+            item_,
+            forget_,
+            log_,
+            healthz,
+            readyz,
+            metrics_,
+            *web.HANDLERS,
+        ],
+        lifespan=[life],
+        state=State({"tokens": tokens}),
+        exception_handlers={HTTPException: _refused, history.Unavailable: _unavailable, Exception: _broken},
+        request_max_body_size=knobs.max_body,
+        openapi_config=OpenAPIConfig(
+            title="Byway",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin()],
+            components=Components(security_schemes=schemes),
+            security=[{"token": []}] if tokens else None,
+        ),
+        response_headers=[
+            ResponseHeader(name="X-Content-Type-Options", value="nosniff", documentation_only=False),
+            ResponseHeader(name="Referrer-Policy", value="no-referrer", documentation_only=False),
+            ResponseHeader(name="Content-Security-Policy", value=CSP, documentation_only=False),
+        ],
+        logging_config=None,
+    )
+    return bounded(app, knobs.max_seconds, not tokens)

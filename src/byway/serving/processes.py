@@ -1,0 +1,81 @@
+"""`byway serve`: several workers behind one socket, each started again if it dies.
+
+Owns how workers are started; what they do is `app`'s. A worker learns what to serve from the environment, since it
+is started anew as a process of its own.
+"""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvicorn
+from litestar.types import ASGIApp
+
+from byway import config
+from byway.errors import UserError
+from byway.serving import security
+
+SPACE, KNOBS, FILE = "BYWAY_WORKSPACE", "BYWAY_SERVING", "BYWAY_TOKENS_FILE"
+
+
+def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: Path | None) -> None:
+    """Answer until the process is told to stop."""
+    if not security.tokens(tokens) and not security.is_loopback(host):
+        raise UserError(
+            "Without tokens only this machine may ask: serve on 127.0.0.1, or give --tokens FILE or "
+            f"{security.VARIABLE}."
+        )
+    counts = workspace.resolve() / "serving" / "metrics"
+    shutil.rmtree(counts, ignore_errors=True)
+    counts.mkdir(parents=True)
+    os.environ |= {
+        SPACE: str(workspace.resolve()),
+        KNOBS: json.dumps(asdict(knobs)),
+        FILE: str(tokens.resolve()) if tokens else "",
+        "PROMETHEUS_MULTIPROC_DIR": str(counts),
+    }
+    _log()
+    uvicorn.run(
+        "byway.serving.processes:worker",
+        factory=True,
+        host=host,
+        port=port,
+        workers=max(knobs.workers, 1),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=65536,
+        backlog=1024,
+    )
+
+
+def worker() -> ASGIApp:
+    """The application of one worker, as the environment says."""
+    from byway.serving import app
+
+    _log()
+    knobs = msgspec.json.decode(os.environ[KNOBS], type=config.Serving)
+    file = os.environ.get(FILE)
+    return app.create(Path(os.environ[SPACE]), knobs, security.tokens(Path(file) if file else None))
+
+
+def _log() -> None:
+    """Lines of JSON on standard error. Requests are counted, not logged: no token and no name stands in a log."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )

@@ -1,0 +1,110 @@
+"""Who may ask what, and how often: bearer tokens with scopes, and a limit a token that all workers share.
+
+Tokens come from a file or from BYWAY_TOKENS, a line each: the token, a space, its scopes separated by commas. Only
+their hashes are kept in memory, and they are written nowhere. It knows no route.
+"""
+
+import fcntl
+import hashlib
+import ipaddress
+import mmap
+import os
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from byway.errors import UserError
+
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+SHORTEST = 16
+"""Characters of a token: shorter ones can be guessed."""
+VARIABLE = "BYWAY_TOKENS"
+
+
+class Token:
+    """One token: its place in the table of limits, and what it may do."""
+
+    __slots__ = ("place", "scopes")
+
+    def __init__(self, place: int, scopes: frozenset[Scope]):
+        self.place, self.scopes = place, scopes
+
+
+def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> dict[bytes, Token]:
+    """The tokens by their hashes, from a file or else from the environment; empty where there is neither."""
+    if path is not None:
+        if not path.is_file():
+            raise UserError(f"There is no file of tokens at {path}.")
+        text, source = path.read_text("utf-8"), str(path)
+    else:
+        text, source = environment.get(VARIABLE, ""), VARIABLE
+    found: dict[bytes, Token] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        scopes = frozenset(s for s in SCOPES if len(words) == 2 and s in words[1].split(","))
+        # The sentence names the line, never the token.
+        if len(words) != 2 or set(words[1].split(",")) != scopes:
+            raise UserError(f"{source}, line {number}: write a token, a space, and scopes of {', '.join(SCOPES)}.")
+        if len(words[0]) < SHORTEST:
+            raise UserError(f"{source}, line {number}: a token needs at least {SHORTEST} characters.")
+        found[digest(words[0])] = Token(len(found), scopes)
+    return found
+
+
+def digest(token: str) -> bytes:
+    """What a token is known by."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be reached from this machine."""
+    name = host.strip("[]")
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class Limits:
+    """A steady rate and a burst for each of some tokens, in a file that all workers map.
+
+    Each token has the time at which its allowance is full again; a request moves it on by 1 / rate, and is refused
+    where that would lie more than burst / rate ahead.
+    """
+
+    def __init__(self, path: Path, count: int, rate: float, burst: int):
+        self._rate, self._ahead = rate, burst / rate if rate else 0.0
+        size = 8 * max(count, 1)
+        with path.open("ab") as f:
+            if f.tell() < size:
+                f.truncate(size)
+        self._file = path.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), size)
+
+    def wait(self, place: int, now: float | None = None) -> float:
+        """Take one request from a token's allowance: 0, or the seconds to wait where there is none left."""
+        if not self._rate:
+            return 0.0
+        now = time.time() if now is None else now
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            (full,) = struct.unpack_from("d", self._map, 8 * place)
+            after = max(full, now) + 1 / self._rate
+            if after - now > self._ahead + 1e-9:
+                return after - now - self._ahead
+            struct.pack_into("d", self._map, 8 * place, after)
+            return 0.0
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._map.close()
+        self._file.close()

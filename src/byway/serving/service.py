@@ -1,0 +1,238 @@
+"""What one worker holds: the bundle that is served, the history, and how a request is answered from both.
+
+It knows no HTTP. A bundle is taken up by replacing one reference: a request that has begun ends on the bundle with
+which it began.
+"""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import structlog
+
+from byway import config
+from byway.errors import UserError
+from byway.policy.restrict import top_anywhere
+from byway.serving import bundle, history, meters, publish
+from byway.serving.bundle import Bundle, Level
+from byway.serving.history import DAY, Answered, Event, Exposure
+from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recommend
+
+LOOK = 0.25
+"""Seconds between two looks at which bundle is published."""
+TIDY = 3600.0
+"""Seconds between two rounds of forgetting."""
+SMALL = 200_000
+"""Items up to which a page may score the whole catalog: 40 ms for a million."""
+
+log = structlog.get_logger()
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What an answer is made from."""
+
+    user: str = ""
+    history: list[Seen] | None = None
+    k: int | None = None
+    context: str | None = None
+    mix: float = 1.0
+    exclude: list[str] = []
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One item of a reply, with why it stands there and how likely that was."""
+
+    item: str
+    title: str
+    thumbnail: str
+    cluster: str
+    interests: list[str]
+    arm: str
+    propensity: float
+    experiment: str
+    score: float
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer. `answer` is the id under which its exposures are logged; name it in the events that follow."""
+
+    answer: str
+    experiment: str
+    bundle: str
+    road: Road
+    interests: list[str]
+    cluster: str | None
+    rank: int | None
+    reasons: list[str]
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A bundle that is served."""
+
+    name: str
+    bundle: Bundle
+    folder: Path
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        """The tree, for the pages."""
+        return bundle.load_levels(self.folder)
+
+    @cached_property
+    def figures(self) -> publish.Figures:
+        """What the run that made the bundle measured."""
+        return msgspec.json.decode((self.folder / publish.FIGURES).read_bytes(), type=publish.Figures)
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def open_current(workspace: Path) -> Live:
+    """Open what is published."""
+    found = publish.current(workspace)
+    if found is None:
+        raise UserError(f"Nothing is published in {workspace} yet.")
+    folder = workspace / publish.FOLDER / found.bundle
+    return Live(found.bundle, bundle.load(folder), folder)
+
+
+def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
+    return Item(
+        item=shown.item,
+        title=shown.title,
+        thumbnail=shown.thumbnail,
+        cluster=shown.cluster,
+        interests=interests,
+        arm=shown.arm,
+        propensity=shown.propensity,
+        experiment=experiment,
+        score=shown.score,
+    )
+
+
+class Service:
+    """One worker's state."""
+
+    def __init__(self, workspace: Path, knobs: config.Serving):
+        self.workspace, self.knobs = workspace, knobs
+        self.live = open_current(workspace)
+        self.history = history.open(knobs.history, workspace / "serving")
+        self.rng = np.random.default_rng(secrets.randbits(128))
+        meters.loaded.set(time.time())
+
+    async def answer(self, asked: Asked, experiment: str | None = None) -> Reply:
+        """Answer a request and log what it shows, under the knob's experiment unless another is named."""
+        live, at = self.live, now()
+        seen = asked.history
+        if seen is None:
+            seen = await self.seen(asked.user, at) if asked.user else []
+        k = live.bundle.knobs.items if asked.k is None else asked.k
+        given = recommend(
+            live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=asked.context, mix=asked.mix
+        )
+        reply = self._reply(live, given, self.knobs.experiment if experiment is None else experiment)
+        # Who is not named is a guest of this answer alone.
+        user = asked.user or f"guest:{reply.answer}"
+        shown = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
+        await self.history.expose(
+            Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, shown)
+        )
+        meters.answers.labels(given.road).inc()
+        for item in given.items:
+            meters.items.labels(item.arm).inc()
+        if len(given.items) < k:
+            meters.short.inc()
+        return reply
+
+    def _reply(self, live: Live, given: Answer, experiment: str) -> Reply:
+        items = [_item(shown, given.interests, experiment) for shown in given.items]
+        return Reply(
+            secrets.token_hex(12),
+            experiment,
+            live.name,
+            given.road,
+            given.interests,
+            given.cluster,
+            given.rank,
+            given.reasons,
+            items,
+        )
+
+    async def seen(self, user: str, at: int) -> list[Seen]:
+        """What a user did in the days that are kept, the most recent last."""
+        events = await self.history.of(user, at - self.knobs.forget_days * DAY)
+        return [Seen(e.item, e.time, e.satisfaction) for e in events]
+
+    async def usual(self, user: str, k: int) -> list[Item]:
+        """What the item policy alone would show: its best of the whole catalog."""
+        live = self.live
+        seen = await self.seen(user, now())
+        positions = [p for s in seen if (p := live.bundle.position(s.item)) is not None]
+        if not positions or len(live.bundle.ids) > SMALL:
+            return []
+        barred = np.unique(np.array(positions))
+        found, scores = top_anywhere(live.bundle.vectors, live.bundle.encode(positions), k, exclude=barred)
+        chances = [1.0] * len(found)
+        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual", chances)]
+
+    async def store(self, events: list[Event]) -> dict[Literal["stored", "known", "expired"], int]:
+        """Take events in; how many are new, how many were known by their id, and how many are too old."""
+        oldest = now() - self.knobs.forget_days * DAY
+        young = [e for e in events if e.time >= oldest]
+        new = sum(await self.history.add(young)) if young else 0
+        counts: dict[Literal["stored", "known", "expired"], int] = {
+            "stored": new,
+            "known": len(young) - new,
+            "expired": len(events) - len(young),
+        }
+        for result, count in counts.items():
+            if count:
+                meters.events.labels(result).inc(count)
+        return counts
+
+    async def follow(self) -> None:
+        """Take up what is published, for as long as the worker lives."""
+        refused = ""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                found = publish.current(self.workspace)
+                if found is None or found.bundle in (self.live.name, refused):
+                    continue
+                refused = found.bundle
+                self.live = await asyncio.to_thread(open_current, self.workspace)
+            except (OSError, ValueError, UserError, msgspec.DecodeError) as error:
+                # The old bundle goes on answering.
+                meters.failed.inc()
+                log.error("bundle not taken up", reason=str(error))
+                continue
+            refused = ""
+            meters.switches.inc()
+            meters.loaded.set(time.time())
+            log.info("bundle taken up", bundle=self.live.name)
+
+    async def tidy(self) -> None:
+        """Forget what is too old, for as long as the worker lives."""
+        while True:
+            # Not all workers at once.
+            await asyncio.sleep(TIDY * (0.5 + self.rng.random()))
+            try:
+                gone = await self.history.forget(now() - self.knobs.forget_days * DAY)
+            except history.Unavailable as error:
+                log.error("nothing forgotten", reason=str(error))
+                continue
+            log.info("forgotten", rows=gone)
+
+    async def close(self) -> None:
+        """Finish what was handed in."""
+        await self.history.close()

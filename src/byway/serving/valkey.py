@@ -1,0 +1,204 @@
+"""The history on a Redis or Valkey server, for services on several machines.
+
+Owns the keys. Everything of a user lies under `byway:{user}`, so that a cluster keeps it in one place: a hash of
+events by id, a sorted set of their ids by time, and a sorted set of answers. Keys expire when the last event in
+them has. Whether an acknowledged event outlives the *server* is the server's configuration: where it keeps an
+append-only file, this module waits until the event is in it.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import redis.asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from byway.serving.history import DAY, LIMIT, Answered, Event, Unavailable
+
+KEEP = 45 * DAY // 1_000_000
+"""Seconds after which an untouched key goes by itself; the exact day is `forget`'s."""
+
+# KEYS: hash of events, order of events. ARGV: seconds to keep, then id, time, body of each event.
+# A member of the order carries a counter, so that equal times stay in order of arrival.
+ADD = """
+local new = {}
+for i = 2, #ARGV, 3 do
+  local fresh = redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 2])
+  if fresh == 1 then
+    local n = redis.call('HINCRBY', KEYS[3], 'n', 1)
+    redis.call('ZADD', KEYS[2], ARGV[i + 1], string.format('%016d', n) .. ARGV[i])
+  end
+  new[#new + 1] = fresh
+end
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[1]) end
+return new
+"""
+
+# KEYS: hash, order. ARGV: after this time, at most so many. Latest first.
+LATEST = """
+local ids = redis.call('ZREVRANGEBYSCORE', KEYS[2], '+inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+if #ids == 0 then return {} end
+for i, id in ipairs(ids) do ids[i] = string.sub(id, 17) end
+return redis.call('HMGET', KEYS[1], unpack(ids))
+"""
+
+# KEYS: hash, order, counter, answers. ARGV: before this time.
+FORGET = """
+local gone = 0
+local ids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
+for _, id in ipairs(ids) do gone = gone + redis.call('HDEL', KEYS[1], string.sub(id, 17)) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
+gone = gone + redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[1])
+return gone
+"""
+
+# KEYS: hash, order, counter, answers.
+DELETE = """
+local gone = redis.call('HLEN', KEYS[1]) + redis.call('ZCARD', KEYS[4])
+redis.call('DEL', unpack(KEYS))
+return gone
+"""
+
+
+class Valkey:
+    """The store on a server. The methods are those of `history.Files`."""
+
+    def __init__(self, url: str):
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=5, retry_on_timeout=False
+        )
+        self._server = redis.asyncio.Redis(connection_pool=pool)
+        self._scripts = {
+            name: self._server.register_script(text)
+            for name, text in (("add", ADD), ("latest", LATEST), ("forget", FORGET), ("delete", DELETE))
+        }
+        self._kept: bool | None = None
+        """Whether the server keeps an append-only file and can say when it is written."""
+
+    async def add(self, events: list[Event]) -> list[bool]:
+        """Store events; whether each is new. A batch of several users is stored user by user."""
+        new: dict[int, bool] = {}
+        by_user: dict[str, list[int]] = {}
+        for i, event in enumerate(events):
+            by_user.setdefault(event.user, []).append(i)
+        try:
+            async with self._server.client() as one:
+                await one.sadd("byway:users", *by_user)
+                for user, places in by_user.items():
+                    for some in _parts(places):
+                        values: list[Any] = [KEEP]
+                        for i in some:
+                            values += [events[i].event.encode(), events[i].time, msgspec.json.encode(events[i])]
+                        found = await self._scripts["add"](keys=_keys(user)[:3], args=values, client=one)
+                        new |= {i: bool(fresh) for i, fresh in zip(some, found, strict=True)}
+                await self._flush(one)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return [new[i] for i in range(len(events))]
+
+    async def of(self, user: str, since: int, limit: int = LIMIT) -> list[Event]:
+        """The latest events of a user after `since`, the most recent last."""
+        try:
+            found = await self._scripts["latest"](keys=_keys(user)[:2], args=[since, limit])
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return [msgspec.json.decode(body, type=Event) for body in reversed(found) if body is not None]
+
+    async def expose(self, answered: Answered) -> None:
+        """Log an answer."""
+        key = _keys(answered.user)[3]
+        try:
+            async with self._server.pipeline(transaction=False) as pipe:
+                pipe.zadd(key, {msgspec.json.encode(answered): answered.time})
+                pipe.expire(key, KEEP)
+                pipe.sadd("byway:users", answered.user)
+                await pipe.execute()
+        except RedisError as error:
+            raise _unavailable(error) from error
+
+    async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
+        """The latest answers to a user after `since`, the most recent last."""
+        try:
+            found = await self._server.zrevrangebyscore(_keys(user)[3], "+inf", f"({since}", start=0, num=limit)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
+
+    async def delete(self, user: str) -> int:
+        """Forget a user: events and answers, how many."""
+        try:
+            async with self._server.client() as one:
+                gone = await self._scripts["delete"](keys=_keys(user), args=[], client=one)
+                await one.srem("byway:users", user)
+                await self._flush(one)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return int(gone)
+
+    async def forget(self, before: int) -> int:
+        """Drop what happened before a time; how many rows."""
+        gone = 0
+        try:
+            async for user in self.users():
+                gone += int(await self._scripts["forget"](keys=_keys(user), args=[before]))
+                if not await self._server.exists(*_keys(user)[1:2], _keys(user)[3]):
+                    await self._server.srem("byway:users", user)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return gone
+
+    async def users(self) -> AsyncIterator[str]:
+        """Everybody of whom something is known, in order."""
+        try:
+            found = await self._server.smembers("byway:users")
+        except RedisError as error:
+            raise _unavailable(error) from error
+        for user in sorted(found):
+            yield user.decode()
+
+    async def recent_users(self, limit: int) -> list[str]:
+        """Some people of whom something is known: the server does not keep them by time."""
+        try:
+            found = await self._server.srandmember("byway:users", limit)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return sorted(user.decode() for user in found)
+
+    async def ping(self) -> None:
+        """Raises Unavailable where the server does not answer."""
+        try:
+            await self._server.ping()
+        except RedisError as error:
+            raise _unavailable(error) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._server.aclose(close_connection_pool=True)
+
+    async def keeps(self) -> bool:
+        """Whether the server writes an append-only file and can say when that is on its disk."""
+        if self._kept is None:
+            info = await self._server.info("persistence")
+            self._kept = info.get("aof_enabled") == 1
+        return self._kept
+
+    async def _flush(self, one: redis.asyncio.Redis) -> None:
+        """Wait until what this very connection wrote is on the server's disk."""
+        if await self.keeps():
+            try:
+                await one.execute_command("WAITAOF", 1, 0, 5000)
+            except ResponseError:
+                # Servers before 7.2 do not know the command; there `appendfsync always` does the same.
+                self._kept = False
+
+
+def _keys(user: str) -> list[str]:
+    return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers")]
+
+
+def _parts(places: list[int]) -> list[list[int]]:
+    return [places[i : i + 1000] for i in range(0, len(places), 1000)]
+
+
+def _unavailable(error: RedisError) -> Unavailable:
+    return Unavailable(f"The history does not answer: {type(error).__name__}.")
