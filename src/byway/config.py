@@ -140,7 +140,7 @@ class LanguageModel:
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
-    steps: int = 500
+    steps: int = 400
     """Optimiser steps."""
     batch: int = 16
     """Samples a step under causal attention (paper 1: 16)."""
@@ -150,9 +150,9 @@ class LanguageModel:
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     sharpness: float = 4.0
     """With the whole log: the power to which what is special about a context is raised before it is learned."""
-    spoken: int = 16
-    """Samples a step whose whole answer is learned (under causal attention all of the batch: 16)."""
-    block_clusters: int = 8
+    spoken: int = 48
+    """Samples a step whose whole answer is learned, every name equally often."""
+    block_clusters: int = 12
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
     learning_rate: float = 5e-4
     """Peak of the schedule: linear warm-up, then linear decay."""

@@ -22,6 +22,8 @@ items_per_cluster = 40
 FULL = """
 [language_model]
 steps = 140
+block_clusters = 8
+spoken = 24
 evaluate_every = 70
 checkpoint_every = 20
 """
@@ -29,6 +31,7 @@ QUICK = """
 [language_model]
 steps = 50
 block_clusters = 6
+spoken = 24
 evaluate_every = 50
 checkpoint_every = 10
 evaluate_on = 50

@@ -119,7 +119,8 @@ def draw(
     if not transitions.whole_log:
         target /= usual
     target /= max(target.sum(), 1e-30)
-    spoken = _sampled(target, knobs.spoken, rng)
+    # Each name is spoken equally often, where it is most special: a name has to be learned whatever its frequency.
+    spoken = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), knobs.spoken, rng)
     deeper = _sampled(np.where(deep, target, 0), DEEPER, rng)
     return Batch(context, target.astype(np.float32), spoken, grid, deeper)
 
