@@ -18,6 +18,8 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.curate import Samples, Transitions
 from byway.language.plan import Table
+from byway.language.triples import Triples
+from byway.language.triples import key as triple_key
 from byway.policy.sequence import ItemPolicy
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
@@ -62,6 +64,8 @@ class Planted:
     ids: list[str] = field(default_factory=lambda: [f"c{c}-{i}" for c in range(M) for i in range(SIZES[c])])
     """By position, in the tree's order."""
     table: NDArray[np.int32] | None = None
+    triples: dict[tuple[int, int, int], list[int]] | None = None
+    """Rankings of some triples, all of one length."""
     knobs: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -120,7 +124,10 @@ class Planted:
         """Lay the bundle out in `folder` and open it."""
         (folder / "out").mkdir(parents=True)
         work = Work(folder / "out", folder, np.random.default_rng(0))
-        rankings = self.rankings()
+        rankings, triples = self.rankings(), None
+        if self.triples is not None:
+            keys = triple_key(np.array(sorted(self.triples)), M)
+            triples = Triples(keys, np.array([self.triples[t] for t in sorted(self.triples)], np.int32))
         outcome = bundle.build(
             work,
             self.knobs,
@@ -129,7 +136,7 @@ class Planted:
             self.tree(),
             self.descriptions(),
             self.transitions(),
-            Table(rankings, rankings.astype(np.float32), rankings),
+            Table(rankings, rankings.astype(np.float32), rankings, triples),
             ItemPolicy(policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors),
         )
         assert outcome.counts == {"items": N, "clusters": M}

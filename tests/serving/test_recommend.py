@@ -96,6 +96,22 @@ def test_a_bundle_of_one_interest_asks_the_diagonal_of_the_one_it_draws(tmp_path
     assert found == {NAMES[5], NAMES[6]}
 
 
+def test_three_interests_ask_their_triple_and_back_off_to_the_last_two(tmp_path: Path) -> None:
+    bundle = Planted(
+        table=table_of({(1, 2): [5, 3], (2, 1): [6, 5], (2, 2): [3, 0]}),
+        triples={(0, 1, 2): [6, 3]},
+        knobs=config.Bundle(interests=3),
+    ).build(tmp_path)
+    answer = ask(bundle, "c0-0", "c1-2", "c2-0")
+    assert (answer.road, answer.cluster) == ("table", NAMES[6])
+    assert answer.reasons[0] == (
+        f"Three recent interests, drawn from the history: “{NAMES[0]}”, then “{NAMES[1]}”, then “{NAMES[2]}”."
+    )
+    assert ask(bundle, "c3-0", "c1-2", "c2-0").cluster == NAMES[5], "the log has no such triple"
+    assert ask(bundle, "c2-0", "c1-2").cluster == NAMES[6], "two interests are a pair"
+    assert ask(bundle, "c2-0").cluster == NAMES[3], "and one is a pair with itself"
+
+
 def test_no_history_is_popular_items_one_a_cluster(planted: Planted, opened: Bundle) -> None:
     answer = ask(opened, k=4)
     best = [max(range(STARTS[c], STARTS[c + 1]), key=lambda p: planted.traffic[p]) for c in range(M)]
