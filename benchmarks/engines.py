@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
@@ -27,15 +28,17 @@ def llama(job: dict[str, Any]) -> dict[str, Any]:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     server = xllamacpp.Server(params)
 
-    def ask(prompts: list[list[int]]) -> Any:
-        request = {"prompt": prompts, "max_tokens": job["tokens"], "temperature": 0, "ignore_eos": True}
-        return server.handle_completions(request)
+    def ask(prompt: list[int]) -> int:
+        request = {"prompt": prompt, "max_tokens": job["tokens"], "temperature": 0, "ignore_eos": True}
+        return int(server.handle_completions(request)["usage"]["completion_tokens"])
 
-    ask(job["prompts"][:2])
-    began = time.perf_counter()
-    answers = ask(job["prompts"])
-    seconds = time.perf_counter() - began
-    made = answers["usage"]["completion_tokens"] if isinstance(answers, dict) else None
+    with ThreadPoolExecutor(slots) as clients:
+        list(clients.map(ask, job["prompts"][:2]))
+        began = time.perf_counter()
+        made = sum(clients.map(ask, job["prompts"]))
+        seconds = time.perf_counter() - began
+    if made != len(job["prompts"]) * job["tokens"]:
+        sys.exit(f"llama.cpp made {made} tokens where {len(job['prompts']) * job['tokens']} were asked for")
     return {"prompts": len(job["prompts"]), "seconds": seconds, "answer_tokens": made}
 
 

@@ -181,6 +181,7 @@ def library(model: Any, prompt: Prompt, tokens: Tokens, batches: tuple[int, ...]
 def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[], Any], Prompt]:
     """How to load the model afresh, and the prompts."""
     if tiny:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from tests.language.conftest import make_tiny
 
         return lambda: make_tiny().to(torch.bfloat16), prompts.tokenise(names(tokenizer, M), 2, tokenizer)
@@ -214,8 +215,7 @@ def start(job: dict[str, Any]) -> subprocess.Popen[str]:
     """A process of this script for `job`, bound to its cores."""
     cores = ",".join(map(str, job["cores"]))
     command = ["taskset", "-c", cores, sys.executable, __file__, "--work", json.dumps(job)]
-    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(job["cores"])), "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(len(job["cores"]))}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

@@ -550,3 +550,14 @@ def test_a_world_that_was_cut_short_is_made_again(
     assert byway("demo", tmp_path).code == 0
     assert [p.name for p in (tmp_path / "source").iterdir()] == ["items.parquet"]
     assert not (tmp_path / "source.part").exists()
+
+
+@pytest.mark.parametrize("shard", ["3", "0/3", "4/3", "a/b", "1/0", "-1/3"])
+def test_a_shard_that_is_none_is_one_sentence(byway: Byway, tmp_path: Path, shard: str) -> None:
+    folder = make_workspace(tmp_path)
+    assert "2/3" in byway("run", str(folder), f"--shard={shard}").sentence()
+
+
+def test_a_shard_is_of_one_stage(byway: Byway, tmp_path: Path) -> None:
+    folder = make_workspace(tmp_path)
+    assert "--only" in byway("run", str(folder), "--shard=1/2", "--until=tree").sentence()

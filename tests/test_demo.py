@@ -1,6 +1,7 @@
 """The whole road on a tiny world with a tiny real model, through the command line's own functions."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,34 @@ def test_a_user_of_the_log_is_answered(workspace: Path, capsys: pytest.CaptureFi
     assert len(answer["items"]) > 0
     assert answer["cluster"] not in answer["interests"]
     assert {item["cluster"] for item in answer["items"]} == {answer["cluster"]}
+
+
+def test_shards_join_to_the_table_of_the_single_run(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, table = tmp_path / "w", "08-transition-table"
+    shutil.copytree(workspace, copy)
+    shutil.rmtree(copy / table)
+    for shard in ("2/2", "1/2"):
+        cli.run(copy, shard=shard, json=True)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert not (copy / table).exists()
+    pipeline.run(copy, config.load(copy / "byway.toml"), until="transition_table")
+    for name in ("clusters.npy", "scores.npy", "model.npy"):
+        assert (copy / table / name).read_bytes() == (workspace / table / name).read_bytes()
+
+
+def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "w"
+    shutil.copytree(workspace, copy)
+    knobs = [
+        "transitions.history=3",
+        "transitions.feedback=true",
+        "transition_table.best_of=3",
+    ]
+    records = pipeline.run(copy, config.load(copy / "byway.toml", knobs))
+    assert records["transition_table"].counts["triples"] > 0
+    assert 0 < records["transition_table"].metrics["table.satisfaction_at_1"] < 1
 
 
 def test_another_knob_makes_only_what_depends_on_it_again(workspace: Path) -> None:

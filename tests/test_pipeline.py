@@ -2,9 +2,12 @@
 
 import inspect
 import re
+import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from byway import artifact, config, pipeline, progress
 from byway.artifact import Work
 from byway.errors import UserError
-from byway.pipeline import READS, STAGES
+from byway.pipeline import READS, STAGES, Stage
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
@@ -282,3 +285,32 @@ def test_records_survive_a_change_of_a_section() -> None:
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "")
     now = pipeline.knobs_of(config.Config(), pipeline.BY_NAME["bundle"])
     assert artifact.drift(record, now, {}) == ["knob days: None → 30"]
+
+
+def test_shards_run_together_and_only_on_what_is_up_to_date(
+    toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[tuple[Any, ...]] = []
+
+    def fill(work: Work, knobs: config.TransitionTable, numbers: list[int], shard: tuple[int, int]) -> float:
+        filled.append((numbers, shard, work.scratch.name))
+        return 0.0
+
+    table = Stage(8, "transition_table", "toy.table", ("numbers",))
+    module = ModuleType(table.module)
+    module.fill = fill  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, table.module, module)
+    monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES, table))
+    monkeypatch.setattr(pipeline, "BY_NAME", {stage.name: stage for stage in pipeline.STAGES})
+    knobs = config.load(workspace / "byway.toml")
+    with pytest.raises(UserError, match="until language_model"):
+        pipeline.run_shard(workspace, knobs, 1, 3)
+    run(workspace, until="graph")
+    with artifact.locked(workspace, together=True):  # another shard
+        pipeline.run_shard(workspace, knobs, 2, 3)
+    assert filled == [([10, 20, 30], (2, 3), "08-transition-table.scratch")]
+    with artifact.locked(workspace), pytest.raises(UserError, match="in use"):
+        pipeline.run_shard(workspace, knobs, 2, 3)
+    changed = config.load(workspace / "byway.toml", ["catalog.max_title=15"])
+    with pytest.raises(UserError, match="01-catalog"):
+        pipeline.run_shard(workspace, changed, 1, 3)

@@ -21,7 +21,7 @@ class Triples:
     keys: NDArray[np.int64]
     """[T] ascending, see `key`."""
     clusters: NDArray[np.int32]
-    """[T, n] the best novel clusters of each, best first; -1 where none is left."""
+    """[T, m] the best novel clusters of each, best first; -1 where none is left; m at most the pairs' n."""
 
 
 def key(context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
@@ -52,5 +52,6 @@ def look_up(
         wanted = key(context_NK, len(pairs_MMn))
         row = np.minimum(np.searchsorted(triples.keys, wanted), len(triples.keys) - 1)
         known = triples.keys[row] == wanted
-        found[known] = triples.clusters[row[known]]
+        found[known] = -1
+        found[known, : triples.clusters.shape[1]] = triples.clusters[row[known]]
     return found
