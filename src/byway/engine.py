@@ -44,7 +44,7 @@ def use(engine: Engine) -> None:
         else:
             module.set_runner_native()
     except ImportError as error:
-        raise UserError("--engine ray needs Ray: pip install 'daft[ray]'.") from error
+        raise UserError("--engine ray needs Ray: pip install 'byway[ray]'.") from error
     except module.exceptions.DaftCoreException as error:
         raise UserError(
             f"This process already runs its dataframes elsewhere; start another for {engine}."
