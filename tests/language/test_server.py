@@ -59,13 +59,13 @@ def contexts(seed: int, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
 
 @pytest.mark.parametrize("dialect", ["structured_outputs", "guided_choice"])
 def test_answers_are_those_of_the_same_model_here(start: Any, prompt: Prompt, dialect: Any) -> None:
-    context, excluded = contexts(0, 6)
+    context, excluded = contexts(0, 3)
     asked = Server(start(), "tiny", prompt, NAMES, dialect, at_once=4)
-    clusters, scores = asked.best(context, 3, excluded)
+    clusters, scores = asked.best(context, 2, excluded)
     model = make_tiny()
     for row in range(len(context)):
         left = np.flatnonzero(~excluded[row]).tolist()
-        for place in range(3):
+        for place in range(2):
             spoken, total = greedy(
                 model, prompt.tokens(context[row].tolist()), [prompt.answers[c] for c in left], 99
             )
@@ -76,7 +76,7 @@ def test_answers_are_those_of_the_same_model_here(start: Any, prompt: Prompt, di
 
 
 def test_both_implementations_keep_the_protocol(start: Any, prompt: Prompt, tokenizer: Any) -> None:
-    context, excluded = contexts(1, 4)
+    context, excluded = contexts(1, 2)
     here: LanguageModel = InProcess(policy(make_tiny(), prompt, "causal"), tokenizer)
     there: LanguageModel = Server(start(), "tiny", prompt, NAMES)
     for model in (here, there):
