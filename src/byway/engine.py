@@ -7,6 +7,7 @@ module does not know what the dataframes hold.
 
 import logging
 import os
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -28,6 +29,12 @@ def daft() -> ModuleType:
     logging.getLogger("daft_local_execution").setLevel(logging.CRITICAL)
     module.set_execution_config(maintain_order=True)
     return module
+
+
+def lost() -> tuple[type[BaseException], ...]:
+    """What is raised where a cluster lost a worker in the middle of its work; nothing on one machine."""
+    ray = sys.modules.get("ray")
+    return () if ray is None else (ray.exceptions.RayError,)
 
 
 def use(engine: Engine) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from byway.errors import UserError
 from byway.language import server as servers
@@ -21,6 +22,15 @@ from tests.language.served import greedy
 
 # Line breaks end an unconstrained answer, and no description holds one.
 NAMES = [name for name in HOSTILE if "\n" not in name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads that wait for each other on a busy machine make a tiny model slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
