@@ -99,7 +99,7 @@ def made(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_a_cluster_makes_the_same_catalog_also_after_it_lost_a_worker(tmp_path: Path) -> None:
-    """Daft does not start a lost worker anew within a query: the stage ends with a sentence, and nothing half made."""
+    """Daft does not replace a lost worker within a query: the stage ends with a sentence, nothing is half made."""
     folder = workspace(tmp_path / "ray")
     cut = run(folder, "ray", "kill")
     assert "killed ray::" in cut.stderr
