@@ -327,13 +327,13 @@ class Campaign:
         }
 
 
-def small_states(library: ctypes.CDLL, root: Path, every: int = 1) -> dict[str, Any]:
-    """Every `every`-th call of the small run, in every mode, from every beginning."""
+def small_states(library: ctypes.CDLL, root: Path, every: int, modes: list[str]) -> dict[str, Any]:
+    """Every `every`-th call of the small run, in these modes, from every beginning."""
     toy_stages()
     campaign = Campaign(small, library, root, log=False)
     for how in BEGINNINGS:
         for n in range(0, campaign.calls(how), every):
-            for mode in list(MODES)[1:]:
+            for mode in modes:
                 campaign.state(how, mode, n)
     return campaign.result()
 
@@ -355,7 +355,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--every", type=int, default=1, help="Only every n-th call of the small run.")
+    parser.add_argument("--only", nargs="+", choices=list(MODES)[1:], default=list(MODES)[1:], help="Modes.")
     parser.add_argument("--real", type=int, default=0, help="Places of a run of the real stages; 0 leaves it out.")
+    parser.add_argument("--without-sync", action="store_true", help="Plant a defect, which must be found.")
     parser.add_argument("--library", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -368,8 +370,10 @@ def main() -> None:
             again = [sys.executable, __file__, *sys.argv[1:], "--library", library, "--root", folder]
             sys.exit(subprocess.run(again, env={**os.environ, "LD_PRELOAD": library}, check=False).returncode)
     library = ctypes.CDLL(options.library)
+    if options.without_sync:
+        os.fsync = lambda descriptor: None
     began = time.perf_counter()
-    found = {"small": small_states(library, options.root / "small", options.every)}
+    found = {"small": small_states(library, options.root / "small", options.every, options.only)}
     if options.real:
         # The small stages stand in the pipeline's place in this process: the real ones need another.
         for name in [name for name in sys.modules if name.startswith("byway")]:

@@ -7,6 +7,7 @@ module does not know what the dataframes hold.
 
 import logging
 import os
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -30,6 +31,12 @@ def daft() -> ModuleType:
     return module
 
 
+def lost() -> tuple[type[BaseException], ...]:
+    """What is raised where a cluster lost a worker in the middle of its work; nothing on one machine."""
+    ray = sys.modules.get("ray")
+    return () if ray is None else (ray.exceptions.RayError,)
+
+
 def use(engine: Engine) -> None:
     """Choose the runner for this process, once; the native one holds where nothing was chosen.
 
@@ -44,7 +51,7 @@ def use(engine: Engine) -> None:
         else:
             module.set_runner_native()
     except ImportError as error:
-        raise UserError("--engine ray needs Ray: pip install 'daft[ray]'.") from error
+        raise UserError("--engine ray needs Ray: pip install 'byway[ray]'.") from error
     except module.exceptions.DaftCoreException as error:
         raise UserError(
             f"This process already runs its dataframes elsewhere; start another for {engine}."

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from byway.data import sources
 from byway.data.catalog import Catalog
 from byway.data.events import Events
 from byway.data.quarantine import Quarantine
+from byway.data.text import compute
 from byway.errors import UserError
 from byway.evaluation import drift
 from byway.interests import describe, embed, placement
@@ -298,10 +298,17 @@ def _new_events(
     user = numbers[log.columns["user"][order]]
     # By the old numbers now; a user's own events keep their order.
     order = order[np.argsort(user, kind="stable")]
-    columns = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
+    item, when, satisfaction = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
     new_users = log.users.take(pa.array(unknown)).to_pylist()
     found = Events(
-        np.sort(user).astype(np.int32), *columns, log.clock, len(users) + len(unknown), len(ids), positive
+        np.sort(user).astype(np.int32),
+        item,
+        when,
+        satisfaction,
+        log.clock,
+        len(users) + len(unknown),
+        len(ids),
+        positive,
     )
     return found, new_users
 
@@ -322,7 +329,7 @@ def _drift(
     tree: Tree,
     now: Tree,
     vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
-    traffic: tuple[NDArray[np.floating], NDArray[np.floating]],
+    traffic: tuple[NDArray[np.number], NDArray[np.number]],
     level: int,
 ) -> dict[str, Any]:
     """Drift by cluster into `drift.parquet`, its means, and what is due."""

@@ -182,6 +182,8 @@ def _stream(frame: "daft.DataFrame", what: Path) -> Iterator[pa.RecordBatch]:
         yield from frame.to_arrow_iter()
     except (errors, OSError) as error:
         raise UserError(f"{what} could not be read to its end: {_first_line(error)}.") from error
+    except engine.lost() as error:
+        raise UserError(f"The cluster lost a worker while it read {what}; type the same command again.") from error
 
 
 def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -13,7 +13,7 @@ FEWEST = 20
 """Transitions out of a cluster, in both logs, from which on its successors are compared."""
 
 
-def top_successors(counts_M: NDArray[np.floating], k: int = TOP) -> set[int]:
+def top_successors(counts_M: NDArray[np.number], k: int = TOP) -> set[int]:
     """The at most k labels that followed most often, and at least once; ties go to the lower number.
 
     >>> sorted(top_successors(np.array([3.0, 0.0, 5.0, 3.0]), 2))
@@ -33,7 +33,7 @@ def jaccard(a: set[int], b: set[int]) -> float:
 
 
 def successor_overlap(
-    before_MM: NDArray[np.floating], now_MM: NDArray[np.floating], rng: np.random.Generator
+    before_MM: NDArray[np.number], now_MM: NDArray[np.number], rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Jaccard of the five most frequent successors of each cluster, then and now, and what no change would give.
 
@@ -52,7 +52,7 @@ def successor_overlap(
     return found, expected
 
 
-def shift(before_M: NDArray[np.floating], now_M: NDArray[np.floating]) -> float:
+def shift(before_M: NDArray[np.number], now_M: NDArray[np.number]) -> float:
     """Total variation distance of two distributions given as counts: ½ Σ |p − q|, in [0, 1]; 0 without counts.
 
     >>> shift(np.array([1.0, 1.0]), np.array([3.0, 1.0]))
@@ -63,7 +63,7 @@ def shift(before_M: NDArray[np.floating], now_M: NDArray[np.floating]) -> float:
     return float(0.5 * np.abs(before_M / before_M.sum() - now_M / now_M.sum()).sum())
 
 
-def expected_shift(before_M: NDArray[np.floating], size: int, rng: np.random.Generator) -> float:
+def expected_shift(before_M: NDArray[np.number], size: int, rng: np.random.Generator) -> float:
     """The `shift` of a sample of `size` drawn from the old counts: what no change at all looks like."""
     if before_M.sum() <= 0:
         return 0.0

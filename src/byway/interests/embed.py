@@ -86,7 +86,9 @@ def sentence_encoder(knobs: config.Embeddings) -> Encoder:
 
     name = str(_packaged_minilm()) if knobs.model == "minilm" else knobs.model
     try:
-        model = SentenceTransformer(name, device="cpu")
+        model = SentenceTransformer(
+            name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"embeddings.model = {knobs.model!r} could not be loaded ({str(error).splitlines()[0]}); "

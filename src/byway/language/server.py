@@ -9,12 +9,11 @@ the choices. A server decodes greedily token by token, which need not find the m
 
 import http.client
 import os
-import threading
 import time
 import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -60,7 +59,6 @@ class Server:
     """Requests under way together; the server batches them."""
     timeout: float = 120.0
     """Seconds for one answer."""
-    _open: threading.local = field(default_factory=threading.local)
 
     def best(
         self, context_NK: NDArray[np.int32], n: int, excluded_NM: NDArray[np.bool_]
@@ -122,7 +120,7 @@ class Server:
         return found.choices[0]
 
     def _post(self, path: str, body: bytes) -> bytes:
-        """Post, again where the server is busy or was cut off; a connection is kept for each thread."""
+        """Post, again where the server is busy or was cut off."""
         said = ""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -133,9 +131,10 @@ class Server:
                 answer = connection.getresponse()
                 data = answer.read()
             except (OSError, http.client.HTTPException) as error:
-                connection.close()
                 said = str(error) or type(error).__name__
                 continue
+            finally:
+                connection.close()
             if answer.status == 200:
                 return data
             said = f"{answer.status} {data[:200].decode('utf-8', 'replace').strip()}"
@@ -150,15 +149,11 @@ class Server:
         return urllib.parse.urlsplit(self.url)
 
     def _connection(self) -> http.client.HTTPConnection:
-        found: http.client.HTTPConnection | None = getattr(self._open, "connection", None)
-        if found is None:
-            kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-            kind = kinds.get(self._target.scheme)
-            if kind is None or self._target.hostname is None:
-                raise UserError(f"{self.url!r} is no address of a server; write http://host:port/v1.")
-            found = kind(self._target.hostname, self._target.port, timeout=self.timeout)
-            self._open.connection = found
-        return found
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        kind = kinds.get(self._target.scheme)
+        if kind is None or self._target.hostname is None:
+            raise UserError(f"{self.url!r} is no address of a server; write http://host:port/v1.")
+        return kind(self._target.hostname, self._target.port, timeout=self.timeout)
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(KEY)
