@@ -131,7 +131,8 @@ def test_the_next_in_the_ranking_where_the_first_is_known(tmp_path: Path) -> Non
     recent = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW)]
     answer = ask(bundle, Seen("c2-0", NOW - 40 * DAY), *recent, now=NOW)
     assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 2)
-    assert answer.reasons[-1] == (
+    assert answer.reasons[-1] == f"Only 7 of 10 items: “{NAMES[5]}” has no more to show."
+    assert answer.reasons[-2] == (
         f"“{NAMES[5]}” is number 2 in the ranking of this pair; those before it are not new to this person or have "
         "no item left to show."
     )
@@ -176,9 +177,10 @@ def test_a_ranking_that_is_used_up_gives_the_popular_cluster(tmp_path: Path) -> 
     # People turn to 3, 5, 1, 6, 2, 4, 0; the first two are consumed.
     assert (answer.road, answer.cluster, answer.rank) == ("popular_cluster", NAMES[1], None)
     assert set(names(answer)) == set(items_of(1))
-    assert answer.reasons[-2:] == [
+    assert answer.reasons[-3:] == [
         "Every interest in the ranking of this pair is known already or used up.",
         f"“{NAMES[1]}” is the interest most people turn to that is new to this person.",
+        f"Only 4 of 10 items: “{NAMES[1]}” has no more to show.",
     ]
 
 
@@ -240,7 +242,7 @@ def test_an_item_that_was_seen_twice_counts_once(opened: Bundle) -> None:
 def test_ids_of_any_script_are_answered(tmp_path: Path) -> None:
     ids = [f"{c}{i}" for c, size in zip("🎬,عשé \u202e", SIZES, strict=True) for i in range(size)]
     bundle = Planted(ids=ids).build(tmp_path)
-    answer = ask(bundle, "🎬0", ",1")
+    answer = ask(bundle, "🎬0", ",1", k=2)
     assert len(answer.reasons) == 2
     assert all(item.startswith("ع") for item in names(answer))
     assert msgspec.json.decode(msgspec.json.encode(answer), type=Answer) == answer

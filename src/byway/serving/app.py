@@ -492,7 +492,8 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
         ),
         response_headers=[
             ResponseHeader(name="X-Content-Type-Options", value="nosniff", documentation_only=False),
-            ResponseHeader(name="Referrer-Policy", value="no-referrer", documentation_only=False),
+            # Not no-referrer: with that browsers send forms of our own pages as from nowhere.
+            ResponseHeader(name="Referrer-Policy", value="same-origin", documentation_only=False),
             ResponseHeader(name="Content-Security-Policy", value=CSP, documentation_only=False),
         ],
         logging_config=None,

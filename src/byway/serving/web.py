@@ -149,13 +149,13 @@ async def atlas(request: Asking, q: Word = "", level: int = 0, cluster: int = 0)
     """The map, and beside it what was found or one cluster."""
     live = service_of(request).live
     beside = {"cluster": _cluster(live, level, cluster)} if level else _found(live, q)
-    return _page(request, "atlas.html", q=q, **beside)
+    return _page(request, "atlas.html", **({"q": q} | beside))
 
 
 @get("/atlas/find", guards=[needs("read")], include_in_schema=False)
 async def atlas_find(request: Asking, q: Word = "") -> Response[str]:
     """Clusters whose description holds some words."""
-    return _page(request, "found.html", q=q, **_found(service_of(request).live, q))
+    return _page(request, "found.html", **_found(service_of(request).live, q))
 
 
 @get("/atlas/cluster", guards=[needs("read")], include_in_schema=False)
