@@ -225,7 +225,7 @@ def _cluster(live: Live, number: int, c: int) -> dict[str, Any]:
     return {
         "name": level.names[c],
         "level": number,
-        "items": stop - start,
+        "size": stop - start,
         "traffic": float(traffic.sum()),
         "share": float(traffic.sum()) / max(float(opened.traffic.sum()), 1.0),
         "path": path,
