@@ -42,7 +42,7 @@ def page(request: pytest.FixtureRequest, browser: "sync_api.Browser") -> Iterato
     width, height = SIZES[request.param]
     context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
     found = context.new_page()
-    found.set_default_timeout(20_000)
+    found.set_default_timeout(60_000)
     said: list[str] = []
     found.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
     found.on("pageerror", lambda e: said.append(str(e)))
@@ -150,7 +150,7 @@ def test_a_walk_without_scripts_and_with_a_keyboard(browser: "sync_api.Browser",
 
 @in_browser
 def test_the_atlas(page: "sync_api.Page", client: httpx.Client) -> None:
-    page.goto(f"{client.base_url}atlas")
+    page.goto(str(client.base_url).rstrip("/") + "/atlas")
     page.locator("#map .slice").first.wait_for()
     shoot(page, "atlas")
     page.get_by_label("Find an interest").fill("owl")
@@ -191,6 +191,7 @@ def test_hostile_titles_do_nothing(page: "sync_api.Page", client: httpx.Client) 
 @pytest.mark.parametrize("path", PATHS)
 def test_what_a_screen_reader_needs(browser: "sync_api.Browser", client: httpx.Client, path: str) -> None:
     page = browser.new_page()
+    page.set_default_timeout(60_000)
     page.goto(str(client.base_url).rstrip("/") + path)
     assert page.locator("html[lang]").count() == page.locator("main").count() == page.locator("h1").count() == 1
     assert page.locator("nav [aria-current=page]").count() == 1

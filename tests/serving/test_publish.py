@@ -204,7 +204,7 @@ def test_workers_take_a_bundle_up_and_one_is_killed(tmp_path: Path) -> None:
             stop.set()
             for thread in threads:
                 thread.join(30)
-        for _ in range(100):
+        for _ in range(600):
             if len(alive := children(server.pid)) == 2 and victim not in alive:
                 break
             time.sleep(0.1)
