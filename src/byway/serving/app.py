@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from litestar.exceptions import (
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, Reference, SecurityScheme
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.types import ASGIApp, Message, Receive, Send
@@ -164,7 +164,7 @@ def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any
 def needs(scope: security.Scope) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
     """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
 
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         known: dict[bytes, security.Token] = connection.app.state.tokens
         if not known:
             return
@@ -297,7 +297,7 @@ async def forget_(request: Asking, user: FromPath[str]) -> Deleted:
     return Deleted(await service_of(request).history.delete(user.removeprefix("/")))
 
 
-COLUMNS = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
 
 
 @get(
@@ -452,7 +452,7 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
     from byway.serving import web
 
     @asynccontextmanager
-    async def life(app: Litestar) -> AsyncIterator[None]:
+    async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, knobs)
         app.state.service = service
         limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), knobs.rate, knobs.burst)
@@ -468,7 +468,7 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
             await service.close()
             limits.close()
 
-    schemes = {"token": SecurityScheme(type="http", scheme="bearer")}
+    schemes: dict[str, SecurityScheme | Reference] = {"token": SecurityScheme(type="http", scheme="bearer")}
     app = Litestar(
         route_handlers=[
             recommend_,

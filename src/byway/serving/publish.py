@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 from byway import artifact, config
 from byway.artifact import Record
