@@ -152,6 +152,7 @@ def children(process: int) -> list[int]:
     return [int(p) for p in found if "published" in Path(f"/proc/{p}/maps").read_text()]
 
 
+@pytest.mark.slow
 def test_workers_take_a_bundle_up_and_one_is_killed(tmp_path: Path) -> None:
     """Requests and events in a row while bundles are switched and a worker dies: nothing wrong, nothing lost."""
     workspace = tmp_path / "w"
