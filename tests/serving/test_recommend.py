@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from byway import config
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import DAY, Answer, Seen, draw, recommend
+from byway.serving.recommend import DAY, Answer, Seen, draw, explain, recommend
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
 
 NOW = 20_000 * DAY
@@ -131,7 +131,8 @@ def test_the_next_in_the_ranking_where_the_first_is_known(tmp_path: Path) -> Non
     recent = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW)]
     answer = ask(bundle, Seen("c2-0", NOW - 40 * DAY), *recent, now=NOW)
     assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 2)
-    assert answer.reasons[-1] == (
+    assert answer.reasons[-1] == f"Only 7 of 10 items: “{NAMES[5]}” has no more to show."
+    assert answer.reasons[-2] == (
         f"“{NAMES[5]}” is number 2 in the ranking of this pair; those before it are not new to this person or have "
         "no item left to show."
     )
@@ -176,9 +177,10 @@ def test_a_ranking_that_is_used_up_gives_the_popular_cluster(tmp_path: Path) -> 
     # People turn to 3, 5, 1, 6, 2, 4, 0; the first two are consumed.
     assert (answer.road, answer.cluster, answer.rank) == ("popular_cluster", NAMES[1], None)
     assert set(names(answer)) == set(items_of(1))
-    assert answer.reasons[-2:] == [
+    assert answer.reasons[-3:] == [
         "Every interest in the ranking of this pair is known already or used up.",
         f"“{NAMES[1]}” is the interest most people turn to that is new to this person.",
+        f"Only 4 of 10 items: “{NAMES[1]}” has no more to show.",
     ]
 
 
@@ -240,7 +242,7 @@ def test_an_item_that_was_seen_twice_counts_once(opened: Bundle) -> None:
 def test_ids_of_any_script_are_answered(tmp_path: Path) -> None:
     ids = [f"{c}{i}" for c, size in zip("🎬,عשé \u202e", SIZES, strict=True) for i in range(size)]
     bundle = Planted(ids=ids).build(tmp_path)
-    answer = ask(bundle, "🎬0", ",1")
+    answer = ask(bundle, "🎬0", ",1", k=2)
     assert len(answer.reasons) == 2
     assert all(item.startswith("ع") for item in names(answer))
     assert msgspec.json.decode(msgspec.json.encode(answer), type=Answer) == answer
@@ -372,3 +374,102 @@ def test_every_answer_keeps_its_word(
     chosen = NAMES.index(answer.cluster or "")
     assert {shown.cluster for shown in answer.items} == {answer.cluster}
     assert len(answer.items) == min(k, unseen[chosen])
+
+
+# Propensities
+
+
+def frequencies(bundle: Bundle, history: list[Seen], rounds: int, **more: object) -> dict[str, tuple[float, float]]:
+    """Of every item: how often it was shown, and the propensity that it carried."""
+    rng = np.random.default_rng(3)
+    counts: dict[str, int] = {}
+    said: dict[str, set[float]] = {}
+    for _ in range(rounds):
+        for shown in recommend(bundle, history, rng, 3, None, **more).items:  # type: ignore[arg-type]
+            counts[shown.item] = counts.get(shown.item, 0) + 1
+            said.setdefault(shown.item, set()).add(shown.propensity)
+    # Whatever the draw, an item that can be shown carries the same number.
+    assert all(len(found) == 1 for found in said.values())
+    return {item: (count / rounds, *said[item]) for item, count in counts.items()}
+
+
+@pytest.mark.parametrize("more", [{}, {"mix": 0.5}, {"context": "c1-3"}, {"exclude": ["c3-0", "c3-1", "c3-2"]}])
+@pytest.mark.parametrize("interests", [1, 2])
+def test_a_propensity_is_how_often_the_item_is_shown(
+    tmp_path: Path, interests: int, more: dict[str, object]
+) -> None:
+    rng = np.random.default_rng(1)
+    table = np.full((M, M, M), -1, dtype=np.int32)
+    for a in range(M):
+        for b in range(M):
+            others = rng.permutation([c for c in range(M) if c not in (a, b)])[:3]
+            table[a, b, : len(others)] = others
+    bundle = Planted(table=table, knobs=config.Bundle(interests=interests)).build(tmp_path)
+    history = [Seen("c0-0", None, 0.9), Seen("c2-0", None, 0.2), Seen("c4-0", None, 0.5), Seen("c0-2", None, 0.1)]
+    rounds = 3000
+    found = frequencies(bundle, history, rounds, **more)
+    for item, (often, propensity) in found.items():
+        # Four and a half standard deviations: one in 100,000.
+        spread = 4.5 * np.sqrt(propensity * (1 - propensity) / rounds)
+        assert often == pytest.approx(propensity, abs=max(spread, 1e-9)), item
+    assert len({p for _, p in found.values()}) > 1 or interests == 1 or "context" in more
+
+
+def test_the_chances_of_an_explanation_are_those_of_the_answers(opened: Bundle) -> None:
+    history = [Seen("c0-0", None, 0.9), Seen("c2-0", None, 0.2), Seen("c4-0", None, 0.5)]
+    explained = explain(opened, history)
+    assert sum(next.chance for next in explained.next) == pytest.approx(1, abs=1e-5)
+    assert sum(interest.weight for interest in explained.interests) == pytest.approx(1, abs=1e-5)
+    chance = {next.cluster: next.chance for next in explained.next}
+    for seed in range(20):
+        answer = ask(opened, *history, seed=seed)
+        assert answer.items[0].propensity == pytest.approx(chance[answer.cluster or ""], abs=1e-5)
+    assert explain(opened, []).next == []
+
+
+def test_excluded_items_count_as_used_up_but_not_as_met(opened: Bundle) -> None:
+    history = [Seen("c0-0"), Seen("c1-0")]
+    first = recommend(opened, history, np.random.default_rng(0))
+    assert first.cluster == NAMES[2]
+    rng = np.random.default_rng(0)
+    some = recommend(opened, history, rng, exclude=["c2-0", "c2-1", "c2-2", "nothing"])
+    assert (some.cluster, names(some)) == (NAMES[2], ["c2-3"])
+    none = recommend(opened, history, rng, exclude=items_of(2))
+    assert (none.cluster, none.rank) == (NAMES[3], 2)
+
+
+def test_a_cluster_without_items_is_passed_over_whatever_the_knob(tmp_path: Path) -> None:
+    bundle = Planted(knobs=config.Bundle(min_eligible=0)).build(tmp_path)
+    answer = recommend(bundle, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0), exclude=items_of(2))
+    assert answer.cluster == NAMES[3]
+    assert answer.items
+
+
+def test_items_that_are_not_good_enough_are_not_shown(tmp_path: Path) -> None:
+    bundle = Planted().build(tmp_path)
+    # Planted satisfaction is all the same: make the items differ.
+    good = np.linspace(0, 1, N, dtype=np.float32)
+    strict = Bundle(
+        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("quality", "knobs", "eligible_at")},
+        quality=good,
+        knobs=config.Bundle(min_quality=float(good[10])),
+    )
+    answer = ask(strict, "c0-0", "c1-0")
+    assert set(names(answer)) == {"c2-2", "c2-3"}
+    assert answer.cluster == NAMES[2]
+
+
+def test_items_that_are_too_old_are_not_shown(tmp_path: Path) -> None:
+    bundle = Planted().build(tmp_path)
+    created = np.full(N, NOW - 100 * DAY)
+    created[[8, 12, 13]] = NOW - 5 * DAY
+    fresh = Bundle(
+        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("created", "knobs", "eligible_at")},
+        created=created,
+        knobs=config.Bundle(max_age_days=30, min_eligible=2),
+    )
+    history = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW - DAY)]
+    answer = recommend(fresh, history, np.random.default_rng(0), now=NOW)
+    assert (answer.cluster, sorted(names(answer))) == (NAMES[3], ["c3-0", "c3-1"])
+    # Without a clock nothing has an age.
+    assert recommend(fresh, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0)).cluster == NAMES[2]

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +28,8 @@ from litestar.exceptions import (
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.params import Parameter
+from litestar.openapi.spec import Components, Reference, SecurityScheme
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
@@ -164,7 +164,7 @@ def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any
 def needs(scope: security.Scope) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
     """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
 
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         known: dict[bytes, security.Token] = connection.app.state.tokens
         if not known:
             return
@@ -204,7 +204,7 @@ BODY = (413, 415)
 
 
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
-async def recommend_(request: Asking, data: RecommendRequest) -> Reply:
+async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply:
     """Items of an interest that is new to this person, and why."""
     seen = None
     if data.history is not None:
@@ -215,7 +215,7 @@ async def recommend_(request: Asking, data: RecommendRequest) -> Reply:
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
 async def events_(
-    request: Asking, data: EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=1000)]
+    request: Asking, data: JSONBody[EventIn | Annotated[list[EventIn], Meta(min_length=1, max_length=1000)]]
 ) -> Taken:
     """Take in one event or up to 1,000. When this replies they are stored, and count in the very next request."""
     at, events = now(), [data] if isinstance(data, EventIn) else data
@@ -238,14 +238,14 @@ async def events_(
     return Taken(**await service_of(request).store(rows))
 
 
-UserQuery = Annotated[str, Parameter(min_length=1, max_length=256)]
+UserQuery = Annotated[str, QueryParameter(min_length=1, max_length=256)]
 
 
 @get("/v1/explain", guards=[needs("read")], responses=_documented(), tags=["serving"])
 async def explain_(
     request: Asking,
     user: UserQuery,
-    context: Annotated[str | None, Parameter(min_length=1, max_length=256)] = None,
+    context: Annotated[str | None, QueryParameter(min_length=1, max_length=256)] = None,
 ) -> Explanation:
     """What an answer to this user is drawn from: interests, pairs and where they lead, with their chances."""
     service = service_of(request)
@@ -256,9 +256,9 @@ async def explain_(
 @get("/v1/clusters", guards=[needs("read")], responses=_documented(), tags=["catalog"])
 async def clusters_(
     request: Asking,
-    q: Annotated[str, Parameter(max_length=256)] = "",
-    offset: Annotated[int, Parameter(ge=0, le=1_000_000)] = 0,
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    q: Annotated[str, QueryParameter(max_length=256)] = "",
+    offset: Annotated[int, QueryParameter(ge=0, le=1_000_000)] = 0,
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> Clusters:
     """The clusters of the planning level whose description holds `q`."""
     opened = service_of(request).live.bundle
@@ -273,7 +273,7 @@ async def clusters_(
 
 
 @get("/v1/items/{item:path}", guards=[needs("read")], responses=_documented(404), tags=["catalog"])
-async def item_(request: Asking, item: str) -> ItemFacts:
+async def item_(request: Asking, item: FromPath[str]) -> ItemFacts:
     """What is known of an item."""
     opened = service_of(request).live.bundle
     name = item.removeprefix("/")
@@ -292,12 +292,12 @@ async def item_(request: Asking, item: str) -> ItemFacts:
 
 
 @delete("/v1/users/{user:path}", status_code=200, guards=[needs("admin")], responses=_documented(), tags=["people"])
-async def forget_(request: Asking, user: str) -> Deleted:
+async def forget_(request: Asking, user: FromPath[str]) -> Deleted:
     """Delete everything of a user: history and log. It is gone when this replies."""
     return Deleted(await service_of(request).history.delete(user.removeprefix("/")))
 
 
-COLUMNS = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
 
 
 @get(
@@ -374,6 +374,11 @@ def _unavailable(request: Request[Any, Any, Any], error: history.Unavailable) ->
     return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
 
 
+def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
+    """Brackets in brackets by the thousand: the decoder gives up on them."""
+    return problem(400, "The body is nested too deeply.")
+
+
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.exception("request failed", path=request.url.path, exc_info=error)
     return problem(500, "The service could not do this.")
@@ -447,7 +452,7 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
     from byway.serving import web
 
     @asynccontextmanager
-    async def life(app: Litestar) -> AsyncIterator[None]:
+    async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, knobs)
         app.state.service = service
         limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), knobs.rate, knobs.burst)
@@ -463,7 +468,7 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
             await service.close()
             limits.close()
 
-    schemes = {"token": SecurityScheme(type="http", scheme="bearer")}
+    schemes: dict[str, SecurityScheme | Reference] = {"token": SecurityScheme(type="http", scheme="bearer")}
     app = Litestar(
         route_handlers=[
             recommend_,
@@ -480,7 +485,12 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
         ],
         lifespan=[life],
         state=State({"tokens": tokens}),
-        exception_handlers={HTTPException: _refused, history.Unavailable: _unavailable, Exception: _broken},
+        exception_handlers={
+            HTTPException: _refused,
+            history.Unavailable: _unavailable,
+            RecursionError: _nested,
+            Exception: _broken,
+        },
         request_max_body_size=knobs.max_body,
         openapi_config=OpenAPIConfig(
             title="Byway",
@@ -492,7 +502,8 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
         ),
         response_headers=[
             ResponseHeader(name="X-Content-Type-Options", value="nosniff", documentation_only=False),
-            ResponseHeader(name="Referrer-Policy", value="no-referrer", documentation_only=False),
+            # Not no-referrer: with that browsers send forms of our own pages as from nowhere.
+            ResponseHeader(name="Referrer-Policy", value="same-origin", documentation_only=False),
             ResponseHeader(name="Content-Security-Policy", value=CSP, documentation_only=False),
         ],
         logging_config=None,

@@ -304,12 +304,14 @@ def _smoke(bundle: Bundle, rng: np.random.Generator) -> list[Smoke]:
 def load(path: Path) -> Bundle:
     """Open a bundle; arrays are mapped, not read."""
     manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-    strings = {name: Strings(*(_mapped(path / f"{name}{end}.npy") for end in ("", "_offsets"))) for name in STRINGS}
+    fields: dict[str, Any] = {
+        name: Strings(*(_mapped(path / f"{name}{end}.npy") for end in ("", "_offsets"))) for name in STRINGS
+    }
+    fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
-        **strings,
-        **{name: _mapped(path / f"{name}.npy") for name in ARRAYS},
+        **fields,
         session=_session(path / "policy.onnx"),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 from byway import artifact, config
 from byway.artifact import Record
@@ -24,6 +25,11 @@ FOLDER = "published"
 KEPT = 3
 """Bundles that stay on the disk: the one that is served and those that a rollback can reach."""
 FIGURES = "figures.json"
+BROKEN_MODEL = (
+    onnx_errors.InvalidProtobuf, onnx_errors.InvalidGraph, onnx_errors.NoModel, onnx_errors.Fail,
+    onnx_errors.InvalidArgument, onnx_errors.NotImplemented, onnx_errors.RuntimeException,
+)  # fmt: skip
+"""What opening or running a file that is no fitting model raises; they have no common class of their own."""
 MATCH, RECALL = "language.match_rate", "language.recall_at_10.heldout"
 POPULARITY = "baseline.popularity.recall_at_10.heldout"
 
@@ -116,7 +122,7 @@ def check(folder: Path, record: Record) -> list[str]:
     try:
         opened = bundle.load(folder)
         smoke = bundle.load_smoke(folder)
-    except (msgspec.DecodeError, OSError, ValueError) as error:
+    except (msgspec.DecodeError, OSError, ValueError, *BROKEN_MODEL) as error:
         return [f"it cannot be opened ({error})"]
     return shapes(opened) or fits(opened) or answers(opened, smoke)
 
@@ -162,7 +168,10 @@ def fits(opened: Bundle) -> list[str]:
         return ["policy.onnx does not take `history`, int64 [batch, length]"]
     if "vector" not in [o.name for o in outputs]:
         return ["policy.onnx does not give `vector`"]
-    given = opened.encode([0, len(opened.ids) - 1])
+    try:
+        given = opened.encode([0, len(opened.ids) - 1])
+    except BROKEN_MODEL as error:
+        return [f"policy.onnx cannot be run ({error})"]
     if given.shape != opened.vectors.shape[1:]:
         return [f"policy.onnx gives vectors of {given.shape}, items have {opened.vectors.shape[1:]}"]
     return [] if np.isfinite(given).all() else ["policy.onnx gives vectors that are not finite"]

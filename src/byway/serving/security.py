@@ -46,9 +46,10 @@ def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> di
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        scopes = frozenset(s for s in SCOPES if len(words) == 2 and s in words[1].split(","))
+        asked = set(words[1].split(",")) if len(words) == 2 else set[str]()
+        scopes: frozenset[Scope] = frozenset(scope for scope in SCOPES if scope in asked)
         # The sentence names the line, never the token.
-        if len(words) != 2 or set(words[1].split(",")) != scopes:
+        if not asked or len(scopes) != len(asked):
             raise UserError(f"{source}, line {number}: write a token, a space, and scopes of {', '.join(SCOPES)}.")
         if len(words[0]) < SHORTEST:
             raise UserError(f"{source}, line {number}: a token needs at least {SHORTEST} characters.")

@@ -67,7 +67,8 @@ class Valkey:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=5, retry_on_timeout=False
         )
-        self._server = redis.asyncio.Redis(connection_pool=pool)
+        # Any: the stubs allow for replies of every kind of server and decoding.
+        self._server: Any = redis.asyncio.Redis(connection_pool=pool)
         self._scripts = {
             name: self._server.register_script(text)
             for name, text in (("add", ADD), ("latest", LATEST), ("forget", FORGET), ("delete", DELETE))
@@ -180,9 +181,9 @@ class Valkey:
         if self._kept is None:
             info = await self._server.info("persistence")
             self._kept = info.get("aof_enabled") == 1
-        return self._kept
+        return bool(self._kept)
 
-    async def _flush(self, one: redis.asyncio.Redis) -> None:
+    async def _flush(self, one: Any) -> None:
         """Wait until what this very connection wrote is on the server's disk."""
         if await self.keeps():
             try:

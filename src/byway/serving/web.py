@@ -16,9 +16,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
-from litestar.enums import RequestEncodingType
 from litestar.exceptions import NotFoundException, ValidationException
-from litestar.params import Body, Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 
 from byway.serving import history, meters, recommend, security
 from byway.serving.app import Asking, needs, service_of
@@ -38,8 +37,8 @@ MEANING = {
 }
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-Form = Annotated[dict[str, Any], Body(media_type=RequestEncodingType.URL_ENCODED)]
-Word = Annotated[str, Parameter(max_length=256)]
+Form = URLEncodedBody[dict[str, Any]]
+Word = Annotated[str, QueryParameter(max_length=256)]
 
 _templates = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape(default=True))
 _templates.filters["hue"] = lambda text: zlib.crc32(str(text).encode("utf-8", "replace")) % 360
@@ -145,21 +144,23 @@ async def _step(service: Service, user: str) -> dict[str, Any]:
 
 
 @get("/atlas", guards=[needs("read")], include_in_schema=False)
-async def atlas(request: Asking, q: Word = "", level: int = 0, cluster: int = 0) -> Response[str]:
+async def atlas(
+    request: Asking, q: Word = "", level: FromQuery[int] = 0, cluster: FromQuery[int] = 0
+) -> Response[str]:
     """The map, and beside it what was found or one cluster."""
     live = service_of(request).live
     beside = {"cluster": _cluster(live, level, cluster)} if level else _found(live, q)
-    return _page(request, "atlas.html", q=q, **beside)
+    return _page(request, "atlas.html", **({"q": q} | beside))
 
 
 @get("/atlas/find", guards=[needs("read")], include_in_schema=False)
 async def atlas_find(request: Asking, q: Word = "") -> Response[str]:
     """Clusters whose description holds some words."""
-    return _page(request, "found.html", q=q, **_found(service_of(request).live, q))
+    return _page(request, "found.html", **_found(service_of(request).live, q))
 
 
 @get("/atlas/cluster", guards=[needs("read")], include_in_schema=False)
-async def atlas_cluster(request: Asking, level: int, cluster: int) -> Response[str]:
+async def atlas_cluster(request: Asking, level: FromQuery[int], cluster: FromQuery[int]) -> Response[str]:
     """One cluster."""
     return _page(request, "found.html", cluster=_cluster(service_of(request).live, level, cluster))
 
@@ -224,7 +225,7 @@ def _cluster(live: Live, number: int, c: int) -> dict[str, Any]:
     return {
         "name": level.names[c],
         "level": number,
-        "items": stop - start,
+        "size": stop - start,
         "traffic": float(traffic.sum()),
         "share": float(traffic.sum()) / max(float(opened.traffic.sum()), 1.0),
         "path": path,
@@ -329,7 +330,7 @@ async def experiment(request: Asking) -> Response[str]:
 
 
 @get("/static/{name:str}", include_in_schema=False)
-async def static(name: str) -> Response[bytes]:
+async def static(name: FromPath[str]) -> Response[bytes]:
     """A file of the package."""
     files = _files()
     if name not in files:

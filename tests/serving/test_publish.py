@@ -1,0 +1,223 @@
+"""What is published has passed its checks; workers take it up, and go back."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from byway import artifact, config
+from byway.artifact import Record
+from byway.errors import UserError
+from byway.serving import bundle, publish
+from tests.serving import house, running
+from tests.serving.planted import policy_file
+
+
+def put(workspace: Path, records: dict[str, Record], **knobs: object) -> str:
+    return publish.publish(workspace, workspace / "13-bundle", config.Serving(**knobs), records)  # type: ignore[arg-type]
+
+
+def test_what_is_published_is_a_whole_copy(tmp_path: Path) -> None:
+    records = house.build(tmp_path)
+    name = put(tmp_path, records)
+    assert publish.current(tmp_path) == publish.Current(name, [])
+    folder = tmp_path / "published" / name
+    assert artifact.edited(folder, records["bundle"]) == []
+    assert bundle.load(folder).manifest == bundle.load(tmp_path / "13-bundle").manifest
+    # Again it is the same, and nothing to go back to.
+    assert put(tmp_path, records) == name
+    with pytest.raises(UserError, match="no earlier bundle"):
+        publish.rollback(tmp_path)
+
+
+def test_the_way_back(tmp_path: Path) -> None:
+    names = [put(tmp_path, house.build(tmp_path, seed)) for seed in range(5)]
+    assert len(set(names)) == 5
+    assert publish.current(tmp_path) == publish.Current(names[4], [names[3], names[2]])
+    assert {p.name for p in (tmp_path / "published").iterdir() if p.is_dir()} == set(names[2:])
+    assert [publish.rollback(tmp_path), publish.rollback(tmp_path)] == [names[3], names[2]]
+    with pytest.raises(UserError, match="no earlier bundle"):
+        publish.rollback(tmp_path)
+    # The newest can be published again, with a way back to where one is.
+    assert put(tmp_path, house.build(tmp_path, 4)) == names[4]
+    assert publish.rollback(tmp_path) == names[2]
+
+
+def broken_file(folder: Path) -> None:
+    with (folder / "vectors.npy").open("r+b") as f:
+        f.seek(500)
+        f.write(b"\x00\x01\x02\x03")
+
+
+def saved(name: str, change: object) -> object:
+    """A fault that replaces one array and is then recorded as if the run had made it so."""
+
+    def fault(folder: Path) -> None:
+        array = np.load(folder / f"{name}.npy")
+        np.save(folder / f"{name}.npy", change(array))  # type: ignore[operator]
+
+    return fault
+
+
+def entry(value: int) -> object:
+    def change(table: np.ndarray) -> np.ndarray:
+        table[2, 3, 1] = value
+        return table
+
+    return change
+
+
+def other_dimension(folder: Path) -> None:
+    policy_file(folder / "policy.onnx", np.ones((240, 5), np.float32))
+
+
+def other_policy(folder: Path) -> None:
+    policy_file(folder / "policy.onnx", np.random.default_rng(0).normal(size=(240, 8)).astype(np.float32))
+
+
+def no_policy(folder: Path) -> None:
+    (folder / "policy.onnx").write_bytes(b"no model")
+
+
+FAULTS = {
+    "an entry of the table is no cluster": saved("table", entry(12)),
+    "an entry of the table is one of its pair": saved("table", entry(2)),
+    "vectors are not one a item": saved("vectors", lambda a: a[:-1]),
+    "vectors are not finite": saved("vectors", lambda a: np.where(a == a.max(), np.nan, a)),
+    "clusters are not slices": saved("starts", lambda a: np.where(a == 20, 0, a)),
+    "rows or ids are not a permutation": saved("rows", lambda a: np.zeros_like(a)),
+    "the index of ids is not sorted": saved("id_hashes", lambda a: a[::-1]),
+    "popularity does not order": saved("popularity", lambda a: a[:-1]),
+    "items have": other_dimension,
+    "is not answered as it was": other_policy,
+    "cannot be opened": no_policy,
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_bundle_with_a_fault_stays_out(tmp_path: Path, said: str) -> None:
+    first = put(tmp_path, house.build(tmp_path))
+    records = house.build(tmp_path, 1)
+    path = tmp_path / "13-bundle"
+    with artifact.part(path, "bundle", {}, {"transition_table": "t"}) as work:
+        for file in path.iterdir():
+            if file.name != artifact.RECORD:
+                (work.out / file.name).write_bytes(file.read_bytes())
+        FAULTS[said](work.out)  # type: ignore[operator]
+    outcome = artifact.Outcome(timings={"seconds": 1.0})
+    records["bundle"] = artifact.commit(path, "bundle", {}, {"transition_table": "t"}, outcome)
+    with pytest.raises(UserError, match=f"stays out: .*{said}"):
+        put(tmp_path, records)
+    assert publish.current(tmp_path) == publish.Current(first, [])
+    assert [p.name for p in (tmp_path / "published").iterdir() if p.is_dir()] == [first]
+
+
+def test_a_file_that_was_changed_by_hand_stays_out(tmp_path: Path) -> None:
+    records = house.build(tmp_path)
+    broken_file(tmp_path / "13-bundle")
+    with pytest.raises(UserError, match=r"vectors\.npy is not what its record says"):
+        put(tmp_path, records)
+    assert publish.current(tmp_path) is None
+
+
+def test_figures_below_their_bars_stay_out(tmp_path: Path) -> None:
+    records = house.build(tmp_path, match_rate=0.85)
+    with pytest.raises(UserError, match=r"match rate 0\.850 is below 0\.9") as error:
+        put(tmp_path, records)
+    assert "recall" not in str(error.value)
+    with pytest.raises(UserError, match=r"recall at 10 is 0\.420, below 0\.500"):
+        put(tmp_path, records, min_match_rate=0.8, min_recall=0.5)
+    metrics = records.pop("metrics")
+    with pytest.raises(UserError, match="figures are missing"):
+        put(tmp_path, records)
+    other = {
+        "metrics": artifact.Record(**{f: getattr(metrics, f) for f in metrics.__struct_fields__} | {"inputs": {}})
+    }
+    with pytest.raises(UserError, match="of another table"):
+        put(tmp_path, records | other)
+    assert put(tmp_path, records | {"metrics": metrics}, min_match_rate=0.8)
+
+
+# Running workers
+
+
+def children(process: int) -> list[int]:
+    """Workers of a server: its children that hold the bundle."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(p) for p in found if "published" in Path(f"/proc/{p}/maps").read_text()]
+
+
+@pytest.mark.slow
+def test_workers_take_a_bundle_up_and_one_is_killed(tmp_path: Path) -> None:
+    """Requests and events in a row while bundles are switched and a worker dies: nothing wrong, nothing lost."""
+    workspace = tmp_path / "w"
+    names = [put(workspace, house.build(workspace, seed)) for seed in (0, 1)]
+    tables = [bundle.load(workspace / "published" / name).table for name in names]
+    stop, seen, acknowledged, lost = threading.Event(), set[str](), list[str](), list[str]()
+    wrong: list[object] = []
+
+    def ask(url: str, who: int) -> None:
+        client = httpx.Client(base_url=url, timeout=30)
+        n = 0
+        while not stop.is_set():
+            n += 1
+            event = {"event": f"{who}-{n}", "user": f"all-{who}", "item": f"c{n % 12}-{n % 20}"}
+            try:
+                if client.post("/v1/events", json=event).status_code == 200:
+                    acknowledged.append(event["event"])
+                reply = client.post("/v1/recommend", json={"history": [{"item": "c0-0"}, {"item": "c1-0"}], "k": 2})
+            except httpx.TransportError:
+                # In flight in the worker that was killed.
+                lost.append(f"{who}-{n}")
+                client.close()
+                client = httpx.Client(base_url=url, timeout=30)
+                continue
+            found = reply.json() if reply.status_code == 200 else {}
+            if found.get("bundle") not in names:
+                wrong.append(reply.text)
+                continue
+            seen.add(found["bundle"])
+            expected = house.NAMES[tables[names.index(found["bundle"])][0, 1, 0]]
+            if found["cluster"] != expected or len(found["items"]) != 2:
+                wrong.append(found)
+        client.close()
+
+    with running.processes(workspace, 2) as (server, url):
+        threads = [threading.Thread(target=ask, args=(url, who)) for who in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for turn in range(4):
+                time.sleep(0.6)
+                if turn % 2:
+                    put(workspace, house.build(workspace, 1))
+                else:
+                    publish.rollback(workspace)
+            victim = children(server.pid)[0]
+            os.kill(victim, signal.SIGKILL)
+            time.sleep(1.5)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        for _ in range(600):
+            if len(alive := children(server.pid)) == 2 and victim not in alive:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("the killed worker was not started again")
+        with httpx.Client(base_url=url) as client:
+            log = client.get("/v1/log").text
+    assert wrong == []
+    assert seen == set(names)
+    # At most the requests that each thread had in flight.
+    assert len(lost) <= 4
+    assert len(acknowledged) > 20
+    # Every acknowledged event is in the log: one row each, since no answer was for these users.
+    rows = sum(line.startswith("all-") for line in log.splitlines())
+    assert rows >= len(acknowledged)
