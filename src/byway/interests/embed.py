@@ -1,6 +1,6 @@
-"""02-embeddings: one unit vector an item, from the words that the item carries.
+"""02-embeddings: one unit vector an item, from its words, and from what is seen and heard of it where there is any.
 
-Owns the text encoder and the projection to `dim` dimensions. It does not know events, graphs or clusters.
+Owns the text encoder, how modalities are joined, and the projection to `dim` dimensions. It does not know events, graphs or clusters.
 Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory: a build that
 was killed goes on at the next shard, and ends in the same bytes.
 """
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from byway import artifact, config
 from byway.artifact import Outcome, Work
+from byway.data import media
 from byway.data.catalog import Catalog
+from byway.data.media import Seen
 from byway.errors import UserError
 from byway.progress import bar
 
@@ -34,18 +36,22 @@ class Encoder(Protocol):
     def __call__(self, texts: list[str]) -> NDArray[np.float32]: ...
 
 
-def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
-    """Encode the catalog's texts, project them to `knobs.dim`, write `vectors.npy`."""
+def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
+    """Encode the catalog's texts, project them to `knobs.dim`, join what was seen, write `vectors.npy`."""
     texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
     encoder = sentence_encoder(knobs)
     distinct, row_of, shards = encode(texts, encoder, work.scratch)
     encoded = time.perf_counter()
     vectors, variance = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
+    metrics: dict[str, float] = {}
+    if seen is not None:
+        vectors, joined = join(vectors, seen, knobs, work.scratch)
+        metrics = {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
     return Outcome(
         counts={"items": len(texts), "distinct_texts": distinct},
-        metrics={"embeddings.variance": round(variance, 4)},
+        metrics={"embeddings.variance": round(variance, 4), **metrics},
         timings={"encode": encoded - started, "project": time.perf_counter() - encoded},
     )
 
@@ -53,6 +59,40 @@ def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
 def load(path: Path) -> NDArray[np.float32]:
     """The vectors of the artifact at `path`: [n, dim], unit rows in catalog order, memory-mapped."""
     return np.load(path / VECTORS, mmap_mode="r")
+
+
+def join(
+    words: NDArray[np.float32], seen: Seen, knobs: config.Embeddings, scratch: Path
+) -> tuple[NDArray[np.float32], float]:
+    """Words, pictures and sound as one: [n, dim] unit rows, and the share of the variance that was kept.
+
+    Each modality is brought to unit rows of `dim` by its own principal components, so that none weighs more for
+    having larger numbers; they are laid side by side by their weights, nothing where an item lacks one, and brought
+    to `dim` again. (Paper 1 takes a ready 256-dimensional embedding of all modalities and does not say how.)
+    """
+    parts = [words]
+    heard = np.flatnonzero(~np.isnan(seen.sounds[:, 0]))
+    sounds = np.asarray(seen.sounds)[heard]
+    spread = sounds.std(axis=0)
+    sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0) if len(heard) else sounds
+    shown = media.vectors(seen) if knobs.pictures else np.zeros((0, 1), np.float32)
+    for name, weight, rows, features in (
+        ("pictures", knobs.pictures, seen.item, shown),
+        ("sounds", knobs.sound, seen.item[heard], sounds),
+    ):
+        if not weight or not len(rows):
+            continue
+        path = scratch / f"{name}.npy"
+        np.save(path, features)
+        projected, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), knobs.dim)
+        part = np.zeros((len(words), knobs.dim), np.float32)
+        part[rows] = weight * projected
+        parts.append(part)
+    if len(parts) == 1:
+        return words, 1.0
+    path = scratch / "joined.npy"
+    np.save(path, np.concatenate(parts, axis=1))
+    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
 
 
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:
