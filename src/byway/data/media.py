@@ -151,7 +151,7 @@ def _look(shard: list[int], found: dict[int, tuple[str, str]], knobs: config.Med
     fields = {name: kinds.string() for name in ("media_reason", "thumbnail_reason")}
     fields |= {name: kinds.binary() for name in ("pictures", "there", "sound")}
 
-    @daft.udf(return_dtype=kinds.struct(fields))
+    @daft.func.batch(return_dtype=kinds.struct(fields))
     def seen(media: Any, thumbnail: Any) -> list[dict[str, Any]]:
         return look(list(zip(media.to_pylist(), thumbnail.to_pylist(), strict=True)), knobs)
 

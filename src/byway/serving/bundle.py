@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from byway.language.curate import Transitions
     from byway.language.plan import Table
     from byway.policy.sequence import ItemPolicy
+    from byway.video.plan import ContextTable
 
 ARRAYS = ("vectors", "rows", "starts", "traffic", "table", "popularity", "id_hashes", "id_positions")
+CONTEXTS = ("context_clusters", "context_via", "context_items")
+"""Arrays that are there where items were looked at (paper 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,12 @@ class Bundle:
     id_hashes: NDArray[np.uint64]
     id_positions: NDArray[np.int32]
     session: onnxruntime.InferenceSession
+    context_clusters: NDArray[np.int32] | None = None
+    """[N, n] serendipitous clusters of each covered item, best first; -1 where none is left."""
+    context_via: NDArray[np.int32] | None = None
+    """[n] row of `context_clusters` that answers for a position, or -1."""
+    context_items: NDArray[np.int32] | None = None
+    """[N] position of each covered item."""
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
@@ -125,6 +134,7 @@ def build(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
+    contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
     if knobs.interests not in (1, 2):
@@ -149,7 +159,18 @@ def build(
         "id_hashes": hashes[by_hash],
         "id_positions": by_hash.astype(np.int32),
     }
-    for name in ARRAYS:
+    # Both tables speak of one set of clusters: a context table of another level cannot be served beside this one.
+    if contexts is not None and contexts.level != level:
+        raise UserError(f"pairs.level is {contexts.level} and transitions.level {level}: a bundle serves one level.")
+    if contexts is not None:
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        arrays |= {
+            "context_clusters": np.asarray(contexts.clusters),
+            "context_via": np.asarray(contexts.via)[order],
+            "context_items": place[contexts.item],
+        }
+    for name in arrays:
         np.save(work.out / f"{name}.npy", np.ascontiguousarray(arrays[name]))
     shutil.copyfile(item_policy.model, work.out / "policy.onnx")
     length = _session(item_policy.model).get_inputs()[0].shape[1]
@@ -172,6 +193,7 @@ def load(path: Path) -> Bundle:
         **strings,
         **{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in ARRAYS},
         session=_session(path / "policy.onnx"),
+        **{n: np.load(file, mmap_mode="r") for n in CONTEXTS if (file := path / f"{n}.npy").exists()},
     )
 
 

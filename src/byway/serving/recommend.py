@@ -16,13 +16,14 @@ from byway.serving.bundle import Bundle
 DAY = 86_400_000_000
 """Microseconds."""
 
-Road = Literal["table", "popular_cluster", "unrestricted", "popular_items"]
+Road = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context"]
 """How the answer was found, from the first choice to the last resort:
 
 `table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
 `popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
 `unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
-`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster.
+`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
+`context`: the item being watched led there (`serving.context`).
 """
 
 
