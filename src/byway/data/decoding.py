@@ -75,11 +75,14 @@ class Decoded(msgspec.Struct, frozen=True):
         return np.frombuffer(self.sound, np.float32)
 
 
-def decode(path: Path, frames: int, knobs: config.Media) -> Decoded:
+def decode(name: str | Path, frames: int, knobs: config.Media) -> Decoded:
     """Open one file here and now: `frames` frames and the sound of a video, or one picture where 0 are wanted.
 
     A picture in a video's place stands for all of its frames. Raises Refused.
     """
+    if "://" in str(name):
+        raise Refused("address")
+    path = Path(name)
     size = _size(path)
     if size > knobs.max_megabytes << 20:
         raise Refused("too large")
@@ -93,8 +96,6 @@ def decode(path: Path, frames: int, knobs: config.Media) -> Decoded:
 
 
 def _size(path: Path) -> int:
-    if "://" in str(path):
-        raise Refused("address")
     try:
         path.stat()
     except (OSError, ValueError) as error:
@@ -257,9 +258,9 @@ class Decoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def decode(self, path: Path, frames: int) -> Decoded:
+    def decode(self, name: str | Path, frames: int) -> Decoded:
         """As the function of that name, with the reason in the answer instead of an exception."""
-        request = Request(str(path), frames, msgspec.to_builtins(self.knobs))
+        request = Request(str(name), frames, msgspec.to_builtins(self.knobs))
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -341,7 +342,7 @@ def serve(megabytes: int) -> None:
         request = msgspec.msgpack.decode(source.read(struct.unpack("<Q", head)[0]), type=Request)
         knobs = msgspec.convert(request.knobs, config.Media)
         try:
-            answer = decode(Path(request.path), request.frames, knobs)
+            answer = decode(request.path, request.frames, knobs)
         except Refused as refused:
             answer = Decoded(str(refused))
         _write(sink, msgspec.msgpack.encode(answer))

@@ -183,7 +183,7 @@ def look(pairs: list[tuple[str, str]], knobs: config.Media) -> list[dict[str, An
             for kind, name in (("media", media), ("thumbnail", thumbnail)):
                 if not name:
                     continue
-                decoded = decoder.decode(Path(name), knobs.frames if kind == "media" else 0)
+                decoded = decoder.decode(name, knobs.frames if kind == "media" else 0)
                 answer[f"{kind}_reason"] = decoded.reason
                 if decoded.reason:
                     continue
