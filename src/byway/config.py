@@ -273,7 +273,7 @@ class Pairs:
     per_label: int = 10
     """Context videos kept a cluster, those with the highest satisfaction."""
     prior: float = 2.0
-    """A mean satisfaction counts as if the cluster's own mean had been seen this many times more; 0 is the paper's."""
+    """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
     gap_hours: float = 12.0
     """An event this long after the one before it does not follow from it, where the log has a clock."""
     heldout: float = 0.2

@@ -44,7 +44,7 @@ def video(
             box.mux(stream.encode(frame))
         box.mux(stream.encode(None))
         if audio is not None:
-            wave = (0.3 * np.sin(2 * np.pi * float(hertz or 0) * np.arange(int(48_000 * seconds)) / 48_000))
+            wave = 0.3 * np.sin(2 * np.pi * float(hertz or 0) * np.arange(int(48_000 * seconds)) / 48_000)
             for start in range(0, len(wave), 1024):
                 part = av.AudioFrame.from_ndarray(
                     wave[None, start : start + 1024].astype(np.float32), format="fltp", layout="mono"

@@ -1,4 +1,4 @@
-"""Files as they come: right frames at right times, the right way up; what is damaged is refused, with its reason."""
+"""Files as they come: the right frames, the right way up; what is damaged is refused, with its reason."""
 
 import io
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.data import clips
 
 from byway import config
 from byway.data import decoding, sound
 from byway.data.decoding import Decoder, Refused, decode
-from tests.data import clips
 
 KNOBS = config.Media()
 

@@ -21,7 +21,12 @@ WIDTH = 24
 
 def tree() -> Tree:
     """Eight items in each of six clusters of level 2, two of them in each of three of level 1."""
-    starts = (np.arange(0, ITEMS + 1, 16), np.arange(0, ITEMS + 1, 8), np.arange(0, ITEMS + 1, 4), np.arange(ITEMS + 1))
+    starts = (
+        np.arange(0, ITEMS + 1, 16),
+        np.arange(0, ITEMS + 1, 8),
+        np.arange(0, ITEMS + 1, 4),
+        np.arange(ITEMS + 1),
+    )
     return Tree(np.arange(ITEMS, dtype=np.int32), tuple(s.astype(np.int64) for s in starts))
 
 

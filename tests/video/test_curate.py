@@ -100,9 +100,7 @@ def test_every_label_has_its_best_contexts_equally_often(
     }
     for c, expected in best.items():
         own = np.flatnonzero(kept.label == c)
-        drawn = [
-            (kept.satisfaction[i] * kept.count[i] + prior * usual[c]) / (kept.count[i] + prior) for i in own
-        ]
+        drawn = [(kept.satisfaction[i] * kept.count[i] + prior * usual[c]) / (kept.count[i] + prior) for i in own]
         # Repeats of a label's own contexts aside, these are the best there are.
         different = {(int(kept.item[i])): d for i, d in zip(own, drawn, strict=True)}
         assert sorted(different.values(), reverse=True) == pytest.approx(expected, abs=1e-5)

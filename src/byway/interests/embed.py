@@ -1,8 +1,8 @@
 """02-embeddings: one unit vector an item, from its words, and from what is seen and heard of it where there is any.
 
-Owns the text encoder, how modalities are joined, and the projection to `dim` dimensions. It does not know events, graphs or clusters.
-Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory: a build that
-was killed goes on at the next shard, and ends in the same bytes.
+Owns the text encoder, how modalities are joined, and the projection to `dim` dimensions. It does not know events,
+graphs or clusters. Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory:
+a build that was killed goes on at the next shard, and ends in the same bytes.
 """
 
 import io

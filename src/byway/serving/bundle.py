@@ -161,7 +161,9 @@ def build(
     }
     # Both tables speak of one set of clusters: a context table of another level cannot be served beside this one.
     if contexts is not None and contexts.level != level:
-        raise UserError(f"pairs.level is {contexts.level} and transitions.level {level}: a bundle serves one level.")
+        raise UserError(
+            f"pairs.level is {contexts.level} and transitions.level {level}: a bundle serves one level."
+        )
     if contexts is not None:
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order), dtype=np.int32)

@@ -29,7 +29,9 @@ class Projector(nn.Module):
 
     def __init__(self, width: int, hidden: int, size: float):
         super().__init__()
-        self.inner = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
         self.norm = nn.LayerNorm(hidden)
         self.size = size
 
@@ -154,8 +156,8 @@ class Eyes:
     ) -> tuple[list[list[int]], Asked]:
         """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
 
-        All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What was
-        spoken is one reading that grows, and not one a token: attention goes over two parts instead of eighty.
+        All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
+        was spoken is one reading that grows, and not one a token: attention goes over two parts, not eighty.
         """
         N = len(asked.position_N)
         said: list[list[int]] = [[] for _ in range(N)]
@@ -193,8 +195,10 @@ class Eyes:
         context = [*asked.context, *([Back(spoken, "cells")] if spoken is not None else [])]
         out, made = read(self.policy.model, ids_NT[:, None], position[:, None, None], reads_NT[:, None], context)
         if spoken is not None:
-            joined = [[torch.cat(pair, dim=2) for pair in zip(a, b, strict=True)] for a, b in (
-                (spoken.keys, made.keys), (spoken.values, made.values))]
+            joined = [
+                [torch.cat(pair, dim=2) for pair in zip(a, b, strict=True)]
+                for a, b in ((spoken.keys, made.keys), (spoken.values, made.values))
+            ]
             made = Reading(joined[0], joined[1], torch.cat([spoken.valid_ABT, made.valid_ABT], dim=2))
         return torch.where(reads_NT, out[:, 0, 0], hidden), position + reads_NT[:, 0], made
 

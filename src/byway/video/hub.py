@@ -186,7 +186,10 @@ def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, value in inputs.items():
         if value.ndim == 2 and value.shape[1] == length and not value.is_floating_point():
-            more = {"input_ids": torch.tensor([tail]), "attention_mask": torch.ones(1, len(tail), dtype=value.dtype)}
+            more = {
+                "input_ids": torch.tensor([tail]),
+                "attention_mask": torch.ones(1, len(tail), dtype=value.dtype),
+            }
             end = more.get(name, torch.zeros(1, len(tail), dtype=value.dtype))
             out[name] = torch.cat([value, end.to(value.dtype)], dim=1)
         else:
@@ -204,7 +207,10 @@ def shower(asked: Contexts) -> Pictures:
         chosen = asked.picks[row][asked.there[row]]
         media, thumbnail = (Path(name) if name else None for name in files[item])
         shown: list[Image.Image] = []
-        for path, wanted, places in ((media, frames, chosen[chosen < frames]), (thumbnail, 0, chosen[chosen == frames])):
+        for path, wanted, places in (
+            (media, frames, chosen[chosen < frames]),
+            (thumbnail, 0, chosen[chosen == frames]),
+        ):
             if path is None or not len(places):
                 continue
             decoded = decoder.decode(path, wanted)

@@ -79,8 +79,8 @@ def contexts(
     """Join what is known of the items. Raises UserError where more frames are asked for than were kept."""
     if knobs.frames > seen.frames:
         raise UserError(
-            f"multimodal_model.frames = {knobs.frames} and media.frames = {seen.frames}: at most as many frames can "
-            "be shown as are kept."
+            f"multimodal_model.frames = {knobs.frames} and media.frames = {seen.frames}: at most as many frames "
+            "can be shown as are kept."
         )
     picks, there = media.picked(seen, knobs.pictures, knobs.frames)
     return Contexts(
@@ -114,7 +114,7 @@ class Seer(Protocol):
     """A model that is shown videos."""
 
     def loss(self, kind: Kind, items: list[int], labels: list[int]) -> tuple[Tensor, Tensor]:
-        """Nats a token of what is to be said (thought and answer), and of the choices among legal names a sample."""
+        """Nats a token of what is to be said (thought and answer); nats a sample of the choices of names."""
         ...
 
     def best(self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_]) -> Best:

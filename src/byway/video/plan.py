@@ -166,7 +166,7 @@ def answer(
 
 
 def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
-    """[n] place in `items` that answers for each item: its own, else the nearest of its own cluster; -1 without any."""
+    """[n] place in `items` that answers for each item: its own, else its cluster's nearest; -1 without any."""
     via = np.full(len(vectors), -1, np.int32)
     via[items] = np.arange(len(items), dtype=np.int32)
     of_cluster = cluster[items]

@@ -66,7 +66,7 @@ def build(
     descriptions: Descriptions,
     seen: Seen,
 ) -> Outcome:
-    """Fine-tune; keep the checkpoint with the best validation recall; measure each kind of prompt on held-out pairs."""
+    """Fine-tune, keep the checkpoint with the best validation recall, measure each kind of prompt on held-out pairs."""
     if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
@@ -211,7 +211,7 @@ def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
 
 
 class _Progress:
-    """Checkpoints in the scratch directory: optimiser, curve, best weights; a cut run repeats what it had not saved."""
+    """Checkpoints in the scratch: optimiser, curve, best weights; a cut run repeats what it had not saved."""
 
     def __init__(self, scratch: Path, optimiser: Optimiser):
         self.scratch, self.optimiser = scratch, optimiser
