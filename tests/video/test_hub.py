@@ -1,6 +1,7 @@
 """The second door: real architectures in small, made on the spot, with their own processors and chat templates."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ def smolvlm() -> tuple[Any, Any]:
     processor = SmolVLMProcessor(
         pictures, tokenizer, None, image_seq_len=4, chat_template=CHATML.replace("IMAGE", "<image>")
     )
+    # The template's code asks it how many frames a whole video would have.
+    processor.video_processor = SimpleNamespace(num_frames=1, fps=1, video_sampling={})
     made = SmolVLMConfig(
         text_config={**TEXT, "model_type": "llama"},
         vision_config={

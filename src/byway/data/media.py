@@ -172,7 +172,7 @@ def engine_has_several(daft: Any) -> bool:
 
 
 def look(pairs: list[tuple[str, str]], knobs: config.Media) -> list[dict[str, Any]]:
-    """Open and see the files of some items: reasons, and `pictures` (float16), `there`, `sound` (float32) as bytes."""
+    """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32)."""
     encode = pictures.encoder(knobs.model, knobs.patches)
     answers: list[dict[str, Any]] = []
     with Decoder(knobs) as decoder:

@@ -66,7 +66,7 @@ def build(
     descriptions: Descriptions,
     seen: Seen,
 ) -> Outcome:
-    """Fine-tune, keep the checkpoint with the best validation recall, measure each kind of prompt on held-out pairs."""
+    """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
