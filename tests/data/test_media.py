@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.data import clips
 
 from byway import artifact, config
 from byway.artifact import Record
 from byway.data import media, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
-from tests.data import clips
 
 KNOBS = config.Media(frames=2, patches=1)
 
