@@ -1,4 +1,4 @@
-"""Figures 3, 4 and 5 of paper 2 on a workspace that `byway run` has taken to 09-pairs: recall and match rate by step.
+"""Figures 3, 4 and 5 of paper 2 on a workspace that `byway run` took to 09-pairs: recall and match rate by step.
 
     python benchmarks/video.py W --figure 3 --seeds 3 --steps 300 > figure-3.json
 
