@@ -27,6 +27,7 @@ checkpoint_every = 20
 
 [multimodal_model]
 steps = 120
+batch = 8
 evaluate_every = 60
 checkpoint_every = 20
 evaluate_on = 50

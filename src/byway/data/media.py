@@ -113,13 +113,7 @@ def build(work: Work, knobs: config.Media, catalog: Catalog, folder: Path) -> Ou
                 write_atomic(path, buffer.getvalue())
             rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
             advance(len(shard))
-    reasons = [
-        (item, name, found[item][kind], rows[item][f"{name}_reason"])
-        for item in new
-        for kind, name in enumerate(("media", "thumbnail"))
-        if rows[item][f"{name}_reason"]
-    ]
-    outcome = _write(work.out, knobs, found, digests, rows, before, known, reasons)
+    outcome = _write(work.out, knobs, found, digests, rows, before, known)
     outcome.timings["look"] = time.perf_counter() - started
     return outcome
 
@@ -208,7 +202,6 @@ def _write(
     rows: dict[int, dict[str, Any]],
     before: Seen | None,
     known: dict[str, int],
-    reasons: list[tuple[int, str, str, str]],
 ) -> Outcome:
     """Lay out what was seen, now and before, in the order of the catalog."""
     good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
@@ -219,26 +212,29 @@ def _write(
     seen = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.float16, shape)
     there = np.zeros((len(good), size), np.bool_)
     sounds = np.full((len(good), sound.FEATURES), np.nan, np.float32)
-    names: list[tuple[str, str]] = []
+    former = [] if before is None else pq.read_table(before.path / "files.parquet").to_pylist()
+    refused = {i: (row["media_reason"], row["thumbnail_reason"]) for i, row in rows.items()}
     for r, item in enumerate(good):
-        refused = ("", "")
         if before is not None and item not in rows:
             old = known[digests[item]]
             seen[r], there[r], sounds[r] = before.pictures[old], before.there[old], before.sounds[old]
-            refused = tuple("" if there[r, i].any() else "x" for i in (slice(0, -1), slice(-1, None)))
+            refused[item] = (former[old]["media_reason"], former[old]["thumbnail_reason"])
         else:
             row = rows[item]
             there[r] = np.frombuffer(row["there"], np.bool_)
             seen[r, there[r]] = np.frombuffer(row["pictures"], np.float16).reshape(-1, fields, width)
             if row["sound"]:
                 sounds[r] = np.frombuffer(row["sound"], np.float32)
-            refused = (row["media_reason"], row["thumbnail_reason"])
-        names.append(tuple("" if why else name for name, why in zip(found[item], refused, strict=True)))
     seen.flush()
     np.save(out / "there.npy", there)
     np.save(out / "sounds.npy", sounds)
     files = {"item": pa.array(good, pa.int32()), "digest": [digests[item] for item in good]}
-    files |= {"media": [a for a, _ in names], "thumbnail": [b for _, b in names]}
+    reasons: list[tuple[int, str, str, str]] = []
+    for kind, name in enumerate(("media", "thumbnail")):
+        files[name] = ["" if refused[item][kind] else found[item][kind] for item in good]
+        files[f"{name}_reason"] = [refused[item][kind] for item in good]
+        reasons += [(item, name, found[item][kind], why[kind]) for item, why in refused.items() if why[kind]]
+    reasons.sort()
     pq.write_table(pa.table(files), out / "files.parquet")
     columns = list(zip(*reasons, strict=True)) or [(), (), (), ()]
     kinds = (pa.int32(), pa.string(), pa.string(), pa.string())
