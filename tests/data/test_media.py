@@ -92,3 +92,14 @@ def test_what_stands_for_an_item_is_what_was_asked_for_else_what_there_is() -> N
     assert picks[[0, 2]].tolist() == [[8], [8]]
     assert picks[1, 0] < 8
     assert has.all()
+
+
+def test_where_every_file_is_refused_nothing_was_seen_and_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"")
+    record = build(tmp_path / "01-media", catalog([("a.mp4", None), (None, "b.jpg")]), tmp_path / "in")
+    assert record.counts == {"items": 0, "refused": 2}
+    assert record.metrics["media.quarantined"] == {"empty": 1, "missing": 1}
+    seen = media.load(tmp_path / "01-media")
+    assert len(seen.item) == 0
+    assert media.vectors(seen).shape[0] == 0

@@ -31,6 +31,7 @@ precision = "float32"
 coverage = 0.05
 precision = "float32"
 """
+pytestmark = pytest.mark.slow
 FIGURES = {
     *(
         f"video.{figure}.{kind}"

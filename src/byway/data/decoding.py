@@ -24,6 +24,9 @@ from typing import Any
 import av
 import msgspec
 import numpy as np
+from av import error as failure
+from av import logging as messages
+from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -137,9 +140,7 @@ def _video(path: Path, n: int, knobs: config.Media) -> Decoded:
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
-            stream = next(
-                (s for s in box.streams.video if s.disposition != av.stream.Disposition.attached_pic), None
-            )
+            stream = next((s for s in box.streams.video if s.disposition != Disposition.attached_pic), None)
             if stream is None:
                 raise Refused("nothing to see")
             if stream.width * stream.height > knobs.max_megapixels * 1_000_000:
@@ -151,21 +152,21 @@ def _video(path: Path, n: int, knobs: config.Media) -> Decoded:
                 raise Refused("too long")
             targets = [start + seconds * (i + 0.5) / n for i in range(n)]
             frames = np.stack([_square(frame) for frame in _sampled(box, stream, targets)])
-    except av.error.MemoryError as error:
+    except failure.MemoryError as error:
         raise Refused("too much memory") from error
-    except (av.error.InvalidDataError, av.error.FFmpegError) as error:
+    except (failure.InvalidDataError, failure.FFmpegError) as error:
         raise Refused(_why(error)) from error
     except MemoryError as error:
         raise Refused("too much memory") from error
     return Decoded(pictures=frames.tobytes(), sound=_sound(path, knobs).tobytes(), seconds=seconds)
 
 
-def _why(error: av.error.FFmpegError) -> str:
+def _why(error: failure.FFmpegError) -> str:
     """The reason behind an error of the library's."""
-    if isinstance(error, av.error.EOFError):
+    if isinstance(error, failure.EOFError):
         return "truncated"
     # The format whitelist answers "invalid argument" where a playlist would have named other files.
-    return "unknown format" if isinstance(error, ValueError) and error.errno == 22 else "damaged"
+    return "unknown format" if isinstance(error, failure.ArgumentError) else "damaged"
 
 
 def _span(box: Any, stream: Any, knobs: config.Media) -> tuple[float, float]:
@@ -241,7 +242,7 @@ def _sound(path: Path, knobs: config.Media) -> NDArray[np.float32]:
                 parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
                 if sum(map(len, parts)) >= wanted:
                     break
-    except av.error.FFmpegError:
+    except failure.FFmpegError:
         return np.zeros(0, np.float32)
     whole = np.concatenate([np.zeros(0, np.float32), *parts])[:wanted].astype(np.float32)
     return np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0)
@@ -333,7 +334,7 @@ def _read(descriptor: int, deadline: float) -> bytes:
 
 def serve(megabytes: int) -> None:
     """Answer requests from standard input until it ends, within so much more memory than now."""
-    av.logging.set_level(av.logging.PANIC)
+    messages.set_level(messages.PANIC)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     most = now + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -264,7 +264,7 @@ def picked(seen: Seen, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArra
     even = np.array([int((i + 0.5) * stored / frames) for i in range(frames)])
     places = even if kind == "frames" else np.array([stored])
     other = np.full(len(places), stored) if kind == "frames" else even[len(even) // 2 :][:1]
-    has = seen.there[:, places].all(axis=1)
+    has = np.asarray(seen.there[:, places].all(axis=1))
     picks = np.where(has[:, None], places, other)
     return picks, np.take_along_axis(np.asarray(seen.there), picks, axis=1)
 

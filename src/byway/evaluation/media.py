@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from av.codec.context import Flags
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -168,11 +169,11 @@ def encode(frames: NDArray[np.uint8], sound: NDArray[np.float32] | None) -> byte
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.options = {"preset": "ultrafast", "crf": "26", "threads": "1"}
-        video.codec_context.flags |= av.codec.context.Flags.bitexact
+        video.codec_context.flags |= Flags.bitexact
         audio: Any = None if sound is None else box.add_stream("aac", rate=SOUND_RATE, layout="mono")
         if audio is not None:
             audio.bit_rate, audio.options = 24_000, {"aac_coder": "fast"}
-            audio.codec_context.flags |= av.codec.context.Flags.bitexact
+            audio.codec_context.flags |= Flags.bitexact
         for picture in frames:
             box.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         box.mux(video.encode(None))
