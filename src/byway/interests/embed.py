@@ -73,8 +73,9 @@ def join(
     parts = [words]
     heard = np.flatnonzero(~np.isnan(seen.sounds[:, 0]))
     sounds = np.asarray(seen.sounds)[heard]
-    spread = sounds.std(axis=0)
-    sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0) if len(heard) else sounds
+    if len(heard):
+        spread = sounds.std(axis=0)
+        sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     shown = media.vectors(seen) if knobs.pictures else np.zeros((0, 1), np.float32)
     for name, weight, rows, features in (
         ("pictures", knobs.pictures, seen.item, shown),
