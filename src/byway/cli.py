@@ -120,6 +120,7 @@ def recommend(
         Parameter(help="Ids of items, the most recent last: separated by commas, or one each time it is given."),
     ] = None,
     user: Annotated[str | None, Parameter(help="A user of the log instead of a history.")] = None,
+    item: Annotated[str | None, Parameter(help="The item being watched: what surprises after it?")] = None,
     k: Annotated[int | None, Parameter(help="Items in the answer.", validator=Number(gte=1))] = None,
     seed: Annotated[int, Parameter(help="Seed of the draw of interests.", validator=Number(gte=0))] = 0,
     json: Json = False,
@@ -146,7 +147,12 @@ def recommend(
         seen = [Seen(item) for item in ids if item]
     from byway.serving import recommend as module
 
-    answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
+    if item is not None:
+        from byway.serving import context
+
+        answer = context.recommend(opened, item.strip(), seen, k)
+    else:
+        answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
     if json:
         print(msgspec.json.encode(answer).decode())
         return

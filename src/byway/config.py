@@ -61,6 +61,10 @@ class Embeddings:
     """Texts encoded at once."""
     max_tokens: int = 64
     """Tokens of an item's text that are read."""
+    pictures: float = 0.5
+    """Weight of frames and thumbnail where an item has any; its words weigh 1."""
+    sound: float = 0.2
+    """Weight of sound where an item has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +305,112 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """01-media: what videos, thumbnails and sound hold, within bounds a file (paper 2, section 3.1)."""
+
+    model: str = "efficientnet-lite0"
+    """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
+    frames: int = 4
+    """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
+    patches: int = 2
+    """A picture is kept as this many times this many vectors."""
+    sound_seconds: float = 30.0
+    """Seconds of sound that are heard from a file's start."""
+    max_megabytes: int = 2048
+    """A larger file is refused."""
+    max_seconds: float = 14_400.0
+    """A longer video is refused."""
+    max_megapixels: int = 64
+    """A picture or frame with more is refused."""
+    seconds_a_file: float = 30.0
+    """A file that takes longer to decode is refused, and its decoder ended."""
+    megabytes_a_file: int = 1024
+    """A file whose decoding needs more memory is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
+
+    level: int = 2
+    """l: context and next item lie in different clusters of this level; the answer is one of them."""
+    delta: int = 1
+    """δ: and in the same cluster at level l - δ."""
+    per_label: int = 10
+    """Context videos kept a cluster, those with the highest satisfaction."""
+    prior: float = 2.0
+    """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
+    gap_hours: float = 12.0
+    """An event this long after the one before it does not follow from it, where the log has a clock."""
+    heldout: float = 0.2
+    """Last share of the pairs, in time, that training never sees."""
+    validation: float = 0.1
+    """Last share of the rest, which chooses the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultimodalModel:
+    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1)."""
+
+    model: str = "smollm2-135m"
+    """A causal model by name gets EfficientNet's eyes; an image-text-to-text model of the hub has its own."""
+    prompts: tuple[Literal["text", "video", "both", "thought"], ...] = ("thought",)
+    """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
+    pictures: Literal["frames", "thumbnail"] = "frames"
+    """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
+    frames: int = 4
+    """Frames shown, at most `media.frames`."""
+    text: Literal["cluster", "title", "both"] = "both"
+    """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
+    thought: Literal["catalog", "model"] = "catalog"
+    """Where thoughts to learn from come from: the item's words and clusters, or the model `thinker`."""
+    thinker: str = ""
+    """An image-text-to-text model that writes the thoughts of the training items."""
+    method: Literal["lora", "full"] = "lora"
+    """What is trained of the language model; the projector is trained in full."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    steps: int = 300
+    """Optimiser steps."""
+    batch: int = 16
+    """Samples a step (paper 2: 32)."""
+    choice_weight: float = 1.0
+    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule: linear warm-up, then linear decay."""
+    warmup: int = 20
+    """Steps of warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the matrix products; weights and optimiser stay in float32."""
+    match_gate: float = 0.9
+    """Match rate that a checkpoint needs before its recall counts."""
+    evaluate_every: int = 100
+    """Steps between looks at match rate and recall."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints from which an interrupted run goes on."""
+    evaluate_on: int = 100
+    """Prompts a look, of each kind and part."""
+    final_on: int = 300
+    """Held-out prompts of each kind that are measured at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTable:
+    """11-context-table: the answer for every item that much of the traffic meets (paper 2, section 3.2)."""
+
+    coverage: float = 0.8
+    """Share of the impressions whose items are answered, the most popular items first."""
+    top: int = 10
+    """Clusters kept an item, best first."""
+    batch: int = 32
+    """Items answered between two commits of the progress file."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the matrix products."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -318,6 +428,10 @@ class Config:
     metrics: Metrics = field(default_factory=Metrics)
     refresh: Refresh = field(default_factory=Refresh)
     serving: Serving = field(default_factory=Serving)
+    media: Media = field(default_factory=Media)
+    pairs: Pairs = field(default_factory=Pairs)
+    multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
+    context_table: ContextTable = field(default_factory=ContextTable)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {

@@ -26,6 +26,14 @@ block_clusters = 8
 spoken = 24
 evaluate_every = 70
 checkpoint_every = 20
+
+[multimodal_model]
+steps = 120
+batch = 8
+evaluate_every = 60
+checkpoint_every = 20
+evaluate_on = 50
+final_on = 150
 """
 QUICK = """
 [language_model]
@@ -41,6 +49,17 @@ epochs = 4
 
 [metrics]
 prompts = 100
+
+[multimodal_model]
+steps = 30
+batch = 8
+evaluate_every = 30
+checkpoint_every = 10
+evaluate_on = 20
+final_on = 40
+
+[context_table]
+coverage = 0.3
 """
 
 
@@ -71,11 +90,14 @@ The demo is in {directory}: a simulated platform of {found["catalog.items"]:,} v
   recall at 10 of the next novel interest: {found["language.recall_at_10.heldout"]:.3f}
     (popularity {found["baseline.popularity.recall_at_10.heldout"]:.3f}, \
 untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
+  {found["video.covered_items"]:,} videos were looked at, {found["video.coverage"]:.0%} of what people watch
+  recall at 10 of the interest that surprised next: {found["video.recall_at_10.thought"]:.3f}
 """
     text = f"""{figures}
 Look at
   {command()} show {directory}                  the interests, the figures
   {command()} recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
+  {command()} recommend {directory} --item {_something(directory)}    what surprises after this video
 """
     return text, {"seconds": round(time.perf_counter() - started, 1), "figures": found}
 
@@ -95,3 +117,11 @@ def _someone(directory: Path) -> str:
     from byway.data import events
 
     return events.load_users(directory / pipeline.BY_NAME["catalog"].folder)[0]
+
+
+def _something(directory: Path) -> str:
+    """The first video that was looked at."""
+    import pyarrow.parquet as pq
+
+    row = pq.read_table(directory / pipeline.BY_NAME["context_table"].folder / "answers.parquet")["item"][0].as_py()
+    return pq.read_table(directory / pipeline.BY_NAME["catalog"].folder / "items.parquet")["item"][row].as_py()

@@ -29,6 +29,8 @@ class Stage:
     """Module whose `build` makes the artifact and whose `load` reads it."""
     needs: tuple[str, ...] = ()
     """What `build` reads, by the names of its parameters."""
+    only_if: tuple[str, str] | None = None
+    """A stage and one of its counts: where that is 0 this stage is skipped, and whoever reads it is given None."""
 
     @property
     def folder(self) -> str:
@@ -37,19 +39,35 @@ class Stage:
 
 STAGES = (
     Stage(1, "catalog", "byway.data.catalog"),
-    Stage(2, "embeddings", "byway.interests.embed", ("catalog",)),
+    Stage(1, "media", "byway.data.media", ("catalog",), only_if=("catalog", "media")),
+    Stage(2, "embeddings", "byway.interests.embed", ("catalog", "seen")),
     Stage(3, "graph", "byway.interests.graph", ("vectors",)),
     Stage(4, "tree", "byway.interests.tree", ("vectors", "graph", "events")),
     Stage(5, "descriptions", "byway.interests.describe", ("catalog", "tree")),
     Stage(6, "transitions", "byway.language.curate", ("events", "tree")),
     Stage(7, "language_model", "byway.language.tune", ("transitions", "descriptions")),
     Stage(8, "transition_table", "byway.language.plan", ("transitions", "descriptions", "tuned")),
+    Stage(9, "pairs", "byway.video.curate", ("events", "tree", "seen"), only_if=("media", "items")),
+    Stage(
+        10,
+        "multimodal_model",
+        "byway.video.tune",
+        ("pairs", "catalog", "tree", "descriptions", "seen"),
+        only_if=("pairs", "samples"),
+    ),
+    Stage(
+        11,
+        "context_table",
+        "byway.video.plan",
+        ("events", "vectors", "catalog", "tree", "descriptions", "seen", "pairs", "seer"),
+        only_if=("pairs", "samples"),
+    ),
     Stage(12, "item_policy", "byway.policy.sequence", ("events", "vectors")),
     Stage(
         13,
         "bundle",
         "byway.serving.bundle",
-        ("catalog", "events", "tree", "descriptions", "transitions", "table", "item_policy"),
+        ("catalog", "events", "tree", "descriptions", "transitions", "table", "item_policy", "contexts"),
     ),
     Stage(
         14,
@@ -70,6 +88,10 @@ READS = {
     "tuned": ("language_model", "byway.language.tune"),
     "table": ("transition_table", "byway.language.plan"),
     "item_policy": ("item_policy", "byway.policy.sequence"),
+    "seen": ("media", "byway.data.media"),
+    "pairs": ("pairs", "byway.video.curate"),
+    "seer": ("multimodal_model", "byway.video.tune"),
+    "contexts": ("context_table", "byway.video.plan"),
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
@@ -93,7 +115,10 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
     with artifact.locked(workspace):
         _prepare(config)
         for stage in STAGES:
-            if only is None or stage.name == only:
+            if skipped(workspace, stage):
+                if only == stage.name:
+                    raise UserError(f"{stage.folder} needs items with videos or thumbnails, and there are none.")
+            elif only is None or stage.name == only:
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break
@@ -138,7 +163,7 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     say(f"[bold]{stage.folder}[/] …")
     with artifact.part(path, stage.name, knobs, inputs, config.run.seed) as work:
         build: Callable[..., artifact.Outcome] = import_module(stage.module).build
-        outcome = build(work, getattr(config, stage.name), **_arguments(workspace, stage))
+        outcome = build(work, getattr(config, stage.name), **_arguments(workspace, config, stage))
     outcome.timings["seconds"] = time.perf_counter() - started
     record = artifact.commit(path, stage.name, knobs, inputs, outcome)
     for name, gate in record.gates.items():
@@ -148,15 +173,35 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     return record
 
 
-def _arguments(workspace: Path, stage: Stage) -> dict[str, Any]:
+def skipped(workspace: Path, stage: Stage) -> bool:
+    """Whether there is nothing for this stage to do, as those of paper 2 where no item can be seen."""
+    if stage.only_if is None:
+        return False
+    owner, count = stage.only_if
+    if skipped(workspace, BY_NAME[owner]):
+        return True
+    record = artifact.read_record(workspace / BY_NAME[owner].folder)
+    return record is not None and not record.counts.get(count, 0)
+
+
+def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
     """Load what the stage reads. The first stage reads the world outside the workspace."""
     if stage.name == "catalog":
         return {"workspace": workspace}
     arguments: dict[str, Any] = {}
     for name in stage.needs:
         owner, module = READS[name]
-        arguments[name] = import_module(module).load(workspace / BY_NAME[owner].folder)
+        absent = skipped(workspace, BY_NAME[owner])
+        arguments[name] = None if absent else import_module(module).load(workspace / BY_NAME[owner].folder)
+    if stage.name == "media":
+        arguments["folder"] = _media_folder(workspace, config)
     return arguments
+
+
+def _media_folder(workspace: Path, config: Config) -> Path:
+    """The folder that relative names of media files start at: that of the input."""
+    path = workspace / config.catalog.items
+    return path if path.is_dir() else path.parent
 
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
@@ -171,10 +216,15 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
         return {name: artifact.hash_file(path) for name, path in _source_files(config, workspace).items()}
     inputs: dict[str, str] = {}
     for owner in dict.fromkeys(READS[name][0] for name in stage.needs):
+        if skipped(workspace, BY_NAME[owner]):
+            continue
         record = artifact.read_record(workspace / BY_NAME[owner].folder)
         if record is None:
             raise UserError(f"{stage.folder} needs {BY_NAME[owner].folder}; run the stages before it first.")
         inputs[owner] = record.digest
+    if stage.name == "media":
+        catalog = import_module("byway.data.catalog").load(workspace / BY_NAME["catalog"].folder)
+        inputs["files"] = import_module(stage.module).state(catalog, _media_folder(workspace, config))
     return inputs
 
 
@@ -205,7 +255,8 @@ def _prepare(config: Config) -> None:
 
 def records(workspace: Path) -> dict[str, Record]:
     """The records of all artifacts that are there, by stage."""
-    found = {stage.name: artifact.read_record(workspace / stage.folder) for stage in STAGES}
+    stages = [stage for stage in STAGES if not skipped(workspace, stage)]
+    found = {stage.name: artifact.read_record(workspace / stage.folder) for stage in stages}
     return {name: record for name, record in found.items() if record is not None}
 
 

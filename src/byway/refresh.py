@@ -39,6 +39,7 @@ from byway.language.standing import load_standing
 from byway.policy import sequence
 from byway.progress import say
 from byway.serving import bundle
+from byway.video import plan as contextual
 
 FOLDER = "17-refresh"
 BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
@@ -388,13 +389,15 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
     usual = float(before.quality.mean())
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
+    answered = folder["context_table"]
+    contexts = contextual.load(answered) if artifact.read_record(answered) else None
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
         bundle.lay_out(
             work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
             placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
             curate.load(folder["transitions"]), plan.load(folder["transition_table"]),
-            replace(policy, items=served), work.rng,
+            replace(policy, items=served), contexts, work.rng,
         )  # fmt: skip
     outcome = Outcome(
         counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},

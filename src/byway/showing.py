@@ -25,6 +25,12 @@ SHOWN = (
     ("baseline.zero_shot.recall_at_10.heldout", "  the model before fine-tuning"),
     ("table.entries", "pairs of interests answered"),
     ("table.legal", "share whose answer is a cluster and neither of the two"),
+    ("video.similar_satisfaction", "content with the next video where it is similar"),
+    ("video.serendipitous_satisfaction", "  where it is serendipitous"),
+    ("video.match_rate.thought", "free answers to a video that are exactly a cluster's description"),
+    ("video.recall.thought", "the first answer to a video is what surprised and pleased next"),
+    ("video.recall_at_10.thought", "  among the first ten"),
+    ("video.coverage", "share of the impressions whose videos were answered"),
     ("item_policy.recall_at_10", "the item policy's first ten hold the next item"),
     ("baseline.item_popularity.recall_at_10", "  popularity"),
 )

@@ -151,3 +151,27 @@ def test_the_packaged_encoder_puts_like_beside_like(tmp_path: Path) -> None:
     assert similarity[0, 1] > max(similarity[0, 2], similarity[0, 3])
     assert similarity[2, 3] > max(similarity[2, 0], similarity[2, 1])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+
+
+def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> None:
+    from byway.data import media
+
+    rng = np.random.default_rng(0)
+    words = rng.normal(size=(40, 16)).astype(np.float32)
+    words[1::2] = words[::2]  # pairs of items with the same words
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    seen_items = np.arange(32, dtype=np.int32)
+    looks = np.array([[1.0, 0, 0], [0, 1.0, 0]])[seen_items % 2] + 0.01 * rng.normal(size=(32, 3))
+    shown = np.repeat(looks[:, None, None], 2, axis=1).astype(np.float16)
+    there = np.tile([True, False], (32, 1))
+    seen = media.Seen(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
+    likeness: list[float] = []
+    for weight in (0.0, 0.5, 2.0):
+        joined, kept = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
+        np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-5)
+        likeness.append(float((joined[0] * joined[1]).sum()))
+        # Items of which nothing was seen are told by their words alone.
+        assert (joined[38] * joined[39]).sum() == pytest.approx(1, abs=1e-4)
+        assert kept > 0.9
+    assert likeness[0] == pytest.approx(1, abs=1e-5)
+    assert likeness[0] > likeness[1] > likeness[2]

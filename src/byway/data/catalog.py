@@ -108,6 +108,8 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
     log.write(work.out, knobs.positive)
     outcome.timings["events"] = clock.perf_counter() - began
+    named = [compute.not_equal(compute.fill_null(items[name], ""), "") for name in ("media", "thumbnail")]
+    outcome.counts["media"] = compute.sum(compute.or_(*named)).as_py() or 0
     outcome.counts |= {"items": items.num_rows, "events": len(log), "users": log.n_users}
     reasons = dict(sorted(kept_out.reasons.items()))
     outcome.counts |= {f"quarantined.{reason}": count for reason, count in reasons.items()}

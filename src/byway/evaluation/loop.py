@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway.evaluation import people
+from byway.evaluation import media, people
 from byway.evaluation.people import State, WorldKnobs, stream
 from byway.evaluation.topics import TITLE_KINDS
 from byway.evaluation.world import DAY, DEMO, QUICK, START, Settings, World, build, watch
@@ -189,9 +189,10 @@ def write(world: World, log: Log, folder: Path) -> None:
 
 
 def write_demo(folder: Path, quick: bool = False, seed: int = 0) -> None:
-    """Build the world of `byway demo`, live its days, and write its files into `folder`."""
+    """Build the world of `byway demo`, live its days, and write its files into `folder`, media included."""
     made = build(seed, QUICK if quick else DEMO)
     write(made, simulate(made), folder)
+    media.film(made, folder)
 
 
 def _open(world: World) -> _Platform:

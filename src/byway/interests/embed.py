@@ -1,8 +1,8 @@
-"""02-embeddings: one unit vector an item, from the words that the item carries.
+"""02-embeddings: one unit vector an item, from its words, and from what is seen and heard of it where there is any.
 
-Owns the text encoder and the projection to `dim` dimensions. It does not know events, graphs or clusters.
-Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory: a build that
-was killed goes on at the next shard, and ends in the same bytes.
+Owns the text encoder, how modalities are joined, and the projection to `dim` dimensions. It does not know events,
+graphs or clusters. Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory:
+a build that was killed goes on at the next shard, and ends in the same bytes.
 """
 
 import io
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from byway import artifact, config
 from byway.artifact import Outcome, Work
+from byway.data import media
 from byway.data.catalog import Catalog
+from byway.data.media import Seen
 from byway.errors import UserError
 from byway.progress import bar
 
@@ -35,20 +37,24 @@ class Encoder(Protocol):
     def __call__(self, texts: list[str]) -> NDArray[np.float32]: ...
 
 
-def build(work: Work, knobs: config.Embeddings, catalog: Catalog) -> Outcome:
-    """Encode the catalog's texts, project them to `knobs.dim`, write `vectors.npy`."""
+def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
+    """Encode the catalog's texts, project them to `knobs.dim`, join what was seen, write `vectors.npy`."""
     texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
     encoder = sentence_encoder(knobs)
     distinct, row_of, shards = encode(texts, encoder, work.scratch)
     encoded = time.perf_counter()
     vectors, variance, projection = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
+    metrics: dict[str, float] = {}
+    if seen is not None:
+        vectors, joined = join(vectors, seen, knobs, work.scratch)
+        metrics = {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
     np.save(work.out / "mean.npy", projection.mean)
     np.save(work.out / "directions.npy", projection.directions)
     return Outcome(
         counts={"items": len(texts), "distinct_texts": distinct},
-        metrics={"embeddings.variance": round(variance, 4)},
+        metrics={"embeddings.variance": round(variance, 4), **metrics},
         timings={"encode": encoded - started, "project": time.perf_counter() - encoded},
     )
 
@@ -75,6 +81,41 @@ def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray
     parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
     rows = projection.apply(np.concatenate(parts).astype(np.float64))
     return rows[[row[text] for text in shortened]]
+
+
+def join(
+    words: NDArray[np.float32], seen: Seen, knobs: config.Embeddings, scratch: Path
+) -> tuple[NDArray[np.float32], float]:
+    """Words, pictures and sound as one: [n, dim] unit rows, and the share of the variance that was kept.
+
+    Each modality is brought to unit rows of `dim` by its own principal components, so that none weighs more for
+    having larger numbers; they are laid side by side by their weights, nothing where an item lacks one, and brought
+    to `dim` again. (Paper 1 takes a ready 256-dimensional embedding of all modalities and does not say how.)
+    """
+    parts = [words]
+    heard = np.flatnonzero(~np.isnan(seen.sounds[:, 0]))
+    sounds = np.asarray(seen.sounds)[heard]
+    if len(heard):
+        spread = sounds.std(axis=0)
+        sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    shown = media.vectors(seen) if knobs.pictures else np.zeros((0, 1), np.float32)
+    for name, weight, rows, features in (
+        ("pictures", knobs.pictures, seen.item, shown),
+        ("sounds", knobs.sound, seen.item[heard], sounds),
+    ):
+        if not weight or not len(rows):
+            continue
+        path = scratch / f"{name}.npy"
+        np.save(path, features)
+        projected, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), knobs.dim)
+        part = np.zeros((len(words), knobs.dim), np.float32)
+        part[rows] = weight * projected
+        parts.append(part)
+    if len(parts) == 1:
+        return words, 1.0
+    path = scratch / "joined.npy"
+    np.save(path, np.concatenate(parts, axis=1))
+    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
 
 
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:

@@ -86,16 +86,19 @@ def read(
 ) -> tuple[Tensor, Reading]:
     """Run the model's body over a grid of sequences, each causal in itself and looking back at `context`.
 
+    In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
+
     Returns the last hidden states [A, B, T, H] and the reading, which later passes may look back at. Padding
     stands at the right end of a sequence; its hidden states mean nothing.
     """
-    A, B, T = ids_ABT.shape
+    A, B, T = ids_ABT.shape[:3]
     made = Reading([], [], valid_ABT)
     body: Any = model.base_model
     # All tokens that are real, as one sequence: everything but attention works token by token.
     real = valid_ABT.reshape(-1).nonzero().flatten()
+    given = ids_ABT.reshape(1, A * B * T, *ids_ABT.shape[3:]).index_select(1, real)
     hidden = body(
-        input_ids=ids_ABT.reshape(1, -1).index_select(1, real),
+        **{"inputs_embeds" if given.is_floating_point() else "input_ids": given},
         position_ids=positions_ABT.expand(A, B, T).reshape(1, -1).index_select(1, real),
         use_cache=False,
         grid=_Grid(A, B, T, real, context, made),

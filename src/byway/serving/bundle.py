@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from byway.language.curate import Transitions
     from byway.language.plan import Table
     from byway.policy.sequence import ItemPolicy
+    from byway.video.plan import ContextTable
 
 ARRAYS = (
     "vectors", "rows", "starts", "traffic", "quality", "created", "table", "popularity", "id_hashes",
@@ -38,6 +39,8 @@ SMOKE = 32
 """Requests with their answers that a bundle carries, so that whoever takes it up can try it."""
 HOUR = 3_600_000_000
 """Microseconds."""
+CONTEXTS = ("context_clusters", "context_via", "context_items")
+"""Arrays that are there where items were looked at (paper 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,12 @@ class Bundle:
     id_hashes: NDArray[np.uint64]
     id_positions: NDArray[np.int32]
     session: onnxruntime.InferenceSession
+    context_clusters: NDArray[np.int32] | None = None
+    """[N, n] serendipitous clusters of each covered item, best first; -1 where none is left."""
+    context_via: NDArray[np.int32] | None = None
+    """[n] row of `context_clusters` that answers for a position, or -1."""
+    context_items: NDArray[np.int32] | None = None
+    """[N] position of each covered item."""
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
     """What may be shown, by hour; only the latest is kept."""
     bounds: list[int] = field(default_factory=list, compare=False, repr=False)
@@ -196,6 +205,7 @@ def build(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
+    contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
     if knobs.interests not in (1, 2):
@@ -207,7 +217,7 @@ def build(
     known = np.arange(len(catalog), dtype=np.int32)
     lay_out(
         work.out, knobs, catalog, events.clock, traffic, quality, known, tree, descriptions, transitions, table,
-        item_policy, work.rng,
+        item_policy, contexts, work.rng,
     )  # fmt: skip
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
 
@@ -225,6 +235,7 @@ def lay_out(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
+    contexts: "ContextTable | None",
     rng: np.random.Generator,
 ) -> None:
     """Write a bundle into `out`. `traffic` and `quality` [n] are by item; `known` [n] is the item that the policy
@@ -244,6 +255,21 @@ def lay_out(
         "table": np.asarray(table.clusters),
         "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
     }
+    # Both tables speak of one set of clusters: a context table of another level cannot be served beside this one.
+    if contexts is not None and contexts.level != level:
+        raise UserError(
+            f"pairs.level is {contexts.level} and transitions.level {level}: a bundle serves one level."
+        )
+    if contexts is not None:
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        via = np.full(len(order), -1, np.int32)  # items that came since are not covered
+        via[: len(contexts.via)] = contexts.via
+        arrays |= {
+            "context_clusters": np.asarray(contexts.clusters),
+            "context_via": via[order],
+            "context_items": place[contexts.item],
+        }
     length = _session(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
     manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(knobs))
@@ -271,8 +297,8 @@ def write(
     hashes = np.array([_hash(item) for item in texts["ids"]], dtype=np.uint64)
     by_hash = np.argsort(hashes, kind="stable")
     index = {"id_hashes": hashes[by_hash], "id_positions": by_hash.astype(np.int32)}
-    for name in ARRAYS:
-        np.save(out / f"{name}.npy", np.ascontiguousarray((arrays | index)[name]))
+    for name, array in (arrays | index).items():
+        np.save(out / f"{name}.npy", np.ascontiguousarray(array))
     shutil.copyfile(model, out / "policy.onnx")
     _write(out / "manifest.json", manifest)
     _write(out / "levels.json", levels)
@@ -308,6 +334,7 @@ def load(path: Path) -> Bundle:
         name: Strings(*(_mapped(path / f"{name}{end}.npy") for end in ("", "_offsets"))) for name in STRINGS
     }
     fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
+    fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),

@@ -31,16 +31,17 @@ LEAST = 1e-6
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
-Road = Literal["table", "popular_cluster", "unrestricted", "popular_items"]
+Road = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context"]
 """How the answer was found, from the first choice to the last resort:
 
 `table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
 `popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
 `unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
-`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster.
+`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
+`context`: the item being watched led there (`serving.context`).
 """
 
-Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "known", "usual"]
+Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context", "known", "usual"]
 """How one item was found: by the answer's road; in a place that does not explore, as the item policy's choice among
 the interests that the person has (`known`); or by a recommender that never explores (`usual`, for comparing)."""
 

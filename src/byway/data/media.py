@@ -1,0 +1,282 @@
+"""01-media: what there is to see and hear of each item, as vectors, within bounds of time and memory a file.
+
+Owns the artifact: which items have a video or a thumbnail that could be opened, what was seen in them, and the
+files that were refused, each with its reason. Opening is `decoding`, seeing `pictures`, hearing `sound`. It does
+not know events or clusters. Rows go through the dataframe engine, so that a cluster can share the work; what a
+former run has seen of the same bytes is taken over.
+"""
+
+import io
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway import config, engine
+from byway.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
+from byway.data import pictures, sound
+from byway.data.catalog import Catalog
+from byway.data.decoding import Decoder
+from byway.progress import bar
+
+SHARD = 128
+"""Items between two checkpoints: some 100 MB of vectors at most, a minute of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen and heard. Row r is item `item[r]` of the catalog."""
+
+    item: NDArray[np.int32]
+    """[m] ascending: items of which at least one file could be opened."""
+    pictures: NDArray[np.float16]
+    """[m, frames + 1, P * P, width]: the frames in time, the thumbnail last; zero where there is none."""
+    there: NDArray[np.bool_]
+    """[m, frames + 1] which pictures there are."""
+    sounds: NDArray[np.float32]
+    """[m, sound.FEATURES]; NaN where there is nothing to hear."""
+    digest: list[str]
+    """[m] hash of the item's files."""
+    path: Path
+    """The artifact, whose `files.parquet` says where the files are."""
+
+    @property
+    def frames(self) -> int:
+        """Frames a video."""
+        return self.pictures.shape[1] - 1
+
+    def row(self, items: int) -> NDArray[np.int32]:
+        """[items] row of each item of the catalog, or -1."""
+        rows = np.full(items, -1, np.int32)
+        rows[self.item] = np.arange(len(self.item), dtype=np.int32)
+        return rows
+
+    def files(self) -> dict[int, tuple[str, str]]:
+        """Video and thumbnail of each item, absolute; empty where there is none or it was refused."""
+        table = pq.read_table(self.path / "files.parquet")
+        rows = zip(*(table[name].to_pylist() for name in ("item", "media", "thumbnail")), strict=True)
+        return {item: (media, thumbnail) for item, media, thumbnail in rows}
+
+
+def load(path: Path) -> Seen:
+    """Read 01-media, its arrays memory-mapped."""
+    table = pq.read_table(path / "files.parquet")
+    arrays = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("pictures", "there", "sounds"))
+    return Seen(table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path)
+
+
+def sources(catalog: Catalog, folder: Path) -> dict[int, tuple[str, str]]:
+    """Video and thumbnail of every item that names one, as absolute paths; addresses stay what they are."""
+    found: dict[int, tuple[str, str]] = {}
+    names = (catalog.items[name].to_pylist() for name in ("media", "thumbnail"))
+    for item, pair in enumerate(zip(*names, strict=True)):
+        if any(pair):
+            media, thumbnail = (str(folder / name) if name and "://" not in name else name or "" for name in pair)
+            found[item] = (media, thumbnail)
+    return found
+
+
+def state(catalog: Catalog, folder: Path) -> str:
+    """Identity of all media files by size and time of change, without reading them."""
+    marks: list[tuple[str, int, int]] = []
+    for pair in sources(catalog, folder).values():
+        for name in pair:
+            path = Path(name)
+            if name and "://" not in name and path.is_file():
+                marks.append((name, path.stat().st_size, path.stat().st_mtime_ns))
+    return hash_json(marks)
+
+
+def build(work: Work, knobs: config.Media, catalog: Catalog, folder: Path) -> Outcome:
+    """Look at every item's files; write what was seen, and `quarantine.parquet` with what was refused."""
+    started = time.perf_counter()
+    found = sources(catalog, folder)
+    items = sorted(found)
+    digests = {item: _digest(found[item], knobs) for item in items}
+    before = _before(work.out, knobs)
+    known = {} if before is None else dict(zip(before.digest, range(len(before.digest)), strict=True))
+    new = [item for item in items if digests[item] not in known]
+    shards = [new[i : i + SHARD] for i in range(0, len(new), SHARD)]
+    rows: dict[int, dict[str, Any]] = {}
+    with bar("look at media", len(new)) as advance:
+        for number, shard in enumerate(shards):
+            path = work.scratch / f"seen-{number:06d}.parquet"
+            if not path.exists():
+                buffer = io.BytesIO()
+                pq.write_table(_look(shard, found, knobs), buffer)
+                write_atomic(path, buffer.getvalue())
+            rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
+            advance(len(shard))
+    outcome = _write(work.out, knobs, found, digests, rows, before, known)
+    outcome.timings["look"] = time.perf_counter() - started
+    return outcome
+
+
+def _digest(pair: tuple[str, str], knobs: config.Media) -> str:
+    """Hash of the bytes of an item's files; a file that is no file, or too large, by its name."""
+    parts: list[str] = []
+    for name in pair:
+        path = Path(name)
+        fit = name and "://" not in name and path.is_file() and path.stat().st_size <= knobs.max_megabytes << 20
+        parts.append(hash_file(path) if fit else name)
+    return hash_json(parts)
+
+
+def _before(out: Path, knobs: config.Media) -> Seen | None:
+    """What the artifact that this one replaces has seen, where it looked in the same way."""
+    path = out.with_name(out.name.removesuffix(".part"))
+    record = read_record(path) if path != out else None
+    if record is None:
+        return None
+    wanted = {name: getattr(knobs, name) for name in ("model", "frames", "patches", "sound_seconds")}
+    return load(path) if all(record.knobs.get(name) == value for name, value in wanted.items()) else None
+
+
+def _look(shard: list[int], found: dict[int, tuple[str, str]], knobs: config.Media) -> pa.Table:
+    """What is seen of some items, one row each, by way of the dataframe engine."""
+    daft = engine.daft()
+    kinds = daft.DataType
+    fields = {name: kinds.string() for name in ("media_reason", "thumbnail_reason")}
+    fields |= {name: kinds.binary() for name in ("pictures", "there", "sound")}
+
+    @daft.func.batch(return_dtype=kinds.struct(fields))
+    def seen(media: Any, thumbnail: Any) -> list[dict[str, Any]]:
+        return look(list(zip(media.to_pylist(), thumbnail.to_pylist(), strict=True)), knobs)
+
+    pairs = [found[item] for item in shard]
+    columns = {"item": shard, "media": [p[0] for p in pairs], "thumbnail": [p[1] for p in pairs]}
+    frame = daft.from_pydict(columns)
+    if engine_has_several(daft):
+        frame = frame.into_partitions(8)
+    table = frame.select("item", seen(daft.col("media"), daft.col("thumbnail")).alias("seen")).to_arrow()
+    flat = table["seen"].combine_chunks().flatten()
+    order = np.argsort(table["item"].to_numpy(), kind="stable")
+    return pa.table([table["item"], *flat], names=["item", *fields]).take(order)
+
+
+def engine_has_several(daft: Any) -> bool:
+    """Whether there are machines to share the rows among."""
+    return daft.get_or_infer_runner_type() == "ray"
+
+
+def look(pairs: list[tuple[str, str]], knobs: config.Media) -> list[dict[str, Any]]:
+    """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32)."""
+    encode = pictures.encoder(knobs.model, knobs.patches)
+    answers: list[dict[str, Any]] = []
+    with Decoder(knobs) as decoder:
+        for media, thumbnail in pairs:
+            answer = {"media_reason": "", "thumbnail_reason": "", "pictures": b"", "there": b"", "sound": b""}
+            shown: list[NDArray[np.uint8]] = []
+            there = np.zeros(knobs.frames + 1, np.bool_)
+            for kind, name in (("media", media), ("thumbnail", thumbnail)):
+                if not name:
+                    continue
+                decoded = decoder.decode(name, knobs.frames if kind == "media" else 0)
+                answer[f"{kind}_reason"] = decoded.reason
+                if decoded.reason:
+                    continue
+                shown.append(decoded.frames())
+                there[: knobs.frames] |= kind == "media"
+                there[knobs.frames] |= kind == "thumbnail"
+                heard = sound.features(decoded.samples())
+                if heard is not None:
+                    answer["sound"] = heard.tobytes()
+            answer["there"] = there.tobytes()
+            if shown:
+                answer["pictures"] = encode(np.concatenate(shown)).tobytes()
+            answers.append(answer)
+    return answers
+
+
+def _write(
+    out: Path,
+    knobs: config.Media,
+    found: dict[int, tuple[str, str]],
+    digests: dict[int, str],
+    rows: dict[int, dict[str, Any]],
+    before: Seen | None,
+    known: dict[str, int],
+) -> Outcome:
+    """Lay out what was seen, now and before, in the order of the catalog."""
+    good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
+    fields, size = knobs.patches**2, knobs.frames + 1
+    width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
+    width = before.pictures.shape[-1] if before is not None else width
+    shape = (len(good), size, fields, width)
+    seen = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.float16, shape)
+    there = np.zeros((len(good), size), np.bool_)
+    sounds = np.full((len(good), sound.FEATURES), np.nan, np.float32)
+    former = [] if before is None else pq.read_table(before.path / "files.parquet").to_pylist()
+    refused = {i: (row["media_reason"], row["thumbnail_reason"]) for i, row in rows.items()}
+    for r, item in enumerate(good):
+        if before is not None and item not in rows:
+            old = known[digests[item]]
+            seen[r], there[r], sounds[r] = before.pictures[old], before.there[old], before.sounds[old]
+            refused[item] = (former[old]["media_reason"], former[old]["thumbnail_reason"])
+        else:
+            row = rows[item]
+            there[r] = np.frombuffer(row["there"], np.bool_)
+            seen[r, there[r]] = np.frombuffer(row["pictures"], np.float16).reshape(-1, fields, width)
+            if row["sound"]:
+                sounds[r] = np.frombuffer(row["sound"], np.float32)
+    seen.flush()
+    np.save(out / "there.npy", there)
+    np.save(out / "sounds.npy", sounds)
+    files = {"item": pa.array(good, pa.int32()), "digest": [digests[item] for item in good]}
+    reasons: list[tuple[int, str, str, str]] = []
+    for kind, name in enumerate(("media", "thumbnail")):
+        files[name] = ["" if refused[item][kind] else found[item][kind] for item in good]
+        files[f"{name}_reason"] = [refused[item][kind] for item in good]
+        reasons += [(item, name, found[item][kind], why[kind]) for item, why in refused.items() if why[kind]]
+    reasons.sort()
+    pq.write_table(pa.table(files), out / "files.parquet")
+    columns = list(zip(*reasons, strict=True)) or [(), (), (), ()]
+    kinds = (pa.int32(), pa.string(), pa.string(), pa.string())
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    pq.write_table(pa.table(arrays, ["item", "kind", "file", "reason"]), out / "quarantine.parquet")
+    counted = Counter(reason for *_, reason in reasons)
+    metrics = {
+        "media.items": len(good),
+        "media.videos": int(there[:, 0].sum()),
+        "media.thumbnails": int(there[:, -1].sum()),
+        "media.sounds": int((~np.isnan(sounds[:, 0])).sum()),
+        "media.quarantined": dict(sorted(counted.items())),
+        "media.taken_over": sum(item not in rows for item in good),
+    }
+    return Outcome(counts={"items": len(good), "refused": len(reasons)}, metrics=metrics)
+
+
+def picked(seen: Seen, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Which pictures of each row stand for it: [m, k] places along axis 1, and whether they are there.
+
+    `frames` takes so many of the stored frames, evenly; `thumbnail` the thumbnail. Where an item has not got the
+    one kind, the other stands in, as often as is needed.
+    """
+    stored = seen.frames
+    if frames > stored:
+        raise ValueError(f"{frames} frames are wanted and {stored} are stored")
+    even = np.array([int((i + 0.5) * stored / frames) for i in range(frames)])
+    places = even if kind == "frames" else np.array([stored])
+    other = np.full(len(places), stored) if kind == "frames" else even[len(even) // 2 :][:1]
+    has = np.asarray(seen.there[:, places].all(axis=1))
+    picks = np.where(has[:, None], places, other)
+    return picks, np.take_along_axis(np.asarray(seen.there), picks, axis=1)
+
+
+def vectors(seen: Seen) -> NDArray[np.float32]:
+    """[m, width] one vector an item: the mean over its pictures and their fields."""
+    out = np.zeros((len(seen.item), seen.pictures.shape[-1]), np.float32)
+    for r in range(len(out)):
+        out[r] = seen.pictures[r][np.asarray(seen.there[r])].astype(np.float32).mean(axis=(0, 1))
+    return out
+
+
+def without(seen: Seen) -> Seen:
+    """The same items with nothing to hear: for measuring what sound adds."""
+    return replace(seen, sounds=np.full_like(seen.sounds, np.nan))

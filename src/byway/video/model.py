@@ -1,0 +1,195 @@
+"""What looks at a video and names a cluster: two doors, one protocol.
+
+A causal language model by name is given the eyes of 01-media (`eyes`): vectors of pictures, a projector that is
+trained here, soft tokens. An image-text-to-text model by name has its own (`hub`). Both answer under the trie of
+legal names. Owns the protocol, what both are asked with, and which door a name leads through.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from byway import config
+from byway.data import media
+from byway.data.catalog import Catalog
+from byway.data.media import Seen
+from byway.errors import UserError
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.language import models
+from byway.video.prompts import Item, Kind
+
+Ints = NDArray[np.int32]
+LONGEST_THOUGHT = 80
+"""Tokens after which a thought is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """What can be known of every item of the catalog as a context video."""
+
+    names: list[str]
+    """Descriptions of the clusters of level l: the legal answers."""
+    parents: list[str]
+    """Descriptions of the clusters of level l - δ."""
+    cluster: Ints
+    """[n] cluster of each item at level l."""
+    parent: Ints
+    """[n] cluster of each item at level l - δ."""
+    titles: list[str]
+    hashtags: list[list[str]]
+    seen: Seen
+    row: Ints
+    """[n] row of each item in `seen`, or -1."""
+    picks: NDArray[np.intp]
+    """[m, k] which of its pictures stand for each row."""
+    there: NDArray[np.bool_]
+    """[m, k] whether they are there."""
+    thoughts: dict[int, str]
+    """What a larger model sees in an item, where one was asked."""
+
+    def item(self, i: int) -> Item:
+        """What may be said of item i."""
+        tags = tuple(self.hashtags[i] or ())
+        name, parent = self.names[self.cluster[i]], self.parents[self.parent[i]]
+        return Item(self.titles[i] or "", tags, name, parent)
+
+    def pictures(self, i: int) -> NDArray[np.float32]:
+        """[pictures * P * P, width] of item i, which must have been seen."""
+        r = int(self.row[i])
+        chosen = self.picks[r][self.there[r]]
+        return self.seen.pictures[r][chosen].astype(np.float32).reshape(-1, self.seen.pictures.shape[-1])
+
+
+def contexts(
+    knobs: config.MultimodalModel,
+    level: int,
+    delta: int,
+    catalog: Catalog,
+    tree: Tree,
+    descriptions: Descriptions,
+    seen: Seen,
+) -> Contexts:
+    """Join what is known of the items. Raises UserError where more frames are asked for than were kept."""
+    if knobs.frames > seen.frames:
+        raise UserError(
+            f"multimodal_model.frames = {knobs.frames} and media.frames = {seen.frames}: at most as many frames "
+            "can be shown as are kept."
+        )
+    picks, there = media.picked(seen, knobs.pictures, knobs.frames)
+    return Contexts(
+        names=descriptions.names[level - 1],
+        parents=descriptions.names[level - delta - 1],
+        cluster=tree.assign(level),
+        parent=tree.assign(level - delta),
+        titles=catalog.items["title"].to_pylist(),
+        hashtags=catalog.items["hashtags"].to_pylist(),
+        seen=seen,
+        row=seen.row(len(catalog)),
+        picks=picks,
+        there=there,
+        thoughts={},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Answers to N prompts."""
+
+    clusters: Ints
+    """[N, n] the best legal clusters, best first; -1 where fewer are left."""
+    scores: NDArray[np.float32]
+    """[N, n] their log-probabilities among the legal names."""
+    thoughts: list[str]
+    """[N] what the model said before, where the prompt makes it think."""
+
+
+class Seer(Protocol):
+    """A model that is shown videos."""
+
+    def loss(self, kind: Kind, items: list[int], labels: list[int]) -> tuple[Tensor, Tensor]:
+        """Nats a token of what is to be said (thought and answer); nats a sample of the choices of names."""
+        ...
+
+    def best(self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_]) -> Best:
+        """The n best legal clusters for each item, but for the excluded ones."""
+        ...
+
+    def speak(self, kind: Kind, items: list[int]) -> list[str]:
+        """What the model answers freely, greedily, without the trie."""
+        ...
+
+    def trained(self) -> nn.Module:
+        """What is trained: its parameters that require gradients."""
+        ...
+
+    def save(self, out: Path) -> None:
+        """Write what `open_seer` reads."""
+        ...
+
+
+def is_hub(name: str) -> bool:
+    """Whether `name` is an image-text-to-text model."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if name == models.SHIPPED:
+        return False
+    try:
+        found: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"multimodal_model.model = {name!r} cannot be loaded: give {models.SHIPPED!r}, a folder, or a hub name "
+            f"that can be reached ({str(error).splitlines()[0]})."
+        ) from error
+    return found.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def new_seer(knobs: config.MultimodalModel, asked: Contexts, rng: np.random.Generator) -> Seer:
+    """The model that `knobs` name, ready to be trained."""
+    dtype = torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32
+    if is_hub(knobs.model):
+        from byway.video import hub
+
+        return hub.new(knobs, asked, dtype, rng)
+    from byway.video import eyes
+
+    return eyes.new(knobs, asked, dtype, rng)
+
+
+def open_seer(path: Path, asked: Contexts, precision: str) -> Seer:
+    """The fine-tuned model in the artifact at `path`."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    made = json.loads((path / "seer.json").read_text("utf-8"))
+    if made["door"] == "hub":
+        from byway.video import hub
+
+        return hub.open_saved(path, made, asked, dtype)
+    from byway.video import eyes
+
+    return eyes.open_saved(path, made, asked, dtype)
+
+
+def adapt(model: Any, rank: int, rng: np.random.Generator, targets: str | list[str] = "all-linear") -> Any:
+    """Freeze `model` and put low-rank adapters, drawn from `rng`, on its linear layers."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model.requires_grad_(False)
+    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    with torch.random.fork_rng():  # the library draws from the global state
+        torch.manual_seed(int(rng.integers(2**31)))
+        return inject_adapter_in_model(adapters, model)
+
+
+def merged_state(model: Any) -> dict[str, Tensor]:
+    """The model's weights with its adapters merged in, under the names they had without."""
+    for module in list(model.modules()):
+        if hasattr(module, "merge") and hasattr(module, "lora_A") and not module.merged:
+            module.merge()
+    return {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k}

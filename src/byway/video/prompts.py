@@ -1,0 +1,88 @@
+"""The four prompts of paper 2's figure 2, in our own words, and the thoughts to learn from.
+
+    text       Somebody watches a video. / Words: <title #tags> / Interest: <its cluster> / A surprise to follow:
+    video      Somebody watches a video. / Pictures: <soft tokens> / A surprise to follow:
+    both       the two one after the other
+    thought    as video, and then: / Seen: <what is seen> / About: <its cluster> / A surprise to follow:
+
+After `Seen:` the model speaks for itself. A thought to learn from is derived from what is known of the item: its
+hashtags and the words of its title are what is seen, its cluster at levels l - δ and l is what it is about. With a
+larger model at hand, that one says what is seen. Words of others are data: they only ever fill their place.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from byway.language.prompts import Prompt
+
+Kind = Literal["text", "video", "both", "thought"]
+Words = Literal["cluster", "title", "both"]
+SEES: tuple[Kind, ...] = ("video", "both", "thought")
+"""Kinds that are shown pictures."""
+OPENING = "Somebody watches a video.\n"
+SHOWN = "Pictures:"
+SEEN = "\nSeen:"
+CUE = "A surprise to follow:"
+MOST_WORDS = 160
+"""Characters of a title and its hashtags that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What may be said of one context item."""
+
+    title: str
+    hashtags: tuple[str, ...]
+    cluster: str
+    """Description of its cluster at level l."""
+    parent: str
+    """Description of its cluster at level l - δ."""
+
+
+def one_line(text: str) -> str:
+    """Text of others in one line: a line break would end its place."""
+    return " ".join(text.split())[:MOST_WORDS]
+
+
+def words(item: Item, which: Words) -> str:
+    """What a text prompt says of the item."""
+    said = ""
+    if which != "cluster":
+        tags = " ".join(f"#{tag}" for tag in item.hashtags)
+        said += f"Words: {one_line(f'{item.title} {tags}')}\n"
+    if which != "title":
+        said += f"Interest: {one_line(item.cluster)}\n"
+    return said
+
+
+def before(kind: Kind, item: Item, which: Words) -> str:
+    """The prompt up to where the pictures stand."""
+    text = words(item, which) if kind in ("text", "both") else ""
+    return OPENING + text + (SHOWN if kind in SEES else "")
+
+
+def after(kind: Kind) -> str:
+    """The prompt from the pictures to where the model speaks."""
+    if kind == "thought":
+        return SEEN
+    return ("\n" if kind in SEES else "") + CUE
+
+
+def thought(item: Item, seen: str = "") -> str:
+    """What there is to think: what is seen (`seen`, else the item's own words) and what it is about."""
+    own = one_line(seen) or one_line(", ".join(item.hashtags)) or one_line(item.title)
+    return f" {own[:60]}\nAbout: {one_line(item.parent)}; {one_line(item.cluster)}\n"
+
+
+ENDS_THOUGHT = 2
+"""Line breaks in a thought; after the last of them the answer is asked for."""
+
+
+def tokenise(names: list[str], tokenizer: Any) -> Prompt:
+    """The legal answers over clusters called `names`; these prompts have no slots for clusters."""
+    end: int = tokenizer.eos_token_id
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    return Prompt([], [], ids(CUE), [[*ids(f" {name}"), end] for name in names], end)

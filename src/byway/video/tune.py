@@ -1,0 +1,260 @@
+"""10-multimodal-model: fine-tuning on serendipitous pairs (paper 2, sections 2 and 3.1).
+
+The loss is on what is to be said: the answer, and before it the thought where the prompt makes the model think.
+Beside it stands the choice among legal names, as in `language.tune`; `choice_weight = 0` is the paper's recipe.
+Kinds of prompt take turns, a step each. Match rate and recall are measured for each of them.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from byway import config
+from byway.artifact import Gate, Outcome, Work, write_atomic
+from byway.data.catalog import Catalog
+from byway.data.media import Seen
+from byway.errors import UserError
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.language.tune import Optimiser, rate
+from byway.progress import bar
+from byway.video.curate import Pairs, Samples
+from byway.video.model import Contexts, Seer, contexts, new_seer
+from byway.video.prompts import Kind
+
+RECALLS = (1, 5, 10)
+ASKED_AT_ONCE = 32
+"""Prompts a pass when looking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """10-multimodal-model as read back; `video.model.open_seer` opens it."""
+
+    path: Path
+    knobs: config.MultimodalModel
+    curve: list[dict[str, Any]]
+
+    @property
+    def kind(self) -> Kind:
+        """The prompt that is served."""
+        return self.knobs.prompts[0]
+
+
+def load(path: Path) -> Tuned:
+    """Read 10-multimodal-model."""
+    curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
+    knobs = msgspec.json.decode((path / "knobs.json").read_bytes(), type=config.MultimodalModel)
+    return Tuned(path, knobs, curve)
+
+
+def build(
+    work: Work,
+    knobs: config.MultimodalModel,
+    pairs: Pairs,
+    catalog: Catalog,
+    tree: Tree,
+    descriptions: Descriptions,
+    seen: Seen,
+) -> Outcome:
+    """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
+    if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
+        raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
+    asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    _think(work, knobs, asked, pairs)
+    seer = new_seer(knobs, asked, work.rng)
+    started = time.perf_counter()
+    curve, best = fine_tune(seer, knobs, pairs, asked, work)
+    tuned = time.perf_counter()
+    seer.save(work.out)
+    (work.out / "knobs.json").write_bytes(msgspec.json.format(msgspec.json.encode(knobs)))
+    (work.out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")
+    final = {k: v for kind in knobs.prompts for k, v in measure(seer, kind, asked, pairs, knobs, work.rng).items()}
+    served = final[f"video.match_rate.{knobs.prompts[0]}"]
+    return Outcome(
+        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in _weights(seer))},
+        metrics={"video.curve": curve, "video.best_step": best["step"], **final},
+        gates={"video.match_rate": Gate(value=served, at_least=knobs.match_gate)},
+        timings={"tuning": tuned - started, "measuring": time.perf_counter() - tuned},
+    )
+
+
+def _weights(seer: Seer) -> Iterator[torch.nn.Parameter]:
+    return (p for p in seer.trained().parameters() if p.requires_grad)
+
+
+def _think(work: Work, knobs: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
+    """Let a larger model say what it sees in the training items; kept in the scratch, since it is slow."""
+    if knobs.thought == "catalog" or "thought" not in knobs.prompts:
+        return
+    if not knobs.thinker:
+        raise UserError("multimodal_model.thought = 'model' needs a model's name in multimodal_model.thinker.")
+    from byway.video import hub
+
+    path = work.scratch / "thoughts.json"
+    known = {int(i): t for i, t in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
+    left = [int(i) for i in np.unique(pairs.samples.item) if int(i) not in known]
+    if left:
+        thinker = hub.open_thinker(knobs.thinker, asked)
+        with bar("thoughts", len(left)) as advance:
+            for i in left:
+                known[i] = thinker(i)
+                write_atomic(path, json.dumps(known).encode())
+                advance(1)
+    asked.thoughts.update(known)
+
+
+def fine_tune(
+    seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train `seer` and leave it with its best weights; the curve, and the best point of it."""
+    seed = int(work.rng.integers(2**31))
+    as_language = config.LanguageModel(learning_rate=knobs.learning_rate, weight_decay=knobs.weight_decay)
+    schedule = config.LanguageModel(steps=knobs.steps, warmup=knobs.warmup, learning_rate=knobs.learning_rate)
+    optimiser = Optimiser(seer.trained(), as_language)
+    progress = _Progress(work.scratch, optimiser)
+    step = progress.restore()
+    if step == 0:
+        progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
+    samples = pairs.samples
+    with bar("multimodal fine-tuning", knobs.steps, step) as advance:
+        while step < knobs.steps:
+            rng = np.random.default_rng([seed, step])
+            chosen = rng.choice(len(samples), min(knobs.batch, len(samples)), replace=False)
+            kind = knobs.prompts[step % len(knobs.prompts)]
+            spoken, choice = seer.loss(kind, samples.item[chosen].tolist(), samples.label[chosen].tolist())
+            (spoken + knobs.choice_weight * choice).backward()
+            optimiser.step(rate(step, schedule))
+            step += 1
+            advance(1)
+            if step % knobs.evaluate_every == 0 or step == knobs.steps:
+                progress.curve.append({"step": step, **look(seer, knobs, pairs, asked, seed)})
+                progress.keep_best(knobs.match_gate, knobs.prompts[0])
+            if step % knobs.checkpoint_every == 0 and step < knobs.steps:
+                progress.save(step)
+    progress.take_best()
+    return progress.curve, progress.best
+
+
+def look(seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, seed: int) -> dict[str, float]:
+    """Match rate, distinct outputs and recall of each kind of prompt, on a few validation pairs."""
+    rng = np.random.default_rng([seed, 1])
+    some = pick(pairs.validation, knobs.evaluate_on, rng)
+    out: dict[str, float] = {}
+    for kind in knobs.prompts:
+        if len(some):
+            out |= {f"{name}.{kind}": value for name, value in _figures(seer, kind, asked, some).items()}
+    return out
+
+
+def measure(
+    seer: Seer, kind: Kind, asked: Contexts, pairs: Pairs, knobs: config.MultimodalModel, rng: np.random.Generator
+) -> dict[str, float]:
+    """The figures of one kind of prompt on held-out pairs, under their stable keys (paper 2, section 3.1).
+
+    Match rate: share of free greedy outputs that are exactly some cluster's description. Recall: share of outputs
+    under the trie that are exactly the label; beside it that of the first 5 and 10.
+    """
+    some = pick(pairs.heldout, knobs.final_on, rng)
+    if not len(some):
+        return {f"video.match_rate.{kind}": 0.0}
+    found = _figures(seer, kind, asked, some)
+    out = {f"video.match_rate.{kind}": found["match_rate"], f"video.recall.{kind}": found["recall_at_1"]}
+    out |= {f"video.recall_at_{k}.{kind}": found[f"recall_at_{k}"] for k in RECALLS[1:]}
+    out[f"video.distinct_outputs.{kind}"] = found["distinct_outputs"]
+    out[f"video.serendipitous.{kind}"] = found["serendipitous"]
+    return out
+
+
+def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
+    items, row = np.unique(some.item, return_inverse=True)
+    parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
+    clusters = np.concatenate([seer.best(kind, p.tolist(), max(RECALLS), own(asked, p)).clusters for p in parts])
+    free = [said for p in parts for said in seer.speak(kind, p.tolist())]
+    hit = clusters[row.reshape(-1)] == some.label[:, None]
+    legal = set(asked.names)
+    # The share of first answers that lie in the context's own broader cluster: serendipitous by the paper's word.
+    of_name = np.full(len(asked.names), -1)
+    of_name[asked.cluster] = asked.parent
+    near = of_name[clusters[:, 0]] == asked.parent[items]
+    return {
+        "match_rate": round(float(np.mean([said in legal for said in free])), 4),
+        "distinct_outputs": len(set(free)),
+        **{f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS},
+        "serendipitous": round(float(near.mean()), 4),
+    }
+
+
+def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, M] the items' own clusters, which are no surprise."""
+    excluded = np.zeros((len(items), len(asked.names)), np.bool_)
+    excluded[np.arange(len(items)), asked.cluster[items]] = True
+    return excluded
+
+
+def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
+    """At most n different pairs, drawn by their counts, each counted once."""
+    if len(samples) <= n:
+        return samples
+    chosen = np.sort(rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum()))
+    ones = np.ones(n, np.int32)
+    return Samples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])
+
+
+class _Progress:
+    """Checkpoints in the scratch: optimiser, curve, best weights; a cut run repeats what it had not saved."""
+
+    def __init__(self, scratch: Path, optimiser: Optimiser):
+        self.scratch, self.optimiser = scratch, optimiser
+        self.curve: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+
+    def save(self, step: int) -> None:
+        """Keep the state after `step` steps; the pointer is moved last, and then the old state goes."""
+        save_file(self.optimiser.state(), self.scratch / f"step-{step:06d}.safetensors")
+        known = {"step": step, "curve": self.curve, "best": self.best}
+        write_atomic(self.scratch / "newest.json", msgspec.json.encode(known))
+        for file in self.scratch.glob("step-*.safetensors"):
+            if file.stem != f"step-{step:06d}":
+                file.unlink()
+
+    def restore(self) -> int:
+        """Go on from the newest checkpoint; returns its step, or 0."""
+        pointer = self.scratch / "newest.json"
+        if not pointer.exists():
+            return 0
+        known = msgspec.json.decode(pointer.read_bytes())
+        self.optimiser.restore(load_file(self.scratch / f"step-{known['step']:06d}.safetensors"))
+        self.curve, self.best = known["curve"], known["best"]
+        return known["step"]
+
+    def keep_best(self, gate: float, kind: Kind) -> None:
+        """Keep these weights if they clear the gate and none that did recalled more; before that, the newest."""
+
+        def standing(point: dict[str, Any]) -> tuple[bool, float]:
+            cleared = point.get(f"match_rate.{kind}", 0.0) >= gate
+            return cleared, point.get(f"recall_at_10.{kind}", 0.0) if cleared else point["step"]
+
+        now = self.curve[-1]
+        if not self.best or standing(now) > standing(self.best):
+            self.best = now
+            weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
+            temporary = self.scratch / "best.tmp"
+            save_file(weights, temporary)
+            temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
+
+    def take_best(self) -> None:
+        """Put the best weights back into the model."""
+        state = load_file(self.scratch / f"best-{self.best['step']:06d}.safetensors")
+        with torch.no_grad():
+            for i, weight in enumerate(self.optimiser.weights):
+                weight.copy_(state[str(i)])

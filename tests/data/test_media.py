@@ -1,0 +1,105 @@
+"""01-media: what is seen and heard of each item, and the right row for the right item."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tests.data import clips
+
+from byway import artifact, config
+from byway.artifact import Record
+from byway.data import media, pictures, sound
+from byway.data.catalog import SCHEMA, Catalog
+
+KNOBS = config.Media(frames=2, patches=1)
+
+
+def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
+    columns: dict[str, Any] = {name: [None] * len(files) for name in SCHEMA.names}
+    columns |= {"item": [f"v{i}" for i in range(len(files))], "title": ["x"] * len(files)}
+    columns |= {"hashtags": [[]] * len(files), "media": [m for m, _ in files], "thumbnail": [t for _, t in files]}
+    return Catalog(pa.table(columns, schema=SCHEMA))
+
+
+def build(path: Path, items: Catalog, folder: Path) -> Record:
+    inputs = {"files": media.state(items, folder)}
+    knobs = {name: getattr(KNOBS, name) for name in ("model", "frames", "patches", "sound_seconds")}
+    with artifact.part(path, "media", knobs, inputs) as work:
+        outcome = media.build(work, KNOBS, items, folder)
+    return artifact.commit(path, "media", knobs, inputs, outcome)
+
+
+def test_the_network_knows_a_palace_and_a_daisy() -> None:
+    sklearn = pytest.importorskip("sklearn.datasets")
+    network = pictures.efficientnet()
+    import torch
+
+    for name, wanted in (("china.jpg", 698), ("flower.jpg", 985)):
+        image = Image.fromarray(sklearn.load_sample_image(name))
+        side = min(image.size)
+        left, above = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, above, left + side, above + side)).resize((224, 224), Image.Resampling.BICUBIC)
+        x = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None].float()
+        with torch.inference_mode():
+            assert int(network((x - 127) / 128).argmax()) == wanted
+
+
+def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    clips.video(folder / "a.mp4", hertz=440)
+    (folder / "a.jpg").write_bytes(clips.picture("JPEG"))
+    (folder / "broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:500])
+    files = [(None, None), ("a.mp4", None), ("broken.mp4", "a.jpg"), (None, "x://host/b.jpg"), ("a.mp4", "a.jpg")]
+    record = build(tmp_path / "01-media", catalog(files), folder)
+    seen = media.load(tmp_path / "01-media")
+    assert seen.item.tolist() == [1, 2, 4]
+    assert seen.there.tolist() == [[True, True, False], [False, False, True], [True, True, True]]
+    assert seen.row(5).tolist() == [-1, 0, 1, -1, 2]
+    np.testing.assert_array_equal(seen.pictures[0, :2], seen.pictures[2, :2])
+    np.testing.assert_array_equal(seen.pictures[1, 2], seen.pictures[2, 2])
+    assert not np.array_equal(seen.pictures[2, 0], seen.pictures[2, 2])
+    assert not seen.pictures[1, :2].any()
+    assert (~np.isnan(seen.sounds[:, 0])).tolist() == [True, False, True]
+    assert seen.sounds.shape[1] == sound.FEATURES
+    refused = pq.read_table(tmp_path / "01-media" / "quarantine.parquet").to_pylist()
+    assert [(row["item"], row["kind"]) for row in refused] == [(2, "media"), (3, "thumbnail")]
+    assert refused[1]["reason"] == "address"
+    assert record.counts == {"items": 3, "refused": 2}
+    # The same bytes under another name are not looked at again.
+    again = build(tmp_path / "01-media", catalog([files[1], ("a.mp4", "a.jpg")]), folder)
+    assert again.metrics["media.taken_over"] == 2
+    moved = media.load(tmp_path / "01-media")
+    np.testing.assert_array_equal(moved.there, [[True, True, False], [True, True, True]])
+
+
+def test_what_stands_for_an_item_is_what_was_asked_for_else_what_there_is() -> None:
+    there = np.array([[True] * 8 + [True], [True] * 8 + [False], [False] * 8 + [True]])
+    shape = (3, 9, 1, 4)
+    seen = media.Seen(
+        np.arange(3, dtype=np.int32), np.zeros(shape, np.float16), there, np.zeros((3, 1)), [], Path()
+    )
+    for n, expected in ((1, [4]), (2, [2, 6]), (4, [1, 3, 5, 7]), (8, list(range(8)))):
+        picks, has = media.picked(seen, "frames", n)
+        assert picks[0].tolist() == picks[1].tolist() == expected
+        assert (picks[2] == 8).all()
+        assert has.all()
+    picks, has = media.picked(seen, "thumbnail", 4)
+    assert picks[[0, 2]].tolist() == [[8], [8]]
+    assert picks[1, 0] < 8
+    assert has.all()
+
+
+def test_where_every_file_is_refused_nothing_was_seen_and_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"")
+    record = build(tmp_path / "01-media", catalog([("a.mp4", None), (None, "b.jpg")]), tmp_path / "in")
+    assert record.counts == {"items": 0, "refused": 2}
+    assert record.metrics["media.quarantined"] == {"empty": 1, "missing": 1}
+    seen = media.load(tmp_path / "01-media")
+    assert len(seen.item) == 0
+    assert media.vectors(seen).shape[0] == 0

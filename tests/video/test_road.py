@@ -1,0 +1,99 @@
+"""Paper 2's road on a tiny world with a few real videos and a tiny real model, through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byway import cli, config, pipeline, showing
+from byway.evaluation import loop, media, world
+from byway.evaluation.people import WorldKnobs
+from tests.language.conftest import make_tiny
+from tests.test_demo import TOML
+
+SEEN = """
+[pairs]
+delta = 1
+
+[multimodal_model]
+model = "model"
+prompts = ["thought", "both", "video", "text"]
+steps = 4
+batch = 4
+evaluate_every = 2
+checkpoint_every = 2
+evaluate_on = 4
+final_on = 6
+precision = "float32"
+
+[context_table]
+coverage = 0.05
+precision = "float32"
+"""
+pytestmark = pytest.mark.slow
+FIGURES = {
+    *(
+        f"video.{figure}.{kind}"
+        for figure in ("match_rate", "recall")
+        for kind in ("text", "video", "both", "thought")
+    ),
+    "video.coverage",
+    "video.similar_satisfaction",
+    "video.serendipitous_satisfaction",
+    "video.refresh_cost_ratio",
+}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from byway.language import models
+
+    folder = tmp_path_factory.mktemp("w")
+    make_tiny().save_pretrained(folder / "model")
+    models.load_tokenizer("smollm2-135m").save_pretrained(folder / "model")
+    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    loop.write(built, loop.simulate(built), folder / "source")
+    media.film(built, folder / "source", 0.06, 0.1)
+    damaged = next((folder / "source" / "media").glob("*.mp4"))
+    damaged.write_bytes(damaged.read_bytes()[:700])
+    (folder / "byway.toml").write_text((TOML + SEEN).replace('"model"', f'"{folder / "model"}"'), "utf-8")
+    pipeline.run(folder, config.load(folder / "byway.toml"))
+    return folder
+
+
+def test_every_stage_made_its_artifact_and_every_figure_stands_under_its_key(workspace: Path) -> None:
+    assert list(pipeline.records(workspace)) == [stage.name for stage in pipeline.STAGES]
+    shown = json.loads(showing.as_json(workspace, config.load(workspace / "byway.toml")))
+    assert shown["figures"].keys() >= FIGURES
+    assert all(shown[stage.folder]["drift"] == [] for stage in pipeline.STAGES)
+    assert sum(shown["figures"]["media.quarantined"].values()) == 1
+    assert shown["figures"]["media.items"] > 30
+
+
+def test_an_item_is_answered_with_a_cluster_that_is_not_its_own(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from byway.data import catalog
+    from byway.video import plan
+
+    ids = catalog.load(workspace / "01-catalog").ids()
+    table = plan.load(workspace / "11-context-table")
+    alone = int(np.flatnonzero((table.via >= 0) & ~np.isin(np.arange(len(ids)), table.item))[0])
+    for item in (int(table.item[0]), alone):
+        cli.recommend(workspace, item=ids[item], json=True)
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["road"] == "context"
+        assert answer["items"]
+        assert answer["cluster"] not in answer["interests"]
+        assert {shown["cluster"] for shown in answer["items"]} == {answer["cluster"]}
+        assert any("too little watched" in reason for reason in answer["reasons"]) == (item == alone)
+
+
+def test_another_file_is_looked_at_again_and_nothing_else(workspace: Path) -> None:
+    files = sorted((workspace / "source" / "thumbnails").glob("*.jpg"))
+    files[0].write_bytes(files[1].read_bytes())
+    pipeline.run(workspace, config.load(workspace / "byway.toml"), only="media")
+    metrics = pipeline.records(workspace)["media"].metrics
+    # The changed thumbnail's item is new, and so is the one whose only file was refused, unless it has a thumbnail.
+    assert metrics["media.taken_over"] >= metrics["media.items"] - 2
