@@ -12,7 +12,12 @@ from tests.serving import house, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="there is no playwright; pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-browsers = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the path")]
+REQUIRED = bool(os.environ.get("BYWAY_REQUIRE_BROWSER"))
+"""Then a missing browser is a failure, not a skip."""
+browsers = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the path"),
+]
 in_browser = lambda test: browsers[0](browsers[1](test))  # noqa: E731
 SHOTS = os.environ.get("BYWAY_SCREENSHOTS")
 """A folder: where it is given, the pages are photographed into it."""
