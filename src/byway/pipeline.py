@@ -29,6 +29,8 @@ class Stage:
     """Module whose `build` makes the artifact and whose `load` reads it."""
     needs: tuple[str, ...] = ()
     """What `build` reads, by the names of its parameters."""
+    asked_for: bool = False
+    """Whether it is built only when it is named: not every workspace has what it takes."""
 
     @property
     def folder(self) -> str:
@@ -52,6 +54,14 @@ STAGES = (
         ("catalog", "events", "tree", "descriptions", "transitions", "table", "item_policy"),
     ),
     Stage(14, "metrics", "byway.evaluation.offline", ("transitions", "descriptions", "tuned", "table")),
+    Stage(
+        15,
+        "experiment",
+        "byway.evaluation.experiment",
+        ("catalog", "events", "vectors", "tree", "descriptions", "transitions", "table", "item_policy"),
+        asked_for=True,
+    ),
+    Stage(16, "report", "byway.evaluation.report", ("experiment",), asked_for=True),
 )
 
 READS = {
@@ -65,6 +75,7 @@ READS = {
     "tuned": ("language_model", "byway.language.tune"),
     "table": ("transition_table", "byway.language.plan"),
     "item_policy": ("item_policy", "byway.policy.sequence"),
+    "experiment": ("experiment", "byway.evaluation.experiment"),
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
@@ -88,7 +99,7 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
     with artifact.locked(workspace):
         _prepare(config)
         for stage in STAGES:
-            if only is None or stage.name == only:
+            if stage.name == only or (only is None and (stage.name == until or not stage.asked_for)):
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break
@@ -108,7 +119,7 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     say(f"[bold]{stage.folder}[/] …")
     with artifact.part(path, stage.name, knobs, inputs, config.run.seed) as work:
         build: Callable[..., artifact.Outcome] = import_module(stage.module).build
-        outcome = build(work, getattr(config, stage.name), **_arguments(workspace, stage))
+        outcome = build(work, getattr(config, stage.name), **_arguments(workspace, config, stage))
     outcome.timings["seconds"] = time.perf_counter() - started
     record = artifact.commit(path, stage.name, knobs, inputs, outcome)
     for name, gate in record.gates.items():
@@ -118,15 +129,28 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     return record
 
 
-def _arguments(workspace: Path, stage: Stage) -> dict[str, Any]:
-    """Load what the stage reads. The first stage reads the world outside the workspace."""
+def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
+    """Load what the stage reads. The first stage and the experiment read the world outside the workspace too."""
     if stage.name == "catalog":
         return {"workspace": workspace}
     arguments: dict[str, Any] = {}
     for name in stage.needs:
         owner, module = READS[name]
         arguments[name] = import_module(module).load(workspace / BY_NAME[owner].folder)
+    if stage.name == "experiment":
+        users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
+        arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
+    if stage.name == "report":
+        arguments |= {"workspace": workspace}
     return arguments
+
+
+def _truth(workspace: Path, config: Config) -> Path:
+    """The folder that says what people feel: named, or beside the tables of items."""
+    if config.experiment.truth:
+        return workspace / config.experiment.truth
+    items = workspace / config.catalog.items
+    return items if items.is_dir() else items.parent
 
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
@@ -145,6 +169,9 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
         if record is None:
             raise UserError(f"{stage.folder} needs {BY_NAME[owner].folder}; run the stages before it first.")
         inputs[owner] = record.digest
+    if stage.name == "experiment":
+        found = import_module("byway.evaluation.truth").files(_truth(workspace, config))
+        inputs |= {f"truth/{path.name}": artifact.hash_file(path) for path in found}
     return inputs
 
 
