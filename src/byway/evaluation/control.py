@@ -57,7 +57,8 @@ class Profile:
         self.learned, self.day = len(log), today
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
-        assert self.liked is not None and self.heat is not None
+        assert self.liked is not None
+        assert self.heat is not None
         liked = np.log(self.liked[asked.user] + np.float32(1e-3))[:, self.known.cluster]
         scores = 2 * liked + np.float32(0.5) * np.log1p(self.heat)
         scores += rng.gumbel(size=scores.shape).astype(np.float32)

@@ -1,6 +1,6 @@
-"""15-experiment: simulated live experiments of all arms on one platform (paper 1, section 3; paper 2, section 4).
+"""15-experiment: live experiments of all arms on one platform (paper 1, section 3; paper 2, section 4).
 
-Owns segments, runs, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
+Owns segments, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
 A run that is done stands in the scratch, so that an interrupted experiment goes on after it.
 
 Segments are equal and no account is in two. Where there are fewer people in the log than the segments need, they
@@ -8,13 +8,9 @@ are dealt again to further segments: an account then has twins of the same histo
 own segment. The bootstrap draws people, with all their twins, so that intervals know.
 """
 
-import copy
-import io
 import json
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +19,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from byway import config
-from byway.artifact import Outcome, Work, write_atomic
+from byway.artifact import Outcome, Work
 from byway.data.catalog import Catalog
 from byway.data.events import DAY, Events
-from byway.evaluation import arms, controls, metrics, platform, simulated, truth
-from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE, Kit
-from byway.evaluation.metrics import Interval
-from byway.evaluation.platform import Impressions, Nature, asked_of, live
+from byway.evaluation import arms, controls, metrics, platform, truth
+from byway.evaluation.arms import CONTROL, PLACEBO, Kit
+from byway.evaluation.platform import Nature, asked_of
+from byway.evaluation.pooling import measure, row
+from byway.evaluation.runs import Run, Setting, run_arm
 from byway.evaluation.simulated import Simulated
-from byway.evaluation.tallies import Tally, added, tally
+from byway.evaluation.tallies import Tally
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.counts import Successors
 from byway.language.curate import Transitions
 from byway.language.plan import Table
-from byway.policy.baselines.source import Flags, Ints, Known, Logged
+from byway.policy.baselines.source import Ints, Known, Logged
 from byway.policy.sequence import ItemPolicy
 from byway.progress import bar
 
 A_DAY = 10
 """Events that count as a day where the log has no clock."""
-WINDOW = 10
-"""Days of a window in which the concentration of traffic is measured."""
-KEPT = 30
-"""An interest was kept if it pleased within so many days of the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """All that a run needs."""
-
-    kit: Kit
-    nature: Nature
-    users: Ints
-    missing: Flags
-    knobs: config.Experiment
-    scratch: Path
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -90,31 +71,31 @@ def build(
     kit = make_kit(
         work.scratch, knobs, catalog, events, vectors, tree, descriptions, transitions, table, training, seed
     )
-    stage = Stage(kit, nature, users, missing, knobs, work.scratch)
-    trained = arms.encoders(stage.kit, names)
+    setting = Setting(kit, nature, users, missing, knobs, work.scratch)
+    trained = arms.encoders(setting.kit, names)
     prepared = time.perf_counter()
-    leaking = _leaks(stage, trained, names, seed)
+    leaking = _leaks(setting, trained, names, seed)
     runs = [(s, name) for s in range(knobs.seeds) for name in names]
     found: dict[str, list[Run]] = {name: [] for name in names}
-    dealt = [deal(stage.users, len(names), knobs.users, _rng(seed, s, "segments")) for s in range(knobs.seeds)]
+    dealt = [deal(setting.users, len(names), knobs.users, _rng(seed, s, "segments")) for s in range(knobs.seeds)]
     with bar("experiment: arms", len(runs)) as advance:
         for s, name in runs:
-            found[name].append(_arm(stage, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
+            found[name].append(run_arm(setting, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
             advance(1)
     lived = time.perf_counter()
-    figures = measure(stage, found, np.random.default_rng([seed, 1]))
-    aa = _identical(stage, seed)
-    chance = _by_chance(stage, trained, names, seed)
-    figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(stage.nature)}
+    figures = measure(setting, found, np.random.default_rng([seed, 1]))
+    aa = _identical(setting, seed)
+    chance = _by_chance(setting, trained, names, seed)
+    figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setting.nature)}
     figures["arms_in_words"] = {name: arms.ARMS[name] for name in names}
     figures["setting"] = {
         "days": knobs.days,
         "seeds": knobs.seeds,
         "users": len(dealt[0][0]),
-        "people": len(stage.users),
-        "clusters": stage.kit.known.n_clusters,
+        "people": len(setting.users),
+        "clusters": setting.kit.known.n_clusters,
         "share": knobs.share,
-        "kind": "simulated" if isinstance(stage.nature, Simulated) else "replay",
+        "kind": "simulated" if isinstance(setting.nature, Simulated) else "replay",
         "retrain_every": knobs.retrain_every,
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
@@ -206,226 +187,65 @@ def deal(users: Ints, segments: int, size: int, rng: np.random.Generator) -> lis
     return dealt[:segments]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One arm over one segment."""
-
-    tally: Tally
-    daily: dict[str, np.ndarray]
-    """[days, U] by metric, numerators a user in the segment."""
-    traffic: np.ndarray
-    """[windows] Gini coefficient of the items' traffic."""
-    items: np.ndarray
-    """[N] impressions of the feed."""
-    users: Ints
-
-
-def _arm(stage: Stage, trained: dict[str, Any], name: str, users: Ints, seed: int, kind: str) -> Run:
-    """Live one arm, or take what an interrupted experiment has lived already.
-
-    `kind` is "" or "chance", where the liking of what is undiscovered is permuted first.
-    """
-    path = stage.scratch / f"run{kind}-{name}-{seed}.npz"
-    n = stage.kit.log.n_users
-    nature = copy.deepcopy(stage.nature)
-    if not path.exists():
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        if kind and isinstance(nature, Simulated):
-            simulated.liked_by_chance(nature, np.random.default_rng([seed, 7]))
-        source = arms.source(name.removesuffix("_again"), stage.kit, trained, seed)
-        shown = _live(stage, nature, source, users, rng)
-        arrays = {f.name: getattr(shown, f.name) for f in fields(Impressions)}
-        if isinstance(nature, Simulated):
-            arrays["interests"] = np.stack(nature.found(users, KEPT))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomic(path, buffer.getvalue())
-    with np.load(path) as saved:
-        shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
-        interests = saved["interests"] if "interests" in saved else None
-    figures = tally(shown, users, n, stage.knobs.days, stage.kit.known)
-    if interests is not None:
-        wanted, discovered, kept = (np.bincount(users, row, n) for row in interests)
-        figures["interests_found"] = discovered, wanted
-        figures["interests_kept"] = kept, wanted
-    return Run(figures, _daily(shown, n, stage.knobs.days), *_traffic(stage, shown), users)
-
-
-def _live(stage: Stage, nature: Nature, source: Any, users: Ints, rng: np.random.Generator) -> Impressions:
-    knobs, kit = stage.knobs, stage.kit
-    return live(
-        nature,
-        kit.known,
-        kit.log,
-        stage.missing,
-        source,
-        users,
-        rng,
-        days=knobs.days,
-        share=knobs.share,
-        candidates=knobs.candidates,
-        blur=knobs.blur,
-    )
-
-
-def _daily(shown: Impressions, n: int, days: int) -> dict[str, np.ndarray]:
-    """Seconds watched and positive events, day by day and user by user."""
-    seconds, positive = np.zeros((days, n), np.float32), np.zeros((days, n), np.float32)
-    np.add.at(seconds, (shown.day, shown.user), shown.seconds)
-    np.add.at(positive, (shown.day, shown.user), shown.satisfaction >= 0.5)
-    return {"watch": seconds, "over_ten": (seconds >= 600).astype(np.float32), "engaged": positive}
-
-
-def _traffic(stage: Stage, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
-    """Concentration of the feed's traffic by window of days, and impressions of the feed by item."""
-    fed, n = shown.nominators > 0, stage.kit.known.n_items
-    starts = range(0, stage.knobs.days, WINDOW)
-    there = ~stage.missing
-    found = [
-        metrics.gini(np.bincount(shown.item[fed & (shown.day >= s) & (shown.day < s + WINDOW)], minlength=n)[there])
-        for s in starts
-    ]
-    return np.array(found), np.bincount(shown.item[fed], minlength=n)
-
-
-def measure(stage: Stage, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
-    """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
-    knobs = stage.knobs
-    drawn = metrics.draws(stage.kit.log.n_users, knobs.bootstrap, rng)[:, :]
-    pooled = {name: _pooled([run.tally for run in runs]) for name, runs in found.items()}
-    by_arm = {
-        name: {metric: _row(metrics.ratio(*sums, drawn)) for metric, sums in sums_of.items()}
-        for name, sums_of in pooled.items()
-    }
-    for name, runs in found.items():
-        by_arm[name]["coverage"] = _coverage(runs, drawn, ~stage.missing)
-    lifts = {
-        reference: {
-            name: {
-                metric: _row(metrics.lift(sums, pooled[reference][metric], drawn))
-                for metric, sums in sums_of.items()
-                if metric in pooled[reference]
-            }
-            for name, sums_of in pooled.items()
-            if name != reference
-        }
-        for reference in (REFERENCE, CONTROL, PLACEBO)
-        if reference in pooled
-    }
-    return {
-        "arms": by_arm,
-        "lift": lifts,
-        "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
-        "traffic": {
-            name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
-        },
-        "seeds": {name: [_means(run.tally) for run in runs] for name, runs in found.items()},
-    }
-
-
-def _means(tallied: Tally) -> dict[str, float]:
-    return {name: round(float(a.sum() / b.sum()), 5) for name, (a, b) in tallied.items() if b.sum()}
-
-
-def _pooled(tallies: Sequence[Tally]) -> Tally:
-    total: Tally = {}
-    for one in tallies:
-        total = added(total, one) if total else one
-    return total
-
-
-def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[dict[str, float]]]:
-    """Lift over the control up to and with each day (paper 1, figure 5; paper 2, figure 7), by metric."""
-    found: dict[str, list[dict[str, float]]] = {}
-    n = drawn.shape[1]
-    sizes = [
-        np.bincount(np.concatenate([r.users for r in some]), minlength=n).astype(float) for some in (runs, control)
-    ]
-    for metric in ("watch", "over_ten", "engaged"):
-        ours, theirs = (np.cumsum(sum(r.daily[metric] for r in some), 0) for some in (runs, control))
-        days = range(0, len(ours))
-        found[metric] = [_row(metrics.lift((ours[d], sizes[0]), (theirs[d], sizes[1]), drawn)) for d in days]
-    return found
-
-
-def _coverage(runs: list[Run], drawn: np.ndarray, there: Flags) -> dict[str, float]:
-    """Share of the catalog that the feed showed; its interval is over seeds' items drawn as traffic.
-
-    Drawing users anew would only ever lose items, so that the usual interval lies below the figure; here each
-    item's impressions are drawn from a Poisson distribution around what was seen, and the interval is centred.
-    """
-    shown = sum(run.items for run in runs)[there]
-    value = float((shown > 0).mean())
-    missed = np.exp(-shown.astype(float))
-    spread = 1.96 * float(np.sqrt((missed * (1 - missed) * (shown > 0)).sum())) / len(shown)
-    return _row(Interval(value, max(value - spread, 0.0), min(value + spread, 1.0)))
-
-
-def _row(interval: Interval) -> dict[str, float]:
-    """As JSON; what could not be measured is null."""
-    return {
-        name: round(value, 6) if np.isfinite(value) else None  # type: ignore[misc]
-        for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
-    }
-
-
-def _leaks(stage: Stage, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
+def _leaks(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
     """Arms whose answers change when the truth is overwritten: there must be none."""
-    book = platform.Book.of(stage.kit.known, stage.kit.log, stage.missing)
-    asked = asked_of(book, stage.users[:20], 0)
+    book = platform.Book.of(setting.kit.known, setting.kit.log, setting.missing)
+    asked = asked_of(book, setting.users[:20], 0)
     caught: list[str] = []
     for name in names:
-        source = arms.source(name, stage.kit, trained, seed)
+        source = arms.source(name, setting.kit, trained, seed)
         if source is None:
             continue
-        source.learn(stage.kit.log, 0)
-        if controls.peeks(source, stage.nature, asked, stage.knobs.candidates, seed):
+        source.learn(setting.kit.log, 0)
+        if controls.peeks(source, setting.nature, asked, setting.knobs.candidates, seed):
             caught.append(name)
     return caught
 
 
-def _identical(stage: Stage, seed: int) -> dict[str, Any]:
+def _identical(setting: Setting, seed: int) -> dict[str, Any]:
     """A/A: two controls with other users, seed by seed; the share of metrics that differ significantly."""
     tests = apart = 0
-    with bar("experiment: A/A", stage.knobs.aa_seeds) as advance:
-        for s in range(stage.knobs.aa_seeds):
+    with bar("experiment: A/A", setting.knobs.aa_seeds) as advance:
+        for s in range(setting.knobs.aa_seeds):
             own = _seed(seed, 1000 + s)
-            segments = deal(stage.users, 2, min(stage.knobs.users, len(stage.users) // 2), _rng(seed, s, "aa"))
+            segments = deal(
+                setting.users, 2, min(setting.knobs.users, len(setting.users) // 2), _rng(seed, s, "aa")
+            )
             pair = [
-                _arm(stage, {}, name, users, own, "").tally
+                run_arm(setting, {}, name, users, own, "").tally
                 for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
             ]
-            found = controls.different(*pair, stage.knobs.bootstrap, np.random.default_rng(own))
+            found = controls.different(*pair, setting.knobs.bootstrap, np.random.default_rng(own))
             tests += len(found)
             apart += sum(found.values())
             advance(1)
     return {
-        "seeds": stage.knobs.aa_seeds,
+        "seeds": setting.knobs.aa_seeds,
         "tests": tests,
         "significant": apart,
         "share": round(apart / max(tests, 1), 4),
     }
 
 
-def _by_chance(stage: Stage, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> dict[str, Any]:
     """Where undiscovered liking is chance: every planned arm beside the random novel cluster.
 
     Compared is positive feedback on what the user had never met; what was met before is still liked as before.
     """
     planned = [name for name in ("byway", "model", "counts", PLACEBO) if name in names]
-    if not (stage.knobs.chance and isinstance(stage.nature, Simulated) and PLACEBO in planned):
+    if not (setting.knobs.chance and isinstance(setting.nature, Simulated) and PLACEBO in planned):
         return {}
-    segments = deal(stage.users, len(planned), stage.knobs.users, _rng(seed, 0, "chance"))
+    segments = deal(setting.users, len(planned), setting.knobs.users, _rng(seed, 0, "chance"))
     sums: dict[str, Tally] = {
-        name: _arm(stage, trained, name, users, _seed(seed, 5000), "chance").tally
+        name: run_arm(setting, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(stage.kit.log.n_users, stage.knobs.bootstrap, _rng(seed, 1, "chance"))
+    drawn = metrics.draws(setting.kit.log.n_users, setting.knobs.bootstrap, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {
-            "rate": _row(metrics.ratio(*sums[name][metric], drawn)),
-            "lift": _row(lift := metrics.lift(sums[name][metric], sums[PLACEBO][metric], drawn)),
+            "rate": row(metrics.ratio(*sums[name][metric], drawn)),
+            "lift": row(lift := metrics.lift(sums[name][metric], sums[PLACEBO][metric], drawn)),
             "beats_placebo": bool(lift.low > 0),
         }
         for name in planned

@@ -1,12 +1,12 @@
 """The figures of an experiment as pure functions, and their intervals.
 
-Impressions come as arrays of one length; per-user figures as a numerator and a denominator a user, since every
-metric but coverage is a ratio of two sums over users. Intervals are the bootstrap over users: users are drawn with
-replacement, and a ratio's numerator and denominator are summed over the same draw, for two arms over the same draw
-too. Why no library: RecTools, RePlay and LensKit have intra-list diversity and coverage of items, whose definition
-is the one meant here (written out, since both are one line and theirs want data frames); their serendipity weighs by
-popularity and not by the user's own history, their novelty is self-information, and none has UCI@N, novel or sole
-impressions.
+Impressions come as arrays of one length, per-user figures as a numerator and a denominator a user: every metric but
+coverage is a ratio of two sums over users. Intervals are the bootstrap over users: they are drawn with replacement,
+and a ratio's two sums, and two arms' ratios, are taken over the same draw.
+
+Why no library: RecTools, RePlay and LensKit have the intra-list diversity and coverage of items that are meant here,
+one line each, but want data frames; their serendipity weighs by popularity and not by the user's own history, their
+novelty is self-information, and none has UCI@N, novel or sole impressions.
 """
 
 from dataclasses import dataclass

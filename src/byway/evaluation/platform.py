@@ -1,9 +1,9 @@
 """The platform on which arms live their days: who comes, what is shown, what is logged.
 
-A request collects candidates from the control's sources and from the arm's, a ranker learned on the log orders
-them, and the list is watched from the top; `share` of the places are kept for the arm's source, as a nominator under
-test has them in production, and for the others it competes. Every night sources and ranker learn from the log that
-they caused. What people feel comes from a `Nature`: simulated people, or a matrix of real feedback. Nothing but
+A request collects candidates from the control's sources and the arm's, a ranker learned on the log orders them, and
+the list is watched from the top. `share` of the places are kept for the arm's source, as a nominator under test has
+them in production, and for the others it competes. Every night sources and ranker learn from the log that they
+caused. What people feel comes from a `Nature`: simulated people, or a matrix of real feedback. Nothing but
 `Logged` and `Asked` goes to a source.
 """
 

@@ -25,8 +25,9 @@ def files(folder: Path) -> list[Path]:
         if path.exists():
             return [path]
     raise UserError(
-        f"{folder} holds neither truth/{WORLD} of a simulated world nor {MATRICES[0]} or {MATRICES[1]} of KuaiRec, and "
-        "an experiment has to know what people feel. Set experiment.truth to such a folder, or try it with byway demo."
+        f"{folder} holds neither truth/{WORLD} of a simulated world nor {MATRICES[0]} or {MATRICES[1]} of "
+        "KuaiRec, and an experiment has to know what people feel. Set experiment.truth to such a folder, or try "
+        "it with byway demo."
     )
 
 

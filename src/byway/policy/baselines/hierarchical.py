@@ -1,8 +1,8 @@
 """The hierarchical contextual bandit of paper 1's reference [28] (Song et al., WSDM 2022, algorithm HCB).
 
 One LinUCB a user and level: A ← A + x xᵀ, b ← b + r x, θ = A⁻¹ b. A node is scored by xᵀθ + α √(xᵀ A⁻¹ x); the
-descent takes the best child at each level, and a reward updates every node on the path. A node's features x are the
-mean of its items' vectors, on their first axes. It plans; the restricted item policy grounds (paper 1, section 3.1).
+descent takes the best child a level, and a reward updates every node on the path. A node's features x are the
+mean of its items' vectors, on their first axes. It plans; the restricted item policy grounds (section 3.1).
 """
 
 import numpy as np

@@ -101,7 +101,7 @@ def fit(
 
 
 def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, knobs: config.ItemPolicy, seed: int) -> Tensor:
-    """As `sequence.loss`, for any encoder: weighted softmax over mixed negatives, corrected where a behaviour is."""
+    """As `sequence.loss`, for any encoder: softmax over mixed negatives, corrected where there is a behaviour."""
     policy = cast(Encoder, parts["policy"])
     history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
     states = policy(history)[history > 0]
@@ -189,7 +189,7 @@ REWARDS: dict[str, Reward] = {
     "context": satisfaction,
     "two_tower": satisfaction,
 }
-"""The kinds of encoder; `restricted` is trained as 12-item-policy is, by default without the correction."""
+"""The kinds of encoder; `restricted` is trained as 12-item-policy is by default, without the correction."""
 
 
 def trained(
