@@ -1,4 +1,4 @@
-"""A tiny simulated platform without a pipeline: the world's own areas as clusters, tables of which the answer is known."""
+"""A tiny simulated platform without a pipeline: the world's own sub-areas as clusters, tables that are known."""
 
 from dataclasses import dataclass
 from functools import cache

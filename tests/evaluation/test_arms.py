@@ -1,6 +1,5 @@
 """One conformance suite for every arm and every source of the control."""
 
-
 import numpy as np
 import pytest
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from byway.evaluation import platform
-from byway.evaluation.platform import ARM, Felt, Impressions, live
+from byway.evaluation.platform import Felt, Impressions, live
 from byway.evaluation.tallies import tally
 from byway.policy.baselines.source import NONE, Asked, Flags, Ints, Known, Logged, best
 
@@ -95,11 +94,13 @@ def test_what_is_missing_is_never_shown() -> None:
 
 
 def test_the_arm_has_its_places_and_the_control_has_none() -> None:
-    with_arm, without = run(Always(3), days=6), run(None)
-    own = KNOWN.cluster[with_arm.item] == 3
-    assert own.mean() == pytest.approx(0.4, abs=0.15)
-    assert (with_arm.nominators[own] & ARM > 0).all()
-    assert not without.by_arm.any()
+    # With every place its own, whatever is shown is of its cluster, as long as that lasts.
+    every = run(Always(3), share=1, days=6)
+    assert every.by_arm.all()
+    assert (KNOWN.cluster[every.item] == 3).all()
+    some, none = run(Always(3), share=0.4, days=6), run(Always(3), share=0, days=6)
+    assert none.by_arm.mean() + 0.15 < some.by_arm.mean() < 0.8
+    assert not run(None).by_arm.any()
 
 
 def test_the_ranker_learns_whom_to_trust() -> None:

@@ -159,7 +159,8 @@ class Book:
         order, edge = by_user(log)
         row = edge[1:, None] - np.arange(HISTORY, 0, -1)
         inside = row >= edge[:-1, None]
-        at = order[np.where(inside, row, 0)] if len(log) else np.zeros_like(row)
+        # One row more, of zeros, for the places before somebody's first event.
+        at = np.append(order, len(log))[np.where(inside, row, len(log))]
         seen = np.tile(missing, (log.n_users, 1))
         seen[log.user, log.item] = True
         pair = log.user * known.n_clusters + cluster
@@ -173,9 +174,9 @@ class Book:
             (log.satisfaction - np.float32(0.3), (log.user, log.item)), shape=(log.n_users, known.n_items)
         )
         return cls(
-            history=np.where(inside, log.item[at] + 1, 0),
-            felt=np.where(inside, log.satisfaction[at], np.float32(0)),
-            when=np.where(inside, log.day[at], 0),
+            history=np.append(log.item + 1, 0)[at],
+            felt=np.append(log.satisfaction, np.float32(0))[at],
+            when=np.append(log.day, 0)[at],
             seen=seen,
             count=summed(None),
             joy=summed(log.satisfaction),

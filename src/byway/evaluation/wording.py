@@ -20,8 +20,8 @@ def setting(found: Figures) -> str:
     )
     return (
         f"{len(found['arms'])} arms of {of['users']:,} accounts each, from {of['people']:,} people, over "
-        f"{of['days']} days and {of['seeds']} seed{'s' * (of['seeds'] > 1)}, in {where}; {of['clusters']} clusters. "
-        f"An arm adds its source to the same control and has {of['share']:.0%} of the places."
+        f"{of['days']} days and {of['seeds']} seed{'s' * (of['seeds'] > 1)}, in {where}; {of['clusters']} clusters. An "
+        f"arm adds its source to the same control and has {of['share']:.0%} of the places."
     )
 
 
