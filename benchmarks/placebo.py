@@ -2,9 +2,9 @@
 
     python benchmarks/placebo.py FOLDER [--world demo|quick] [--seed 0] [--set section.knob=value]...
 
-Makes FOLDER/true, FOLDER/shuffled-words and FOLDER/chance-liking, runs every stage, the experiment and the report in
-each, and prints one JSON object: for every arm its positive feedback and novel impressions in the three worlds. A run
-that was stopped goes on. `true` and `shuffled-words` have the same log and people; only the words differ.
+Makes FOLDER/true, FOLDER/shuffled-words and FOLDER/chance-liking, runs every stage, the experiment and the report
+in each, and prints one JSON object: for every arm its positive feedback and novel impressions in the three worlds.
+A run that was stopped goes on. `true` and `shuffled-words` have the same log and people; only the words differ.
 """
 
 import argparse

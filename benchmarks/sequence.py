@@ -3,10 +3,10 @@
     python -m venv peer && peer/bin/pip install 'rectools[torch]==0.19.0'
     python benchmarks/sequence.py W [W ...] --peer peer/bin/python --json
 
-Each W is a workspace with a catalog and embeddings (byway run W --until embeddings). Of a tenth of the users the last
-liked item that is new to them is held out; candidates are all items that they have not met. Ours trains by its knobs,
-the peer for as many seconds as ours took, at the same width, blocks, heads and history, with its own loss and
-schedule. The peer runs in a process and an environment of its own (`sequence_peer.py`).
+Each W is a workspace with a catalog and embeddings (byway run W --until embeddings). Of a tenth of the users the
+last liked item that is new to them is held out; candidates are all items that they have not met. Ours trains by its
+knobs, the peer for as many seconds as ours took, at the same width, blocks, heads and history, with its own loss
+and schedule. The peer runs in a process and an environment of its own (`sequence_peer.py`).
 """
 
 import argparse

@@ -11,7 +11,20 @@ from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
-COLOURS = ("#0b6e4f", "#c1440e", "#2b59c3", "#8f5fbf", "#b58900", "#5b6770", "#d33682", "#1f9e89", "#7a4419")
+COLOURS = (
+    "#0b6e4f",
+    "#c1440e",
+    "#2b59c3",
+    "#8f5fbf",
+    "#b58900",
+    "#5b6770",
+    "#d33682",
+    "#1f9e89",
+    "#7a4419",
+    "#111827",
+    "#e07a9b",
+    "#6b8e23",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +144,7 @@ def _stroke(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
 
 
 def _label(value: float, percent: bool) -> str:
-    return f"{100 * value:+.4g}%".replace("+0%", "0%") if percent else f"{value:g}"
+    return f"{100 * value:+.4g}%".replace("+0%", "0%") if percent else f"{value:.4g}"
 
 
 def _plot(

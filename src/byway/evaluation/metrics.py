@@ -4,7 +4,7 @@ Impressions come as arrays of one length, per-user figures as a numerator and a 
 coverage is a ratio of two sums over users. Intervals are the bootstrap over users: they are drawn with replacement,
 and a ratio's two sums, and two arms' ratios, are taken over the same draw.
 
-Why no library: RecTools, RePlay and LensKit have the intra-list diversity and coverage of items meant here, one line
+Why no library: RecTools, RePlay and LensKit have the intra-list diversity and coverage of items meant here, a line
 each, but want data frames; their serendipity weighs by popularity and not by the user's own history, their
 novelty is self-information, and none has UCI@N, novel or sole impressions.
 """

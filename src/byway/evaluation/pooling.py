@@ -43,11 +43,24 @@ def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Genera
     return {
         "arms": by_arm,
         "lift": lifts,
+        "against": {metric: _against(pooled, metric, drawn) for metric in ("positive_rate", "serendipity")},
         "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
         "traffic": {
             name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
         },
         "seeds": {name: [_means(run.tally) for run in runs] for name, runs in found.items()},
+    }
+
+
+def _against(pooled: dict[str, Tally], metric: str, drawn: np.ndarray) -> dict[str, Any]:
+    """Byway's lift over every other arm."""
+    if metric not in pooled.get("byway", {}):
+        return {}
+    own = pooled["byway"][metric]
+    return {
+        name: row(metrics.lift(own, tallied[metric], drawn))
+        for name, tallied in pooled.items()
+        if name != "byway" and metric in tallied
     }
 
 

@@ -52,7 +52,8 @@ font-size:.84rem}
 table{border-collapse:collapse;font-size:.84rem;width:100%}
 th,td{padding:6px 9px;text-align:right;white-space:nowrap}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--card)}
-tr+tr{border-top:1px solid var(--line)}td small{display:block;color:var(--soft);font-size:.76rem}
+tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--soft);font-size:.76rem}
+@media(max-width:520px){svg text{font-size:15.5px}}
 .says{background:var(--card);border-left:4px solid #0b6e4f;padding:4px 18px;border-radius:0 8px 8px 0}
 """
 
@@ -110,6 +111,7 @@ def _labels(histogram: Sequence[int]) -> str:
         "share of clusters, by first answers over the mean",
         names,
         [Point(0, s, s, s) for s in shares],
+        percent=False,
     )
 
 

@@ -112,7 +112,8 @@ def _daily(shown: Impressions, n: int, days: int) -> dict[str, np.ndarray]:
 def _traffic(setting: Setting, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
     """Concentration of the feed's traffic by window of days, and impressions of the feed by item."""
     fed, n = shown.nominators > 0, setting.kit.known.n_items
-    starts = range(0, setting.knobs.days, WINDOW)
+    # Whole windows only: in a short one traffic looks more concentrated than it is.
+    starts = range(0, max(1, setting.knobs.days - WINDOW + 1), WINDOW)
     there = ~setting.missing
     found = [
         metrics.gini(np.bincount(shown.item[fed & (shown.day >= s) & (shown.day < s + WINDOW)], minlength=n)[there])

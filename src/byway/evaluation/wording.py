@@ -9,6 +9,9 @@ from byway.evaluation.arms import EXPLOITATION, EXPLORATION, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
 
+FREE = (*EXPLOITATION, "novelty", REFERENCE, "context")
+"""Arms that may show known interests; the others choose novel ones by construction."""
+
 
 def setting(found: Figures) -> str:
     """What was run, in one sentence."""
@@ -18,10 +21,11 @@ def setting(found: Figures) -> str:
         if of["kind"] == "simulated"
         else "KuaiRec's matrix of what real people did"
     )
+    seeds = "1 seed" if of["seeds"] == 1 else f"{of['seeds']} seeds"
     return (
         f"{len(found['arms'])} arms of {of['users']:,} accounts each, from {of['people']:,} people, over "
-        f"{of['days']} days and {of['seeds']} seed{'s' * (of['seeds'] > 1)}, in {where}; {of['clusters']} clusters. An "
-        f"arm adds its source to the same control and has {of['share']:.0%} of the places."
+        f"{of['days']} days and {seeds}, in {where}; {of['clusters']} clusters. An arm adds its source to the same "
+        f"control and has {of['share']:.0%} of the places."
     )
 
 
@@ -29,15 +33,7 @@ def summary(found: Figures) -> list[str]:
     """The paragraphs at the head of the page: what the run shows, and what it does not."""
     if "byway" not in found["arms"]:
         return ["Byway's own arm was not run, so that this page compares baselines only."]
-    said = [
-        _novel(found),
-        _quality(found, EXPLORATION, "the exploring arms"),
-        _quality(found, (PLACEBO,), "the random novel cluster"),
-        _quality(found, ("model", "counts"), "its own two halves, the language model and the log's counts"),
-        _exploitation(found),
-        _uci(found),
-        _growth(found),
-    ]
+    said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found)]
     return [" ".join(text for text in said if text), _limits(found)]
 
 
@@ -80,45 +76,52 @@ def controls(found: Figures) -> list[str]:
 
 def _novel(found: Figures) -> str:
     own = found["arms"]["byway"]["novel_impressions"]
-    others = [n for n in (*EXPLOITATION, *EXPLORATION) if "novel_impressions" in found["arms"].get(n, {})]
-    if not others:
-        return f"{_share(own)} of what Byway's source showed was from interests new to the person."
-    best = max(others, key=lambda n: found["arms"][n]["novel_impressions"]["mean"])
+    free = [n for n in FREE if "novel_impressions" in found["arms"].get(n, {})]
+    first = f"{_share(own)} of what Byway's source showed was from interests new to the person"
+    if not free:
+        return f"{first}."
+    best = max(free, key=lambda n: found["arms"][n]["novel_impressions"]["mean"])
     other = found["arms"][best]["novel_impressions"]
     how = "more than" if own["mean"] > other["mean"] else "no more than"
-    return (
-        f"{_share(own)} of what Byway's source showed was from interests new to the person, {how} any baseline's "
-        f"({best}: {_share(other)})."
+    return f"{first}, {how} with any arm that is free to show known ones ({best}: {_share(other)})."
+
+
+def _quality(found: Figures) -> str:
+    """How much of it pleased, and whose did more, less, or cannot be told apart."""
+    lifts = found["against"].get("positive_rate", {})
+    rate = found["arms"]["byway"].get("positive_rate")
+    if rate is None:
+        return ""
+    groups = (
+        ("clearly more than of", [n for n, row in lifts.items() if _up(row)]),
+        ("clearly less than of", [n for n, row in lifts.items() if _down(row)]),
+        ("not clearly more or less than of", [n for n, row in lifts.items() if not _up(row) and not _down(row)]),
     )
+    told = [f"{words} {_listed([f'{n} ({_short(found, n)})' for n in names])}" for words, names in groups if names]
+    return f"{_share(rate)} of it pleased" + (": " + "; ".join(told) if told else "") + "."
 
 
-def _quality(found: Figures, names: tuple[str, ...], words: str) -> str:
-    rows = {n: found["arms"][n]["positive_rate"] for n in names if "positive_rate" in found["arms"].get(n, {})}
-    own = found["arms"]["byway"].get("positive_rate")
-    if not rows or own is None:
-        return ""
-    listed = ", ".join(f"{n} {_share(row)}" for n, row in rows.items())
-    below = [n for n, row in rows.items() if row["high"] < own["low"]]
-    above = [n for n, row in rows.items() if row["low"] > own["high"]]
-    if len(below) == len(rows):
-        verdict = "clearly more than"
-    elif above:
-        verdict = f"clearly less than {', '.join(above)} of"
-    else:
-        verdict = "not clearly different from all of"
-    return f"{_share(own)} of it pleased, {verdict} {words} ({listed})."
-
-
-def _exploitation(found: Figures) -> str:
-    rows = {n: found["arms"][n]["positive_rate"] for n in EXPLOITATION if n in found["arms"]}
-    own = found["arms"]["byway"].get("positive_rate")
-    if not rows or own is None:
-        return ""
-    worse = [n for n, row in rows.items() if row["low"] > own["high"]]
-    listed = ", ".join(f"{n} {_share(row)}" for n, row in rows.items())
-    if worse:
-        return f"It pleased less than recommending more of the same does ({listed}), unlike in paper 1's figure 4b."
-    return f"That is not clearly less than recommending more of the same ({listed}), as in paper 1's figure 4b."
+def _figure_4b(found: Figures) -> list[str]:
+    """Whether paper 1's claims on quality came out."""
+    lifts = found["against"].get("positive_rate", {})
+    exploring = [n for n in (*EXPLORATION, PLACEBO) if n in lifts]
+    exploiting = [n for n in EXPLOITATION if n in lifts]
+    said: list[str] = []
+    if exploring:
+        better = all(_up(lifts[n]) for n in exploring)
+        said.append(
+            "So it pleased more than every exploring arm and a random novel cluster, as in paper 1's figure 4b."
+            if better
+            else "Paper 1's figure 4b, where it pleases more than every exploring arm, did not come out here."
+        )
+    if exploiting:
+        worse = any(_down(lifts[n]) for n in exploiting)
+        said.append(
+            "It pleased less than more of the same does, which in paper 1 it does not."
+            if worse
+            else "It did not please clearly less than more of the same does, as in paper 1."
+        )
+    return said
 
 
 def _uci(found: Figures) -> str:
@@ -171,6 +174,14 @@ def _up(row: Figures) -> bool:
 
 def _down(row: Figures) -> bool:
     return row["high"] is not None and row["high"] < 0
+
+
+def _short(found: Figures, name: str) -> str:
+    return f"{found['arms'][name]['positive_rate']['mean']:.1%}"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _share(row: Figures) -> str:

@@ -18,7 +18,7 @@ class TwoTower(nn.Module):
     def __init__(self, content_NW: NDArray[np.float32], dim: int, dropout: float):
         super().__init__()
         n, width = content_NW.shape
-        self.register_buffer("content", torch.from_numpy(np.ascontiguousarray(content_NW)), persistent=False)
+        self.register_buffer("content", torch.tensor(content_NW), persistent=False)
         self.own = nn.Embedding(n, dim, _weight=torch.zeros(n, dim))
         self.look = nn.Linear(width, dim, bias=False)
         self.user = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
