@@ -98,7 +98,7 @@ class Together:
         picked = sparse.csr_array(
             (np.ones(len(row), np.float32), (row, last[good] - 1)), shape=(len(asked), self.known.n_items)
         )
-        scores = (picked @ self.near).toarray()
+        scores = np.asarray(sparse.csr_array(picked @ self.near).todense())
         return best(np.where(asked.seen | (scores <= 0), np.float32(-np.inf), scores), k)
 
 

@@ -211,11 +211,11 @@ def _identical(setting: Setting, seed: int) -> dict[str, Any]:
             segments = deal(
                 setting.users, 2, min(setting.knobs.users, len(setting.users) // 2), _rng(seed, s, "aa")
             )
-            pair = [
+            one, other = (
                 run_arm(setting, {}, name, users, own, "").tally
                 for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
-            ]
-            found = controls.different(*pair, setting.knobs.bootstrap, np.random.default_rng(own))
+            )
+            found = controls.different(one, other, setting.knobs.bootstrap, np.random.default_rng(own))
             tests += len(found)
             apart += sum(found.values())
             advance(1)

@@ -95,7 +95,7 @@ def _coverage(runs: list[Run], drawn: np.ndarray, there: Flags) -> dict[str, flo
     Drawing users anew would only ever lose items, so that the usual interval lies below the figure; here each
     item's impressions are drawn from a Poisson distribution around what was seen, and the interval is centred.
     """
-    shown = sum(run.items for run in runs)[there]
+    shown = np.sum([run.items for run in runs], axis=0)[there]
     value = float((shown > 0).mean())
     missed = np.exp(-shown.astype(float))
     spread = 1.96 * float(np.sqrt((missed * (1 - missed) * (shown > 0)).sum())) / len(shown)

@@ -78,7 +78,7 @@ def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, s
         interests = saved.get("interests")
     figures = tally(shown, users, n, setting.knobs.days, setting.kit.known)
     if interests is not None:
-        wanted, discovered, kept = (np.bincount(users, row, n) for row in interests)
+        wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted
         figures["interests_kept"] = kept, wanted
     return Run(figures, _daily(shown, n, setting.knobs.days), *_traffic(setting, shown), users)

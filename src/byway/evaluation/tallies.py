@@ -47,7 +47,7 @@ def tally(shown: Impressions, users: Ints, n_users: int, days: int, known: Known
 
     def by_user(value: np.ndarray, where: np.ndarray | None = None) -> NDArray[np.float64]:
         chosen = slice(None) if where is None else where
-        return np.bincount(shown.user[chosen], value[chosen].astype(np.float64), n_users)
+        return np.bincount(shown.user[chosen], value[chosen], n_users).astype(np.float64)
 
     all_shown = by_user(np.ones(len(shown)))
     found: Tally = {}
@@ -95,15 +95,18 @@ def _diversity(shown: Impressions, n_users: int, known: Known) -> tuple[NDArray[
     long = n > 1
     value = 1 - ((total * total).sum(1) - own)[long] / (n * (n - 1))[long]
     user = lists[long] // (int(shown.day.max(initial=0)) + 1)
-    return np.bincount(user, value, n_users), np.bincount(user, minlength=n_users).astype(np.float64)
+    lists_of = np.bincount(user, minlength=n_users).astype(np.float64)
+    return np.bincount(user, value, n_users).astype(np.float64), lists_of
 
 
 def added(one: Tally, other: Tally) -> Tally:
     """The tally of two runs together."""
+    nothing = np.zeros(len(next(iter((one or other).values()))[0]))
+    none = nothing, nothing
     return {
         name: (
-            one.get(name, (0, 0))[0] + other.get(name, (0, 0))[0],
-            one.get(name, (0, 0))[1] + other.get(name, (0, 0))[1],
+            one.get(name, none)[0] + other.get(name, none)[0],
+            one.get(name, none)[1] + other.get(name, none)[1],
         )
         for name in {**one, **other}
     }
