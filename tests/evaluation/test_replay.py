@@ -33,7 +33,8 @@ def test_the_public_layout(tmp_path: Path) -> None:
     felt = real.watch(np.array([0, 2]), np.array([3, 1]), np.random.default_rng(0))
     assert felt.satisfaction.tolist() == [1.0, 0.0]
     assert felt.seconds.tolist() == [9.0, 0.0]
-    assert real.satisfaction[0, 1] == 0.5
+    once = real.watch(np.array([0]), np.array([1]), np.random.default_rng(0))
+    assert once.satisfaction.tolist() == [0.5]
     assert real.visits(0, np.random.default_rng(0)).tolist() == [2, 0, 2]
 
 
@@ -62,7 +63,9 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     setting = planted.setting(tiny, tmp_path, days=3)
     n, items = len(tiny.user_ids), np.arange(0, 420, 2)
     liked = (np.random.default_rng(0).random((n, 420)) < 0.3).astype(np.float32)
-    real = replay.Replay(liked, np.arange(0, n, 3), items, np.zeros_like(liked), 5)
+    users = np.arange(0, n, 3)
+    matrix = liked[np.ix_(users, items)]
+    real = replay.Replay(matrix, np.zeros_like(matrix), users, items, (n, 420), 5)
     own = Setting(setting.kit, real, real.users, real.missing(), setting.knobs, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0

@@ -99,7 +99,7 @@ def build(
         "retrain_every": knobs.retrain_every,
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
-    _write_tallies(work.out / "tallies.parquet", found)
+    _write_tallies(work.out / "tallies.parquet", found, setting.users)
     return Outcome(
         counts={"arms": len(names), "runs": len(runs), "impressions": _impressions(found)},
         metrics=_keys(figures),
@@ -240,7 +240,7 @@ def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...]
         name: run_arm(setting, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(setting.kit.log.n_users, setting.knobs.bootstrap, _rng(seed, 1, "chance"))
+    drawn = metrics.draws(len(setting.users), setting.knobs.bootstrap, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {
@@ -285,7 +285,7 @@ def _impressions(found: dict[str, list[Run]]) -> int:
     return int(sum(run.tally["platform.positive_rate"][1].sum() for runs in found.values() for run in runs))
 
 
-def _write_tallies(path: Path, found: dict[str, list[Run]]) -> None:
+def _write_tallies(path: Path, found: dict[str, list[Run]], people: Ints) -> None:
     columns: dict[str, list[Any]] = {
         name: [] for name in ("arm", "seed", "metric", "user", "numerator", "denominator")
     }
@@ -297,7 +297,7 @@ def _write_tallies(path: Path, found: dict[str, list[Run]]) -> None:
                     ("arm", [name] * len(user)),
                     ("seed", [s] * len(user)),
                     ("metric", [metric] * len(user)),
-                    ("user", user.tolist()),
+                    ("user", people[user].tolist()),
                     ("numerator", top[user].tolist()),
                     ("denominator", below[user].tolist()),
                 ):

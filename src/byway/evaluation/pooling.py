@@ -19,14 +19,14 @@ REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
 def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
     knobs = setting.knobs
-    drawn = metrics.draws(setting.kit.log.n_users, knobs.bootstrap, rng)
+    drawn = metrics.draws(len(setting.users), knobs.bootstrap, rng)
     pooled = {name: _pooled([run.tally for run in runs]) for name, runs in found.items()}
     by_arm = {
         name: {metric: row(metrics.ratio(*sums, drawn)) for metric, sums in sums_of.items()}
         for name, sums_of in pooled.items()
     }
     for name, runs in found.items():
-        by_arm[name]["coverage"] = _coverage(runs, drawn, ~setting.missing)
+        by_arm[name]["coverage"] = _coverage(runs, ~setting.missing)
     lifts = {
         reference: {
             name: {
@@ -89,11 +89,12 @@ def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str,
     return found
 
 
-def _coverage(runs: list[Run], drawn: np.ndarray, there: Flags) -> dict[str, float]:
-    """Share of the catalog that the feed showed; its interval is over seeds' items drawn as traffic.
+def _coverage(runs: list[Run], there: Flags) -> dict[str, float]:
+    """Share of the catalog that the feed showed; the interval says what chance left in, not who took part.
 
-    Drawing users anew would only ever lose items, so that the usual interval lies below the figure; here each
-    item's impressions are drawn from a Poisson distribution around what was seen, and the interval is centred.
+    Drawing users anew would only ever lose items, so that the usual interval lies below the figure. Here each
+    item's impressions are Poisson around what was seen, an item shown n times is missed with probability exp(-n),
+    and the interval is centred.
     """
     shown = np.sum([run.items for run in runs], axis=0)[there]
     value = float((shown > 0).mean())

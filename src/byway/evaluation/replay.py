@@ -18,21 +18,26 @@ from byway.policy.baselines.source import NONE, Flags, Floats, Ints
 
 
 class Replay:
-    """Real feedback of the users and items of the matrix, with the catalog's indexes."""
+    """Real feedback of u users and v items, who have their places in the catalog's U users and N items."""
 
-    def __init__(self, satisfaction: Floats, users: Ints, items: Ints, seconds: Floats, length: int):
-        """`satisfaction` and `seconds` [U, N], 0 where unobserved; `users` and `items` those of the matrix."""
+    def __init__(
+        self, satisfaction: Floats, seconds: Floats, users: Ints, items: Ints, shape: tuple[int, int], length: int
+    ):
+        """`satisfaction` and `seconds` [u, v], 0 where unobserved; `users` [u] and `items` [v] ascending.
+
+        `shape` is (U, N), `length` the items that everybody is shown a day.
+        """
         self.satisfaction, self.seconds = satisfaction, seconds
-        self.users, self.items, self.length = users, items, length
+        self.users, self.items, self.shape, self.length = users, items, shape, length
 
     def missing(self) -> Flags:
         """[N] items that the matrix does not hold: nobody can be shown them."""
-        out = np.ones(self.satisfaction.shape[1], np.bool_)
+        out = np.ones(self.shape[1], np.bool_)
         out[self.items] = False
         return out
 
     def visits(self, day: int, rng: np.random.Generator) -> Ints:
-        found = np.zeros(len(self.satisfaction), np.int64)
+        found = np.zeros(self.shape[0], np.int64)
         found[self.users] = self.length
         return found
 
@@ -41,7 +46,8 @@ class Replay:
         return np.full(len(user), NONE)
 
     def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
-        return Felt(self.satisfaction[user, item], self.seconds[user, item], np.zeros(len(user), np.bool_))
+        at = np.searchsorted(self.users, user), np.searchsorted(self.items, item)
+        return Felt(self.satisfaction[at], self.seconds[at], np.zeros(len(user), np.bool_))
 
     def night(self) -> None:
         """Nothing fades."""
@@ -67,13 +73,14 @@ def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> R
         raise UserError(
             f"{path}: none of its users and videos are in this workspace; point experiment.truth to its own."
         )
-    satisfaction = np.zeros((len(user_ids), len(item_ids)), np.float32)
+    users, row = np.unique(user[both], return_inverse=True)
+    items, column = np.unique(item[both], return_inverse=True)
+    satisfaction = np.zeros((len(users), len(items)), np.float32)
     seconds = np.zeros_like(satisfaction)
-    user, item = user[both], item[both]
     if "watch_ratio" in table.column_names:
         ratio = np.nan_to_num(table["watch_ratio"].to_numpy().astype(np.float64))[both]
-        satisfaction[user, item] = np.clip(ratio / 2, 0, 1)
-        seconds[user, item] = table["play_duration"].to_numpy().astype(np.float64)[both] / 1000
+        satisfaction[row, column] = np.clip(ratio / 2, 0, 1)
+        seconds[row, column] = table["play_duration"].to_numpy().astype(np.float64)[both] / 1000
     else:
-        satisfaction[user, item] = 1
-    return Replay(satisfaction, np.unique(user), np.unique(item), seconds, length)
+        satisfaction[row, column] = 1
+    return Replay(satisfaction, seconds, users, items, (len(user_ids), len(item_ids)), length)

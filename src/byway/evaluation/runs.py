@@ -33,15 +33,19 @@ class Setting:
 
     kit: Kit
     nature: Nature
+    """The people on the first morning; every run gets a copy."""
     users: Ints
+    """Who can take part, ascending."""
     missing: Flags
+    """[N] items that nobody can be shown."""
     knobs: config.Experiment
     scratch: Path
+    """Where runs that are done are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One arm over one segment."""
+    """One arm over one segment. U counts the people who can take part, whichever segment they are in."""
 
     tally: Tally
     daily: dict[str, np.ndarray]
@@ -51,6 +55,7 @@ class Run:
     items: np.ndarray
     """[N] impressions of the feed."""
     users: Ints
+    """Places of the segment's people among the U."""
 
 
 def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, seed: int, kind: str) -> Run:
@@ -60,8 +65,8 @@ def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, s
     """
     path = setting.scratch / f"run{kind}-{name}-{seed}.npz"
     n = setting.kit.log.n_users
-    nature = copy.deepcopy(setting.nature)
     if not path.exists():
+        nature = copy.deepcopy(setting.nature)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         if kind and isinstance(nature, Simulated):
             simulated.liked_by_chance(nature, np.random.default_rng([seed, 7]))
@@ -81,7 +86,13 @@ def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, s
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted
         figures["interests_kept"] = kept, wanted
-    return Run(figures, _daily(shown, n, setting.knobs.days), *_traffic(setting, shown), users)
+    part = setting.users
+    return Run(
+        {name: (top[part], below[part]) for name, (top, below) in figures.items()},
+        {name: value[:, part] for name, value in _daily(shown, n, setting.knobs.days).items()},
+        *_traffic(setting, shown),
+        np.searchsorted(part, users),
+    )
 
 
 def _live(setting: Setting, nature: Nature, source: Any, users: Ints, rng: np.random.Generator) -> Impressions:
