@@ -111,6 +111,12 @@ def test_the_ranker_learns_whom_to_trust() -> None:
     assert good.satisfaction.mean() > bad.satisfaction.mean()
 
 
+def test_a_log_of_positives_teaches_the_ranker_nothing_yet() -> None:
+    one_sided = Logged(np.array([1, 2]), np.array([0, 21]), np.ones(2, np.float32), np.array([-1, -1]), USERS)
+    assert (platform.Ranker.of(KNOWN, one_sided, NOBODY).weights() == 0).all()
+    assert (platform.Ranker.of(KNOWN, log(), NOBODY).weights() != 0).any()
+
+
 def test_novel_is_what_the_visit_began_without() -> None:
     shown = run(Always(3))
     for user in range(1, 10):

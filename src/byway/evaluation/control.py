@@ -241,9 +241,13 @@ class Ranker:
         """Learned on the last days of the log, from features as they were before these days."""
         ranker = cls(np.eye(FEATURES), np.zeros(FEATURES))
         late = log.day >= -HELD
+        liked = log.satisfaction[late]
+        # A log of positives alone says nothing of what displeases; the first nights will.
+        if not len(liked) or liked.min() >= known.positive:
+            return ranker
         past = Logged(log.user[~late], log.item[~late], log.satisfaction[~late], log.day[~late], log.n_users)
         book = Book.of(known, past, missing)
-        ranker.add(book.features(known, log.user[late], log.item[late][:, None])[:, 0], log.satisfaction[late])
+        ranker.add(book.features(known, log.user[late], log.item[late][:, None])[:, 0], liked)
         return ranker
 
     def add(self, features_NF: Floats, satisfaction: Floats) -> None:

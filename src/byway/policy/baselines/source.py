@@ -1,7 +1,7 @@
 """What every source of candidates is given, and what it answers.
 
 A source learns every night from the log and names items for those who come. It gets nothing else: no taste, no
-affinity, no state of mind. All of them pass one conformance suite (`tests/policy/test_baselines.py`).
+affinity, no state of mind. All of them pass one conformance suite (`tests/evaluation/test_arms.py`).
 """
 
 from dataclasses import dataclass
