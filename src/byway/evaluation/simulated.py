@@ -192,5 +192,6 @@ def liked_by_chance(people_now: Simulated, rng: np.random.Generator) -> None:
         affinity[user, topics] = affinity[user, rng.permutation(topics)]
     knobs = people_now.world.knobs
     people_now.wanted = (affinity >= knobs.liked) & ~people_now.start
-    # Who searches then has no better idea than chance either.
+    # Who searches knows the own liking, and is no longer led by appeals (as in `world.chance_liking`).
     people_now.hunch = (affinity**knobs.hunch_power).astype(np.float32)
+    people_now.alike = np.zeros_like(people_now.alike)
