@@ -33,21 +33,18 @@ def main() -> None:
     log = pd.DataFrame({Columns.User: user, Columns.Item: item, Columns.Weight: 1.0, Columns.Datetime: moment})
     dataset = Dataset.construct(log)
     seconds = float(asked["seconds"])
-    used: list[pl.Trainer] = []
 
     def trainer() -> pl.Trainer:
-        used.append(
-            pl.Trainer(
-                max_epochs=10_000,
-                max_time=timedelta(seconds=seconds),
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
+        return pl.Trainer(
+            max_epochs=10_000,
+            max_time=timedelta(seconds=seconds),
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
         )
-        return used[-1]
 
     model = SASRecModel(
         n_blocks=int(asked["blocks"]),
@@ -60,7 +57,9 @@ def main() -> None:
     started = time.perf_counter()
     model.fit(dataset)
     spent = time.perf_counter() - started
-    trained = used[-1]
+    # The model trains with a copy of the trainer that it was given.
+    trained = model.fit_trainer
+    assert trained is not None
     epochs = trained.global_step / max(1, trained.num_training_batches)
     # Users whose log was too short to be in the data set are asked about in vain: they count as missed.
     people = np.intersect1d(asked["asked"], user)
