@@ -23,7 +23,19 @@ from tests.serving.planted import NAMES, Planted
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
-VERBS = ["init", "run", "show", "refresh", "recommend", "serve", "publish", "rollback", "demo"]
+VERBS = [
+    "init",
+    "run",
+    "show",
+    "refresh",
+    "recommend",
+    "serve",
+    "publish",
+    "rollback",
+    "experiment",
+    "report",
+    "demo",
+]
 # The entry point reads sys.argv, which is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -501,7 +513,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     names = ("catalog.items", "catalog.users", "table.entries", "table.legal", "language.match_rate")
     shown = (*names, *(f"{who}.recall_at_10.heldout" for who in ("language", *BASELINES)))
     monkeypatch.setattr(loop, "write_demo", write)
-    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen: {})
+    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, only=None: {})
     monkeypatch.setattr(pipeline, "figures", lambda found: dict.fromkeys(shown, 0.5))
     monkeypatch.setattr(demonstration, "_someone", lambda directory: "u1")
     return made

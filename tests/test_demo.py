@@ -1,5 +1,6 @@
 """The whole road on a tiny world with a tiny real model, through the command line's own functions."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -81,9 +82,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_stage_made_its_artifact(workspace: Path) -> None:
     # No item of this world has media, so paper 2's stages have nothing to do.
-    made = [stage.name for stage in pipeline.STAGES if not pipeline.skipped(workspace, stage)]
-    assert list(pipeline.records(workspace)) == made
-    assert set(pipeline.BY_NAME) - set(made) == {"media", "pairs", "multimodal_model", "context_table"}
+    made = [
+        stage.name for stage in pipeline.STAGES if not stage.asked_for and not pipeline.skipped(workspace, stage)
+    ]
+    assert [name for name in pipeline.records(workspace) if not pipeline.BY_NAME[name].asked_for] == made
+    unmade = {stage.name for stage in pipeline.STAGES if not stage.asked_for} - set(made)
+    assert unmade == {"media", "pairs", "multimodal_model", "context_table"}
 
 
 def test_a_second_run_does_nothing(workspace: Path) -> None:
@@ -96,7 +100,7 @@ def test_every_figure_stands_under_its_key(workspace: Path) -> None:
     shown = json.loads(showing.as_json(workspace, config.load(workspace / "byway.toml")))
     assert shown["figures"].keys() >= FIGURES
     for stage in pipeline.STAGES:
-        if pipeline.skipped(workspace, stage):
+        if stage.asked_for or pipeline.skipped(workspace, stage):
             continue
         assert {"record", "metrics", "gates"} <= shown[stage.folder].keys()
         assert shown[stage.folder]["drift"] == []
@@ -154,3 +158,48 @@ def test_another_knob_makes_only_what_depends_on_it_again(workspace: Path) -> No
     pipeline.run(workspace, changed)
     after = {p.parent.name: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
     assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "13-bundle"}
+
+
+SMALL = ["users=25", "days=3", "aa_seeds=2", "epochs=1", "bootstrap=40", "retrain_every=2", "candidates=8"]
+
+
+def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from byway.evaluation import experiment, runs
+    from byway.evaluation.arms import ARMS, CONTROL
+
+    own = config.load(workspace / "byway.toml", [f"experiment.{knob}" for knob in SMALL])
+    lived: list[str] = []
+    live = runs.live
+
+    def counted(*arguments: Any, **knobs: Any) -> Any:
+        if len(lived) == 9:
+            raise KeyboardInterrupt
+        lived.append("one")
+        return live(*arguments, **knobs)
+
+    monkeypatch.setattr(runs, "live", counted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(workspace, own, only="experiment")
+    monkeypatch.setattr(runs, "live", lambda *a, **k: lived.append("one") or live(*a, **k))
+    pipeline.run(workspace, own, only="experiment")
+    # 12 arms, 2 pairs of controls, 4 arms where liking is chance; none was lived twice.
+    assert len(lived) == 12 + 4 + 4
+    found = experiment.load(workspace / "15-experiment")
+    figures = pipeline.figures(pipeline.records(workspace))
+    assert list(found["arms"]) == list(ARMS)
+    for name in ARMS:
+        row = figures[f"experiment.arms.{name}.platform.positive_rate"]
+        assert row["low"] <= row["mean"] <= row["high"]
+        assert (f"experiment.arms.{name}.novel_impressions" in figures) == (name != CONTROL)
+    assert figures["experiment.arms.placebo.novel_impressions"]["mean"] == 1
+    assert figures["experiment.controls.leaking"] == []
+    assert figures["experiment.controls.aa.tests"] > 10
+    assert set(figures["experiment.controls.chance.byway"]) == {"rate", "lift", "beats_placebo"}
+    pipeline.run(workspace, own, only="report")
+    page = html.unescape((workspace / "16-report" / "report.html").read_text("utf-8"))
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+    for title in ("figure 3", "figure 4a", "figure 4b", "figure 4c", "figure 5", "figure 6", "7b"):
+        assert title in page, title
+    assert "no arm's answer changed" in page
+    assert "not what people are like" in page

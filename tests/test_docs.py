@@ -54,13 +54,14 @@ def test_files_named_in_the_documents_exist(page: Path) -> None:
 def test_the_tree_in_the_readme_lists_every_module() -> None:
     (tree,) = [block for block in blocks(text("README.md"), "") if block.startswith("src/byway/")]
     listed: set[str] = set()
-    folder = ""
+    folder = inner = ""
     for line in tree.splitlines()[1:]:
         name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2 - 1
         if name.endswith("/"):
-            folder = name
+            folder, inner = (folder, name) if depth else (name, "")
         else:
-            listed.add(folder + name if line.startswith("    ") else name)
+            listed.add(("", folder, folder + inner)[depth] + name)
     there = {p for kind in ("*.py", "*.toml") for p in PACKAGE.rglob(kind) if p.name != "__init__.py"}
     assert listed == {p.relative_to(PACKAGE).as_posix() for p in there}
 

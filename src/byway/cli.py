@@ -214,6 +214,29 @@ def _publish(directory: Path, config: Any) -> str:
 
 
 @app.command
+def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """Simulated live experiments, or a replay of real feedback: every arm beside the same control."""
+    from byway import pipeline
+
+    record = pipeline.run(directory, _config(directory, set), only="experiment")["experiment"]
+    text = (
+        f"{record.counts['arms']} arms, {record.counts['impressions']:,} impressions. "
+        f"Next: {command()} report {directory}"
+    )
+    _say(json, {"figures": record.metrics, "timings": record.timings}, text)
+
+
+@app.command
+def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """One page on what the experiment shows."""
+    from byway import pipeline
+
+    pipeline.run(directory, _config(directory, set), only="report")
+    path = directory / pipeline.BY_NAME["report"].folder / "report.html"
+    _say(json, {"wrote": str(path)}, f"Wrote {path}: open it in a browser.")
+
+
+@app.command
 def demo(
     directory: Path = Path("byway-demo"),
     *,

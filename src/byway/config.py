@@ -411,6 +411,49 @@ class ContextTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Experiment:
+    """15-experiment: simulated live experiments, or a replay of real feedback (paper 1, section 3)."""
+
+    arms: tuple[str, ...] = ()
+    """Arms beside the control, by name; empty runs all of them."""
+    seeds: int = 1
+    """Runs with other segments and other chance; their users are pooled."""
+    users: int = 800
+    """Users a segment: every arm has as many, and no account is in two."""
+    days: int = 30
+    """Days lived; 180 shows long-term effects."""
+    share: float = 0.2
+    """Part of the feed's places that is kept for the arm's source; for the others it competes."""
+    candidates: int = 20
+    """Items that each source names a visit."""
+    blur: float = 0.05
+    """Deviation of the noise on the ranker's score of satisfaction."""
+    retrain_every: int = 10
+    """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
+    learn every night, and the table stays. 0 trains once, before the first day."""
+    epochs: int = 4
+    """Passes over the log before the first day, for every neural model alike."""
+    list_length: int = 10
+    """In a replay: items that each user is shown a day."""
+    bootstrap: int = 500
+    """Draws of users for an interval."""
+    aa_seeds: int = 20
+    """Pairs of identical arms that are compared."""
+    chance: bool = True
+    """In a simulated world: run table and placebo also where undiscovered liking is pure chance."""
+    truth: str = ""
+    """Folder of the embedded world's `truth/`, or of KuaiRec's matrix; empty looks beside the tables of items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """16-report: one page."""
+
+    title: str = "What the experiment shows"
+    """Heading of the page."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -432,6 +475,8 @@ class Config:
     pairs: Pairs = field(default_factory=Pairs)
     multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
     context_table: ContextTable = field(default_factory=ContextTable)
+    experiment: Experiment = field(default_factory=Experiment)
+    report: Report = field(default_factory=Report)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {

@@ -18,6 +18,13 @@ events = "source/events.parquet"
 
 [tree]
 items_per_cluster = 40
+
+[experiment]
+users = 200
+epochs = 2
+retrain_every = 15
+aa_seeds = 4
+bootstrap = 300
 """
 FULL = """
 [language_model]
@@ -79,7 +86,11 @@ def run(directory: Path, quick: bool) -> tuple[str, dict[str, Any]]:
     if not source.exists():
         say("Building the embedded world …")
         _build_world(source, quick)
-    records = pipeline.run(directory, config.load(known))
+    knobs = config.load(known)
+    records = pipeline.run(directory, knobs)
+    for stage in ("experiment", "report"):
+        records |= pipeline.run(directory, knobs, only=stage)
+    page = directory / pipeline.BY_NAME["report"].folder / "report.html"
     found = pipeline.figures(records)
     figures = f"""
 The demo is in {directory}: a simulated platform of {found["catalog.items"]:,} videos and \
@@ -98,6 +109,7 @@ Look at
   {command()} show {directory}                  the interests, the figures
   {command()} recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
   {command()} recommend {directory} --item {_something(directory)}    what surprises after this video
+  {page}    what the simulated live experiment shows
 """
     return text, {"seconds": round(time.perf_counter() - started, 1), "figures": found}
 

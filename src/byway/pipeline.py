@@ -31,6 +31,8 @@ class Stage:
     """What `build` reads, by the names of its parameters."""
     only_if: tuple[str, str] | None = None
     """A stage and one of its counts: where that is 0 this stage is skipped, and whoever reads it is given None."""
+    asked_for: bool = False
+    """Whether it is built only when it is named: not every workspace has what it takes."""
 
     @property
     def folder(self) -> str:
@@ -75,6 +77,14 @@ STAGES = (
         "byway.evaluation.offline",
         ("transitions", "descriptions", "tuned", "table", "vectors", "tree"),
     ),
+    Stage(
+        15,
+        "experiment",
+        "byway.evaluation.experiment",
+        ("catalog", "events", "vectors", "tree", "descriptions", "transitions", "table", "item_policy"),
+        asked_for=True,
+    ),
+    Stage(16, "report", "byway.evaluation.report", ("experiment",), asked_for=True),
 )
 
 READS = {
@@ -92,6 +102,7 @@ READS = {
     "pairs": ("pairs", "byway.video.curate"),
     "seer": ("multimodal_model", "byway.video.tune"),
     "contexts": ("context_table", "byway.video.plan"),
+    "experiment": ("experiment", "byway.evaluation.experiment"),
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
@@ -118,7 +129,7 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
             if skipped(workspace, stage):
                 if only == stage.name:
                     raise UserError(f"{stage.folder} needs items with videos or thumbnails, and there are none.")
-            elif only is None or stage.name == only:
+            elif stage.name == only or (only is None and (stage.name == until or not stage.asked_for)):
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break
@@ -185,7 +196,7 @@ def skipped(workspace: Path, stage: Stage) -> bool:
 
 
 def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
-    """Load what the stage reads. The first stage reads the world outside the workspace."""
+    """Load what the stage reads. The first stage and the experiment read the world outside the workspace too."""
     if stage.name == "catalog":
         return {"workspace": workspace}
     arguments: dict[str, Any] = {}
@@ -195,6 +206,11 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
         arguments[name] = None if absent else import_module(module).load(workspace / BY_NAME[owner].folder)
     if stage.name == "media":
         arguments["folder"] = _media_folder(workspace, config)
+    if stage.name == "experiment":
+        users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
+        arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
+    if stage.name == "report":
+        arguments |= {"workspace": workspace}
     return arguments
 
 
@@ -202,6 +218,14 @@ def _media_folder(workspace: Path, config: Config) -> Path:
     """The folder that relative names of media files start at: that of the input."""
     path = workspace / config.catalog.items
     return path if path.is_dir() else path.parent
+
+
+def _truth(workspace: Path, config: Config) -> Path:
+    """The folder that says what people feel: named, or beside the tables of items."""
+    if config.experiment.truth:
+        return workspace / config.experiment.truth
+    items = workspace / config.catalog.items
+    return items if items.is_dir() else items.parent
 
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
@@ -225,6 +249,9 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     if stage.name == "media":
         catalog = import_module("byway.data.catalog").load(workspace / BY_NAME["catalog"].folder)
         inputs["files"] = import_module(stage.module).state(catalog, _media_folder(workspace, config))
+    if stage.name == "experiment":
+        found = import_module("byway.evaluation.truth").files(_truth(workspace, config))
+        inputs |= {f"truth/{path.name}": artifact.hash_file(path) for path in found}
     return inputs
 
 

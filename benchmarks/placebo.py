@@ -1,0 +1,64 @@
+"""Workspaces of the placebo worlds, so that what a model's knowledge was worth can be measured.
+
+    python benchmarks/placebo.py FOLDER [--world demo|quick] [--seed 0] [--set section.knob=value]...
+
+Makes FOLDER/true, FOLDER/shuffled-words and FOLDER/chance-liking, runs every stage, the experiment and the report
+in each, and prints one JSON object: for every arm its positive feedback and novel impressions in the three worlds.
+A run that was stopped goes on. `true` and `shuffled-words` have the same log and people; only the words differ.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from byway import artifact, config, demonstration, pipeline
+from byway.evaluation import loop, world
+from byway.evaluation.world import World
+
+METRICS = ("positive_rate", "novel_impressions", "serendipity")
+
+
+def worlds(seed: int, quick: bool) -> dict[str, World]:
+    """The three worlds by name. Shuffled are whole sub-areas, so that clusters stay clusters of behaviour."""
+    true = world.build(seed, world.QUICK if quick else world.DEMO)
+    return {
+        "true": true,
+        "shuffled-words": world.shuffled_words(true, "sub_area"),
+        "chance-liking": world.chance_liking(true),
+    }
+
+
+def run(folder: Path, made: World, quick: bool, overrides: list[str]) -> dict[str, object]:
+    """Every stage, the experiment and the report in `folder`; its figures."""
+    if not (folder / "byway.toml").exists():
+        loop.write(made, loop.simulate(made), folder / "source")
+        toml = demonstration.SOURCE + (demonstration.QUICK if quick else demonstration.FULL)
+        artifact.write_atomic(folder / "byway.toml", toml.encode())
+    knobs = config.load(folder / "byway.toml", overrides)
+    pipeline.run(folder, knobs)
+    pipeline.run(folder, knobs, only="experiment")
+    pipeline.run(folder, knobs, only="report")
+    return pipeline.figures(pipeline.records(folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--world", choices=["demo", "quick"], default="demo")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="section.knob=value")
+    options = parser.parse_args()
+    quick = options.world == "quick"
+    found: dict[str, object] = {}
+    for name, made in worlds(options.seed, quick).items():
+        figures = run(options.folder / name, made, quick, options.set)
+        found[name] = {
+            key.removeprefix("experiment.arms."): row
+            for key, row in figures.items()
+            if key.startswith("experiment.arms.") and key.endswith(METRICS) and ".platform." not in key
+        }
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

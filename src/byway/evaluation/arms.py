@@ -1,0 +1,134 @@
+"""The arms of an experiment by name: what each adds to the same control.
+
+Whoever adds an arm adds a row to `ARMS` and a branch to `source`. All of them pass the conformance suite.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from byway import config
+from byway.errors import UserError
+from byway.language.counts import Successors
+from byway.policy.baselines import neural
+from byway.policy.baselines.hierarchical import HierarchicalBandit
+from byway.policy.baselines.neural import Encoded
+from byway.policy.baselines.neural_linear import NeuralLinear
+from byway.policy.baselines.planned import Chance, Keywords, Planned, Scored, Tabled
+from byway.policy.baselines.source import Known, Logged, Source
+
+CONTROL = "control"
+REFERENCE = "hierarchical_bandit"
+"""What paper 1's figures 4b and 4c measure from."""
+PLACEBO = "placebo"
+
+ARMS: dict[str, str] = {
+    CONTROL: "nothing is added",
+    "two_tower": "exploitation: two towers, mixed negatives (paper 1 [35])",
+    "sequence": "exploitation: transformer with off-policy correction (paper 1 [8], [27])",
+    "novelty": "exploration: the sequence model, rewards of new clusters times 4 (paper 1 [9])",
+    REFERENCE: "exploration: a LinUCB a level, restricted item policy (paper 1 [28])",
+    "neural_linear": "exploration: neural linear bandit on the next novel cluster (paper 2)",
+    "context": "exploration: similar to what was watched last (paper 2)",
+    "keyword": "the table's novel cluster, items by keyword search over titles",
+    PLACEBO: "a random novel cluster, restricted item policy",
+    "counts": "the log's successor counts alone as the table, restricted item policy",
+    "model": "the language model alone as the table, restricted item policy",
+    "byway": "the table as served, restricted item policy",
+}
+"""Every arm in words."""
+
+EXPLOITATION = ("two_tower", "sequence")
+EXPLORATION = ("novelty", REFERENCE, "neural_linear", "context")
+NEURAL = {"two_tower": "two_tower", "sequence": "sequence", "novelty": "novelty", "context": "context"}
+"""Arms that score all items by an encoder of their own; the others plan and share the `restricted` one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What arms are made from: logs, content and tables, and nothing of the truth."""
+
+    known: Known
+    log: Logged
+    titles: list[str]
+    names: list[str]
+    """[M] descriptions."""
+    tables: dict[str, NDArray[np.int32]]
+    """[M, M, n] by arm: `byway`, `model`, `counts`."""
+    popularity: NDArray[np.int32]
+    """[M] clusters, the one most turned to first."""
+    training: config.ItemPolicy
+    epochs: int
+    every: int
+    """Days between trainings of the encoders."""
+    days: int
+    """Days of history from which interests are drawn."""
+    seed: int
+    folder: Path
+    """Where trained encoders are kept."""
+
+
+def check(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arms by name, control first; all where none is named. Raises UserError for a name that is no arm."""
+    for name in names:
+        if name not in ARMS:
+            raise UserError(f"There is no arm {name!r}; set experiment.arms to some of {', '.join(ARMS)}.")
+    return tuple(name for name in ARMS if not names or name == CONTROL or name in names)
+
+
+def encoders(kit: Kit, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
+    """Train, on the log before the experiment, every encoder that these arms need."""
+    kinds = {NEURAL.get(name, "restricted") for name in names if name != CONTROL} - {"none"}
+    return {
+        kind: neural.trained(
+            kind,
+            kit.known,
+            kit.log,
+            kit.training,
+            kit.seed + place,
+            kit.epochs,
+            kit.folder / f"encoder-{kind}.safetensors",
+        )
+        for place, kind in enumerate(sorted(kinds))
+    }
+
+
+def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
+    """The source that the arm adds, afresh; None for the control."""
+    if name == CONTROL:
+        return None
+    if name in NEURAL:
+        return Scored(_encoder(NEURAL[name], kit, trained, seed))
+    if name == "keyword":
+        return Planned(kit.known, _table(kit, "byway"), Keywords(kit.titles, kit.names), inside=False)
+    restricted = _encoder("restricted", kit, trained, seed)
+    if name == REFERENCE:
+        return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
+    if name == "neural_linear":
+        return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
+    plan = Chance() if name == PLACEBO else _table(kit, name)
+    return Planned(kit.known, plan, restricted)
+
+
+def _table(kit: Kit, name: str) -> Tabled:
+    return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days)
+
+
+def _encoder(kind: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
+    return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, kit.every)
+
+
+def count_table(successors: Successors, clusters: int, top: int) -> NDArray[np.int32]:
+    """[M, M, top] the table that the log's counts alone would make, without the two of the pair."""
+    found = np.full((clusters, clusters, top), -1, np.int32)
+    for first in range(clusters):
+        context = np.column_stack([np.full(clusters, first), np.arange(clusters)]).astype(np.int32)
+        score = successors.probability(context)
+        np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
+        order = np.argsort(-score, axis=1, kind="stable")[:, :top]
+        order[np.take_along_axis(score, order, 1) < 0] = -1
+        found[first, :, : order.shape[1]] = order
+    return found

@@ -1,0 +1,111 @@
+"""Runs of many arms and seeds as figures: pooled over seeds, with intervals, lifts and growth over the days."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from byway.evaluation import metrics
+from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE
+from byway.evaluation.metrics import Interval
+from byway.evaluation.runs import Run, Setting
+from byway.evaluation.tallies import Tally, added
+from byway.policy.baselines.source import Flags
+
+REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
+"""Arms over which lifts are reported: paper 1's reference, what is added to, chance, and paper 2's exploitation."""
+
+
+def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
+    """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
+    knobs = setting.knobs
+    drawn = metrics.draws(len(setting.users), knobs.bootstrap, rng)
+    pooled = {name: _pooled([run.tally for run in runs]) for name, runs in found.items()}
+    by_arm = {
+        name: {metric: row(metrics.ratio(*sums, drawn)) for metric, sums in sums_of.items()}
+        for name, sums_of in pooled.items()
+    }
+    for name, runs in found.items():
+        by_arm[name]["coverage"] = _coverage(runs, ~setting.missing)
+    lifts = {
+        reference: {
+            name: {
+                metric: row(metrics.lift(sums, pooled[reference][metric], drawn))
+                for metric, sums in sums_of.items()
+                if metric in pooled[reference]
+            }
+            for name, sums_of in pooled.items()
+            if name != reference
+        }
+        for reference in REFERENCES
+        if reference in pooled
+    }
+    return {
+        "arms": by_arm,
+        "lift": lifts,
+        "against": {metric: _against(pooled, metric, drawn) for metric in ("positive_rate", "serendipity")},
+        "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
+        "traffic": {
+            name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
+        },
+        "seeds": {name: [_means(run.tally) for run in runs] for name, runs in found.items()},
+    }
+
+
+def _against(pooled: dict[str, Tally], metric: str, drawn: np.ndarray) -> dict[str, Any]:
+    """Byway's lift over every other arm."""
+    if metric not in pooled.get("byway", {}):
+        return {}
+    own = pooled["byway"][metric]
+    return {
+        name: row(metrics.lift(own, tallied[metric], drawn))
+        for name, tallied in pooled.items()
+        if name != "byway" and metric in tallied
+    }
+
+
+def _means(tallied: Tally) -> dict[str, float]:
+    return {name: round(float(a.sum() / b.sum()), 5) for name, (a, b) in tallied.items() if b.sum()}
+
+
+def _pooled(tallies: Sequence[Tally]) -> Tally:
+    total: Tally = {}
+    for one in tallies:
+        total = added(total, one) if total else one
+    return total
+
+
+def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[dict[str, float]]]:
+    """Lift over the control up to and with each day (paper 1, figure 5; paper 2, figure 7), by metric."""
+    found: dict[str, list[dict[str, float]]] = {}
+    n = drawn.shape[1]
+    sizes = [
+        np.bincount(np.concatenate([r.users for r in some]), minlength=n).astype(float) for some in (runs, control)
+    ]
+    for metric in ("watch", "over_ten", "engaged"):
+        ours, theirs = (np.cumsum(sum(r.daily[metric] for r in some), 0) for some in (runs, control))
+        days = range(0, len(ours))
+        found[metric] = [row(metrics.lift((ours[d], sizes[0]), (theirs[d], sizes[1]), drawn)) for d in days]
+    return found
+
+
+def _coverage(runs: list[Run], there: Flags) -> dict[str, float]:
+    """Share of the catalog that the feed showed; the interval says what chance left in, not who took part.
+
+    Drawing users anew would only ever lose items, so that the usual interval lies below the figure. Here each
+    item's impressions are Poisson around what was seen, an item shown n times is missed with probability exp(-n),
+    and the interval is centred.
+    """
+    shown = np.sum([run.items for run in runs], axis=0)[there]
+    value = float((shown > 0).mean())
+    missed = np.exp(-shown.astype(float))
+    spread = 1.96 * float(np.sqrt((missed * (1 - missed) * (shown > 0)).sum())) / len(shown)
+    return row(Interval(value, max(value - spread, 0.0), min(value + spread, 1.0)))
+
+
+def row(interval: Interval) -> dict[str, float]:
+    """As JSON; what could not be measured is null."""
+    return {
+        name: round(value, 6) if np.isfinite(value) else None  # type: ignore[misc]
+        for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
+    }

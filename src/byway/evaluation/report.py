@@ -1,0 +1,232 @@
+"""16-report: one page that shows what the experiment found, with intervals and the controls beside it.
+
+The page stands alone: no script, no outside host. It redraws paper 1's figures 3, 4a, 4b, 4c and 5 and paper 2's 6
+and 7 from this workspace, and says in plain words what came out, for or against. It measures nothing itself.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from byway import artifact, config
+from byway.artifact import Outcome, Work
+from byway.evaluation import wording
+from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE
+from byway.evaluation.drawing import Point, Series, bars, lines, scatter
+
+Figures = dict[str, Any]
+
+SHOWN = (
+    ("novel_impressions", "novel", "of what the arm's source showed, from clusters never met before"),
+    ("sole_impressions", "sole", "of what it showed, named by no other source"),
+    ("positive_rate", "positive", "positive feedback on what it showed"),
+    ("serendipity", "serendipity", "of what it showed, new and liked"),
+    ("platform.positive_rate", "all positive", "positive feedback on everything watched"),
+    ("platform.serendipity", "all serend.", "of everything watched, new and liked"),
+    ("watch_minutes", "minutes", "watched a user and day"),
+    ("daily_users_over_ten_minutes", "10 min", "share of users a day who watched ten minutes"),
+    ("engaged_pairs", "pairs", "distinct items liked, a user"),
+    ("new_clusters", "new clusters", "clusters first met and liked, a user"),
+    ("intra_list_diversity", "diversity", "intra-list: 1 - mean cosine"),
+    ("coverage", "coverage", "share of the catalog that the feed showed"),
+    ("interests_found", "found", "share of undiscovered interests that became known"),
+    ("interests_kept", "kept", "share that became known and still pleases"),
+)
+"""Columns of the table: metric, heading, meaning."""
+STYLE = """
+:root{--ink:#1d2327;--soft:#5b6770;--line:#dde2e5;--page:#fbfaf7;--card:#fff}
+*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:28px 18px 60px}h1{font-size:1.7rem;line-height:1.2;margin:.2em 0 .4em}
+h2{font-size:1.2rem;margin:2em 0 .5em}p{max-width:72ch}.soft{color:var(--soft)}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:16px}
+figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;min-width:0}
+figcaption b{display:block}figcaption span{color:var(--soft);font-size:.86rem}
+svg{width:100%;height:auto;display:block;margin-top:6px}svg text{font-size:12.5px;fill:var(--soft)}
+.axis{stroke:var(--line);stroke-width:1}.zero{stroke:#8b979f;stroke-width:1.4}
+.key{list-style:none;display:flex;flex-wrap:wrap;gap:2px 14px;margin:6px 0 0;padding:0;
+font-size:.84rem}
+.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px}
+.wide{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:8px}
+table{border-collapse:collapse;font-size:.84rem;width:100%}
+th,td{padding:6px 9px;text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--card)}
+tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--soft);font-size:.76rem}
+@media(max-width:520px){svg text{font-size:15.5px}}
+.says{background:var(--card);border-left:4px solid #0b6e4f;padding:4px 18px;border-radius:0 8px 8px 0}
+"""
+
+
+def build(work: Work, knobs: config.Report, experiment: Figures, workspace: Path) -> Outcome:
+    """Write `report.html`."""
+    html = page(knobs.title, experiment, _curve(workspace), _histogram(workspace))
+    (work.out / "report.html").write_text(html, "utf-8")
+    return Outcome(counts={"bytes": len(html.encode())})
+
+
+def page(title: str, found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -> str:
+    """The whole page."""
+    said = "".join(f"<p>{escape(text)}</p>" for text in wording.summary(found))
+    plots = "".join(plot for plot in _plots(found, curve, histogram) if plot)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
+<h1>{escape(title)}</h1><p class="soft">{escape(wording.setting(found))}</p>
+<div class="says">{said}</div>
+<h2>The papers' figures, from this run</h2><div class="grid">{plots}</div>
+<h2>Every arm</h2>{_table(found)}
+<h2>Controls that can fail</h2>{_controls(found)}
+<p class="soft">Intervals are 95%, by bootstrap over people. Paper 1: Wang et al., RecSys 2024, arXiv 2405.16363.
+Paper 2: Wang et al., 2025, arXiv 2506.08283.</p></main></body></html>
+"""
+
+
+def _plots(found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -> list[str]:
+    growth, lift = found["growth"], found["lift"]
+    last = [name for name in ("byway", "counts", PLACEBO) if name in growth]
+    return [
+        _labels(histogram),
+        _learning(curve),
+        _novelty_and_quality(lift.get(REFERENCE, {})),
+        _uci(lift.get(REFERENCE, {})),
+        _growth("Paper 1, figure 5: watch time", growth, last, "watch"),
+        _growth("Paper 1, figure 5 and paper 2, 7a: users over ten minutes", growth, last, "over_ten"),
+        _sole(lift.get("sequence", {})),
+        _growth("Paper 2, figure 7b: users and engaged items", growth, last, "engaged"),
+        _traffic(found),
+    ]
+
+
+def _labels(histogram: Sequence[int]) -> str:
+    """Figure 3: how many labels are spoken how often over all pairs."""
+    if not histogram:
+        return ""
+    mean = sum(histogram) / len(histogram)
+    edges = (0, 0.1, 0.5, 1, 2, 5, 1e9)
+    names = ["under 0.1", "0.1 to 0.5", "0.5 to 1", "1 to 2", "2 to 5", "over 5"]
+    shares = [sum(a * mean <= h < b * mean for h in histogram) / len(histogram) for a, b in pairwise(edges)]
+    return bars(
+        "Paper 1, figure 3: how evenly labels are spoken",
+        "share of clusters, by first answers over the mean",
+        names,
+        [Point(0, s, s, s) for s in shares],
+        percent=False,
+    )
+
+
+def _learning(curve: Sequence[Figures]) -> str:
+    keys = ("match_rate", "recall_at_1.validation", "recall_at_10.validation")
+    series = [
+        Series(key, [Point(float(row["step"]), row[key], row[key], row[key]) for row in curve])
+        for key in keys
+        if len(curve) > 1 and all(key in row for row in curve)
+    ]
+    title = "Paper 1, figure 4a: fine-tuning"
+    return lines(title, "step", "share", series, percent=False) if series else ""
+
+
+def _novelty_and_quality(lift: Figures) -> str:
+    series: list[Series] = []
+    for name, rows in lift.items():
+        x, y = rows.get("novel_impressions"), rows.get("positive_rate")
+        if _whole(x) and _whole(y):
+            point = Point(x["mean"], y["mean"], y["low"], y["high"], x["low"], x["high"])
+            series.append(Series(name, [point]))
+    title = "Paper 1, figure 4b: novelty and quality"
+    up = f"up: positive feedback, lift over {REFERENCE}"
+    return scatter(title, "novel impressions, lift in %", up, series) if series else ""
+
+
+def _uci(lift: Figures) -> str:
+    series = [
+        Series(
+            name,
+            [
+                Point(float(metric.removeprefix("uci_")), row["mean"], row["low"], row["high"])
+                for metric, row in lift[name].items()
+                if metric.startswith("uci_") and _whole(row)
+            ],
+        )
+        for name in ("byway", PLACEBO)
+        if name in lift
+    ]
+    series = [one for one in series if one.points]
+    title = "Paper 1, figure 4c: users with N interests in a week"
+    return lines(title, "N", f"UCI@N, lift over {REFERENCE}", series) if series else ""
+
+
+def _growth(title: str, growth: Figures, names: Sequence[str], metric: str) -> str:
+    series = [
+        Series(
+            name,
+            [
+                Point(day + 1.0, row["mean"], row["low"], row["high"])
+                for day, row in enumerate(growth[name][metric])
+                if _whole(row) and day >= min(2, len(growth[name][metric]) - 1)
+            ],
+        )
+        for name in names
+    ]
+    series = [one for one in series if one.points]
+    return lines(title, "days so far", "lift over the control, all days so far", series) if series else ""
+
+
+def _sole(lift: Figures) -> str:
+    rows = {name: row["sole_impressions"] for name, row in lift.items() if _whole(row.get("sole_impressions"))}
+    points = [Point(0, row["mean"], row["low"], row["high"]) for row in rows.values()]
+    title = "Paper 2, figure 6: impressions that only this arm's source named"
+    return bars(title, "lift over the sequence model", list(rows), points) if rows else ""
+
+
+def _traffic(found: Figures) -> str:
+    series = [
+        Series(name, [Point(10.0 * (i + 1), g, g, g) for i, g in enumerate(found["traffic"][name])])
+        for name in (CONTROL, "byway")
+        if len(found["traffic"].get(name, ())) > 1
+    ]
+    title = "Concentration of the feed's traffic"
+    return (
+        lines(title, "day", "Gini coefficient over items, ten days each", series, percent=False) if series else ""
+    )
+
+
+def _table(found: Figures) -> str:
+    used = [c for c in SHOWN if any(_whole(rows.get(c[0])) for rows in found["arms"].values())]
+    head = "".join(f'<th title="{escape(meaning)}">{escape(name)}</th>' for _, name, meaning in used)
+    body = ""
+    for name, rows in found["arms"].items():
+        cells = "".join(f"<td>{_cell(rows.get(metric))}</td>" for metric, _, _ in used)
+        body += f'<tr><td title="{escape(found["arms_in_words"][name])}">{escape(name)}</td>{cells}</tr>'
+    said = "".join(f"<li><b>{escape(name)}</b>: {escape(meaning)}</li>" for _, name, meaning in used)
+    arms = "".join(f"<li><b>{escape(n)}</b>: {escape(words)}</li>" for n, words in found["arms_in_words"].items())
+    return (
+        f'<div class="wide"><table><tr><th>arm</th>{head}</tr>{body}</table></div>'
+        f"<details><summary>What the arms and the columns are</summary><ul>{arms}</ul><ul>{said}</ul></details>"
+    )
+
+
+def _cell(row: Figures | None) -> str:
+    if not _whole(row):
+        return "–"
+    assert row is not None
+    return f"{row['mean']:.3g}<small>{row['low']:.3g} to {row['high']:.3g}</small>"
+
+
+def _controls(found: Figures) -> str:
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in wording.controls(found)) + "</ul>"
+
+
+def _whole(row: Figures | None) -> bool:
+    """Whether a figure could be measured."""
+    return row is not None and all(row[name] is not None for name in ("mean", "low", "high"))
+
+
+def _curve(workspace: Path) -> list[Figures]:
+    record = artifact.read_record(workspace / "07-language-model")
+    return list(record.metrics.get("language.curve", [])) if record else []
+
+
+def _histogram(workspace: Path) -> list[int]:
+    record = artifact.read_record(workspace / "14-metrics")
+    return list(record.metrics.get("language.labels.histogram", [])) if record else []

@@ -1,0 +1,188 @@
+"""What an experiment's figures say, in plain sentences that the figures themselves choose.
+
+Every sentence has its opposite here too: a page that could only praise would be no evidence.
+"""
+
+from typing import Any
+
+from byway.evaluation.arms import EXPLOITATION, EXPLORATION, PLACEBO, REFERENCE
+
+Figures = dict[str, Any]
+
+FREE = (*EXPLOITATION, "novelty", REFERENCE, "context")
+"""Arms that may show known interests; the others choose novel ones by construction."""
+
+
+def setting(found: Figures) -> str:
+    """What was run, in one sentence."""
+    of = found["setting"]
+    where = (
+        "a simulated world, made up by us"
+        if of["kind"] == "simulated"
+        else "KuaiRec's matrix of what real people did"
+    )
+    seeds = "1 seed" if of["seeds"] == 1 else f"{of['seeds']} seeds"
+    return (
+        f"{len(found['arms'])} arms of {of['users']:,} accounts each, from {of['people']:,} people, over "
+        f"{of['days']} days and {seeds}, in {where}; {of['clusters']} clusters. An arm adds its source to the same "
+        f"control and has {of['share']:.0%} of the places."
+    )
+
+
+def summary(found: Figures) -> list[str]:
+    """The paragraphs at the head of the page: what the run shows, and what it does not."""
+    if "byway" not in found["arms"]:
+        return ["Byway's own arm was not run, so that this page compares baselines only."]
+    said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found)]
+    return [" ".join(text for text in said if text), _limits(found)]
+
+
+def controls(found: Figures) -> list[str]:
+    """What the controls found."""
+    own = found["controls"]
+    aa = own["aa"]
+    said: list[str] = []
+    if aa["tests"]:
+        passed = "as it should be" if aa["share"] <= 0.05 else "more than it should be: read intervals with care"
+        said.append(
+            f"A/A: of {aa['tests']} comparisons of identical arms over {aa['seeds']} seeds, {aa['significant']} "
+            f"({aa['share']:.1%}) differ significantly; chance alone makes 5%, so this is {passed}."
+        )
+    else:
+        said.append("A/A: not run.")
+    leaking = own["leaking"]
+    said.append(
+        f"Leakage: {', '.join(leaking)} answered otherwise when the hidden state was overwritten; void figures."
+        if leaking
+        else "Leakage: no arm's answer changed when the hidden state was overwritten."
+    )
+    for name, row in own["chance"].items():
+        if name != PLACEBO:
+            verdict = "and so beats" if row["beats_placebo"] else "and so does not beat"
+            said.append(
+                f"Where the liking of what is undiscovered is pure chance, {name} pleases in "
+                f"{_share(row['rate'])} of what was never met, {verdict} the random novel cluster "
+                f"({_share(own['chance'][PLACEBO]['rate'])})"
+                + ("; it should not, so something other than liking is at work." if row["beats_placebo"] else ".")
+            )
+    world = own["world"]
+    if world["words"] not in ("true", "real"):
+        said.append(
+            "This is the placebo world whose words are shuffled: what a model knows of the world is worthless "
+            "here, and what Byway loses against the true world is what its knowledge was worth."
+        )
+    return said
+
+
+def _novel(found: Figures) -> str:
+    own = found["arms"]["byway"]["novel_impressions"]
+    free = [n for n in FREE if "novel_impressions" in found["arms"].get(n, {})]
+    first = f"{_share(own)} of what Byway's source showed was from interests new to the person"
+    if not free:
+        return f"{first}."
+    best = max(free, key=lambda n: found["arms"][n]["novel_impressions"]["mean"])
+    other = found["arms"][best]["novel_impressions"]
+    how = "more than" if own["mean"] > other["mean"] else "no more than"
+    return f"{first}, {how} with any arm that is free to show known ones ({best}: {_share(other)})."
+
+
+def _quality(found: Figures) -> str:
+    """How much of it pleased, and whose did more, less, or cannot be told apart."""
+    lifts = found["against"].get("positive_rate", {})
+    rate = found["arms"]["byway"].get("positive_rate")
+    if rate is None:
+        return ""
+    groups = (
+        ("clearly more than of", [n for n, row in lifts.items() if _up(row)]),
+        ("clearly less than of", [n for n, row in lifts.items() if _down(row)]),
+        ("not clearly more or less than of", [n for n, row in lifts.items() if not _up(row) and not _down(row)]),
+    )
+    told = [f"{words} {_listed([f'{n} ({_short(found, n)})' for n in names])}" for words, names in groups if names]
+    return f"{_share(rate)} of it pleased" + (": " + "; ".join(told) if told else "") + "."
+
+
+def _figure_4b(found: Figures) -> list[str]:
+    """Whether paper 1's claims on quality came out."""
+    lifts = found["against"].get("positive_rate", {})
+    exploring = [n for n in (*EXPLORATION, PLACEBO) if n in lifts]
+    exploiting = [n for n in EXPLOITATION if n in lifts]
+    said: list[str] = []
+    if exploring:
+        better = all(_up(lifts[n]) for n in exploring)
+        said.append(
+            "So it pleased more than every exploring arm and a random novel cluster, as in paper 1's figure 4b."
+            if better
+            else "Paper 1's figure 4b, where it pleases more than every exploring arm, did not come out here."
+        )
+    if exploiting:
+        worse = any(_down(lifts[n]) for n in exploiting)
+        said.append(
+            "It pleased less than more of the same does, which in paper 1 it does not."
+            if worse
+            else "It did not please clearly less than more of the same does, as in paper 1."
+        )
+    return said
+
+
+def _uci(found: Figures) -> str:
+    rows = found["lift"].get(REFERENCE, {}).get("byway", {})
+    uci = {
+        int(m.removeprefix("uci_")): row
+        for m, row in rows.items()
+        if m.startswith("uci_") and row["low"] is not None
+    }
+    if not uci:
+        return ""
+    above, below = [[n for n, row in uci.items() if wanted(row)] for wanted in (_up, _down)]
+    if len(above) == len(uci):
+        return "More users had N interests in a week than with the hierarchical bandit, at every N."
+    return (
+        f"Against the hierarchical bandit, clearly more users had N interests in a week at {len(above)} of "
+        f"{len(uci)} values of N, and clearly fewer at {len(below)}."
+    )
+
+
+def _growth(found: Figures) -> str:
+    rows = found["growth"].get("byway")
+    if not rows:
+        return ""
+    last = rows["watch"][-1]
+    if last["mean"] is None:
+        return ""
+    said = "rose" if _up(last) else "fell" if _down(last) else "did not clearly change"
+    return (
+        f"Compared with the control, watch time {said} "
+        f"({last['mean']:+.1%}, interval {last['low']:+.1%} to {last['high']:+.1%})."
+    )
+
+
+def _limits(found: Figures) -> str:
+    if found["setting"]["kind"] == "simulated":
+        return (
+            "What this does not show: people here follow rules that we wrote, and differ in few ways. It says how "
+            "methods behave if people are so, not what people are like."
+        )
+    return (
+        "What this does not show: nobody tired, nobody stayed away, and what a person liked was recorded once. It "
+        "says what real people did with these videos, not what they would do day after day."
+    )
+
+
+def _up(row: Figures) -> bool:
+    return row["low"] is not None and row["low"] > 0
+
+
+def _down(row: Figures) -> bool:
+    return row["high"] is not None and row["high"] < 0
+
+
+def _short(found: Figures, name: str) -> str:
+    return f"{found['arms'][name]['positive_rate']['mean']:.1%}"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _share(row: Figures) -> str:
+    return f"{row['mean']:.1%} [{row['low']:.1%} to {row['high']:.1%}]" if row["low"] is not None else "–"

@@ -1,0 +1,118 @@
+"""The page says what the figures say, whichever way they point, and plots put points where they belong."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from byway.evaluation import drawing, report, wording
+from byway.evaluation.drawing import Point, Series
+
+
+def row(mean: float, width: float = 0.01) -> dict[str, float]:
+    return {"mean": mean, "low": mean - width, "high": mean + width}
+
+
+def figures(against: dict[str, float], aa: float = 0.04, chance: bool = False) -> dict[str, Any]:
+    """An experiment in which Byway has these lifts in positive feedback over the other arms."""
+    names = ("sequence", "hierarchical_bandit", "placebo", "byway")
+    arms = {
+        n: {"novel_impressions": row(0.9 if n == "byway" else 0.2), "positive_rate": row(0.3), "uci_2": row(0.5)}
+        for n in names
+    }
+    return {
+        "arms": {"control": {"platform.positive_rate": row(0.3)}, **arms},
+        "lift": {
+            "hierarchical_bandit": {
+                "byway": {
+                    "novel_impressions": row(3.5),
+                    "positive_rate": row(0.1),
+                    "uci_2": row(0.2),
+                    "uci_3": row(0.3),
+                }
+            }
+        },
+        "against": {"positive_rate": {name: row(value) for name, value in against.items()}},
+        "growth": {"byway": {"watch": [row(0.05)], "over_ten": [row(0.0)], "engaged": [row(0.0)]}},
+        "traffic": {"control": [0.5, 0.6], "byway": [0.5, 0.55]},
+        "controls": {
+            "aa": {"tests": 100, "significant": round(100 * aa), "share": aa, "seeds": 5},
+            "chance": {
+                "byway": {"rate": row(0.2), "lift": row(0.1), "beats_placebo": chance},
+                "placebo": {"rate": row(0.19), "lift": row(0), "beats_placebo": False},
+            },
+            "leaking": [],
+            "world": {"words": "true", "liking": "appeals"},
+        },
+        "arms_in_words": {n: n for n in ("control", *names)},
+        "setting": {
+            "days": 30,
+            "seeds": 1,
+            "users": 800,
+            "people": 2000,
+            "clusters": 60,
+            "share": 0.2,
+            "kind": "simulated",
+        },
+    }
+
+
+GOOD = {"sequence": 0.0, "hierarchical_bandit": 0.2, "placebo": 0.4}
+
+
+def test_praise_has_its_opposite() -> None:
+    good = wording.summary(figures(GOOD))[0]
+    assert "pleased more than every exploring arm" in good
+    assert "did not please clearly less than more of the same" in good
+    bad = wording.summary(figures({"sequence": -0.2, "hierarchical_bandit": 0.2, "placebo": 0.0}))[0]
+    assert "did not come out here" in bad
+    assert "pleased less than more of the same" in bad
+    assert "clearly less than of sequence (30.0%)" in bad
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.04, "as it should be"), (0.09, "more than it should be")])
+def test_the_controls_can_fail_on_the_page(share: float, words: str) -> None:
+    assert words in wording.controls(figures(GOOD, aa=share))[0]
+    said = " ".join(wording.controls(figures(GOOD, chance=True)))
+    assert "something other than liking" in said
+    assert "something other than liking" not in " ".join(wording.controls(figures(GOOD)))
+    leaking = figures(GOOD)
+    leaking["controls"]["leaking"] = ["sequence"]
+    assert "sequence answered otherwise" in " ".join(wording.controls(leaking))
+
+
+def test_the_page_stands_alone_and_names_cannot_break_it() -> None:
+    found = figures(GOOD)
+    found["arms_in_words"]["byway"] = "<script>alert(1)</script>"
+    html = report.page("A & B <i>", found, [], [5, 3, 0])
+    assert not re.findall(r"https?://|<script|<link|@import|url\(", html)
+    assert "A &amp; B &lt;i&gt;" in html
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    found = figures(GOOD)
+    found["arms"]["byway"]["uci_2"] = {"mean": None, "low": None, "high": None}
+    found["arms"]["byway"]["coverage"] = {"mean": None, "low": None, "high": None}
+    assert "nan" not in report.page("x", found, [], []).lower()
+
+
+def test_points_stand_at_their_values() -> None:
+    svg = drawing.lines("t", "x", "y", [Series("a", [Point(0, 0, 0, 0), Point(10, 1, 1, 1)])], percent=False)
+    (path,) = re.findall(r'<polyline points="([^"]+)"', svg)
+    (x0, y0), (x1, y1) = [tuple(map(float, pair.split(","))) for pair in path.split()]
+    ticks = {float(t): float(y) for y, t in re.findall(r'y="([\d.]+)" text-anchor="end">([\d.]+)<', svg)}
+    # A tick's label stands 4 below its line.
+    assert y0 == pytest.approx(ticks[0.0] - 4, abs=0.2)
+    assert y1 == pytest.approx(ticks[1.0] - 4, abs=0.2)
+    assert x1 - x0 > 0.8 * (drawing.WIDTH - drawing.LEFT - drawing.RIGHT)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.03, 1, 70, 1e6])
+def test_ticks_are_few_and_inside(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    for low, high in np.sort(rng.normal(size=(50, 2)) * scale, axis=1):
+        found = drawing.ticks(low, high)
+        assert 2 <= len(found) <= 8
+        assert low - 1e-6 * scale <= found[0]
+        assert found[-1] <= high + 1e-6 * scale
