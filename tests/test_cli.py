@@ -180,7 +180,7 @@ def test_help_names_every_verb_and_every_verb_has_json(byway: Byway) -> None:
     assert said.code == 0
     assert all(verb in said.out for verb in VERBS)
     assert {name for name in cli.app if not name.startswith("-")} == set(VERBS)
-    for verb in VERBS:
+    for verb in set(VERBS) - {"serve"}:  # it answers until it is stopped, over HTTP and in JSON
         assert "--json" in byway(verb, "--help").out
 
 

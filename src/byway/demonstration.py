@@ -101,14 +101,21 @@ The demo is in {directory}: a simulated platform of {found["catalog.items"]:,} v
   recall at 10 of the next novel interest: {found["language.recall_at_10.heldout"]:.3f}
     (popularity {found["baseline.popularity.recall_at_10.heldout"]:.3f}, \
 untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
+"""
+    watching = ""
+    if "context_table" in records:
+        figures += f"""\
   {found["video.covered_items"]:,} videos were looked at, {found["video.coverage"]:.0%} of what people watch
   recall at 10 of the interest that surprised next: {found["video.recall_at_10.thought"]:.3f}
+"""
+        watching = f"""\
+  {command()} recommend {directory} --item {_something(directory)}    what surprises after this video
 """
     text = f"""{figures}
 Look at
   {command()} show {directory}                  the interests, the figures
   {command()} recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
-  {command()} recommend {directory} --item {_something(directory)}    what surprises after this video
+{watching}\
   {page}    what the simulated live experiment shows
 """
     return text, {"seconds": round(time.perf_counter() - started, 1), "figures": found}

@@ -146,7 +146,8 @@ def run_shard(workspace: Path, config: Config, number: int, shards: int) -> dict
     with artifact.locked(workspace, together=True):
         _prepare(config)
         found = records(workspace)
-        for before in STAGES[: STAGES.index(stage)]:
+        read = [before for before in STAGES[: STAGES.index(stage)] if not skipped(workspace, before)]
+        for before in read:
             record = found.get(before.name)
             if record is None or artifact.drift(
                 record, knobs_of(config, before), inputs_of(workspace, config, before)
@@ -157,8 +158,8 @@ def run_shard(workspace: Path, config: Config, number: int, shards: int) -> dict
         knobs, inputs = knobs_of(config, stage), inputs_of(workspace, config, stage)
         work = artifact.shared(workspace / stage.folder, stage.name, knobs, inputs, config.run.seed)
         fill: Callable[..., float] = import_module(stage.module).fill
-        fill(work, config.transition_table, **_arguments(workspace, stage), shard=(number, shards))
-    return {before.name: found[before.name] for before in STAGES[: STAGES.index(stage)]}
+        fill(work, config.transition_table, **_arguments(workspace, config, stage), shard=(number, shards))
+    return {before.name: found[before.name] for before in read}
 
 
 def _make(workspace: Path, config: Config, stage: Stage) -> Record:

@@ -51,12 +51,15 @@ def test_the_neural_guess_finds_a_planted_rule_in_pairs_it_never_saw() -> None:
 
 
 def test_what_is_alike_counts_only_where_it_helps() -> None:
-    ring = np.cos(2 * np.pi * (np.arange(12)[:, None] - np.arange(12)[None]) / 12)
-    pairs = np.array([[a, (a + 1) % 12] for a in range(12)], dtype=np.int32)
-    beside = Samples(pairs, (pairs[:, 1] + 1).astype(np.int32) % 12, np.ones(12, dtype=np.int32))
-    far = Samples(pairs, (pairs[:, 1] + 6).astype(np.int32) % 12, np.ones(12, dtype=np.int32))
-    every = np.repeat(pairs, 12, axis=0)
-    flat = Successors.count(Samples(every, np.tile(np.arange(12), 12).astype(np.int32), np.ones(144, np.int32)), 12)
+    """Forty clusters in a ring; the pair is (a, a + 1), and the counts say nothing."""
+    places = np.arange(40)
+    ring = np.cos(2 * np.pi * (places[:, None] - places) / 40)
+    pairs = np.column_stack([places, (places + 1) % 40]).astype(np.int32)
+    beside, far = (
+        Samples(pairs, ((places + d) % 40).astype(np.int32), np.ones(40, dtype=np.int32)) for d in (2, 20)
+    )
+    every = np.tile(places, 40).astype(np.int32)
+    flat = Successors.count(Samples(np.repeat(pairs, 40, axis=0), every, np.ones(1600, np.int32)), 40)
     assert baselines.found(baselines.nearest(ring)(pairs), beside, k=2) == 1
     assert baselines.found(baselines.alike(flat, ring, beside)(pairs), beside, k=2) == 1
     even = baselines.alike(flat, ring, far)(pairs)

@@ -107,7 +107,7 @@ def join(
             continue
         path = scratch / f"{name}.npy"
         np.save(path, features)
-        projected, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), knobs.dim)
+        projected, _, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), knobs.dim)
         part = np.zeros((len(words), knobs.dim), np.float32)
         part[rows] = weight * projected
         parts.append(part)
@@ -115,7 +115,7 @@ def join(
         return words, 1.0
     path = scratch / "joined.npy"
     np.save(path, np.concatenate(parts, axis=1))
-    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
+    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)[:2]
 
 
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:
