@@ -35,12 +35,12 @@ evaluate_every = 70
 checkpoint_every = 20
 
 [multimodal_model]
-steps = 120
+steps = 60
 batch = 8
 evaluate_every = 60
 checkpoint_every = 20
 evaluate_on = 50
-final_on = 150
+final_on = 80
 """
 QUICK = """
 [language_model]
@@ -56,17 +56,6 @@ epochs = 4
 
 [metrics]
 prompts = 100
-
-[multimodal_model]
-steps = 30
-batch = 8
-evaluate_every = 30
-checkpoint_every = 10
-evaluate_on = 20
-final_on = 40
-
-[context_table]
-coverage = 0.3
 """
 
 

@@ -189,10 +189,14 @@ def write(world: World, log: Log, folder: Path) -> None:
 
 
 def write_demo(folder: Path, quick: bool = False, seed: int = 0) -> None:
-    """Build the world of `byway demo`, live its days, and write its files into `folder`, media included."""
+    """Build the world of `byway demo`, live its days, and write its files into `folder`.
+
+    The quick world has no media: filming it, looking at it and a second fine-tuning take longer than all the rest.
+    """
     made = build(seed, QUICK if quick else DEMO)
     write(made, simulate(made), folder)
-    media.film(made, folder)
+    if not quick:
+        media.film(made, folder)
 
 
 def _open(world: World) -> _Platform:
