@@ -214,10 +214,10 @@ def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str
     directory = path.with_name(path.name + ".part")
     files: dict[str, str] = {}
     for file in sorted(p for p in directory.rglob("*") if p.is_file()):
-        _flush(file)
+        flush(file)
         files[file.relative_to(directory).as_posix()] = hash_file(file)
     for folder in [p for p in directory.rglob("*") if p.is_dir()]:
-        _flush(folder)
+        flush(folder)
     record = Record(
         stage=stage,
         version=__version__,
@@ -260,7 +260,7 @@ def _swap(directory: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         os.rename(path, old)
     os.rename(directory, path)
-    _flush(path.parent)
+    flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -272,7 +272,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         f.flush()
         os.fsync(f.fileno())
     os.replace(temporary, path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @contextmanager
@@ -295,7 +295,8 @@ def locked(workspace: Path, together: bool = False) -> Generator[None]:
         yield
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """See a file's content, or a folder's names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -60,8 +60,9 @@ def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: 
     assert seen.item.tolist() == [1, 2, 4]
     assert seen.there.tolist() == [[True, True, False], [False, False, True], [True, True, True]]
     assert seen.row(5).tolist() == [-1, 0, 1, -1, 2]
-    np.testing.assert_array_equal(seen.pictures[0, :2], seen.pictures[2, :2])
-    np.testing.assert_array_equal(seen.pictures[1, 2], seen.pictures[2, 2])
+    # The same picture in another batch is summed in another order: at most the last digit of float16 moves.
+    np.testing.assert_array_max_ulp(np.asarray(seen.pictures[0, :2]), np.asarray(seen.pictures[2, :2]), 1)
+    np.testing.assert_array_max_ulp(np.asarray(seen.pictures[1, 2]), np.asarray(seen.pictures[2, 2]), 1)
     assert not np.array_equal(seen.pictures[2, 0], seen.pictures[2, 2])
     assert not seen.pictures[1, :2].any()
     assert (~np.isnan(seen.sounds[:, 0])).tolist() == [True, False, True]

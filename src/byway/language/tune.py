@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byway import config
-from byway.artifact import Gate, Outcome, Work, write_atomic
+from byway.artifact import Gate, Outcome, Work, flush, write_atomic
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts
 from byway.language.counts import Successors
@@ -349,6 +349,12 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
     ]
 
 
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file and see it onto the disk, since what points to it is written next."""
+    save_file(tensors, path)
+    flush(path)
+
+
 class _Progress:
     """Checkpoints of one fine-tuning run: where it stands, its curve, and its best weights so far."""
 
@@ -362,7 +368,7 @@ class _Progress:
         old = self._newest()
         folder = self.scratch / f"step-{step:06d}"
         folder.mkdir(exist_ok=True)
-        save_file(self.optimiser.state(), folder / "optimiser.safetensors")
+        save_tensors(self.optimiser.state(), folder / "optimiser.safetensors")
         write_atomic(folder / "progress.json", msgspec.json.encode({"curve": self.curve, "best": self.best}))
         write_atomic(self.scratch / "newest", folder.name.encode())
         if old is not None and old != folder:
@@ -401,7 +407,7 @@ class _Progress:
             self.best = now
             weights = {str(i): w.detach() for i, w in enumerate(self.optimiser.weights)}
             temporary = self.scratch / "best.tmp"
-            save_file(weights, temporary)
+            save_tensors(weights, temporary)
             temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
 
     def take_best(self) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work, write_atomic
@@ -25,7 +25,7 @@ from byway.data.media import Seen
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.tune import Optimiser, rate
+from byway.language.tune import Optimiser, rate, save_tensors
 from byway.progress import bar
 from byway.video.curate import Pairs, Samples
 from byway.video.model import Contexts, Seer, contexts, new_seer
@@ -220,7 +220,7 @@ class _Progress:
 
     def save(self, step: int) -> None:
         """Keep the state after `step` steps; the pointer is moved last, and then the old state goes."""
-        save_file(self.optimiser.state(), self.scratch / f"step-{step:06d}.safetensors")
+        save_tensors(self.optimiser.state(), self.scratch / f"step-{step:06d}.safetensors")
         known = {"step": step, "curve": self.curve, "best": self.best}
         write_atomic(self.scratch / "newest.json", msgspec.json.encode(known))
         for file in self.scratch.glob("step-*.safetensors"):
@@ -249,7 +249,7 @@ class _Progress:
             self.best = now
             weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
             temporary = self.scratch / "best.tmp"
-            save_file(weights, temporary)
+            save_tensors(weights, temporary)
             temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
 
     def take_best(self) -> None:
