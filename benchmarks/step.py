@@ -32,7 +32,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     from benchmarks.plan import opened
 
     from byway import config, memory
-    from byway.language import models, tune
+    from byway.language import models, training, tune
     from byway.language.counts import Successors
     from byway.language.curate import Samples, Transitions
     from byway.language.generate import policy
@@ -50,7 +50,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         model = models.load(str(folder), torch.bfloat16)
         model.get_input_embeddings().weight.requires_grad_(False)
         asked_of = policy(model, prompt, "causal")
-        optimiser = tune.Optimiser(model, knobs)
+        optimiser = training.Optimiser(model, knobs)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
         successors = Successors.count(some, names)
         spent: list[float] = []

@@ -12,15 +12,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from byway import config
-from byway.artifact import Gate, Outcome, Work, flush, write_atomic
+from byway.artifact import Gate, Outcome, Work
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts
 from byway.language.counts import Successors
@@ -37,6 +35,7 @@ from byway.language.generate import (
     pad,
     policy,
 )
+from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
 
 DEEPER = 64
@@ -189,52 +188,6 @@ def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
     return total
 
 
-class Optimiser:
-    """AdamW on float32 masters of a bfloat16 model's trained weights.
-
-    The embedding table stays as it is: it is tied to the output layer, names are spelt with tokens the model knows
-    already, and its dense gradients (113 MB a pass) cost as much as the rest of a step.
-    """
-
-    def __init__(self, model: torch.nn.Module, knobs: config.LanguageModel):
-        self.weights = [p for p in model.parameters() if p.requires_grad]
-        self.masters = [p.detach().float().requires_grad_() for p in self.weights]
-        self.adam = torch.optim.AdamW(
-            self.masters, lr=knobs.learning_rate, betas=(0.9, 0.98), weight_decay=knobs.weight_decay, fused=True
-        )
-
-    def step(self, learning_rate: float) -> float:
-        """Apply the gradients, clipped to norm 1; returns their norm before."""
-        for master, weight in zip(self.masters, self.weights, strict=True):
-            master.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
-        self.adam.step()
-        with torch.no_grad():
-            for master, weight in zip(self.masters, self.weights, strict=True):
-                weight.copy_(master)
-        return float(norm)
-
-    def state(self) -> dict[str, Tensor]:
-        """Masters and moments, by name."""
-        state = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
-        for i, m in enumerate(self.masters):
-            for name in ("exp_avg", "exp_avg_sq", "step"):
-                state[f"{name}.{i}"] = self.adam.state[m][name]
-        return state
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
-        with torch.no_grad():
-            for i, (master, weight) in enumerate(zip(self.masters, self.weights, strict=True)):
-                master.copy_(state[f"master.{i}"])
-                weight.copy_(master)
-                names = ("exp_avg", "exp_avg_sq", "step")
-                self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in names}
-
-
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """07-language-model as read back."""
@@ -271,7 +224,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
     successors = Successors.of(transitions)
     deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
     optimiser = Optimiser(model, knobs)
-    progress = _Progress(work.scratch, optimiser)
+    progress = Progress(work.scratch, optimiser)
     step = progress.restore()
     started = time.perf_counter()
     if step == 0:
@@ -287,7 +240,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
             advance(1)
             if step % knobs.evaluate_every == 0 or step == knobs.steps:
                 progress.curve.append({"step": step, **look(asked_of, names, tokenizer, looked_at)})
-                progress.keep_best(knobs.match_gate)
+                progress.keep_best(knobs.match_gate, "match_rate", "recall_at_10.validation")
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
     progress.take_best()
@@ -299,12 +252,6 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         gates={"match_rate": Gate(value=best["match_rate"], at_least=knobs.match_gate)},
         timings={"tuning": time.perf_counter() - started},
     )
-
-
-def rate(step: int, knobs: config.LanguageModel) -> float:
-    """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
-    warm = min(1.0, (step + 1) / max(1, knobs.warmup))
-    return knobs.learning_rate * warm * max(0.05, 1 - step / knobs.steps)
 
 
 @torch.no_grad()
@@ -347,75 +294,6 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
         tokenizer.decode(a[:-1]).strip() if a[-1] == asked_of.prompt.end else tokenizer.decode(a) + " …"
         for a in answers
     ]
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file and see it onto the disk, since what points to it is written next."""
-    save_file(tensors, path)
-    flush(path)
-
-
-class _Progress:
-    """Checkpoints of one fine-tuning run: where it stands, its curve, and its best weights so far."""
-
-    def __init__(self, scratch: Path, optimiser: Optimiser):
-        self.scratch, self.optimiser = scratch, optimiser
-        self.curve: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}
-
-    def save(self, step: int) -> None:
-        """Write a checkpoint beside the last one, then make it the one to go on from."""
-        old = self._newest()
-        folder = self.scratch / f"step-{step:06d}"
-        folder.mkdir(exist_ok=True)
-        save_tensors(self.optimiser.state(), folder / "optimiser.safetensors")
-        write_atomic(folder / "progress.json", msgspec.json.encode({"curve": self.curve, "best": self.best}))
-        write_atomic(self.scratch / "newest", folder.name.encode())
-        if old is not None and old != folder:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
-
-    def _newest(self) -> Path | None:
-        pointer = self.scratch / "newest"
-        return self.scratch / pointer.read_text("utf-8") if pointer.exists() else None
-
-    def restore(self) -> int:
-        """Go on from the newest checkpoint; returns its step, or 0."""
-        folder = self._newest()
-        if folder is None:
-            return 0
-        self.optimiser.restore(load_file(folder / "optimiser.safetensors"))
-        known = msgspec.json.decode((folder / "progress.json").read_bytes())
-        self.curve, self.best = known["curve"], known["best"]
-        return int(folder.name.removeprefix("step-"))
-
-    def keep_best(self, gate: float) -> None:
-        """Keep these weights if they clear the gate and no earlier ones that did recall more.
-
-        Before the gate is cleared the newest weights are kept. The file carries its step, since a run that is cut
-        between this and the next checkpoint repeats the steps and must find what it would have found.
-        """
-        now = self.curve[-1]
-        cleared = now["match_rate"] >= gate
-        better = now.get("recall_at_10.validation", 0) > self.best.get("recall_at_10.validation", -1)
-        if (
-            not self.best
-            or (cleared and (better or self.best["match_rate"] < gate))
-            or (not cleared and self.best["match_rate"] < gate)
-        ):
-            self.best = now
-            weights = {str(i): w.detach() for i, w in enumerate(self.optimiser.weights)}
-            temporary = self.scratch / "best.tmp"
-            save_tensors(weights, temporary)
-            temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
-
-    def take_best(self) -> None:
-        """Put the best weights back into the model."""
-        state = load_file(self.scratch / f"best-{self.best['step']:06d}.safetensors")
-        with torch.no_grad():
-            for i, weight in enumerate(self.optimiser.weights):
-                weight.copy_(state[str(i)])
 
 
 def _with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:

@@ -16,7 +16,6 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work, write_atomic
@@ -25,7 +24,7 @@ from byway.data.media import Seen
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.tune import Optimiser, rate, save_tensors
+from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
 from byway.video.curate import Pairs, Samples
 from byway.video.model import Contexts, Seer, contexts, new_seer
@@ -118,14 +117,12 @@ def fine_tune(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train `seer` and leave it with its best weights; the curve, and the best point of it."""
     seed = int(work.rng.integers(2**31))
-    as_language = config.LanguageModel(learning_rate=knobs.learning_rate, weight_decay=knobs.weight_decay)
-    schedule = config.LanguageModel(steps=knobs.steps, warmup=knobs.warmup, learning_rate=knobs.learning_rate)
-    optimiser = Optimiser(seer.trained(), as_language)
-    progress = _Progress(work.scratch, optimiser)
+    optimiser = Optimiser(seer.trained(), knobs)
+    progress = Progress(work.scratch, optimiser)
     step = progress.restore()
     if step == 0:
         progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
-    samples = pairs.samples
+    samples, first = pairs.samples, knobs.prompts[0]
     with bar("multimodal fine-tuning", knobs.steps, step) as advance:
         while step < knobs.steps:
             rng = np.random.default_rng([seed, step])
@@ -133,12 +130,12 @@ def fine_tune(
             kind = knobs.prompts[step % len(knobs.prompts)]
             spoken, choice = seer.loss(kind, samples.item[chosen].tolist(), samples.label[chosen].tolist())
             (spoken + knobs.choice_weight * choice).backward()
-            optimiser.step(rate(step, schedule))
+            optimiser.step(rate(step, knobs))
             step += 1
             advance(1)
             if step % knobs.evaluate_every == 0 or step == knobs.steps:
                 progress.curve.append({"step": step, **look(seer, knobs, pairs, asked, seed)})
-                progress.keep_best(knobs.match_gate, knobs.prompts[0])
+                progress.keep_best(knobs.match_gate, f"match_rate.{first}", f"recall_at_10.{first}")
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
     progress.take_best()
@@ -208,53 +205,3 @@ def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
     chosen = np.sort(rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum()))
     ones = np.ones(n, np.int32)
     return Samples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])
-
-
-class _Progress:
-    """Checkpoints in the scratch: optimiser, curve, best weights; a cut run repeats what it had not saved."""
-
-    def __init__(self, scratch: Path, optimiser: Optimiser):
-        self.scratch, self.optimiser = scratch, optimiser
-        self.curve: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}
-
-    def save(self, step: int) -> None:
-        """Keep the state after `step` steps; the pointer is moved last, and then the old state goes."""
-        save_tensors(self.optimiser.state(), self.scratch / f"step-{step:06d}.safetensors")
-        known = {"step": step, "curve": self.curve, "best": self.best}
-        write_atomic(self.scratch / "newest.json", msgspec.json.encode(known))
-        for file in self.scratch.glob("step-*.safetensors"):
-            if file.stem != f"step-{step:06d}":
-                file.unlink()
-
-    def restore(self) -> int:
-        """Go on from the newest checkpoint; returns its step, or 0."""
-        pointer = self.scratch / "newest.json"
-        if not pointer.exists():
-            return 0
-        known = msgspec.json.decode(pointer.read_bytes())
-        self.optimiser.restore(load_file(self.scratch / f"step-{known['step']:06d}.safetensors"))
-        self.curve, self.best = known["curve"], known["best"]
-        return known["step"]
-
-    def keep_best(self, gate: float, kind: Kind) -> None:
-        """Keep these weights if they clear the gate and none that did recalled more; before that, the newest."""
-
-        def standing(point: dict[str, Any]) -> tuple[bool, float]:
-            cleared = point.get(f"match_rate.{kind}", 0.0) >= gate
-            return cleared, point.get(f"recall_at_10.{kind}", 0.0) if cleared else point["step"]
-
-        now = self.curve[-1]
-        if not self.best or standing(now) > standing(self.best):
-            self.best = now
-            weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
-            temporary = self.scratch / "best.tmp"
-            save_tensors(weights, temporary)
-            temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
-
-    def take_best(self) -> None:
-        """Put the best weights back into the model."""
-        state = load_file(self.scratch / f"best-{self.best['step']:06d}.safetensors")
-        with torch.no_grad():
-            for i, weight in enumerate(self.optimiser.weights):
-                weight.copy_(state[str(i)])

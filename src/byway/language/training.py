@@ -1,0 +1,130 @@
+"""What every fine-tuning here shares: the optimiser, the schedule, and checkpoints from which a cut run goes on.
+
+It knows weights and a curve of figures; it does not know prompts, pictures or losses.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from byway import config
+from byway.artifact import flush, write_atomic
+
+Knobs = config.LanguageModel | config.MultimodalModel
+
+
+class Optimiser:
+    """AdamW on float32 masters of a bfloat16 model's trained weights.
+
+    The embedding table stays as it is: it is tied to the output layer, names are spelt with tokens the model knows
+    already, and its dense gradients (113 MB a pass) cost as much as the rest of a step.
+    """
+
+    def __init__(self, model: torch.nn.Module, knobs: Knobs):
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self.masters = [p.detach().float().requires_grad_() for p in self.weights]
+        self.adam = torch.optim.AdamW(
+            self.masters, lr=knobs.learning_rate, betas=(0.9, 0.98), weight_decay=knobs.weight_decay, fused=True
+        )
+
+    def step(self, learning_rate: float) -> float:
+        """Apply the gradients, clipped to norm 1; returns their norm before."""
+        for master, weight in zip(self.masters, self.weights, strict=True):
+            master.grad = None if weight.grad is None else weight.grad.float()
+            weight.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+        self.adam.step()
+        with torch.no_grad():
+            for master, weight in zip(self.masters, self.weights, strict=True):
+                weight.copy_(master)
+        return float(norm)
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and moments, by name."""
+        state = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
+        for i, m in enumerate(self.masters):
+            for name in ("exp_avg", "exp_avg_sq", "step"):
+                state[f"{name}.{i}"] = self.adam.state[m][name]
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        with torch.no_grad():
+            for i, (master, weight) in enumerate(zip(self.masters, self.weights, strict=True)):
+                master.copy_(state[f"master.{i}"])
+                weight.copy_(master)
+                names = ("exp_avg", "exp_avg_sq", "step")
+                self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in names}
+
+
+def rate(step: int, knobs: Knobs) -> float:
+    """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
+    warm = min(1.0, (step + 1) / max(1, knobs.warmup))
+    return knobs.learning_rate * warm * max(0.05, 1 - step / knobs.steps)
+
+
+class Progress:
+    """Where a run stands, its curve, and its best weights; a cut run repeats the steps that it had not saved."""
+
+    def __init__(self, scratch: Path, optimiser: Optimiser):
+        self.scratch, self.optimiser = scratch, optimiser
+        self.curve: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+
+    def save(self, step: int) -> None:
+        """Keep the state after `step` steps; the pointer is moved last, and then the old state goes."""
+        _write(self.optimiser.state(), self.scratch / f"step-{step:06d}.safetensors")
+        known = {"step": step, "curve": self.curve, "best": self.best}
+        write_atomic(self.scratch / "newest.json", msgspec.json.encode(known))
+        for file in self.scratch.glob("step-*.safetensors"):
+            if file.stem != f"step-{step:06d}":
+                file.unlink()
+
+    def restore(self) -> int:
+        """Go on from the newest checkpoint; returns its step, or 0."""
+        pointer = self.scratch / "newest.json"
+        if not pointer.exists():
+            return 0
+        known = msgspec.json.decode(pointer.read_bytes())
+        self.optimiser.restore(load_file(self.scratch / f"step-{known['step']:06d}.safetensors"))
+        self.curve, self.best = known["curve"], known["best"]
+        return int(known["step"])
+
+    def keep_best(self, gate: float, match: str, recall: str) -> None:
+        """Keep these weights if they clear the gate and none before that did recalled as much.
+
+        `match` and `recall` name figures of the curve. Before the gate is cleared, and where there is no recall,
+        the newest weights are kept. The file carries its step, since a run that is cut between this and the next
+        checkpoint repeats the steps and must find what it would have found.
+        """
+
+        def standing(point: dict[str, Any]) -> tuple[bool, float]:
+            cleared = point.get(match, 0.0) >= gate
+            return cleared, point[recall] if cleared and recall in point else point["step"]
+
+        now = self.curve[-1]
+        if not self.best or standing(now) > standing(self.best):
+            self.best = now
+            weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
+            temporary = self.scratch / "best.tmp"
+            _write(weights, temporary)
+            temporary.replace(self.scratch / f"best-{now['step']:06d}.safetensors")
+
+    def take_best(self) -> None:
+        """Put the best weights back into the model."""
+        state = load_file(self.scratch / f"best-{self.best['step']:06d}.safetensors")
+        with torch.no_grad():
+            for i, weight in enumerate(self.optimiser.weights):
+                weight.copy_(state[str(i)])
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file and see it onto the disk, since what points to it is written next."""
+    save_file(tensors, path)
+    flush(path)

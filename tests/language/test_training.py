@@ -1,0 +1,105 @@
+"""What every fine-tuning shares, against the library's own optimiser and against worked examples."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from byway import config
+from byway.language import training
+
+
+def line(dtype: torch.dtype = torch.float32) -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(3, 2).to(dtype)
+
+
+def learn(model: torch.nn.Linear, optimiser: training.Optimiser, step: int) -> None:
+    rows = torch.from_numpy(np.random.default_rng(step).normal(size=(8, 3))).to(model.weight.dtype)
+    (model(rows).float() ** 2).sum().backward()
+    optimiser.step(1e-2)
+
+
+def test_on_float32_weights_it_is_the_library_s_optimiser() -> None:
+    ours, theirs = line(), line()
+    knobs = config.LanguageModel(weight_decay=0.1)
+    optimiser = training.Optimiser(ours, knobs)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)
+    for step in range(5):
+        learn(ours, optimiser, step)
+        rows = torch.from_numpy(np.random.default_rng(step).normal(size=(8, 3))).float()
+        reference.zero_grad()
+        (theirs(rows) ** 2).sum().backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        reference.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
+
+
+def test_a_step_too_small_for_bfloat16_is_not_lost() -> None:
+    model = line(torch.bfloat16)
+    optimiser = training.Optimiser(model, config.LanguageModel(weight_decay=0.0))
+    before = model.weight.detach().clone()
+    for step in range(40):
+        (model.weight.float().sum() + model.bias.float().sum()).backward()
+        optimiser.step(1e-4)
+        if step == 0:
+            assert (model.weight == before).any(), "one step is below some weights' last digit"
+    torch.testing.assert_close(model.weight.float(), before.float() - 40e-4, atol=2e-3, rtol=0)
+    assert (model.weight != before).all()
+
+
+def test_the_rate_rises_then_falls_to_a_twentieth() -> None:
+    knobs = config.LanguageModel(steps=100, warmup=10, learning_rate=1.0)
+    found = [training.rate(step, knobs) for step in (0, 4, 10, 50, 99)]
+    assert found == pytest.approx([0.1, 0.5 * 0.96, 0.9, 0.5, 0.05])
+
+
+def point(step: int, match: float, recall: float | None) -> dict[str, Any]:
+    return {"step": step, "match": match} | ({} if recall is None else {"recall": recall})
+
+
+@pytest.mark.parametrize(
+    ("curve", "best"),
+    [
+        ([point(1, 0.2, 0.9), point(2, 0.5, 0.1)], 2),  # the gate is never cleared: the newest
+        ([point(1, 0.2, 0.9), point(2, 0.95, 0.1), point(3, 0.3, 0.8)], 2),  # clearing it counts first
+        (
+            [point(1, 0.95, 0.3), point(2, 0.99, 0.5), point(3, 1.0, 0.5)],
+            2,
+        ),  # the most recall, the first of equals
+        ([point(1, 0.95, None), point(2, 0.99, None)], 2),  # nothing to recall: the newest
+    ],
+)
+def test_the_best_weights_come_back(tmp_path: Path, curve: list[dict[str, Any]], best: int) -> None:
+    model = line()
+    progress = training.Progress(tmp_path, training.Optimiser(model, config.LanguageModel()))
+    kept: dict[int, torch.Tensor] = {}
+    for now in curve:
+        learn(model, progress.optimiser, now["step"])
+        kept[now["step"]] = model.weight.detach().clone()
+        progress.curve.append(now)
+        progress.keep_best(0.9, "match", "recall")
+    progress.take_best()
+    assert progress.best["step"] == best
+    torch.testing.assert_close(model.weight.detach(), kept[best], rtol=0, atol=0)
+
+
+def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_been_cut(tmp_path: Path) -> None:
+    model = line(torch.bfloat16)
+    progress = training.Progress(tmp_path, training.Optimiser(model, config.LanguageModel()))
+    assert progress.restore() == 0
+    for step in range(6):
+        learn(model, progress.optimiser, step)
+        if step in (1, 3):
+            progress.curve.append({"step": step + 1})
+            progress.save(step + 1)
+    assert [file.name for file in tmp_path.glob("step-*")] == ["step-000004.safetensors"]
+    again = line(torch.bfloat16)
+    resumed = training.Progress(tmp_path, training.Optimiser(again, config.LanguageModel()))
+    assert resumed.restore() == 4
+    assert resumed.curve == [{"step": 2}, {"step": 4}]
+    for step in (4, 5):
+        learn(again, resumed.optimiser, step)
+    torch.testing.assert_close(again.weight, model.weight, rtol=0, atol=0)
