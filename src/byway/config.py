@@ -486,7 +486,8 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "descriptions": ("words",),
     "transitions": ("level", "history", "per_label"),
     "language_model": (
-        "lora_rank", "batch", "block_clusters", "evaluate_every", "checkpoint_every", "evaluate_on",
+        "lora_rank", "steps", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
+        "evaluate_on",
     ),
     "transition_table": ("top", "rows_per_chunk"),
     "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
@@ -494,6 +495,13 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "metrics": ("prompts",),
     "refresh": ("room",),
     "serving": ("workers", "burst", "max_body", "forget_days"),
+    "media": ("frames", "patches"),
+    "pairs": ("level", "delta", "per_label"),
+    "multimodal_model": (
+        "frames", "lora_rank", "steps", "batch", "evaluate_every", "checkpoint_every", "evaluate_on",
+    ),
+    "context_table": ("top", "batch"),
+    "experiment": ("seeds", "users", "days", "candidates", "list_length", "bootstrap"),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
 
