@@ -31,6 +31,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,10 +120,8 @@ def real_stages() -> None:
     """The real stages, with a quick encoder, and counts in the place of the language model."""
     import zlib
 
-    import byway.data.catalog
-    import byway.interests.describe
-    import byway.policy.sequence
-    import byway.serving.bundle  # noqa: F401  imported once, before the processes part
+    for module in ("data.catalog", "interests.describe", "policy.sequence", "serving.bundle"):
+        import_module(f"byway.{module}")  # once, before the processes part
     from byway import engine, pipeline
     from byway.artifact import Outcome, Work
     from byway.interests import embed
@@ -256,7 +256,7 @@ class Campaign:
                 tiny_log(folder)
                 toml = '[catalog]\nsource = "csv"\nitems = "items.csv"\nevents = "events.csv"\n'
             (folder / "byway.toml").write_text(toml, "utf-8")
-            if how != "empty" and forked(lambda: run(folder, how), root / "said"):  # noqa: B023
+            if how != "empty" and forked(partial(run, folder, how), root / "said"):
                 sys.exit((root / "said").read_text("utf-8"))
             self.begun[how] = folder
             self.known[how] = self._looked_at(folder)

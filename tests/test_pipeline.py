@@ -309,7 +309,7 @@ def test_shards_run_together_and_only_on_what_is_up_to_date(
 
     table = Stage(8, "transition_table", "toy.table", ("numbers",))
     module = ModuleType(table.module)
-    module.fill = fill  # type: ignore[attr-defined]
+    module.fill = fill
     monkeypatch.setitem(sys.modules, table.module, module)
     monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES, table))
     monkeypatch.setattr(pipeline, "BY_NAME", {stage.name: stage for stage in pipeline.STAGES})

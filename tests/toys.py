@@ -30,8 +30,8 @@ class Toys:
         )
         for stage, build in zip(stages, (self.catalog, self.embeddings, self.graph), strict=True):
             module = ModuleType(stage.module)
-            module.build = build  # type: ignore[attr-defined]
-            module.load = self.load  # type: ignore[attr-defined]
+            module.build = build
+            module.load = self.load
             monkeypatch.setitem(sys.modules, stage.module, module)
         reads = {"numbers": ("catalog", "toy.catalog"), "doubles": ("embeddings", "toy.embeddings")}
         monkeypatch.setattr(pipeline, "STAGES", stages)

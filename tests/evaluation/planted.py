@@ -86,7 +86,7 @@ def kit(of: Tiny, folder: Path) -> Kit:
 
 def setting(of: Tiny, folder: Path, **knobs: int | float | bool) -> Setting:
     """A whole platform."""
-    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **knobs})  # type: ignore[arg-type]
+    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **knobs})
     people = of.people()
     nobody = np.zeros(len(of.world.items), np.bool_)
     return Setting(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, own, folder)

@@ -93,7 +93,7 @@ def test_coverage_is_as_sure_as_its_rarest_items(shown: list[int], low: float) -
     class Run:
         items = np.array(shown)
 
-    found = pooling._coverage([Run()], np.ones(4, np.bool_))  # type: ignore[list-item]
+    found = pooling._coverage([Run()], np.ones(4, np.bool_))
     assert found["mean"] == 0.5
     assert found["low"] == pytest.approx(low, abs=0.2)
     assert found["low"] <= 0.5 <= found["high"]

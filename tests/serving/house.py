@@ -79,7 +79,7 @@ def build(workspace: Path, seed: int = 0, match_rate: float = 0.97, **knobs: obj
         Level(texts["ids"], list(range(n + 1))),
     ]
     policy_file(workspace / "policy.onnx", vectors)
-    section = config.Bundle(**knobs)  # type: ignore[arg-type]
+    section = config.Bundle(**knobs)
     manifest = Manifest(2, NAMES, 8, True, msgspec.to_builtins(section))
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {"made": seed}, {"transition_table": "t"}) as work:
@@ -103,5 +103,5 @@ def build(workspace: Path, seed: int = 0, match_rate: float = 0.97, **knobs: obj
 
 def published(workspace: Path, **given: object) -> str:
     """The same, published; the name of the bundle."""
-    records = build(workspace, **given)  # type: ignore[arg-type]
+    records = build(workspace, **given)
     return publish.publish(workspace, workspace / "13-bundle", config.Serving(), records)

@@ -29,9 +29,9 @@ def thread(
     workspace: Path, tokens: dict[bytes, security.Token] | None = None, **knobs: object
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
-    made = app.create(workspace, config.Serving(**knobs), tokens or {})  # type: ignore[arg-type]
+    made = app.create(workspace, config.Serving(**knobs), tokens or {})
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False))
     runner = threading.Thread(target=server.run, daemon=True)
     runner.start()
     try:
@@ -66,7 +66,7 @@ def wait(client: httpx.Client, alive: object) -> None:
         try:
             client.get("/healthz")
         except httpx.TransportError:
-            assert alive(), "the service ended"  # type: ignore[operator]
+            assert alive(), "the service ended"
             time.sleep(0.1)
         else:
             return

@@ -221,8 +221,8 @@ def test_every_route_asks_for_its_scope(guarded: httpx.Client, method: str, path
     given = bodies.get(path, {})
 
     def ask(**headers: str) -> httpx.Response:
-        more = {**given, "headers": {**given.get("headers", {}), **headers}}  # type: ignore[dict-item]
-        return guarded.request(method, path, **more)  # type: ignore[arg-type]
+        more = {**given, "headers": {**given.get("headers", {}), **headers}}
+        return guarded.request(method, path, **more)
 
     unknown = ask()
     assert is_problem(unknown, 401)
@@ -305,9 +305,9 @@ def test_without_tokens_it_answers_this_machine_alone(client: httpx.Client, work
 
 def test_pages_of_other_sites_may_not_write(client: httpx.Client) -> None:
     form = {"data": {"interest": "1"}, "headers": {"origin": "http://evil.example"}}
-    assert is_problem(client.post("/walk/make", **form), 403)  # type: ignore[arg-type]
+    assert is_problem(client.post("/walk/make", **form), 403)
     form["headers"] = {"origin": str(client.base_url).rstrip("/")}
-    assert client.post("/walk/make", **form).status_code == 303  # type: ignore[arg-type]
+    assert client.post("/walk/make", **form).status_code == 303
 
 
 def test_no_token_and_no_name_stands_in_the_log(tmp_path: Path) -> None:

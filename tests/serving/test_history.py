@@ -68,7 +68,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
 
 
 def event(n: int, user: str = "ann", item: str | None = None, time: int | None = None, **more: object) -> Event:
-    return Event(f"e{n}", user, item or f"i{n}", NOW + n if time is None else time, **more)  # type: ignore[arg-type]
+    return Event(f"e{n}", user, item or f"i{n}", NOW + n if time is None else time, **more)
 
 
 def answered(n: int, user: str = "ann", time: int = NOW) -> Answered:
@@ -82,7 +82,7 @@ def run(place: tuple[str, Path], *steps: object) -> list[object]:
     async def main() -> list[object]:
         store = history.open(*place)
         try:
-            return [await step(store) for step in steps]  # type: ignore[operator]
+            return [await step(store) for step in steps]
         finally:
             await store.close()
 
@@ -143,7 +143,7 @@ def test_ids_of_any_script(place: tuple[str, Path]) -> None:
     rows = [event(1, user=user, item=user) for user in users]
     new, found = run(place, lambda s: s.add(rows), lambda s: asyncio.gather(*(s.of(u, 0) for u in users)))
     assert new == [True] * len(users)
-    assert list(found) == [[row] for row in rows]  # type: ignore[call-overload]
+    assert list(found) == [[row] for row in rows]
 
 
 def test_answers_are_read_as_they_were_logged(place: tuple[str, Path]) -> None:
@@ -265,8 +265,8 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(place: tuple[s
     said = {line.decode().strip() for line in acknowledged if line.endswith(b"\n")}
     events, answers = run(place, lambda s: s.of("ann", 0, 10**6), lambda s: s.answers("ann", 0, 10**6))
     assert len(said) >= 100
-    assert said <= {e.event for e in events}  # type: ignore[attr-defined]
-    assert {f"a{name}" for name in said} <= {a.answer for a in answers}  # type: ignore[attr-defined]
+    assert said <= {e.event for e in events}
+    assert {f"a{name}" for name in said} <= {a.answer for a in answers}
 
 
 def test_a_server_that_is_not_there_is_said() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,11 +15,14 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="there is no playwr
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = bool(os.environ.get("BYWAY_REQUIRE_BROWSER"))
 """Then a missing browser is a failure, not a skip."""
-browsers = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the path"),
-]
-in_browser = lambda test: browsers[0](browsers[1](test))  # noqa: E731
+missing = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="there is no Chromium on the path")
+
+
+def in_browser(test: Any) -> Any:
+    """For a test that opens pages."""
+    return pytest.mark.browser(missing(test))
+
+
 SHOTS = os.environ.get("BYWAY_SCREENSHOTS")
 """A folder: where it is given, the pages are photographed into it."""
 SIZES = {"desktop": (1280, 900), "telephone": (390, 844)}
@@ -63,7 +67,7 @@ def page(request: pytest.FixtureRequest, browser: "sync_api.Browser") -> Iterato
 
 def shoot(page: "sync_api.Page", name: str) -> None:
     if SHOTS:
-        size = "telephone" if page.viewport_size["width"] < 500 else "desktop"  # type: ignore[index]
+        size = "telephone" if page.viewport_size["width"] < 500 else "desktop"
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=str(Path(SHOTS) / f"{name}-{size}.png"), full_page=True)
 

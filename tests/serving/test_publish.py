@@ -19,7 +19,7 @@ from tests.serving.planted import policy_file
 
 
 def put(workspace: Path, records: dict[str, Record], **knobs: object) -> str:
-    return publish.publish(workspace, workspace / "13-bundle", config.Serving(**knobs), records)  # type: ignore[arg-type]
+    return publish.publish(workspace, workspace / "13-bundle", config.Serving(**knobs), records)
 
 
 def test_what_is_published_is_a_whole_copy(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def saved(name: str, change: object) -> object:
 
     def fault(folder: Path) -> None:
         array = np.load(folder / f"{name}.npy")
-        np.save(folder / f"{name}.npy", change(array))  # type: ignore[operator]
+        np.save(folder / f"{name}.npy", change(array))
 
     return fault
 
@@ -108,7 +108,7 @@ def test_a_bundle_with_a_fault_stays_out(tmp_path: Path, said: str) -> None:
         for file in path.iterdir():
             if file.name != artifact.RECORD:
                 (work.out / file.name).write_bytes(file.read_bytes())
-        FAULTS[said](work.out)  # type: ignore[operator]
+        FAULTS[said](work.out)
     outcome = artifact.Outcome(timings={"seconds": 1.0})
     records["bundle"] = artifact.commit(path, "bundle", {}, {"transition_table": "t"}, outcome)
     with pytest.raises(UserError, match=f"stays out: .*{said}"):

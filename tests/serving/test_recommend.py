@@ -385,7 +385,7 @@ def frequencies(bundle: Bundle, history: list[Seen], rounds: int, **more: object
     counts: dict[str, int] = {}
     said: dict[str, set[float]] = {}
     for _ in range(rounds):
-        for shown in recommend(bundle, history, rng, 3, None, **more).items:  # type: ignore[arg-type]
+        for shown in recommend(bundle, history, rng, 3, None, **more).items:
             counts[shown.item] = counts.get(shown.item, 0) + 1
             said.setdefault(shown.item, set()).add(shown.propensity)
     # Whatever the draw, an item that can be shown carries the same number.

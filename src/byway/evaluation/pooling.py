@@ -15,6 +15,9 @@ from byway.policy.baselines.source import Flags
 REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
 """Arms over which lifts are reported: paper 1's reference, what is added to, chance, and paper 2's exploitation."""
 
+Row = dict[str, float | None]
+"""`mean`, `low` and `high`, as JSON."""
+
 
 def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
@@ -75,9 +78,9 @@ def _pooled(tallies: Sequence[Tally]) -> Tally:
     return total
 
 
-def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[dict[str, float]]]:
+def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[Row]]:
     """Lift over the control up to and with each day (paper 1, figure 5; paper 2, figure 7), by metric."""
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[Row]] = {}
     n = drawn.shape[1]
     sizes = [
         np.bincount(np.concatenate([r.users for r in some]), minlength=n).astype(float) for some in (runs, control)
@@ -89,7 +92,7 @@ def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str,
     return found
 
 
-def _coverage(runs: list[Run], there: Flags) -> dict[str, float]:
+def _coverage(runs: list[Run], there: Flags) -> Row:
     """Share of the catalog that the feed showed; the interval says what chance left in, not who took part.
 
     Drawing users anew would only ever lose items, so that the usual interval lies below the figure. Here each
@@ -103,9 +106,9 @@ def _coverage(runs: list[Run], there: Flags) -> dict[str, float]:
     return row(Interval(value, max(value - spread, 0.0), min(value + spread, 1.0)))
 
 
-def row(interval: Interval) -> dict[str, float]:
+def row(interval: Interval) -> Row:
     """As JSON; what could not be measured is null."""
     return {
-        name: round(value, 6) if np.isfinite(value) else None  # type: ignore[misc]
+        name: round(value, 6) if np.isfinite(value) else None
         for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
     }
