@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from byway import config, memory
 from byway.language import models, plan, prompts
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
 from byway.language.generate import Policy, policy
 from byway.language.prompts import Prompt
@@ -57,12 +57,13 @@ def names(tokenizer: Any, M: int) -> list[str]:
     return [", ".join([w, *rng.choice(words, 4, replace=False)]) for w in first]
 
 
-def log(M: int) -> Successors:
+def log(M: int) -> Evidence:
     """Counts of a made log of 100,000 transitions in which some clusters are popular."""
     rng = np.random.default_rng(1)
     share = 1 / np.arange(1, M + 1) ** 0.7
     drawn = rng.choice(M, (100_000, 3), p=share / share.sum()).astype(np.int32)
-    return Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32)), M)
+    counted = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32)), M)
+    return Evidence(counted)
 
 
 class Tokens:

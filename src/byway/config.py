@@ -310,6 +310,8 @@ class Media:
 
     model: str = "efficientnet-lite0"
     """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the encoder computes in."""
     frames: int = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     patches: int = 2

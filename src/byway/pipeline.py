@@ -48,7 +48,12 @@ STAGES = (
     Stage(5, "descriptions", "byway.interests.describe", ("catalog", "tree")),
     Stage(6, "transitions", "byway.language.curate", ("events", "tree")),
     Stage(7, "language_model", "byway.language.tune", ("transitions", "descriptions")),
-    Stage(8, "transition_table", "byway.language.plan", ("transitions", "descriptions", "tuned")),
+    Stage(
+        8,
+        "transition_table",
+        "byway.language.plan",
+        ("transitions", "descriptions", "tuned", "vectors", "tree"),
+    ),
     Stage(9, "pairs", "byway.video.curate", ("events", "tree", "seen"), only_if=("media", "items")),
     Stage(
         10,

@@ -27,7 +27,7 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
     inputs = {"files": media.state(items, folder)}
-    knobs = {name: getattr(KNOBS, name) for name in ("model", "frames", "patches", "sound_seconds")}
+    knobs = {name: getattr(KNOBS, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")}
     with artifact.part(path, "media", knobs, inputs) as work:
         outcome = media.build(work, KNOBS, items, folder)
     return artifact.commit(path, "media", knobs, inputs, outcome)

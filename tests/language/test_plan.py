@@ -10,15 +10,18 @@ import pytest
 from byway import config
 from byway.artifact import Work
 from byway.errors import UserError
+from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, triples, tune
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, ask, best_first
 from tests.language.conftest import HOSTILE, make_tiny
 
 M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
+VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
+TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
 KNOBS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
 
 
@@ -43,7 +46,7 @@ FILES = ("clusters.npy", "scores.npy", "model.npy")
 def build(path: Path, tuned: tune.Tuned, knobs: config.TransitionTable = KNOBS) -> plan.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, knobs, transitions(), DESCRIPTIONS, tuned)
+    outcome = plan.build(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE)
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return plan.load(path)
@@ -110,7 +113,7 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
     for number in (2, 3, 1):
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         before = {p.name for p in scratch.glob("rows-*.npy")}
-        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, (number, 3))
+        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
     build(tmp_path / "shards", tuned, knobs)
@@ -122,8 +125,8 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
 def test_counts_alone_and_the_model_alone_are_both_there(tmp_path: Path, tuned: tune.Tuned) -> None:
     asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
     successors = Successors.of(transitions())
-    ((_, counted),) = plan.answer(asked_of, [range(4, 8)], successors, 0.0, 5, 2)
-    ((_, both),) = plan.answer(asked_of, [range(4, 8)], successors, 1e-3, 5)
+    ((_, counted),) = plan.answer(asked_of, [range(4, 8)], Evidence(successors), 0.0, 5, 2)
+    ((_, both),) = plan.answer(asked_of, [range(4, 8)], Evidence(successors), 1e-3, 5)
     context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
     score = successors.probability(context)
     np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
@@ -139,7 +142,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
     three = transitions(history=3)
     knobs = replace(KNOBS, triples=100)
-    outcome = plan.build(work, knobs, three, DESCRIPTIONS, tuned)
+    outcome = plan.build(work, knobs, three, DESCRIPTIONS, tuned, VECTORS, TREE)
     table = plan.load(tmp_path / "out")
     assert table.triples is not None
     assert table.model_triples is not None
@@ -165,4 +168,22 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
 def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned)
+        plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned, VECTORS, TREE)
+
+
+def test_likeness_pulls_where_the_later_log_follows_it(tuned: tune.Tuned) -> None:
+    """Each cluster has one that is alike; only the validation part goes there, so that counts cannot know it."""
+    rng, clusters = np.random.default_rng(5), 40
+    context = np.array([rng.choice(clusters, 2, replace=False) for _ in range(300)], dtype=np.int32)
+    once = np.ones(300, np.int32)
+    before = Samples(context, rng.integers(0, clusters, 300).astype(np.int32), once)
+    after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
+    log = Transitions(2, clusters, True, before, after, after, after)
+    names = Descriptions(([], [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)], [], []))
+    asked_of = plan.open_policy(tuned, log, names, KNOBS)
+    planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
+    assert plan.fit(asked_of, after, planted, rng).pull > 0
+    nothing = replace(planted, alike_MM=np.zeros((clusters, clusters)))
+    assert plan.fit(asked_of, after, nothing, rng).pull == 0
+    gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])
+    np.testing.assert_allclose(gained[0], 2 * planted.alike_MM[context[0]].mean(axis=0), atol=1e-5)

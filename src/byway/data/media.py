@@ -9,6 +9,7 @@ former run has seen of the same bytes is taken over.
 import io
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ from byway.data.catalog import Catalog
 from byway.data.decoding import Decoder
 from byway.progress import bar
 
-SHARD = 128
-"""Items between two checkpoints: some 100 MB of vectors at most, a minute of work."""
+SHARD = 256
+"""Items between two checkpoints: what is decoded ahead of the encoder stays under 200 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _before(out: Path, knobs: config.Media) -> Seen | None:
     record = read_record(path) if path != out else None
     if record is None:
         return None
-    wanted = {name: getattr(knobs, name) for name in ("model", "frames", "patches", "sound_seconds")}
+    wanted = {name: getattr(knobs, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")}
     return load(path) if all(record.knobs.get(name) == value for name, value in wanted.items()) else None
 
 
@@ -166,32 +167,38 @@ def engine_has_several(daft: Any) -> bool:
 
 
 def look(pairs: list[tuple[str, str]], knobs: config.Media) -> list[dict[str, Any]]:
-    """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32)."""
-    encode = pictures.encoder(knobs.model, knobs.patches)
+    """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32).
+
+    Files are decoded ahead while the pictures before them are encoded.
+    """
+    encode = pictures.encoder(knobs.model, knobs.patches, knobs.precision)
     answers: list[dict[str, Any]] = []
-    with Decoder(knobs) as decoder:
-        for media, thumbnail in pairs:
-            answer = {"media_reason": "", "thumbnail_reason": "", "pictures": b"", "there": b"", "sound": b""}
-            shown: list[NDArray[np.uint8]] = []
-            there = np.zeros(knobs.frames + 1, np.bool_)
-            for kind, name in (("media", media), ("thumbnail", thumbnail)):
-                if not name:
-                    continue
-                decoded = decoder.decode(name, knobs.frames if kind == "media" else 0)
-                answer[f"{kind}_reason"] = decoded.reason
-                if decoded.reason:
-                    continue
-                shown.append(decoded.frames())
-                there[: knobs.frames] |= kind == "media"
-                there[knobs.frames] |= kind == "thumbnail"
-                heard = sound.features(decoded.samples())
-                if heard is not None:
-                    answer["sound"] = heard.tobytes()
-            answer["there"] = there.tobytes()
-            if shown:
-                answer["pictures"] = encode(np.concatenate(shown)).tobytes()
-            answers.append(answer)
+    with Decoder(knobs) as decoder, ThreadPoolExecutor(1) as ahead:
+        for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, knobs.frames), pairs):
+            answers.append({**answer, "pictures": encode(np.concatenate(shown)).tobytes() if shown else b""})
     return answers
+
+
+def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[str, Any], list[NDArray[np.uint8]]]:
+    """Reasons, `there` and `sound` of one item's files, and the pictures that they show."""
+    answer: dict[str, Any] = {"media_reason": "", "thumbnail_reason": "", "sound": b""}
+    shown: list[NDArray[np.uint8]] = []
+    there = np.zeros(frames + 1, np.bool_)
+    for kind, name in zip(("media", "thumbnail"), pair, strict=True):
+        if not name:
+            continue
+        decoded = decoder.decode(name, frames if kind == "media" else 0)
+        answer[f"{kind}_reason"] = decoded.reason
+        if decoded.reason:
+            continue
+        shown.append(decoded.frames())
+        there[:frames] |= kind == "media"
+        there[frames] |= kind == "thumbnail"
+        heard = sound.features(decoded.samples())
+        if heard is not None:
+            answer["sound"] = heard.tobytes()
+    answer["there"] = there.tobytes()
+    return answer, shown
 
 
 def _write(

@@ -5,6 +5,8 @@ weights are a torch checkpoint, read with its reader for plain tensors, which ru
 """
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from byway.errors import UserError
 
@@ -98,6 +101,22 @@ class EfficientNetLite0(nn.Module):
         """[N, 1000] scores of ImageNet's classes."""
         return self._fc(self.map(pictures_N3SS).mean(dim=(2, 3)))
 
+    def folded(self) -> "EfficientNetLite0":
+        """The same network with its normalisations inside its convolutions, for looking alone."""
+        folded, fold = deepcopy(self), fuse_conv_bn_eval
+        for of in (folded, *folded._blocks):
+            for conv, norm in (
+                ("_conv_stem", "_bn0"),
+                ("_conv_head", "_bn1"),
+                ("_expand_conv", "_bn0"),
+                ("_depthwise_conv", "_bn1"),
+                ("_project_conv", "_bn2"),
+            ):
+                if isinstance(getattr(of, conv, None), nn.Conv2d):
+                    setattr(of, conv, fold(getattr(of, conv), getattr(of, norm)))
+                    setattr(of, norm, nn.Identity())
+        return folded
+
 
 def efficientnet() -> EfficientNetLite0:
     """The shipped network with its weights. Raises UserError where its package is missing."""
@@ -112,29 +131,34 @@ def efficientnet() -> EfficientNetLite0:
     return model.eval()
 
 
-def encoder(name: str, patches: int) -> Encoder:
+@cache
+def encoder(name: str, patches: int, precision: str = "bfloat16") -> Encoder:
     """The encoder called `name`; its map is averaged over `patches` x `patches` fields."""
+    dtype = getattr(torch, precision)
     if name == SHIPPED:
-        network = efficientnet()
-        return _encoder(network.map, MEAN, SPREAD, None, patches)
-    return _hub(name, patches)
+        network = efficientnet().folded().to(dtype).to(memory_format=torch.channels_last)
+        return _encoder(network.map, MEAN, SPREAD, None, patches, dtype)
+    return _hub(name, patches, dtype)
 
 
-def _encoder(map_of: Callable[[Tensor], Tensor], mean: Any, spread: Any, side: int | None, patches: int) -> Encoder:
+def _encoder(
+    map_of: Callable[[Tensor], Tensor], mean: Any, spread: Any, side: int | None, patches: int, dtype: torch.dtype
+) -> Encoder:
     middle, scale = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, spread))
 
     @torch.inference_mode()
     def encode(pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+        x = torch.tensor(pictures).permute(0, 3, 1, 2).float() / 255
         if side is not None and x.shape[-1] != side:
             x = nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
-        pooled = nn.functional.adaptive_avg_pool2d(map_of((x - middle) / scale), patches)
+        x = ((x - middle) / scale).to(dtype).contiguous(memory_format=torch.channels_last)
+        pooled = nn.functional.adaptive_avg_pool2d(map_of(x).float(), patches)
         return pooled.flatten(2).transpose(1, 2).contiguous().numpy().astype(np.float16)
 
     return encode
 
 
-def _hub(name: str, patches: int) -> Encoder:
+def _hub(name: str, patches: int, dtype: torch.dtype) -> Encoder:
     """The picture half of a CLIP or SigLIP: its last hidden states, laid out as the grid that they are."""
     from transformers import AutoImageProcessor, AutoModel
 
@@ -146,7 +170,7 @@ def _hub(name: str, patches: int) -> Encoder:
             f"media.model = {name!r} cannot be loaded: give {SHIPPED!r}, a folder, or a CLIP or SigLIP of the hub "
             f"({str(error).splitlines()[0]})."
         ) from error
-    vision: Any = getattr(model, "vision_model", model).eval()
+    vision: Any = getattr(model, "vision_model", model).eval().to(dtype)
     side = int(vision.config.image_size)
 
     def map_of(x: Tensor) -> Tensor:
@@ -155,4 +179,4 @@ def _hub(name: str, patches: int) -> Encoder:
         # Where there is a class token it stands before the patches.
         return tokens[:, -grid * grid :].transpose(1, 2).unflatten(2, (grid, grid))
 
-    return _encoder(map_of, processor.image_mean, processor.image_std, side, patches)
+    return _encoder(map_of, processor.image_mean, processor.image_std, side, patches, dtype)

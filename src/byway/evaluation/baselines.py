@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway.interests.partition import centroids
-from byway.interests.tree import Tree
 from byway.language.counts import Successors
 from byway.language.curate import Ints, Samples, Transitions
 
@@ -48,13 +46,6 @@ def alike(successors: Successors, similarity_MM: NDArray[np.float64], validation
         return lambda context: fair(successors)(context) * np.exp(pull * similarity_MM[context].mean(axis=1))
 
     return max(map(pulled, PULLS), key=lambda guess: found(guess(validation.context), validation))
-
-
-def similarity(vectors: NDArray[np.float32], tree: Tree, level: int) -> NDArray[np.float64]:
-    """[M, M] cosine of the clusters' centroids."""
-    middle = centroids(vectors, tree.assign(level), tree.size(level)).astype(np.float64)
-    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-12)
-    return middle @ middle.T
 
 
 def found(score_NM: NDArray[np.floating], samples: Samples, k: int = 10) -> float:

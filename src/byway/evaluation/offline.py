@@ -52,7 +52,7 @@ def build(
             metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
             if part == "heldout":
                 metrics |= by_label(name, rank, samples, known)
-    alike = baselines.similarity(vectors, tree, transitions.level)
+    alike = tree.alike(vectors, transitions.level)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,

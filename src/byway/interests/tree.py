@@ -75,6 +75,11 @@ class Tree:
         above = np.searchsorted(self.starts[level - 2], self.starts[level - 1][:-1], side="right") - 1
         return above.astype(np.int32)
 
+    def alike(self, vectors: NDArray[np.float32], level: int) -> NDArray[np.float64]:
+        """[M, M] cosine of the centroids of a level's clusters."""
+        middle = centroids(vectors, self.assign(level), self.size(level)).astype(np.float64)
+        return middle @ middle.T
+
     @cached_property
     def _assignments(self) -> tuple[NDArray[np.int32], ...]:
         found: list[NDArray[np.int32]] = []

@@ -15,6 +15,8 @@ from byway.language.curate import Ints, Samples, Transitions
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
+PULLS = (0.0, 1.0, 2.0, 3.0)
+"""Exponents of likeness that are tried beside the counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,25 @@ class Successors:
     def row(self, context_NK: Ints) -> NDArray[np.int64]:
         """Row of `together` of each context; -1 where the log does not show it."""
         return np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for each cluster beside the language model: the log's counts, and items that are alike."""
+
+    successors: Successors
+    alike_MM: NDArray[np.float64] | None = None
+    """Cosine of the clusters' centroids."""
+    pull: float = 0.0
+    """Exponent of likeness beside the counts."""
+
+    def __call__(self, context_NK: Ints) -> NDArray[np.float32]:
+        """[N, M] log-probability, up to a constant a context: counts, and pull times the mean cosine."""
+        score = np.log(self.successors.probability(context_NK))
+        if self.alike_MM is not None and self.pull:
+            score += self.pull * self.alike_MM[context_NK].mean(axis=1)
+        return score.astype(np.float32)
+
+    def pulled(self) -> list["Evidence"]:
+        """This evidence with every pull that may be tried."""
+        return [replace(self, pull=pull) for pull in (PULLS if self.alike_MM is not None else (0.0,))]

@@ -1,7 +1,8 @@
 """08-transition-table: the answer for every ordered pair of clusters, computed in bulk (paper 1, section 2.2).
 
-The table is a posterior: the fine-tuned model is the prior, the log's counts are the evidence, and how much the
-prior weighs is fitted on validation transitions. The model's own ranking is kept beside it.
+The table is a posterior: the fine-tuned model is the prior, the log's counts and how alike the clusters' items are
+make the evidence, and how much each weighs is fitted on validation transitions. The model's own ranking is kept
+beside it.
 """
 
 import io
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,8 +23,9 @@ from byway import config
 from byway.artifact import Outcome, Work, write_atomic
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
 from byway.language import align, models, prompts
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import (
     TOGETHER,
@@ -46,11 +49,21 @@ from byway.progress import bar
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
 VALIDATED = 3000
-"""Validation transitions on which the prior's weight is fitted."""
+"""Validation transitions on which the weights are fitted."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
 chunks, shards and runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What stands beside the log's counts in the table."""
+
+    weight: float
+    """Exponent of the model's probability."""
+    pull: float
+    """Exponent of likeness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +113,15 @@ def build(
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
+    vectors: NDArray[np.float32],
+    tree: Tree,
 ) -> Outcome:
     """Fill the table, a few rows at a time; a row that is there is not computed again.
 
     Where K is 3 a pair (C1, C2) is asked for as (C1, C1, C2), as the log has it for a user with two interests.
     """
     started = time.perf_counter()
-    weight = fill(work, knobs, transitions, descriptions, tuned)
+    fitted = fill(work, knobs, transitions, descriptions, tuned, vectors, tree)
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
     aligned = _align(whole, transitions, knobs.best_of)
@@ -135,7 +150,8 @@ def build(
             "table.entries": M * M,
             "table.legal": round(float(1 - illegal[:, :, 0].mean()), 6),
             "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
-            "table.prior_weight": weight,
+            "table.prior_weight": fitted.weight,
+            "table.likeness_pull": fitted.pull,
             **(
                 {}
                 if aligned is None
@@ -176,9 +192,11 @@ def fill(
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
+    vectors: NDArray[np.float32],
+    tree: Tree,
     shard: tuple[int, int] = (1, 1),
-) -> float:
-    """Compute into scratch the rows of shard i of n that are not there yet; returns the prior's weight.
+) -> Fitted:
+    """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
 
     Shards take chunks of rows in turn. They share nothing but the scratch directory, so that they may run at the
     same time, on one machine or on several; the rows are the same bytes however many there are (`TILES`).
@@ -198,20 +216,20 @@ def fill(
     parts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
     more = {start: work.scratch / f"triples-{start:09d}.npy" for start in parts}
     more = {start: path for start, path in more.items() if not path.exists()}
-    known = work.scratch / "weight.json"
-    if not (left or more) and known.exists():
-        return float(json.loads(known.read_text("utf-8")))
+    known = work.scratch / "fitted.json"
+    fitted = msgspec.json.decode(known.read_bytes(), type=Fitted) if known.exists() else None
+    if fitted and not (left or more):
+        return fitted
     asked_of = open_policy(tuned, transitions, descriptions, knobs)
-    successors = Successors.of(transitions)
-    if known.exists():
-        weight = float(json.loads(known.read_text("utf-8")))
-    else:
-        weight = fit(asked_of, transitions.validation, successors, work.rng)
-        write_atomic(known, json.dumps(weight).encode())
+    evidence = Evidence(Successors.of(transitions), tree.alike(vectors, transitions.level))
+    if fitted is None:
+        fitted = fit(asked_of, transitions.validation, evidence, work.rng)
+        write_atomic(known, msgspec.json.encode(fitted))
+    evidence, weight = replace(evidence, pull=fitted.pull), fitted.weight
     total = sum(map(len, chunks))
     with bar("transition table", total, total - sum(map(len, left))) as advance:
         began = time.perf_counter()
-        for rows, found in answer(asked_of, left, successors, weight, knobs.top, knobs.model_top):
+        for rows, found in answer(asked_of, left, evidence, weight, knobs.top, knobs.model_top):
             path = path_of[rows.start]
             path.with_suffix(".seconds").write_text(f"{time.perf_counter() - began:.3f}", "utf-8")
             write_atomic(path, _bytes(found))
@@ -221,9 +239,9 @@ def fill(
         with bar("triples", len(parts), len(parts) - len(more)) as advance:
             for start, path in more.items():
                 context = triples[start : start + TOGETHER]
-                write_atomic(path, _bytes(answer_some(asked_of, context, successors, weight, knobs)))
+                write_atomic(path, _bytes(answer_some(asked_of, context, evidence, weight, knobs)))
                 advance(1)
-    return weight
+    return fitted
 
 
 def triples_of(transitions: Transitions, most: int) -> Ints | None:
@@ -239,16 +257,14 @@ def triples_of(transitions: Transitions, most: int) -> Ints | None:
 
 @torch.no_grad()
 def answer_some(
-    asked_of: Policy, context: Ints, successors: Successors, weight: float, knobs: config.TransitionTable
+    asked_of: Policy, context: Ints, evidence: Evidence, weight: float, knobs: config.TransitionTable
 ) -> NDArray[Any]:
     """The best clusters of the given contexts: [N] with cluster and score [n], model [m]."""
     n = min(knobs.top, asked_of.clusters)
     found = np.empty(len(context), dtype=_layout(n, min(n, knobs.model_top)))
     if len(context):
-        evidence = np.log(successors.probability(context)).astype(np.float32)
-        served, own = _ranked(
-            asked_of, ask(asked_of, context), context, evidence, weight, n, min(n, knobs.model_top)
-        )
+        asked, score = ask(asked_of, context), evidence(context)
+        served, own = _ranked(asked_of, asked, context, score, weight, n, min(n, knobs.model_top))
         found["cluster"], found["score"], found["model"] = *served, own
     return found
 
@@ -267,7 +283,7 @@ def _bytes(array: NDArray[Any]) -> bytes:
 def answer(
     asked_of: Policy,
     chunks: list[range],
-    successors: Successors,
+    evidence: Evidence,
     weight: float,
     n: int,
     model_n: int | None = None,
@@ -288,9 +304,8 @@ def answer(
             first = np.repeat(np.asarray(part, dtype=np.int32), M)
             second = np.tile(np.arange(M, dtype=np.int32), len(part))
             context = np.column_stack([*[first] * (asked_of.prompt.history - 1), second])
-            evidence = np.log(successors.probability(context)).astype(np.float32)
             here = found[start - rows.start : start - rows.start + len(part)].reshape(-1)
-            served, own = _ranked(asked_of, ready(part), context, evidence, weight, n, m)
+            served, own = _ranked(asked_of, ready(part), context, evidence(context), weight, n, m)
             here["cluster"], here["score"], here["model"] = *served, own
         yield rows, found
 
@@ -304,21 +319,21 @@ def _ranked(
     n: int,
     m: int,
 ) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
-    """The n best of every context under counts and model, and the m best under the model alone."""
+    """The n best of every context under evidence and model, and the m best under the model alone."""
     excluded = np.zeros((len(context), asked_of.clusters), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
     ways: list[Adjust] = [lambda log_p: log_p]
-    if not weight:  # the counts alone: no name has to be read for them
+    if not weight:  # the evidence alone: no name has to be read for them
         ((own, _),) = top(asked_of, asked, m, excluded, ways)
-        return _counted(evidence, excluded, n), own
+        return _without(evidence, excluded, n), own
     served, (own, _) = top(asked_of, asked, (n, m), excluded, [partial(_posterior, evidence, weight), *ways])
     return served, own
 
 
-def _counted(
+def _without(
     evidence: NDArray[np.float32], excluded: NDArray[np.bool_], n: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The n best under the counts alone."""
+    """The n best under the evidence alone."""
     score = np.where(excluded, np.float32(-np.inf), evidence)
     best = best_first(score, n)
     own = np.take_along_axis(score, best, 1)
@@ -326,7 +341,7 @@ def _counted(
 
 
 def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log-probability under counts and model together, up to a constant a prompt."""
+    """Log-probability under evidence and model together, up to a constant a prompt."""
     return (evidence + weight * log_p).astype(np.float32)
 
 
@@ -360,22 +375,24 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
 
 
 @torch.no_grad()
-def fit(asked_of: Policy, validation: Samples, successors: Successors, rng: np.random.Generator) -> float:
-    """The exponent of the model's probability beside the counts', by recall at 10 on validation transitions.
+def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.random.Generator) -> Fitted:
+    """The exponents of the model's probability and of likeness beside the counts, by recall at 10 on validation.
 
     Only the names that may be among the ten best are read to their end: a tenth of what all of them cost.
     """
     samples = pick(validation.several(), VALIDATED, rng)
     contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
+    tried = [Fitted(weight, each.pull) for each in evidence.pulled() for weight in WEIGHTS]
     found: list[NDArray[np.int32]] = []
     for context in np.array_split(contexts, max(1, len(contexts) // 256)):
-        evidence = np.log(successors.probability(context)).astype(np.float32)
-        excluded = np.zeros(evidence.shape, dtype=bool)
+        scores = {each.pull: each(context) for each in evidence.pulled()}
+        excluded = np.zeros((len(context), asked_of.clusters), dtype=bool)
         np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
         n = min(10, asked_of.clusters)
-        ways: list[Adjust] = [partial(_posterior, evidence, weight) for weight in WEIGHTS[1:]]
-        listed = [_counted(evidence, excluded, n), *top(asked_of, ask(asked_of, context), n, excluded, ways)]
+        ways: list[Adjust] = [partial(_posterior, scores[way.pull], way.weight) for way in tried if way.weight]
+        read = iter(top(asked_of, ask(asked_of, context), n, excluded, ways))
+        listed = [next(read) if way.weight else _without(scores[way.pull], excluded, n) for way in tried]
         found.append(np.stack([clusters for clusters, _ in listed]))
     best = np.concatenate(found, axis=1)[:, row.reshape(-1)]
     hit = (best == samples.label[:, None]).any(axis=2)
-    return WEIGHTS[int(np.argmax(hit @ samples.count))]
+    return tried[int(np.argmax(hit @ samples.count))]
