@@ -148,7 +148,11 @@ def _look(shard: list[int], found: dict[int, tuple[str, str]], knobs: config.Med
 
     @daft.func.batch(return_dtype=kinds.struct(fields))
     def seen(media: Any, thumbnail: Any) -> list[dict[str, Any]]:
-        return look(list(zip(media.to_pylist(), thumbnail.to_pylist(), strict=True)), knobs)
+        pairs = list(zip(media.to_pylist(), thumbnail.to_pylist(), strict=True))
+        # In a thread that ends, and its helpers with it. The engine's threads live on: theirs would outnumber the
+        # cores, OpenMP would then sleep at every barrier, and fine-tuning later take twice as long.
+        with ThreadPoolExecutor(1) as own:
+            return own.submit(look, pairs, knobs).result()
 
     pairs = [found[item] for item in shard]
     columns = {"item": shard, "media": [p[0] for p in pairs], "thumbnail": [p[1] for p in pairs]}

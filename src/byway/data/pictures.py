@@ -136,7 +136,8 @@ def encoder(name: str, patches: int, precision: str = "bfloat16") -> Encoder:
     """The encoder called `name`; its map is averaged over `patches` x `patches` fields."""
     dtype = getattr(torch, precision)
     if name == SHIPPED:
-        network = efficientnet().folded().to(dtype).to(memory_format=torch.channels_last)
+        network: Any = efficientnet().folded()
+        network = network.to(dtype=dtype, memory_format=torch.channels_last)
         return _encoder(network.map, MEAN, SPREAD, None, patches, dtype)
     return _hub(name, patches, dtype)
 
