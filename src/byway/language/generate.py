@@ -238,12 +238,15 @@ def _own(back: Back, which_n: Tensor, asked: Asked) -> Tensor:
 
 
 def logits(policy: Policy, hidden: Tensor, tokens: list[int] | None = None) -> Tensor:
-    """Scores of `tokens` (all where None) given hidden states [..., H], in float32."""
+    """Scores of `tokens` (all where None) given hidden states [..., H], in float32.
+
+    Those of some tokens are computed in float32 too: bfloat16 tells scores near 16 apart in steps of an eighth.
+    """
     head: Any = policy.model.get_output_embeddings()
     if tokens is None:
         return head(hidden).float()
     weight = head.weight[torch.tensor(tokens)]
-    return torch.nn.functional.linear(hidden, weight).float()
+    return torch.nn.functional.linear(hidden.float(), weight.float())
 
 
 @torch.no_grad()
