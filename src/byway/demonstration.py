@@ -32,7 +32,7 @@ steps = 140
 block_clusters = 8
 spoken = 24
 evaluate_every = 70
-checkpoint_every = 20
+checkpoint_every = 50
 
 [multimodal_model]
 steps = 60

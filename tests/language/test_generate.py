@@ -14,10 +14,12 @@ from byway.language.generate import (
     Choices,
     Policy,
     ask,
-    ask_grid,
     best_first,
     decode_freely,
+    go_on,
+    pad,
     policy,
+    read_grid,
     slot_end,
     top,
 )
@@ -104,10 +106,34 @@ def test_a_grid_of_pairs_is_what_its_pairs_say(tiny: PreTrainedModel, tokenizer:
     asked_of = make(tiny, tokenizer, "block")
     first, second = np.array([4, 0, 9]), np.array([2, 11])
     pairs = np.array([[a, b] for a in first for b in second], dtype=np.int32)
+    which = torch.tensor([5, 0, 3])
+    ids, valid = pad([asked_of.prompt.answers[c] for c in (1, 7, 3)], asked_of.prompt.end)
     with torch.no_grad():
-        in_a_grid = Choices(asked_of, ask_grid(asked_of, first, second)).resolve_all()
-        one_by_one = Choices(asked_of, ask(asked_of, pairs)).resolve_all()
-    np.testing.assert_allclose(in_a_grid, one_by_one, atol=1e-4)
+        at_cue, further = read_grid(asked_of, first, second, which, ids, valid)
+        asked = ask(asked_of, pairs)
+        then, _ = go_on(asked_of, asked, which, ids, valid)
+    np.testing.assert_allclose(at_cue, asked.hidden_NH, atol=1e-4)
+    np.testing.assert_allclose(further[valid], then[valid], atol=1e-4)
+
+
+def test_what_is_read_together_learns_what_is_read_apart(tiny: PreTrainedModel, tokenizer: Any) -> None:
+    asked_of = make(tiny, tokenizer, "block")
+    members = np.array([4, 0, 9])
+    pairs = np.array([[a, b] for a in members for b in members], dtype=np.int32)
+    which = torch.tensor([8, 1])
+    ids, valid = pad([asked_of.prompt.answers[c] for c in (2, 6)], asked_of.prompt.end)
+    gradients: list[list[torch.Tensor]] = []
+    for together in (True, False):
+        asked_of.model.zero_grad()
+        if together:
+            _, hidden = read_grid(asked_of, members, members, which, ids, valid)
+        else:
+            hidden, _ = go_on(asked_of, ask(asked_of, pairs), which, ids, valid)
+        hidden[valid].square().sum().backward()
+        gradients.append([p.grad.clone() for p in asked_of.model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 10
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, tokenizer: Any) -> None:

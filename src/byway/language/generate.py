@@ -6,7 +6,7 @@ looks at all of them, so that a description's keys and values serve every prompt
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from byway.language import trie as tries
 from byway.language.prompts import Prompt
-from byway.language.reading import Back, Reading, prepare, read
+from byway.language.reading import Back, Pass, Reading, prepare, read, read_together
 from byway.language.trie import Trie
 
 Attention = Literal["block", "causal"]
@@ -76,9 +76,17 @@ def ask(policy: Policy, context_NK: NDArray[np.int32]) -> Asked:
 
 def read_instruction(policy: Policy) -> Reading:
     """Read what every prompt begins with."""
+    return _read(policy, _instruction(policy))
+
+
+def _read(policy: Policy, one: Pass) -> Reading:
+    read_together(policy.model, [one])
+    return one.made
+
+
+def _instruction(policy: Policy) -> Pass:
     ids = torch.tensor(policy.prompt.instruction)[None, None]
-    _, reading = read(policy.model, ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
-    return reading
+    return Pass(ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
 
 
 def slot_end(prompt: Prompt, k: int) -> int:
@@ -91,12 +99,15 @@ def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction
 
     A description ends where its slot ends, so that the cue always follows it at once.
     """
+    return _read(policy, _blocks(policy, clusters, instruction))
+
+
+def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Pass:
     sequences = [policy.prompt.slots[k][c] for k, cs in enumerate(clusters) for c in cs]
     ids, valid = pad(sequences, policy.prompt.end)
     ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs])
     positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1]))[:, None]
-    _, reading = read(policy.model, ids[:, None], positions, valid[:, None], [Back(instruction, "all")])
-    return reading
+    return Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")])
 
 
 def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
@@ -110,27 +121,45 @@ def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
     return ask_cue(policy, context, len(context_NK), 1)
 
 
-def ask_grid(policy: Policy, first: NDArray[np.integer], second: NDArray[np.integer]) -> Asked:
-    """Read the prompts of every pair (a of `first`, b of `second`), in that order, under block attention.
+def read_grid(
+    policy: Policy,
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+    which_n: Tensor,
+    ids_nT: Tensor,
+    valid_nT: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Read the prompts of every pair (a of `first`, b of `second`), in that order, under block attention, and
+    answer tokens after the prompts `which_n`: a training step's tokens in one pass.
 
-    As `ask`, but no keys or values are gathered for a pair: a quarter of a training step.
+    Returns the hidden states at the cue [A * B, H] and those of the answer tokens [n, T, H].
     """
-    instruction = read_instruction(policy)
-    blocks = read_blocks(policy, [first, second], instruction)
     A, B = len(first), len(second)
-    rows = Back(blocks.part(range(A)), "rows")
-    columns = Back(blocks.part(range(A, A + B)).turned(), "columns")
-    return ask_cue(policy, [Back(instruction, "all"), rows, columns], A, B)
+    instruction = _instruction(policy)
+    blocks = _blocks(policy, [first, second], instruction.made)
+    rows = Back(blocks.made, "rows", part=range(A))
+    columns = Back(blocks.made, "columns", part=range(A, A + B), turned=True)
+    back = [Back(instruction.made, "all"), rows, columns]
+    cue, position_N = _cue(policy, back, A, B)
+    answers, _ = _further([*back, Back(cue.made, "cells")], position_N, which_n, ids_nT, valid_nT)
+    hidden = read_together(policy.model, [instruction, blocks, cue, answers])
+    return hidden[2][:, :, -1].flatten(0, 1), hidden[3][:, 0]
 
 
 def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
     """Read the cue of A x B prompts whose blocks are ready."""
+    cue, position_N = _cue(policy, context, A, B)
+    (hidden,) = read_together(policy.model, [cue])
+    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Back(cue.made, "cells")], position_N)
+
+
+def _cue(policy: Policy, context: list[Back], A: int, B: int) -> tuple[Pass, Tensor]:
+    """The cue of A x B prompts, and the position after it."""
     cue = torch.tensor(policy.prompt.cue).expand(A, B, -1)
     start = slot_end(policy.prompt, policy.prompt.history - 1)
     positions = torch.arange(start, start + cue.shape[-1])
-    hidden, reading = read(policy.model, cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
-    position = torch.full((A * B,), start + cue.shape[-1])
-    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Back(reading, "cells")], position)
+    one = Pass(cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
+    return one, torch.full((A * B,), start + cue.shape[-1])
 
 
 def ask_row(policy: Policy, instruction: Back, first: list[int]) -> Asked:
@@ -212,28 +241,34 @@ def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_n
 
     Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token.
     """
+    one, start = _further(asked.context, asked.position_N, which_n, ids_nT, valid_nT)
+    hidden, length = read_together(policy.model, [one])[0][:, 0], valid_nT.sum(1)
+    at_last = hidden[torch.arange(len(length)), length - 1]
+    return hidden, Asked(at_last, [*one.context, Back(one.made, "cells")], start + length)
+
+
+def _further(
+    context: list[Back], position_N: Tensor, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor
+) -> tuple[Pass, Tensor]:
+    """Tokens after the prompts `which_n`, and the position of the first."""
     back: list[Back] = []
-    for b in asked.context:
+    for b in context:
         if b.along == "all":
             back.append(b)
-        elif b.pick_A is None:  # laid along a grid of [A, B]: find each prompt's own sequence
-            back.append(Back(b.reading, "rows", _own(b, which_n, asked)))
-        else:
-            back.append(Back(b.reading, "rows", b.pick_A.index_select(0, which_n)))
-    start = asked.position_N.index_select(0, which_n)
+            continue
+        # Where a reading is laid along a grid of [A, B]: find each prompt's own sequence.
+        own = _own(b, which_n, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_n)
+        back.append(replace(b, along="rows", pick_A=own))
+    start = position_N.index_select(0, which_n)
     positions = (start[:, None] + torch.arange(ids_nT.shape[1]))[:, None]
-    hidden, reading = read(policy.model, ids_nT[:, None], positions, valid_nT[:, None], back)
-    hidden, length = hidden[:, 0], valid_nT.sum(1)
-    at_last = hidden[torch.arange(len(length)), length - 1]
-    return hidden, Asked(at_last, [*back, Back(reading, "cells")], start + length)
+    return Pass(ids_nT[:, None], positions, valid_nT[:, None], back), start
 
 
-def _own(back: Back, which_n: Tensor, asked: Asked) -> Tensor:
+def _own(back: Back, which_n: Tensor, cells: int) -> Tensor:
     """Number of the sequence of `back` that each prompt of the flat grid looks back at."""
-    a, b = back.reading.valid_ABT.shape[:2]
+    a, b = back.of(back.reading.valid_ABT).shape[:2]
     if back.along == "cells":
         return which_n
-    cells = len(asked.position_N)
     return which_n // (cells // a) if back.along == "rows" else which_n % b
 
 

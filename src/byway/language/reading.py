@@ -50,25 +50,40 @@ class Back:
     along: Along
     pick_A: Tensor | None = None
     """For rows: which sequence of the reading (counted along its grid) each row of this pass looks back at."""
+    part: range | None = None
+    """Only these rows of the reading's grid."""
+    turned: bool = False
+    """Rows and columns of that grid exchanged."""
 
     def of(self, tensor: Tensor) -> Tensor:
         """One layer's keys or values, or the mask, laid along this pass's grid."""
+        if self.part is not None:
+            tensor = tensor[self.part.start : self.part.stop]
+        if self.turned:
+            tensor = tensor.transpose(0, 1)
         if self.pick_A is None:
             return tensor
         return tensor.flatten(0, 1).index_select(0, self.pick_A).unsqueeze(1)
 
 
-@dataclass(slots=True)
-class _Grid:
-    """What the attention function needs to know about the pass under way."""
+class Pass:
+    """A grid of A x B sequences to be read, each causal in itself and looking back at `context`."""
 
-    A: int
-    B: int
-    T: int
-    real: Tensor
-    """Places of the tokens that are not padding in the flat grid."""
-    context: list[Back]
-    made: Reading
+    def __init__(self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Back]):
+        """In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
+
+        Padding, where `valid_ABT` is False, stands at the right end of a sequence.
+        """
+        self.A, self.B, self.T = ids_ABT.shape[:3]
+        self.cells = self.A * self.B * self.T
+        self.real = valid_ABT.reshape(-1).nonzero().flatten()
+        """Places of the tokens that are not padding in the flat grid."""
+        self.ids = ids_ABT.reshape(self.cells, *ids_ABT.shape[3:]).index_select(0, self.real)
+        positions = positions_ABT.expand(self.A, self.B, self.T).reshape(-1)
+        self.positions = positions.index_select(0, self.real)
+        self.context = context
+        self.made = Reading([], [], valid_ABT)
+        """Filled as it is read."""
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
@@ -84,26 +99,36 @@ def read(
     valid_ABT: Tensor,
     context: list[Back],
 ) -> tuple[Tensor, Reading]:
-    """Run the model's body over a grid of sequences, each causal in itself and looking back at `context`.
+    """Run the model's body over one `Pass`.
 
-    In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
-
-    Returns the last hidden states [A, B, T, H] and the reading, which later passes may look back at. Padding
-    stands at the right end of a sequence; its hidden states mean nothing.
+    Returns the last hidden states [A, B, T, H] and the reading, which later passes may look back at. The hidden
+    states of padding mean nothing.
     """
-    A, B, T = ids_ABT.shape[:3]
-    made = Reading([], [], valid_ABT)
+    one = Pass(ids_ABT, positions_ABT, valid_ABT, context)
+    (hidden,) = read_together(model, [one])
+    return hidden, one.made
+
+
+def read_together(model: PreTrainedModel, passes: list[Pass]) -> list[Tensor]:
+    """Run the model's body over several passes at once, of which each may look back at those before it.
+
+    In a layer only attention tells tokens apart: everything else is one product over the real tokens of all passes.
+    The gradient of a weight then costs one product a layer too, which for ten tokens takes as long as for a
+    thousand. Returns the last hidden states [A, B, T, H] of each pass.
+    """
     body: Any = model.base_model
-    # All tokens that are real, as one sequence: everything but attention works token by token.
-    real = valid_ABT.reshape(-1).nonzero().flatten()
-    given = ids_ABT.reshape(1, A * B * T, *ids_ABT.shape[3:]).index_select(1, real)
+    given = torch.cat([one.ids for one in passes])[None]
     hidden = body(
         **{"inputs_embeds" if given.is_floating_point() else "input_ids": given},
-        position_ids=positions_ABT.expand(A, B, T).reshape(1, -1).index_select(1, real),
+        position_ids=torch.cat([one.positions for one in passes])[None],
         use_cache=False,
-        grid=_Grid(A, B, T, real, context, made),
+        passes=passes,
     ).last_hidden_state[0]
-    return _spread(hidden, real, A * B * T).view(A, B, T, -1), made
+    parts = hidden.split([len(one.real) for one in passes])
+    return [
+        _spread(part, one.real, one.cells).view(one.A, one.B, one.T, -1)
+        for part, one in zip(parts, passes, strict=True)
+    ]
 
 
 def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
@@ -122,28 +147,36 @@ def _attend(
     scaling: float,
     dropout: float = 0.0,
     *,
-    grid: _Grid,
+    passes: list[Pass],
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention over the earlier readings and over the sequence itself, in one softmax.
 
-    The real tokens of the whole grid come as one sequence: `query` is [1, heads, n, d], `key` and `value`
+    The real tokens of all passes come as one sequence: `query` is [1, heads, n, d], `key` and `value`
     [1, kv heads, n, d], as the attention interface has them.
     """
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
-    heads, d = query.shape[1], query.shape[3]
-    A, B, T, G = grid.A, grid.B, grid.T, key.shape[1]
+    sizes = [len(one.real) for one in passes]
+    parts = zip(*(tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)), strict=True)
+    found = [_attend_one(one, layer, scaling, *part) for one, part in zip(passes, parts, strict=True)]
+    return torch.cat(found)[None], None
+
+
+def _attend_one(one: Pass, layer: int, scaling: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same for the real tokens of one pass, each [n, heads, d]."""
+    heads, d = query.shape[1:]
+    A, B, T, G = one.A, one.B, one.T, key.shape[1]
 
     def cells(tensor: Tensor) -> Tensor:
-        return _spread(tensor[0].transpose(0, 1), grid.real, A * B * T).view(A, B, T, -1, d)
+        return _spread(tensor, one.real, one.cells).view(A, B, T, -1, d)
 
     keys_here, values_here = cells(key), cells(value)
-    grid.made.keys.append(keys_here)
-    grid.made.values.append(values_here)
+    one.made.keys.append(keys_here)
+    one.made.values.append(values_here)
     query_ABGQd = cells(query).transpose(2, 3).reshape(A, B, G, heads // G * T, d) * scaling
     scores = [
         _scores(query_ABGQd, back.of(back.reading.keys[layer]), back.of(back.reading.valid_ABT), back.along)
-        for back in grid.context
+        for back in one.context
     ]
     own = query_ABGQd @ keys_here.permute(0, 1, 3, 4, 2)
     if T > 1:
@@ -153,11 +186,11 @@ def _attend(
     weights = torch.cat([*scores, own], dim=-1).float().softmax(-1).to(value.dtype)
     *parts, last = weights.split([*widths, T], dim=-1)
     out = last @ values_here.transpose(2, 3)
-    for part, back in zip(parts, grid.context, strict=True):
+    for part, back in zip(parts, one.context, strict=True):
         values = back.of(back.reading.values[layer])
         out = out + _by_group(part, values.transpose(2, 3), back.along)
-    flat = out.reshape(A * B, heads, T, d).transpose(1, 2).reshape(A * B * T, heads, d)
-    return (flat if len(grid.real) == A * B * T else flat.index_select(0, grid.real))[None], None
+    flat = out.reshape(A * B, heads, T, d).transpose(1, 2).reshape(one.cells, heads, d)
+    return flat if len(one.real) == one.cells else flat.index_select(0, one.real)
 
 
 def _scores(query_ABGQd: Tensor, keys_abTGd: Tensor, valid_abT: Tensor, along: Along) -> Tensor:

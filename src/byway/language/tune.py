@@ -28,12 +28,12 @@ from byway.language.generate import (
     Choices,
     Policy,
     ask,
-    ask_grid,
     decode_freely,
     go_on,
     logits,
     pad,
     policy,
+    read_grid,
 )
 from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
@@ -120,7 +120,7 @@ def draw(
     target /= max(target.sum(), 1e-30)
     # Each name is spoken equally often, where it is most special: a name has to be learned whatever its frequency.
     spoken = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), knobs.spoken, rng)
-    deeper = _sampled(np.where(deep, target, 0), DEEPER, rng)
+    deeper = _sampled(np.where(deep, target, 0), min(DEEPER, 2 * int(deep.sum())), rng)
     return Batch(context, target.astype(np.float32), spoken, grid, deeper)
 
 
@@ -146,7 +146,6 @@ def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -
 
 def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Tensor]:
     """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
-    asked = ask(policy, batch.context) if batch.grid is None else ask_grid(policy, batch.grid, batch.grid)
     deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
     # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
     # first token is asked of the cue, each further one of the token before it.
@@ -154,8 +153,12 @@ def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Te
     paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in deep.label]
     ids, valid = pad([answer[:-1] for answer in answers] + paths, policy.prompt.end)
     which = torch.from_numpy(np.concatenate([batch.spoken.row, deep.row]))
-    hidden, _ = go_on(policy, asked, which, ids, valid)
-    hidden = torch.cat([asked.hidden_NH[which][:, None], hidden], dim=1)
+    if batch.grid is None:
+        asked = ask(policy, batch.context)
+        at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
+    else:
+        at_cue, hidden = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
+    hidden = torch.cat([at_cue[which][:, None], hidden], dim=1)
     wanted, there = pad(answers, policy.prompt.end)
     said = hidden[: len(answers), : wanted.shape[1]]
     spoken = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there])
@@ -163,7 +166,7 @@ def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Te
         return spoken, torch.zeros(())
     root = policy.trie.nodes[0]
     target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
-    choice = -(torch.from_numpy(target) * _choice(policy, 0, asked.hidden_NH)).sum()
+    choice = -(torch.from_numpy(target) * _choice(policy, 0, at_cue)).sum()
     return spoken, choice + _deeper(policy, deep, hidden[len(answers) :])
 
 
