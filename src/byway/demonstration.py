@@ -27,14 +27,18 @@ aa_seeds = 4
 bootstrap = 300
 """
 FULL = """
+[media]
+frames = 2
+
 [language_model]
-steps = 140
+steps = 110
 block_clusters = 8
-spoken = 24
-evaluate_every = 70
+spoken = 40
+evaluate_every = 55
 checkpoint_every = 50
 
 [multimodal_model]
+frames = 2
 steps = 60
 batch = 8
 evaluate_every = 60
