@@ -144,8 +144,8 @@ class LanguageModel:
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
-    steps: int = 400
-    """Optimiser steps."""
+    steps: int = 0
+    """Optimiser steps; 0: four for every three clusters, and 100 at least."""
     batch: int = 16
     """Samples a step under causal attention (paper 1: 16)."""
     choice_weight: float = 1.0
@@ -189,6 +189,8 @@ class TransitionTable:
     novelty's order."""
     triples: int = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
+    near: float = 0.1
+    """Pairs whose two best answers by the model alone lie closer, in nats, are asked again in float32; 0: none."""
     rows_per_chunk: int = 8
     """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -488,7 +490,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "descriptions": ("words",),
     "transitions": ("level", "history", "per_label"),
     "language_model": (
-        "lora_rank", "steps", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
+        "lora_rank", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
         "evaluate_on",
     ),
     "transition_table": ("top", "rows_per_chunk"),

@@ -187,3 +187,16 @@ def test_likeness_pulls_where_the_later_log_follows_it(tuned: tune.Tuned) -> Non
     assert plan.fit(asked_of, after, nothing, rng).pull == 0
     gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])
     np.testing.assert_allclose(gained[0], 2 * planted.alike_MM[context[0]].mean(axis=0), atol=1e-5)
+
+
+def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
+    """With everything near a tie the table of bfloat16 is that of float32; with nothing near one it is not."""
+    tables = {
+        (precision, near): build(
+            tmp_path / f"{precision}-{near}", tuned, replace(KNOBS, precision=precision, near=near)
+        )
+        for precision, near in (("float32", 0.1), ("bfloat16", 100.0), ("bfloat16", 0.0))
+    }
+    exact, again, rough = (np.asarray(table.model) for table in tables.values())
+    np.testing.assert_array_equal(again, exact)
+    assert (rough != exact).any(), "the model must have near ties, or nothing is shown"

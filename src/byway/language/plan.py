@@ -67,6 +67,16 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """Who is asked again, in float32, where the model's two best answers are nearly tied."""
+
+    policy: Policy
+    ask: Callable[[Ints], Asked]
+    near: float
+    """Nats."""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """For every (C1, C2), the best novel clusters, best first; -1 where fewer are legal."""
 
@@ -226,10 +236,14 @@ def fill(
         fitted = fit(asked_of, transitions.validation, evidence, work.rng)
         write_atomic(known, msgspec.json.encode(fitted))
     evidence, weight = replace(evidence, pull=fitted.pull), fitted.weight
+    again = None
+    if knobs.near and knobs.precision != "float32":
+        exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
+        again = Again(exact, ready_some(exact), knobs.near)
     total = sum(map(len, chunks))
     with bar("transition table", total, total - sum(map(len, left))) as advance:
         began = time.perf_counter()
-        for rows, found in answer(asked_of, left, evidence, weight, knobs.top, knobs.model_top):
+        for rows, found in answer(asked_of, left, evidence, weight, knobs.top, knobs.model_top, again):
             path = path_of[rows.start]
             path.with_suffix(".seconds").write_text(f"{time.perf_counter() - began:.3f}", "utf-8")
             write_atomic(path, _bytes(found))
@@ -239,7 +253,7 @@ def fill(
         with bar("triples", len(parts), len(parts) - len(more)) as advance:
             for start, path in more.items():
                 context = triples[start : start + TOGETHER]
-                write_atomic(path, _bytes(answer_some(asked_of, context, evidence, weight, knobs)))
+                write_atomic(path, _bytes(answer_some(asked_of, context, evidence, weight, knobs, again)))
                 advance(1)
     return fitted
 
@@ -257,14 +271,19 @@ def triples_of(transitions: Transitions, most: int) -> Ints | None:
 
 @torch.no_grad()
 def answer_some(
-    asked_of: Policy, context: Ints, evidence: Evidence, weight: float, knobs: config.TransitionTable
+    asked_of: Policy,
+    context: Ints,
+    evidence: Evidence,
+    weight: float,
+    knobs: config.TransitionTable,
+    again: Again | None = None,
 ) -> NDArray[Any]:
     """The best clusters of the given contexts: [N] with cluster and score [n], model [m]."""
     n = min(knobs.top, asked_of.clusters)
     found = np.empty(len(context), dtype=_layout(n, min(n, knobs.model_top)))
     if len(context):
         asked, score = ask(asked_of, context), evidence(context)
-        served, own = _ranked(asked_of, asked, context, score, weight, n, min(n, knobs.model_top))
+        served, own = _ranked(asked_of, asked, context, score, weight, n, min(n, knobs.model_top), again)
         found["cluster"], found["score"], found["model"] = *served, own
     return found
 
@@ -287,6 +306,7 @@ def answer(
     weight: float,
     n: int,
     model_n: int | None = None,
+    again: Again | None = None,
 ) -> Iterator[tuple[range, NDArray[Any]]]:
     """The best clusters of every pair, a chunk of rows at a time: [rows, M] with cluster and score [n], model [m].
 
@@ -305,7 +325,7 @@ def answer(
             second = np.tile(np.arange(M, dtype=np.int32), len(part))
             context = np.column_stack([*[first] * (asked_of.prompt.history - 1), second])
             here = found[start - rows.start : start - rows.start + len(part)].reshape(-1)
-            served, own = _ranked(asked_of, ready(part), context, evidence(context), weight, n, m)
+            served, own = _ranked(asked_of, ready(part), context, evidence(context), weight, n, m, again)
             here["cluster"], here["score"], here["model"] = *served, own
         yield rows, found
 
@@ -318,15 +338,31 @@ def _ranked(
     weight: float,
     n: int,
     m: int,
+    again: Again | None = None,
 ) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
-    """The n best of every context under evidence and model, and the m best under the model alone."""
+    """The n best of every context under evidence and model, and the m best under the model alone.
+
+    bfloat16 errs by hundredths of a nat, so that one first answer in forty is not float32's: all of those are near
+    a tie, and are asked `again`.
+    """
     excluded = np.zeros((len(context), asked_of.clusters), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
     ways: list[Adjust] = [lambda log_p: log_p]
     if not weight:  # the evidence alone: no name has to be read for them
-        ((own, _),) = top(asked_of, asked, m, excluded, ways)
-        return _without(evidence, excluded, n), own
-    served, (own, _) = top(asked_of, asked, (n, m), excluded, [partial(_posterior, evidence, weight), *ways])
+        ((own, scores),) = top(asked_of, asked, m, excluded, ways)
+        served = _without(evidence, excluded, n)
+    else:
+        adjusts = [partial(_posterior, evidence, weight), *ways]
+        served, (own, scores) = top(asked_of, asked, (n, m), excluded, adjusts)
+    if again is not None and m > 1:
+        # Two that are no answers are no tie: their difference is no number.
+        with np.errstate(invalid="ignore"):
+            near = np.flatnonzero(scores[:, 0] - scores[:, 1] < again.near)
+        for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
+            if len(rows):
+                part = context[rows]
+                better, own[rows] = _ranked(again.policy, again.ask(part), part, evidence[rows], weight, n, m)
+                served[0][rows], served[1][rows] = better
     return served, own
 
 
@@ -372,6 +408,23 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
         return ask_row(asked_of, instruction, first)
 
     return one
+
+
+@torch.no_grad()
+def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
+    """How to ask some contexts, now and then: under block attention every description is read once for all."""
+    if asked_of.attention != "block":
+        return partial(ask, asked_of)
+    M, K = asked_of.clusters, asked_of.prompt.history
+    instruction = read_instruction(asked_of)
+    blocks = read_blocks(asked_of, [np.arange(M)] * K, instruction)
+
+    def some(context_NK: Ints) -> Asked:
+        places = [torch.from_numpy(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
+        back = [Back(instruction, "all"), *(Back(blocks, "rows", place) for place in places)]
+        return ask_cue(asked_of, back, len(context_NK), 1)
+
+    return some
 
 
 @torch.no_grad()
