@@ -42,6 +42,7 @@ Word = Annotated[str, QueryParameter(max_length=256)]
 
 _templates = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape(default=True))
 _templates.filters["hue"] = lambda text: zlib.crc32(str(text).encode("utf-8", "replace")) % 360
+_templates.globals["drawn"] = importlib.util.find_spec("plotly") is not None
 _templates.filters["initial"] = lambda text: next((c.upper() for c in str(text) if c.isalnum()), "·")
 
 
