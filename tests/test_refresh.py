@@ -1,6 +1,7 @@
 """A refresh of a small world: new items servable at once, all else untouched, counts as if read in full."""
 
 import itertools
+import json
 import sys
 import zlib
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from byway import artifact, config, pipeline, refresh
+from byway import artifact, config, pipeline, refresh, showing
 from byway.artifact import Outcome, Record, Work
 from byway.data import events
 from byway.errors import UserError
@@ -155,6 +156,15 @@ def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> Non
         assert np.linalg.norm(opened.vectors[position]) > 0
     answer = recommend(opened, [Seen(str(ITEMS)), Seen(str(ITEMS + 23)), Seen("3")], np.random.default_rng(0))
     assert answer.items
+
+
+def test_show_lists_a_refresh(built: Path, refreshed: Path) -> None:
+    settings = config.load(refreshed / "byway.toml")
+    shown = json.loads(showing.as_json(refreshed, settings))
+    assert shown["17-refresh"]["drift"] == []
+    assert shown["17-refresh"]["metrics"].items() <= shown["figures"].items()
+    assert "\n17-refresh " in showing.as_text(refreshed, settings, 1)
+    assert "17-refresh" not in showing.as_text(built, settings, 1)
 
 
 def test_what_was_there_stays_and_no_run_undoes_it(built: Path, refreshed: Path) -> None:

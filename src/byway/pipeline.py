@@ -111,6 +111,9 @@ READS = {
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
+REFRESH = "17-refresh"
+"""Folder of what `byway refresh` makes between two runs; it is no stage of the road."""
+
 TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet"}
 """Endings of the files of a public data set that hold items and events."""
 

@@ -41,7 +41,7 @@ from byway.progress import say
 from byway.serving import bundle
 from byway.video import plan as contextual
 
-FOLDER = "17-refresh"
+FOLDER = pipeline.REFRESH
 BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
 """The artifacts of the full run that a refresh stands on."""
 PUBLISHED = "refresh.digest"

@@ -51,6 +51,14 @@ def as_json(workspace: Path, config: Config) -> str:
                 },
                 "drift": _drift(workspace, config, stage, record),
             }
+    if (refreshed := artifact.read_record(workspace / pipeline.REFRESH)) is not None:
+        records = {**records, "refresh": refreshed}
+        shown[pipeline.REFRESH] = {
+            "record": msgspec.to_builtins(refreshed),
+            "metrics": refreshed.metrics,
+            "gates": {},
+            "drift": _edited(workspace / pipeline.REFRESH, refreshed),
+        }
     return json.dumps({**shown, "figures": pipeline.figures(records)}, indent=2, ensure_ascii=False)
 
 
@@ -67,6 +75,9 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
         failed = [name for name, gate in record.gates.items() if not gate.passed]
         state = "; ".join(["out of date: " + ", ".join(drift)] * bool(drift) + [f"gate {n} failed" for n in failed])
         lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state or 'up to date'}")
+    if (refreshed := artifact.read_record(workspace / pipeline.REFRESH)) is not None:
+        state = "; ".join(_edited(workspace / pipeline.REFRESH, refreshed)) or "new items and events since the run"
+        lines.append(f"{pipeline.REFRESH:24} {refreshed.timings['seconds']:8.1f} s  {state}")
     figures = pipeline.figures(records)
     known = [(key, figures[key], gloss) for key, gloss in SHOWN if key in figures]
     if known:
@@ -100,5 +111,10 @@ def _drift(workspace: Path, config: Config, stage: pipeline.Stage, record: artif
         inputs = pipeline.inputs_of(workspace, config, stage)
     except UserError:
         inputs = record.inputs
-    changed = [f"file {name} edited" for name in artifact.edited(workspace / stage.folder, record)]
-    return artifact.drift(record, pipeline.knobs_of(config, stage), inputs) + changed
+    return artifact.drift(record, pipeline.knobs_of(config, stage), inputs) + _edited(
+        workspace / stage.folder, record
+    )
+
+
+def _edited(folder: Path, record: artifact.Record) -> list[str]:
+    return [f"file {name} edited" for name in artifact.edited(folder, record)]
