@@ -145,11 +145,13 @@ class LanguageModel:
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
     steps: int = 0
-    """Optimiser steps; 0: four for every three clusters, and 100 at least."""
+    """Optimiser steps; 0: as many as clusters, and 100 at least."""
     batch: int = 16
     """Samples a step under causal attention (paper 1: 16)."""
     choice_weight: float = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    spoken_weight: float = 5.0
+    """Weight of the loss on the answer's tokens: a mean over tokens, of which soon few are wrong."""
     balance: float = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     sharpness: float = 4.0

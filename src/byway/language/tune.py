@@ -212,8 +212,8 @@ def load(path: Path) -> Tuned:
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 64 times.
-    knobs = replace(knobs, steps=knobs.steps or max(100, -(-4 * len(names) // 3)))
+    # With the default knobs every name is spoken 48 times.
+    knobs = replace(knobs, steps=knobs.steps or max(100, len(names)))
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
     model.get_input_embeddings().weight.requires_grad_(False)
@@ -239,7 +239,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
             batch = draw(transitions, successors, deep, knobs, np.random.default_rng([seed, step]))
             if len(batch.context):
                 spoken, choice = loss(asked_of, batch, knobs.choice_weight)
-                (spoken + knobs.choice_weight * choice).backward()
+                (knobs.spoken_weight * spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
             step += 1
             advance(1)
