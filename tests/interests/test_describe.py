@@ -156,3 +156,18 @@ def test_outline_is_indented_ordered_and_as_wide_as_asked() -> None:
     long = describe.Descriptions(tuple([["word " * 40] * m for m in (2, 4, 6, 8)]))
     assert all(len(line) == 80 for line in describe.outline(found, long, np.ones(8), width=80).splitlines())
     assert "nan" not in describe.outline(found, names, np.zeros(8))
+
+
+def test_first_words_begin_differently_where_they_can() -> None:
+    forms = ["martial arts", "martian", "moon", "marten"]
+    choice = describe._Choice
+    first = describe._first_words(
+        [
+            choice([0], [(3.0, 0), (1.0, 2)], []),
+            choice([1], [(2.0, 1), (1.5, 2)], []),
+            choice([0], [(2.5, 0), (1.2, 3)], []),
+        ],
+        forms,
+    )
+    # The second gives up its best, which begins as the first's; the third has nothing else to give.
+    assert [forms[term] for term in first] == ["martial arts", "moon", "marten"]

@@ -34,6 +34,9 @@ PHRASE = 1.3
 """How much a phrase gains over a word: it is rarer than its words, but says more."""
 NEW_ITEMS = 0.7
 """Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
+BEGINNING = 4
+"""Letters by which first words are told apart where it can be had: of MicroLens-50K's 300 names 265 begin with a
+token of their own, with whole words 236, and keywords reach 0.667 of the items instead of 0.668."""
 FIRST_AT_LEAST = 0.25
 """A first keyword scores at least this share of the cluster's best: unique, but not far-fetched."""
 
@@ -142,7 +145,7 @@ def describe(terms: Terms, tree: Tree, words: int) -> list[list[list[str]]]:
         counts = _counts(terms, tree, level)
         scores = _scores(terms, tree, level, counts)
         chosen = [_choose(terms, tree.items(level, c), *scores[c], words) for c in range(tree.size(level))]
-        first = _first_words(chosen)
+        first = _first_words(chosen, terms.forms)
         names: list[list[str]] = []
         for cluster, picked in enumerate(chosen):
             # A first word from among the spare ones takes the place of the last.
@@ -234,17 +237,24 @@ def _choose(
     )
 
 
-def _first_words(choices: list[_Choice]) -> list[int]:
-    """For each cluster the term to begin with: its best that no cluster with a better claim begins with."""
+def _first_words(choices: list[_Choice], forms: list[str]) -> list[int]:
+    """For each cluster the term to begin with: its best that no cluster with a better claim begins with.
+
+    First words whose first letters agree are avoided too: to a language model such names may begin with one token,
+    and telling them apart is what the bulk inference spends its time on.
+    """
     offers = sorted(
         (-score, cluster, term) for cluster, choice in enumerate(choices) for score, term in choice.firsts
     )
     first: dict[int, int] = {}
     used: set[int] = set()
-    for _, cluster, term in offers:
-        if cluster not in first and term not in used:
-            first[cluster] = term
-            used.add(term)
+    begun: set[str] = set()
+    for letters in (BEGINNING, None):
+        for _, cluster, term in offers:
+            if cluster not in first and term not in used and forms[term][:letters] not in begun:
+                first[cluster] = term
+                used.add(term)
+                begun.add(forms[term][:BEGINNING])
     return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
 
 

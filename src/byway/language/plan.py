@@ -47,8 +47,8 @@ from byway.language.tune import Tuned
 from byway.progress import bar
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-WEIGHTS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
-VALIDATED = 3000
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+VALIDATED = 1500
 """Validation transitions on which the weights are fitted."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
