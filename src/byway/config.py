@@ -150,8 +150,8 @@ class LanguageModel:
     """Samples a step under causal attention (paper 1: 16)."""
     choice_weight: float = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    spoken_weight: float = 5.0
-    """Weight of the loss on the answer's tokens: a mean over tokens, of which soon few are wrong."""
+    further_weight: float = 5.0
+    """Weight of an answer's tokens after the first: they spell a name that is chosen. 1 is the paper's recipe."""
     balance: float = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     sharpness: float = 4.0

@@ -47,9 +47,9 @@ def test_the_loss_is_that_of_each_sample_by_itself(
     some = samples(6)
     weight = np.array([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], dtype=np.float32)
     batch = batch_of(asked_of, some, weight, [0, 3])
-    spoken, choice = tune.loss(asked_of, batch, 1.0)
+    spoken, choice = tune.loss(asked_of, batch, 1.0, further_weight=3.0)
     tokens = [
-        float(-log_p[t, token])
+        float(-log_p[t, token]) * (3 if t else 1)
         for e in (0, 3)
         for answer in [asked_of.prompt.answers[some.label[e]]]
         for log_p in [reference(tiny, asked_of, some.context[e].tolist(), answer)]

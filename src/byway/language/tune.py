@@ -144,8 +144,11 @@ def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -
     return Examples(row, label, weight.astype(np.float32))
 
 
-def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Tensor]:
-    """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats)."""
+def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats).
+
+    Tokens after an answer's first weigh `further_weight`: they spell the name, where the first chooses it.
+    """
     deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
     # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
     # first token is asked of the cue, each further one of the token before it.
@@ -161,7 +164,9 @@ def loss(policy: Policy, batch: Batch, choice_weight: float) -> tuple[Tensor, Te
     hidden = torch.cat([at_cue[which][:, None], hidden], dim=1)
     wanted, there = pad(answers, policy.prompt.end)
     said = hidden[: len(answers), : wanted.shape[1]]
-    spoken = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there])
+    by_token = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there], reduction="none")
+    further = there.nonzero()[:, 1] > 0
+    spoken = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
         return spoken, torch.zeros(())
     root = policy.trie.nodes[0]
@@ -238,8 +243,8 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         while step < knobs.steps:
             batch = draw(transitions, successors, deep, knobs, np.random.default_rng([seed, step]))
             if len(batch.context):
-                spoken, choice = loss(asked_of, batch, knobs.choice_weight)
-                (knobs.spoken_weight * spoken + knobs.choice_weight * choice).backward()
+                spoken, choice = loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
+                (spoken + knobs.choice_weight * choice).backward()
                 optimiser.step(rate(step, knobs))
             step += 1
             advance(1)
