@@ -42,12 +42,12 @@ Word = Annotated[str, QueryParameter(max_length=256)]
 
 _templates = Environment(loader=FileSystemLoader(PAGES), autoescape=select_autoescape(default=True))
 _templates.filters["hue"] = lambda text: zlib.crc32(str(text).encode("utf-8", "replace")) % 360
-_templates.globals["drawn"] = importlib.util.find_spec("plotly") is not None
 _templates.filters["initial"] = lambda text: next((c.upper() for c in str(text) if c.isalnum()), "·")
 
 
 def _page(request: Asking, template: str, **given: Any) -> Response[str]:
-    given = {"live": service_of(request).live, "here": request.url.path} | given
+    drawn = importlib.util.find_spec("plotly") is not None
+    given = {"live": service_of(request).live, "here": request.url.path, "drawn": drawn} | given
     return Response(_templates.get_template(template).render(given), media_type="text/html")
 
 
