@@ -42,24 +42,16 @@ def as_json(workspace: Path, config: Config) -> str:
     shown: dict[str, Any] = {}
     for stage in pipeline.STAGES:
         if record := records.get(stage.name):
-            shown[stage.folder] = {
-                "record": msgspec.to_builtins(record),
-                "metrics": record.metrics,
-                "gates": {
-                    name: {**msgspec.to_builtins(gate), "passed": gate.passed}
-                    for name, gate in record.gates.items()
-                },
-                "drift": _drift(workspace, config, stage, record),
-            }
+            shown[stage.folder] = _shown(record, _drift(workspace, config, stage, record))
     if (refreshed := artifact.read_record(workspace / pipeline.REFRESH)) is not None:
         records = {**records, "refresh": refreshed}
-        shown[pipeline.REFRESH] = {
-            "record": msgspec.to_builtins(refreshed),
-            "metrics": refreshed.metrics,
-            "gates": {},
-            "drift": _edited(workspace / pipeline.REFRESH, refreshed),
-        }
+        shown[pipeline.REFRESH] = _shown(refreshed, _edited(workspace / pipeline.REFRESH, refreshed))
     return json.dumps({**shown, "figures": pipeline.figures(records)}, indent=2, ensure_ascii=False)
+
+
+def _shown(record: artifact.Record, drift: list[str]) -> dict[str, Any]:
+    gates = {name: {**msgspec.to_builtins(gate), "passed": gate.passed} for name, gate in record.gates.items()}
+    return {"record": msgspec.to_builtins(record), "metrics": record.metrics, "gates": gates, "drift": drift}
 
 
 def as_text(workspace: Path, config: Config, depth: int) -> str:

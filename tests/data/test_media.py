@@ -48,6 +48,23 @@ def test_the_network_knows_a_palace_and_a_daisy() -> None:
             assert int(network((x - 127) / 128).argmax()) == wanted
 
 
+def test_folded_and_in_bfloat16_it_sees_the_same() -> None:
+    import torch
+
+    network = pictures.efficientnet()
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32))
+    with torch.inference_mode():
+        plain, folded = network.map(x), network.folded().map(x)
+    assert plain.abs().max() > 1
+    torch.testing.assert_close(folded, plain, atol=1e-3, rtol=1e-3)
+    image = np.random.default_rng(1).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    exact, rough = (pictures.encoder(pictures.SHIPPED, 2, p)(image).astype(float) for p in ("float32", "bfloat16"))
+    assert exact.shape == rough.shape == (3, 4, pictures.WIDTH)
+    same = (exact * rough).sum(-1) / np.linalg.norm(exact, axis=-1) / np.linalg.norm(rough, axis=-1)
+    assert same.min() > 0.995
+    assert (exact != rough).any()
+
+
 def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from byway.evaluation import baselines, offline
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 
 
@@ -61,6 +61,6 @@ def test_what_is_alike_counts_only_where_it_helps() -> None:
     every = np.tile(places, 40).astype(np.int32)
     flat = Successors.count(Samples(np.repeat(pairs, 40, axis=0), every, np.ones(1600, np.int32)), 40)
     assert baselines.found(baselines.nearest(ring)(pairs), beside, k=2) == 1
-    assert baselines.found(baselines.alike(flat, ring, beside)(pairs), beside, k=2) == 1
-    even = baselines.alike(flat, ring, far)(pairs)
+    assert baselines.found(baselines.alike(Evidence(flat, ring), beside)(pairs), beside, k=2) == 1
+    even = baselines.alike(Evidence(flat, ring), far)(pairs)
     np.testing.assert_allclose(even, even[0, 0], rtol=1e-6)

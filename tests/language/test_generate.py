@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from byway.language import plan, prompts
+from byway.language import prompts
 from byway.language.generate import (
     Attention,
     Choices,
@@ -151,21 +151,6 @@ def test_free_answers_are_the_greedy_ones(tiny: PreTrainedModel, tokenizer: Any,
     for context, answer in zip(CONTEXTS[:6].tolist(), answers, strict=True):
         log_p = reference(tiny, asked_of, context, answer)
         assert answer == log_p.argmax(-1).tolist()
-
-
-@pytest.mark.parametrize("attention", ["block", "causal"])
-def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
-    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
-) -> None:
-    asked_of = make(tiny, tokenizer, attention)
-    ready = plan.ready_rows(asked_of)
-    M = len(HOSTILE)
-    for rows in [range(2), range(4, 6)] if attention == "block" else [range(3, 4)]:
-        context = np.array([[a, b] for a in rows for b in range(M)], dtype=np.int32)
-        with torch.no_grad():
-            in_bulk = Choices(asked_of, ready(rows)).resolve_all()
-            by_pair = Choices(asked_of, ask(asked_of, context)).resolve_all()
-        np.testing.assert_allclose(in_bulk, by_pair, atol=1e-4)
 
 
 def test_the_best_first_are_those_of_a_stable_sort() -> None:

@@ -13,7 +13,6 @@ from byway.errors import UserError
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, triples, tune
-from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, ask, best_first
 from tests.language.conftest import HOSTILE, make_tiny
@@ -122,20 +121,6 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_counts_alone_and_the_model_alone_are_both_there(tmp_path: Path, tuned: tune.Tuned) -> None:
-    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
-    successors = Successors.of(transitions())
-    ((_, counted),) = plan.answer(asked_of, [range(4, 8)], Evidence(successors), 0.0, 5, 2)
-    ((_, both),) = plan.answer(asked_of, [range(4, 8)], Evidence(successors), 1e-3, 5)
-    context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
-    score = successors.probability(context)
-    np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
-    best = np.sort(score, axis=1)[:, ::-1][:, :5]
-    np.testing.assert_allclose(counted["score"].reshape(-1, 5), np.log(best), rtol=1e-4)
-    assert counted["model"].shape == (4, M, 2)
-    np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
-
-
 def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path: Path, tuned: tune.Tuned) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "out").mkdir()
@@ -169,24 +154,6 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
         plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned, VECTORS, TREE)
-
-
-def test_likeness_pulls_where_the_later_log_follows_it(tuned: tune.Tuned) -> None:
-    """Each cluster has one that is alike; only the validation part goes there, so that counts cannot know it."""
-    rng, clusters = np.random.default_rng(5), 40
-    context = np.array([rng.choice(clusters, 2, replace=False) for _ in range(300)], dtype=np.int32)
-    once = np.ones(300, np.int32)
-    before = Samples(context, rng.integers(0, clusters, 300).astype(np.int32), once)
-    after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
-    log = Transitions(2, clusters, True, before, after, after, after)
-    names = Descriptions(([], [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)], [], []))
-    asked_of = plan.open_policy(tuned, log, names, KNOBS)
-    planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
-    assert plan.fit(asked_of, after, planted, rng).pull > 0
-    nothing = replace(planted, alike_MM=np.zeros((clusters, clusters)))
-    assert plan.fit(asked_of, after, nothing, rng).pull == 0
-    gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])
-    np.testing.assert_allclose(gained[0], 2 * planted.alike_MM[context[0]].mean(axis=0), atol=1e-5)
 
 
 def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from byway.serving import web
 from tests.serving import house, running
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="there is no playwright; pip install playwright")
@@ -98,6 +99,21 @@ def test_hostile_texts_are_escaped_in_every_page(client: httpx.Client) -> None:
         assert wrong not in found
     # Not worked out as a template either.
     assert "{{ 7 * 7 }} ${7*7}" in found
+
+
+def test_without_the_script_that_draws_the_pages_say_so(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: file for name, file in web._files().items() if name != web.PLOTLY}
+    for path in ("/atlas", "/health"):
+        found = client.get(path).text
+        assert web.PLOTLY in found
+        assert "Not drawn here" not in found
+        with monkeypatch.context() as patch:
+            patch.setattr(web, "_files", lambda: files)
+            found = client.get(path).text
+        assert web.PLOTLY not in found
+        assert "Not drawn here" in found
 
 
 def test_pages_of_what_there_is_not(client: httpx.Client) -> None:

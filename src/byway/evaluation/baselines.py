@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions
 
 Guess = Callable[[Ints], NDArray[np.float64]]
@@ -20,8 +20,6 @@ ROUND, BATCH = 100, 512
 """Steps of the neural model between two looks at validation recall, and transitions a step."""
 PATIENCE = 5
 """Looks without a better recall after which it ends."""
-PULLS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Exponents of similarity that are tried beside the counts."""
 
 
 def popularity(successors: Successors) -> Guess:
@@ -39,13 +37,14 @@ def nearest(similarity_MM: NDArray[np.float64]) -> Guess:
     return lambda context: similarity_MM[context].sum(axis=1)
 
 
-def alike(successors: Successors, similarity_MM: NDArray[np.float64], validation: Samples) -> Guess:
-    """Successors over the root of popularity, times exp(pull · mean cosine); the pull is fitted on validation."""
+def alike(evidence: Evidence, validation: Samples) -> Guess:
+    """The table's evidence without the model, over the root of popularity; the pull is fitted on validation."""
+    usual = np.log(evidence.successors.popularity_M) / 2
 
-    def pulled(pull: float) -> Guess:
-        return lambda context: fair(successors)(context) * np.exp(pull * similarity_MM[context].mean(axis=1))
+    def over(pulled: Evidence) -> Guess:
+        return lambda context: pulled(context) - usual
 
-    return max(map(pulled, PULLS), key=lambda guess: found(guess(validation.context), validation))
+    return max(map(over, evidence.pulled()), key=lambda guess: found(guess(validation.context), validation))
 
 
 def found(score_NM: NDArray[np.floating], samples: Samples, k: int = 10) -> float:

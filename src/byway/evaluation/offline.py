@@ -16,7 +16,7 @@ from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import models, prompts, reference
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import Choices, Policy, ask, policy
 from byway.language.plan import Table
@@ -58,7 +58,7 @@ def build(
         "successor": successors.probability,
         "successor_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
-        "successor_alike": baselines.alike(successors, alike, transitions.validation.several()),
+        "successor_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
         "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
     }
     for name, guess in guesses.items():

@@ -15,7 +15,7 @@ from byway.language.curate import Ints, Samples, Transitions
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
-PULLS = (0.0, 1.0, 2.0, 3.0)
+PULLS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 """Exponents of likeness that are tried beside the counts."""
 
 

@@ -217,7 +217,7 @@ def load(path: Path) -> Tuned:
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 48 times.
+    # With the default knobs every name is spoken 48 times, or more where there are fewer than 100.
     knobs = replace(knobs, steps=knobs.steps or max(100, len(names)))
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)

@@ -35,6 +35,8 @@ MEANING = {
     "unrestricted": "no interest is new: the item model over the whole catalog",
     "popular_items": "nothing is known of the person: popular items, one an interest",
 }
+PLOTLY = "plotly.min.js"
+"""The script that draws; its package is the extra `pages`."""
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 Form = URLEncodedBody[dict[str, Any]]
@@ -46,7 +48,7 @@ _templates.filters["initial"] = lambda text: next((c.upper() for c in str(text) 
 
 
 def _page(request: Asking, template: str, **given: Any) -> Response[str]:
-    drawn = importlib.util.find_spec("plotly") is not None
+    drawn = PLOTLY in _files()
     given = {"live": service_of(request).live, "here": request.url.path, "drawn": drawn} | given
     return Response(_templates.get_template(template).render(given), media_type="text/html")
 
@@ -346,8 +348,8 @@ def _files() -> dict[str, tuple[bytes, str]]:
     found = {p.name: (p.read_bytes(), TYPES[p.suffix]) for p in (PAGES / "static").iterdir() if p.suffix in TYPES}
     spec = importlib.util.find_spec("plotly")
     if spec is not None and spec.submodule_search_locations:
-        script = Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
-        found["plotly.min.js"] = (script.read_bytes(), TYPES[".js"])
+        script = Path(spec.submodule_search_locations[0]) / "package_data" / PLOTLY
+        found[PLOTLY] = (script.read_bytes(), TYPES[".js"])
     return found
 
 

@@ -1,0 +1,70 @@
+"""Asking in bulk: rows are what their pairs say one by one, and the weights of model and evidence are found."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from byway.language import bulk, prompts
+from byway.language.counts import Evidence, Successors
+from byway.language.curate import Samples
+from byway.language.generate import Attention, Choices, ask, policy
+from tests.language.conftest import HOSTILE
+
+M = len(HOSTILE)
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+    ready = bulk.ready_rows(asked_of)
+    for rows in [range(2), range(4, 6)] if attention == "block" else [range(3, 4)]:
+        context = np.array([[a, b] for a in rows for b in range(M)], dtype=np.int32)
+        with torch.no_grad():
+            in_bulk = Choices(asked_of, ready(rows)).resolve_all()
+            by_pair = Choices(asked_of, ask(asked_of, context)).resolve_all()
+        np.testing.assert_allclose(in_bulk, by_pair, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_counts_alone_and_the_model_alone_are_both_there(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+    rng = np.random.default_rng(0)
+    drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
+    successors = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M)
+    ((_, counted),) = bulk.answer(asked_of, [range(4, 8)], Evidence(successors), 0.0, 5, 2)
+    ((_, both),) = bulk.answer(asked_of, [range(4, 8)], Evidence(successors), 1e-3, 5)
+    context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
+    score = successors.probability(context)
+    np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
+    best = np.sort(score, axis=1)[:, ::-1][:, :5]
+    np.testing.assert_allclose(counted["score"].reshape(-1, 5), np.log(best), rtol=1e-4)
+    assert counted["model"].shape == (4, M, 2)
+    np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_likeness_pulls_where_the_later_log_follows_it(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    """Each cluster has one that is alike; only the validation part goes there, so that counts cannot know it."""
+    rng, clusters = np.random.default_rng(5), 40
+    context = np.array([rng.choice(clusters, 2, replace=False) for _ in range(300)], dtype=np.int32)
+    once = np.ones(300, np.int32)
+    before = Samples(context, rng.integers(0, clusters, 300).astype(np.int32), once)
+    after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
+    names = [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)]
+    asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer), attention)
+    planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
+    assert bulk.fit(asked_of, after, planted, rng).pull > 0
+    nothing = replace(planted, alike_MM=np.zeros((clusters, clusters)))
+    assert bulk.fit(asked_of, after, nothing, rng).pull == 0
+    gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])
+    np.testing.assert_allclose(gained[0], 2 * planted.alike_MM[context[0]].mean(axis=0), atol=1e-5)
