@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from request import make, start
 
-from byway import artifact, config
+from byway import config
 from byway.serving import bundle, history, publish
 
 ITEMS, CLUSTERS, USERS = 20_000, 41, 2_000
+KNOBS = config.Serving(min_match_rate=0)
 
 
 @dataclass
@@ -75,7 +76,6 @@ class Link:
     def __init__(self, port: int):
         self.port = port
         self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self.opened = 0.0
 
     async def post(self, path: bytes, body: bytes) -> tuple[int, bytes]:
         """Status and body; raises ConnectionError where the other side went away."""
@@ -158,29 +158,31 @@ def workers(server: int) -> list[int]:
     return found
 
 
-async def trouble(workspace: Path, server: int, names: list[str], given: Any, tally: Tally) -> None:
-    """Switch bundles and kill workers until cancelled."""
+async def trouble(workspace: Path, server: int, second: Path, given: Any, tally: Tally) -> None:
+    """Publish the second bundle, go back to the first, and so on; kill workers; until cancelled."""
     began, rng = time.monotonic(), np.random.default_rng(9)
     switch, kill = began + given.switch, began + given.kill
     while True:
         await asyncio.sleep(0.1)
         if time.monotonic() >= switch:
-            name = names[tally.switches % 2]
-            publish._switch(workspace, publish.Current(name, [n for n in names if n != name]))
+            if tally.switches % 2:
+                await asyncio.to_thread(publish.publish, workspace, second, KNOBS, {})
+            else:
+                publish.rollback(workspace)
             tally.switches += 1
-            switch += given.switch
+            switch = time.monotonic() + given.switch
         if time.monotonic() >= kill and len(alive := workers(server)) > 1:
             tally.killed.append(time.monotonic())
             os.kill(alive[int(rng.integers(len(alive)))], signal.SIGKILL)
             kill = time.monotonic() + given.kill
 
 
-async def load(workspace: Path, server: int, names: list[str], given: Any) -> Tally:
+async def load(workspace: Path, server: int, made: dict[str, Path], given: Any) -> Tally:
     """All of it."""
     tally = Tally()
-    truths = {name: Truth(workspace / publish.FOLDER / name) for name in names}
+    truths = {name: Truth(folder) for name, folder in made.items()}
     each = given.requests // given.connections
-    disturbing = asyncio.create_task(trouble(workspace, server, names, given, tally))
+    disturbing = asyncio.create_task(trouble(workspace, server, list(made.values())[1], given, tally))
     jobs = [asyncio.create_task(one(i, given.port, each, tally, truths)) for i in range(given.connections)]
     try:
         await asyncio.gather(*jobs)
@@ -214,16 +216,15 @@ def main() -> None:
     workspace = given.folder / "mixed"
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir(parents=True)
-    names: list[str] = []
+    made: dict[str, Path] = {}
     for clusters in (CLUSTERS, CLUSTERS + 2):
         make(workspace, ITEMS, clusters, USERS)
-        record = artifact.read_record(workspace / "13-bundle")
-        assert record is not None
-        names.append(publish.publish(workspace, workspace / "13-bundle", config.Serving(min_match_rate=0), {}))
+        name = publish.publish(workspace, workspace / "13-bundle", KNOBS, {})
+        made[name] = (workspace / "13-bundle").rename(workspace / f"made-{clusters}")
     server = start(workspace, given.port, 2, "")
     began = time.perf_counter()
     try:
-        tally = asyncio.run(load(workspace, server.pid, names, given))
+        tally = asyncio.run(load(workspace, server.pid, made, given))
     finally:
         server.terminate()
         server.wait(30)
