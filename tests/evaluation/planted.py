@@ -8,7 +8,7 @@ import numpy as np
 
 from byway import config
 from byway.data.events import Events
-from byway.evaluation import experiment, loop, simulated, world
+from byway.evaluation import experiment, loop, metrics, simulated, world
 from byway.evaluation.arms import Kit
 from byway.evaluation.people import WorldKnobs
 from byway.evaluation.runs import Setting
@@ -74,6 +74,7 @@ def kit(of: Tiny, folder: Path) -> Kit:
         titles=[text.title for text in of.world.items.texts],
         names=list(of.world.topics.sub_areas),
         tables={name: circle.astype(np.int32) for name in ("byway", "model", "counts")},
+        watching=((known.cluster[:, None] + np.arange(1, 9)) % m).astype(np.int32),
         popularity=np.arange(m, dtype=np.int32),
         training=TRAINING,
         epochs=1,
@@ -88,5 +89,6 @@ def setting(of: Tiny, folder: Path, **knobs: int | float | bool) -> Setting:
     """A whole platform."""
     own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **knobs})
     people = of.people()
+    buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)
-    return Setting(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, own, folder)
+    return Setting(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, buckets, own, folder)

@@ -10,7 +10,7 @@ from byway.policy.baselines.source import NONE, Asked, Logged, Source
 from tests.evaluation import planted
 
 NAMES = [*(name for name in ARMS if name != CONTROL), "profile", "together", "popular"]
-NOVEL = ("byway", "model", "counts", "placebo", "neural_linear")
+NOVEL = ("byway", "multimodal", "model", "counts", "placebo", "neural_linear")
 """Arms that may only name items of clusters never met."""
 ONE_CLUSTER = (*NOVEL, "hierarchical_bandit")
 """Arms that stay inside one cluster."""
@@ -123,7 +123,10 @@ def test_a_restricted_arm_stays_inside_one_cluster(name: str, kit: Kit, make) ->
 
 
 def test_control_comes_first_and_an_unknown_arm_is_named() -> None:
-    assert arms.check(("byway", "placebo")) == ("control", "placebo", "byway")
-    assert arms.check(()) == tuple(ARMS)
+    assert arms.check(("byway", "placebo"), looked=False) == ("control", "placebo", "byway")
+    assert arms.check((), looked=True) == tuple(ARMS)
+    assert arms.check((), looked=False) == tuple(name for name in ARMS if name != "multimodal")
+    with pytest.raises(UserError, match="needs items with videos"):
+        arms.check(("multimodal",), looked=False)
     with pytest.raises(UserError, match="no arm 'bywya'"):
-        arms.check(("bywya",))
+        arms.check(("bywya",), looked=True)

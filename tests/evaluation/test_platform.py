@@ -171,8 +171,18 @@ def test_a_tally_counts_by_hand() -> None:
         satisfaction=np.array([0.9, 0.2, 0.7, 0.8], np.float32),
         seconds=np.array([500, 100, 200, 100], np.float32),
         unmet=np.array([True, False, False, True]),
+        context=np.array([3, 5, 3, -1]),
     )
-    found = {name: (a.sum(), b.sum()) for name, (a, b) in tally(shown, np.array([1, 2, 3]), 4, 2, KNOWN).items()}
+    bucket = np.where(np.arange(KNOWN.n_items) < 4, 1, 2)
+    tallied = tally(shown, np.array([1, 2, 3]), 4, 2, KNOWN, bucket)
+    found = {name: (a.sum(), b.sum()) for name, (a, b) in tallied.items()}
+    # The last impression was found without the feed, and after nothing.
+    assert [found[f"bucket_{b}.{part}"] for b in (1, 2) for part in ("source", "rest")] == [
+        (1, 1),
+        (1, 1),
+        (0, 1),
+        (0, 0),
+    ]
     assert found["novel_impressions"] == (2, 2)
     assert found["sole_impressions"] == (1, 2)
     assert found["positive_rate"] == (1, 2)

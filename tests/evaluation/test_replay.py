@@ -66,7 +66,7 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     users = np.arange(0, n, 3)
     matrix = liked[np.ix_(users, items)]
     real = replay.Replay(matrix, np.zeros_like(matrix), users, items, (n, 420), 5)
-    own = Setting(setting.kit, real, real.users, real.missing(), setting.knobs, tmp_path)
+    own = Setting(setting.kit, real, real.users, real.missing(), None, setting.knobs, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)

@@ -14,7 +14,7 @@ def row(mean: float, width: float = 0.01) -> dict[str, float]:
     return {"mean": mean, "low": mean - width, "high": mean + width}
 
 
-def figures(against: dict[str, float], aa: float = 0.04, chance: bool = False) -> dict[str, Any]:
+def figures(against: dict[str, float], aa: float = 0.04, chance: bool = False, seen: float = 0.0) -> dict[str, Any]:
     """An experiment in which Byway has these lifts in positive feedback over the other arms."""
     names = ("sequence", "hierarchical_bandit", "placebo", "byway")
     arms = {
@@ -35,6 +35,7 @@ def figures(against: dict[str, float], aa: float = 0.04, chance: bool = False) -
         },
         "against": {"positive_rate": {name: row(value) for name, value in against.items()}},
         "growth": {"byway": {"watch": [row(0.05)], "over_ten": [row(0.0)], "engaged": [row(0.0)]}},
+        "by_bucket": {"multimodal": [row(0.3), row(0.2), row(0.2), row(0.1), row(seen)]},
         "traffic": {"control": [0.5, 0.6], "byway": [0.5, 0.55]},
         "controls": {
             "aa": {"tests": 100, "significant": round(100 * aa), "share": aa, "seeds": 5},
@@ -69,6 +70,13 @@ def test_praise_has_its_opposite() -> None:
     assert "did not come out here" in bad
     assert "pleased less than more of the same" in bad
     assert "clearly less than of sequence (30.0%)" in bad
+
+
+@pytest.mark.parametrize(
+    ("least", "words"), [(0.0, "gained clearly more"), (0.3, "made no clear difference"), (0.5, "clearly less")]
+)
+def test_whether_there_was_much_to_see_is_said_either_way(least: float, words: str) -> None:
+    assert words in wording.summary(figures(GOOD, seen=least))[0]
 
 
 @pytest.mark.parametrize(("share", "words"), [(0.04, "as it should be"), (0.09, "more than it should be")])

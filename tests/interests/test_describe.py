@@ -171,3 +171,14 @@ def test_first_words_begin_differently_where_they_can() -> None:
     )
     # The second gives up its best, which begins as the first's; the third has nothing else to give.
     assert [forms[term] for term in first] == ["martial arts", "moon", "marten"]
+
+
+def test_any_word_of_a_name_may_stand_first_however_little_it_scores(tmp_path: Path) -> None:
+    """Six clusters share their best word by far; each has one of its own, which two of its forty items hold."""
+    own = [f"{2 * chr(97 + c)}gram" for c in range(20)]
+    titles = [f"comedy {own[c]}" if i < 2 else "comedy" for c in range(6) for i in range(40)]
+    titles += [own[c] for c in range(6, 20) for _ in range(40)]
+    build(tmp_path, "d", titles, [[]] * 800, slices(800, (2, 20, 40, 80)))
+    named = [name.split(", ") for name in describe.load(tmp_path / "d").names[1]]
+    assert len({name[0] for name in named}) == 20
+    assert all("comedy" in name for name in named[:6])

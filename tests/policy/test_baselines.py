@@ -10,7 +10,7 @@ from byway import config
 from byway.policy.baselines import neural
 from byway.policy.baselines.hierarchical import HierarchicalBandit
 from byway.policy.baselines.neural_linear import NeuralLinear
-from byway.policy.baselines.planned import Chance, Keywords, Planned, Tabled, draw_interests
+from byway.policy.baselines.planned import Chance, Keywords, Planned, Tabled, Watching, draw_interests
 from byway.policy.baselines.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
 from byway.policy.baselines.two_tower import TwoTower
 from byway.serving import recommend
@@ -195,6 +195,22 @@ def test_the_table_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
             answer = recommend.recommend(bundle, [Seen(name) for name in history], np.random.default_rng(seed))
             served[NAMES.index(str(answer.cluster))] += 1 / 400
         np.testing.assert_allclose(arm, served, atol=0.1)
+
+
+def test_the_watching_plan_takes_the_first_open_cluster_of_what_was_watched_last() -> None:
+    ranking = np.tile(np.array([1, 2, -1], np.int32), (len(KNOWN.cluster), 1))
+    ranking[0] = [4, 1, 2]
+    plan = Watching(ranking, np.arange(M, dtype=np.int32)[::-1].copy())
+    question = asked([[1, 0], [0, 6], [0], []])
+    every = np.ones((4, M), np.bool_)
+    rng = np.random.default_rng(0)
+    assert plan.choose(question, every, rng).tolist() == [4, 1, 4, M - 1]
+    some = every.copy()
+    some[:, [1, 4]] = False
+    assert plan.choose(question, some, rng).tolist()[:3] == [2, 2, 2]
+    some[:, 2] = False
+    assert plan.choose(question, some, rng).tolist()[:3] == [M - 1] * 3
+    assert plan.choose(question, ~every, rng).tolist() == [-1] * 4
 
 
 def test_interests_are_drawn_by_satisfaction_and_the_recent_one_is_second() -> None:

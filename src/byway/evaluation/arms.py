@@ -17,13 +17,15 @@ from byway.policy.baselines import neural
 from byway.policy.baselines.hierarchical import HierarchicalBandit
 from byway.policy.baselines.neural import Encoded
 from byway.policy.baselines.neural_linear import NeuralLinear
-from byway.policy.baselines.planned import Chance, Keywords, Planned, Scored, Tabled
+from byway.policy.baselines.planned import Chance, Keywords, Planned, Scored, Tabled, Watching
 from byway.policy.baselines.source import Known, Logged, Source
 
 CONTROL = "control"
 REFERENCE = "hierarchical_bandit"
 """What paper 1's figures 4b and 4c measure from."""
 PLACEBO = "placebo"
+MULTIMODAL = "multimodal"
+"""Only where items have been looked at."""
 
 ARMS: dict[str, str] = {
     CONTROL: "nothing is added",
@@ -38,6 +40,7 @@ ARMS: dict[str, str] = {
     "counts": "the log's successor counts alone as the table, restricted item policy",
     "model": "the language model alone as the table, restricted item policy",
     "byway": "the table as served, restricted item policy",
+    MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
 }
 """Every arm in words."""
 
@@ -58,6 +61,8 @@ class Kit:
     """[M] descriptions."""
     tables: dict[str, NDArray[np.int32]]
     """[M, M, n] by arm: `byway`, `model`, `counts`."""
+    watching: NDArray[np.int32] | None
+    """[N, n] serendipitous clusters of each item, best first; None where no item has been looked at."""
     popularity: NDArray[np.int32]
     """[M] clusters, the one most turned to first."""
     training: config.ItemPolicy
@@ -71,12 +76,22 @@ class Kit:
     """Where trained encoders are kept."""
 
 
-def check(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The arms by name, control first; all where none is named. Raises UserError for a name that is no arm."""
+def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
+    """The arms by name, control first; all that can be run where none is named.
+
+    `looked` says whether there is a context table. Raises UserError for a name that is no arm, or one that cannot
+    be run.
+    """
     for name in names:
         if name not in ARMS:
             raise UserError(f"There is no arm {name!r}; set experiment.arms to some of {', '.join(ARMS)}.")
-    return tuple(name for name in ARMS if not names or name == CONTROL or name in names)
+    if MULTIMODAL in names and not looked:
+        raise UserError(
+            f"The arm {MULTIMODAL!r} needs items with videos or thumbnails, and there are none; take it out of "
+            "experiment.arms."
+        )
+    there = [name for name in ARMS if looked or name != MULTIMODAL]
+    return tuple(name for name in there if not names or name == CONTROL or name in names)
 
 
 def encoders(kit: Kit, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
@@ -109,6 +124,9 @@ def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) ->
         return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
     if name == "neural_linear":
         return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
+    if name == MULTIMODAL:
+        assert kit.watching is not None  # `check` has seen to it
+        return Planned(kit.known, Watching(kit.watching, kit.popularity), restricted)
     plan = Chance() if name == PLACEBO else _table(kit, name)
     return Planned(kit.known, plan, restricted)
 

@@ -22,8 +22,9 @@ from byway import config
 from byway.artifact import Outcome, Work
 from byway.data.catalog import Catalog
 from byway.data.events import DAY, Events
-from byway.evaluation import arms, controls, metrics, platform, truth
-from byway.evaluation.arms import CONTROL, PLACEBO, Kit
+from byway.data.media import Seen
+from byway.evaluation import arms, controls, metrics, platform, truth, visual
+from byway.evaluation.arms import CONTROL, MULTIMODAL, PLACEBO, Kit
 from byway.evaluation.platform import Nature, asked_of
 from byway.evaluation.pooling import measure, row
 from byway.evaluation.runs import Run, Setting, run_arm
@@ -34,9 +35,10 @@ from byway.interests.tree import Tree
 from byway.language.counts import Successors
 from byway.language.curate import Transitions
 from byway.language.plan import Table
-from byway.policy.baselines.source import Ints, Known, Logged
+from byway.policy.baselines.source import NONE, Ints, Known, Logged
 from byway.policy.sequence import ItemPolicy
 from byway.progress import bar
+from byway.video.plan import ContextTable
 
 A_DAY = 10
 """Events that count as a day where the log has no clock."""
@@ -58,6 +60,8 @@ def build(
     transitions: Transitions,
     table: Table,
     item_policy: ItemPolicy,
+    seen: Seen | None,
+    contexts: ContextTable | None,
     user_ids: list[str],
     folder: Path,
     training: config.ItemPolicy,
@@ -65,13 +69,26 @@ def build(
     """Run every arm, the controls, and measure."""
     started = time.perf_counter()
     seed = int(work.rng.integers(2**31))
-    names = arms.check(knobs.arms)
+    names = arms.check(knobs.arms, contexts is not None)
     ids = catalog.ids()
     nature, users, missing = truth.open_truth(folder, ids, user_ids, events, knobs.list_length)
     kit = make_kit(
-        work.scratch, knobs, catalog, events, vectors, tree, descriptions, transitions, table, training, seed
+        work.scratch,
+        knobs,
+        catalog,
+        events,
+        vectors,
+        tree,
+        descriptions,
+        transitions,
+        table,
+        contexts,
+        training,
+        seed,
     )
-    setting = Setting(kit, nature, users, missing, knobs, work.scratch)
+    score = None if seen is None else visual.interest(seen, kit.known.vectors)
+    bucket = None if score is None else metrics.buckets(score)
+    setting = Setting(kit, nature, users, missing, bucket, knobs, work.scratch)
     trained = arms.encoders(setting.kit, names)
     prepared = time.perf_counter()
     leaking = _leaks(setting, trained, names, seed)
@@ -121,6 +138,7 @@ def make_kit(
     descriptions: Descriptions,
     transitions: Transitions,
     table: Table,
+    contexts: ContextTable | None,
     training: config.ItemPolicy,
     seed: int,
 ) -> Kit:
@@ -135,6 +153,9 @@ def make_kit(
         events.positive,
     )
     top = table.clusters.shape[2]
+    watching = None
+    if contexts is not None:
+        watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
     return Kit(
         known=known,
         log=logged(events),
@@ -145,6 +166,7 @@ def make_kit(
             "model": np.asarray(table.model),
             "counts": arms.count_table(Successors.of(transitions), clusters, top),
         },
+        watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         training=training,
         epochs=knobs.epochs,
@@ -232,7 +254,7 @@ def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...]
 
     Compared is positive feedback on what the user had never met; what was met before is still liked as before.
     """
-    planned = [name for name in ("byway", "model", "counts", PLACEBO) if name in names]
+    planned = [name for name in ("byway", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
     if not (setting.knobs.chance and isinstance(setting.nature, Simulated) and PLACEBO in planned):
         return {}
     segments = deal(setting.users, len(planned), setting.knobs.users, _rng(seed, 0, "chance"))

@@ -136,17 +136,22 @@ def gini(traffic: ArrayLike) -> float:
     return float(((2 * np.arange(1, n + 1) - n - 1) * x).sum() / max(n * x.sum(), 1e-12))
 
 
-def by_bucket(value: ArrayLike, score: ArrayLike, buckets: int = 5) -> Floats:
-    """[buckets] mean value by bucket of equal size of a score, the highest scores first; NaN where one is empty.
+BUCKETS = 5
+"""Of visual interest, as in paper 2's figure 8."""
+
+
+def buckets(score: ArrayLike, count: int = BUCKETS) -> NDArray[np.int64]:
+    """[N] bucket from 1 of each item: as many items in each, the highest scores in the first; ties in order.
 
     Paper 2's figure 8 with the context's visual interest as the score.
 
-    >>> by_bucket([1.0, 0.0, 1.0, 1.0], [0.9, 0.1, 0.8, 0.2], buckets=2).tolist()
-    [1.0, 0.5]
+    >>> buckets([0.9, 0.1, 0.8, 0.2], count=2).tolist()
+    [1, 2, 1, 2]
     """
     order = np.argsort(-np.asarray(score, np.float64), kind="stable")
-    parts = np.array_split(np.asarray(value, np.float64)[order], buckets)
-    return np.array([part.mean() if len(part) else np.nan for part in parts])
+    found = np.empty(len(order), np.int64)
+    found[order] = np.arange(len(order)) * count // max(1, len(order)) + 1
+    return found
 
 
 @dataclass(frozen=True, slots=True)

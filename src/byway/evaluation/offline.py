@@ -16,9 +16,10 @@ from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import models, prompts, reference
+from byway.language.bulk import first
 from byway.language.counts import Evidence, Successors
-from byway.language.curate import Ints, Samples, Transitions, pick
-from byway.language.generate import Choices, Policy, ask, policy
+from byway.language.curate import Samples, Transitions, pick
+from byway.language.generate import Policy, policy
 from byway.language.plan import Table
 from byway.language.triples import Triples, look_up
 from byway.language.tune import Tuned, spoken_answers
@@ -77,7 +78,7 @@ def build(
     metrics["language.prompts"] = len(outputs)
     metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
     before = policy(models.load(tuned.base, torch.bfloat16), prompt, "causal")
-    rank = ranks_of(legal_log_probabilities(before, some.context), some)
+    rank = _ranks(first(before, some.context, max(KS)), some)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
     outputs = spoken_answers(before, some.context[:100], tokenizer, max(map(len, prompt.answers)) + 2)
     metrics["baseline.zero_shot.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
@@ -115,9 +116,12 @@ def ranks_in_table(
     ranking_MMn: NDArray[np.int32], samples: Samples, triples: Triples | None = None
 ) -> NDArray[np.int64]:
     """Rank of each label in its context's list, from 0; the list's length where it is not there."""
-    listed = look_up(ranking_MMn, triples, samples.context)
-    hit = listed == samples.label[:, None]
-    return np.where(hit.any(axis=1), hit.argmax(axis=1), listed.shape[1])
+    return _ranks(look_up(ranking_MMn, triples, samples.context), samples)
+
+
+def _ranks(listed_Nn: NDArray[np.int32], samples: Samples) -> NDArray[np.int64]:
+    hit = listed_Nn == samples.label[:, None]
+    return np.where(hit.any(axis=1), hit.argmax(axis=1), listed_Nn.shape[1])
 
 
 def by_label(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
@@ -127,15 +131,6 @@ def by_label(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArra
         f"{name}.macro_recall_at_10.heldout": macro_recall_at(rank, 10, samples.label, samples.count),
         f"{name}.recall_at_10.unseen_pairs": recall_at(rank[unseen], 10, samples.count[unseen]),
     }
-
-
-def legal_log_probabilities(asked_of: Policy, context_NK: Ints) -> NDArray[np.float32]:
-    """[N, M] exact log-probability of every legal name."""
-    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
-    parts = np.array_split(contexts, max(1, len(contexts) // 128))
-    with torch.no_grad():
-        log_p = np.concatenate([Choices(asked_of, ask(asked_of, part)).resolve_all() for part in parts])
-    return log_p[row.reshape(-1)]
 
 
 def labels(ranking_MMn: NDArray[np.int32], name: str) -> dict[str, Any]:

@@ -72,6 +72,8 @@ class Impressions:
     seconds: Floats
     unmet: Flags
     """See `Felt`."""
+    context: Ints
+    """What the user had watched last when the visit began; NONE where nothing."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -140,6 +142,8 @@ class Lists:
     """The first column of the arm's candidates, which stand in its own order."""
     met: Flags
     """[B, M] clusters met before the visit."""
+    context: Ints
+    """[B] the item watched last before the visit; NONE where there is none."""
 
 
 def asked_of(book: Book, user: Ints, day: int) -> Asked:
@@ -173,7 +177,7 @@ def _rank(
     features = book.features(known, user, np.maximum(item, 0))
     score = features @ ranker.weights() + np.float32(blur) * rng.gumbel(size=item.shape).astype(np.float32)
     score = np.where(item == NONE, np.float32(-np.inf), score)
-    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met)
+    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met, asked.history[:, -1] - 1)
 
 
 def _watch(
@@ -216,6 +220,7 @@ def _watch(
                 satisfaction=felt.satisfaction,
                 seconds=felt.seconds,
                 unmet=felt.unmet,
+                context=lists.context[row],
             )
         )
     return joined(turns)
@@ -245,6 +250,9 @@ def joined(parts: list[Impressions]) -> Impressions:
     if not parts:
         empty = np.empty(0)
         return Impressions(
-            *(empty.astype(t) for t in (np.int64, np.int64, np.int64, np.int8, np.bool_, "f4", "f4", np.bool_))
+            *(
+                empty.astype(t)
+                for t in (np.int64, np.int64, np.int64, np.int8, np.bool_, "f4", "f4", np.bool_, np.int64)
+            )
         )
     return Impressions(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Impressions)))

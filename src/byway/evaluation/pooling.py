@@ -7,7 +7,7 @@ import numpy as np
 
 from byway.evaluation import metrics
 from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE
-from byway.evaluation.metrics import Interval
+from byway.evaluation.metrics import BUCKETS, Interval
 from byway.evaluation.runs import Run, Setting
 from byway.evaluation.tallies import Tally, added
 from byway.policy.baselines.source import Flags
@@ -47,6 +47,7 @@ def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Genera
         "arms": by_arm,
         "lift": lifts,
         "against": {metric: _against(pooled, metric, drawn) for metric in ("positive_rate", "serendipity")},
+        "by_bucket": {name: _by_bucket(sums, drawn) for name, sums in pooled.items() if "bucket_1.source" in sums},
         "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
         "traffic": {
             name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
@@ -65,6 +66,12 @@ def _against(pooled: dict[str, Tally], metric: str, drawn: np.ndarray) -> dict[s
         for name, tallied in pooled.items()
         if name != "byway" and metric in tallied
     }
+
+
+def _by_bucket(tallied: Tally, drawn: np.ndarray) -> list[Row]:
+    """Lift of what the arm's source named over the rest of the feed, by bucket of visual interest (figure 8)."""
+    parts = ([tallied[f"bucket_{b}.{part}"] for part in ("source", "rest")] for b in range(1, BUCKETS + 1))
+    return [row(metrics.lift(source, rest, drawn)) for source, rest in parts]
 
 
 def _means(tallied: Tally) -> dict[str, float]:

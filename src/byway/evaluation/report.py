@@ -1,7 +1,7 @@
 """16-report: one page that shows what the experiment found, with intervals and the controls beside it.
 
-The page stands alone: no script, no outside host. It redraws paper 1's figures 3, 4a, 4b, 4c and 5 and paper 2's 6
-and 7 from this workspace, and says in plain words what came out, for or against. It measures nothing itself.
+The page stands alone: no script, no outside host. It redraws paper 1's figures 3, 4a, 4b, 4c and 5 and paper 2's 6,
+7 and 8 from this workspace, and says in plain words what came out, for or against. It measures nothing itself.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from byway import artifact, config
 from byway.artifact import Outcome, Work
 from byway.evaluation import wording
-from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE
+from byway.evaluation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
 from byway.evaluation.drawing import Point, Series, bars, lines, scatter
 
 Figures = dict[str, Any]
@@ -84,7 +84,7 @@ Paper 2: Wang et al., 2025, arXiv 2506.08283.</p></main></body></html>
 
 def _plots(found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -> list[str]:
     growth, lift = found["growth"], found["lift"]
-    last = [name for name in ("byway", "counts", PLACEBO) if name in growth]
+    last = [name for name in ("byway", MULTIMODAL, "counts", PLACEBO) if name in growth]
     return [
         _labels(histogram),
         _learning(curve),
@@ -94,6 +94,7 @@ def _plots(found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -
         _growth("Paper 1, figure 5 and paper 2, 7a: users over ten minutes", growth, last, "over_ten"),
         _sole(lift.get("sequence", {})),
         _growth("Paper 2, figure 7b: users and engaged items", growth, last, "engaged"),
+        _by_bucket(found),
         _traffic(found),
     ]
 
@@ -177,6 +178,26 @@ def _sole(lift: Figures) -> str:
     points = [Point(0, row["mean"], row["low"], row["high"]) for row in rows.values()]
     title = "Paper 2, figure 6: impressions that only this arm's source named"
     return bars(title, "lift over the sequence model", list(rows), points) if rows else ""
+
+
+def _by_bucket(found: Figures) -> str:
+    """By the arm that sees, and by the one that only reads: what sight gives has to differ between them."""
+    series = [
+        Series(
+            name,
+            [
+                Point(float(b), row["mean"], row["low"], row["high"])
+                for b, row in enumerate(found["by_bucket"][name], 1)
+                if _whole(row)
+            ],
+        )
+        for name in (MULTIMODAL, "byway")
+        if name in found["by_bucket"]
+    ]
+    series = [one for one in series if one.points]
+    title = "Paper 2, figure 8: by how much there was to see in what was watched before"
+    up = "positive feedback, lift over the rest of the feed"
+    return lines(title, "bucket of visual interest, 1 the most", up, series) if series else ""
 
 
 def _traffic(found: Figures) -> str:

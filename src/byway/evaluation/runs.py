@@ -38,6 +38,8 @@ class Setting:
     """Who can take part, ascending."""
     missing: Flags
     """[N] items that nobody can be shown."""
+    bucket: Ints | None
+    """[N] bucket of visual interest of each item; None where no item has been looked at."""
     knobs: config.Experiment
     scratch: Path
     """Where runs that are done are kept."""
@@ -81,7 +83,7 @@ def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, s
     with np.load(path) as saved:
         shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
         interests = saved.get("interests")
-    figures = tally(shown, users, n, setting.knobs.days, setting.kit.known)
+    figures = tally(shown, users, n, setting.knobs.days, setting.kit.known, setting.bucket)
     if interests is not None:
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted

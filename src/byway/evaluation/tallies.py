@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.evaluation.metrics import (
+    BUCKETS,
     clusters_within,
     engaged_pairs,
     over_ten_minutes,
@@ -38,8 +39,14 @@ OF_PLATFORM = (
 """Metrics over all that the arm's users watched."""
 
 
-def tally(shown: Impressions, users: Ints, n_users: int, days: int, known: Known) -> Tally:
-    """Every metric of one arm over its users."""
+def tally(
+    shown: Impressions, users: Ints, n_users: int, days: int, known: Known, bucket: Ints | None = None
+) -> Tally:
+    """Every metric of one arm over its users.
+
+    `bucket` [N] is each item's bucket of visual interest: with it, positive feedback on what the arm's source named
+    and on the rest of the feed, by the bucket of what was watched before the visit (paper 2, figure 8).
+    """
     positive = shown.satisfaction >= known.positive
     pleased_new = serendipitous(shown.satisfaction, shown.novel, known.positive)
     everyone = np.zeros(n_users)
@@ -60,6 +67,12 @@ def tally(shown: Impressions, users: Ints, n_users: int, days: int, known: Known
         found["satisfaction"] = by_user(shown.satisfaction, own), count
         found["serendipity"] = by_user(pleased_new, own), count
         found["unmet_positive_rate"] = by_user(positive, own & shown.unmet), by_user(own & shown.unmet)
+        if bucket is not None:
+            within = np.where(shown.context >= 0, bucket[shown.context], 0)
+            rest = ~own & (shown.nominators > 0)
+            for b in range(1, BUCKETS + 1):
+                for name, part in (("source", own & (within == b)), ("rest", rest & (within == b))):
+                    found[f"bucket_{b}.{name}"] = by_user(positive, part), by_user(part)
     found["platform.positive_rate"] = by_user(positive), all_shown
     found["platform.novel_impressions"] = by_user(shown.novel), all_shown
     found["platform.serendipity"] = by_user(pleased_new), all_shown

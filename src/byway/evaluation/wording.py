@@ -5,7 +5,7 @@ Every sentence has its opposite here too: a page that could only praise would be
 
 from typing import Any
 
-from byway.evaluation.arms import EXPLOITATION, EXPLORATION, PLACEBO, REFERENCE
+from byway.evaluation.arms import EXPLOITATION, EXPLORATION, MULTIMODAL, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
 
@@ -33,7 +33,7 @@ def summary(found: Figures) -> list[str]:
     """The paragraphs at the head of the page: what the run shows, and what it does not."""
     if "byway" not in found["arms"]:
         return ["Byway's own arm was not run, so that this page compares baselines only."]
-    said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found)]
+    said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found), _seen(found)]
     return [" ".join(text for text in said if text), _limits(found)]
 
 
@@ -153,6 +153,22 @@ def _growth(found: Figures) -> str:
     return (
         f"Compared with the control, watch time {said} "
         f"({last['mean']:+.1%}, interval {last['low']:+.1%} to {last['high']:+.1%})."
+    )
+
+
+def _seen(found: Figures) -> str:
+    """Paper 2's figure 8: whether the multimodal arm gains more where there is more to see."""
+    rows = found["by_bucket"].get(MULTIMODAL)
+    if not rows or rows[0]["low"] is None or rows[-1]["low"] is None:
+        return ""
+    most, least = rows[0], rows[-1]
+    if most["low"] > least["high"]:
+        return "The multimodal arm gained clearly more where there was most to see just before, as in paper 2."
+    if most["high"] < least["low"]:
+        return "The multimodal arm gained clearly less where there was most to see just before; in paper 2, more."
+    return (
+        "Whether there was much to see just before made no clear difference to what the multimodal arm gained; in "
+        "paper 2 it did."
     )
 
 

@@ -21,11 +21,11 @@ from byway import config
 from byway.artifact import Gate, Outcome, Work
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts
+from byway.language.bulk import first
 from byway.language.counts import Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
 from byway.language.generate import (
     Attention,
-    Choices,
     Policy,
     ask,
     decode_freely,
@@ -277,20 +277,10 @@ def look(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, 
     for part, some in samples.items():
         if not len(some):
             continue
-        contexts, row = np.unique(some.context, axis=0, return_inverse=True)
-        log_p = np.concatenate(
-            [
-                Choices(asked_of, ask(asked_of, c)).resolve_all()
-                for c in np.array_split(contexts, -(-len(contexts) // 256))
-            ]
-        )[row.reshape(-1)]
-        at = np.arange(len(some))
-        for k in range(some.context.shape[1]):
-            log_p[at, some.context[:, k]] = -np.inf
-        rank = (log_p > log_p[at, some.label][:, None]).sum(1)
-        seen |= {f"recall_at_{k}.{part}": round(float((rank < k).mean()), 4) for k in (1, 10)}
+        hit = first(asked_of, some.context, 10) == some.label[:, None]
+        seen |= {f"recall_at_{k}.{part}": round(float(hit[:, :k].any(axis=1).mean()), 4) for k in (1, 10)}
         longest = max(map(len, asked_of.prompt.answers)) + 2
-        outputs += spoken_answers(asked_of, contexts[:100], tokenizer, longest)
+        outputs += spoken_answers(asked_of, np.unique(some.context, axis=0)[:100], tokenizer, longest)
     seen["match_rate"] = round(float(np.mean([o in legal for o in outputs])), 4)
     seen["distinct_outputs"] = len(set(outputs))
     return seen

@@ -103,11 +103,37 @@ class Tabled:
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         one, two = draw_interests(self.known, asked, self.days, rng)
-        ranking = np.where((one == NONE)[:, None], NONE, self.table[one, two])
-        ranking = np.concatenate([ranking, np.tile(self.popularity, (len(asked), 1))], axis=1)
-        usable = (ranking != NONE) & np.take_along_axis(open_BM, np.maximum(ranking, 0), 1)
-        first = np.take_along_axis(ranking, usable.argmax(1)[:, None], 1)[:, 0]
-        return np.where(usable.any(1), first, NONE).astype(np.int64)
+        return first_open(np.where((one == NONE)[:, None], NONE, self.table[one, two]), self.popularity, open_BM)
+
+
+@dataclass(slots=True)
+class Watching:
+    """The multimodal plan: the item watched last, and the first open cluster in its ranking (paper 2, section 2).
+
+    The same rule as `serving.context`; where no open cluster is in the ranking, the one most people turned to.
+    """
+
+    ranking: NDArray[np.int32]
+    """[N, n] serendipitous clusters of each item, best first, NONE where none is left."""
+    popularity: NDArray[np.int32]
+    """[M] clusters by how often people turned to them, most often first."""
+
+    def learn(self, log: Logged, today: int) -> None:
+        """The table stands as it was made."""
+
+    def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
+        watched = asked.history[:, -1] - 1
+        return first_open(
+            np.where((watched == NONE)[:, None], NONE, self.ranking[watched]), self.popularity, open_BM
+        )
+
+
+def first_open(ranking_Bn: NDArray[np.int32], popularity_M: NDArray[np.int32], open_BM: Flags) -> Ints:
+    """[B] the first open cluster of each ranking, else of all by popularity; NONE where no cluster is open."""
+    ranking = np.concatenate([ranking_Bn, np.tile(popularity_M, (len(ranking_Bn), 1))], axis=1)
+    usable = (ranking != NONE) & np.take_along_axis(open_BM, np.maximum(ranking, 0), 1)
+    first = np.take_along_axis(ranking, usable.argmax(1)[:, None], 1)[:, 0]
+    return np.where(usable.any(1), first, NONE).astype(np.int64)
 
 
 def draw_interests(known: Known, asked: Asked, days: int, rng: np.random.Generator) -> tuple[Ints, Ints]:

@@ -1,0 +1,44 @@
+"""How much there is to see in each item: a score in [0, 1] (paper 2, section 4.2, figure 8).
+
+Paper 2 takes the probability that a binary classifier on content embeddings gives, and does not tell its labels.
+Here an item counts as rich where the features of its pictures vary more, over places and frames, than in half of
+the items that were looked at; a logistic regression learns that from the embeddings.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from byway.data.media import Seen
+
+FOLDS = 5
+
+
+def interest(seen: Seen, vectors: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """[N] probability that each item of the catalog is rich to look at; None where too few items were looked at.
+
+    `vectors` [N, w] are the content embeddings. The score of an item that was looked at comes from a classifier
+    that was trained without it.
+    """
+    amount = variety(seen)
+    rich = amount > np.median(amount) if len(amount) else np.zeros(0, np.bool_)
+    if min(rich.sum(), (~rich).sum()) < FOLDS:
+        return None
+    classifier = LogisticRegression(max_iter=1000)
+    content = np.asarray(vectors, np.float64)
+    own = content[seen.item]
+    apart = cross_val_predict(classifier, own, rich, cv=StratifiedKFold(FOLDS), method="predict_proba")
+    score = np.asarray(classifier.fit(own, rich).predict_proba(content))[:, 1]
+    score[seen.item] = np.asarray(apart)[:, 1]
+    return score
+
+
+def variety(seen: Seen) -> NDArray[np.float64]:
+    """[m] variance of the pictures' features over all places of all frames that there are, mean over features."""
+    found = np.zeros(len(seen.item))
+    for row, there in enumerate(seen.there):
+        if there.any():
+            features = np.asarray(seen.pictures[row][there], np.float32)
+            found[row] = features.reshape(-1, features.shape[-1]).var(axis=0).mean()
+    return found
