@@ -156,11 +156,11 @@ class LanguageModel:
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     sharpness: float = 4.0
     """With the whole log: the power to which what is special about a context is raised before it is learned."""
-    spoken: int = 48
+    spoken: int = 64
     """Samples a step whose whole answer is learned, every name equally often."""
     block_clusters: int = 12
     """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, then linear decay."""
     warmup: int = 20
     """Steps of warm-up."""

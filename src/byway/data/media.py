@@ -27,7 +27,7 @@ from byway.data.decoding import Decoder
 from byway.progress import bar
 
 SHARD = 256
-"""Items between two checkpoints: what is decoded ahead of the encoder stays under 200 MB."""
+"""Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
 
 
 @dataclass(frozen=True, slots=True)
