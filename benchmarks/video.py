@@ -52,7 +52,7 @@ def curve(
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
-        seer = new_seer(knobs, asked, work.rng)
+        seer = new_seer(tune.started_from(knobs, workspace / "07-language-model"), asked, work.rng)
         points, _ = tune.fine_tune(seer, knobs, pairs, asked, work)
         # The held-out pairs are the same for every variant and seed.
         final = tune.measure(seer, knobs.prompts[0], asked, pairs, knobs, np.random.default_rng(0))

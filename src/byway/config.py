@@ -358,8 +358,9 @@ class Pairs:
 class MultimodalModel:
     """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1)."""
 
-    model: str = "smollm2-135m"
-    """A causal model by name gets EfficientNet's eyes; an image-text-to-text model of the hub has its own."""
+    model: str = ""
+    """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
+    or another by name, gets EfficientNet's eyes; an image-text-to-text model of the hub has its own."""
     prompts: tuple[Literal["text", "video", "both", "thought"], ...] = ("thought",)
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"

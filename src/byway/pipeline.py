@@ -59,7 +59,7 @@ STAGES = (
         10,
         "multimodal_model",
         "byway.video.tune",
-        ("pairs", "catalog", "tree", "descriptions", "seen"),
+        ("pairs", "catalog", "tree", "descriptions", "seen", "tuned"),
         only_if=("pairs", "samples"),
     ),
     Stage(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from byway import artifact, config
 from byway.artifact import Outcome, Work
 from byway.language import models
+from byway.language import tune as language
 from byway.video import curate, plan, tune
 from byway.video.curate import Pairs
 from tests.language.conftest import make_tiny
@@ -68,7 +69,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     curate.build(_work(folder / "pairs"), config.Pairs(), planted.serendipitous(), planted.tree(), seen)
     pairs = curate.load(folder / "pairs")
     knobs = config.MultimodalModel(
-        model=str(folder / "tiny"),
         prompts=("video",),
         method="full",
         steps=45,
@@ -79,8 +79,17 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         final_on=40,
         precision="float32",
     )
+    # No model is named, so that the workspace's own is taken.
+    spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", [])
     outcome = tune.build(
-        _work(folder / "model"), knobs, pairs, planted.catalog(), planted.tree(), planted.descriptions(), seen
+        _work(folder / "model"),
+        knobs,
+        pairs,
+        planted.catalog(),
+        planted.tree(),
+        planted.descriptions(),
+        seen,
+        spoken,
     )
     assert outcome.metrics["video.recall.video"] > 0.9
     assert outcome.metrics["video.curve"][0]["recall_at_1.video"] < 0.6

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from byway import cli, config, pipeline, showing
-from byway.evaluation import loop, media, world
+from byway.evaluation import experiment, loop, media, world
 from byway.evaluation.people import WorldKnobs
 from tests.language.conftest import make_tiny
-from tests.test_demo import TOML
+from tests.test_demo import SMALL, TOML
 
 SEEN = """
 [pairs]
@@ -98,3 +98,20 @@ def test_another_file_is_looked_at_again_and_nothing_else(workspace: Path) -> No
     metrics = pipeline.records(workspace)["media"].metrics
     # The changed thumbnail's item is new, and so is the one whose only file was refused, unless it has a thumbnail.
     assert metrics["media.taken_over"] >= metrics["media.items"] - 2
+
+
+def test_the_multimodal_arm_lives_beside_the_others_and_its_gain_is_told_by_what_there_was_to_see(
+    workspace: Path,
+) -> None:
+    small = [f"experiment.{knob}" for knob in SMALL]
+    knobs = config.load(workspace / "byway.toml", [*small, 'experiment.arms=["multimodal", "placebo"]'])
+    figures = pipeline.figures(pipeline.run(workspace, knobs, only="experiment"))
+    assert figures["experiment.arms.multimodal.novel_impressions"]["mean"] == 1.0
+    assert figures["experiment.controls.leaking"] == []
+    found = experiment.load(workspace / "15-experiment")
+    assert list(found["arms"]) == ["control", "placebo", "multimodal"]
+    by_bucket = [found["arms"]["multimodal"][f"bucket_{b}.source"]["mean"] for b in range(1, 6)]
+    assert all(0 <= share <= 1 for share in by_bucket if share is not None)
+    assert any(share is not None for share in by_bucket)
+    pipeline.run(workspace, knobs, only="report")
+    assert "figure 8" in (workspace / "16-report" / "report.html").read_text("utf-8")

@@ -69,6 +69,8 @@ def build(
     """Run every arm, the controls, and measure."""
     started = time.perf_counter()
     seed = int(work.rng.integers(2**31))
+    if contexts is not None and not len(contexts.item):
+        contexts = None
     names = arms.check(knobs.arms, contexts is not None)
     ids = catalog.ids()
     nature, users, missing = truth.open_truth(folder, ids, user_ids, events, knobs.list_length)

@@ -8,7 +8,7 @@ Kinds of prompt take turns, a step each. Match rate and recall are measured for 
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from byway.data.media import Seen
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
+from byway.language import tune as language
 from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
 from byway.video.curate import Pairs, Samples
@@ -64,16 +65,17 @@ def build(
     tree: Tree,
     descriptions: Descriptions,
     seen: Seen,
+    tuned: language.Tuned,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
     _think(work, knobs, asked, pairs)
-    seer = new_seer(knobs, asked, work.rng)
+    seer = new_seer(started_from(knobs, tuned.path), asked, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(seer, knobs, pairs, asked, work)
-    tuned = time.perf_counter()
+    trained = time.perf_counter()
     seer.save(work.out)
     (work.out / "knobs.json").write_bytes(msgspec.json.format(msgspec.json.encode(knobs)))
     (work.out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")
@@ -83,8 +85,13 @@ def build(
         counts={"steps": knobs.steps, "weights": sum(p.numel() for p in _weights(seer))},
         metrics={"video.curve": curve, "video.best_step": best["step"], **final},
         gates={"video.match_rate": Gate(value=served, at_least=knobs.match_gate)},
-        timings={"tuning": tuned - started, "measuring": time.perf_counter() - tuned},
+        timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
     )
+
+
+def started_from(knobs: config.MultimodalModel, tuned: Path) -> config.MultimodalModel:
+    """The knobs with the model that is trained: where none is named, the fine-tuned language model at `tuned`."""
+    return replace(knobs, model=knobs.model or str(tuned))
 
 
 def _weights(seer: Seer) -> Iterator[torch.nn.Parameter]:
