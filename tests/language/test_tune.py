@@ -56,8 +56,12 @@ def test_the_loss_is_that_of_each_sample_by_itself(
         for t, token in enumerate(answer)
     ]
     assert spoken.item() == pytest.approx(np.mean(tokens), abs=2e-3)
+    # Among the legal names; and the first token among all there are.
+    first = asked_of.trie.nodes[0].tokens
     chosen = [
-        brute_force(tiny, asked_of, c.tolist())[label] for c, label in zip(some.context, some.label, strict=True)
+        brute_force(tiny, asked_of, c.tolist())[label]
+        + float(reference(tiny, asked_of, c.tolist(), asked_of.prompt.answers[label])[0, first].logsumexp(-1))
+        for c, label in zip(some.context, some.label, strict=True)
     ]
     assert choice.item() == pytest.approx(-float(weight @ chosen), abs=2e-3)
 

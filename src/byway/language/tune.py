@@ -1,8 +1,8 @@
 """07-language-model: supervised fine-tuning on novel transitions (paper 1, section 2.3).
 
 The loss is on the answer only. It has two parts: the answer's tokens over the whole vocabulary, which teach the
-model to speak the names (the paper's loss), and the choice among legal names, which is the same softmax that
-controlled generation uses and needs no more than the tokens where the trie branches. The paper's own recipe is
+model to speak the names (the paper's loss), and the choice among legal names in every context of the step, which
+needs no more than the tokens where the trie branches. The paper's own recipe is
 `attention = "causal"`, `curation = "diversified"`, `choice_weight = 0`.
 """
 
@@ -171,7 +171,9 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
         return spoken, torch.zeros(())
     root = policy.trie.nodes[0]
     target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
-    choice = -(torch.from_numpy(target) * _choice(policy, 0, at_cue)).sum()
+    # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
+    legal = logits(policy, at_cue, root.tokens) - logits(policy, at_cue).logsumexp(-1, keepdim=True)
+    choice = -(torch.from_numpy(target) * legal).sum()
     return spoken, choice + _deeper(policy, deep, hidden[len(answers) :])
 
 
