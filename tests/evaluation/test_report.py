@@ -77,6 +77,10 @@ def test_praise_has_its_opposite() -> None:
 )
 def test_whether_there_was_much_to_see_is_said_either_way(least: float, words: str) -> None:
     assert words in wording.summary(figures(GOOD, seen=least))[0]
+    assert "figure 8" in report.page("x", figures(GOOD, seen=least), [], [])
+    unseen = figures(GOOD)
+    unseen["by_bucket"] = {}
+    assert "figure 8" not in report.page("x", unseen, [], [])
 
 
 @pytest.mark.parametrize(("share", "words"), [(0.04, "as it should be"), (0.09, "more than it should be")])

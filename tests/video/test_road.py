@@ -113,5 +113,3 @@ def test_the_multimodal_arm_lives_beside_the_others_and_its_gain_is_told_by_what
     by_bucket = [found["arms"]["multimodal"][f"bucket_{b}.source"]["mean"] for b in range(1, 6)]
     assert all(0 <= share <= 1 for share in by_bucket if share is not None)
     assert any(share is not None for share in by_bucket)
-    pipeline.run(workspace, knobs, only="report")
-    assert "figure 8" in (workspace / "16-report" / "report.html").read_text("utf-8")
