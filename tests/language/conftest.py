@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from byway.language import models
+from byway.language.generate import Choices
 
 HOSTILE = [
     "ramen, broth, noodles",
@@ -50,3 +52,11 @@ def make_tiny(seed: int = 0) -> PreTrainedModel:
         initializer_range=0.3,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def resolved(made: Choices) -> np.ndarray:
+    """[N, M] exact log-probability of every name, each read to its end."""
+    while (made.waits_NM >= 0).any():
+        rows, names = np.nonzero(made.waits_NM >= 0)
+        made.resolve(rows, made.waits_NM[rows, names])
+    return made.log_p_NM

@@ -12,7 +12,7 @@ from byway.language import bulk, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
 from byway.language.generate import Attention, Choices, ask, policy
-from tests.language.conftest import HOSTILE
+from tests.language.conftest import HOSTILE, resolved
 
 M = len(HOSTILE)
 
@@ -26,8 +26,8 @@ def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
     for rows in [range(2), range(4, 6)] if attention == "block" else [range(3, 4)]:
         context = np.array([[a, b] for a in rows for b in range(M)], dtype=np.int32)
         with torch.no_grad():
-            in_bulk = Choices(asked_of, ready(rows)).resolve_all()
-            by_pair = Choices(asked_of, ask(asked_of, context)).resolve_all()
+            in_bulk = resolved(Choices(asked_of, ready(rows)))
+            by_pair = resolved(Choices(asked_of, ask(asked_of, context)))
         np.testing.assert_allclose(in_bulk, by_pair, atol=1e-4)
 
 

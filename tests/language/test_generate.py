@@ -23,7 +23,7 @@ from byway.language.generate import (
     slot_end,
     top,
 )
-from tests.language.conftest import HOSTILE
+from tests.language.conftest import HOSTILE, resolved
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)
 
@@ -79,7 +79,7 @@ def test_every_name_has_its_brute_force_probability(
 ) -> None:
     asked_of = make(tiny, tokenizer, attention)
     with torch.no_grad():
-        made = Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all()
+        made = resolved(Choices(asked_of, ask(asked_of, CONTEXTS)))
     np.testing.assert_allclose(np.exp(made).sum(axis=1), 1, atol=1e-4)
     for row in range(0, len(CONTEXTS), 7):
         np.testing.assert_allclose(made[row], brute_force(tiny, asked_of, CONTEXTS[row].tolist()), atol=2e-3)
@@ -93,7 +93,7 @@ def test_the_best_are_exact_and_never_the_context(
     excluded = np.zeros((len(CONTEXTS), len(HOSTILE)), dtype=bool)
     np.put_along_axis(excluded, CONTEXTS.astype(np.int64), True, axis=1)
     with torch.no_grad():
-        whole = np.where(excluded, -np.inf, Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all())
+        whole = np.where(excluded, -np.inf, resolved(Choices(asked_of, ask(asked_of, CONTEXTS))))
         lazy = Choices(asked_of, ask(asked_of, CONTEXTS))
         ((clusters, scores),) = top(asked_of, ask(asked_of, CONTEXTS), 4, excluded, [lambda log_p: log_p])
     best = np.argsort(-whole, axis=1, kind="stable")[:, :4]
@@ -179,5 +179,5 @@ def test_only_what_is_among_the_best_is_read_to_its_end(tiny: PreTrainedModel, t
         top(asked_of, ask(asked_of, CONTEXTS), 1, excluded, [lambda log_p: log_p])
         few = sum(read)
         with torch.no_grad():
-            Choices(asked_of, ask(asked_of, CONTEXTS)).resolve_all()
+            resolved(Choices(asked_of, ask(asked_of, CONTEXTS)))
     assert 0 < few < (sum(read) - few) / 2

@@ -15,7 +15,7 @@ from byway.interests.describe import Descriptions
 from byway.language import plan, triples, tune
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, ask, best_first
-from tests.language.conftest import HOSTILE, make_tiny
+from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
@@ -68,7 +68,7 @@ def test_the_table_is_what_its_pairs_say_one_by_one(tmp_path: Path, tuned: tune.
     asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
     pairs = np.array([[0, 1], [5, 5], [11, 3], [7, 2]], dtype=np.int32)
     with plan.torch.no_grad():
-        log_p = Choices(asked_of, ask(asked_of, pairs)).resolve_all()
+        log_p = resolved(Choices(asked_of, ask(asked_of, pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     best = np.argsort(-log_p, axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(table.model[pairs[:, 0], pairs[:, 1]], best)
@@ -142,7 +142,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
     with plan.torch.no_grad():
-        log_p = Choices(asked_of, ask(asked_of, asked_for)).resolve_all()
+        log_p = resolved(Choices(asked_of, ask(asked_of, asked_for)))
     np.put_along_axis(log_p, asked_for.astype(np.int64), -np.inf, axis=1)
     found = triples.look_up(table.model, table.model_triples, some)
     np.testing.assert_array_equal(found, best_first(log_p, 4))

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from byway.language import prompts, reference
 from byway.language.generate import Attention, Choices, ask, policy
-from tests.language.conftest import HOSTILE
+from tests.language.conftest import HOSTILE, resolved
 
 PAIRS = np.array([[0, 1], [5, 5], [11, 3], [7, 2], [2, 0]], dtype=np.int32)
 
@@ -20,7 +20,7 @@ def test_it_finds_the_best_of_all_names(tiny: PreTrainedModel, tokenizer: Any, a
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
     asked_of = policy(copy.deepcopy(tiny), prompt, attention)
     with torch.no_grad():
-        log_p = Choices(asked_of, ask(asked_of, PAIRS)).resolve_all()
+        log_p = resolved(Choices(asked_of, ask(asked_of, PAIRS)))
     np.put_along_axis(log_p, PAIRS.astype(np.int64), -np.inf, axis=1)
     for context, own in zip(PAIRS.tolist(), log_p, strict=True):
         other = int(np.argsort(own)[-2])

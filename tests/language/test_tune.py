@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from byway import config
 from byway.artifact import Work
 from byway.interests.describe import Descriptions
-from byway.language import models, tune
+from byway.language import models, prompts, tune
 from byway.language.counts import Successors
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Attention, Policy
+from byway.language.generate import Attention, Policy, policy
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_generate import brute_force, make, reference
 
@@ -35,7 +35,7 @@ def batch_of(asked_of: Policy, some: Samples, weight: np.ndarray, spoken: list[i
     target = np.zeros((len(contexts), M), dtype=np.float32)
     np.add.at(target, (row, some.label), weight)
     said = tune.Examples(row[spoken], some.label[spoken].astype(np.int64), weight[spoken])
-    rows, labels = np.nonzero(target * np.array([len(steps) > 1 for steps in asked_of.trie.steps]))
+    rows, labels = np.nonzero(target * asked_of.trie.goes_on())
     return tune.Batch(contexts, target, said, None, tune.Examples(rows, labels, target[rows, labels]))
 
 
@@ -64,6 +64,20 @@ def test_the_loss_is_that_of_each_sample_by_itself(
         for c, label in zip(some.context, some.label, strict=True)
     ]
     assert choice.item() == pytest.approx(-float(weight @ chosen), abs=2e-3)
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_where_all_names_begin_alike_the_choice_is_made_after_what_they_share(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    asked_of = policy(tiny, prompts.tokenise([f"the {name}" for name in HOSTILE], 2, tokenizer), attention)
+    assert asked_of.trie.nodes[0].path
+    some, weight = samples(4), np.array([0.3, 0.1, 0.2, 0.4], dtype=np.float32)
+    _, choice = tune.loss(asked_of, batch_of(asked_of, some, weight, [0]), 1.0)
+    found = [
+        brute_force(tiny, asked_of, c.tolist())[label] for c, label in zip(some.context, some.label, strict=True)
+    ]
+    assert choice.item() == pytest.approx(-float(weight @ found), abs=2e-3)
 
 
 def transitions_of(some: Samples, whole_log: bool) -> Transitions:

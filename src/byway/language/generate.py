@@ -366,13 +366,6 @@ class Choices:
         for node, start, stop in _runs(nodes):
             self._branch(node, rows[start:stop], asked.hidden_NH[start:stop])
 
-    def resolve_all(self) -> NDArray[np.float32]:
-        """Resolve every name: [N, M] exact log-probabilities, whose exponentials sum to one."""
-        while (self.waits_NM >= 0).any():
-            rows, names = np.nonzero(self.waits_NM >= 0)
-            self.resolve(rows, self.waits_NM[rows, names])
-        return self.log_p_NM
-
     def _branch(self, number: int, rows: NDArray[np.int64], hidden_nH: Tensor) -> None:
         node = self.policy.trie.nodes[number]
         log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).numpy()

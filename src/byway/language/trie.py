@@ -39,6 +39,15 @@ class Trie:
         """Tokens that have been read at the branching node above `node`."""
         return len(self.nodes[self.nodes[node].parent].path)
 
+    @property
+    def at_cue(self) -> int:
+        """How many of a name's choices are made right at the cue: one, or none where all names begin alike."""
+        return 0 if self.nodes[0].path else 1
+
+    def goes_on(self) -> NDArray[np.bool_]:
+        """[clusters] whether there are choices to make after the cue's."""
+        return np.array([len(steps) > self.at_cue for steps in self.steps])
+
     def first_option(self) -> NDArray[np.int64]:
         """[clusters] option of node 0 under which each cluster lies."""
         return np.array([steps[0][1] for steps in self.steps])

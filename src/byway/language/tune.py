@@ -80,7 +80,7 @@ def draw(
     knobs: config.LanguageModel,
     rng: np.random.Generator,
 ) -> Batch:
-    """The batch of one step; `deep` [M] says whose names share their first token.
+    """The batch of one step; `deep` [M] says whose names go on below what is chosen at the cue.
 
     Causal attention: samples by count. Block attention: contexts among a few random clusters, since a cluster's
     block is read once and serves all of them; with the whole log as samples, every such context, and its target is
@@ -169,12 +169,14 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     spoken = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
         return spoken, torch.zeros(())
-    root = policy.trie.nodes[0]
+    root, below = policy.trie.nodes[0], _deeper(policy, deep, hidden[len(answers) :])
+    if not policy.trie.at_cue:
+        return spoken, below
     target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
     # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
     legal = logits(policy, at_cue, root.tokens) - logits(policy, at_cue).logsumexp(-1, keepdim=True)
     choice = -(torch.from_numpy(target) * legal).sum()
-    return spoken, choice + _deeper(policy, deep, hidden[len(answers) :])
+    return spoken, choice + below
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
@@ -183,10 +185,10 @@ def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
 
 
 def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
-    """The choice's loss at the branching nodes below the first; `hidden_nTH[:, t]` stands after t tokens."""
+    """The choice's loss at the branching nodes after the cue; `hidden_nTH[:, t]` stands after t tokens."""
     by_node: dict[int, list[tuple[int, int]]] = {}
     for i, c in enumerate(deep.label):
-        for node, option in policy.trie.steps[c][1:]:
+        for node, option in policy.trie.steps[c][policy.trie.at_cue :]:
             by_node.setdefault(node, []).append((i, option))
     total = torch.zeros(())
     for node, members in by_node.items():
@@ -219,7 +221,7 @@ def load(path: Path) -> Tuned:
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 48 times, or more where there are fewer than 100.
+    # With the default knobs every name is spoken 64 times, or more where there are fewer than 100.
     knobs = replace(knobs, steps=knobs.steps or max(100, len(names)))
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
@@ -234,7 +236,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
         "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
     }
     successors = Successors.of(transitions)
-    deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
+    deep = asked_of.trie.goes_on()
     optimiser = Optimiser(model, knobs)
     progress = Progress(work.scratch, optimiser)
     step = progress.restore()

@@ -203,6 +203,6 @@ def _measured(records: dict[str, Record], record: Record, knobs: config.Serving)
         faults.append(f"match rate {found[MATCH]:.3f} is below {knobs.min_match_rate:g} (serving.min_match_rate)")
     floor = knobs.min_recall or found[POPULARITY]
     if found[RECALL] < floor:
-        whose = "serving.min_recall" if knobs.min_recall else "popularity's"
+        whose = "serving.min_recall" if knobs.min_recall else "popularity's; serving.min_recall sets another floor"
         faults.append(f"recall at 10 is {found[RECALL]:.3f}, below {floor:.3f} ({whose})")
     return faults
