@@ -31,20 +31,24 @@ FULL = """
 frames = 2
 
 [language_model]
-steps = 110
+steps = 60
 block_clusters = 8
 spoken = 40
-evaluate_every = 55
+evaluate_every = 30
 evaluate_on = 100
-checkpoint_every = 50
+checkpoint_every = 30
 
 [multimodal_model]
-# To think before the answer takes five times as long.
+# The short road: no thought before the answer.
 prompts = ["video"]
 frames = 2
-steps = 100
-evaluate_every = 50
+steps = 60
+evaluate_every = 30
 evaluate_on = 50
+final_on = 200
+
+[metrics]
+prompts = 250
 """
 QUICK = """
 [language_model]

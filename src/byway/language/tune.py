@@ -222,7 +222,7 @@ def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, des
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
     # With the default knobs every name is spoken 64 times, or more where there are fewer than 100.
-    knobs = replace(knobs, steps=knobs.steps or max(100, len(names)))
+    knobs = replace(knobs, steps=knobs.steps or max(100, len(names) // 2))
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
     model.get_input_embeddings().weight.requires_grad_(False)
