@@ -26,7 +26,7 @@ class Run:
     threads: int = 0
     """Threads for arithmetic; 0 takes every core. Another number adds in another order: last digits can differ."""
     engine: Literal["native", "ray"] = "native"
-    """Who runs the dataframes: this machine, or a Ray cluster."""
+    """Who reads tables and media, encodes texts and fills the tables: this machine, or a Ray cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,9 @@ class Descriptions:
     """A word in more than this share of the catalog's items says nothing."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
+    tokenizer: str = "smollm2-135m"
+    """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
+    inference spends its time on. Empty: with different words."""
     writer: str = ""
     """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
     written_levels: tuple[int, ...] = (1, 2)
@@ -192,7 +195,7 @@ class TransitionTable:
     triples: int = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
     near: float = 0.1
-    """Pairs whose two best answers by the model alone lie closer, in nats, are asked again in float32; 0: none."""
+    """Pairs whose two best answers by the model alone lie closer, in nats: the first is asked again in float32."""
     rows_per_chunk: int = 8
     """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"

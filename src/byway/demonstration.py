@@ -31,19 +31,19 @@ FULL = """
 frames = 2
 
 [language_model]
-steps = 60
+steps = 70
 block_clusters = 8
 spoken = 40
-evaluate_every = 30
+evaluate_every = 35
 evaluate_on = 100
-checkpoint_every = 30
+checkpoint_every = 35
 
 [multimodal_model]
 # The short road: no thought before the answer.
 prompts = ["video"]
 frames = 2
-steps = 60
-evaluate_every = 30
+steps = 80
+evaluate_every = 40
 evaluate_on = 50
 final_on = 200
 

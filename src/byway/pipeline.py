@@ -297,7 +297,7 @@ def _prepare(config: Config) -> None:
 
     threads = config.run.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    import_module("byway.engine").use(config.run.engine)
+    import_module("byway.engine").use(config.run.engine, config.run.threads)
 
 
 def records(workspace: Path) -> dict[str, Record]:

@@ -58,7 +58,7 @@ def test_rows_are_unit_and_equal_texts_have_equal_rows(
     titles: list[str], dim: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
-    distinct, row_of, shards = embed.encode(titles, fake_encoder, scratch)
+    distinct, row_of, shards = embed.encode(titles, lambda: fake_encoder, scratch)
     vectors, variance, _ = embed.project(shards, np.bincount(row_of, minlength=distinct), row_of, dim)
     assert vectors.shape == (len(titles), dim)
     assert vectors.dtype == np.float32

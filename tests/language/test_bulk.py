@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from byway.language import bulk, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
-from byway.language.generate import Attention, Choices, ask, policy
-from tests.language.conftest import HOSTILE, resolved
+from byway.language.generate import Attention, Choices, Policy, ask, policy
+from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)
 
@@ -48,6 +49,29 @@ def test_counts_alone_and_the_model_alone_are_both_there(
     np.testing.assert_allclose(counted["score"].reshape(-1, 5), np.log(best), rtol=1e-4)
     assert counted["model"].shape == (4, M, 2)
     np.testing.assert_array_equal(counted["model"], both["model"][..., :2])
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_the_first_answer_of_a_near_tie_is_the_other_models(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
+    rng = np.random.default_rng(0)
+    drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
+    evidence = Evidence(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
+
+    def rows(of: Policy, again: bulk.Again | None) -> NDArray[Any]:
+        ((_, found),) = bulk.answer(of, [range(4)], evidence, 0.5, 5, 4, again)
+        return found.reshape(-1)
+
+    own, others = rows(asked_of, None), rows(other, None)
+    all_again = rows(asked_of, bulk.Again.of(other, np.inf))
+    np.testing.assert_array_equal(all_again["model"][:, 0], others["model"][:, 0])
+    for mixed, before in zip(all_again["model"], own["model"], strict=True):
+        assert mixed[1:].tolist() == [c for c in before.tolist() if c != mixed[0]][:3]
+    np.testing.assert_array_equal(rows(asked_of, bulk.Again.of(other, -1.0)), own)
+    np.testing.assert_array_equal(all_again["cluster"], own["cluster"])
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

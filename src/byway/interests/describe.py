@@ -5,7 +5,7 @@ events: only which item is in which cluster and which terms it holds (`words`).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work
@@ -34,12 +35,11 @@ PHRASE = 1.3
 """How much a phrase gains over a word: it is rarer than its words, but says more."""
 NEW_ITEMS = 0.7
 """Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
-BEGINNING = 4
-"""Letters by which first words are told apart where it can be had: of MicroLens-50K's 300 names 255 begin with a
-token of their own, with whole words 200, and keywords reach 0.667 of the items instead of 0.668."""
 FIRST_AT_LEAST = 0.25
 """A word that was not chosen may stand first if it scores at least this share of the cluster's best: unique, but
 not far-fetched. The chosen ones may in any case, since they are in the name."""
+Begin = Callable[[list[str]], list[tuple[int, ...]]]
+"""What names that begin with these terms begin with, to a language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
     most = max(knobs.max_document_share, 1.5 / tree.size(1))
     terms = read(_rows(catalog), most, knobs.drop)
     counted = time.perf_counter()
-    keywords = describe(terms, tree, knobs.words)
+    keywords = describe(terms, tree, knobs.words, begin_with(knobs.tokenizer))
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
     clusters = [cluster for names in keywords for cluster in range(len(names))]
     flat = [words for names in keywords for words in names]
@@ -135,18 +135,36 @@ def _rows(catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
             yield f"{title or ''} . {description or ''}", [tag for tag in hashtags or [] if tag]
 
 
-def describe(terms: Terms, tree: Tree, words: int) -> list[list[list[str]]]:
+def begin_with(model: str) -> Begin:
+    """The first token of each term as a model reads a name, and what is before it if that is but a space."""
+    if not model:
+        numbers: dict[str, int] = {}
+        return lambda forms: [(numbers.setdefault(form, len(numbers)),) for form in forms]
+    from byway.language import models  # seconds to import: only where it is used
+
+    tokenizer = models.load_tokenizer(model)
+    space = tokenizer(" ", add_special_tokens=False).input_ids
+
+    def begin(forms: list[str]) -> list[tuple[int, ...]]:
+        read = tokenizer([f" {form}" for form in forms], add_special_tokens=False).input_ids if forms else []
+        return [tuple(ids[: len(space) + 1] if ids[: len(space)] == space else ids[:1]) for ids in read]
+
+    return begin
+
+
+def describe(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -> list[list[list[str]]]:
     """Keywords of every cluster of every level, most distinctive first; no two clusters have the same set.
 
     A cluster without words of its own takes its parent's, and a number that tells it from the others.
     """
+    begin = begin or begin_with("")
     taken: set[frozenset[str]] = set()
     found: list[list[list[str]]] = []
     for level in range(1, LEVELS + 1):
         counts = _counts(terms, tree, level)
         scores = _scores(terms, tree, level, counts)
         chosen = [_choose(terms, tree.items(level, c), *scores[c], words) for c in range(tree.size(level))]
-        first = _first_words(chosen, terms.forms)
+        first = _first_words(chosen, terms.forms, begin)
         names: list[list[str]] = []
         for cluster, picked in enumerate(chosen):
             # A first word from among the spare ones takes the place of the last.
@@ -239,25 +257,31 @@ def _choose(
     )
 
 
-def _first_words(choices: list[_Choice], forms: list[str]) -> list[int]:
-    """For each cluster the term to begin with: its best that no cluster with a better claim begins with.
+def _first_words(choices: list[_Choice], forms: list[str], begin: Begin) -> list[int]:
+    """For each cluster the term to begin with, so that as many names as possible begin differently.
 
-    First words whose first letters agree are avoided too: to a language model such names may begin with one token,
-    and telling them apart is what the bulk inference spends its time on.
+    To a language model: names that share a first token have to be told apart by reading on, for which the bulk
+    inference would need nearly all of its time. Among all ways to do it the one in which first words score most.
     """
-    offers = sorted(
-        (-score, cluster, term) for cluster, choice in enumerate(choices) for score, term in choice.firsts
-    )
-    first: dict[int, int] = {}
-    used: set[int] = set()
-    begun: set[str] = set()
-    for letters in (BEGINNING, None):
-        for _, cluster, term in offers:
-            if cluster not in first and term not in used and forms[term][:letters] not in begun:
-                first[cluster] = term
-                used.add(term)
-                begun.add(forms[term][:BEGINNING])
-    return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
+    offered = sorted({term for choice in choices for _, term in choice.firsts})
+    begins = dict(zip(offered, begin([forms[term] for term in offered]), strict=True))
+    column_of = {token: i for i, token in enumerate(dict.fromkeys(begins.values()))}
+    C = len(choices)
+    # A beginning of one's own outweighs any score; where there is none, a cluster keeps its best word.
+    best: dict[tuple[int, int], tuple[float, int]] = {
+        (c, len(column_of) + c): (1e-3, choice.keywords[0] if choice.keywords else -1)
+        for c, choice in enumerate(choices)
+    }
+    for c, choice in enumerate(choices):
+        top = max((score for score, _ in choice.firsts), default=1.0)
+        for score, term in choice.firsts:
+            cell = c, column_of[begins[term]]
+            best[cell] = max(best.get(cell, (0.0, 0)), (10 + score / top, term))
+    row, column = np.array(list(best), dtype=np.int64).T
+    gain = np.array([score for score, _ in best.values()])
+    offers = sparse.csr_array((gain, (row, column)), shape=(C, len(column_of) + C))
+    _, chosen = min_weight_full_bipartite_matching(offers, maximize=True)
+    return [best[c, int(j)][1] for c, j in enumerate(chosen)]
 
 
 def _unique(words: list[str], spare: list[str], taken: set[frozenset[str]]) -> list[str]:

@@ -7,8 +7,9 @@ a build that was killed goes on at the next shard, and ends in the same bytes.
 
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import artifact, config
+from byway import artifact, config, engine
 from byway.artifact import Outcome, Work
 from byway.data import media
 from byway.data.catalog import Catalog
@@ -41,8 +42,7 @@ def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | N
     """Encode the catalog's texts, project them to `knobs.dim`, join what was seen, write `vectors.npy`."""
     texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
-    encoder = sentence_encoder(knobs)
-    distinct, row_of, shards = encode(texts, encoder, work.scratch)
+    distinct, row_of, shards = encode(texts, partial(sentence_encoder, knobs), work.scratch)
     encoded = time.perf_counter()
     vectors, variance, projection = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
     metrics: dict[str, float] = {}
@@ -153,7 +153,9 @@ def _packaged_minilm() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def encode(texts: list[str], encoder: Encoder, scratch: Path) -> tuple[int, NDArray[np.int64], list[Path]]:
+def encode(
+    texts: list[str], make: Callable[[], Encoder], scratch: Path
+) -> tuple[int, NDArray[np.int64], list[Path]]:
     """Encode each distinct text once, shortest first, and leave the rows in shards under `scratch`.
 
     Texts of like length share a batch, so little is spent on padding. A shard is written whole or not at
@@ -164,17 +166,16 @@ def encode(texts: list[str], encoder: Encoder, scratch: Path) -> tuple[int, NDAr
     """
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     row = {text: i for i, text in enumerate(distinct)}
-    shards: list[Path] = []
-    with bar("encode texts", len(distinct)) as advance:
-        for start in range(0, len(distinct), SHARD):
-            batch = distinct[start : start + SHARD]
-            path = scratch / f"encoded-{start // SHARD:06d}.npy"
-            if not path.exists():
-                buffer = io.BytesIO()
-                np.save(buffer, encoder(batch))
-                artifact.write_atomic(path, buffer.getvalue())
-            shards.append(path)
-            advance(len(batch))
+    parts = [distinct[start : start + SHARD] for start in range(0, len(distinct), SHARD)]
+    shards = [scratch / f"encoded-{i:06d}.npy" for i in range(len(parts))]
+    left = [i for i, path in enumerate(shards) if not path.exists()]
+    done = len(distinct) - sum(len(parts[i]) for i in left)
+    with bar("encode texts", len(distinct), done) as advance:
+        for i, rows in engine.spread(make, [parts[i] for i in left]):
+            buffer = io.BytesIO()
+            np.save(buffer, rows)
+            artifact.write_atomic(shards[left[i]], buffer.getvalue())
+            advance(len(parts[left[i]]))
     return len(distinct), np.fromiter((row[text] for text in texts), np.int64, len(texts)), shards
 
 

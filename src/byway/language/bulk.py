@@ -90,7 +90,6 @@ def _layout(n: int, m: int) -> list[Any]:
     return [("cluster", "i4", (n,)), ("score", "f4", (n,)), ("model", "i4", (m,))]
 
 
-@torch.no_grad()
 def answer(
     asked_of: Policy,
     chunks: list[range],
@@ -105,11 +104,27 @@ def answer(
     `model_n` is how many of the model's own ranking are wanted; n where it is None or more. A chunk starts at a
     multiple of the tile.
     """
+    rows_of = answerer(asked_of, evidence, weight, n, model_n, again)
+    yield from ((rows, rows_of(rows)) for rows in chunks)
+
+
+@torch.no_grad()
+def answerer(
+    asked_of: Policy,
+    evidence: Evidence,
+    weight: float,
+    n: int,
+    model_n: int | None = None,
+    again: Again | None = None,
+) -> Callable[[range], NDArray[Any]]:
+    """What `answer` does for a chunk of rows; what all rows share is read here, once."""
     M, tile = asked_of.clusters, TILES[asked_of.attention]
     n = min(n, M)
     m = min(n, n if model_n is None else model_n)
     ready = ready_rows(asked_of)
-    for rows in chunks:
+
+    @torch.no_grad()
+    def rows_of(rows: range) -> NDArray[Any]:
         found = np.empty((len(rows), M), dtype=_layout(n, m))
         for start in range(rows.start, rows.stop, tile):
             part = range(start, min(start + tile, rows.stop))
@@ -119,7 +134,9 @@ def answer(
             here = found[start - rows.start : start - rows.start + len(part)].reshape(-1)
             served, own = _ranked(asked_of, ready(part), context, evidence(context), weight, n, m, again)
             here["cluster"], here["score"], here["model"] = *served, own
-        yield rows, found
+        return found
+
+    return rows_of
 
 
 def _ranked(
@@ -135,7 +152,7 @@ def _ranked(
     """The n best of every context under evidence and model, and the m best under the model alone.
 
     bfloat16 errs by hundredths of a nat, so that one first answer in forty is not float32's: all of those are near
-    a tie, and are asked `again`.
+    a tie, and the first answer of the model alone is asked `again`.
     """
     excluded = _excluded(context, asked_of.clusters)
     ways: list[Adjust] = [lambda log_p: log_p]
@@ -151,10 +168,22 @@ def _ranked(
             near = np.flatnonzero(scores[:, 0] - scores[:, 1] < again.near)
         for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
             if len(rows):
-                part = context[rows]
-                better, own[rows] = _ranked(again.policy, again.ask(part), part, evidence[rows], weight, n, m)
-                served[0][rows], served[1][rows] = better
+                ((best, _),) = top(again.policy, again.ask(context[rows]), 1, excluded[rows], ways)
+                own[rows] = _to_front(own[rows], best)
     return served, own
+
+
+def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The rankings with `best` first and the others in their order; the last one leaves where `best` was not there.
+
+    >>> _to_front(np.array([[4, 7, 2], [4, 7, 2]]), np.array([[7], [9]])).tolist()
+    [[7, 4, 2], [9, 4, 7]]
+    """
+    wide = np.concatenate([best_N1, ranking_Nm], axis=1)
+    twice = np.zeros(wide.shape, dtype=bool)
+    twice[:, 1:] = ranking_Nm == best_N1
+    order = np.argsort(twice, axis=1, kind="stable")[:, : ranking_Nm.shape[1]]
+    return np.take_along_axis(wide, order, 1)
 
 
 def _without(

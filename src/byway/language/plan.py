@@ -8,7 +8,9 @@ beside it.
 import io
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway import config
+from byway import config, engine
 from byway.artifact import Outcome, Work, write_atomic
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
@@ -181,44 +183,62 @@ def fill(
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]
     triples = triples_of(transitions, knobs.triples)
-    parts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
-    more = {start: work.scratch / f"triples-{start:09d}.npy" for start in parts}
-    more = {start: path for start, path in more.items() if not path.exists()}
+    starts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
+    more: dict[Path, Ints] = {}
+    for start in starts:
+        path = work.scratch / f"triples-{start:09d}.npy"
+        if triples is not None and not path.exists():
+            more[path] = triples[start : start + TOGETHER]
     known = work.scratch / "fitted.json"
     fitted = msgspec.json.decode(known.read_bytes(), type=Fitted) if known.exists() else None
     if fitted and not (left or more):
         return fitted
-    asked_of = open_policy(tuned, transitions, descriptions, knobs)
     evidence = Evidence(Successors.of(transitions), tree.alike(vectors, transitions.level))
     if fitted is None:
+        asked_of = open_policy(tuned, transitions, descriptions, knobs)
         fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
         write_atomic(known, msgspec.json.encode(fitted))
+        del asked_of
+    parts: list[range | Ints] = [*left, *more.values()]
+    paths = [*(path_of[rows.start] for rows in left), *more]
+    ask = partial(_answerer, tuned, transitions, descriptions, knobs, evidence, fitted)
+    total = sum(map(len, chunks)) + len(starts)
+    with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
+        for i, (found, seconds) in engine.spread(ask, parts):
+            path, part = paths[i], parts[i]
+            if isinstance(part, range):
+                path.with_suffix(".seconds").write_text(f"{seconds:.3f}", "utf-8")
+            write_atomic(path, _bytes(found))
+            advance(len(part) if isinstance(part, range) else 1)
+    return fitted
+
+
+def _answerer(
+    tuned: Tuned,
+    transitions: Transitions,
+    descriptions: Descriptions,
+    knobs: config.TransitionTable,
+    evidence: Evidence,
+    fitted: Fitted,
+) -> Callable[[range | Ints], tuple[NDArray[Any], float]]:
+    """What answers rows of the table, and contexts one by one, and says in how many seconds."""
     evidence, weight = replace(evidence, pull=fitted.pull), fitted.weight
+    asked_of = open_policy(tuned, transitions, descriptions, knobs)
     again = None
     if knobs.near and knobs.precision != "float32":
         exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
         again = Again.of(exact, knobs.near)
-    total = sum(map(len, chunks))
-    with bar("transition table", total, total - sum(map(len, left))) as advance:
+    rows_of = bulk.answerer(asked_of, evidence, weight, knobs.top, knobs.model_top, again)
+
+    def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
         began = time.perf_counter()
-        for rows, found in bulk.answer(asked_of, left, evidence, weight, knobs.top, knobs.model_top, again):
-            path = path_of[rows.start]
-            path.with_suffix(".seconds").write_text(f"{time.perf_counter() - began:.3f}", "utf-8")
-            write_atomic(path, _bytes(found))
-            began = time.perf_counter()
-            advance(len(rows))
-    if triples is not None:
-        with bar("triples", len(parts), len(parts) - len(more)) as advance:
-            for start, path in more.items():
-                context = triples[start : start + TOGETHER]
-                write_atomic(
-                    path,
-                    _bytes(
-                        bulk.answer_some(asked_of, context, evidence, weight, knobs.top, knobs.model_top, again)
-                    ),
-                )
-                advance(1)
-    return fitted
+        if isinstance(part, range):
+            found = rows_of(part)
+        else:
+            found = bulk.answer_some(asked_of, part, evidence, weight, knobs.top, knobs.model_top, again)
+        return found, time.perf_counter() - began
+
+    return answer
 
 
 def triples_of(transitions: Transitions, most: int) -> Ints | None:

@@ -7,7 +7,9 @@ embedding space within its own cluster.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway import config
+from byway import config, engine
 from byway.artifact import RECORD, Outcome, Work, hash_file, hash_json, read_record, write_atomic
 from byway.data.catalog import Catalog
 from byway.data.events import Events
@@ -79,15 +81,16 @@ def build(
     left = [i for i in items.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
-        model = open_seer(seer.path, asked, knobs.precision)
-        with bar("context table", len(items), len(items) - len(left)) as advance:
-            for start in range(0, len(left), knobs.batch):
-                part = left[start : start + knobs.batch]
-                path = work.scratch / f"answers-{keys[part[0]]}.parquet"
-                if not path.exists():
-                    write_atomic(path, answer(model, seer.kind, part, asked, knobs.top, keys))
-                fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
-                advance(len(part))
+        parts = [left[start : start + knobs.batch] for start in range(0, len(left), knobs.batch)]
+        path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
+        open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
+        done = len(items) - sum(map(len, open_parts))
+        with bar("context table", len(items), done) as advance:
+            for i, made in engine.spread(partial(_answerer, seer, asked, knobs, keys), open_parts):
+                write_atomic(path_of[keys[open_parts[i][0]]], made)
+                advance(len(open_parts[i]))
+        for path in path_of.values():
+            fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
     seconds = time.perf_counter() - started
     rows = [fresh.get(keys[i]) or known[keys[i]] for i in items.tolist()]
     clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), knobs.top)
@@ -144,6 +147,14 @@ def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
         return {}
     rows = pq.read_table(path / "answers.parquet").to_pylist()
     return {row["key"]: row for row in rows if len(row["clusters"]) == top}
+
+
+def _answerer(
+    seer: Tuned, asked: Contexts, knobs: config.ContextTable, keys: dict[int, str]
+) -> Callable[[list[int]], bytes]:
+    """What answers a batch of items."""
+    model = open_seer(seer.path, asked, knobs.precision)
+    return lambda part: answer(model, seer.kind, part, asked, knobs.top, keys)
 
 
 def answer(
