@@ -48,12 +48,11 @@ rowing dance salsa tango techno house trance metal punk rock blues folk country 
 
 
 def names(tokenizer: Any, M: int) -> list[str]:
-    """M names of four words; nine in ten begin with a token that no other begins with, as keywords do."""
+    """M names of five words; each begins with a token that no other begins with, as descriptions do."""
     rng, words = np.random.default_rng(0), WORDS.split()
     whole = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
     first = [w[1:] for w in whole if w.startswith(" ") and w[1:].isascii() and w[1:].isalpha() and w.islower()]
-    first = rng.choice([w for w in dict.fromkeys(first) if len(w) > 3], M - M // 9, replace=False).tolist()
-    first += rng.choice(first, M // 9, replace=False).tolist()
+    first = rng.choice([w for w in dict.fromkeys(first) if len(w) > 3], M, replace=False).tolist()
     return [", ".join([w, *rng.choice(words, 4, replace=False)]) for w in first]
 
 

@@ -95,9 +95,9 @@ def workspace(folder: Path) -> Path:
             f"u{rng.integers(90)},{rng.integers(310)},{1_700_000_000 + rng.integers(10**6)}" for _ in range(2500)
         ]
         (folder / f"events-{part}.csv").write_text("\n".join(["user,item,time", *rows]), "utf-8")
-    (folder / "byway.toml").write_text(TOML.format(model=folder / "model"), "utf-8")
-    make_tiny().save_pretrained(folder / "model")
-    models.load_tokenizer("smollm2-135m").save_pretrained(folder / "model")
+    (folder / "byway.toml").write_text(TOML.format(model=folder.parent / "model"), "utf-8")
+    make_tiny().save_pretrained(folder.parent / "model")
+    models.load_tokenizer("smollm2-135m").save_pretrained(folder.parent / "model")
     return folder
 
 

@@ -171,6 +171,8 @@ class LanguageModel:
     """Decoupled weight decay."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the matrix products; weights and optimiser stay in float32."""
+    processes: int = 1
+    """Processes that train together: a step takes as many batches, and the processors are shared out."""
     match_gate: float = 0.9
     """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: int = 100
@@ -230,6 +232,8 @@ class ItemPolicy:
     """Importance weights are capped at e³ (reference [8])."""
     heldout: float = 0.1
     """Share of users of whom the last high-quality event is held out."""
+    processes: int = 1
+    """Processes that train together: a step takes as many batches, and the processors are shared out."""
     checkpoint_every: int = 200
     """Steps between checkpoints from which an interrupted run goes on."""
 

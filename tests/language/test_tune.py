@@ -166,9 +166,11 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, processes: int) -> None:
     knobs = config.LanguageModel(
         model=folder,
+        processes=processes,
         steps=150,
         evaluate_every=50,
         checkpoint_every=1000,

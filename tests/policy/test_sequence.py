@@ -50,7 +50,9 @@ def files(path):
     return {file.name: file.read_bytes() for file in sorted((path / "out").iterdir())}
 
 
-@pytest.mark.parametrize("knobs", [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}])
+@pytest.mark.parametrize(
+    "knobs", [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 12}]
+)
 def test_learns_the_successor(work, knobs):
     events = circle()
     settings = replace(SMALL, **{"top_k": 0, "negatives": 0, **knobs})

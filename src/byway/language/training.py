@@ -13,6 +13,7 @@ from torch import Tensor
 
 from byway import config
 from byway.artifact import flush, write_atomic
+from byway.parallel import average, size
 
 Knobs = config.LanguageModel | config.MultimodalModel
 
@@ -36,6 +37,10 @@ class Optimiser:
         for master, weight in zip(self.masters, self.weights, strict=True):
             master.grad = None if weight.grad is None else weight.grad.float()
             weight.grad = None
+        if size() > 1:
+            every = [torch.zeros_like(m) if m.grad is None else m.grad for m in self.masters]
+            for master, gradient in zip(self.masters, average(every), strict=True):
+                master.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate

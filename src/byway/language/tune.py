@@ -8,6 +8,7 @@ needs no more than the tokens where the trie branches. The paper's own recipe is
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ from byway.language.generate import (
     read_grid,
 )
 from byway.language.training import Optimiser, Progress, rate
+from byway.parallel import rank, size, together
 from byway.progress import bar
 
 DEEPER = 64
-"""Examples a step that are followed below the trie's first branching: a tenth of the names share a first token, and
-reading them all would cost as much as the rest of the step."""
+"""Examples a step that are followed below the trie's first branching, where names share a first token: to read them
+all could cost as much as the rest of the step."""
 CONTEXTS = 600
 """Contexts a step at the most, where K is not 2: the grid of all K-tuples grows too fast."""
 
@@ -221,51 +223,67 @@ def load(path: Path) -> Tuned:
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 64 times, or more where there are fewer than 100.
+    # With the default knobs every name is spoken 32 times, or more where there are fewer than 200.
     knobs = replace(knobs, steps=knobs.steps or max(100, len(names) // 2))
+    started = time.perf_counter()
+    model, tokenizer, progress = together(
+        knobs.processes, _fine_tune, work.scratch, work.rng, knobs, transitions, names
+    )
+    _save(model, tokenizer, work.out, knobs, progress.curve)
+    best = progress.best
+    return Outcome(
+        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in progress.optimiser.weights)},
+        metrics={"language.curve": progress.curve, "language.best_step": best["step"]},
+        gates={"match_rate": Gate(value=best["match_rate"], at_least=knobs.match_gate)},
+        timings={"tuning": time.perf_counter() - started},
+    )
+
+
+def _fine_tune(
+    scratch: Path, rng: np.random.Generator, knobs: config.LanguageModel, transitions: Transitions, names: list[str]
+) -> tuple[Any, Any, Progress]:
+    """The best model, its tokenizer and how it came to be; one of the processes that train together."""
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
     model.get_input_embeddings().weight.requires_grad_(False)
     if knobs.method == "lora":
-        model = _with_adapters(model, knobs.lora_rank, work.rng)
+        model = _with_adapters(model, knobs.lora_rank, rng)
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
     asked_of = policy(model, prompt, knobs.attention)
-    seed = int(work.rng.integers(2**31))
+    seed = int(rng.integers(2**31))
     looked_at = {
-        "train": pick(transitions.samples, knobs.evaluate_on, work.rng),
-        "validation": pick(transitions.validation.several(), knobs.evaluate_on, work.rng),
+        "train": pick(transitions.samples, knobs.evaluate_on, rng),
+        "validation": pick(transitions.validation.several(), knobs.evaluate_on, rng),
     }
     successors = Successors.of(transitions)
     deep = asked_of.trie.goes_on()
     optimiser = Optimiser(model, knobs)
-    progress = Progress(work.scratch, optimiser)
+    progress = Progress(scratch, optimiser)
     step = progress.restore()
-    started = time.perf_counter()
-    if step == 0:
+    number, leads = rank(), rank() == 0
+    if step == 0 and leads:
         progress.curve.append({"step": 0, **look(asked_of, names, tokenizer, looked_at)})
-    with bar("fine-tuning", knobs.steps, step) as advance:
+    with bar("fine-tuning", knobs.steps, step) if leads else nullcontext(lambda n: None) as advance:
         while step < knobs.steps:
-            batch = draw(transitions, successors, deep, knobs, np.random.default_rng([seed, step]))
+            draws = np.random.default_rng([seed, step, number] if number else [seed, step])
+            batch = draw(transitions, successors, deep, knobs, draws)
             if len(batch.context):
                 spoken, choice = loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
                 (spoken + knobs.choice_weight * choice).backward()
+            if len(batch.context) or size() > 1:
                 optimiser.step(rate(step, knobs))
             step += 1
             advance(1)
+            if not leads:
+                continue
             if step % knobs.evaluate_every == 0 or step == knobs.steps:
                 progress.curve.append({"step": step, **look(asked_of, names, tokenizer, looked_at)})
                 progress.keep_best(knobs.match_gate, "match_rate", "recall_at_10.validation")
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
-    progress.take_best()
-    _save(model, tokenizer, work.out, knobs, progress.curve)
-    best = progress.best
-    return Outcome(
-        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in optimiser.weights)},
-        metrics={"language.curve": progress.curve, "language.best_step": best["step"]},
-        gates={"match_rate": Gate(value=best["match_rate"], at_least=knobs.match_gate)},
-        timings={"tuning": time.perf_counter() - started},
-    )
+    if leads:
+        progress.take_best()
+    return model, tokenizer, progress
 
 
 @torch.no_grad()

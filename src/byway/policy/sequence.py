@@ -7,6 +7,7 @@ product of the two vectors. It knows no cluster: `restrict` narrows the same sco
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from byway import config
 from byway.artifact import Gate, Outcome, Work, write_atomic
 from byway.data.events import Events
 from byway.errors import UserError
+from byway.parallel import average, rank, size, together
 from byway.policy import export, softmax, windows
 from byway.policy.transformer import SequenceModel
 from byway.policy.windows import Batch, HeldOut, Sequences
@@ -68,7 +70,8 @@ def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats)
     heldout = windows.hold_out(events, knobs.heldout, work.rng)
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
-    model, steps = train(log, vectors, knobs, seed, work.scratch / "checkpoint.safetensors")
+    checkpoint = work.scratch / "checkpoint.safetensors"
+    model, steps = together(knobs.processes, train, log, vectors, knobs, seed, checkpoint)
     trained = time.perf_counter()
     content = from_content(model, log, vectors)
     policy, popularity = ranks(model, log, events, heldout, knobs.history)
@@ -141,11 +144,12 @@ def train(
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
     done = restore(checkpoint, parts, optimiser)
-    labels = int(np.maximum(log.stop - log.start - 1, 0).sum())
-    step = 0
-    with bar("item policy: labels", knobs.epochs * labels) as advance:
+    labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
+    step, leads = 0, rank() == 0
+    with bar("item policy: labels", knobs.epochs * labels) if leads else nullcontext(lambda n: None) as advance:
         for epoch in range(knobs.epochs):
-            order = windows.batches(log, knobs.history, knobs.batch, seed, epoch)
+            every = windows.batches(log, knobs.history, knobs.batch, seed, epoch)
+            order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
             for place, (first, length) in enumerate(order):
                 step += 1
                 advance(int(length.sum()))
@@ -157,11 +161,16 @@ def train(
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed + step)
                     loss(parts, windows.assemble(log, first, length), share, knobs, seed + step).backward()
+                if size() > 1:
+                    weights = [p for p in parts.parameters() if p.requires_grad]
+                    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
+                    for weight, gradient in zip(weights, average(own), strict=True):
+                        weight.grad = gradient
                 optimiser.step()
                 optimiser.zero_grad()
-                if step % knobs.checkpoint_every == 0:
+                if leads and step % knobs.checkpoint_every == 0:
                     save(checkpoint, parts, optimiser, step)
-    if step > done:
+    if leads and step > done:
         save(checkpoint, parts, optimiser, step)
     policy = parts["policy"].eval()
     assert isinstance(policy, SequenceModel)
