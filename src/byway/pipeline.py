@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -224,6 +224,8 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
         owner, module = READS[name]
         absent = skipped(workspace, BY_NAME[owner])
         arguments[name] = None if absent else import_module(module).load(workspace / BY_NAME[owner].folder)
+    if arguments.get("seen") is not None:
+        arguments["seen"] = replace(arguments["seen"], folder=_media_folder(workspace, config))
     if stage.name == "media":
         arguments["folder"] = _media_folder(workspace, config)
     if stage.name == "experiment":

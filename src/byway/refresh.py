@@ -2,8 +2,9 @@
 
 Owns the artifact that holds all that came since the last full run: items with their vectors and places, traffic,
 the transitions of new events, where users now stand, and how far the world has drifted. New items are servable at
-once. The tree's cut, its names, the language model, the table and the item policy stay as they are; what they do
-not know is said. A full run starts over from the sources, so new rows belong there too.
+once, and pairs of interests whose most frequent successor has changed are answered anew. The tree's cut, its names,
+the language model and the item policy stay as they are; what they do not know is said. A full run starts over from
+the sources, so new rows belong there too.
 """
 
 import time
@@ -33,8 +34,10 @@ from byway.interests import describe, embed, placement
 from byway.interests import tree as trees
 from byway.interests.partition import centroids, loads_of
 from byway.interests.tree import LEVELS, Tree
-from byway.language import curate, plan
+from byway.language import curate, plan, tune
+from byway.language.bulk import Fitted
 from byway.language.curate import Samples, Transitions
+from byway.language.generate import Policy
 from byway.language.standing import load_standing
 from byway.policy import sequence
 from byway.progress import say
@@ -68,6 +71,10 @@ class Grown:
     """[n + m] events an item, old and new."""
     transitions: Samples
     """Of new events, counted."""
+    pairs: NDArray[np.int32]
+    """[p, K] pairs of interests whose most frequent successor is another one since."""
+    answers: NDArray[np.int32]
+    """[p, n] their rankings now."""
 
 
 def run(workspace: Path, config: Config, items: Path | None, events: Path | None) -> tuple[dict[str, Any], str]:
@@ -150,6 +157,8 @@ def load(path: Path) -> Grown:
         users=events_of.load_users(path),
         traffic=np.load(path / "traffic.npy"),
         transitions=Samples(context, counted["label"].to_numpy(), counted["count"].to_numpy()),
+        pairs=np.load(path / "pairs.npy"),
+        answers=np.load(path / "answers.npy"),
     )
 
 
@@ -164,7 +173,7 @@ def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int
     none = np.zeros(0, np.int32)
     return Grown(
         items_of.SCHEMA.empty_table(), np.zeros((0, dim), np.float32), none.astype(np.int64), none, [], traffic,
-        Samples(np.zeros((0, history), np.int32), none, none),
+        Samples(np.zeros((0, history), np.int32), none, none), none[:, None], none[:, None],
     )  # fmt: skip
 
 
@@ -260,12 +269,16 @@ def _build(
     np.save(work.out / "traffic.npy", traffic.astype(np.float32))
     meta = {"level": str(level), "clusters": str(clusters)}
     curate.write(counted, work.out / "transitions.parquet", meta)
+    pairs, answers = _followed(records, folder, transitions, counted, tree.alike(vectors, level))
+    np.save(work.out / "pairs.npy", pairs)
+    np.save(work.out / "answers.npy", answers)
 
     outcome.counts |= {
         "items": fresh.num_rows,
         "events": 0 if log is None else len(log),
         "users": len(new_users),
         "transitions": int(recent.count.sum()),
+        "pairs": len(pairs),
         "all_items": everything.num_rows,
         **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
     }
@@ -284,6 +297,28 @@ def _build(
         work, knobs, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
     )
     return outcome
+
+
+def _followed(
+    records: dict[str, Record],
+    folder: dict[str, Path],
+    transitions: Transitions,
+    counted: Samples,
+    alike_MM: NDArray[np.float64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The pairs that are answered anew and their rankings; none where the table is ordered by satisfaction too."""
+    made = records["transition_table"]
+    if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
+        return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
+    knobs = _section(made, config.TransitionTable)
+    fitted = Fitted(made.metrics["table.prior_weight"], made.metrics["table.likeness_pull"])
+
+    def ask() -> Policy:
+        tuned = tune.load(folder["language_model"])
+        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), knobs)
+
+    top = plan.load(folder["transition_table"]).clusters.shape[-1]
+    return plan.follow(transitions, counted, alike_MM, fitted, top, ask)
 
 
 def _new_events(
@@ -391,12 +426,16 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
     answered = folder["context_table"]
     contexts = contextual.load(answered) if artifact.read_record(answered) else None
+    table = plan.load(folder["transition_table"])
+    clusters = np.array(table.clusters)
+    clusters[held.pairs[:, -2:-1].ravel(), held.pairs[:, -1]] = held.answers
+    table = replace(table, clusters=clusters)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
         bundle.lay_out(
             work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
             placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
-            curate.load(folder["transitions"]), plan.load(folder["transition_table"]),
+            curate.load(folder["transitions"]), table,
             replace(policy, items=served), contexts, work.rng,
         )  # fmt: skip
     outcome = Outcome(
@@ -413,8 +452,9 @@ def _in_words(workspace: Path, record: Record) -> str:
     lines = [
         f"{found['refresh.items']:,} new items are servable and {found['refresh.events']:,} new events counted; "
         f"{record.counts['all_items']:,} items have come since the last full run.",
-        "Names of clusters, the language model, its table and the item policy are as they were: a new item is "
-        "ranked by what it says, and read in a history as the most similar item that the policy knows.",
+        f"{record.counts['pairs']:,} pairs of interests are answered anew: another one follows most often now. "
+        "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
+        "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > record.knobs["room"]:
         lines.append(

@@ -1,5 +1,7 @@
 """01-media: what is seen and heard of each item, and the right row for the right item."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,10 @@ def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: 
     assert [(row["item"], row["kind"]) for row in refused] == [(2, "media"), (3, "thumbnail")]
     assert refused[1]["reason"] == "address"
     assert record.counts == {"items": 3, "refused": 2}
+    # The same input elsewhere makes the same artifact, and its files are found there.
+    elsewhere = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    assert build(tmp_path / "02" / "01-media", catalog(files), elsewhere).digest == record.digest
+    assert replace(seen, folder=elsewhere).files()[1] == (str(elsewhere / "a.mp4"), "")
     # The same bytes under another name are not looked at again.
     again = build(tmp_path / "01-media", catalog([files[1], ("a.mp4", "a.jpg")]), folder)
     assert again.metrics["media.taken_over"] == 2

@@ -167,3 +167,30 @@ def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> 
     exact, again, rough = (np.asarray(table.model[..., 0]) for table in tables.values())
     np.testing.assert_array_equal(again, exact)
     assert (rough != exact).any(), "the model must have near ties, or nothing is shown"
+
+
+def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tuned: tune.Tuned) -> None:
+    since = Samples(np.array([[3, 4]], np.int32), np.array([9], np.int32), np.array([500], np.int32))
+    alike = np.zeros((M, M))
+
+    def ask_model() -> plan.Policy:
+        return plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
+
+    def follow(new: Samples, weight: float) -> tuple[Any, Any]:
+        return plan.follow(transitions(), new, alike, plan.Fitted(weight, 0.0), 4, ask_model)
+
+    pairs, counted = follow(since, 0.0)
+    at = pairs.tolist().index([3, 4])
+    # Only 9 has been turned to since, so whichever pairs have changed now lead there.
+    assert (counted[:, 0] == 9).all()
+    assert len(pairs) < M * M
+    assert not (pairs == 9).any()
+    _, weighed = follow(since, 1e-9)
+    np.testing.assert_array_equal(counted[at], weighed[at])
+    _, spoken = follow(since, 100.0)
+    with plan.torch.no_grad():
+        log_p = resolved(Choices(ask_model(), ask(ask_model(), pairs)))
+    np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
+    assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
+    nothing = Samples(since.context[:0], since.label[:0], since.count[:0])
+    assert [len(found) for found in follow(nothing, 0.0)] == [0, 0]

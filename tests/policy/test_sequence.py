@@ -211,3 +211,13 @@ def test_schedule_climbs_and_falls():
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
     assert max(rates) > 0.98
+
+
+def test_two_trainings_end_in_the_same_bytes(tmp_path):
+    """Long histories, so that threads share the gradient of the distances' vectors."""
+    rng = np.random.default_rng(0)
+    events = log_of([rng.integers(200, size=60) for _ in range(80)])
+    knobs = config.ItemPolicy(dim=64, layers=2, heads=2, history=50, epochs=4, batch=512)
+    for name in ("a", "b"):
+        sequence.build(work_in(tmp_path / name), knobs, events, vectors_of(events.n_items))
+    assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -45,7 +45,9 @@ class Seen:
     digest: list[str]
     """[m] hash of the item's files."""
     path: Path
-    """The artifact, whose `files.parquet` says where the files are."""
+    """The artifact, whose `files.parquet` says where the files are, as the catalog does."""
+    folder: Path = Path()
+    """That of the input, where relative names start. It is no part of the artifact, which can be moved."""
 
     @property
     def frames(self) -> int:
@@ -59,10 +61,10 @@ class Seen:
         return rows
 
     def files(self) -> dict[int, tuple[str, str]]:
-        """Video and thumbnail of each item, absolute; empty where there is none or it was refused."""
+        """Video and thumbnail of each item as paths; empty where there is none or it was refused."""
         table = pq.read_table(self.path / "files.parquet")
         rows = zip(*(table[name].to_pylist() for name in ("item", "media", "thumbnail")), strict=True)
-        return {item: (media, thumbnail) for item, media, thumbnail in rows}
+        return {item: _in(self.folder, (media, thumbnail)) for item, media, thumbnail in rows}
 
 
 def load(path: Path) -> Seen:
@@ -72,23 +74,29 @@ def load(path: Path) -> Seen:
     return Seen(table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path)
 
 
-def sources(catalog: Catalog, folder: Path) -> dict[int, tuple[str, str]]:
-    """Video and thumbnail of every item that names one, as absolute paths; addresses stay what they are."""
-    found: dict[int, tuple[str, str]] = {}
+def named(catalog: Catalog) -> dict[int, tuple[str, str]]:
+    """Video and thumbnail of every item that names one, as the catalog has them."""
     names = (catalog.items[name].to_pylist() for name in ("media", "thumbnail"))
-    for item, pair in enumerate(zip(*names, strict=True)):
-        if any(pair):
-            media, thumbnail = (str(folder / name) if name and "://" not in name else name or "" for name in pair)
-            found[item] = (media, thumbnail)
-    return found
+    pairs = enumerate(zip(*names, strict=True))
+    return {item: (media or "", thumbnail or "") for item, (media, thumbnail) in pairs if media or thumbnail}
+
+
+def sources(catalog: Catalog, folder: Path) -> dict[int, tuple[str, str]]:
+    """The same as paths; addresses stay what they are."""
+    return {item: _in(folder, pair) for item, pair in named(catalog).items()}
+
+
+def _in(folder: Path, pair: tuple[str, str]) -> tuple[str, str]:
+    media, thumbnail = (str(folder / name) if name and "://" not in name else name for name in pair)
+    return media, thumbnail
 
 
 def state(catalog: Catalog, folder: Path) -> str:
     """Identity of all media files by size and time of change, without reading them."""
     marks: list[tuple[str, int, int]] = []
-    for pair in sources(catalog, folder).values():
+    for pair in named(catalog).values():
         for name in pair:
-            path = Path(name)
+            path = folder / name
             if name and "://" not in name and path.is_file():
                 marks.append((name, path.stat().st_size, path.stat().st_mtime_ns))
     return hash_json(marks)
@@ -114,7 +122,7 @@ def build(work: Work, knobs: config.Media, catalog: Catalog, folder: Path) -> Ou
                 write_atomic(path, buffer.getvalue())
             rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
             advance(len(shard))
-    outcome = _write(work.out, knobs, found, digests, rows, before, known)
+    outcome = _write(work.out, knobs, named(catalog), digests, rows, before, known)
     outcome.timings["look"] = time.perf_counter() - started
     return outcome
 

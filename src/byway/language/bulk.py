@@ -173,6 +173,11 @@ def _ranked(
     return served, own
 
 
+def by_evidence(context_NK: Ints, evidence: Evidence, clusters: int, n: int) -> NDArray[np.int32]:
+    """[N, n] the best clusters of each context under the evidence alone; -1 where fewer are left."""
+    return _without(evidence(context_NK), _excluded(context_NK, clusters), n)[0]
+
+
 def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
     """The rankings with `best` first and the others in their order; the last one leaves where `best` was not there.
 

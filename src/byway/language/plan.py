@@ -27,7 +27,7 @@ from byway.interests.tree import Tree
 from byway.language import align, bulk, models, prompts
 from byway.language.bulk import TILES, Again, Fitted
 from byway.language.counts import Evidence, Successors
-from byway.language.curate import Ints, Transitions
+from byway.language.curate import Ints, Samples, Transitions, added
 from byway.language.generate import TOGETHER, Policy, policy
 from byway.language.triples import MOST, Triples, key
 from byway.language.tune import Tuned
@@ -211,6 +211,52 @@ def fill(
             write_atomic(path, _bytes(found))
             advance(len(part) if isinstance(part, range) else 1)
     return fitted
+
+
+def follow(
+    transitions: Transitions,
+    since: Samples,
+    alike_MM: NDArray[np.float64],
+    fitted: Fitted,
+    top: int,
+    ask: Callable[[], Policy],
+) -> tuple[Ints, Ints]:
+    """The pairs whose most frequent successor is another one since new transitions came, and their new rankings.
+
+    Between two fine-tunings arXiv 2510.20260 asks again about the pairs in which the most frequent recent successor
+    has changed, and puts it into the prompt. Here the log's counts have a part of their own in every ranking: they
+    are extended by what came and weighed as before, and the model, opened by `ask`, is asked again where it has
+    any weight. Returns contexts [N, K] and clusters [N, top].
+    """
+    M, K = transitions.clusters, transitions.train.context.shape[1]
+    top = min(top, M)
+    weighed = Successors.of(transitions)
+    known = added(added(transitions.train, transitions.validation), transitions.heldout)
+    before, now = (
+        replace(
+            weighed, **{name: getattr(counted, name) for name in ("popularity_M", "alone_KMM", "rows", "together")}
+        )
+        for counted in (Successors.count(known, M), Successors.count(added(known, since), M))
+    )
+    changed: list[Ints] = []
+    for c1 in range(M):
+        context = np.column_stack([*[np.full(M, c1)] * (K - 1), np.arange(M)]).astype(np.int32)
+        first: list[NDArray[np.intp]] = []
+        for counted in (before, now):
+            share = counted.probability(context)
+            np.put_along_axis(share, context.astype(np.int64), -1.0, axis=1)
+            first.append(share.argmax(axis=1))
+        changed.append(context[first[0] != first[1]])
+    contexts = np.concatenate(changed)
+    evidence = Evidence(now, alike_MM, fitted.pull)
+    asked_of = ask() if fitted.weight and len(contexts) else None
+    found = [np.zeros((0, top), np.int32)]
+    for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
+        if asked_of is None:
+            found.append(bulk.by_evidence(part, evidence, M, top))
+        else:
+            found.append(bulk.answer_some(asked_of, part, evidence, fitted.weight, top, 1)["cluster"])
+    return contexts, np.concatenate(found)
 
 
 def _answerer(

@@ -163,7 +163,7 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
         at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
     else:
         at_cue, hidden = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
-    hidden = torch.cat([at_cue[which][:, None], hidden], dim=1)
+    hidden = torch.cat([at_cue.index_select(0, which)[:, None], hidden], dim=1)
     wanted, there = pad(answers, policy.prompt.end)
     said = hidden[: len(answers), : wanted.shape[1]]
     by_token = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there], reduction="none")

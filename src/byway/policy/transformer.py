@@ -33,11 +33,16 @@ class Block(nn.Module):
         read = self.read(self.before_attention(x_BLD)).view(batch, length, 3, self.heads, width)
         query, key, value = read.permute(2, 0, 3, 1, 4)
         query = query / math.sqrt(width)
-        far = torch.einsum("bhid,ijd->bhij", query, self.key_of_distance[distance_LL])
+        # Looked up as embeddings: the gradient of plain indexing is added up by threads in any order.
+        keys, values = (
+            nn.functional.embedding(distance_LL, weight)
+            for weight in (self.key_of_distance, self.value_of_distance)
+        )
+        far = torch.einsum("bhid,ijd->bhij", query, keys)
         scores = (query @ key.transpose(-1, -2) + far).masked_fill(barred_B1LL, -1e9)
         attention = scores.softmax(-1)
         found = attention @ value
-        found = found + torch.einsum("bhij,ijd->bhid", attention, self.value_of_distance[distance_LL])
+        found = found + torch.einsum("bhij,ijd->bhid", attention, values)
         x_BLD = x_BLD + self.dropout(self.write(found.transpose(1, 2).reshape(batch, length, dim)))
         return x_BLD + self.dropout(self.narrow(nn.functional.gelu(self.widen(self.before_feed(x_BLD)))))
 
