@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -73,8 +74,8 @@ def spread(make: Callable[[], Callable[[Part], Made]], parts: Sequence[Part]) ->
         work = make()
         yield from ((i, work(part)) for i, part in enumerate(parts))
         return
-    import ray
-    from ray.exceptions import RayActorError
+    ray: Any = import_module("ray")
+    gone: type[Exception] = import_module("ray.exceptions").RayActorError
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
@@ -99,7 +100,7 @@ def spread(make: Callable[[], Callable[[Part], Made]], parts: Sequence[Part]) ->
             i, whom = asked.pop(done)
             yield i, ray.get(done)
             ask(whom)
-    except RayActorError as error:
+    except gone as error:
         raise UserError(
             f"A worker of the cluster was lost ({str(error).splitlines()[0]}); look at the memory of the nodes and "
             "run the same command again, which goes on from what is done."
