@@ -167,7 +167,7 @@ def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> No
     seen = media.Seen(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
     likeness: list[float] = []
     for weight in (0.0, 0.5, 2.0):
-        joined, kept = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
+        joined, kept, _ = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
         np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-5)
         likeness.append(float((joined[0] * joined[1]).sum()))
         # Items of which nothing was seen are told by their words alone.

@@ -47,7 +47,10 @@ def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | N
     vectors, variance, projection = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
     metrics: dict[str, float] = {}
     if seen is not None:
-        vectors, joined = join(vectors, seen, knobs, work.scratch)
+        vectors, joined, together = join(vectors, seen, knobs, work.scratch)
+        if together is not None:
+            np.save(work.out / "joined_mean.npy", together.mean)
+            np.save(work.out / "joined_directions.npy", together.directions)
         metrics = {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
     np.save(work.out / "mean.npy", projection.mean)
@@ -80,13 +83,19 @@ def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray
     row = {text: i for i, text in enumerate(distinct)}
     parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
     rows = projection.apply(np.concatenate(parts).astype(np.float64))
+    if (path / "joined_directions.npy").exists():  # as an item that has words alone
+        together = Projection(np.load(path / "joined_mean.npy"), np.load(path / "joined_directions.npy"), knobs.dim)
+        wide = np.zeros((len(rows), len(together.mean)))
+        wide[:, : rows.shape[1]] = rows
+        rows = together.apply(wide)
     return rows[[row[text] for text in shortened]]
 
 
 def join(
     words: NDArray[np.float32], seen: Seen, knobs: config.Embeddings, scratch: Path
-) -> tuple[NDArray[np.float32], float]:
-    """Words, pictures and sound as one: [n, dim] unit rows, and the share of the variance that was kept.
+) -> tuple[NDArray[np.float32], float, "Projection | None"]:
+    """Words, pictures and sound as one: [n, dim] unit rows, the share of the variance that was kept, and how they
+    were brought to `dim`; None where there were words alone.
 
     Each modality is brought to unit rows of `dim` by its own principal components, so that none weighs more for
     having larger numbers; they are laid side by side by their weights, nothing where an item lacks one, and brought
@@ -112,10 +121,10 @@ def join(
         part[rows] = weight * projected
         parts.append(part)
     if len(parts) == 1:
-        return words, 1.0
+        return words, 1.0, None
     path = scratch / "joined.npy"
     np.save(path, np.concatenate(parts, axis=1))
-    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)[:2]
+    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
 
 
 def sentence_encoder(knobs: config.Embeddings) -> Encoder:
