@@ -321,13 +321,14 @@ def test_an_older_layout_is_built_again_and_a_newer_one_refused(
 ) -> None:
     path = tmp_path / "04-toy"
     build(path, "text")
-    monkeypatch.setattr(artifact, "LAYOUT", 2)
+    now = artifact.LAYOUT
+    monkeypatch.setattr(artifact, "LAYOUT", now + 1)
     record = artifact.read_record(path)
     assert record is not None
-    assert artifact.drift(record, {"text": "text"}, {}) == ["layout: 1 → 2"]
-    assert build(path, "text").layout == 2
-    monkeypatch.setattr(artifact, "LAYOUT", 1)
-    with pytest.raises(UserError, match=r"04-toy was made by Byway .*layout 2.*delete"):
+    assert artifact.drift(record, {"text": "text"}, {}) == [f"layout: {now} → {now + 1}"]
+    assert build(path, "text").layout == now + 1
+    monkeypatch.setattr(artifact, "LAYOUT", now)
+    with pytest.raises(UserError, match=rf"04-toy was made by Byway .*layout {now + 1}.*delete"):
         artifact.read_record(path)
     # What a newer layout holds beside that is not ours to read.
     (path / artifact.RECORD).write_text('{"version": "9.1", "layout": 9}', "utf-8")

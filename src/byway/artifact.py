@@ -27,7 +27,7 @@ from byway import __version__
 from byway.errors import UserError
 
 RECORD = "record.json"
-LAYOUT = 1
+LAYOUT = 2
 """Of records and artifacts. An older one is built again, a newer one refused."""
 
 

@@ -197,7 +197,7 @@ class TransitionTable:
     triples: int = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
     near: float = 0.1
-    """Pairs whose two best answers by the model alone lie closer, in nats: the first is asked again in float32."""
+    """Pairs whose two best answers by the model alone lie closer, in nats: the first is float32's; 0: none."""
     rows_per_chunk: int = 8
     """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"

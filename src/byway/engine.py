@@ -62,9 +62,10 @@ def lost() -> tuple[type[BaseException], ...]:
 def spread(make: Callable[[], Callable[[Part], Made]], parts: Sequence[Part]) -> Iterator[tuple[int, Made]]:
     """What the function that `make` returns makes of each part, with the part's number.
 
-    Here: one part after the other. On a cluster: by actors of `run.threads` processors each (0: all of a node), in
-    the order in which they are done. Each calls `make` once, so that what it loads is loaded once; paths that it
-    holds must mean the same on every node. The part of an actor that is lost is asked again by its successor.
+    Here: one part after the other. On a cluster: by actors of `run.threads` processors each (0: as many as its
+    smallest node has), in the order in which they are done. Each calls `make` once, so that what it loads is loaded
+    once; paths that it holds must mean the same on every node. The part of an actor that is lost is asked again by
+    its successor.
 
     Raises UserError where one part was lost more than `ATTEMPTS` times.
     """
@@ -79,8 +80,10 @@ def spread(make: Callable[[], Callable[[Part], Made]], parts: Sequence[Part]) ->
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    size = min(_chosen.threads or max(nodes), max(nodes))
+    nodes = [n for node in ray.nodes() if node["Alive"] and (n := int(node["Resources"].get("CPU", 0)))]
+    if not nodes:
+        raise UserError("No node of the cluster has a processor; give one some with ray start --num-cpus.")
+    size = min(_chosen.threads or min(nodes), max(nodes))
     actor: Any = ray.remote(num_cpus=size, max_restarts=-1, max_task_retries=ATTEMPTS)(_Actor)
     shared = ray.put(make)
     actors = [actor.remote(shared, size) for _ in range(min(len(parts), sum(n // size for n in nodes)))]

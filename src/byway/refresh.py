@@ -87,13 +87,16 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
         if path is not None and not path.exists():
             raise UserError(f"{path} does not exist; give a table of new rows.")
     with artifact.locked(workspace):
-        engine.use(config.run.engine)
+        engine.use(config.run.engine, config.run.threads)
         records = _full_run(workspace)
         gates = _gates(records, config.refresh)
         path = workspace / FOLDER
         base = {name: records[name].digest for name in BASE}
         record = artifact.read_record(path)
-        if record is not None and any(record.inputs.get(name) != digest for name, digest in base.items()):
+        if record is not None and (
+            record.layout != artifact.LAYOUT
+            or any(record.inputs.get(name) != digest for name, digest in base.items())
+        ):
             say(f"{FOLDER} belongs to an earlier full run; starting over.")
             record = None
         taken = {} if record is None else {k: v for k, v in record.inputs.items() if k not in base}
@@ -122,6 +125,8 @@ def _full_run(workspace: Path) -> dict[str, Record]:
     for name in (*BASE, "bundle"):
         if name not in records:
             raise UserError(f"A refresh needs {pipeline.BY_NAME[name].folder}; run all stages first.")
+        if records[name].layout != artifact.LAYOUT:
+            raise UserError(f"{pipeline.BY_NAME[name].folder} is of an older version; run all stages first.")
     for owner, digest in records["bundle"].inputs.items():
         if records[owner].digest != digest:
             raise UserError(f"The bundle is older than {pipeline.BY_NAME[owner].folder}; run all stages first.")

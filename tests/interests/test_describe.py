@@ -175,11 +175,7 @@ def test_first_words_begin_differently_where_they_can() -> None:
     )
     # Two beginnings for three: the third has no choice and keeps its own whichever way, and of the first two that
     # gives up its best which loses least by it.
-    assert [forms[term] if term >= 0 else None for term in first] in (
-        ["martial arts", "moon", "marten", None],
-        ["moon", "martian", "marten", None],
-    )
-    assert first[1] == 2
+    assert [forms[term] if term >= 0 else None for term in first] == ["martial arts", "moon", "marten", None]
 
 
 @settings(max_examples=60, deadline=None)

@@ -175,3 +175,21 @@ def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> No
         assert kept > 0.9
     assert likeness[0] == pytest.approx(1, abs=1e-5)
     assert likeness[0] > likeness[1] > likeness[2]
+
+
+def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path: Path, fake: Counting) -> None:
+    from byway.data import media
+
+    rng = np.random.default_rng(0)
+    titles = ["".join(rng.choice(list("abcdefgh"), 12)) for _ in range(40)]
+    seen_items = np.arange(30, dtype=np.int32)
+    shown = rng.normal(size=(30, 2, 1, 3)).astype(np.float16)
+    sounds = np.full((30, 5), np.nan, np.float32)
+    seen = media.Seen(seen_items, shown, np.tile([True, False], (30, 1)), sounds, [], tmp_path)
+    knobs = config.Embeddings(dim=8)
+    work = planted.work(tmp_path, "joint")
+    embed.build(work, knobs, planted.catalog(titles), seen)
+    vectors, new = embed.load(work.out), embed.embed_new(work.out, knobs, titles)
+    np.testing.assert_allclose(new[30:], vectors[30:], atol=1e-5)
+    # Of the others something was seen that a title does not say.
+    assert (np.abs(new[:30] - vectors[:30]).max(axis=1) > 1e-2).all()

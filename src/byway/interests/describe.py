@@ -138,8 +138,7 @@ def _rows(catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
 def begin_with(model: str) -> Begin:
     """The first token of each term as a model reads a name, and what is before it if that is but a space."""
     if not model:
-        numbers: dict[str, int] = {}
-        return lambda forms: [(numbers.setdefault(form, len(numbers)),) for form in forms]
+        return lambda forms: [(i,) for i in range(len(forms))]
     from byway.language import models  # seconds to import: only where it is used
 
     tokenizer = models.load_tokenizer(model)
