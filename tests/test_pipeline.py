@@ -293,7 +293,7 @@ def test_records_survive_a_change_of_a_section() -> None:
     """An old record lacks a new knob: that is drift, not damage."""
     old = {**msgspec.to_builtins(config.Bundle()), "seed": 0}
     del old["days"]
-    record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "")
+    record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
     now = pipeline.knobs_of(config.Config(), pipeline.BY_NAME["bundle"])
     assert artifact.drift(record, now, {}) == ["knob days: None → 30"]
 
