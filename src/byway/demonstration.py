@@ -1,6 +1,5 @@
 """`byway demo`: the embedded world, every stage on it, and where to look."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ block_clusters = 8
 spoken = 40
 evaluate_every = 35
 evaluate_on = 100
-checkpoint_every = 35
+checkpoint_every = 14
 
 [multimodal_model]
 # The short road: no thought before the answer.
@@ -46,6 +45,7 @@ steps = 80
 evaluate_every = 40
 evaluate_on = 50
 final_on = 200
+checkpoint_every = 16
 
 [metrics]
 prompts = 250
@@ -121,11 +121,10 @@ Look at
 
 
 def _build_world(folder: Path, quick: bool) -> None:
-    """Write the simulated catalog and log; the folder appears whole or not at all."""
+    """Write the simulated catalog and log; the folder appears whole or not at all, and goes on after a kill."""
     from byway.evaluation import loop
 
     temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
     loop.write_demo(temporary, quick)
     temporary.rename(folder)
 

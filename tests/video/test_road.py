@@ -62,6 +62,25 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_film_that_was_stopped_goes_on_to_the_same_files(tmp_path: Path) -> None:
+    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    log = loop.simulate(built)
+    files: list[dict[str, bytes]] = []
+    for lost in (False, True):
+        loop.write(built, log, tmp_path)
+        media.film(built, tmp_path, 0.02, 0.04)
+        made = sorted([*tmp_path.glob("media/*"), *tmp_path.glob("thumbnails/*"), tmp_path / "items.parquet"])
+        files.append({p.name: p.read_bytes() for p in made})
+        if not lost:
+            kept = made[0]
+            written = kept.stat().st_mtime_ns
+            for path in made[1::2]:
+                path.unlink()
+    assert len(files[0]) > 20
+    assert files[0] == files[1]
+    assert kept.stat().st_mtime_ns == written
+
+
 def test_every_stage_made_its_artifact_and_every_figure_stands_under_its_key(workspace: Path) -> None:
     stages = [stage for stage in pipeline.STAGES if not stage.asked_for]
     assert list(pipeline.records(workspace)) == [stage.name for stage in stages]

@@ -21,6 +21,7 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 from PIL import Image
 
+from byway import artifact
 from byway.errors import UserError
 from byway.evaluation.world import World, words_of
 from byway.progress import bar
@@ -62,7 +63,8 @@ def read(world: World) -> Pictures:
 def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: float = WITH_THUMBNAIL) -> None:
     """Make the media of the world whose files stand in `folder`, and name them in its `items.parquet`.
 
-    The shares are those of items with a video and with a thumbnail. Equal worlds make equal files.
+    The shares are those of items with a video and with a thumbnail. Equal worlds make equal files. Files that stand
+    there already are whole and are kept, so what was killed goes on.
     """
     shown = read(world)
     topics, n = world.topics, len(world.items)
@@ -77,15 +79,18 @@ def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: 
             topic = int(topic_of[i])
             appeal = int(topics.appeals[topic].argmax())
             filmed, sounds, posed = rng.random(3) < (filmed_share, WITH_SOUND, posed_share)
-            if filmed:
-                media[i] = f"media/{item}.mp4"
-                sound = tune(appeal, rng) if sounds else None
-                (folder / f"media/{item}.mp4").write_bytes(encode(scenes(shown, topic, appeal, rng), sound))
-            if posed:
-                thumbnails[i] = f"thumbnails/{item}.jpg"
-                picture = Image.fromarray(pose(shown, topic, appeal, rng))
-                picture.save(folder / f"thumbnails/{item}.jpg", quality=85)
+            media[i] = f"media/{item}.mp4" if filmed else None
+            thumbnails[i] = f"thumbnails/{item}.jpg" if posed else None
             advance(1)
+            if all((folder / name).exists() for name in (media[i], thumbnails[i]) if name):
+                continue
+            if filmed:
+                sound = tune(appeal, rng) if sounds else None
+                artifact.write_atomic(folder / str(media[i]), encode(scenes(shown, topic, appeal, rng), sound))
+            if posed:
+                picture = io.BytesIO()
+                Image.fromarray(pose(shown, topic, appeal, rng)).save(picture, "JPEG", quality=85)
+                artifact.write_atomic(folder / str(thumbnails[i]), picture.getvalue())
     table = pq.read_table(folder / "items.parquet")
     for name, column in (("media", media), ("thumbnail", thumbnails)):
         table = table.append_column(name, pa.array(column, pa.string()))

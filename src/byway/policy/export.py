@@ -69,9 +69,9 @@ def write(model: SequenceModel, path: Path) -> None:
     other = g.one("Not", g.one("Equal", back, zero))
     barred = g.one("Or", g.one("Less", back, zero), g.one("And", padding, other))
     distance = g.one("Clip", back, zero, g.constant(model.distances - 1))
-    for block in model.blocks:
+    for i, block in enumerate(model.blocks, 1):
         assert isinstance(block, Block)
-        x = _block(g, block, x, barred, distance)
+        x = _block(g, block, x, barred, distance, last=i == len(model.blocks))
     last = g.one("Gather", x, g.constant(-1), axis=1)
     g.one("Identity", g.normalised(last, model.norm))
     g.nodes[-1].output[0] = "vector"
@@ -90,13 +90,18 @@ def write(model: SequenceModel, path: Path) -> None:
     path.write_bytes(whole.SerializeToString(deterministic=True))
 
 
-def _block(g: _Graph, block: Block, x: str, barred: str, distance: str) -> str:
+def _block(g: _Graph, block: Block, x: str, barred: str, distance: str, last: bool) -> str:
+    """A block's states; of the last block only the last, which reads the others as they came in."""
     dim, heads = block.write.out_features, block.heads
-    read = g.linear(g.normalised(x, block.before_attention), block.read)
-    parts = g.one("Reshape", read, g.constant([0, 0, 3, heads, dim // heads]))
+    normal = g.normalised(x, block.before_attention)
+    parts = g.one("Reshape", g.linear(normal, block.read), g.constant([0, 0, 3, heads, dim // heads]))
     query, key, value = (
         g.one("Gather", g.one("Transpose", parts, perm=[2, 0, 3, 1, 4]), g.constant(i), axis=0) for i in range(3)
     )
+    if last:
+        end = g.constant([-1])
+        x, query = g.one("Gather", x, end, axis=1), g.one("Gather", query, end, axis=2)
+        barred, distance = g.one("Gather", barred, end, axis=2), g.one("Gather", distance, end, axis=0)
     query = g.one("Div", query, g.constant(float(np.sqrt(dim // heads))))
     keys = g.one("Gather", g.constant(block.key_of_distance), distance)
     values = g.one("Gather", g.constant(block.value_of_distance), distance)

@@ -28,18 +28,19 @@ def top_in_slice(
     Exact: score = vector · row, equal scores in order of position. Returns positions in `vectors_ND` and their
     scores; fewer than `k` where the slice has fewer left.
     """
-    scores = vectors_ND[start:stop] @ vector_D
-    inside = exclude[(exclude >= start) & (exclude < stop)] - start
-    scores[inside] = -np.inf
-    k = min(k, len(scores) - len(np.unique(inside)))
+    # A mapped array's own kind of slice costs more than the product.
+    scores = np.asarray(vectors_ND)[start:stop] @ vector_D
+    left = len(scores)
+    if len(exclude):
+        inside = exclude[(exclude >= start) & (exclude < stop)] - start
+        scores[inside] = -np.inf
+        left -= len(np.unique(inside))
+    k = min(k, left)
     if k <= 0:
         return _NONE, np.empty(0, dtype=np.float32)
-    # The k-th best score by selection. Among its equals, those that come first fill what the better ones leave.
-    bar = np.partition(scores, len(scores) - k)[len(scores) - k]
-    better = np.flatnonzero(scores > bar)
-    equal = np.flatnonzero(scores == bar)[: k - len(better)]
-    found = np.concatenate([better, equal])
-    best = found[np.lexsort((found, -scores[found]))]
+    # All from the k-th best score on, in order of position; a stable sort keeps that order among equals.
+    (found,) = (scores >= np.partition(scores, len(scores) - k)[len(scores) - k]).nonzero()
+    best = found[(-scores[found]).argsort(kind="stable")[:k]]
     return best + start, scores[best]
 
 

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,10 +161,13 @@ def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any
     return connection.app.state.service
 
 
-def needs(scope: security.Scope) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], None]:
+def needs(
+    scope: security.Scope,
+) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
     """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
 
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    # Not because it waits for anything: a plain function would be called in another thread.
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         known: dict[bytes, security.Token] = connection.app.state.tokens
         if not known:
             return

@@ -7,6 +7,7 @@ to answer is decided in `recommend`.
 import hashlib
 import shutil
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class Strings:
         return len(self.offsets) - 1
 
     def __getitem__(self, i: int) -> str:
-        return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode()
+        return str(self.data[self.offsets.item(i) : self.offsets.item(i + 1)].data, "utf-8")
 
     @classmethod
     def of(cls, texts: list[str]) -> "Strings":
@@ -134,6 +135,8 @@ class Bundle:
     id_hashes: NDArray[np.uint64]
     id_positions: NDArray[np.int32]
     session: onnxruntime.InferenceSession
+    any_length: bool = False
+    """Whether the item policy reads histories of any length, and not of `manifest.history` alone."""
     context_clusters: NDArray[np.int32] | None = None
     """[N, n] serendipitous clusters of each covered item, best first; -1 where none is left."""
     context_via: NDArray[np.int32] | None = None
@@ -147,9 +150,18 @@ class Bundle:
 
     def position(self, item: str) -> int | None:
         """Position of the item with this id, or None where the catalog does not know it."""
-        # As uint64: beside a plain int numpy would compare in float64, which is inexact and copies the array.
-        wanted = np.uint64(_hash(item))
-        i = int(np.searchsorted(self.id_hashes, wanted))
+        return self.positions([item])[0]
+
+    def positions(self, items: Sequence[str]) -> list[int | None]:
+        """Position of each of some items, or None where the catalog does not know it."""
+        if not items:
+            return []
+        # As uint64: beside plain ints numpy would compare in float64, which is inexact and copies the array.
+        wanted = np.array([_hash(item) for item in items], dtype=np.uint64)
+        first = np.searchsorted(self.id_hashes, wanted)
+        return [self._of_hash(*asked) for asked in zip(items, wanted, first.tolist(), strict=True)]
+
+    def _of_hash(self, item: str, wanted: np.uint64, i: int) -> int | None:
         while i < len(self.id_hashes) and self.id_hashes[i] == wanted:
             position = int(self.id_positions[i])
             if self.ids[position] == item:
@@ -186,9 +198,13 @@ class Bundle:
         return found
 
     def encode(self, positions: list[int]) -> NDArray[np.float32]:
-        """The item policy's vector [d] for a history of positions, the most recent last."""
-        history = np.zeros((1, self.manifest.history), dtype=np.int64)
+        """The item policy's vector [d] for a history of positions, the most recent last.
+
+        A file whose length is free reads as many items as there are; for one of a fixed length they are padded.
+        """
         recent = positions[-self.manifest.history :]
+        length = max(len(recent), 1) if self.any_length else self.manifest.history
+        history = np.zeros((1, length), dtype=np.int64)
         if recent:
             history[0, -len(recent) :] = self.rows[recent] + 1
         (vectors,) = self.session.run(["vector"], {"history": history})
@@ -335,11 +351,13 @@ def load(path: Path) -> Bundle:
     }
     fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
     fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
+    session = _session(path / "policy.onnx")
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
         **fields,
-        session=_session(path / "policy.onnx"),
+        session=session,
+        any_length=not isinstance(session.get_inputs()[0].shape[-1], int),
     )
 
 

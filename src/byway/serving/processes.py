@@ -62,6 +62,9 @@ def worker() -> ASGIApp:
     from byway.serving import app
 
     _log()
+    # A thread that writes the history asks for the interpreter several times an answer; each time it would wait for
+    # up to five milliseconds, the default, while a request is computed.
+    sys.setswitchinterval(0.0005)
     knobs = msgspec.json.decode(os.environ[KNOBS], type=config.Serving)
     file = os.environ.get(FILE)
     return app.create(Path(os.environ[SPACE]), knobs, security.tokens(Path(file) if file else None))

@@ -199,10 +199,9 @@ def recommend(
         reasons.append(f"Only {len(found)} of {places} items: “{names[chosen]}” has no more to show.")
     if places < k:
         reasons.append(f"{places} of {k} places explore; the others hold what fits the interests already known.")
-    drawable = pairs(bundle, person)
-    leads = _leads(bundle, person, drawable)
-    chance = sum(p for (_, p), cluster in zip(drawable, leads, strict=True) if cluster == chosen)
-    chances = [min(chance, 1.0) * likely(r, True) for r in range(len(found))]
+    drawable, chance = pairs(bundle, person)
+    leading = min(float(chance[_leads(bundle, person, drawable) == chosen].sum()), 1.0)
+    chances = [leading * likely(r, True) for r in range(len(found))]
     shown = as_shown(bundle, found, scores, road, chances)
     items = _mixed(shown, known)
     return Answer(items, road, liked, names[chosen], rank if road == "table" else None, reasons)
@@ -215,9 +214,11 @@ def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context
     shares = _shares(bundle, person)
     interests = [Interest(names[c], round(w, 6)) for c, w in shares.items()]
     leads: dict[int, list[tuple[float, int, int]]] = {}
-    drawable = pairs(bundle, person) if shares or person.context is not None else []
-    for ((a, b), p), cluster in zip(drawable, _leads(bundle, person, drawable), strict=True):
-        leads.setdefault(cluster, []).append((p, a, b))
+    if shares or person.context is not None:
+        drawable, chance = pairs(bundle, person)
+        led = _leads(bundle, person, drawable).tolist()
+        for (a, b), p, cluster in zip(drawable.tolist(), chance.tolist(), led, strict=True):
+            leads.setdefault(cluster, []).append((p, a, b))
     nexts = [
         Next(
             names[c] if c >= 0 else "",
@@ -238,7 +239,8 @@ def read(
     reasons: list[str],
 ) -> Person:
     """Look a history up. Sentences on what is ignored are added to `reasons`."""
-    known = [(s, p) for s in history if (p := bundle.position(s.item)) is not None]
+    at = bundle.positions([s.item for s in history])
+    known = [(s, p) for s, p in zip(history, at, strict=True) if p is not None]
     if len(known) < len(history):
         unknown = len(history) - len(known)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
@@ -253,60 +255,63 @@ def read(
     if watched is not None:
         positions = [*positions, watched]
     eligible = bundle.eligible(now)
-    out = [p for item in exclude if (p := bundle.position(item)) is not None]
+    out = [p for p in bundle.positions(exclude) if p is not None]
     apart = np.unique(np.array(positions + out, dtype=np.int64))
     unseen = eligible.counts.copy()
     counted = apart if eligible.mask is None else apart[eligible.mask[apart]]
     np.subtract.at(unseen, bundle.clusters(counted), 1)
     opened = unseen >= max(bundle.knobs.min_eligible, 1)
     opened[bundle.clusters(np.array(positions, dtype=np.int64))] = False
-    at = None if watched is None else bundle.cluster(watched)
-    return Person(positions, recent, at, apart, eligible, opened)
+    watching = None if watched is None else bundle.cluster(watched)
+    return Person(positions, recent, watching, apart, eligible, opened)
 
 
 def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generator) -> list[int]:
     """Draw items by satisfaction until `bundle.interests` different clusters are found; the most recent last.
 
     Drawing items without replacement and keeping those of a new cluster is drawing clusters by the satisfaction
-    that they gave. An item without satisfaction can still be drawn when nothing else is left.
+    that they gave. An item without satisfaction can still be drawn when nothing else is left. The order comes from
+    one exponential a item, over its weight (Efraimidis and Spirakis, 2006).
     """
     weight = np.array([max(s.satisfaction, LEAST) for s, _ in recent])
-    order = rng.choice(len(recent), len(recent), replace=False, p=weight / weight.sum())
+    order = np.argsort(rng.standard_exponential(len(recent)) / weight, kind="stable")
+    clusters = _clusters(bundle, recent)
     place: dict[int, int] = {}
     for i in order.tolist():
-        cluster = bundle.cluster(recent[i][1])
+        cluster = clusters[i]
         if cluster in place or len(place) < bundle.knobs.interests:
             place[cluster] = max(i, place.get(cluster, -1))
     return sorted(place, key=lambda c: place[c])
 
 
-def pairs(bundle: Bundle, person: Person) -> list[tuple[tuple[int, int], float]]:
-    """Every pair that `draw` can give, the most recent interest last, and its probability; they sum to 1.
+def pairs(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every pair that `draw` can give [n, 2], the most recent interest last, and its probability [n]: 1 in all.
 
     Two clusters with shares a and b of the weight: a·b / (1 − a) + b·a / (1 − b), the two orders of drawing them.
     """
     shares = _shares(bundle, person)
+    clusters, w = np.array(list(shares), dtype=np.int64), np.array(list(shares.values()))
     if person.context is not None:
-        others = {c: w for c, w in shares.items() if c != person.context}
-        total = sum(others.values())
-        found = [((c, person.context), w / total) for c, w in others.items()]
-        return found or [((person.context, person.context), 1.0)]
-    if len(shares) == 1 or bundle.knobs.interests == 1:
-        return [((c, c), w) for c, w in shares.items()]
-    clusters, w = list(shares), np.array(list(shares.values()))
+        others = clusters != person.context
+        clusters, w = clusters[others], w[others] / max(w[others].sum(), LEAST**2)
+        if not len(w):
+            clusters, w = np.array([person.context]), np.ones(1)
+        return np.stack([clusters, np.full(len(w), person.context)], axis=1), w
+    if len(w) == 1 or bundle.knobs.interests == 1:
+        return np.stack([clusters, clusters], axis=1), w
     in_turn = np.outer(w, w) / np.maximum(1 - w, LEAST**2)[:, None]
     first, second = np.triu_indices(len(w), 1)
-    chances = (in_turn + in_turn.T)[first, second].tolist()
-    return [
-        ((clusters[a], clusters[b]), p) for a, b, p in zip(first.tolist(), second.tolist(), chances, strict=True)
-    ]
+    return np.stack([clusters[first], clusters[second]], axis=1), (in_turn + in_turn.T)[first, second]
+
+
+def _clusters(bundle: Bundle, recent: list[tuple[Seen, int]]) -> list[int]:
+    return bundle.clusters(np.array([position for _, position in recent], dtype=np.int64)).tolist()
 
 
 def _shares(bundle: Bundle, person: Person) -> dict[int, float]:
     """Share of the draw of each recent interest, in the order in which they were last met."""
     weight: dict[int, float] = {}
-    for seen, position in person.recent:
-        cluster = bundle.cluster(position)
+    for (seen, _), cluster in zip(person.recent, _clusters(bundle, person.recent), strict=True):
         weight[cluster] = weight.pop(cluster, 0.0) + max(seen.satisfaction, LEAST)
     total = sum(weight.values())
     return {cluster: w / total for cluster, w in weight.items()}
@@ -317,18 +322,18 @@ def _pair(bundle: Bundle, person: Person, rng: np.random.Generator) -> tuple[int
     if person.context is None:
         drawn = draw(bundle, person.recent, rng)
         return drawn[0], drawn[-1]
-    found = pairs(bundle, person)
-    return found[int(rng.choice(len(found), p=[p for _, p in found]))][0]
+    found, chance = pairs(bundle, person)
+    first, second = found[int(rng.choice(len(found), p=chance))].tolist()
+    return first, second
 
 
-def _leads(bundle: Bundle, person: Person, found: list[tuple[tuple[int, int], float]]) -> list[int]:
-    """The cluster to which each pair leads this person; -1 where none is open."""
-    a, b = np.array([pair for pair, _ in found], dtype=np.int64).reshape(-1, 2).T
-    listed = bundle.table[a, b]
+def _leads(bundle: Bundle, person: Person, found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The cluster to which each pair [n, 2] leads this person; -1 where none is open."""
+    listed = bundle.table[found[:, 0], found[:, 1]]
     is_open = (listed >= 0) & person.open[listed]
     popular = _popular_open(bundle, person)
     best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
-    return np.where(is_open.any(axis=1), best, -1 if popular is None else popular).tolist()
+    return np.where(is_open.any(axis=1), best, -1 if popular is None else popular)
 
 
 def _popular_open(bundle: Bundle, person: Person) -> int | None:

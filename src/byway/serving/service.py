@@ -7,6 +7,7 @@ which it began.
 import asyncio
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,8 +149,8 @@ class Service:
             Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, shown)
         )
         meters.answers.labels(given.road).inc()
-        for item in given.items:
-            meters.items.labels(item.arm).inc()
+        for arm, count in Counter(item.arm for item in given.items).items():
+            meters.items.labels(arm).inc(count)
         if len(given.items) < k:
             meters.short.inc()
         return reply
