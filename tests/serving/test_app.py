@@ -303,6 +303,14 @@ def test_without_tokens_it_answers_this_machine_alone(client: httpx.Client, work
     assert client.get("/v1/clusters", headers={"host": "localhost:99"}).status_code == 200
 
 
+def test_a_port_that_is_taken_is_one_sentence(workspace: Path) -> None:
+    """Workers share a port, but not with another service."""
+    with processes.door("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(UserError, match="cannot be taken"):
+            processes.serve(workspace, config.Serving(), "127.0.0.1", taken.getsockname()[1], None)
+
+
 def test_pages_of_other_sites_may_not_write(client: httpx.Client) -> None:
     form = {"data": {"interest": "1"}, "headers": {"origin": "http://evil.example"}}
     assert is_problem(client.post("/walk/make", **form), 403)

@@ -1,21 +1,25 @@
-"""`byway serve`: several workers behind one socket, each started again if it dies.
+"""`byway serve`: several workers on one port, each started again if it dies.
 
 Owns how workers are started; what they do is `app`'s. A worker learns what to serve from the environment, since it
-is started anew as a process of its own.
+is started anew as a process of its own. Each listens on a socket of its own, so that the system spreads connections
+evenly: from a shared one whoever wakes first takes several at a time.
 """
 
 import json
 import logging
 import os
 import shutil
+import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from byway import config
 from byway.errors import UserError
@@ -31,6 +35,14 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
             "Without tokens only this machine may ask: serve on 127.0.0.1, or give --tokens FILE or "
             f"{security.VARIABLE}."
         )
+    try:
+        # Sockets that share a port would also share it with another service: first see that there is none.
+        door(host, port, shared=False).close()
+        mine = door(host, port)
+    except OSError as error:
+        raise UserError(
+            f"Port {port} of {host} cannot be taken ({error.strerror}); choose another --port."
+        ) from error
     counts = workspace.resolve() / "serving" / "metrics"
     shutil.rmtree(counts, ignore_errors=True)
     counts.mkdir(parents=True)
@@ -41,7 +53,7 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
         "PROMETHEUS_MULTIPROC_DIR": str(counts),
     }
     _log()
-    uvicorn.run(
+    settings = uvicorn.Config(
         "byway.serving.processes:worker",
         factory=True,
         host=host,
@@ -55,6 +67,30 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
         h11_max_incomplete_event_size=65536,
         backlog=1024,
     )
+    with mine:
+        Multiprocess(settings, sockets=[mine]).run()
+
+
+class Door(socket.socket):
+    """A socket that becomes another one on the same port when it is handed to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        host, port = self.getsockname()[:2]
+        return door, (host, port)
+
+
+def door(host: str, port: int, shared: bool = True) -> Door:
+    """A socket bound to a port, which others of the same user may bind too if it is `shared`."""
+    found = Door(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        found.bind((host, port))
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def worker() -> ASGIApp:
