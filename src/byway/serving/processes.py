@@ -13,17 +13,19 @@ import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 import uvicorn
-from litestar.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from byway import config
 from byway.errors import UserError
 from byway.serving import security
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
 
 SPACE, KNOBS, FILE = "BYWAY_WORKSPACE", "BYWAY_SERVING", "BYWAY_TOKENS_FILE"
 
@@ -93,7 +95,7 @@ def door(host: str, port: int, shared: bool = True) -> Door:
     return found
 
 
-def worker() -> ASGIApp:
+def worker() -> "ASGIApp":
     """The application of one worker, as the environment says."""
     from byway.serving import app
 
