@@ -180,8 +180,8 @@ def start(workspace: Path, port: int, workers: int, url: str) -> subprocess.Pope
     sets = [word for knob in knobs for word in ("--set", knob)]
     command = [
         sys.executable,
-        "-c",
-        "from byway.cli import main; main()",
+        "-m",
+        "byway",
         "serve",
         str(workspace),
         "--port",

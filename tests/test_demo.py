@@ -113,6 +113,36 @@ def test_a_person_can_read_it(workspace: Path) -> None:
     assert "items" in text
 
 
+def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after its first model, the comparison goes on with the second, to what one that ran through found."""
+    from byway.evaluation import curations, report
+
+    made: list[tuple[str, int]] = []
+    real = curations._one
+
+    def counted(work: Any, kind: str, seed: int, *rest: Any) -> dict[str, Any]:
+        if made == [("diversified", 0)]:
+            made.append(("stopped", 0))
+            raise KeyboardInterrupt
+        made.append((kind, seed))
+        return real(work, kind, seed, *rest)
+
+    monkeypatch.setattr(curations, "_one", counted)
+    knobs = config.load(workspace / "byway.toml", ["curations.seeds=1"])
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(workspace, knobs, only="curations")
+    found = pipeline.run(workspace, knobs, only="curations")["curations"].metrics
+    assert made == [("diversified", 0), ("stopped", 0), ("random", 0)]
+    clusters = pipeline.records(workspace)["tree"].metrics["tree.levels"][1]
+    for kind in ("diversified", "random"):
+        histogram = found[f"language.labels.histogram.{kind}"]
+        assert sum(histogram) == pytest.approx(clusters**2)
+        assert 0 <= found[f"language.labels.gini.{kind}"] < 1
+        assert found[f"language.labels.gini.{kind}.low"] == found[f"language.labels.gini.{kind}.high"]
+    assert found["curations.samples.diversified"] == found["curations.samples.random"]
+    assert len(report._labels(found)) == 2
+
+
 def test_a_user_of_the_log_is_answered(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from byway.data import events
 

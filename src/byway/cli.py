@@ -227,6 +227,16 @@ def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
 
 @app.command
+def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """Diversified against random samples: fine-tune a model on each and compare what they say of every pair."""
+    from byway import pipeline
+
+    record = pipeline.run(directory, _config(directory, set), only="curations")["curations"]
+    text = "\n".join(f"{name:48} {value}" for name, value in record.metrics.items() if not isinstance(value, list))
+    _say(json, {"figures": record.metrics, "timings": record.timings}, text)
+
+
+@app.command
 def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """One page on what the experiment shows."""
     from byway import pipeline

@@ -15,6 +15,7 @@ import msgspec
 from byway.errors import UserError
 
 Source = Literal["parquet", "csv", "movielens", "microlens", "kuairec", "kuairand"]
+Curation = Literal["diversified", "random", "log"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Transitions:
     """Last share of the transitions, in time, that training never sees."""
     validation: float = 0.1
     """Last share of the rest that chooses the checkpoint and fits weights; it is not trained on either."""
-    curation: Literal["diversified", "random", "log"] = "log"
+    curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
     per_label: int = 10
@@ -468,6 +469,16 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Curations:
+    """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
+
+    kinds: tuple[Curation, ...] = ("diversified", "random")
+    """Ways to curate, as `transitions.curation` has them."""
+    seeds: int = 3
+    """Models a way; each takes as long as 07 and 08 together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -491,6 +502,7 @@ class Config:
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
     report: Report = field(default_factory=Report)
+    curations: Curations = field(default_factory=Curations)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {
@@ -516,6 +528,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     ),
     "context_table": ("top", "batch"),
     "experiment": ("seeds", "users", "days", "candidates", "list_length", "bootstrap"),
+    "curations": ("seeds",),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
 

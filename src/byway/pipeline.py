@@ -101,6 +101,13 @@ STAGES = (
         asked_for=True,
     ),
     Stage(16, "report", "byway.evaluation.report", ("experiment",), asked_for=True),
+    Stage(
+        18,
+        "curations",
+        "byway.evaluation.curations",
+        ("events", "vectors", "tree", "descriptions"),
+        asked_for=True,
+    ),
 )
 
 READS = {
@@ -124,6 +131,12 @@ READS = {
 
 REFRESH = "17-refresh"
 """Folder of what `byway refresh` makes between two runs; it is no stage of the road."""
+
+DRAWN = ("language_model", "metrics", "curations")
+"""Stages whose figures the report draws, where they are there."""
+
+RETRAINS = ("transitions", "language_model", "transition_table")
+"""Sections by which 18-curations makes models of its own."""
 
 TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet"}
 """Endings of the files of a public data set that hold items and events."""
@@ -231,8 +244,11 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
     if stage.name == "experiment":
         users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
         arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
+    if stage.name == "curations":
+        arguments |= {"sections": config}
     if stage.name == "report":
-        arguments |= {"workspace": workspace}
+        found = records(workspace)
+        arguments |= {"drawn": figures({name: found[name] for name in DRAWN if name in found})}
     return arguments
 
 
@@ -252,8 +268,10 @@ def _truth(workspace: Path, config: Config) -> Path:
 
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
     """The knobs that shape the artifact, as its record will hold them: its own section and the run's seed."""
-    section = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
-    return {**section, "seed": config.run.seed}
+    knobs = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
+    if stage.name == "curations":
+        knobs |= {name: msgspec.json.decode(msgspec.json.encode(getattr(config, name))) for name in RETRAINS}
+    return {**knobs, "seed": config.run.seed}
 
 
 def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
@@ -274,6 +292,8 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     if stage.name == "experiment":
         found = import_module("byway.evaluation.truth").files(_truth(workspace, config))
         inputs |= {f"truth/{path.name}": artifact.hash_file(path) for path in found}
+    if stage.name == "report":
+        inputs |= {name: record.fingerprint for name, record in records(workspace).items() if name in DRAWN}
     return inputs
 
 

@@ -77,10 +77,10 @@ def test_praise_has_its_opposite() -> None:
 )
 def test_whether_there_was_much_to_see_is_said_either_way(least: float, words: str) -> None:
     assert words in wording.summary(figures(GOOD, seen=least))[0]
-    assert "figure 8" in report.page("x", figures(GOOD, seen=least), [], [])
+    assert "figure 8" in report.page("x", figures(GOOD, seen=least), {})
     unseen = figures(GOOD)
     unseen["by_bucket"] = {}
-    assert "figure 8" not in report.page("x", unseen, [], [])
+    assert "figure 8" not in report.page("x", unseen, {})
 
 
 @pytest.mark.parametrize(("share", "words"), [(0.04, "as it should be"), (0.09, "more than it should be")])
@@ -97,7 +97,7 @@ def test_the_controls_can_fail_on_the_page(share: float, words: str) -> None:
 def test_the_page_stands_alone_and_names_cannot_break_it() -> None:
     found = figures(GOOD)
     found["arms_in_words"]["byway"] = "<script>alert(1)</script>"
-    html = report.page("A & B <i>", found, [], [5, 3, 0])
+    html = report.page("A & B <i>", found, {"language.labels.histogram": [5, 3, 0]})
     assert not re.findall(r"https?://|<script|<link|@import|url\(", html)
     assert "A &amp; B &lt;i&gt;" in html
 
@@ -106,7 +106,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
     found = figures(GOOD)
     found["arms"]["byway"]["uci_2"] = {"mean": None, "low": None, "high": None}
     found["arms"]["byway"]["coverage"] = {"mean": None, "low": None, "high": None}
-    assert "nan" not in report.page("x", found, [], []).lower()
+    assert "nan" not in report.page("x", found, {}).lower()
 
 
 def test_points_stand_at_their_values() -> None:

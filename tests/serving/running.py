@@ -47,7 +47,7 @@ def thread(
 def processes(workspace: Path, workers: int = 2, **more: str) -> Generator[tuple[subprocess.Popen[bytes], str]]:
     """`byway serve`, and its address."""
     port = free_port()
-    command = [sys.executable, "-c", "from byway.cli import main; main()", "serve", str(workspace)]
+    command = [sys.executable, "-m", "byway", "serve", str(workspace)]
     command += ["--port", str(port), "--set", f"serving.workers={workers}"]
     with (workspace / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | more)

@@ -7,10 +7,9 @@ The page stands alone: no script, no outside host. It redraws paper 1's figures 
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from byway import artifact, config
+from byway import config
 from byway.artifact import Outcome, Work
 from byway.evaluation import wording
 from byway.evaluation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
@@ -58,17 +57,17 @@ tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--sof
 """
 
 
-def build(work: Work, knobs: config.Report, experiment: Figures, workspace: Path) -> Outcome:
-    """Write `report.html`."""
-    html = page(knobs.title, experiment, _curve(workspace), _histogram(workspace))
+def build(work: Work, knobs: config.Report, experiment: Figures, drawn: Figures) -> Outcome:
+    """Write `report.html`; `drawn` are the figures of the models behind the experiment."""
+    html = page(knobs.title, experiment, drawn)
     (work.out / "report.html").write_text(html, "utf-8")
     return Outcome(counts={"bytes": len(html.encode())})
 
 
-def page(title: str, found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -> str:
+def page(title: str, found: Figures, drawn: Figures) -> str:
     """The whole page."""
     said = "".join(f"<p>{escape(text)}</p>" for text in wording.summary(found))
-    plots = "".join(plot for plot in _plots(found, curve, histogram) if plot)
+    plots = "".join(plot for plot in _plots(found, drawn) if plot)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
@@ -82,12 +81,12 @@ Paper 2: Wang et al., 2025, arXiv 2506.08283.</p></main></body></html>
 """
 
 
-def _plots(found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -> list[str]:
+def _plots(found: Figures, drawn: Figures) -> list[str]:
     growth, lift = found["growth"], found["lift"]
     last = [name for name in ("byway", MULTIMODAL, "counts", PLACEBO) if name in growth]
     return [
-        _labels(histogram),
-        _learning(curve),
+        *_labels(drawn),
+        _learning(drawn.get("language.curve", [])),
         _novelty_and_quality(lift.get(REFERENCE, {})),
         _uci(lift.get(REFERENCE, {})),
         _growth("Paper 1, figure 5: watch time", growth, last, "watch"),
@@ -99,21 +98,21 @@ def _plots(found: Figures, curve: Sequence[Figures], histogram: Sequence[int]) -
     ]
 
 
-def _labels(histogram: Sequence[int]) -> str:
-    """Figure 3: how many labels are spoken how often over all pairs."""
-    if not histogram:
-        return ""
+def _labels(drawn: Figures) -> list[str]:
+    """Figure 3: how many labels are spoken how often over all pairs, for each way to curate that was compared."""
+    key = "language.labels.histogram"
+    kinds = [name.removeprefix(f"{key}.") for name in drawn if name.startswith(f"{key}.")]
+    found = {f": {kind} samples": drawn[f"{key}.{kind}"] for kind in kinds} or {"": drawn.get(key, [])}
+    return [_spread(f"Paper 1, figure 3: how evenly labels are spoken{of}", h) for of, h in found.items() if h]
+
+
+def _spread(title: str, histogram: Sequence[float]) -> str:
     mean = sum(histogram) / len(histogram)
     edges = (0, 0.1, 0.5, 1, 2, 5, 1e9)
     names = ["under 0.1", "0.1 to 0.5", "0.5 to 1", "1 to 2", "2 to 5", "over 5"]
     shares = [sum(a * mean <= h < b * mean for h in histogram) / len(histogram) for a, b in pairwise(edges)]
-    return bars(
-        "Paper 1, figure 3: how evenly labels are spoken",
-        "share of clusters, by first answers over the mean",
-        names,
-        [Point(0, s, s, s) for s in shares],
-        percent=False,
-    )
+    points = [Point(0, s, s, s) for s in shares]
+    return bars(title, "share of clusters, by first answers over the mean", names, points, percent=False)
 
 
 def _learning(curve: Sequence[Figures]) -> str:
@@ -241,13 +240,3 @@ def _controls(found: Figures) -> str:
 def _whole(row: Figures | None) -> bool:
     """Whether a figure could be measured."""
     return row is not None and all(row[name] is not None for name in ("mean", "low", "high"))
-
-
-def _curve(workspace: Path) -> list[Figures]:
-    record = artifact.read_record(workspace / "07-language-model")
-    return list(record.metrics.get("language.curve", [])) if record else []
-
-
-def _histogram(workspace: Path) -> list[int]:
-    record = artifact.read_record(workspace / "14-metrics")
-    return list(record.metrics.get("language.labels.histogram", [])) if record else []
