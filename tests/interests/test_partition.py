@@ -1,12 +1,14 @@
 """Cutting and balancing: planted parts, properties, and the repair of what cannot be right."""
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
-from byway.interests import partition
+from byway.interests import graph, partition
 from byway.interests.partition import coherence, loads_of
 from tests.interests import planted
 
@@ -92,3 +94,15 @@ def test_balance_costs_little_coherence() -> None:
     free = partition.partition(vectors, np.ones(len(vectors)), 36, 100.0, np.random.default_rng(7))
     assert heaviest(balanced, weights, 36) <= 1.05 + 1e-9
     assert coherence(vectors, balanced, 36) > 0.93 * coherence(vectors, free, 36)
+
+
+def test_metis_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """It complains on standard output of parts that one heavy row leaves empty; that belongs to answers."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    weights = np.ones(400)
+    weights[:3] = 4000.0
+    partition.metis(graph.nearest(rows, 10), weights, 60, rng)
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""

@@ -4,6 +4,11 @@ METIS cuts the similarity graph; a few rounds of priced reassignment sharpen the
 the heaviest part under the tolerance. It does not know levels, nor what a weight stands for.
 """
 
+import ctypes
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+
 import faiss
 import numpy as np
 import pymetis
@@ -49,7 +54,10 @@ def coherence(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: 
 
 def centroids(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float32]:
     """Unit-length mean of each part: float32 [parts, d]; zero for a part without rows."""
-    sums = _sums(vectors, labels, parts)
+    if parts <= CANDIDATES:
+        sums = (labels == np.arange(parts)[:, None]).astype(np.float32) @ vectors
+    else:
+        sums = _sums(vectors, labels, parts)
     return (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
@@ -76,6 +84,7 @@ def partition(
     rng: np.random.Generator,
     graph: Graph | None = None,
     micro: NDArray[np.int64] | None = None,
+    rounds: int = ROUNDS,
 ) -> NDArray[np.int64]:
     """Cut unit rows [n, d] into `parts` non-empty parts; returns int64 [n].
 
@@ -94,7 +103,7 @@ def partition(
         labels = _through_micro_clusters(vectors, weights, parts, rng, micro)
     else:
         labels = metis(graph or nearest(vectors, NEIGHBOURS), weights, parts, rng)
-    return sharpen(vectors, labels, weights, parts, tolerance)
+    return sharpen(vectors, labels, weights, parts, tolerance, rounds)
 
 
 def sharpen(
@@ -123,8 +132,25 @@ def metis(graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random
     edges = np.maximum(1, np.rint(graph.weights.astype(np.float64) ** SHARPNESS * 10_000)).astype(np.int32)
     adjacency = pymetis.CSRAdjacency(graph.indptr.astype(np.int32), np.ascontiguousarray(graph.indices))
     options = pymetis.Options(seed=int(rng.integers(1 << 30)))
-    found = pymetis.part_graph(parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options)
+    with _silent():
+        found = pymetis.part_graph(parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options)
     return np.asarray(found.vertex_part, np.int64)
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Without what METIS prints of parts that it must leave empty: standard output belongs to answers."""
+    library = ctypes.CDLL(None)
+    library.fflush(None)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def micro_clusters(
@@ -169,10 +195,13 @@ def _through_micro_clusters(
 def _nearest_parts(
     rows: NDArray[np.float32], middle: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers [rows, count] of the centroids nearest to each row, nearest first."""
+    """Cosines and numbers [rows, count] of the centroids nearest to each row, in any order."""
+    if len(middle) <= count:
+        scores = rows @ middle.T
+        return scores, np.broadcast_to(np.arange(len(middle)), scores.shape)
     index = faiss.IndexFlatIP(middle.shape[1])
     index.add(middle)
-    return index.search(np.ascontiguousarray(rows), min(len(middle), count))
+    return index.search(np.ascontiguousarray(rows), count)
 
 
 def reassign(
@@ -214,7 +243,9 @@ def _choices(
     for start in range(0, len(near), BLOCK):
         block = slice(start, start + BLOCK)
         some = near[block]
-        best = (scores[block] - relative[block] * prices[some]).argmax(axis=1)
+        # Where every part is a candidate all rows have the same ones.
+        asked = prices[some[0]] if some.strides[0] == 0 else prices[some]
+        best = (scores[block] - relative[block] * asked).argmax(axis=1)
         choice[block] = some[np.arange(len(some)), best]
     return choice
 

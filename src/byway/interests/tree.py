@@ -38,6 +38,8 @@ FEWEST_ITEMS = 16
 """Below this four strictly growing levels of at least two items a finest cluster do not fit."""
 MOST_AT_LEVEL_2 = 761
 """Clusters that paper 1 plans over; its table of pairs grows with the square."""
+DRAFT_ROUNDS = 2
+"""Rounds that sharpen the clusters of which level 1 is made; they are cut anew inside it."""
 SECOND_ROUNDS = 3
 """Rounds that sharpen level 2 across parents; more would blur level 1."""
 FANOUT_1, FANOUT_3, FANOUT_4 = 12, 3, 3
@@ -228,7 +230,7 @@ def grow(
     """
     weights = [blended_weights(traffic, sizes, level, knobs) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, weights[1], rng) if len(vectors) > DIRECT else None
-    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph, micro)
+    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph, micro, DRAFT_ROUNDS)
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
     first = partition(middle, loads, sizes[0], knobs.tolerance, rng)[draft]
