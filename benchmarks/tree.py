@@ -130,9 +130,7 @@ def main() -> None:
     for n in sorted(options.sizes):
         command = [sys.executable, __file__, "--one", str(n), "--seed", str(options.seed)]
         command += ["--rivals-up-to", str(options.rivals_up_to)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-        # faiss says on standard output, too, that it trains on a sample.
-        runs.append(json.loads(next(line for line in said if line.startswith("{"))))
+        runs.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     result = {**runs[-1], "runs": runs}
     if len(runs) > 1:
         sizes, seconds = (np.log([run[name] for run in runs]) for name in ("items", "seconds"))

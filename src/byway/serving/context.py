@@ -28,7 +28,7 @@ def recommend(bundle: Bundle, item: str, history: list[Seen], k: int | None = No
     names = bundle.manifest.names
     own = bundle.cluster(watched)
     reasons = [f"Watching “{bundle.titles[watched]}”, of the interest “{names[own]}”."]
-    positions = [p for seen in history if (p := bundle.position(seen.item)) is not None]
+    positions = [p for p in bundle.positions([seen.item for seen in history]) if p is not None]
     if len(positions) < len(history):
         unknown = len(history) - len(positions)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")

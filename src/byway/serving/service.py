@@ -178,7 +178,7 @@ class Service:
         """What the item policy alone would show: its best of the whole catalog."""
         live = self.live
         seen = await self.seen(user, now())
-        positions = [p for s in seen if (p := live.bundle.position(s.item)) is not None]
+        positions = [p for p in live.bundle.positions([s.item for s in seen]) if p is not None]
         if not positions or len(live.bundle.ids) > SMALL:
             return []
         barred = np.unique(np.array(positions))
