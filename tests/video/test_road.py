@@ -1,6 +1,10 @@
 """Paper 2's road on a tiny world with a few real videos and a tiny real model, through the command line."""
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +88,43 @@ def test_a_film_that_was_stopped_goes_on_to_the_same_files(tmp_path: Path) -> No
     assert len(files[0]) > 20
     assert files[0] == files[1]
     assert kept.stat().st_mtime_ns == written
+
+
+def test_what_films_ends_with_who_asked_for_it(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from byway.evaluation import loop, media, world
+from byway.evaluation.people import WorldKnobs
+if __name__ == "__main__":
+    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    loop.write(built, loop.simulate(built), Path({str(tmp_path)!r}))
+    media.film(built, Path({str(tmp_path)!r}), 1.0, 0.0)
+"""
+    (tmp_path / "film.py").write_text(code, "utf-8")
+    asking = subprocess.Popen([sys.executable, tmp_path / "film.py"], stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: len(list(tmp_path.glob("media/*.mp4"))) > 2)
+        children = Path(f"/proc/{asking.pid}/task/{asking.pid}/children").read_text("utf-8").split()
+    finally:
+        asking.kill()
+        asking.wait()
+    assert len(children) > 1
+    until(lambda: not any(alive(child) for child in children))
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "this took too long"
+        time.sleep(0.1)
+
+
+def alive(process: str) -> bool:
+    """Whether it runs: one that has ended and that nobody has asked about is still listed."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_every_stage_made_its_artifact_and_every_figure_stands_under_its_key(workspace: Path) -> None:

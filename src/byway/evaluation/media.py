@@ -8,11 +8,13 @@ beat follow the appeal. Pictures are Twemoji (CC BY 4.0). This module knows no r
 
 import io
 import os
+import signal
+import threading
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +102,19 @@ _shown: Pictures
 
 
 def _look_up(shown: Pictures) -> None:
+    """Begin to film, for as long as the process lives that asked for it; Ctrl-C is that one's to answer."""
     global _shown
     _shown = shown
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed says nothing, and the pool's queue would be waited at for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _film(
