@@ -56,6 +56,10 @@ def _kind(annotation: ast.expr, names: dict[str, ast.expr]) -> str:
     """A type in words: the choices of a Literal, else the annotation as it is written."""
     if isinstance(annotation, ast.Name):
         annotation = names.get(annotation.id, annotation)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "tuple":
+        item, rest = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else (annotation.slice, None)
+        if isinstance(item, ast.Name) and isinstance(rest, ast.Constant) and rest.value is Ellipsis:
+            return f"list of {_kind(item, names)}"
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         chosen = annotation.slice
         values = chosen.elts if isinstance(chosen, ast.Tuple) else [chosen]

@@ -35,7 +35,7 @@ block_clusters = 8
 spoken = 40
 evaluate_every = 35
 evaluate_on = 100
-checkpoint_every = 14
+checkpoint_every = 35
 
 [multimodal_model]
 # The short road: no thought before the answer.
@@ -45,7 +45,7 @@ steps = 80
 evaluate_every = 40
 evaluate_on = 50
 final_on = 200
-checkpoint_every = 16
+checkpoint_every = 40
 
 [metrics]
 prompts = 250
