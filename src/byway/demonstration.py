@@ -30,22 +30,22 @@ FULL = """
 frames = 2
 
 [language_model]
-steps = 70
+steps = 60
 block_clusters = 8
 spoken = 40
-evaluate_every = 35
+evaluate_every = 30
 evaluate_on = 100
-checkpoint_every = 35
+checkpoint_every = 30
 
 [multimodal_model]
 # The short road: no thought before the answer.
 prompts = ["video"]
 frames = 2
-steps = 80
-evaluate_every = 40
+steps = 60
+evaluate_every = 30
 evaluate_on = 50
 final_on = 200
-checkpoint_every = 40
+checkpoint_every = 30
 
 [metrics]
 prompts = 250

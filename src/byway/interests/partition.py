@@ -29,16 +29,16 @@ CELL = 2048
 """Rows of a k-means cell inside which micro-clusters are cut."""
 BLOCK = 1 << 14
 """Rows whose choices are made together: what they need stays in the cache."""
-SUMMED = 1 << 18
-"""Rows summed together: a sparse product takes them to float64, 0.5 GB at 256 dimensions."""
 EXACT = 20_000
 """Micro-clusters beyond which their neighbours are searched approximately."""
 CANDIDATES = 24
 """Nearest parts that a row may move to."""
 ROUNDS = 6
 """Rounds of centroids and reassignment."""
-PRICE_STEPS = 40
-"""Steps of price finding a round."""
+PRICE_STEPS, PRICE_PATIENCE = 40, 8
+"""Steps of price finding a round at most, and those without any improvement."""
+PACE = 0.02
+"""First step of a price, in cosines: halved where it does not keep its direction, as it does not in the first."""
 
 
 def coherence(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> float:
@@ -67,13 +67,9 @@ def loads_of(labels: NDArray[np.integer], weights: NDArray[np.float64], parts: i
 
 
 def _sums(vectors: NDArray[np.float32], labels: NDArray[np.integer], parts: int) -> NDArray[np.float64]:
-    total = np.zeros((parts, vectors.shape[1]))
-    for start in range(0, len(labels), SUMMED):
-        some = labels[start : start + SUMMED]
-        n = len(some)
-        members = sparse.csr_array((np.ones(n), (some, np.arange(n))), shape=(parts, n))
-        total += np.asarray(members @ vectors[start : start + n], np.float64)
-    return total
+    n = len(labels)
+    members = sparse.csr_array((np.ones(n, np.float32), (labels, np.arange(n))), shape=(parts, n))
+    return np.asarray(members @ vectors, np.float64)
 
 
 def partition(
@@ -98,7 +94,7 @@ def partition(
     if parts >= n:
         return np.arange(n)
     if n > DIRECT and micro is None:
-        micro = micro_clusters(vectors, weights, rng)
+        micro = micro_clusters(vectors, rng)
     if micro is not None:
         labels = _through_micro_clusters(vectors, weights, parts, rng, micro)
     else:
@@ -114,15 +110,23 @@ def sharpen(
     tolerance: float,
     rounds: int = ROUNDS,
 ) -> NDArray[np.int64]:
-    """Move rows to the centroids that suit them, keep every part non-empty, bring the heaviest to tolerance."""
+    """Move rows to the centroids that suit them, keep every part non-empty, bring the heaviest to tolerance.
+
+    A row moves among the parts that were nearest to it in the first round; prices go on from round to round.
+    """
     labels = fill_empty(vectors, labels, weights, parts)
     cap = tolerance * weights.sum() / parts
+    middle = centroids(vectors, labels, parts)
+    near = _nearest_parts(vectors, middle, CANDIDATES)
+    prices = np.zeros(parts, np.float32)
     for _ in range(rounds):
         before = labels
-        labels = fill_empty(vectors, reassign(vectors, labels, weights, parts, cap), weights, parts)
+        labels, prices = reassign(_cosines(vectors, middle, near), near, labels, weights, cap, prices)
+        labels = fill_empty(vectors, labels, weights, parts)
         if np.array_equal(labels, before):
             break
-    return repair(vectors, labels, weights, parts, cap)
+        middle = centroids(vectors, labels, parts)
+    return repair(vectors, labels, weights, parts, cap, near)
 
 
 def metis(graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -153,26 +157,35 @@ def _silent() -> Generator[None]:
         os.close(nowhere)
 
 
-def micro_clusters(
-    vectors: NDArray[np.float32], weights: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Groups of about MICRO rows that are close together, cut by METIS inside k-means cells: int64 [n]."""
+def micro_clusters(vectors: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Groups of about MICRO rows that are close together, by k-means inside the cells of a k-means: int64 [n]."""
     n = len(vectors)
     cells = max(2, n // CELL)
-    kmeans = faiss.Kmeans(vectors.shape[1], cells, niter=10, spherical=True, seed=int(rng.integers(1 << 30)))
-    kmeans.train(vectors)
-    cell = kmeans.index.search(vectors, 1)[1][:, 0]
+    cell = _kmeans(vectors, cells, 10, rng)
     micro = np.empty(n, np.int64)
     found = 0
     for members in np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))):
         if len(members):
-            count = max(1, len(members) // MICRO)
-            local = nearest(vectors[members], NEIGHBOURS // 2)
-            labels = metis(local, weights[members], count, rng) if count > 1 else np.zeros(len(members), int)
+            labels = _kmeans(vectors[members], max(1, len(members) // MICRO), 5, rng)
             _, dense = np.unique(labels, return_inverse=True)
             micro[members] = found + dense
             found += int(dense.max()) + 1
     return micro
+
+
+def _kmeans(
+    vectors: NDArray[np.float32], clusters: int, rounds: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    kmeans = faiss.Kmeans(
+        vectors.shape[1],
+        clusters,
+        niter=rounds,
+        spherical=True,
+        seed=int(rng.integers(1 << 30)),
+        min_points_per_centroid=1,
+    )
+    kmeans.train(vectors)
+    return kmeans.index.search(vectors, 1)[1][:, 0]
 
 
 def _through_micro_clusters(
@@ -192,62 +205,89 @@ def _through_micro_clusters(
     return metis(graph, loads_of(micro, weights, found), parts, rng)[micro]
 
 
-def _nearest_parts(
-    rows: NDArray[np.float32], middle: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cosines and numbers [rows, count] of the centroids nearest to each row, in any order."""
+def _nearest_parts(rows: NDArray[np.float32], middle: NDArray[np.float32], count: int) -> NDArray[np.int32]:
+    """Numbers [rows, count] of the centroids nearest to each row, in any order."""
     if len(middle) <= count:
-        scores = rows @ middle.T
-        return scores, np.broadcast_to(np.arange(len(middle)), scores.shape)
+        return np.broadcast_to(np.arange(len(middle), dtype=np.int32), (len(rows), len(middle)))
     index = faiss.IndexFlatIP(middle.shape[1])
     index.add(middle)
-    return index.search(np.ascontiguousarray(rows), count)
+    return index.search(np.ascontiguousarray(rows), count)[1].astype(np.int32)
+
+
+def _cosines(
+    rows: NDArray[np.float32], middle: NDArray[np.float32], near: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Cosine [rows, count] of each row to the centroids `near` it.
+
+    All products are made and few are kept: that is faster than to gather the centroids of every row.
+    """
+    if _shared(near):
+        return rows @ middle.T
+    found = np.empty(near.shape, np.float32)
+    for start in range(0, len(rows), BLOCK):
+        block = slice(start, start + BLOCK)
+        found[block] = np.take_along_axis(rows[block] @ middle.T, near[block], axis=1)
+    return found
+
+
+def _shared(near: NDArray[np.int32]) -> bool:
+    """Whether every part is a candidate, so that all rows have the same ones."""
+    return near.strides[0] == 0
 
 
 def reassign(
-    vectors: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    near: NDArray[np.int32],
     labels: NDArray[np.int64],
     weights: NDArray[np.float64],
-    parts: int,
     cap: float,
-) -> NDArray[np.int64]:
+    prices: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Move every row to the part that suits it best at prices that keep parts from overfilling.
 
-    Maximising Σ cos(x_i, centroid of its part) with every part's weight at most `cap` has the Lagrangian
-    Σ_i cos(x_i, c) − w_i·p_c + Σ_c p_c·cap: at given prices p ≥ 0 each row decides by itself, and a price
-    rises while its part is too heavy. The result is near balance, not within it: `repair` does the rest.
+    `scores` [n, k] are the cosines of the rows to their candidates `near`, `prices` those to begin with; returns
+    int64 [n] and the prices found. Maximising Σ cos(x_i, centroid of its part) with every part's weight at most
+    `cap` has the Lagrangian Σ_i cos(x_i, c) − w_i·p_c + Σ_c p_c·cap: at given prices p ≥ 0 each row decides by
+    itself, and a price rises while its part is too heavy. The result is near balance, not within it: `repair` does
+    the rest.
     """
-    scores, near = _nearest_parts(vectors, centroids(vectors, labels, parts), CANDIDATES)
+    parts = len(prices)
     # In units of the mean row, so that a price is a cosine for a row of average weight.
-    relative = (weights / weights.mean()).astype(np.float32)[:, None]
-    prices = np.zeros(parts, np.float32)
-    best, least = labels, np.inf
-    for step in range(PRICE_STEPS):
-        choice = _choices(scores, near, relative, prices)
+    relative = np.maximum(weights / weights.mean(), 1e-6).astype(np.float32)
+    choice = np.zeros(len(near), np.int64)
+    # A row keeps its choice while the price of that has not passed this limit, given how far others may have
+    # fallen since: most rows need not be asked in most steps (the idea of Hamerly's bound for k-means).
+    limit = np.full(len(near), -np.inf, np.float32)
+    fallen = 0.0
+    best, least, found, since = labels, np.inf, prices, 0
+    pace, former = np.full(parts, PACE), np.zeros(parts)
+    for _ in range(PRICE_STEPS):
+        asked = np.flatnonzero(prices[choice] + fallen >= limit)
+        for start in range(0, len(asked), BLOCK):
+            rows = asked[start : start + BLOCK]
+            own = relative[rows]
+            price = prices if _shared(near) else prices[near[rows]]
+            worth = scores[rows] - own[:, None] * price
+            at = np.arange(len(rows)), worth.argmax(axis=1)
+            most = worth[at]
+            worth[at] = -np.inf
+            choice[rows] = near[rows, at[1]]
+            limit[rows] = (most - worth.max(axis=1)) / own + prices[choice[rows]] + fallen
         load = loads_of(choice, weights, parts) / cap
         excess = float(np.maximum(load - 1.0, 0.0).sum())
+        since += 1
         if excess < least:
-            best, least = choice, excess
-        if excess == 0.0:
+            best, least, found, since = choice.copy(), excess, prices, 0
+        if excess == 0.0 or since == PRICE_PATIENCE:
             break
-        prices += (0.1 / (1.0 + 0.2 * step) * (load - 1.0)).astype(np.float32)
-        np.maximum(prices, 0.0, out=prices)
-    return best
-
-
-def _choices(
-    scores: NDArray[np.float32], near: NDArray[np.int64], relative: NDArray[np.float32], prices: NDArray[np.float32]
-) -> NDArray[np.int64]:
-    """The part that each row likes best at these prices, of those near it."""
-    choice = np.empty(len(near), np.int64)
-    for start in range(0, len(near), BLOCK):
-        block = slice(start, start + BLOCK)
-        some = near[block]
-        # Where every part is a candidate all rows have the same ones.
-        asked = prices[some[0]] if some.strides[0] == 0 else prices[some]
-        best = (scores[block] - relative[block] * asked).argmax(axis=1)
-        choice[block] = some[np.arange(len(some)), best]
-    return choice
+        # A part whose load swings around the cap takes smaller steps, one that stays on a side larger ones (Rprop).
+        pace *= np.where(np.sign(load - 1.0) == former, 1.2, 0.5)
+        former = np.sign(load - 1.0)
+        risen = np.maximum(prices + pace * np.minimum(load - 1.0, 1.0), 0.0).astype(np.float32)
+        # A little more than it is, so that rounding asks too often and not too rarely.
+        fallen += max(0.0, float((prices - risen).max())) + 1e-6
+        prices = risen
+    return best, found
 
 
 def fill_empty(
@@ -260,11 +300,11 @@ def fill_empty(
         return labels
     labels = labels.copy()
     loads = loads_of(labels, weights, parts)
-    fit = np.einsum("ij,ij->i", vectors, centroids(vectors, labels, parts)[labels])
+    middle = centroids(vectors, labels, parts)
     for part in empty.tolist():
         donor = int(np.where(counts > 1, loads, -1.0).argmax())
         members = np.flatnonzero(labels == donor)
-        row = members[fit[members].argmin()]
+        row = members[(vectors[members] @ middle[donor]).argmin()]
         labels[row] = part
         counts[donor] -= 1
         counts[part] = 1
@@ -279,32 +319,68 @@ def repair(
     weights: NDArray[np.float64],
     parts: int,
     cap: float,
+    near: NDArray[np.int32] | None = None,
 ) -> NDArray[np.int64]:
     """Move rows out of parts heavier than `cap`, those first that lose least cosine for their weight.
 
-    A row goes to the best part with room for it, first among its nearest parts, then among all. No part is
-    emptied. What cannot be moved stays: a row heavier than any room, or a part of one row.
+    A row goes to the best part with room for it, first among those `near` it, then among all. No part is emptied.
+    What cannot be moved stays: a row heavier than any room, or a part of one row.
     """
     labels = labels.copy()
-    loads = loads_of(labels, weights, parts)
-    counts = np.bincount(labels, minlength=parts)
-    for choices in (min(parts, CANDIDATES), parts):
+    # Those that lose least and weigh some times what is too much are nearly always enough.
+    for choices, enough in ((near, 8.0), (None, 3.0), (None, np.inf)):
+        loads = loads_of(labels, weights, parts)
         heavy = loads > cap
-        left = int(heavy.sum())
-        if not left:
+        if not heavy.any():
             break
         rows = np.flatnonzero(heavy[labels])
+        moving, own = vectors[rows], weights[rows, None]
         middle = centroids(vectors, labels, parts)
-        scores, near = _nearest_parts(vectors[rows], middle, choices)
-        own = np.einsum("ij,ij->i", vectors[rows], middle[labels[rows]])
-        cost = (own[:, None] - scores) / weights[rows][:, None]
-        for flat in np.argsort(cost, axis=None, kind="stable"):
-            row, target = rows[flat // choices], near.flat[flat]
+        options = _nearest_parts(moving, middle, parts) if choices is None else choices[rows]
+        loss = (moving * middle[labels[rows]]).sum(axis=1, keepdims=True) - _cosines(moving, middle, options)
+        # Parts fill up here: what has no room now gets none, unless it is too heavy itself.
+        room = ((loads[options] + own <= cap) | heavy[options]) & (options != labels[rows, None])
+        cost = np.where(room, loss / own, np.inf)
+        kept = _cheapest(cost.min(axis=1), labels[rows], weights[rows], enough * (loads - cap))
+        _move(labels, weights, cap, loads, rows[kept], options[kept], cost[kept])
+    return labels
+
+
+def _cheapest(
+    cost: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64], most: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Of each part the rows of least cost, until they weigh `most` of that part; none that cannot move."""
+    order = np.lexsort((cost, labels))
+    order = order[np.isfinite(cost[order])]
+    part, sums = labels[order], np.cumsum(weights[order])
+    fresh = np.flatnonzero(np.diff(part, prepend=-1))
+    before = np.repeat(sums[fresh] - weights[order][fresh], np.diff(fresh, append=len(part)))
+    return order[sums - weights[order] - before <= most[part]]
+
+
+def _move(
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    cap: float,
+    loads: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    options: NDArray[np.int32],
+    cost: NDArray[np.float64],
+) -> None:
+    """Move `rows` to their `options` [rows, count], the cheapest first, until no part is too heavy; in `labels`."""
+    heavy = loads > cap
+    left = int(heavy.sum())
+    counts = np.bincount(labels, minlength=len(loads))
+    flat = np.flatnonzero(np.isfinite(cost))
+    flat = flat[np.argsort(cost.ravel()[flat], kind="stable")]
+    for start in range(0, len(flat), BLOCK):
+        at, column = np.divmod(flat[start : start + BLOCK], cost.shape[1])
+        for row, target in zip(rows[at].tolist(), options[at, column].tolist(), strict=True):
             source, weight = labels[row], weights[row]
             # A row that has moved sits in a part that was not heavy, and stays there.
             if not heavy[source] or loads[source] <= cap or counts[source] < 2:
                 continue
-            if source == target or loads[target] + weight > cap:
+            if loads[target] + weight > cap:
                 continue
             labels[row] = target
             loads[source] -= weight
@@ -313,5 +389,4 @@ def repair(
             counts[target] += 1
             left -= int(loads[source] <= cap)
             if not left:
-                break
-    return labels
+                return

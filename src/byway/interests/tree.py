@@ -229,7 +229,7 @@ def grow(
     Levels 3 and 4 are cut inside each parent.
     """
     weights = [blended_weights(traffic, sizes, level, knobs) for level in range(1, LEVELS + 1)]
-    micro = micro_clusters(vectors, weights[1], rng) if len(vectors) > DIRECT else None
+    micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
     draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph, micro, DRAFT_ROUNDS)
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
@@ -245,8 +245,8 @@ def grow(
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
-    third = _split(vectors, second, weights[2], sizes[2], knobs.tolerance, rng, "level 3")
-    fourth = _split(vectors, third, weights[3], sizes[3], knobs.tolerance, rng, "level 4")
+    third = _split(vectors, second, weights[2], sizes[2], knobs.tolerance, rng, "level 3", micro=micro)
+    fourth = _split(vectors, third, weights[3], sizes[3], knobs.tolerance, rng, "level 4", micro=micro)
     return from_labels((parent[second], second, third, fourth))
 
 
