@@ -74,8 +74,8 @@ class Graph:
 
     neighbours: int = 20
     """Nearest neighbours of an item before the graph is made symmetric."""
-    exact_up_to: int = 200_000
-    """Beyond this many items the search is approximate (inverted lists)."""
+    exact_up_to: int = 30_000
+    """Beyond this many items the search is approximate (in the eight nearest cells of some 2,000 items)."""
 
 
 @dataclass(frozen=True, slots=True)

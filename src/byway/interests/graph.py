@@ -14,11 +14,12 @@ from scipy import sparse
 
 from byway import config
 from byway.artifact import Outcome, Work
+from byway.progress import bar
 
 FAINTEST = 1e-4
 """Weight of an edge whose cosine is not positive: an item keeps its neighbours even when all are far."""
-PROBED = 32
-"""Inverted lists looked at for a query, of as many as the root of n."""
+CELL, PROBED = 2048, 8
+"""Items of a k-means cell, and cells in which its neighbours are looked for where the search is approximate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +93,47 @@ def _search(
     rows: NDArray[np.float32], k: int, *, exact: bool, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cosines and indexes [n, k] of the rows nearest to each row, itself included; -1 where none was found."""
-    n, width = rows.shape
     if exact:
-        index = faiss.IndexFlatIP(width)
+        scores, found = _among(rows, rows, k)
     else:
-        lists = max(1, round(n**0.5))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed = seed
-        index.nprobe = min(lists, PROBED)
-        index.train(rows)
-    index.add(rows)
-    scores, found = index.search(rows, k)
+        scores, found = _by_cells(rows, k, seed)
     order = np.lexsort((found, -scores), axis=1)
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def _among(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    return index.search(queries, k)
+
+
+def _by_cells(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Among the items of the cells that are nearest to an item's own: as many for every item, however many there are.
+
+    All items of a cell ask the same rows, so that their products are one product of matrices.
+    """
+    n = len(rows)
+    cell, middle = kmeans(rows, max(1, n // CELL), 10, seed)
+    _, around = _among(middle, middle, min(PROBED, len(middle)))
+    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=len(middle)))[:-1])
+    scores, found = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    with bar("neighbours", len(middle)) as advance:
+        for own, near in zip(members, around, strict=True):
+            some = np.concatenate([members[other] for other in near])
+            scores[own], at = _among(rows[own], rows[some], k)
+            found[own] = np.where(at >= 0, some[at], -1)
+            advance(1)
+    return scores, found
+
+
+def kmeans(
+    rows: NDArray[np.float32], clusters: int, rounds: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Spherical k-means over unit rows: the cluster of each, int64 [n], and the centroids [clusters, d]."""
+    found = faiss.Kmeans(
+        rows.shape[1], clusters, niter=rounds, spherical=True, seed=seed, min_points_per_centroid=1
+    )
+    found.train(rows)
+    return found.index.search(rows, 1)[1][:, 0], found.centroids

@@ -15,7 +15,7 @@ import pymetis
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.interests.graph import Graph, nearest
+from byway.interests.graph import CELL, Graph, kmeans, nearest
 
 NEIGHBOURS = 30
 """Neighbours of a centroid in a graph made here."""
@@ -25,8 +25,6 @@ DIRECT = 200_000
 """Up to this many rows METIS cuts the rows' own graph; beyond, that of micro-clusters of them."""
 MICRO = 16
 """Rows a micro-cluster."""
-CELL = 2048
-"""Rows of a k-means cell inside which micro-clusters are cut."""
 BLOCK = 1 << 14
 """Rows whose choices are made together: what they need stays in the cache."""
 EXACT = 20_000
@@ -161,31 +159,17 @@ def micro_clusters(vectors: NDArray[np.float32], rng: np.random.Generator) -> ND
     """Groups of about MICRO rows that are close together, by k-means inside the cells of a k-means: int64 [n]."""
     n = len(vectors)
     cells = max(2, n // CELL)
-    cell = _kmeans(vectors, cells, 10, rng)
+    cell, _ = kmeans(vectors, cells, 10, int(rng.integers(1 << 30)))
     micro = np.empty(n, np.int64)
     found = 0
     for members in np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))):
         if len(members):
-            labels = _kmeans(vectors[members], max(1, len(members) // MICRO), 5, rng)
+            count = max(1, len(members) // MICRO)
+            labels, _ = kmeans(vectors[members], count, 5, int(rng.integers(1 << 30)))
             _, dense = np.unique(labels, return_inverse=True)
             micro[members] = found + dense
             found += int(dense.max()) + 1
     return micro
-
-
-def _kmeans(
-    vectors: NDArray[np.float32], clusters: int, rounds: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    kmeans = faiss.Kmeans(
-        vectors.shape[1],
-        clusters,
-        niter=rounds,
-        spherical=True,
-        seed=int(rng.integers(1 << 30)),
-        min_points_per_centroid=1,
-    )
-    kmeans.train(vectors)
-    return kmeans.index.search(vectors, 1)[1][:, 0]
 
 
 def _through_micro_clusters(

@@ -12,7 +12,6 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from byway.artifact import Outcome, Work
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
 from byway.errors import UserError
-from byway.interests.graph import Graph
+from byway.interests.graph import Graph, kmeans
 from byway.interests.partition import (
     DIRECT,
     centroids,
@@ -153,12 +152,7 @@ def balance(loads: NDArray[np.float64]) -> float:
 
 def kmeans_coherence(vectors: NDArray[np.float32], clusters: int, seed: int) -> float:
     """Coherence of spherical k-means with as many clusters and no balance: what balance is paid with."""
-    kmeans = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=20, spherical=True, seed=seed, min_points_per_centroid=1
-    )
-    kmeans.train(vectors)
-    _, labels = kmeans.index.search(vectors, 1)
-    return coherence(vectors, labels[:, 0], clusters)
+    return coherence(vectors, kmeans(vectors, clusters, 20, seed)[0], clusters)
 
 
 def level_sizes(n: int, knobs: config.Tree) -> tuple[int, ...]:
