@@ -1,9 +1,9 @@
-"""The same stages on this machine and on a local Ray cluster: seconds of each, and whether the artifacts are the same.
+"""The same stages on this machine and on a local Ray cluster: seconds, and whether the artifacts are the same.
 
     python benchmarks/cluster.py W [--until transition_table] [--set section.knob=value]... [--json]
 
-Takes the source and the knobs of workspace W and makes its artifacts three times in a temporary folder: natively, on
-Ray, and on Ray while the first actor that is seen at work is killed. Two workers share this machine's cores, so
+Takes the source and the knobs of workspace W and makes its artifacts three times in a temporary folder: natively,
+on Ray, and on Ray while the first actor that is seen at work is killed. Two workers share this machine's cores, so
 seconds show what the cluster costs and not what more machines would gain. Needs the extra `ray`.
 """
 

@@ -35,6 +35,7 @@ threads = 1
 """
 TOPICS = ["harbour", "violin", "glacier", "bakery", "chess", "orchid"]
 
+
 def workspace(folder: Path) -> Path:
     """A small log in several files."""
     folder.mkdir()
@@ -57,7 +58,8 @@ def cluster() -> Any:
     """`benchmarks/cluster.py`, which times what is compared here."""
     path = Path(__file__).parents[1] / "benchmarks" / "cluster.py"
     spec = importlib.util.spec_from_file_location("cluster", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -110,7 +110,7 @@ def _among(
 
 
 def _by_cells(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Among the items of the cells that are nearest to an item's own: as many for every item, however many there are.
+    """Among the items of the cells that are nearest to an item's own: as many for all, however many there are.
 
     All items of a cell ask the same rows, so that their products are one product of matrices.
     """
