@@ -178,6 +178,14 @@ def test_first_words_begin_differently_where_they_can() -> None:
     assert [forms[term] if term >= 0 else None for term in first] == ["martial arts", "moon", "marten", None]
 
 
+def test_where_tokens_are_too_few_first_words_differ() -> None:
+    """In a script that a model reads in bytes all words begin with one token."""
+    shared, own = (5.0, 0), [(1.0, 1), (1.0, 2), (1.0, 3)]
+    choices = [describe._Choice([0, term], [shared, (score, term)], []) for score, term in own]
+    first = describe._first_words(choices, ["selfies", "a", "b", "c"], lambda forms: [(7,) for _ in forms])
+    assert len(set(first)) == 3
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10_000), clusters=st.integers(1, 7), tokens=st.integers(1, 6))
 def test_no_other_choice_of_first_words_begins_more_names_differently(

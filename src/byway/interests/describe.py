@@ -5,7 +5,7 @@ events: only which item is in which cluster and which terms it holds (`words`).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,27 +260,40 @@ def _first_words(choices: list[_Choice], forms: list[str], begin: Begin) -> list
     """For each cluster the term to begin with, so that as many names as possible begin differently.
 
     To a language model: names that share a first token have to be told apart by reading on, for which the bulk
-    inference would need nearly all of its time. Among all ways to do it the one in which first words score most.
+    inference would need nearly all of its time. Where there are too few tokens, as in a script that a model reads
+    in bytes, a first word of one's own is the next best: its name parts from others after a token or two, and not
+    after whole words. Among all ways to do it the one in which first words score most.
     """
     offered = sorted({term for choice in choices for _, term in choice.firsts})
     begins = dict(zip(offered, begin([forms[term] for term in offered]), strict=True))
-    column_of = {token: i for i, token in enumerate(dict.fromkeys(begins.values()))}
-    C = len(choices)
-    # A beginning of one's own outweighs any score; where there is none, a cluster keeps its best word.
+    first: dict[int, int] = {}
+    for own in (begins, {term: term for term in offered}):
+        taken = set(first.values())
+        open_ = [c for c in range(len(choices)) if c not in first]
+        firsts = [[(score, t) for score, t in choices[c].firsts if t not in taken] for c in open_]
+        first |= {open_[at]: term for at, term in _matched(firsts, own).items()}
+    return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
+
+
+def _matched(firsts: list[list[tuple[float, int]]], own: Mapping[int, Hashable]) -> dict[int, int]:
+    """The terms of as many clusters as can have one whose `own` is no other's; among all ways the best scored."""
+    if not firsts:
+        return {}
+    column_of = {key: i for i, key in enumerate(dict.fromkeys(own[t] for some in firsts for _, t in some))}
+    # One of its own outweighs any score; where there is none, a cluster stays with its own empty place.
     best: dict[tuple[int, int], tuple[float, int]] = {
-        (c, len(column_of) + c): (1e-3, choice.keywords[0] if choice.keywords else -1)
-        for c, choice in enumerate(choices)
+        (c, len(column_of) + c): (1e-3, -1) for c in range(len(firsts))
     }
-    for c, choice in enumerate(choices):
-        top = max((score for score, _ in choice.firsts), default=1.0)
-        for score, term in choice.firsts:
-            cell = c, column_of[begins[term]]
+    for c, some in enumerate(firsts):
+        top = max((score for score, _ in some), default=1.0)
+        for score, term in some:
+            cell = c, column_of[own[term]]
             best[cell] = max(best.get(cell, (0.0, 0)), (10 + score / top, term))
     row, column = np.array(list(best), dtype=np.int64).T
     gain = np.array([score for score, _ in best.values()])
-    offers = sparse.csr_array((gain, (row, column)), shape=(C, len(column_of) + C))
+    offers = sparse.csr_array((gain, (row, column)), shape=(len(firsts), len(column_of) + len(firsts)))
     _, chosen = min_weight_full_bipartite_matching(offers, maximize=True)
-    return [best[c, int(j)][1] for c, j in enumerate(chosen)]
+    return {c: best[c, int(j)][1] for c, j in enumerate(chosen) if j < len(column_of)}
 
 
 def _unique(words: list[str], spare: list[str], taken: set[frozenset[str]]) -> list[str]:
