@@ -307,20 +307,24 @@ def repair(
 ) -> NDArray[np.int64]:
     """Move rows out of parts heavier than `cap`, those first that lose least cosine for their weight.
 
-    A row goes to the best part with room for it, first among those `near` it, then among all. No part is emptied.
-    What cannot be moved stays: a row heavier than any room, or a part of one row.
+    A row goes to the best part with room for it: among those `near` it, then among the nearest that have any, then
+    among all. No part is emptied. What cannot be moved stays: a row heavier than any room, or a part of one row.
     """
     labels = labels.copy()
     # Those that lose least and weigh some times what is too much are nearly always enough.
-    for choices, enough in ((near, 8.0), (None, 3.0), (None, np.inf)):
+    for step, enough in enumerate((8.0, 3.0, np.inf)):
         loads = loads_of(labels, weights, parts)
         heavy = loads > cap
-        if not heavy.any():
+        asked = np.flatnonzero((loads < cap) | (step == 2)).astype(np.int32)
+        if not heavy.any() or not len(asked):
             break
         rows = np.flatnonzero(heavy[labels])
         moving, own = vectors[rows], weights[rows, None]
         middle = centroids(vectors, labels, parts)
-        options = _nearest_parts(moving, middle, parts) if choices is None else choices[rows]
+        if step == 0 and near is not None:
+            options = near[rows]
+        else:
+            options = asked[_nearest_parts(moving, middle[asked], CANDIDATES if step < 2 else parts)]
         loss = (moving * middle[labels[rows]]).sum(axis=1, keepdims=True) - _cosines(moving, middle, options)
         # Parts fill up here: what has no room now gets none, unless it is too heavy itself.
         room = ((loads[options] + own <= cap) | heavy[options]) & (options != labels[rows, None])
