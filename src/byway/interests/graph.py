@@ -136,4 +136,4 @@ def kmeans(
         rows.shape[1], clusters, niter=rounds, spherical=True, seed=seed, min_points_per_centroid=1
     )
     found.train(rows)
-    return found.index.search(rows, 1)[1][:, 0], found.centroids
+    return found.index.search(rows, 1)[1][:, 0], found.index.reconstruct_n(0, clusters)
