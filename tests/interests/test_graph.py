@@ -53,14 +53,28 @@ def test_symmetric_without_loops_and_within_bounds(n: int, k: int, copies: int, 
     assert (found.indptr.dtype, found.indices.dtype, found.weights.dtype) == (np.int64, np.int32, np.float32)
 
 
-def test_approximate_search_finds_nearly_all() -> None:
+def test_approximate_search_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "CELL", 60)
     vectors, _ = planted.hierarchy((8, 8), 40, np.random.default_rng(1))
+    asked: list[int] = []
+    among = graph._among
+
+    def counted(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(rows))
+        return among(queries, rows, k)
+
+    monkeypatch.setattr(graph, "_among", counted)
     exact, near = dense(graph.nearest(vectors, 10)) > 0, dense(graph.nearest(vectors, 10, exact=False)) > 0
     assert (exact & near).sum() / exact.sum() > 0.97
+    # All rows once for the exact search; then the cells' centroids, and a part of the rows for every cell.
+    assert asked[0] == len(vectors)
+    assert len(asked) > 40
+    assert max(asked[1:]) < len(vectors) / 2
 
 
 @pytest.mark.parametrize("exact_up_to", [10_000, 10])
-def test_two_builds_are_byte_identical(exact_up_to: int, tmp_path: Path) -> None:
+def test_two_builds_are_byte_identical(exact_up_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "CELL", 40)
     vectors, _ = planted.hierarchy((4, 4), 30, np.random.default_rng(2))
     vectors[10:60] = vectors[10]
     for name in ("one", "two"):

@@ -106,3 +106,43 @@ def test_metis_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     partition.metis(graph.nearest(rows, 10), weights, 60, rng)
     ctypes.CDLL(None).fflush(None)
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_rows_that_are_not_asked_again_would_not_have_changed_their_mind(shared: bool) -> None:
+    """Against prices at which every row is asked in every step."""
+    rng = np.random.default_rng(9)
+    n, parts, k = 600, 12, 12 if shared else 5
+    near = np.argsort(rng.random((n, parts)), axis=1)[:, :k].astype(np.int32)
+    if shared:
+        near = np.broadcast_to(np.arange(parts, dtype=np.int32), (n, parts))
+    scores = (0.5 + 0.1 * rng.normal(size=(n, k)) - 0.05 * near).astype(np.float32)
+    weights = rng.lognormal(0.0, 1.0, n)
+    cap = 1.02 * weights.sum() / parts
+    relative = (weights / weights.mean()).astype(np.float32)
+
+    def straight() -> tuple[np.ndarray, float]:
+        prices, pace, former = np.zeros(parts, np.float32), np.full(parts, partition.PACE), np.zeros(parts)
+        best, least, since = np.zeros(n, np.int64), np.inf, 0
+        for _ in range(partition.PRICE_STEPS):
+            choice = near[np.arange(n), (scores - relative[:, None] * prices[near]).argmax(axis=1)]
+            load = loads_of(choice, weights, parts) / cap
+            excess, since = np.maximum(load - 1, 0).sum(), since + 1
+            if excess < least:
+                best, least, since = choice, excess, 0
+            if excess == 0 or since == partition.PRICE_PATIENCE:
+                break
+            pace *= np.where(np.sign(load - 1) == former, 1.2, 0.5)
+            former = np.sign(load - 1)
+            prices = np.maximum(prices + pace * np.minimum(load - 1, 1), 0).astype(np.float32)
+        return best, least
+
+    expected, least = straight()
+    found, prices = partition.reassign(
+        scores, near, np.zeros(n, np.int64), weights, cap, np.zeros(parts, np.float32)
+    )
+    np.testing.assert_array_equal(found, expected)
+    # The prices do something: at none the parts would be far too heavy.
+    free = near[np.arange(n), scores.argmax(axis=1)]
+    assert least < 0.3 * np.maximum(loads_of(free, weights, parts) / cap - 1, 0).sum()
+    assert prices.max() > 0
