@@ -1,5 +1,6 @@
 """What is published has passed its checks; workers take it up, and go back."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from byway import artifact, config
@@ -148,8 +150,12 @@ def test_figures_below_their_bars_stay_out(tmp_path: Path) -> None:
 
 def children(process: int) -> list[int]:
     """Workers of a server: its children that hold the bundle."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(p) for p in found if "published" in Path(f"/proc/{p}/maps").read_text()]
+    found: list[int] = []
+    for child in psutil.Process(process).children():
+        with contextlib.suppress(psutil.Error):
+            if any("published" in part.path for part in child.memory_maps()):
+                found.append(child.pid)
+    return found
 
 
 @pytest.mark.slow
@@ -198,11 +204,13 @@ def test_workers_take_a_bundle_up_and_one_is_killed(tmp_path: Path) -> None:
                     put(workspace, house.build(workspace, 1))
                 else:
                     publish.rollback(workspace)
-            # The kernel's list of children may lack some while any of them starts or ends: look again.
-            for _ in range(100):
+            # One worker may still be starting.
+            for _ in range(600):
                 if len(alive := children(server.pid)) == 2:
                     break
                 time.sleep(0.1)
+            else:
+                raise AssertionError("there were never two workers")
             victim = alive[0]
             os.kill(victim, signal.SIGKILL)
             time.sleep(1.5)

@@ -66,6 +66,8 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
+        # A worker that starts on a busy machine is silent for longer than the five seconds that are the default.
+        timeout_worker_healthcheck=60,
         h11_max_incomplete_event_size=65536,
         backlog=1024,
     )
