@@ -203,7 +203,9 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     for name, attention in (("block", "block"), ("exact", "causal")):
         model, exact = load(), load().float()
         tokens, asked_of = [Tokens(model), Tokens(exact)], policy(model, prompt, attention)
-        again = bulk.Again.of(policy(exact, prompt, attention), KNOBS.near)
+        finely = policy(exact, prompt, attention)
+        near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
+        again = bulk.Again.of(finely, near)
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)

@@ -197,8 +197,9 @@ class TransitionTable:
     novelty's order."""
     triples: int = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
-    near: float = 0.1
-    """Pairs whose two best answers by the model alone lie closer, in nats: the first is float32's; 0: none."""
+    rounding: int = 256
+    """Pairs on which it is measured how far bfloat16 moves the model's two best answers against each other.
+    Wherever they lie no farther apart than the most that was seen, the first answer is float32's; 0: nowhere."""
     rows_per_chunk: int = 8
     """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from byway.language import bulk, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
-from byway.language.generate import Attention, Choices, Policy, ask, policy
+from byway.language.generate import Attention, Choices, Policy, ask, best_first, policy
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)
@@ -72,6 +72,33 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
         assert mixed[1:].tolist() == [c for c in before.tolist() if c != mixed[0]][:3]
     np.testing.assert_array_equal(rows(asked_of, bulk.Again.of(other, -1.0)), own)
     np.testing.assert_array_equal(all_again["cluster"], own["cluster"])
+
+
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_rounding_is_the_greatest_change_of_a_difference(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    """Against scores of all names, read to their end."""
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
+    with torch.no_grad():
+        nudged = policy(moved := make_tiny(), prompt, attention)
+        for weight in moved.parameters():
+            weight.mul_(1.02)
+    rng = np.random.default_rng(3)
+    pairs = np.array([rng.choice(M, 2, replace=False) for _ in range(20)])
+    for finer in (nudged, other):
+        with torch.no_grad():
+            both = [resolved(Choices(of, ask(of, pairs))) for of in (asked_of, finer)]
+        for scores in both:
+            np.put_along_axis(scores, pairs, -np.inf, axis=1)
+        two, ten = best_first(both[0], 2), best_first(both[1], 10)
+        change = []
+        for a, b, c, t in zip(*both, two, ten, strict=True):
+            change.append(abs(a[c[0]] - a[c[1]] - (max(b[c[0]], b[t[-1]]) - max(b[c[1]], b[t[-1]]))))
+        found = bulk.rounding(asked_of, finer, 20, np.random.default_rng(3))
+        np.testing.assert_allclose(found, max(change), rtol=1e-3)
+    assert bulk.rounding(asked_of, asked_of, 20, rng) < 1e-5
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

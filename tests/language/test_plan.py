@@ -157,12 +157,12 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
 
 
 def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
-    """With everything near a tie the first answers of bfloat16 are float32's; with nothing near, not."""
+    """Where rounding is measured the first answers of bfloat16 are float32's; where it is not, not."""
     tables = {
-        (precision, near): build(
-            tmp_path / f"{precision}-{near}", tuned, replace(KNOBS, precision=precision, near=near)
+        (precision, pairs): build(
+            tmp_path / f"{precision}-{pairs}", tuned, replace(KNOBS, precision=precision, rounding=pairs)
         )
-        for precision, near in (("float32", 0.1), ("bfloat16", 100.0), ("bfloat16", 0.0))
+        for precision, pairs in (("float32", 256), ("bfloat16", 256), ("bfloat16", 0))
     }
     exact, again, rough = (np.asarray(table.model[..., 0]) for table in tables.values())
     np.testing.assert_array_equal(again, exact)

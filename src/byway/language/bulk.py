@@ -48,6 +48,8 @@ class Fitted:
     """Exponent of the model's probability."""
     pull: float
     """Exponent of likeness."""
+    near: float = 0.0
+    """Nats: nearer ties are asked again in float32 (`rounding`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,31 @@ class Again:
     def of(cls, policy: Policy, near: float) -> "Again":
         """Under block attention every description is read once for all contexts."""
         return cls(policy, ready_some(policy), near)
+
+
+@torch.no_grad()
+def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generator) -> float:
+    """The most, in nats, by which the difference between the two best answers of a pair is another one in float32.
+
+    How coarsely bfloat16 rounds depends on the weights: by a hundredth of a nat in one model, by half a nat in
+    another, so that it is seen on some pairs of the table itself. An answer that float32 does not have among its
+    ten best counts as its tenth.
+    """
+    M, K = asked_of.clusters, asked_of.prompt.history
+    if M < K + 2:
+        return 0.0
+    drawn = np.array([rng.choice(M, 2, replace=False) for _ in range(pairs)], dtype=np.int32).reshape(-1, 2)
+    most, coarsely, finely = 0.0, ready_some(asked_of), ready_some(exact)
+    for part in np.array_split(drawn, max(1, pairs // TOGETHER)):
+        context = np.column_stack([*[part[:, 0]] * (K - 1), part[:, 1]])
+        excluded, ways = _excluded(context, M), [lambda log_p: log_p]
+        ((two, coarse),) = top(asked_of, coarsely(context), 2, excluded, ways)
+        ((ten, fine),) = top(exact, finely(context), min(10, M - K), excluded, ways)
+        own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
+        first, second = (np.maximum(each, fine[:, -1]) for each in own)
+        if len(part):
+            most = max(most, float(np.abs(coarse[:, 0] - coarse[:, 1] - (first - second)).max()))
+    return most
 
 
 @torch.no_grad()
@@ -151,8 +178,8 @@ def _ranked(
 ) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
     """The n best of every context under evidence and model, and the m best under the model alone.
 
-    bfloat16 errs by hundredths of a nat, so that one first answer in forty is not float32's: all of those are near
-    a tie, and the first answer of the model alone is asked `again`.
+    Where bfloat16's first answer is not float32's the two best are nearly tied (`rounding`): there the first answer
+    of the model alone is asked `again`.
     """
     excluded = _excluded(context, asked_of.clusters)
     ways: list[Adjust] = [lambda log_p: log_p]
@@ -165,7 +192,7 @@ def _ranked(
     if again is not None and m > 1:
         # Two that are no answers are no tie: their difference is no number.
         with np.errstate(invalid="ignore"):
-            near = np.flatnonzero(scores[:, 0] - scores[:, 1] < again.near)
+            near = np.flatnonzero(scores[:, 0] - scores[:, 1] <= again.near)
         for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
             if len(rows):
                 ((best, _),) = top(again.policy, again.ask(context[rows]), 1, excluded[rows], ways)

@@ -122,6 +122,7 @@ def build(
             "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
             "table.prior_weight": fitted.weight,
             "table.likeness_pull": fitted.pull,
+            "table.near": round(fitted.near, 4),
             **(
                 {}
                 if aligned is None
@@ -197,6 +198,10 @@ def fill(
     if fitted is None:
         asked_of = open_policy(tuned, transitions, descriptions, knobs)
         fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
+        if knobs.rounding and knobs.precision != "float32":
+            exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
+            fitted = replace(fitted, near=bulk.rounding(asked_of, exact, knobs.rounding, work.rng))
+            del exact
         write_atomic(known, msgspec.json.encode(fitted))
         del asked_of
     parts: list[range | Ints] = [*left, *more.values()]
@@ -271,9 +276,9 @@ def _answerer(
     evidence, weight = replace(evidence, pull=fitted.pull), fitted.weight
     asked_of = open_policy(tuned, transitions, descriptions, knobs)
     again = None
-    if knobs.near and knobs.precision != "float32":
+    if fitted.near:
         exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
-        again = Again.of(exact, knobs.near)
+        again = Again.of(exact, fitted.near)
     rows_of = bulk.answerer(asked_of, evidence, weight, knobs.top, knobs.model_top, again)
 
     def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
