@@ -35,6 +35,7 @@ VERBS = [
     "experiment",
     "report",
     "curations",
+    "views",
     "demo",
 ]
 # The entry point reads sys.argv, which is what is tested here.

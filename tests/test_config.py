@@ -69,7 +69,7 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
 @pytest.mark.parametrize(
     ("toml", "overrides", "named"),
     [
-        ("[trees]\nlevels = [1]", (), ["byway.toml", "[trees]", "transitions, tree."]),
+        ("[trees]\nlevels = [1]", (), ["byway.toml", "[trees]", "transitions, tree, views."]),
         ("", ("trees.levels=[1]",), ["[trees]"]),
         ("[tree]\nlevel = [1]", (), ["byway.toml", "[tree]", "'level'", "levels"]),
         ("", ("tree.level=[1]",), ["[tree]", "'level'"]),

@@ -247,7 +247,7 @@ def test_knobs_are_those_that_the_record_gives_back(tmp_path: Path, stage: pipel
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, pipeline.knobs_of(each, stage), {}) == []
-        others = set(pipeline.RETRAINS) if stage.name == "curations" else set[str]()
+        others = set(pipeline.RETRAINS.get(stage.name, ()))
         assert set(knobs) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
 
 

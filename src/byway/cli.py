@@ -237,6 +237,16 @@ def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
 
 @app.command
+def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """Four prompts, one to eight frames, thumbnail or frame: fine-tune a multimodal model on each and compare."""
+    from byway import pipeline
+
+    record = pipeline.run(directory, _config(directory, set), only="views")["views"]
+    text = "\n".join(f"{name:56} {value}" for name, value in record.metrics.items() if not isinstance(value, list))
+    _say(json, {"figures": record.metrics, "timings": record.timings}, text)
+
+
+@app.command
 def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """One page on what the experiment shows."""
     from byway import pipeline

@@ -16,6 +16,7 @@ from byway.errors import UserError
 
 Source = Literal["parquet", "csv", "movielens", "microlens", "kuairec", "kuairand"]
 Curation = Literal["diversified", "random", "log"]
+Comparison = Literal["prompts", "frames", "pictures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +481,20 @@ class Curations:
 
 
 @dataclass(frozen=True, slots=True)
+class Views:
+    """19-views: what the multimodal model is asked with and shown, compared (paper 2, figures 3, 4 and 5)."""
+
+    compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
+    """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
+    seeds: int = 3
+    """Models a view; there are eight views in all, and each model takes about as long as 10."""
+    steps: int = 0
+    """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
+    evaluate_every: int = 20
+    """Steps between looks at match rate and recall."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All sections; one attribute an artifact."""
 
@@ -504,6 +519,7 @@ class Config:
     experiment: Experiment = field(default_factory=Experiment)
     report: Report = field(default_factory=Report)
     curations: Curations = field(default_factory=Curations)
+    views: Views = field(default_factory=Views)
 
 
 POSITIVE: dict[str, tuple[str, ...]] = {
@@ -530,6 +546,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "context_table": ("top", "batch"),
     "experiment": ("seeds", "users", "days", "candidates", "list_length", "bootstrap"),
     "curations": ("seeds",),
+    "views": ("seeds", "evaluate_every"),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
 

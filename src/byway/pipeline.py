@@ -100,12 +100,20 @@ STAGES = (
         ),
         asked_for=True,
     ),
-    Stage(16, "report", "byway.evaluation.report", ("experiment",), asked_for=True),
+    Stage(16, "report", "byway.evaluation.report", asked_for=True),
     Stage(
         18,
         "curations",
         "byway.evaluation.curations",
         ("events", "vectors", "tree", "descriptions"),
+        asked_for=True,
+    ),
+    Stage(
+        19,
+        "views",
+        "byway.evaluation.views",
+        ("catalog", "tree", "descriptions", "seen", "pairs", "tuned"),
+        only_if=("pairs", "samples"),
         asked_for=True,
     ),
 )
@@ -125,18 +133,20 @@ READS = {
     "pairs": ("pairs", "byway.video.curate"),
     "seer": ("multimodal_model", "byway.video.tune"),
     "contexts": ("context_table", "byway.video.plan"),
-    "experiment": ("experiment", "byway.evaluation.experiment"),
 }
 """What a stage may read: the artifact that holds it and the module that loads it."""
 
 REFRESH = "17-refresh"
 """Folder of what `byway refresh` makes between two runs; it is no stage of the road."""
 
-DRAWN = ("language_model", "metrics", "curations")
+DRAWN = ("language_model", "metrics", "experiment", "curations", "views")
 """Stages whose figures the report draws, where they are there."""
 
-RETRAINS = ("transitions", "language_model", "transition_table")
-"""Sections by which 18-curations makes models of its own."""
+RETRAINS = {
+    "curations": ("transitions", "language_model", "transition_table"),
+    "views": ("media", "multimodal_model"),
+}
+"""Sections by which a stage that compares makes artifacts of its own."""
 
 TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet"}
 """Endings of the files of a public data set that hold items and events."""
@@ -244,11 +254,16 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
     if stage.name == "experiment":
         users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
         arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
-    if stage.name == "curations":
+    if stage.name in RETRAINS:
         arguments |= {"sections": config}
     if stage.name == "report":
-        found = records(workspace)
-        arguments |= {"drawn": figures({name: found[name] for name in DRAWN if name in found})}
+        found = {name: record for name, record in records(workspace).items() if name in DRAWN}
+        if not found:
+            raise UserError("There is nothing to report yet: run the stages, or an experiment, first.")
+        arguments |= {"experiment": None, "drawn": figures(found)}
+        if "experiment" in found:
+            stage = BY_NAME["experiment"]
+            arguments["experiment"] = import_module(stage.module).load(workspace / stage.folder)
     return arguments
 
 
@@ -269,8 +284,8 @@ def _truth(workspace: Path, config: Config) -> Path:
 def knobs_of(config: Config, stage: Stage) -> dict[str, Any]:
     """The knobs that shape the artifact, as its record will hold them: its own section and the run's seed."""
     knobs = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
-    if stage.name == "curations":
-        knobs |= {name: msgspec.json.decode(msgspec.json.encode(getattr(config, name))) for name in RETRAINS}
+    for name in RETRAINS.get(stage.name, ()):
+        knobs[name] = msgspec.json.decode(msgspec.json.encode(getattr(config, name)))
     return {**knobs, "seed": config.run.seed}
 
 

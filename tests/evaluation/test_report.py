@@ -83,6 +83,31 @@ def test_whether_there_was_much_to_see_is_said_either_way(least: float, words: s
     assert "figure 8" not in report.page("x", unseen, {})
 
 
+@pytest.mark.parametrize(
+    ("apart", "words"), [(0.1, "as in paper 2"), (0.0, "not clearly another"), (-0.1, "clearly lower")]
+)
+def test_papers_claims_on_views_come_out_or_not(apart: float, words: str) -> None:
+    curves = {
+        name: [{"step": s, "recall_at_10": row(s / 9), "match_rate": row(1)} for s in (0, 3)] for name in ("a", "b")
+    }
+    claim = {"better": "a", "worse": "b", "figure": "recall_at_10", "difference": row(apart)}
+    drawn = {"views.frames.curves": curves, "views.frames.claims": [claim]}
+    html = report.page("x", None, drawn)
+    assert words in html
+    assert html.count("<polyline") == 4
+    assert wording.NO_EXPERIMENT in html
+    assert "Every arm" not in html
+
+
+def test_models_are_told_of_beside_popularity() -> None:
+    known = {"language.match_rate": 0.97, "language.recall_at_10.heldout": 0.1}
+    assert wording.models(known) == []
+    (said,) = wording.models(known | {"baseline.popularity.recall_at_10.heldout": 0.2})
+    assert "97.0%" in said
+    assert "10.0%" in said
+    assert "20.0%" in said
+
+
 @pytest.mark.parametrize(("share", "words"), [(0.04, "as it should be"), (0.09, "more than it should be")])
 def test_the_controls_can_fail_on_the_page(share: float, words: str) -> None:
     assert words in wording.controls(figures(GOOD, aa=share))[0]

@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from byway import cli, config, pipeline, showing
-from byway.evaluation import experiment, loop, media, world
+from byway.evaluation import experiment, loop, media, wording, world
 from byway.evaluation.people import WorldKnobs
+from byway.video import tune
 from tests.language.conftest import make_tiny
 from tests.test_demo import SMALL, TOML
 
@@ -163,6 +165,40 @@ def test_another_file_is_looked_at_again_and_nothing_else(workspace: Path) -> No
     metrics = pipeline.records(workspace)["media"].metrics
     # The changed thumbnail's item is new, and so is the one whose only file was refused, unless it has a thumbnail.
     assert metrics["media.taken_over"] >= metrics["media.items"] - 2
+
+
+def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after its second model, the comparison goes on with the third; who is in two is trained once."""
+    made: list[tuple[str, int, str]] = []
+    real = tune.fine_tune
+
+    def counted(seer: Any, knobs: config.MultimodalModel, *rest: Any) -> Any:
+        if len(made) == 2:
+            made.append(("stopped", 0, ""))
+            raise KeyboardInterrupt
+        made.append((knobs.prompts[0], knobs.frames, knobs.pictures))
+        return real(seer, knobs, *rest)
+
+    monkeypatch.setattr(tune, "fine_tune", counted)
+    knobs = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2", "views.evaluate_every=1"])
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(workspace, knobs, only="views")
+    found = pipeline.run(workspace, knobs, only="views")["views"].metrics
+    of = [(kind, 4, "frames") for kind in ("text", "video", "both", "thought")]
+    more = [("thought", n, "frames") for n in (1, 2, 8)]
+    assert made == [*of[:2], ("stopped", 0, ""), *of[2:], *more, ("thought", 1, "thumbnail")]
+    for figure in ("recall_at_1", "recall_at_10", "match_rate"):
+        shared = [found[f"views.{name}.{figure}"] for name in ("prompts.chain of thought", "frames.4 frames")]
+        assert shared[0] == shared[1]
+        assert 0 <= shared[0]["low"] == shared[0]["mean"] <= 1
+    assert [point["step"] for point in found["views.pictures.curves"]["thumbnail"]] == [0, 1, 2]
+    assert [claim["better"] for claim in found["views.pictures.claims"]] == ["thumbnail"]
+    pipeline.run(workspace, knobs, only="report")
+    page = (workspace / "16-report" / "report.html").read_text("utf-8")
+    for title in ("figure 3: four prompts", "figure 4: number of frames", "figure 5: thumbnail or one frame"):
+        assert f"Paper 2, {title}, recall at 10" in page
+        assert f"Paper 2, {title}, match rate" in page
+    assert wording.NO_EXPERIMENT in page
 
 
 def test_the_multimodal_arm_lives_beside_the_others_and_its_gain_is_told_by_what_there_was_to_see(

@@ -57,36 +57,43 @@ tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--sof
 """
 
 
-def build(work: Work, knobs: config.Report, experiment: Figures, drawn: Figures) -> Outcome:
-    """Write `report.html`; `drawn` are the figures of the models behind the experiment."""
+def build(work: Work, knobs: config.Report, experiment: Figures | None, drawn: Figures) -> Outcome:
+    """Write `report.html`; `drawn` are the figures of the workspace's models."""
     html = page(knobs.title, experiment, drawn)
     (work.out / "report.html").write_text(html, "utf-8")
     return Outcome(counts={"bytes": len(html.encode())})
 
 
-def page(title: str, found: Figures, drawn: Figures) -> str:
-    """The whole page."""
-    said = "".join(f"<p>{escape(text)}</p>" for text in wording.summary(found))
-    plots = "".join(plot for plot in _plots(found, drawn) if plot)
+def page(title: str, found: Figures | None, drawn: Figures) -> str:
+    """The whole page; without an experiment it tells of the models alone."""
+    told = [] if found is None else wording.summary(found)
+    said = "".join(f"<p>{escape(text)}</p>" for text in [*told, *wording.models(drawn), *wording.views(drawn)])
+    plots = [*_labels(drawn), _learning(drawn.get("language.curve", []))]
+    plots += [] if found is None else _plots(found)
+    drawings = "".join(plot for plot in [*plots, *_views(drawn)] if plot)
+    setting, arms = wording.NO_EXPERIMENT, ""
+    if found is not None:
+        setting = wording.setting(found)
+        arms = f"""<h2>Every arm</h2>{_table(found)}
+<h2>Controls that can fail</h2>{_controls(found)}
+<p class="soft">Intervals are 95%, by bootstrap over people.</p>"""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
-<h1>{escape(title)}</h1><p class="soft">{escape(wording.setting(found))}</p>
+<h1>{escape(title)}</h1><p class="soft">{escape(setting)}</p>
 <div class="says">{said}</div>
-<h2>The papers' figures, from this run</h2><div class="grid">{plots}</div>
-<h2>Every arm</h2>{_table(found)}
-<h2>Controls that can fail</h2>{_controls(found)}
-<p class="soft">Intervals are 95%, by bootstrap over people. Paper 1: Wang et al., RecSys 2024, arXiv 2405.16363.
+<h2>The papers' figures, from this run</h2><div class="grid">{drawings}</div>
+{arms}
+<p class="soft">Paper 1: Wang et al., RecSys 2024, arXiv 2405.16363.
 Paper 2: Wang et al., 2025, arXiv 2506.08283.</p></main></body></html>
 """
 
 
-def _plots(found: Figures, drawn: Figures) -> list[str]:
+def _plots(found: Figures) -> list[str]:
+    """What the experiment shows."""
     growth, lift = found["growth"], found["lift"]
     last = [name for name in ("byway", MULTIMODAL, "counts", PLACEBO) if name in growth]
     return [
-        *_labels(drawn),
-        _learning(drawn.get("language.curve", [])),
         _novelty_and_quality(lift.get(REFERENCE, {})),
         _uci(lift.get(REFERENCE, {})),
         _growth("Paper 1, figure 5: watch time", growth, last, "watch"),
@@ -95,6 +102,28 @@ def _plots(found: Figures, drawn: Figures) -> list[str]:
         _growth("Paper 2, figure 7b: users and engaged items", growth, last, "engaged"),
         _by_bucket(found),
         _traffic(found),
+    ]
+
+
+def _views(drawn: Figures) -> list[str]:
+    """Paper 2's figures 3, 4 and 5: recall and match rate by step, the mean over seeds and its interval."""
+    titles = {
+        "prompts": "Paper 2, figure 3: four prompts",
+        "frames": "Paper 2, figure 4: number of frames",
+        "pictures": "Paper 2, figure 5: thumbnail or one frame",
+    }
+    return [
+        lines(f"{title}, {words}", "step", "share", _by_step(drawn[key], figure), percent=False)
+        for each, title in titles.items()
+        for figure, words in (("recall_at_10", "recall at 10"), ("match_rate", "match rate"))
+        if (key := f"views.{each}.curves") in drawn
+    ]
+
+
+def _by_step(curves: Figures, figure: str) -> list[Series]:
+    return [
+        Series(name, [Point(float(p["step"]), *(p[figure][of] for of in ("mean", "low", "high"))) for p in points])
+        for name, points in curves.items()
     ]
 
 

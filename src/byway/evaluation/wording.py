@@ -29,12 +29,50 @@ def setting(found: Figures) -> str:
     )
 
 
+NO_EXPERIMENT = "No experiment was run in this workspace, so that the page tells what its models have learned."
+
+
+def models(drawn: Figures) -> list[str]:
+    """What the language model and the table have learned of the held-out log, beside guessing by popularity."""
+    keys = ("language.match_rate", "language.recall_at_10.heldout", "baseline.popularity.recall_at_10.heldout")
+    if not all(key in drawn for key in keys):
+        return []
+    match, own, popular = (drawn[key] for key in keys)
+    alone = drawn.get("language_model.recall_at_10.heldout")
+    said = (
+        f"{match:.1%} of the language model's free answers are exactly a cluster's name. For held-out transitions "
+        f"the cluster that came next is among the table's first ten in {own:.1%}, and among the ten most popular "
+        f"in {popular:.1%}."
+    )
+    return [said if alone is None else f"{said} The language model alone has it in {alone:.1%}."]
+
+
 def summary(found: Figures) -> list[str]:
     """The paragraphs at the head of the page: what the run shows, and what it does not."""
     if "byway" not in found["arms"]:
         return ["Byway's own arm was not run, so that this page compares baselines only."]
     said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found), _seen(found)]
     return [" ".join(text for text in said if text), _limits(found)]
+
+
+def views(drawn: Figures) -> list[str]:
+    """Whether paper 2's claims on what the multimodal model is shown came out, where it was compared."""
+    told: list[str] = []
+    for claim in (claim for key in drawn if key.endswith(".claims") for claim in drawn[key]):
+        of = "recall at 10" if claim["figure"] == "recall_at_10" else "match rate, as the mean over training,"
+        row = claim["difference"]
+        verdict = (
+            "clearly higher, as in paper 2"
+            if _up(row)
+            else "clearly lower, where in paper 2 it is higher"
+            if _down(row)
+            else "not clearly another, where in paper 2 it is higher"
+        )
+        told.append(
+            f"with {claim['better']} the {of} is {verdict}, than with {claim['worse']} "
+            f"({row['mean']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f})"
+        )
+    return [f"What the multimodal model is shown: {'; '.join(told)}."] if told else []
 
 
 def controls(found: Figures) -> list[str]:

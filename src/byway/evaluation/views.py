@@ -1,0 +1,184 @@
+"""19-views: what the multimodal model is asked with and shown, compared (paper 2, section 3.1, figures 3, 4 and 5).
+
+Four prompts, one to eight frames, and the thumbnail beside one frame: a model is fine-tuned for each and for each
+seed, on the same pairs, for as many steps of as large a batch. It takes as long as so many runs of 10, so it is
+made when it is asked for. Who appears in two comparisons is trained once.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from byway import artifact, config
+from byway.artifact import Outcome, Work
+from byway.data import media
+from byway.data.catalog import Catalog
+from byway.data.media import Seen
+from byway.errors import UserError
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.language import tune as language
+from byway.progress import say
+from byway.video import tune
+from byway.video.curate import Pairs
+from byway.video.model import contexts, new_seer
+from byway.video.prompts import Kind
+
+FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
+
+Row = dict[str, float]
+"""`mean`, `low` and `high`."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to ask."""
+
+    kind: Kind
+    frames: int
+    """Uniformly sampled; 0 shows the thumbnail."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.frames}"
+
+    def of(self, knobs: config.MultimodalModel) -> config.MultimodalModel:
+        """The knobs of a model that is asked this way."""
+        pictures = "frames" if self.frames else "thumbnail"
+        return replace(knobs, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
+
+
+VIEWS: dict[config.Comparison, dict[str, View]] = {
+    "prompts": {
+        "text": View("text", 4),
+        "video": View("video", 4),
+        "video and text": View("both", 4),
+        "chain of thought": View("thought", 4),
+    },
+    "frames": {f"{n} frame{'s' * (n > 1)}": View("thought", n) for n in (1, 2, 4, 8)},
+    "pictures": {"thumbnail": View("thought", 0), "one frame": View("thought", 1)},
+}
+CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
+    "prompts": [
+        ("video", "text", "recall_at_10"),
+        ("chain of thought", "text", "recall_at_10"),
+        ("chain of thought", "video", "match_rate"),
+    ],
+    "frames": [("4 frames", "1 frame", "recall_at_10")],
+    "pictures": [("thumbnail", "one frame", "recall_at_10")],
+}
+"""What is better than what in paper 2: recall at the end, match rate on the way there."""
+
+
+def build(
+    work: Work,
+    knobs: config.Views,
+    catalog: Catalog,
+    tree: Tree,
+    descriptions: Descriptions,
+    seen: Seen,
+    pairs: Pairs,
+    tuned: language.Tuned,
+    sections: config.Config,
+) -> Outcome:
+    """Compare; each finished model's figures are kept in the scratch, so that a stopped run goes on."""
+    if not (len(pairs.validation) and len(pairs.heldout)):
+        raise UserError(
+            "19-views needs pairs that training does not see: set pairs.heldout above 0, or use more log."
+        )
+    base = tune.started_from(sections.multimodal_model, tuned.path)
+    base = replace(base, steps=knobs.steps or base.steps, evaluate_every=knobs.evaluate_every)
+    views = {view.name: view for each in knobs.compare for view in VIEWS[each].values()}
+    most = max(view.frames for view in views.values())
+    seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
+    for number, (seed, name) in enumerate((s, name) for s in range(knobs.seeds) for name in views):
+        known = work.scratch / f"{name}-{seed}.json"
+        if not known.exists():
+            say(f"{name}, seed {seed + 1} of {knobs.seeds} (model {number + 1} of {knobs.seeds * len(views)}) …")
+            own = views[name].of(base)
+            asked = contexts(own, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+            here = _place(work.scratch / f"{name}-{seed}", seed)
+            seer = new_seer(own, asked, here.rng)
+            curve, _ = tune.fine_tune(seer, own, pairs, asked, here)
+            # The held-out pairs are the same for every view and seed.
+            final = tune.measure(seer, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
+            found = {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}
+            artifact.write_atomic(known, msgspec.json.encode(found))
+            shutil.rmtree(here.scratch.parent)
+        runs[name].append(msgspec.json.decode(known.read_bytes()))
+    (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
+    return Outcome(
+        counts={"models": sum(map(len, runs.values())), "steps": base.steps},
+        metrics={key: value for each in knobs.compare for key, value in _compared(each, runs).items()},
+    )
+
+
+def _with_more_frames(folder: Path, knobs: config.Media, catalog: Catalog, seen: Seen) -> Seen:
+    """Look at the media again where fewer frames were kept than are compared."""
+    if seen.frames >= knobs.frames:
+        return seen
+    here = _place(folder, 0)
+    media.build(here, knobs, catalog, seen.folder)
+    return replace(media.load(here.out), folder=seen.folder)
+
+
+def _place(folder: Path, seed: int) -> Work:
+    out, scratch = folder / "out", folder / "scratch"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    scratch.mkdir(exist_ok=True)
+    return Work(out, scratch, np.random.default_rng(seed))
+
+
+def _plain(found: dict[str, float], before: str) -> dict[str, float]:
+    """The figures, and the step where there is one, without the kind of prompt in their names."""
+    short = {key.removeprefix(before).rsplit(".", 1)[0]: value for key, value in found.items()}
+    # Held-out recall at 1 is plain `recall` under its stable key.
+    return {"recall_at_1" if key == "recall" else key: value for key, value in short.items()}
+
+
+def _compared(each: config.Comparison, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Final figures, curves over the steps, and paper 2's claims as differences, seed by seed, with intervals."""
+    metrics: dict[str, Any] = {}
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for name, view in VIEWS[each].items():
+        of = runs[view.name]
+        for figure in FIGURES:
+            metrics[f"views.{each}.{name}.{figure}"] = interval([run["final"][figure] for run in of])
+        curves[name] = [
+            {"step": points[0]["step"], **{f: interval([point[f] for point in points]) for f in FIGURES}}
+            for points in zip(*(run["curve"] for run in of), strict=True)
+        ]
+    metrics[f"views.{each}.curves"] = curves
+    claims: list[dict[str, Any]] = []
+    for better, worse, figure in CLAIMS[each]:
+        pairs = zip(runs[VIEWS[each][better].name], runs[VIEWS[each][worse].name], strict=True)
+        apart = [_of(one, figure) - _of(other, figure) for one, other in pairs]
+        claims.append({"better": better, "worse": worse, "figure": figure, "difference": interval(apart)})
+    metrics[f"views.{each}.claims"] = claims
+    return metrics
+
+
+def _of(run: dict[str, Any], figure: str) -> float:
+    """Recall on held-out pairs at the end; match rate, which all reach, as its mean over the looks."""
+    if figure == "match_rate":
+        return float(np.mean([point[figure] for point in run["curve"]]))
+    return run["final"][figure]
+
+
+def interval(values: Sequence[float]) -> Row:
+    """Mean and 95% interval over seeds by Student's t; a single seed has none.
+
+    >>> interval([0.5, 0.5])
+    {'mean': 0.5, 'low': 0.5, 'high': 0.5}
+    """
+    n, mean = len(values), float(np.mean(values))
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
