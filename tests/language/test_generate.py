@@ -116,6 +116,29 @@ def test_a_grid_of_pairs_is_what_its_pairs_say(tiny: PreTrainedModel, tokenizer:
     np.testing.assert_allclose(further[valid], then[valid], atol=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["block", "causal"])
+def test_several_sequences_that_go_on_from_a_prompt_are_those_that_do_so_alone(
+    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
+) -> None:
+    """Also a step further on, from some of them."""
+    asked_of = make(tiny, tokenizer, attention)
+    pairs = np.array([[4, 2], [0, 2], [9, 11]], dtype=np.int32)
+    which, further = torch.tensor([2, 0, 2, 1, 0, 2]), torch.tensor([4, 1, 4, 2, 5])
+    ids, valid = pad([asked_of.prompt.answers[c] for c in (1, 7, 3, 5, 0, 6)], asked_of.prompt.end)
+    more, there = pad([asked_of.prompt.answers[c] for c in (8, 2, 9, 1, 4)], asked_of.prompt.end)
+    with torch.no_grad():
+        asked = ask(asked_of, pairs)
+        hidden, after = go_on(asked_of, asked, which, ids, valid)
+        at_end, _ = go_on(asked_of, after, further, more, there)
+        for i, place in enumerate(which.tolist()):
+            one, _ = go_on(asked_of, asked, torch.tensor([place]), ids[[i]], valid[[i]])
+            np.testing.assert_allclose(hidden[i][valid[i]], one[0][valid[i]], atol=1e-4)
+        for i, place in enumerate(further.tolist()):
+            _, before = go_on(asked_of, asked, which[[place]], ids[[place]], valid[[place]])
+            one, _ = go_on(asked_of, before, torch.tensor([0]), more[[i]], there[[i]])
+            np.testing.assert_allclose(at_end[i][there[i]], one[0][there[i]], atol=1e-4)
+
+
 def test_what_is_read_together_learns_what_is_read_apart(tiny: PreTrainedModel, tokenizer: Any) -> None:
     asked_of = make(tiny, tokenizer, "block")
     members = np.array([4, 0, 9])

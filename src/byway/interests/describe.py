@@ -5,6 +5,7 @@ events: only which item is in which cluster and which terms it holds (`words`).
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def describe(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -
             taken.add(frozenset(own))
             names.append(own)
         found.append(names)
-    return found
+    return [_parted(names) for names in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +295,27 @@ def _matched(firsts: list[list[tuple[float, int]]], own: Mapping[int, Hashable])
     offers = sparse.csr_array((gain, (row, column)), shape=(len(firsts), len(column_of) + len(firsts)))
     _, chosen = min_weight_full_bipartite_matching(offers, maximize=True)
     return {c: best[c, int(j)][1] for c, j in enumerate(chosen) if j < len(column_of)}
+
+
+def _parted(names: list[list[str]]) -> list[list[str]]:
+    """Where names have a first word in common, the words after it that fewest of them hold come first.
+
+    A model then has a word or two to read before they part; numbers stay at the end.
+
+    >>> _parted([["news", "life", "stories", "pets"], ["news", "life", "stories", "cars"], ["food", "life"]])
+    [['news', 'pets', 'life', 'stories'], ['news', 'cars', 'life', 'stories'], ['food', 'life']]
+    """
+    held: dict[str, Counter[str]] = {}
+    for words in names:
+        held.setdefault(words[0], Counter()).update(set(words))
+
+    def parted(words: list[str]) -> list[str]:
+        of = held[words[0]]
+        if of[words[0]] == 1:
+            return words
+        return [words[0], *sorted(words[1:], key=lambda word: (word.isdigit(), of[word]))]
+
+    return [parted(words) for words in names]
 
 
 def _unique(words: list[str], spare: list[str], taken: set[frozenset[str]]) -> list[str]:

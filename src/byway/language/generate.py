@@ -141,7 +141,7 @@ def read_grid(
     columns = Back(blocks.made, "columns", part=range(A, A + B), turned=True)
     back = [Back(instruction.made, "all"), rows, columns]
     cue, position_N = _cue(policy, back, A, B)
-    answers, _ = _further([*back, Back(cue.made, "cells")], position_N, which_n, ids_nT, valid_nT)
+    answers, _ = _further([*back, Back(cue.made, "cells")], position_N, which_n, ids_nT[:, None], valid_nT[:, None])
     hidden = read_together(policy.model, [instruction, blocks, cue, answers])
     return hidden[2][:, :, -1].flatten(0, 1), hidden[3][:, 0]
 
@@ -239,29 +239,44 @@ def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.in
 def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor) -> tuple[Tensor, Asked]:
     """Read answer tokens after the prompts `which_n`.
 
-    Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token.
+    Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token. What several
+    sequences go on from is fetched once for all of them.
     """
-    one, start = _further(asked.context, asked.position_N, which_n, ids_nT, valid_nT)
-    hidden, length = read_together(policy.model, [one])[0][:, 0], valid_nT.sum(1)
-    at_last = hidden[torch.arange(len(length)), length - 1]
-    return hidden, Asked(at_last, [*one.context, Back(one.made, "cells")], start + length)
+    n = len(which_n)
+    which_A, row_n = torch.unique(which_n, return_inverse=True)
+    several_A = torch.bincount(row_n, minlength=len(which_A))
+    column_n = torch.zeros(n, dtype=torch.int64)
+    order = row_n.argsort(stable=True)
+    column_n[order] = torch.arange(n) - (several_A.cumsum(0) - several_A)[row_n[order]]
+    B = int(several_A.max())
+    if len(which_A) * B > 2 * n:  # most of that grid would be empty
+        which_A, row_n, column_n, B = which_n, torch.arange(n), torch.zeros_like(which_n), 1
+    ids = ids_nT.new_zeros(len(which_A), B, ids_nT.shape[1])
+    valid = torch.zeros_like(ids, dtype=torch.bool)
+    ids[row_n, column_n], valid[row_n, column_n] = ids_nT, valid_nT
+    one, start_A = _further(asked.context, asked.position_N, which_A, ids, valid)
+    hidden, length = read_together(policy.model, [one])[0][row_n, column_n], valid_nT.sum(1)
+    at_last = hidden[torch.arange(n), length - 1]
+    before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
+    made = Back(one.made, "cells", row_n * B + column_n)
+    return hidden, Asked(at_last, [*before, made], start_A[row_n] + length)
 
 
 def _further(
-    context: list[Back], position_N: Tensor, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor
+    context: list[Back], position_N: Tensor, which_A: Tensor, ids_ABT: Tensor, valid_ABT: Tensor
 ) -> tuple[Pass, Tensor]:
-    """Tokens after the prompts `which_n`, and the position of the first."""
+    """B sequences of tokens after each of the prompts `which_A`, and the position of the first [A]."""
     back: list[Back] = []
     for b in context:
         if b.along == "all":
             back.append(b)
             continue
         # Where a reading is laid along a grid of [A, B]: find each prompt's own sequence.
-        own = _own(b, which_n, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_n)
+        own = _own(b, which_A, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_A)
         back.append(replace(b, along="rows", pick_A=own))
-    start = position_N.index_select(0, which_n)
-    positions = (start[:, None] + torch.arange(ids_nT.shape[1]))[:, None]
-    return Pass(ids_nT[:, None], positions, valid_nT[:, None], back), start
+    start = position_N.index_select(0, which_A)
+    positions = (start[:, None] + torch.arange(ids_ABT.shape[2]))[:, None]
+    return Pass(ids_ABT, positions, valid_ABT, back), start
 
 
 def _own(back: Back, which_n: Tensor, cells: int) -> Tensor:
