@@ -192,10 +192,14 @@ def _ranked(
     if again is not None and m > 1:
         # Two that are no answers are no tie: their difference is no number.
         with np.errstate(invalid="ignore"):
-            near = np.flatnonzero(scores[:, 0] - scores[:, 1] <= again.near)
+            tied = (own >= 0) & (scores[:, :1] - scores <= again.near)
+            near = np.flatnonzero(tied[:, 1])
         for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
             if len(rows):
-                ((best, _),) = top(again.policy, again.ask(context[rows]), 1, excluded[rows], ways)
+                others = np.ones((len(rows), asked_of.clusters), dtype=bool)
+                at, place = np.nonzero(tied[rows])
+                others[at, own[rows[at], place]] = False
+                ((best, _),) = top(again.policy, again.ask(context[rows]), 1, others, ways)
                 own[rows] = _to_front(own[rows], best)
     return served, own
 
