@@ -23,7 +23,6 @@ users = 200
 epochs = 2
 retrain_every = 15
 aa_seeds = 4
-bootstrap = 300
 """
 FULL = """
 [media]

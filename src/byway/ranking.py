@@ -1,11 +1,14 @@
-"""Figures of one ranking with one right answer each: recall and NDCG at k.
+"""The best of many scores; and figures of one ranking with one right answer each: recall and NDCG at k.
 
-Pure functions of `ranks`: how many items stood before the right one, 0 where it came first. They do not know what
-was ranked, or by whom.
+Figures are pure functions of `ranks`: how many items stood before the right one, 0 where it came first. They do not
+know what was ranked, or by whom.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+NUMBERS = 1 << 24
+"""More than there are columns."""
 
 
 def recall_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> float:
@@ -54,3 +57,20 @@ def _mean(values: ArrayLike, counts: ArrayLike | None = None) -> float:
     array = np.asarray(values, dtype=np.float64)
     weights = None if counts is None else np.asarray(counts, dtype=np.float64)
     return round(float(np.average(array, weights=weights)), 6) if array.size else 0.0
+
+
+def best_first(score_NM: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """[N, n] the n highest of each row, highest first, equal ones by number; no NaN.
+
+    As the first n of a stable sort, at a quarter of its cost: sorting all of 761 scores took 37 µs a pair where
+    reading a pair takes 1,100. Score and number are packed into one integer, so that there are no ties.
+
+    >>> best_first(np.array([[0.5, 2.0, 0.5, -np.inf]], np.float32), 3).tolist()
+    [[1, 0, 2]]
+    """
+    M = score_NM.shape[1]
+    bits = (score_NM + np.float32(0)).view(np.int32).astype(np.int64)  # + 0 makes -0 and 0 the same
+    ordered = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    key = (ordered << 24) | (NUMBERS - 1 - np.arange(M))
+    best = np.sort(np.partition(key, M - n, axis=1)[:, M - n :], axis=1)[:, ::-1]
+    return NUMBERS - 1 - (best & (NUMBERS - 1))

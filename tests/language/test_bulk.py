@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from byway.language import bulk, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
-from byway.language.generate import Attention, Choices, Policy, ask, best_first, policy
+from byway.language.generate import Attention, Choices, Policy, ask, policy
+from byway.ranking import best_first
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)

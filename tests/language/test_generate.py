@@ -14,7 +14,6 @@ from byway.language.generate import (
     Choices,
     Policy,
     ask,
-    best_first,
     decode_freely,
     go_on,
     pad,
@@ -23,6 +22,7 @@ from byway.language.generate import (
     slot_end,
     top,
 )
+from byway.ranking import best_first
 from tests.language.conftest import HOSTILE, resolved
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)

@@ -14,7 +14,8 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, triples, tune
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Choices, ask, best_first
+from byway.language.generate import Choices, ask
+from byway.ranking import best_first
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)

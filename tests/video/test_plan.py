@@ -81,16 +81,18 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     )
     # No model is named, so that the workspace's own is taken.
     spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", [])
-    outcome = tune.build(
-        _work(folder / "model"),
-        knobs,
-        pairs,
-        planted.catalog(),
-        planted.tree(),
-        planted.descriptions(),
-        seen,
-        spoken,
-    )
+    with artifact.part(folder / "model", "multimodal_model", {}, {}) as work:
+        outcome = tune.build(
+            work,
+            knobs,
+            pairs,
+            planted.catalog(),
+            planted.tree(),
+            planted.descriptions(),
+            seen,
+            spoken,
+        )
+    artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
     assert outcome.metrics["video.recall.video"] > 0.9
     assert outcome.metrics["video.curve"][0]["recall_at_1.video"] < 0.6
     return folder / "model", pairs

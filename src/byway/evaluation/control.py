@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.policy.baselines.source import Asked, Flags, Floats, Ints, Known, Logged, Source, best, by_user
+from byway.policy.baselines.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source, best, by_user
 
 HISTORY = 50
 """Most recent items that sources are told of."""
@@ -59,10 +59,9 @@ class Profile:
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
         assert self.liked is not None
         assert self.heat is not None
-        liked = np.log(self.liked[asked.user] + np.float32(1e-3))[:, self.known.cluster]
-        scores = 2 * liked + np.float32(0.5) * np.log1p(self.heat)
-        scores += rng.gumbel(size=scores.shape).astype(np.float32)
-        return best(np.where(asked.seen, np.float32(-np.inf), scores), k)
+        item = _left(asked)
+        liked = np.log(self.liked[asked.user] + np.float32(1e-3))[:, self.known.cluster[item]]
+        return _drawn(asked, item, 2 * liked + np.float32(0.5) * np.log1p(self.heat[item]), k, rng)
 
 
 @dataclass(slots=True)
@@ -98,8 +97,10 @@ class Together:
         picked = sparse.csr_array(
             (np.ones(len(row), np.float32), (row, last[good] - 1)), shape=(len(asked), self.known.n_items)
         )
-        scores = np.asarray(sparse.csr_array(picked @ self.near).todense())
-        return best(np.where(asked.seen | (scores <= 0), np.float32(-np.inf), scores), k)
+        item = _left(asked)
+        scores = np.asarray(sparse.csr_array(picked @ self.near).todense())[:, item]
+        found = best(np.where(asked.seen[:, item] | (scores <= 0), np.float32(-np.inf), scores), k)
+        return np.where(found == NONE, NONE, item[found]) if len(item) else found
 
 
 @dataclass(slots=True)
@@ -122,8 +123,22 @@ class Popular:
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
         assert self.heat is not None
-        scores = np.log(self.heat + np.float32(0.1)) + rng.gumbel(size=asked.seen.shape).astype(np.float32)
-        return best(np.where(asked.seen, np.float32(-np.inf), scores), k)
+        item = _left(asked)
+        return _drawn(asked, item, np.log(self.heat[item] + np.float32(0.1))[None, :], k, rng)
+
+
+def _left(asked: Asked) -> Ints:
+    """Items that somebody who asks can still be shown."""
+    return np.flatnonzero(~asked.seen.all(axis=0))
+
+
+def _drawn(asked: Asked, item: Ints, logit: Floats, k: int, rng: np.random.Generator) -> Ints:
+    """k of the items for each user, without replacement, in proportion to exp `logit` [B or 1, items] (Gumbel)."""
+    # As large a table of chances a day as people by items: an exponential in float32 takes a quarter of a Gumbel.
+    chance = rng.standard_exponential((len(asked), len(item)), dtype=np.float32)
+    scores = logit - np.log(np.maximum(chance, np.finfo(np.float32).tiny))
+    found = best(np.where(asked.seen[:, item], np.float32(-np.inf), scores), k)
+    return np.where(found == NONE, NONE, item[found]) if len(item) else found
 
 
 @dataclass(slots=True)

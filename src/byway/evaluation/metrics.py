@@ -172,6 +172,38 @@ def draws(n_users: int, times: int, rng: np.random.Generator) -> Floats:
     return rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=times).astype(np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A ratio of two sums over users, and the same over each bootstrap draw of them."""
+
+    value: float
+    over_draws_B: Floats
+
+    def interval(self) -> Interval:
+        """The percentile interval."""
+        return _interval(self.value, self.over_draws_B)
+
+    def over(self, reference: "Drawn") -> Interval:
+        """Relative lift over a reference of the same draws; NaN where that is 0."""
+        if not np.isfinite([self.value, reference.value]).all() or not reference.value:
+            return Interval(np.nan, np.nan, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _interval(self.value / reference.value - 1, self.over_draws_B / reference.over_draws_B - 1)
+
+
+def drawn(numerators_TU: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) -> list[Drawn]:
+    """T ratios Σ numerator / Σ denominator over the same draws; NaN where the denominator's sum is 0.
+
+    >>> [each.value for each in drawn([[1.0, 3.0], [0.0, 3.0]], [2.0, 4.0], np.eye(2) * 2)]
+    [0.6666666666666666, 0.5]
+    """
+    tops, below = np.atleast_2d(np.asarray(numerators_TU, np.float64)), np.asarray(denominator_U, np.float64)
+    # One product: it reads the draws, which are large, and not the sums.
+    *over, under = (draws_BU @ np.vstack([tops, below]).T).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return [Drawn(float(top.sum() / below.sum()), each / under) for top, each in zip(tops, over, strict=True)]
+
+
 def ratio(numerator_U: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) -> Interval:
     """Σ numerator / Σ denominator with the percentile interval of its bootstrap; NaN where the sum is 0.
 
@@ -179,10 +211,8 @@ def ratio(numerator_U: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) ->
     >>> ratio([1.0, 3.0], [2.0, 4.0], every).mean
     0.6666666666666666
     """
-    top, below = np.asarray(numerator_U, np.float64), np.asarray(denominator_U, np.float64)
-    if not below.sum():
-        return Interval(np.nan, np.nan, np.nan)
-    return _interval(top.sum() / below.sum(), _drawn(top, below, draws_BU))
+    (found,) = drawn(numerator_U, denominator_U, draws_BU)
+    return found.interval()
 
 
 def lift(arm: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], draws_BU: Floats) -> Interval:
@@ -191,17 +221,8 @@ def lift(arm: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike
     >>> lift(([2.0], [4.0]), ([1.0], [4.0]), np.ones((3, 1))).mean
     1.0
     """
-    (a, b), (c, d) = [[np.asarray(x, np.float64) for x in pair] for pair in (arm, reference)]
-    if not b.sum() or not c.sum():
-        return Interval(np.nan, np.nan, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = _drawn(a, b, draws_BU) / _drawn(c, d, draws_BU) - 1
-    return _interval(a.sum() / b.sum() / (c.sum() / d.sum()) - 1, drawn)
-
-
-def _drawn(top: Floats, below: Floats, draws_BU: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (draws_BU @ top) / (draws_BU @ below)
+    (one,), (other,) = drawn(*arm, draws_BU), drawn(*reference, draws_BU)
+    return one.over(other)
 
 
 def _interval(mean: float, drawn: Floats) -> Interval:

@@ -7,7 +7,7 @@ import numpy as np
 
 from byway.evaluation import metrics
 from byway.evaluation.arms import CONTROL, PLACEBO, REFERENCE
-from byway.evaluation.metrics import BUCKETS, Interval
+from byway.evaluation.metrics import BUCKETS, Drawn, Interval
 from byway.evaluation.runs import Run, Setting
 from byway.evaluation.tallies import Tally, added
 from byway.policy.baselines.source import Flags
@@ -23,21 +23,21 @@ def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Genera
     """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
     knobs = setting.knobs
     drawn = metrics.draws(len(setting.users), knobs.bootstrap, rng)
-    pooled = {name: _pooled([run.tally for run in runs]) for name, runs in found.items()}
-    by_arm = {
-        name: {metric: row(metrics.ratio(*sums, drawn)) for metric, sums in sums_of.items()}
-        for name, sums_of in pooled.items()
+    pooled = {
+        name: {metric: metrics.drawn(*sums, drawn)[0] for metric, sums in _pooled([r.tally for r in runs]).items()}
+        for name, runs in found.items()
     }
+    by_arm = {name: {metric: row(one.interval()) for metric, one in of.items()} for name, of in pooled.items()}
     for name, runs in found.items():
         by_arm[name]["coverage"] = _coverage(runs, ~setting.missing)
     lifts = {
         reference: {
             name: {
-                metric: row(metrics.lift(sums, pooled[reference][metric], drawn))
-                for metric, sums in sums_of.items()
+                metric: row(one.over(pooled[reference][metric]))
+                for metric, one in of.items()
                 if metric in pooled[reference]
             }
-            for name, sums_of in pooled.items()
+            for name, of in pooled.items()
             if name != reference
         }
         for reference in REFERENCES
@@ -46,8 +46,8 @@ def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Genera
     return {
         "arms": by_arm,
         "lift": lifts,
-        "against": {metric: _against(pooled, metric, drawn) for metric in ("positive_rate", "serendipity")},
-        "by_bucket": {name: _by_bucket(sums, drawn) for name, sums in pooled.items() if "bucket_1.source" in sums},
+        "against": {metric: _against(pooled, metric) for metric in ("positive_rate", "serendipity")},
+        "by_bucket": {name: _by_bucket(of) for name, of in pooled.items() if "bucket_1.source" in of},
         "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
         "traffic": {
             name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
@@ -56,22 +56,17 @@ def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Genera
     }
 
 
-def _against(pooled: dict[str, Tally], metric: str, drawn: np.ndarray) -> dict[str, Any]:
+def _against(pooled: dict[str, dict[str, Drawn]], metric: str) -> dict[str, Any]:
     """Byway's lift over every other arm."""
     if metric not in pooled.get("byway", {}):
         return {}
     own = pooled["byway"][metric]
-    return {
-        name: row(metrics.lift(own, tallied[metric], drawn))
-        for name, tallied in pooled.items()
-        if name != "byway" and metric in tallied
-    }
+    return {name: row(own.over(of[metric])) for name, of in pooled.items() if name != "byway" and metric in of}
 
 
-def _by_bucket(tallied: Tally, drawn: np.ndarray) -> list[Row]:
+def _by_bucket(of: dict[str, Drawn]) -> list[Row]:
     """Lift of what the arm's source named over the rest of the feed, by bucket of visual interest (figure 8)."""
-    parts = ([tallied[f"bucket_{b}.{part}"] for part in ("source", "rest")] for b in range(1, BUCKETS + 1))
-    return [row(metrics.lift(source, rest, drawn)) for source, rest in parts]
+    return [row(of[f"bucket_{b}.source"].over(of[f"bucket_{b}.rest"])) for b in range(1, BUCKETS + 1)]
 
 
 def _means(tallied: Tally) -> dict[str, float]:
@@ -94,8 +89,8 @@ def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str,
     ]
     for metric in ("watch", "over_ten", "engaged"):
         ours, theirs = (np.cumsum(sum(r.daily[metric] for r in some), 0) for some in (runs, control))
-        days = range(0, len(ours))
-        found[metric] = [row(metrics.lift((ours[d], sizes[0]), (theirs[d], sizes[1]), drawn)) for d in days]
+        both = (metrics.drawn(sums, size, drawn) for sums, size in zip((ours, theirs), sizes, strict=True))
+        found[metric] = [row(own.over(other)) for own, other in zip(*both, strict=True)]
     return found
 
 

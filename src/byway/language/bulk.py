@@ -23,13 +23,13 @@ from byway.language.generate import (
     ask,
     ask_cue,
     ask_row,
-    best_first,
     read_blocks,
     read_instruction,
     top,
 )
 from byway.language.reading import Back
 from byway.progress import bar
+from byway.ranking import best_first
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED = 1500

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byway import config, engine
-from byway.artifact import RECORD, Outcome, Work, hash_file, hash_json, read_record, write_atomic
+from byway.artifact import Outcome, Work, hash_json, read_record, write_atomic
 from byway.data.catalog import Catalog
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
@@ -128,8 +128,9 @@ def covered(traffic: NDArray[np.float64], able: NDArray[np.bool_], share: float)
 
 def keys_of(items: Ints, asked: Contexts, seer: Tuned, knobs: config.ContextTable) -> dict[int, str]:
     """A hash for each item of all that its answer follows from: model, names, what is shown and what is said."""
-    files = {p.relative_to(seer.path).as_posix(): p for p in sorted(seer.path.rglob("*")) if p.is_file()}
-    weights = {name: hash_file(p) for name, p in files.items() if name not in (RECORD, "curve.jsonl")}
+    record = read_record(seer.path)
+    assert record is not None
+    weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
     common = hash_json([weights, asked.names, seer.kind, knobs.top, knobs.precision])
     looks = seer.knobs.pictures, seer.knobs.frames
     out: dict[int, str] = {}

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.ranking import best_first
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -90,7 +92,9 @@ class Source(Protocol):
 def best(scores_BN: Floats, k: int) -> Ints:
     """The k best columns of each row, best first; NONE where the score is -inf. Equal scores: the first column."""
     k_here = min(k, scores_BN.shape[1])
-    found = np.argsort(-scores_BN, axis=1, kind="stable")[:, :k_here]
+    if not k_here:
+        return np.full((len(scores_BN), k), NONE)
+    found = best_first(scores_BN.astype(np.float32, copy=False), k_here)
     found[np.take_along_axis(scores_BN, found, 1) == -np.inf] = NONE
     if k_here == k:
         return found
