@@ -466,8 +466,8 @@ class Experiment:
 class Report:
     """16-report: one page."""
 
-    title: str = "What the experiment shows"
-    """Heading of the page."""
+    title: str = ""
+    """Heading of the page; empty says what it is about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--sof
 
 def build(work: Work, knobs: config.Report, experiment: Figures | None, drawn: Figures) -> Outcome:
     """Write `report.html`; `drawn` are the figures of the workspace's models."""
-    html = page(knobs.title, experiment, drawn)
+    about = "What the models have learned" if experiment is None else "What the experiment shows"
+    html = page(knobs.title or about, experiment, drawn)
     (work.out / "report.html").write_text(html, "utf-8")
     return Outcome(counts={"bytes": len(html.encode())})
 
