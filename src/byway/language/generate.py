@@ -247,17 +247,17 @@ def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_n
     column_n = torch.zeros(n, dtype=torch.int64)
     order = row_n.argsort(stable=True)
     column_n[order] = torch.arange(n) - (several_A.cumsum(0) - several_A)[row_n[order]]
-    B = int(several_A.max())
-    if len(which_A) * B > 2 * n:  # most of that grid would be empty
-        which_A, row_n, column_n, B = which_n, torch.arange(n), torch.zeros_like(which_n), 1
-    ids = ids_nT.new_zeros(len(which_A), B, ids_nT.shape[1])
+    wide = int(several_A.max())
+    if len(which_A) * wide > 2 * n:  # most of that grid would be empty
+        which_A, row_n, column_n, wide = which_n, torch.arange(n), torch.zeros_like(which_n), 1
+    ids = ids_nT.new_zeros(len(which_A), wide, ids_nT.shape[1])
     valid = torch.zeros_like(ids, dtype=torch.bool)
     ids[row_n, column_n], valid[row_n, column_n] = ids_nT, valid_nT
     one, start_A = _further(asked.context, asked.position_N, which_A, ids, valid)
     hidden, length = read_together(policy.model, [one])[0][row_n, column_n], valid_nT.sum(1)
     at_last = hidden[torch.arange(n), length - 1]
     before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
-    made = Back(one.made, "cells", row_n * B + column_n)
+    made = Back(one.made, "cells", row_n * wide + column_n)
     return hidden, Asked(at_last, [*before, made], start_A[row_n] + length)
 
 
