@@ -242,13 +242,17 @@ def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
     from byway import pipeline
 
     record = pipeline.run(directory, _config(directory, set), only="views")["views"]
-    text = "\n".join(f"{name:56} {value}" for name, value in record.metrics.items() if not isinstance(value, list))
+    rows = {name: row for name, row in record.metrics.items() if isinstance(row, dict) and "mean" in row}
+    text = "\n".join(
+        f"{name:52} {row['mean']:.4f}" + ("" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})")
+        for name, row in rows.items()
+    )
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
 
 
 @app.command
 def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
-    """One page on what the experiment shows."""
+    """One page on what experiment and models show."""
     from byway import pipeline
 
     pipeline.run(directory, _config(directory, set), only="report")

@@ -134,7 +134,7 @@ def _left(asked: Asked) -> Ints:
 
 def _drawn(asked: Asked, item: Ints, logit: Floats, k: int, rng: np.random.Generator) -> Ints:
     """k of the items for each user, without replacement, in proportion to exp `logit` [B or 1, items] (Gumbel)."""
-    # As large a table of chances a day as people by items: an exponential in float32 takes a quarter of a Gumbel.
+    # -log of an exponential number is a Gumbel number; these come in float32.
     chance = rng.standard_exponential((len(asked), len(item)), dtype=np.float32)
     scores = logit - np.log(np.maximum(chance, np.finfo(np.float32).tiny))
     found = best(np.where(asked.seen[:, item], np.float32(-np.inf), scores), k)

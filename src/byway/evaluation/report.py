@@ -122,10 +122,13 @@ def _views(drawn: Figures) -> list[str]:
 
 
 def _by_step(curves: Figures, figure: str) -> list[Series]:
-    return [
-        Series(name, [Point(float(p["step"]), *(p[figure][of] for of in ("mean", "low", "high"))) for p in points])
-        for name, points in curves.items()
-    ]
+    return [Series(name, [_at(float(p["step"]), p[figure]) for p in points]) for name, points in curves.items()]
+
+
+def _at(step: float, row: Figures) -> Point:
+    """A mean and its interval, where there is one."""
+    low, high = (row["mean"] if row[of] is None else row[of] for of in ("low", "high"))
+    return Point(step, row["mean"], low, high)
 
 
 def _labels(drawn: Figures) -> list[str]:

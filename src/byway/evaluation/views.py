@@ -32,8 +32,8 @@ from byway.video.prompts import Kind
 
 FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
 
-Row = dict[str, float]
-"""`mean`, `low` and `high`."""
+Row = dict[str, float | None]
+"""`mean`, `low` and `high`, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +176,11 @@ def _of(run: dict[str, Any], figure: str) -> float:
 def interval(values: Sequence[float]) -> Row:
     """Mean and 95% interval over seeds by Student's t; a single seed has none.
 
-    >>> interval([0.5, 0.5])
-    {'mean': 0.5, 'low': 0.5, 'high': 0.5}
+    >>> interval([0.5, 0.5]), interval([0.5])
+    ({'mean': 0.5, 'low': 0.5, 'high': 0.5}, {'mean': 0.5, 'low': None, 'high': None})
     """
     n, mean = len(values), float(np.mean(values))
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    if n == 1:
+        return {"mean": round(mean, 4), "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
