@@ -486,6 +486,8 @@ class Views:
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
     """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
+    prompt: Literal["video", "both", "thought"] = "thought"
+    """The prompt that frames and pictures are compared with (paper 2: chain of thought)."""
     seeds: int = 3
     """Models a view; there are eight views in all, and each model takes about as long as 10."""
     steps: int = 0

@@ -225,7 +225,7 @@ def test_pictures_matter_and_training_changes_adapters_and_projector_only(opened
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_it_thinks_and_speaks_within_bounds(opened: Hub) -> None:
-    said = opened.speak("video", [0])
-    assert len(said) == 1
-    best = opened.best("thought", [0], 2, np.zeros((1, 6), np.bool_))
+    best = opened.best("thought", [0], 2, np.zeros((1, 6), np.bool_), free=True)
+    assert best.free is not None
+    assert len(best.free) == 1
     assert best.thoughts[0].count("\n") < prompts.ENDS_THOUGHT

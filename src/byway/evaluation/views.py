@@ -54,16 +54,21 @@ class View:
         return replace(knobs, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
 
 
-VIEWS: dict[config.Comparison, dict[str, View]] = {
-    "prompts": {
-        "text": View("text", 4),
-        "video": View("video", 4),
-        "video and text": View("both", 4),
-        "chain of thought": View("thought", 4),
-    },
-    "frames": {f"{n} frame{'s' * (n > 1)}": View("thought", n) for n in (1, 2, 4, 8)},
-    "pictures": {"thumbnail": View("thought", 0), "one frame": View("thought", 1)},
-}
+def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
+    """Who is compared; frames and pictures with prompts of that kind."""
+    if each == "prompts":
+        kinds: dict[str, Kind] = {
+            "text": "text",
+            "video": "video",
+            "video and text": "both",
+            "chain of thought": "thought",
+        }
+        return {name: View(of, 4) for name, of in kinds.items()}
+    if each == "frames":
+        return {f"{n} frame{'s' * (n > 1)}": View(kind, n) for n in (1, 2, 4, 8)}
+    return {"thumbnail": View(kind, 0), "one frame": View(kind, 1)}
+
+
 CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
     "prompts": [
         ("video", "text", "recall_at_10"),
@@ -94,7 +99,7 @@ def build(
         )
     base = tune.started_from(sections.multimodal_model, tuned.path)
     base = replace(base, steps=knobs.steps or base.steps, evaluate_every=knobs.evaluate_every)
-    views = {view.name: view for each in knobs.compare for view in VIEWS[each].values()}
+    views = {view.name: view for each in knobs.compare for view in compared(each, knobs.prompt).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
@@ -116,7 +121,11 @@ def build(
     (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
     return Outcome(
         counts={"models": sum(map(len, runs.values())), "steps": base.steps},
-        metrics={key: value for each in knobs.compare for key, value in _compared(each, runs).items()},
+        metrics={
+            key: value
+            for each in knobs.compare
+            for key, value in _figures(each, compared(each, knobs.prompt), runs).items()
+        },
     )
 
 
@@ -144,11 +153,13 @@ def _plain(found: dict[str, float], before: str) -> dict[str, float]:
     return {"recall_at_1" if key == "recall" else key: value for key, value in short.items()}
 
 
-def _compared(each: config.Comparison, runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _figures(
+    each: config.Comparison, of_name: dict[str, View], runs: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
     """Final figures, curves over the steps, and paper 2's claims as differences, seed by seed, with intervals."""
     metrics: dict[str, Any] = {}
     curves: dict[str, list[dict[str, Any]]] = {}
-    for name, view in VIEWS[each].items():
+    for name, view in of_name.items():
         of = runs[view.name]
         for figure in FIGURES:
             metrics[f"views.{each}.{name}.{figure}"] = interval([run["final"][figure] for run in of])
@@ -159,7 +170,7 @@ def _compared(each: config.Comparison, runs: dict[str, list[dict[str, Any]]]) ->
     metrics[f"views.{each}.curves"] = curves
     claims: list[dict[str, Any]] = []
     for better, worse, figure in CLAIMS[each]:
-        pairs = zip(runs[VIEWS[each][better].name], runs[VIEWS[each][worse].name], strict=True)
+        pairs = zip(runs[of_name[better].name], runs[of_name[worse].name], strict=True)
         apart = [_of(one, figure) - _of(other, figure) for one, other in pairs]
         claims.append({"better": better, "worse": worse, "figure": figure, "difference": interval(apart)})
     metrics[f"views.{each}.claims"] = claims

@@ -85,14 +85,14 @@ class Eyes:
         return spoken, choice / len(items)
 
     @torch.no_grad()
-    def best(self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_]) -> Best:
+    def best(
+        self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
+    ) -> Best:
         asked, thoughts = self._ask(kind, items)
         ((clusters, scores),) = top(self.policy, asked, n, excluded_NM, [lambda log_p: log_p])
-        return Best(clusters, scores, thoughts)
+        return Best(clusters, scores, thoughts, self._speak(asked) if free else None)
 
-    @torch.no_grad()
-    def speak(self, kind: Kind, items: list[int]) -> list[str]:
-        asked, _ = self._ask(kind, items)
+    def _speak(self, asked: Asked) -> list[str]:
         longest = max(map(len, self.policy.prompt.answers)) + 2
         answers, _ = self._go(asked, longest, ends=lambda ids: ids[-1] == self.policy.prompt.end)
         end = self.policy.prompt.end

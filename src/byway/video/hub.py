@@ -73,8 +73,10 @@ class Hub:
         return torch.cat(spoken).mean(), choice / len(items)
 
     @torch.no_grad()
-    def best(self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_]) -> Best:
-        clusters, scores, thoughts = [], [], []
+    def best(
+        self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
+    ) -> Best:
+        clusters, scores, thoughts, said = [], [], [], []
         for item, excluded in zip(items, excluded_NM, strict=True):
             inputs = self._inputs(kind, item)
             thought: list[int] = []
@@ -85,21 +87,14 @@ class Hub:
             clusters.append(found)
             scores.append(score)
             thoughts.append(self.processor.tokenizer.decode(thought).strip())
-        return Best(np.stack(clusters), np.stack(scores), thoughts)
+            if free:
+                said.append(self._speak(_longer(inputs, before)))
+        return Best(np.stack(clusters), np.stack(scores), thoughts, said if free else None)
 
-    @torch.no_grad()
-    def speak(self, kind: Kind, items: list[int]) -> list[str]:
-        longest = max(map(len, self.prompt.answers)) + 2
-        said: list[str] = []
-        for item in items:
-            inputs = self._inputs(kind, item)
-            if kind == "thought":
-                thought = self._generate(inputs, LONGEST_THOUGHT, prompts.ENDS_THOUGHT)
-                inputs = _longer(inputs, [*thought, *self.prompt.cue])
-            answer = self._generate(inputs, longest, None)
-            finished = answer and answer[-1] == self.prompt.end
-            said.append(self.processor.tokenizer.decode(answer[:-1]).strip() if finished else "")
-        return said
+    def _speak(self, inputs: dict[str, Tensor]) -> str:
+        answer = self._generate(inputs, max(map(len, self.prompt.answers)) + 2, None)
+        finished = answer and answer[-1] == self.prompt.end
+        return self.processor.tokenizer.decode(answer[:-1]).strip() if finished else ""
 
     def save(self, out: Path) -> None:
         self.model.save_pretrained(out / "model", state_dict=merged_state(self.model))

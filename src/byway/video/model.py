@@ -108,6 +108,8 @@ class Best:
     """[N, n] their log-probabilities among the legal names."""
     thoughts: list[str]
     """[N] what the model said before, where the prompt makes it think."""
+    free: list[str] | None
+    """[N] what it answers greedily without the trie, empty where it never ends; None where that was not asked."""
 
 
 class Seer(Protocol):
@@ -117,12 +119,10 @@ class Seer(Protocol):
         """Nats a token of what is to be said (thought and answer); nats a sample of the choices of names."""
         ...
 
-    def best(self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_]) -> Best:
-        """The n best legal clusters for each item, but for the excluded ones."""
-        ...
-
-    def speak(self, kind: Kind, items: list[int]) -> list[str]:
-        """What the model answers freely, greedily, without the trie."""
+    def best(
+        self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
+    ) -> Best:
+        """The n best legal clusters for each item, but for the excluded ones, and free answers where asked."""
         ...
 
     def trained(self) -> nn.Module:

@@ -182,8 +182,9 @@ def measure(
 def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
     items, row = np.unique(some.item, return_inverse=True)
     parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
-    clusters = np.concatenate([seer.best(kind, p.tolist(), max(RECALLS), own(asked, p)).clusters for p in parts])
-    free = [said for p in parts for said in seer.speak(kind, p.tolist())]
+    found = [seer.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
+    clusters = np.concatenate([best.clusters for best in found])
+    free = [said for best in found for said in best.free or []]
     hit = clusters[row.reshape(-1)] == some.label[:, None]
     legal = set(asked.names)
     # The share of first answers that lie in the context's own broader cluster: serendipitous by the paper's word.
