@@ -387,15 +387,22 @@ class MultimodalModel:
     """What is trained of the language model; the projector is trained in full."""
     lora_rank: int = 16
     """Rank of the adapters."""
+    lessons: int = 4
+    """Passes over the pictures in which the projector learns where the words of their items' clusters lie, before
+    the language model is trained; 0: it begins at random. An image-text-to-text model has its own projector."""
     steps: int = 300
     """Optimiser steps."""
     batch: int = 16
     """Samples a step (paper 2: 32)."""
+    spoken: int = 8
+    """Samples a step whose names are learned whole; the others teach the choice among names."""
+    target: Literal["posterior", "label"] = "posterior"
+    """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
     choice_weight: float = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
     learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, then linear decay."""
-    warmup: int = 20
+    warmup: int = 10
     """Steps of warm-up."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""

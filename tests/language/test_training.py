@@ -103,3 +103,22 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_been_cut(tmp_path: P
     for step in (4, 5):
         learn(again, resumed.optimiser, step)
     torch.testing.assert_close(again.weight, model.weight, rtol=0, atol=0)
+
+
+def test_weights_that_no_prompt_has_reached_are_saved_and_restored(tmp_path: Path) -> None:
+    def made() -> tuple[torch.nn.ModuleList, training.Optimiser]:
+        torch.manual_seed(0)
+        both = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)])
+        return both, training.Optimiser(both, config.LanguageModel())
+
+    model, optimiser = made()
+    model[0](torch.ones(4, 3)).sum().backward()
+    optimiser.step(0.1)
+    training.Progress(tmp_path, optimiser).save(1)
+    again, resumed = made()
+    assert training.Progress(tmp_path, resumed).restore() == 1
+    for layers, own in ((model, optimiser), (again, resumed)):
+        layers[1](torch.ones(4, 3)).sum().backward()
+        own.step(0.1)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

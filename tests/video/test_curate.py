@@ -118,3 +118,26 @@ def test_levels_that_the_tree_has_not_got_are_refused(work: Work) -> None:
     for knobs in (config.Pairs(level=2, delta=2), config.Pairs(level=5), config.Pairs(level=1, delta=0)):
         with pytest.raises(UserError, match=r"pairs\.delta"):
             curate.build(work, knobs, planted.serendipitous(), planted.tree(), planted.seen(work.out))
+
+
+def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() -> None:
+    fine = np.array([0, 0, 1, 2, 3], np.int32)  # clusters 0, 1 and 2 have one parent, 3 is alone
+    broad = np.array([0, 0, 0, 0, 1], np.int32)
+    log = Samples(
+        np.array([0, 0, 1, 2], np.int32),
+        np.array([1, 2, 2, 0], np.int32),
+        np.array([3, 1, 4, 2], np.int32),
+        np.ones(4, np.float32),
+    )
+    pairs = curate.Pairs(2, 1, 4, log, log, log, log)
+    found = curate.posterior(pairs, fine, broad)(np.array([0, 1, 3, 4], np.int32))
+    popular = np.array([2, 3, 5, 0]) + 1.0
+    w = curate.BACK_OFF
+    siblings = np.array([0, popular[1], popular[2], 0]) / (popular[1] + popular[2])
+    cluster = (np.array([0, 3, 5, 0]) + w * siblings) / (8 + w)
+    for row, own in ((0, [0, 3, 1, 0]), (1, [0, 0, 4, 0])):
+        wanted = (np.array(own) + w * cluster) / popular
+        assert found[row] == pytest.approx(wanted / wanted.sum(), abs=1e-6)
+    # A cluster that nothing followed says what is popular among its siblings, which divides out.
+    assert found[2] == pytest.approx([0.5, 0.5, 0, 0], abs=1e-6)
+    assert not found[3].any()

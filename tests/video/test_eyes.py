@@ -65,23 +65,32 @@ def said_before(opened: Eyes, kind: Kind, item: int) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_that_of_each_sample_by_itself(made: tuple[PreTrainedModel, Eyes], kind: Kind) -> None:
     plain, opened = made
-    spoken, choice = opened.loss(kind, ITEMS, LABELS)
+    target = np.random.default_rng(1).dirichlet(np.ones(6), len(ITEMS)).astype(np.float32)
+    labels = LABELS[:3]
+    spoken, choice = opened.loss(kind, ITEMS, target, labels)
+    trie = opened.policy.trie
+    assert trie.at_cue
     nats: list[float] = []
-    chosen: list[float] = []
-    for item, label in zip(ITEMS, LABELS, strict=True):
+    first: list[float] = []
+    below: list[float] = []
+    for row, item in enumerate(ITEMS):
         before = said_before(opened, kind, item)
-        answer = opened.policy.prompt.answers[label]
+        answer = opened.policy.prompt.answers[labels[row]] if row < len(labels) else [0]
         found = log_p(plain, opened, kind, item, before + answer[:-1])
         start = len(before)
+        options = zip(trie.nodes[0].tokens, trie.nodes[0].members, strict=True)
+        first.append(sum(-float(target[row, members].sum()) * float(found[start, t]) for t, members in options))
+        if row == len(labels):
+            continue
         nats += [float(-found[start + t, token]) for t, token in enumerate(answer)]
         thought = before[: len(before) - len(opened.policy.prompt.cue)]
         nats += [float(-found[t, token]) for t, token in enumerate(thought)]
-        for node, option in opened.policy.trie.steps[label]:
-            at = opened.policy.trie.nodes[node]
-            own = found[start + len(at.path), at.tokens].log_softmax(-1)
-            chosen.append(float(-own[option]))
+        for node, option in trie.steps[labels[row]][1:]:
+            own = found[start + len(trie.nodes[node].path), trie.nodes[node].tokens].log_softmax(-1)
+            below.append(float(-own[option]))
+    assert below
     assert spoken.item() == pytest.approx(np.mean(nats), abs=2e-3)
-    assert choice.item() == pytest.approx(sum(chosen) / len(ITEMS), abs=2e-3)
+    assert choice.item() == pytest.approx(np.mean(first) + sum(below) / len(labels), abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

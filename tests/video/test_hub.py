@@ -214,7 +214,8 @@ def test_pictures_matter_and_training_changes_adapters_and_projector_only(opened
     with torch.no_grad():
         one, other = (opened._scores(inputs, []) for inputs in (a, b))  # pyright: ignore[reportPrivateUsage]
     assert not torch.allclose(one, other, atol=1e-4)
-    spoken, choice = opened.loss("thought", [0, 9], [1, 0])
+    target = np.full((3, 6), 1 / 6, np.float32)
+    spoken, choice = opened.loss("thought", [0, 9, 17], target, [1, 0])
     (spoken + choice).backward()
     moved = {name for name, p in opened.model.named_parameters() if p.grad is not None}
     assert moved

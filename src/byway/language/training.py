@@ -15,6 +15,7 @@ from byway import config
 from byway.artifact import flush, write_atomic
 from byway.parallel import average, size
 
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 Knobs = config.LanguageModel | config.MultimodalModel
 
 
@@ -54,7 +55,8 @@ class Optimiser:
         """Masters and moments, by name."""
         state = {f"master.{i}": m.detach() for i, m in enumerate(self.masters)}
         for i, m in enumerate(self.masters):
-            for name in ("exp_avg", "exp_avg_sq", "step"):
+            # What no prompt has reached yet has no moments: the projector, where nothing is shown.
+            for name in MOMENTS if m in self.adam.state else ():
                 state[f"{name}.{i}"] = self.adam.state[m][name]
         return state
 
@@ -64,8 +66,8 @@ class Optimiser:
             for i, (master, weight) in enumerate(zip(self.masters, self.weights, strict=True)):
                 master.copy_(state[f"master.{i}"])
                 weight.copy_(master)
-                names = ("exp_avg", "exp_avg_sq", "step")
-                self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in names}
+                if f"step.{i}" in state:
+                    self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
 
 
 def rate(step: int, knobs: Knobs) -> float:

@@ -53,6 +53,11 @@ class Trie:
         return np.array([steps[0][1] for steps in self.steps])
 
 
+def first_choice(trie: Trie, target_NM: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N, options] what a target over names says of the choice at node 0."""
+    return np.stack([target_NM[:, members].sum(axis=1) for members in trie.nodes[0].members], axis=1)
+
+
 def build(answers: list[list[int]]) -> Trie:
     """Build the trie of at least two token sequences, all different, that each end with the end token."""
     if len(answers) < 2 or len({tuple(a) for a in answers}) != len(answers):

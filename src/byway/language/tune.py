@@ -37,6 +37,7 @@ from byway.language.generate import (
     read_grid,
 )
 from byway.language.training import Optimiser, Progress, rate
+from byway.language.trie import first_choice
 from byway.parallel import rank, size, together
 from byway.progress import bar
 
@@ -171,13 +172,12 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     spoken = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
         return spoken, torch.zeros(())
-    root, below = policy.trie.nodes[0], _deeper(policy, deep, hidden[len(answers) :])
+    below = _deeper(policy, deep, hidden[len(answers) :])
     if not policy.trie.at_cue:
         return spoken, below
-    target = np.stack([batch.target[:, members].sum(axis=1) for members in root.members], axis=1)
     # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
-    legal = logits(policy, at_cue, root.tokens) - logits(policy, at_cue).logsumexp(-1, keepdim=True)
-    choice = -(torch.from_numpy(target) * legal).sum()
+    legal = logits(policy, at_cue, policy.trie.nodes[0].tokens) - logits(policy, at_cue).logsumexp(-1, keepdim=True)
+    choice = -(torch.from_numpy(first_choice(policy.trie, batch.target)) * legal).sum()
     return spoken, choice + below
 
 

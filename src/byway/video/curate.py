@@ -5,6 +5,7 @@ where they lie in the same cluster at level l, *serendipitous* where they lie in
 same at level l - δ. This module counts; it sees no pictures and knows no words.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy import sparse
 
 from byway import config
 from byway.artifact import Outcome, Work
@@ -21,7 +23,9 @@ from byway.errors import UserError
 from byway.interests.tree import Tree
 
 Ints = NDArray[np.int32]
-PARTS = ("samples", "validation", "heldout")
+PARTS = ("log", "samples", "validation", "heldout")
+BACK_OFF = 20.0
+"""Pairs that what a context video's cluster says of it weighs as much as; its siblings' popularity likewise."""
 HOUR = 3_600_000_000
 """Microseconds."""
 SIMILAR, SERENDIPITOUS, UNRELATED = 0, 1, 2
@@ -51,6 +55,8 @@ class Pairs:
     level: int
     delta: int
     clusters: int
+    log: Samples
+    """All serendipitous pairs of the training part."""
     samples: Samples
     """What the model is fine-tuned on: the best context videos of each cluster, every cluster equally often."""
     validation: Samples
@@ -93,12 +99,13 @@ def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: See
     label = fine[found.next]
     log = aggregate(found, label, usable & (part == 0), clusters)
     tables = {
+        "log": log,
         "samples": diversified(log, knobs.per_label, knobs.prior, clusters, work.rng),
         "validation": aggregate(found, label, usable & (part == 1) & good, clusters),
         "heldout": aggregate(found, label, usable & (part == 2) & good, clusters),
     }
     meta = {"level": str(knobs.level), "delta": str(knobs.delta), "clusters": str(clusters)}
-    for name, samples in (*tables.items(), ("log", log)):
+    for name, samples in tables.items():
         _write(samples, work.out / f"{name}.parquet", meta)
     labels = np.bincount(tables["samples"].label, minlength=clusters)
     return Outcome(
@@ -107,7 +114,7 @@ def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: See
             "similar": int((kind == SIMILAR).sum()),
             "serendipitous": int((kind == SERENDIPITOUS).sum()),
             "unseen_context": int(((kind == SERENDIPITOUS) & ~seeable[found.context]).sum()),
-            **{name: len(samples) for name, samples in tables.items()},
+            **{name: len(samples) for name, samples in tables.items() if name != "log"},
         },
         metrics={
             **satisfactions(found, kind, part),
@@ -195,6 +202,32 @@ def diversified(log: Samples, per_label: int, prior: float, clusters: int, rng: 
         rows.append(np.resize(kept[log.label[kept] == c], per_label - have[c]))
     chosen = np.sort(np.concatenate(rows))
     return Samples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
+
+
+def posterior(pairs: Pairs, fine: Ints, broad: Ints) -> Callable[[Ints], NDArray[np.float32]]:
+    """What is likely to follow each context item, [N, clusters], and sums to 1: every cluster is as often a label.
+
+    Counts of the item are backed off to those of its cluster, those to the popularity of the cluster's siblings, as
+    Dirichlet priors. Then popularity is divided out, as the curated samples have it (paper 2, section 4.1).
+    """
+    log, M = pairs.log, pairs.clusters
+    own = np.zeros(M, np.int32)
+    own[fine] = broad
+    possible = (own[:, None] == own[None, :]) & ~np.eye(M, dtype=bool)
+    of_item = sparse.csr_array((log.count.astype(float), (log.item, log.label)), shape=(len(fine), M))
+    of_cluster = np.zeros((M, M))
+    np.add.at(of_cluster, (fine[log.item], log.label), log.count)
+    popular = of_cluster.sum(axis=0) + 1.0
+    prior = possible * popular
+    prior /= np.maximum(prior.sum(axis=1, keepdims=True), 1e-12)
+    known = of_cluster + BACK_OFF * prior
+    known /= np.maximum(known.sum(axis=1, keepdims=True), 1e-12)
+
+    def of(items: Ints) -> NDArray[np.float32]:
+        found = (of_item[items].toarray() + BACK_OFF * known[fine[items]]) / popular
+        return (found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+    return of
 
 
 def _write(samples: Samples, path: Path, meta: dict[str, str]) -> None:

@@ -19,24 +19,12 @@ from byway import config
 from byway.language import models
 from byway.language.generate import Asked, Policy, go_on, logits, pad, policy, top
 from byway.language.reading import Back, Reading, read
+from byway.language.trie import first_choice
+from byway.progress import say
 from byway.video import prompts
 from byway.video.model import LONGEST_THOUGHT, Best, Contexts, adapt, merged_state
+from byway.video.projector import Projector, align
 from byway.video.prompts import Kind
-
-
-class Projector(nn.Module):
-    """From a picture's vector to a token's embedding, of the size that the model's own embeddings have."""
-
-    def __init__(self, width: int, hidden: int, size: float):
-        super().__init__()
-        self.inner = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
-        )
-        self.norm = nn.LayerNorm(hidden)
-        self.size = size
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return self.norm(self.inner(vectors)) * self.size
 
 
 @dataclass(slots=True)
@@ -54,35 +42,44 @@ class Eyes:
     def trained(self) -> nn.Module:
         return nn.ModuleList([self.policy.model, self.projector])
 
-    def loss(self, kind: Kind, items: list[int], labels: list[int]) -> tuple[Tensor, Tensor]:
-        prompt, trie = self.policy.prompt, self.policy.trie
+    def loss(
+        self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        prompt, trie, n = self.policy.prompt, self.policy.trie, len(labels)
         thoughts = [self.ids(prompts.thought(self.asked.item(i), self.asked.thoughts.get(i, ""))) for i in items]
         thinks = kind == "thought"
         tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
         hidden, asked = self._read(kind, items, tails)
         answers = [prompt.answers[c] for c in labels]
         ids, valid = pad([answer[:-1] for answer in answers], prompt.end)
-        later, _ = go_on(self.policy, asked, torch.arange(len(items)), ids, valid)
-        said = torch.cat([asked.hidden_NH[:, None], later], dim=1)
+        later, _ = go_on(self.policy, asked, torch.arange(n), ids, valid)
+        said = torch.cat([asked.hidden_NH[:n, None], later], dim=1)
         wanted, there = pad(answers, prompt.end)
         predicted, targets = [said[:, : wanted.shape[1]][there]], [wanted[there]]
         if thinks:
             ends = asked.position_N.tolist()
-            for row, (thought, end) in enumerate(zip(thoughts, ends, strict=True)):
+            for row, (thought, end) in enumerate(zip(thoughts[:n], ends[:n], strict=True)):
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
                 targets.append(torch.tensor(thought))
         spoken = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
-        choice = torch.zeros(())
+        below = torch.zeros(())
         by_node: dict[int, list[tuple[int, int]]] = {}
         for row, c in enumerate(labels):
-            for node, option in trie.steps[c]:
+            for node, option in trie.steps[c][trie.at_cue :]:
                 by_node.setdefault(node, []).append((row, option))
         for node, members in by_node.items():
             at, options = (torch.tensor(column) for column in zip(*members, strict=True))
             scores = logits(self.policy, said[at, len(trie.nodes[node].path)], trie.nodes[node].tokens)
-            choice = choice + nn.functional.cross_entropy(scores, options, reduction="sum")
-        return spoken, choice / len(items)
+            below = below + nn.functional.cross_entropy(scores, options, reduction="sum")
+        below = below / max(1, n)
+        if not trie.at_cue:
+            return spoken, below
+        # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
+        scores = logits(self.policy, asked.hidden_NH)
+        legal = scores[:, trie.nodes[0].tokens] - scores.logsumexp(-1, keepdim=True)
+        target = torch.from_numpy(first_choice(trie, target_NM))
+        return spoken, below - (target * legal).sum(1).mean()
 
     @torch.no_grad()
     def best(
@@ -213,13 +210,21 @@ def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) ->
 
 
 def new(knobs: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Eyes:
-    """A language model by name with a new projector, ready to be trained."""
+    """A language model by name with a new projector that has had its first lesson, ready to be trained."""
     model: Any = models.load(knobs.model, dtype)
     if knobs.method == "lora":
         model = adapt(model, knobs.lora_rank, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
-        return _build(model, models.load_tokenizer(knobs.model), asked, knobs.text)
+        eyes = _build(model, models.load_tokenizer(knobs.model), asked, knobs.text)
+    if knobs.lessons and set(knobs.prompts) & set(prompts.SEES):
+        items = np.flatnonzero(asked.row >= 0)
+        table = model.get_input_embeddings().weight.detach()
+        names = torch.stack([table[answer[:-1]].float().mean(0) for answer in eyes.policy.prompt.answers])
+        shown = [asked.pictures(i) for i in items.tolist()]
+        right = align(eyes.projector, shown, asked.cluster[items], names, knobs.lessons, rng)
+        say(f"  of videos held back, {right:.1%} look like their own cluster")
+    return eyes
 
 
 def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Eyes:

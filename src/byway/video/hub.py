@@ -51,26 +51,34 @@ class Hub:
     def trained(self) -> nn.Module:
         return self.model
 
-    def loss(self, kind: Kind, items: list[int], labels: list[int]) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
+    ) -> tuple[Tensor, Tensor]:
         spoken: list[Tensor] = []
-        choice = torch.zeros(())
-        for item, label in zip(items, labels, strict=True):
+        first, below = torch.zeros(()), torch.zeros(())
+        target = torch.from_numpy(tries.first_choice(self.trie, target_NM))
+        for row, item in enumerate(items):
+            speaks = row < len(labels)
             thought = ""
             if kind == "thought":
                 thought = prompts.thought(self.asked.item(item), self.asked.thoughts.get(item, ""))
             thinks = self._ids(thought) if thought else []
             tail = [*thinks, *(self.prompt.cue if thinks else [])]
-            answer = self.prompt.answers[label]
+            answer = self.prompt.answers[labels[row]] if speaks else []
             scores = self._scores(self._inputs(kind, item), tail + answer[:-1])
             said = scores[len(tail) :]
+            if self.trie.at_cue:
+                first = first - target[row] @ said[0].log_softmax(-1)[self.trie.nodes[0].tokens]
+            if not speaks:
+                continue
             spoken.append(nn.functional.cross_entropy(said, torch.tensor(answer), reduction="none"))
             if thinks:
                 said_before = scores[: len(thinks)]
                 spoken.append(nn.functional.cross_entropy(said_before, torch.tensor(thinks), reduction="none"))
-            for node, option in self.trie.steps[label]:
+            for node, option in self.trie.steps[labels[row]][self.trie.at_cue :]:
                 own = said[len(self.trie.nodes[node].path), self.trie.nodes[node].tokens]
-                choice = choice - own.log_softmax(-1)[option]
-        return torch.cat(spoken).mean(), choice / len(items)
+                below = below - own.log_softmax(-1)[option]
+        return torch.cat(spoken).mean(), first / len(items) + below / len(labels)
 
     @torch.no_grad()
     def best(

@@ -115,8 +115,14 @@ class Best:
 class Seer(Protocol):
     """A model that is shown videos."""
 
-    def loss(self, kind: Kind, items: list[int], labels: list[int]) -> tuple[Tensor, Tensor]:
-        """Nats a token of what is to be said (thought and answer); nats a sample of the choices of names."""
+    def loss(
+        self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Nats a token of what is to be said (thought and answer); nats a sample of the choices of names.
+
+        What is chosen first is taught by `target_NM`, whose rows sum to 1, for every item; of the first items, as
+        many as there are labels, it is also taught to say the label's name, and before it the thought.
+        """
         ...
 
     def best(

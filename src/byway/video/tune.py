@@ -1,7 +1,8 @@
 """10-multimodal-model: fine-tuning on serendipitous pairs (paper 2, sections 2 and 3.1).
 
 The loss is on what is to be said: the answer, and before it the thought where the prompt makes the model think.
-Beside it stands the choice among legal names, as in `language.tune`; `choice_weight = 0` is the paper's recipe.
+Beside it stands the choice among legal names, as in `language.tune`, whose target is what the log knows of the
+context video and of its cluster: a single next cluster is mostly luck. `choice_weight = 0` is the paper's recipe.
 Kinds of prompt take turns, a step each. Match rate and recall are measured for each of them.
 """
 
@@ -27,7 +28,7 @@ from byway.interests.tree import Tree
 from byway.language import tune as language
 from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
-from byway.video.curate import Pairs, Samples
+from byway.video.curate import Pairs, Samples, posterior
 from byway.video.model import Contexts, Seer, contexts, new_seer
 from byway.video.prompts import Kind
 
@@ -130,12 +131,17 @@ def fine_tune(
     if step == 0:
         progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
     samples, first = pairs.samples, knobs.prompts[0]
+    usual = posterior(pairs, asked.cluster, asked.parent) if knobs.target == "posterior" else None
     with bar("multimodal fine-tuning", knobs.steps, step) as advance:
         while step < knobs.steps:
             rng = np.random.default_rng([seed, step])
             chosen = rng.choice(len(samples), min(knobs.batch, len(samples)), replace=False)
             kind = knobs.prompts[step % len(knobs.prompts)]
-            spoken, choice = seer.loss(kind, samples.item[chosen].tolist(), samples.label[chosen].tolist())
+            item, label = samples.item[chosen], samples.label[chosen]
+            target = np.eye(pairs.clusters, dtype=np.float32)[label] if usual is None else usual(item)
+            # The paper's recipe speaks every answer and chooses none.
+            speak = knobs.spoken if knobs.choice_weight else len(chosen)
+            spoken, choice = seer.loss(kind, item.tolist(), target, label[:speak].tolist())
             (spoken + knobs.choice_weight * choice).backward()
             optimiser.step(rate(step, knobs))
             step += 1
