@@ -105,6 +105,8 @@ untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
         figures += f"""\
   {found["video.covered_items"]:,} videos were looked at, {found["video.coverage"]:.0%} of what people watch
   recall at 10 of the interest that surprised next: {surprised:.3f}
+    (popularity {found["video.baseline.popularity.recall_at_10"]:.3f}, who knows the video's interest and the log \
+{found["video.baseline.counts.recall_at_10"]:.3f})
 """
         watching = f"""\
   {command()} recommend {directory} --item {_something(directory)}    what surprises after this video

@@ -27,9 +27,17 @@ SHOWN = (
     ("table.legal", "share whose answer is a cluster and neither of the two"),
     ("video.similar_satisfaction", "content with the next video where it is similar"),
     ("video.serendipitous_satisfaction", "  where it is serendipitous"),
-    ("video.match_rate.thought", "free answers to a video that are exactly a cluster's description"),
-    ("video.recall.thought", "the first answer to a video is what surprised and pleased next"),
-    ("video.recall_at_10.thought", "  among the first ten"),
+    *(
+        shown
+        for kind in ("text", "video", "both", "thought")
+        for shown in (
+            (f"video.match_rate.{kind}", f"free answers that are exactly a description, prompt {kind!r}"),
+            (f"video.recall.{kind}", "  the first answer is what surprised and pleased next"),
+            (f"video.recall_at_10.{kind}", "  among the first ten"),
+        )
+    ),
+    ("video.baseline.popularity.recall_at_10", "  popularity"),
+    ("video.baseline.counts.recall_at_10", "  who knows the video's cluster and the log"),
     ("video.coverage", "share of the impressions whose videos were answered"),
     ("item_policy.recall_at_10", "the item policy's first ten hold the next item"),
     ("baseline.item_popularity.recall_at_10", "  popularity"),

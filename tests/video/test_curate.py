@@ -130,12 +130,15 @@ def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() ->
         np.ones(4, np.float32),
     )
     pairs = curate.Pairs(2, 1, 4, log, log, log, log)
-    found = curate.posterior(pairs, fine, broad)(np.array([0, 1, 3, 4], np.int32))
+    items = np.array([0, 1, 3, 4], np.int32)
+    found = curate.posterior(pairs, fine, broad, balanced=True)(items)
+    as_it_is = curate.posterior(pairs, fine, broad, balanced=False)(items)
     popular = np.array([2, 3, 5, 0]) + 1.0
     w = curate.BACK_OFF
     siblings = np.array([0, popular[1], popular[2], 0]) / (popular[1] + popular[2])
     cluster = (np.array([0, 3, 5, 0]) + w * siblings) / (8 + w)
     for row, own in ((0, [0, 3, 1, 0]), (1, [0, 0, 4, 0])):
+        assert as_it_is[row] == pytest.approx((np.array(own) + w * cluster) / (4 + w), abs=1e-6)
         wanted = (np.array(own) + w * cluster) / popular
         assert found[row] == pytest.approx(wanted / wanted.sum(), abs=1e-6)
     # A cluster that nothing followed says what is popular among its siblings, which divides out.

@@ -94,6 +94,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         )
     artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
     assert outcome.metrics["video.recall.video"] > 0.9
+    assert outcome.metrics["video.baseline.counts.recall_at_1"] == 1.0
+    assert outcome.metrics["video.baseline.popularity.recall_at_1"] < 0.4
     assert outcome.metrics["video.curve"][0]["recall_at_1.video"] < 0.6
     return folder / "model", pairs
 

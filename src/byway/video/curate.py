@@ -204,11 +204,12 @@ def diversified(log: Samples, per_label: int, prior: float, clusters: int, rng: 
     return Samples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
 
 
-def posterior(pairs: Pairs, fine: Ints, broad: Ints) -> Callable[[Ints], NDArray[np.float32]]:
-    """What is likely to follow each context item, [N, clusters], and sums to 1: every cluster is as often a label.
+def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Callable[[Ints], NDArray[np.float32]]:
+    """What the log says is likely to follow each context item: [N, clusters], whose rows sum to 1.
 
     Counts of the item are backed off to those of its cluster, those to the popularity of the cluster's siblings, as
-    Dirichlet priors. Then popularity is divided out, as the curated samples have it (paper 2, section 4.1).
+    Dirichlet priors. Balanced, popularity is divided out: every cluster is as often a label, as the curated samples
+    have it (paper 2, section 4.1).
     """
     log, M = pairs.log, pairs.clusters
     own = np.zeros(M, np.int32)
@@ -224,7 +225,7 @@ def posterior(pairs: Pairs, fine: Ints, broad: Ints) -> Callable[[Ints], NDArray
     known /= np.maximum(known.sum(axis=1, keepdims=True), 1e-12)
 
     def of(items: Ints) -> NDArray[np.float32]:
-        found = (of_item[items].toarray() + BACK_OFF * known[fine[items]]) / popular
+        found = (of_item[items].toarray() + BACK_OFF * known[fine[items]]) / (popular if balanced else 1.0)
         return (found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
     return of

@@ -28,6 +28,7 @@ from byway.interests.tree import Tree
 from byway.language import tune as language
 from byway.language.training import Optimiser, Progress, rate
 from byway.progress import bar
+from byway.ranking import best_first
 from byway.video.curate import Pairs, Samples, posterior
 from byway.video.model import Contexts, Seer, contexts, new_seer
 from byway.video.prompts import Kind
@@ -84,7 +85,7 @@ def build(
     served = final[f"video.match_rate.{knobs.prompts[0]}"]
     return Outcome(
         counts={"steps": knobs.steps, "weights": sum(p.numel() for p in _weights(seer))},
-        metrics={"video.curve": curve, "video.best_step": best["step"], **final},
+        metrics={"video.curve": curve, "video.best_step": best["step"], **final, **baselines(pairs, asked)},
         gates={"video.match_rate": Gate(value=served, at_least=knobs.match_gate)},
         timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
     )
@@ -131,7 +132,7 @@ def fine_tune(
     if step == 0:
         progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
     samples, first = pairs.samples, knobs.prompts[0]
-    usual = posterior(pairs, asked.cluster, asked.parent) if knobs.target == "posterior" else None
+    usual = posterior(pairs, asked.cluster, asked.parent, balanced=True) if knobs.target == "posterior" else None
     with bar("multimodal fine-tuning", knobs.steps, step) as advance:
         while step < knobs.steps:
             rng = np.random.default_rng([seed, step])
@@ -182,6 +183,29 @@ def measure(
     out |= {f"video.recall_at_{k}.{kind}": found[f"recall_at_{k}"] for k in RECALLS[1:]}
     out[f"video.distinct_outputs.{kind}"] = found["distinct_outputs"]
     out[f"video.serendipitous.{kind}"] = found["serendipitous"]
+    return out
+
+
+def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
+    """Recall on all held-out pairs of who guesses without looking.
+
+    Popularity says the same to everybody, its own cluster aside. Counts know the video's cluster and what followed
+    it: what a model that looks may at best find out where the cluster says all.
+    """
+    some, log = pairs.heldout, pairs.log
+    if not len(some):
+        return {}
+    popular = np.bincount(log.label, log.count, pairs.clusters)
+    counts = posterior(pairs, asked.cluster, asked.parent, balanced=False)(some.item)
+    excluded = own(asked, some.item)
+    out: dict[str, float] = {}
+    for name, score in (("popularity", np.broadcast_to(popular, counts.shape)), ("counts", counts)):
+        best = best_first(np.where(excluded, -np.inf, score).astype(np.float32), min(max(RECALLS), pairs.clusters))
+        hit = best == some.label[:, None]
+        for k in RECALLS:
+            out[f"video.baseline.{name}.recall_at_{k}"] = round(
+                float(np.average(hit[:, :k].any(1), weights=some.count)), 4
+            )
     return out
 
 
