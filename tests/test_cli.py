@@ -532,6 +532,23 @@ def test_demo(byway: Byway, world: list[bool], tmp_path: Path) -> None:
     assert config.load(tmp_path / "d" / "byway.toml").catalog.items == "source/items.parquet"
 
 
+def test_a_demo_with_videos_says_who_recalls_as_much_without_looking(
+    byway: Byway, world: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = ("covered_items", "coverage", "recall_at_10.video", *(f"baseline.{b}.recall_at_10" for b in GUESSES))
+    figures = pipeline.figures({})
+    found = {**figures, **{f"video.{name}": i / 8 for i, name in enumerate(video)}}
+    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, only=None: {"context_table": None})
+    monkeypatch.setattr(pipeline, "figures", lambda records: found)
+    monkeypatch.setattr(demonstration, "_something", lambda directory: "v1")
+    said = byway("demo", tmp_path / "d").out
+    for words in ("what surprises after this video", "0.250", "popularity 0.375", "the log 0.500"):
+        assert words in said
+
+
+GUESSES = ("popularity", "counts")
+
+
 def test_demo_leaves_another_workspace_as_it_is(byway: Byway, world: list[bool], workspace: Path) -> None:
     assert "holds another workspace" in byway("demo", workspace).sentence()
     assert world == []
