@@ -72,6 +72,8 @@ def build(
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
+    if knobs.spoken < 1:
+        raise UserError("multimodal_model.spoken must be at least 1: names that are never spoken are not learned.")
     asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
     _think(work, knobs, asked, pairs)
     seer = new_seer(started_from(knobs, tuned.path), asked, work.rng)
@@ -201,12 +203,14 @@ def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
     out: dict[str, float] = {}
     for name, score in (("popularity", np.broadcast_to(popular, counts.shape)), ("counts", counts)):
         best = best_first(np.where(excluded, -np.inf, score).astype(np.float32), min(max(RECALLS), pairs.clusters))
-        hit = best == some.label[:, None]
-        for k in RECALLS:
-            out[f"video.baseline.{name}.recall_at_{k}"] = round(
-                float(np.average(hit[:, :k].any(1), weights=some.count)), 4
-            )
+        out |= {f"video.baseline.{name}.{key}": value for key, value in _recalls(best, some).items()}
     return out
+
+
+def _recalls(clusters_Nn: NDArray[np.integer], some: Samples) -> dict[str, float]:
+    """Share of the pairs, by their counts, whose label is among the first of the clusters."""
+    hit = clusters_Nn == some.label[:, None]
+    return {f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS}
 
 
 def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
@@ -215,7 +219,6 @@ def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str
     found = [seer.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
     clusters = np.concatenate([best.clusters for best in found])
     free = [said for best in found for said in best.free or []]
-    hit = clusters[row.reshape(-1)] == some.label[:, None]
     legal = set(asked.names)
     # The share of first answers that lie in the context's own broader cluster: serendipitous by the paper's word.
     of_name = np.full(len(asked.names), -1)
@@ -224,7 +227,7 @@ def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str
     return {
         "match_rate": round(float(np.mean([said in legal for said in free])), 4),
         "distinct_outputs": len(set(free)),
-        **{f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS},
+        **_recalls(clusters[row.reshape(-1)], some),
         "serendipitous": round(float(near.mean()), 4),
     }
 
