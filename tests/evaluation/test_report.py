@@ -84,7 +84,7 @@ def test_whether_there_was_much_to_see_is_said_either_way(least: float, words: s
 
 
 @pytest.mark.parametrize(
-    ("apart", "words"), [(0.1, "as in paper 2"), (0.0, "not clearly another"), (-0.1, "clearly lower")]
+    ("apart", "words"), [(0.1, "as in paper 2"), (0.0, "not clearly different"), (-0.1, "clearly lower")]
 )
 def test_papers_claims_on_views_come_out_or_not(apart: float, words: str) -> None:
     curves = {

@@ -63,7 +63,7 @@ def views(drawn: Figures) -> list[str]:
         row = claim["difference"]
         if row["low"] is None:
             told.append(
-                f"with {claim['better']} the {of} is {row['mean']:+.3f} beside {claim['worse']}, in a single seed, "
+                f"{claim['better']} beside {claim['worse']}: the {of} is {row['mean']:+.3f} apart in a single seed, "
                 "which says nothing of chance; in paper 2 it is higher"
             )
             continue
@@ -72,10 +72,10 @@ def views(drawn: Figures) -> list[str]:
             if _up(row)
             else "clearly lower, where in paper 2 it is higher"
             if _down(row)
-            else "not clearly another, where in paper 2 it is higher"
+            else "not clearly different, where in paper 2 it is higher"
         )
         told.append(
-            f"with {claim['better']} the {of} is {verdict}, than with {claim['worse']} "
+            f"{claim['better']} beside {claim['worse']}: the {of} is {verdict} "
             f"({row['mean']:+.3f}, interval {row['low']:+.3f} to {row['high']:+.3f})"
         )
     return [f"What the multimodal model is shown: {'; '.join(told)}."] if told else []
