@@ -63,7 +63,7 @@ def views(drawn: Figures) -> list[str]:
         row = claim["difference"]
         if row["low"] is None:
             told.append(
-                f"{claim['better']} beside {claim['worse']}: the {of} is {row['mean']:+.3f} apart in a single seed, "
+                f"{claim['better']} beside {claim['worse']}: the {of} is {row['mean']:+.3f}, in a single seed, "
                 "which says nothing of chance; in paper 2 it is higher"
             )
             continue
