@@ -175,10 +175,17 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     below = _deeper(policy, deep, hidden[len(answers) :])
     if not policy.trie.at_cue:
         return spoken, below
-    # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
-    legal = logits(policy, at_cue, policy.trie.nodes[0].tokens) - logits(policy, at_cue).logsumexp(-1, keepdim=True)
-    choice = -(torch.from_numpy(first_choice(policy.trie, batch.target)) * legal).sum()
-    return spoken, choice + below
+    return spoken, first_nats(policy, at_cue, batch.target).sum() + below
+
+
+def first_nats(policy: Policy, at_cue_NH: Tensor, target_NM: NDArray[np.float32]) -> Tensor:
+    """[N] cross-entropy of how an answer begins, taught by a target over names.
+
+    The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
+    """
+    begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
+    log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
+    return -(torch.from_numpy(first_choice(policy.trie, target_NM)) * log_p).sum(1)
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from byway import config
 from byway.language import models
 from byway.language.generate import Asked, Policy, go_on, logits, pad, policy, top
 from byway.language.reading import Back, Reading, read
-from byway.language.trie import first_choice
+from byway.language.tune import first_nats
 from byway.progress import say
 from byway.video import prompts
 from byway.video.model import LONGEST_THOUGHT, Best, Contexts, adapt, merged_state
@@ -72,14 +72,10 @@ class Eyes:
             at, options = (torch.tensor(column) for column in zip(*members, strict=True))
             scores = logits(self.policy, said[at, len(trie.nodes[node].path)], trie.nodes[node].tokens)
             below = below + nn.functional.cross_entropy(scores, options, reduction="sum")
-        below = below / max(1, n)
+        below = below / n
         if not trie.at_cue:
             return spoken, below
-        # The first choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
-        scores = logits(self.policy, asked.hidden_NH)
-        legal = scores[:, trie.nodes[0].tokens] - scores.logsumexp(-1, keepdim=True)
-        target = torch.from_numpy(first_choice(trie, target_NM))
-        return spoken, below - (target * legal).sum(1).mean()
+        return spoken, below + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
