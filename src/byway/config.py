@@ -152,7 +152,7 @@ class LanguageModel:
     steps: int = 0
     """Optimiser steps; 0: half as many as clusters, and 100 at least."""
     batch: int = 16
-    """Samples a step under causal attention (paper 1: 16)."""
+    """Samples a step, where they are curated or attention is causal (paper 1: 16)."""
     choice_weight: float = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
     further_weight: float = 5.0
@@ -164,7 +164,8 @@ class LanguageModel:
     spoken: int = 64
     """Samples a step whose whole answer is learned, every name equally often."""
     block_clusters: int = 12
-    """Under block attention a step draws this many clusters a slot and trains on every pair among them."""
+    """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
+    among them."""
     learning_rate: float = 1e-3
     """Peak of the schedule: linear warm-up, then linear decay."""
     warmup: int = 20

@@ -8,6 +8,7 @@ asked for.
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -18,14 +19,14 @@ from byway import artifact, config
 from byway.artifact import Outcome, Work
 from byway.data.events import Events
 from byway.evaluation import offline
+from byway.evaluation.metrics import over_seeds
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import curate, plan, tune
+from byway.language.counts import Successors
+from byway.language.curate import Samples
 from byway.progress import say
-from byway.ranking import macro_recall_at, recall_at
-
-SKEW = ("gini", "entropy", "top1pct_share", "rare_share")
-"""How evenly first answers fall on the labels (`offline.labels`)."""
+from byway.ranking import recall_at
 
 
 def build(
@@ -37,20 +38,19 @@ def build(
     descriptions: Descriptions,
     sections: config.Config,
 ) -> Outcome:
-    """Compare; each finished model is kept in the scratch, so that a stopped run goes on with the next."""
+    """Compare; each finished model's figures are kept in the scratch, so that a stopped run goes on with the next."""
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in knobs.kinds}
+    for seed, kind in product(range(knobs.seeds), knobs.kinds):
+        known = work.scratch / f"{kind}-{seed}.json"
+        if not known.exists():
+            say(f"{kind} curation, seed {seed + 1} of {knobs.seeds} …")
+            found = _one(work, kind, seed, events, vectors, tree, descriptions, sections)
+            artifact.write_atomic(known, msgspec.json.encode(found))
+            shutil.rmtree(work.scratch / f"{kind}-{seed}")
+        runs[kind].append(msgspec.json.decode(known.read_bytes()))
     metrics: dict[str, Any] = {}
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for kind in knobs.kinds:
-        runs[kind] = []
-        for seed in range(knobs.seeds):
-            known = work.scratch / f"{kind}-{seed}.json"
-            if not known.exists():
-                say(f"{kind} curation, seed {seed + 1} of {knobs.seeds} …")
-                found = _one(work, kind, seed, events, vectors, tree, descriptions, sections)
-                artifact.write_atomic(known, msgspec.json.encode(found))
-                shutil.rmtree(work.scratch / f"{kind}-{seed}")
-            runs[kind].append(msgspec.json.decode(known.read_bytes()))
-        metrics |= _over_seeds(kind, runs[kind])
+    for kind, found in runs.items():
+        metrics |= _over_seeds(kind, found)
     (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
     return Outcome(counts={"models": sum(map(len, runs.values()))}, metrics=metrics)
 
@@ -84,30 +84,43 @@ def _one(
     plan.build(here, sections.transition_table, transitions, descriptions, tuned, vectors, tree)
     table = plan.load(here.out)
     heldout = transitions.heldout.several()
-    rank = offline.ranks_in_table(table.model, heldout, table.model_triples)
+    known = Successors.of(transitions).seen(heldout.context)
     last = tuned.curve[-1]
     return {
         **offline.labels(table.model, "labels"),
         "samples": len(transitions.samples),
-        "recall_at_10": recall_at(rank, 10, heldout.count),
-        "macro_recall_at_10": macro_recall_at(rank, 10, heldout.label, heldout.count),
         "match_rate": last["match_rate"],
         "distinct_outputs": last["distinct_outputs"],
+        "curve": tuned.curve,
+        **_recalls("model", offline.ranks_in_table(table.model, heldout, table.model_triples), heldout, known),
+        **_recalls("served", offline.ranks_in_table(table.clusters, heldout, table.triples), heldout, known),
+        **(_turned(table.model, heldout) if sections.transitions.history == 2 else {}),
     }
+
+
+def _turned(ranking_MMn: NDArray[np.int32], heldout: Samples) -> dict[str, float]:
+    """What the order of the two interests is worth to the model: the same asked the other way round."""
+    other = ranking_MMn.swapaxes(0, 1)
+    two = ~np.eye(len(other), dtype=bool)
+    return {
+        "turned.recall_at_10.heldout": recall_at(offline.ranks_in_table(other, heldout), 10, heldout.count),
+        "turned.same_first": round(float((other[two][:, 0] == ranking_MMn[two][:, 0]).mean()), 4),
+    }
+
+
+def _recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
+    """Of every held-out transition, averaged over labels, and of pairs that the log never showed."""
+    found = {f"{name}.recall_at_{k}.heldout": recall_at(rank, k, samples.count) for k in offline.KS}
+    return found | offline.by_label(name, rank, samples, known)
 
 
 def _over_seeds(kind: str, runs: list[dict[str, Any]]) -> Mapping[str, Any]:
-    """The mean of each figure under its key, and its range; histograms, sorted, are averaged place by place."""
+    """The mean of each figure under its key, and its 95% interval; histograms, sorted, are averaged place by place."""
     metrics: dict[str, Any] = {}
-    keys = {f"labels.{name}": f"language.labels.{name}.{kind}" for name in SKEW}
-    keys |= {
-        name: f"curations.{name}.{kind}"
-        for name in ("samples", "recall_at_10", "macro_recall_at_10", "match_rate", "distinct_outputs")
-    }
-    for name, key in keys.items():
-        values = [run[name] for run in runs]
-        metrics[key] = round(float(np.mean(values)), 4)
-        metrics |= {f"{key}.low": min(values), f"{key}.high": max(values)}
-    histograms = np.mean([run["labels.histogram"] for run in runs], axis=0)
-    metrics[f"language.labels.histogram.{kind}"] = np.round(histograms, 2).tolist()
+    histogram, curve = "labels.histogram", "curve"
+    for name in runs[0].keys() - {histogram, curve}:
+        key = f"language.{name}.{kind}" if name.startswith("labels.") else f"curations.{name}.{kind}"
+        found = over_seeds([run[name] for run in runs])
+        metrics |= {key: found["mean"], f"{key}.low": found["low"], f"{key}.high": found["high"]}
+    metrics[f"language.{histogram}.{kind}"] = np.round(np.mean([r[histogram] for r in runs], axis=0), 2).tolist()
     return metrics

@@ -9,10 +9,12 @@ each, but want data frames; their serendipity weighs by popularity and not by th
 novelty is self-information, and none has UCI@N, novel or sole impressions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -231,3 +233,18 @@ def _interval(mean: float, drawn: Floats) -> Interval:
         return Interval(float(mean), np.nan, np.nan)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(float(mean), float(low), float(high))
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+    """`mean` of one figure a seed, and the `low` and `high` of its 95% interval by Student's t.
+
+    A single seed has no interval:
+
+    >>> over_seeds([0.4, 0.5, 0.6]), over_seeds([0.5])
+    ({'mean': 0.5, 'low': 0.2516, 'high': 0.7484}, {'mean': 0.5, 'low': None, 'high': None})
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return {"mean": round(mean, 4), "low": None, "high": None}
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}

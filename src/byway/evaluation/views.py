@@ -6,14 +6,12 @@ made when it is asked for. Who appears in two comparisons is trained once.
 """
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from byway import artifact, config
 from byway.artifact import Outcome, Work
@@ -21,6 +19,7 @@ from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.errors import UserError
+from byway.evaluation.metrics import over_seeds
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import tune as language
@@ -31,9 +30,6 @@ from byway.video.model import contexts, new_seer
 from byway.video.prompts import Kind
 
 FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
-
-Row = dict[str, float | None]
-"""`mean`, `low` and `high`, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +158,9 @@ def _figures(
     for name, view in of_name.items():
         of = runs[view.name]
         for figure in FIGURES:
-            metrics[f"views.{each}.{name}.{figure}"] = interval([run["final"][figure] for run in of])
+            metrics[f"views.{each}.{name}.{figure}"] = over_seeds([run["final"][figure] for run in of])
         curves[name] = [
-            {"step": points[0]["step"], **{f: interval([point[f] for point in points]) for f in FIGURES}}
+            {"step": points[0]["step"], **{f: over_seeds([point[f] for point in points]) for f in FIGURES}}
             for points in zip(*(run["curve"] for run in of), strict=True)
         ]
     metrics[f"views.{each}.curves"] = curves
@@ -172,7 +168,7 @@ def _figures(
     for better, worse, figure in CLAIMS[each]:
         pairs = zip(runs[of_name[better].name], runs[of_name[worse].name], strict=True)
         apart = [_of(one, figure) - _of(other, figure) for one, other in pairs]
-        claims.append({"better": better, "worse": worse, "figure": figure, "difference": interval(apart)})
+        claims.append({"better": better, "worse": worse, "figure": figure, "difference": over_seeds(apart)})
     metrics[f"views.{each}.claims"] = claims
     return metrics
 
@@ -182,16 +178,3 @@ def _of(run: dict[str, Any], figure: str) -> float:
     if figure == "match_rate":
         return float(np.mean([point[figure] for point in run["curve"]]))
     return run["final"][figure]
-
-
-def interval(values: Sequence[float]) -> Row:
-    """Mean and 95% interval over seeds by Student's t; a single seed has none.
-
-    >>> interval([0.5, 0.5]), interval([0.5])
-    ({'mean': 0.5, 'low': 0.5, 'high': 0.5}, {'mean': 0.5, 'low': None, 'high': None})
-    """
-    n, mean = len(values), float(np.mean(values))
-    if n == 1:
-        return {"mean": round(mean, 4), "low": None, "high": None}
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}

@@ -38,7 +38,7 @@ from byway.language.generate import (
 )
 from byway.language.training import Optimiser, Progress, rate
 from byway.language.trie import first_choice
-from byway.parallel import rank, size, together
+from byway.parallel import rank, together
 from byway.progress import bar
 
 DEEPER = 64
@@ -85,9 +85,9 @@ def draw(
 ) -> Batch:
     """The batch of one step; `deep` [M] says whose names go on below what is chosen at the cue.
 
-    Causal attention: samples by count. Block attention: contexts among a few random clusters, since a cluster's
-    block is read once and serves all of them; with the whole log as samples, every such context, and its target is
-    the log's own posterior, since hard labels of single transitions are mostly noise.
+    Curated samples, and all of them under causal attention: `batch`, drawn by their counts. The whole log under
+    block attention: every context among a few random clusters, since a cluster's block is read once and serves all
+    of them; their target is the log's own posterior, since hard labels of single transitions are mostly noise.
 
     Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
     model is there to say what is special about a context. A posterior hardly differs from context to context,
@@ -97,27 +97,23 @@ def draw(
     frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
     usual = (frequency / frequency.sum()) ** knobs.balance
     grid = None
-    if knobs.attention == "causal":
+    if knobs.attention == "causal" or not transitions.whole_log:
         chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
-        context, target = _counted(samples, chosen, np.ones(len(chosen)), M)
+        context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
+        target = np.zeros((len(context), M))
+        np.add.at(target, (row.reshape(-1), samples.label[chosen]), 1)
     else:
         members = rng.choice(M, min(M, knobs.block_clusters), replace=False)
-        if transitions.whole_log:
-            grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
-            context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
-            if samples.context.shape[1] == 2:
-                grid = members
-            elif len(context) > CONTEXTS:
-                context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
-            target = successors.probability(context)
-            target = (target / usual) ** knobs.sharpness
-            np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
-            target /= target.sum(axis=1, keepdims=True)
-        else:
-            inside = np.zeros(M, dtype=bool)
-            inside[members] = True
-            chosen = np.flatnonzero(inside[samples.context].all(axis=1))
-            context, target = _counted(samples, chosen, samples.count[chosen], M)
+        grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
+        context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
+        if samples.context.shape[1] == 2:
+            grid = members
+        elif len(context) > CONTEXTS:
+            context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
+        target = successors.probability(context)
+        target = (target / usual) ** knobs.sharpness
+        np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
+        target /= target.sum(axis=1, keepdims=True)
     if not transitions.whole_log:
         target /= usual
     target /= max(target.sum(), 1e-30)
@@ -125,16 +121,6 @@ def draw(
     spoken = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), knobs.spoken, rng)
     deeper = _sampled(np.where(deep, target, 0), min(DEEPER, 2 * int(deep.sum())), rng)
     return Batch(context, target.astype(np.float32), spoken, grid, deeper)
-
-
-def _counted(
-    samples: Samples, chosen: NDArray[np.intp], count: NDArray[Any], clusters: int
-) -> tuple[Ints, NDArray[np.float64]]:
-    """The different contexts of the chosen samples and the counts [N, M] of their labels."""
-    context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
-    target = np.zeros((len(context), clusters))
-    np.add.at(target, (row.reshape(-1), samples.label[chosen]), count)
-    return context, target
 
 
 def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -> Examples:
@@ -274,11 +260,9 @@ def _fine_tune(
         while step < knobs.steps:
             draws = np.random.default_rng([seed, step, number] if number else [seed, step])
             batch = draw(transitions, successors, deep, knobs, draws)
-            if len(batch.context):
-                spoken, choice = loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
-                (spoken + knobs.choice_weight * choice).backward()
-            if len(batch.context) or size() > 1:
-                optimiser.step(rate(step, knobs))
+            spoken, choice = loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
+            (spoken + knobs.choice_weight * choice).backward()
+            optimiser.step(rate(step, knobs))
             step += 1
             advance(1)
             if not leads:
