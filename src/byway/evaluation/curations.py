@@ -38,7 +38,7 @@ def build(
     descriptions: Descriptions,
     sections: config.Config,
 ) -> Outcome:
-    """Compare; each finished model's figures are kept in the scratch, so that a stopped run goes on with the next."""
+    """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in knobs.kinds}
     for seed, kind in product(range(knobs.seeds), knobs.kinds):
         known = work.scratch / f"{kind}-{seed}.json"
@@ -115,7 +115,7 @@ def _recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArra
 
 
 def _over_seeds(kind: str, runs: list[dict[str, Any]]) -> Mapping[str, Any]:
-    """The mean of each figure under its key, and its 95% interval; histograms, sorted, are averaged place by place."""
+    """Each figure's mean and 95% interval; histograms, sorted, are averaged place by place."""
     metrics: dict[str, Any] = {}
     histogram, curve = "labels.histogram", "curve"
     for name in runs[0].keys() - {histogram, curve}:
