@@ -22,7 +22,7 @@ from byway.interests import embed, tree
 from byway.language import bulk, curate, plan
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Transitions
-from byway.serving import bundle
+from byway.serving import bundle, publish
 from byway.serving.recommend import Seen, recommend
 
 TOPICS = ["harbour", "violin", "glacier", "bakery", "chess", "orchid"]
@@ -155,6 +155,13 @@ def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> Non
         assert np.linalg.norm(opened.vectors[position]) > 0
     answer = recommend(opened, [Seen(str(ITEMS)), Seen(str(ITEMS + 23)), Seen("3")], np.random.default_rng(0))
     assert answer.items
+
+
+def test_a_refreshed_bundle_is_served(refreshed: Path, tmp_path: Path) -> None:
+    records = pipeline.records(refreshed)
+    knobs = config.Serving(min_match_rate=0)
+    name = publish.publish(tmp_path, refreshed / "13-bundle", knobs, records)
+    assert publish.current(tmp_path) == publish.Current(name)
 
 
 def test_show_lists_a_refresh(built: Path, refreshed: Path) -> None:

@@ -249,7 +249,8 @@ class Bundle:
     days: int = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: int = 2
-    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest."""
+    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
+    transitions.history = 3."""
     history: int = 0
     """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
     many as it was trained on (`item_policy.history`)."""

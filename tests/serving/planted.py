@@ -1,7 +1,7 @@
 """A bundle whose every answer is known: seven clusters at level 2, unit vectors, a policy that is a mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.curate import Samples, Transitions
 from byway.language.plan import Table
+from byway.language.triples import Triples, key
 from byway.policy.sequence import ItemPolicy
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
@@ -62,6 +63,8 @@ class Planted:
     ids: list[str] = field(default_factory=lambda: [f"c{c}-{i}" for c in range(M) for i in range(SIZES[c])])
     """By position, in the tree's order."""
     table: NDArray[np.int32] | None = None
+    triples: dict[tuple[int, int, int], list[int]] | None = None
+    """Rankings of triples of interests."""
     knobs: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -121,6 +124,13 @@ class Planted:
         (folder / "out").mkdir(parents=True)
         work = Work(folder / "out", folder, np.random.default_rng(0))
         rankings = self.rankings()
+        table = Table(rankings, rankings.astype(np.float32), rankings)
+        if self.triples is not None:
+            clusters = np.full((len(self.triples), M), -1, dtype=np.int32)
+            ordered = sorted(self.triples)
+            for row, triple in enumerate(ordered):
+                clusters[row, : len(self.triples[triple])] = self.triples[triple]
+            table = replace(table, triples=Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters))
         outcome = bundle.build(
             work,
             self.knobs,
@@ -129,7 +139,7 @@ class Planted:
             self.tree(),
             self.descriptions(),
             self.transitions(),
-            Table(rankings, rankings.astype(np.float32), rankings),
+            table,
             ItemPolicy(policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors),
         )
         assert outcome.counts == {"items": N, "clusters": M}

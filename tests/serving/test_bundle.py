@@ -159,7 +159,7 @@ def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
     assert opened.encode([0, 1, 2, 3, 4]).shape == (5,)
 
 
-@pytest.mark.parametrize("interests", [0, 3])
+@pytest.mark.parametrize("interests", [0, 3, 4])
 def test_more_interests_than_the_table_answers_are_one_sentence(tmp_path: Path, interests: int) -> None:
     with pytest.raises(UserError, match=r"bundle\.interests"):
         Planted(knobs=config.Bundle(interests=interests)).build(tmp_path)

@@ -74,6 +74,16 @@ def entry(value: int) -> object:
     return change
 
 
+def triples(keys: list[int], clusters: list[list[int]]) -> object:
+    """Rankings of triples among twelve clusters; 140 is (0, 11, 8)."""
+
+    def fault(folder: Path) -> None:
+        np.save(folder / "triple_keys.npy", np.array(keys))
+        np.save(folder / "triple_clusters.npy", np.array(clusters, np.int32))
+
+    return fault
+
+
 def other_dimension(folder: Path) -> None:
     policy_file(folder / "policy.onnx", np.ones((240, 5), np.float32))
 
@@ -92,7 +102,11 @@ FAULTS = {
     "vectors are not one a item": saved("vectors", lambda a: a[:-1]),
     "vectors are not finite": saved("vectors", lambda a: np.where(a == a.max(), np.nan, a)),
     "clusters are not slices": saved("starts", lambda a: np.where(a == 20, 0, a)),
-    "rows or ids are not a permutation": saved("rows", lambda a: np.zeros_like(a)),
+    "ids are not a permutation": saved("id_positions", lambda a: np.zeros_like(a)),
+    "a row names no item": saved("rows", lambda a: a + 1),
+    "triples are not in order": triples([140, 3], [[5], [6]]),
+    "or lead to no cluster": triples([3, 140], [[5], [12]]),
+    "or one of their own": triples([3, 140], [[5], [8]]),
     "the index of ids is not sorted": saved("id_hashes", lambda a: a[::-1]),
     "popularity does not order": saved("popularity", lambda a: a[:-1]),
     "items have": other_dimension,

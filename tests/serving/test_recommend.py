@@ -97,6 +97,41 @@ def test_a_bundle_of_one_interest_asks_the_diagonal_of_the_one_it_draws(tmp_path
     assert found == {NAMES[5], NAMES[6]}
 
 
+THREE = config.Bundle(interests=3)
+
+
+def test_three_interests(tmp_path: Path) -> None:
+    bundle = Planted(table=table_of({(0, 2): [6, 3]}), triples={(0, 1, 2): [5, 3]}, knobs=THREE).build(tmp_path)
+    answer = ask(bundle, "c0-0", "c1-2", "c2-1")
+    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
+    assert answer.interests == NAMES[:3]
+    assert answer.reasons[0] == (
+        f"Three recent interests, drawn from the history: “{NAMES[0]}”, then “{NAMES[1]}”, then “{NAMES[2]}”."
+    )
+    # Another order is another triple, which nobody had: its last two are asked.
+    answer = ask(bundle, "c1-2", "c0-0", "c2-1")
+    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[6], 1)
+    assert answer.reasons[1] == "Hardly anybody had these three together, so the last two decide."
+
+
+def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(tmp_path: Path) -> None:
+    planned = Planted(table=table_of({(4, 4): [0]}), triples={(0, 0, 1): [5], (2, 2, 2): [6]}, knobs=THREE)
+    bundle = planned.build(tmp_path)
+    assert ask(bundle, "c0-0", "c1-2").cluster == NAMES[5]
+    assert ask(bundle, "c0-0", "c1-2").interests == NAMES[:2]
+    assert ask(bundle, "c2-0", "c2-2").cluster == NAMES[6]
+    assert ask(bundle, "c4-0").cluster == NAMES[0]
+
+
+def test_three_interests_are_drawn_from_those_met_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byway.serving.recommend.THREE_OF", 4)
+    bundle = Planted(triples={}, knobs=THREE).build(tmp_path)
+    history = [Seen(f"c{c}-0") for c in (2, 0, 1, 3, 5, 0)]
+    found = {name for seed in range(60) for name in ask(bundle, *history, seed=seed).interests}
+    assert found == {NAMES[c] for c in (0, 1, 3, 5)}
+    assert {interest.cluster for interest in explain(bundle, history).interests} == found
+
+
 def test_no_history_is_popular_items_one_a_cluster(planted: Planted, opened: Bundle) -> None:
     answer = ask(opened, k=4)
     best = [max(range(STARTS[c], STARTS[c + 1]), key=lambda p: planted.traffic[p]) for c in range(M)]
@@ -394,7 +429,7 @@ def frequencies(bundle: Bundle, history: list[Seen], rounds: int, **more: object
 
 
 @pytest.mark.parametrize("more", [{}, {"mix": 0.5}, {"context": "c1-3"}, {"exclude": ["c3-0", "c3-1", "c3-2"]}])
-@pytest.mark.parametrize("interests", [1, 2])
+@pytest.mark.parametrize("interests", [1, 2, 3])
 def test_a_propensity_is_how_often_the_item_is_shown(
     tmp_path: Path, interests: int, more: dict[str, object]
 ) -> None:
@@ -404,8 +439,12 @@ def test_a_propensity_is_how_often_the_item_is_shown(
         for b in range(M):
             others = rng.permutation([c for c in range(M) if c not in (a, b)])[:3]
             table[a, b, : len(others)] = others
-    bundle = Planted(table=table, knobs=config.Bundle(interests=interests)).build(tmp_path)
+    triples = {(0, 2, 4): [6, 1], (1, 2, 3): [5], (0, 1, 3): [6], (0, 2, 1): [3], (4, 0, 1): [6]}
+    knobs = config.Bundle(interests=interests)
+    bundle = Planted(table=table, triples=triples if interests == 3 else None, knobs=knobs).build(tmp_path)
     history = [Seen("c0-0", None, 0.9), Seen("c2-0", None, 0.2), Seen("c4-0", None, 0.5), Seen("c0-2", None, 0.1)]
+    if interests == 3:
+        history = [Seen("c3-3", None, 0.4), *history]
     rounds = 3000
     found = frequencies(bundle, history, rounds, **more)
     for item, (often, propensity) in found.items():

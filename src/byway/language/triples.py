@@ -23,6 +23,19 @@ class Triples:
     clusters: NDArray[np.int32]
     """[T, m] the best novel clusters of each, best first; -1 where none is left; m at most the pairs' n."""
 
+    def rows(self, context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
+        """[N] where each triple stands; -1 where it is not there.
+
+        >>> some = Triples(np.array([5, 12]), np.array([[7], [8]], np.int32))
+        >>> some.rows(np.array([[0, 1, 2], [0, 2, 2], [2, 2, 2]]), 3).tolist()
+        [0, -1, -1]
+        """
+        if not len(self.keys):
+            return np.full(len(context_N3), -1)
+        wanted = key(context_N3, clusters)
+        row = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[row] == wanted, row, -1)
+
 
 def key(context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
     """[N] one number a triple, in the order of the triples.
@@ -48,10 +61,8 @@ def look_up(
     """
     # Copied row by row: only the rows that are asked for are read from the disk.
     found = np.array(pairs_MMn[context_NK[:, -2 if context_NK.shape[1] > 1 else -1], context_NK[:, -1]])
-    if triples is not None and context_NK.shape[1] == 3 and len(triples.keys):
-        wanted = key(context_NK, len(pairs_MMn))
-        row = np.minimum(np.searchsorted(triples.keys, wanted), len(triples.keys) - 1)
-        known = triples.keys[row] == wanted
-        found[known] = -1
-        found[known, : triples.clusters.shape[1]] = triples.clusters[row[known]]
+    if triples is not None and context_NK.shape[1] == 3:
+        row = triples.rows(context_NK, len(pairs_MMn))
+        found[row >= 0] = -1
+        found[row >= 0, : triples.clusters.shape[1]] = triples.clusters[row[row >= 0]]
     return found

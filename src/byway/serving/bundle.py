@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from byway import config
 from byway.artifact import Outcome, Work, read_record
 from byway.errors import UserError
+from byway.language.triples import Triples, look_up
 
 if TYPE_CHECKING:
     from byway.data.catalog import Catalog
@@ -42,6 +43,8 @@ HOUR = 3_600_000_000
 """Microseconds."""
 CONTEXTS = ("context_clusters", "context_via", "context_items")
 """Arrays that are there where items were looked at (paper 2)."""
+TRIPLES = ("triple_keys", "triple_clusters")
+"""Arrays that are there where three interests are planned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Bundle:
     """[n] row of `context_clusters` that answers for a position, or -1."""
     context_items: NDArray[np.int32] | None = None
     """[N] position of each covered item."""
+    triples: Triples | None = None
+    """Rankings of the triples that people have, where three interests are planned from."""
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
     """What may be shown, by hour; only the latest is kept."""
     bounds: list[int] = field(default_factory=list, compare=False, repr=False)
@@ -178,6 +183,10 @@ class Bundle:
     def clusters(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The cluster of each of many positions."""
         return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def ranking(self, context_NK: NDArray[np.integer]) -> NDArray[np.int32]:
+        """[N, n] the next novel clusters after pairs or triples of interests, best first; -1 where none is left."""
+        return look_up(self.table, self.triples, context_NK)
 
     def eligible(self, now: int | None) -> Eligible:
         """Items that are good and new enough (`bundle.min_quality`, `bundle.max_age_days`), to the hour."""
@@ -224,8 +233,10 @@ def build(
     contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
-    if knobs.interests not in (1, 2):
-        raise UserError("The service answers pairs: set bundle.interests to 1 or 2.")
+    if knobs.interests not in (1, 2, 3):
+        raise UserError("The service plans from up to three interests: set bundle.interests to 1, 2 or 3.")
+    if knobs.interests == 3 and table.triples is None:
+        raise UserError("bundle.interests = 3 needs a table of triples: set transitions.history = 3.")
     traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
     liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
     mean = float(events.satisfaction.mean()) if len(events) else 0.0
@@ -286,6 +297,8 @@ def lay_out(
             "context_via": via[order],
             "context_items": place[contexts.item],
         }
+    if table.triples is not None and knobs.interests == 3:
+        arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = _session(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
     manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(knobs))
@@ -351,11 +364,13 @@ def load(path: Path) -> Bundle:
     }
     fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
     fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
+    triples = [_mapped(file) for name in TRIPLES if (file := path / f"{name}.npy").exists()]
     session = _session(path / "policy.onnx")
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
         **fields,
+        triples=Triples(*triples) if len(triples) == len(TRIPLES) else None,
         session=session,
         any_length=not isinstance(session.get_inputs()[0].shape[-1], int),
     )

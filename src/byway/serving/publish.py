@@ -152,13 +152,30 @@ def shapes(opened: Bundle) -> list[str]:
     entries = {
         "an entry of the table is no cluster": bool(((table >= -1) & (table < m)).all()),
         "an entry of the table is one of its pair": not ((table == a) | (table == b)).any(),
-        "rows or ids are not a permutation": all(
-            np.array_equal(np.sort(array), np.arange(n)) for array in (opened.rows, opened.id_positions)
-        ),
+        "triples are not in order, or lead to no cluster or one of their own": _triples_fit(opened),
+        "ids are not a permutation": np.array_equal(np.sort(opened.id_positions), np.arange(n)),
+        # Not a permutation: an item that came after training is read as the one most like it.
+        "a row names no item": bool(((opened.rows >= 0) & (opened.rows < n)).all()),
         "the index of ids is not sorted": bool((opened.id_hashes[1:] >= opened.id_hashes[:-1]).all()),
         "vectors are not finite": bool(np.isfinite(opened.vectors).all()),
     }
     return [fault for fault, good in entries.items() if not good]
+
+
+def _triples_fit(opened: Bundle) -> bool:
+    triples, m, n = opened.triples, len(opened.manifest.names), opened.table.shape[2]
+    if triples is None:
+        return opened.knobs.interests < 3
+    keys, led = triples.keys, triples.clusters
+    if keys.ndim != 1 or led.ndim != 2 or len(led) != len(keys) or led.shape[1] > n:
+        return False
+    own = (keys[:, None] // np.array([m * m, m, 1]) % m)[:, None]
+    return bool(
+        (keys[1:] > keys[:-1]).all()
+        and ((keys >= 0) & (keys < m**3)).all()
+        and ((led >= -1) & (led < m)).all()
+        and not (led[:, :, None] == own).any()
+    )
 
 
 def fits(opened: Bundle) -> list[str]:

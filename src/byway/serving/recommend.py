@@ -1,4 +1,4 @@
-"""What to answer a person: two past interests, the next novel one, and items inside it, with the reasons.
+"""What to answer a person: two or three past interests, the next novel one, and items inside it, with the reasons.
 
 Pure functions of a bundle, a history and a source of randomness (paper 1, section 2.2). They keep no state and do
 no input or output.
@@ -6,13 +6,15 @@ no input or output.
 **Propensity.** Each item carries the probability with which it stands in an answer to this very request, over all
 that is drawn at random: the interests and, with a mix, the number of places that explore. It is exact. Given the
 interests everything else is decided: the cluster is the first of the pair's ranking that is open, its items are the
-item policy's best. So it is the sum over the pairs that lead to the item's cluster, times the chance that enough
-places explore for its rank.
+item policy's best. So it is the sum over the pairs (or triples) that lead to the item's cluster, times the chance
+that enough places explore for its rank.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, permutations
 from typing import Any, Literal
 
 import msgspec
@@ -27,6 +29,9 @@ DAY = 86_400_000_000
 
 LEAST = 1e-6
 """Weight of an item without satisfaction in the draw."""
+
+THREE_OF = 48
+"""Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""
 
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
@@ -115,8 +120,8 @@ class Next(msgspec.Struct, frozen=True):
 
     cluster: str
     chance: float
-    pairs: list[tuple[str, str]]
-    """The pairs of interests that lead there, the likeliest first; at most ten."""
+    pairs: list[list[str]]
+    """The pairs (or triples) of interests that lead there, the likeliest first; at most ten."""
 
 
 class Interest(msgspec.Struct, frozen=True):
@@ -160,23 +165,28 @@ def recommend(
     if not person.recent and person.context is None:
         reasons.append("There is no history to start from, so these are popular items, one an interest.")
         return Answer(_popular(bundle, k, person, reasons), "popular_items", [], None, None, reasons)
-    drawn = _pair(bundle, person, rng)
+    drawn = _drawn(bundle, person, rng)
+    whose = "this pair" if len(drawn) == 2 else "these three"
     liked = [names[c] for c in dict.fromkeys(drawn)]
     if person.context is not None:
-        reasons.append(f"The item being watched is of “{names[drawn[1]]}”.")
+        reasons.append(f"The item being watched is of “{names[drawn[-1]]}”.")
     if len(liked) == 1:
         reasons.append(f"One recent interest: “{liked[0]}”.")
     else:
-        reasons.append(f"Two recent interests, drawn from the history: “{liked[0]}”, then “{liked[1]}”.")
+        number, listed = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
+        reasons.append(f"{number} recent interests, drawn from the history: {listed}.")
     places, likely = _places(k, mix, rng)
     user = bundle.encode(person.positions)
     known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
-    ranking = [int(c) for c in bundle.table[drawn[0], drawn[1]] if c >= 0]
+    asked = np.array([drawn])
+    if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
+        reasons.append("Hardly anybody had these three together, so the last two decide.")
+    ranking = [c for c in bundle.ranking(asked)[0].tolist() if c >= 0]
     rank = next((i for i, c in enumerate(ranking, 1) if person.open[c]), None)
     road: Road = "table"
     chosen = None if rank is None else ranking[rank - 1]
     if chosen is None:
-        reasons.append("Every interest in the ranking of this pair is known already or used up.")
+        reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
         road, chosen = "popular_cluster", _popular_open(bundle, person)
     if chosen is None:
         found, scores = top_anywhere(bundle.vectors, user, places, exclude=person.barred(0, len(bundle.ids)))
@@ -190,7 +200,7 @@ def recommend(
         reasons.append(f"People with these interests are most likely to enjoy “{names[chosen]}” next.")
     else:
         reasons.append(
-            f"“{names[chosen]}” is number {rank} in the ranking of this pair; those before it are not new to this "
+            f"“{names[chosen]}” is number {rank} in the ranking of {whose}; those before it are not new to this "
             "person or have no item left to show."
         )
     start, stop = int(bundle.starts[chosen]), int(bundle.starts[chosen + 1])
@@ -199,8 +209,8 @@ def recommend(
         reasons.append(f"Only {len(found)} of {places} items: “{names[chosen]}” has no more to show.")
     if places < k:
         reasons.append(f"{places} of {k} places explore; the others hold what fits the interests already known.")
-    drawable, chance = pairs(bundle, person)
-    leading = min(float(chance[_leads(bundle, person, drawable) == chosen].sum()), 1.0)
+    contexts, chance = drawable(bundle, person)
+    leading = min(float(chance[_leads(bundle, person, contexts) == chosen].sum()), 1.0)
     chances = [leading * likely(r, True) for r in range(len(found))]
     shown = as_shown(bundle, found, scores, road, chances)
     items = _mixed(shown, known)
@@ -213,17 +223,17 @@ def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context
     person = read(bundle, history, now, (), context, reasons)
     shares = _shares(bundle, person)
     interests = [Interest(names[c], round(w, 6)) for c, w in shares.items()]
-    leads: dict[int, list[tuple[float, int, int]]] = {}
+    leads: dict[int, list[tuple[float, list[int]]]] = {}
     if shares or person.context is not None:
-        drawable, chance = pairs(bundle, person)
-        led = _leads(bundle, person, drawable).tolist()
-        for (a, b), p, cluster in zip(drawable.tolist(), chance.tolist(), led, strict=True):
-            leads.setdefault(cluster, []).append((p, a, b))
+        contexts, chance = drawable(bundle, person)
+        led = _leads(bundle, person, contexts).tolist()
+        for context_K, p, cluster in zip(contexts.tolist(), chance.tolist(), led, strict=True):
+            leads.setdefault(cluster, []).append((p, context_K))
     nexts = [
         Next(
             names[c] if c >= 0 else "",
-            round(sum(p for p, _, _ in found), 6),
-            [(names[a], names[b]) for _, a, b in sorted(found, key=lambda f: (-f[0], f[1], f[2]))[:10]],
+            round(sum(p for p, _ in found), 6),
+            [[names[i] for i in one] for _, one in sorted(found, key=lambda f: (-f[0], f[1]))[:10]],
         )
         for c, found in leads.items()
     ]
@@ -249,6 +259,8 @@ def read(
     if known and not recent:
         reasons.append(f"Nothing in the last {bundle.knobs.days} days, so the whole history counts.")
         recent = known
+    if bundle.knobs.interests > 2:
+        recent = _met_last(bundle, recent, THREE_OF)
     watched = None if context is None else bundle.position(context)
     if context is not None and watched is None:
         reasons.append("The item being watched is not in the catalog and is ignored.")
@@ -284,24 +296,61 @@ def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generato
     return sorted(place, key=lambda c: place[c])
 
 
-def pairs(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every pair that `draw` can give [n, 2], the most recent interest last, and its probability [n]: 1 in all.
+def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every context [n, K] that can be drawn, the most recent interest last, and its probability [n]: 1 in all.
 
-    Two clusters with shares a and b of the weight: a·b / (1 − a) + b·a / (1 − b), the two orders of drawing them.
+    Fewer interests than K are filled up with the oldest. The item being watched is the last, whatever is drawn.
     """
-    shares = _shares(bundle, person)
+    shares, n = _shares(bundle, person), bundle.knobs.interests
     clusters, w = np.array(list(shares), dtype=np.int64), np.array(list(shares.values()))
-    if person.context is not None:
-        others = clusters != person.context
-        clusters, w = clusters[others], w[others] / max(w[others].sum(), LEAST**2)
-        if not len(w):
-            clusters, w = np.array([person.context]), np.ones(1)
-        return np.stack([clusters, np.full(len(w), person.context)], axis=1), w
-    if len(w) == 1 or bundle.knobs.interests == 1:
-        return np.stack([clusters, clusters], axis=1), w
-    in_turn = np.outer(w, w) / np.maximum(1 - w, LEAST**2)[:, None]
-    first, second = np.triu_indices(len(w), 1)
-    return np.stack([clusters[first], clusters[second]], axis=1), (in_turn + in_turn.T)[first, second]
+    if person.context is None:
+        sets, chance = _in_turn(w, n)
+        return _filled(clusters[sets], n), chance
+    others = clusters != person.context
+    if not others.any():
+        return _filled(np.array([[person.context]]), n), np.ones(1)
+    clusters, w = clusters[others], w[others] / max(w[others].sum(), LEAST**2)
+    sets, chance = _in_turn(w, max(n - 1, 1))
+    return _filled(np.column_stack([clusters[sets], np.full(len(sets), person.context)]), n), chance
+
+
+def _in_turn(w: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every set of n places, or of all where they are fewer, and its probability if they are drawn in turn by w.
+
+    Two with shares a and b: a·b / (1 − a) + b·a / (1 − b), the two orders of drawing them.
+
+    >>> sets, chance = _in_turn(np.array([0.5, 0.25, 0.25]), 2)
+    >>> sets.tolist(), chance.round(4).tolist()
+    ([[0, 1], [0, 2], [1, 2]], [0.4167, 0.4167, 0.1667])
+    """
+    sets = _sets(len(w), min(n, len(w)))
+    chance = np.zeros(len(sets))
+    for order in permutations(range(sets.shape[1])):
+        left, each = np.ones(len(sets)), np.ones(len(sets))
+        for place in order:
+            each *= w[sets[:, place]] / np.maximum(left, LEAST**2)
+            left = left - w[sets[:, place]]
+        chance += each
+    return sets, chance
+
+
+@lru_cache(maxsize=64)
+def _sets(count: int, n: int) -> NDArray[np.int64]:
+    """[sets, n] the sets of n out of `count` places, each in order."""
+    return np.array(list(combinations(range(count), n)), dtype=np.int64).reshape(-1, n)
+
+
+def _filled(context_nk: NDArray[np.int64], K: int) -> NDArray[np.int64]:
+    """Contexts as the table is asked: two interests at least, and K; the oldest stands in for those that miss."""
+    missing = max(K, 2) - context_nk.shape[1]
+    return np.column_stack([*[context_nk[:, 0]] * missing, context_nk])
+
+
+def _met_last(bundle: Bundle, recent: list[tuple[Seen, int]], n: int) -> list[tuple[Seen, int]]:
+    """What is of the n interests that were met last."""
+    clusters = _clusters(bundle, recent)
+    kept = set(list(dict.fromkeys(reversed(clusters)))[:n])
+    return [one for one, cluster in zip(recent, clusters, strict=True) if cluster in kept]
 
 
 def _clusters(bundle: Bundle, recent: list[tuple[Seen, int]]) -> list[int]:
@@ -317,19 +366,18 @@ def _shares(bundle: Bundle, person: Person) -> dict[int, float]:
     return {cluster: w / total for cluster, w in weight.items()}
 
 
-def _pair(bundle: Bundle, person: Person, rng: np.random.Generator) -> tuple[int, int]:
-    """The pair to look up."""
+def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int]:
+    """The context to look up."""
     if person.context is None:
-        drawn = draw(bundle, person.recent, rng)
-        return drawn[0], drawn[-1]
-    found, chance = pairs(bundle, person)
-    first, second = found[int(rng.choice(len(found), p=chance))].tolist()
-    return first, second
+        drawn = np.array([draw(bundle, person.recent, rng)])
+        return _filled(drawn, bundle.knobs.interests)[0].tolist()
+    contexts, chance = drawable(bundle, person)
+    return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 
 
-def _leads(bundle: Bundle, person: Person, found: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The cluster to which each pair [n, 2] leads this person; -1 where none is open."""
-    listed = bundle.table[found[:, 0], found[:, 1]]
+def _leads(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The cluster to which each context leads this person; -1 where none is open."""
+    listed = bundle.ranking(context_nK)
     is_open = (listed >= 0) & person.open[listed]
     popular = _popular_open(bundle, person)
     best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
