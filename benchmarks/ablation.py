@@ -3,7 +3,7 @@
     python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--set section.knob=value …] [--json]
 
 W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. Every variant is asked
-about the same held-out transitions, at most `ASKED` of those whose user had three interests before. Another level
+about the same held-out transitions, some (`--asked`) of those whose user had three interests before. Another level
 of the tree has other labels, so that there only popularity, counting and chance on the same line are its measure.
 Recall at 1 and at 10: `alone` is the fine-tuned model by itself; `served` weighs it with the log's counts and the
 likeness of items, as the table does; `turned` is the model asked with the two interests the other way round.
@@ -52,7 +52,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "language_model.further_weight=1",
     ),
 }
-ASKED = 2000
 
 
 def place(folder: Path, seed: int) -> Work:
@@ -69,9 +68,9 @@ def curated(folder: Path, knobs: config.Transitions, log: Events, grown: Tree, s
     return curate.load(here.out)
 
 
-def asked(heldout: Samples, K: int) -> Samples:
+def asked(heldout: Samples, K: int, n: int) -> Samples:
     """The same transitions, told by the last K interests of three."""
-    return pick(Samples(heldout.context[:, -K:], heldout.label, heldout.count), ASKED, np.random.default_rng(0))
+    return pick(Samples(heldout.context[:, -K:], heldout.label, heldout.count), n, np.random.default_rng(0))
 
 
 @torch.no_grad()
@@ -82,6 +81,7 @@ def recalls(
     tuned: tune.Tuned,
     alike: Any,
     knobs: config.Config,
+    seed: int,
 ) -> dict[str, Any]:
     """Figures of one variant, beside those who do not read."""
     policy = open_policy(tuned, transitions, names, knobs.transition_table)
@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--asked", type=int, default=2000)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -146,7 +147,9 @@ def main() -> None:
                 tune.build(here, knobs.language_model, transitions, names)
                 seconds = round(time.perf_counter() - started, 1)
                 alike = grown.alike(vectors, transitions.level)
-                found = recalls(transitions, asked(heldout, K), names, tune.load(here.out), alike, knobs)
+                found = recalls(
+                    transitions, asked(heldout, K, given.asked), names, tune.load(here.out), alike, knobs
+                )
             rows.append({"variant": name, "seed": seed, "seconds": seconds, **found})
             print(json.dumps(rows[-1]), flush=True)
     if given.json:
