@@ -105,6 +105,7 @@ def recalls(
     guesses = {
         "popularity": baselines.popularity(successors),
         "counts": successors.probability,
+        "neural": baselines.neural(transitions, successors, seed),
         "counts_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
     }
     return {
@@ -147,9 +148,8 @@ def main() -> None:
                 tune.build(here, knobs.language_model, transitions, names)
                 seconds = round(time.perf_counter() - started, 1)
                 alike = grown.alike(vectors, transitions.level)
-                found = recalls(
-                    transitions, asked(heldout, K, given.asked), names, tune.load(here.out), alike, knobs
-                )
+                some = asked(heldout, K, given.asked)
+                found = recalls(transitions, some, names, tune.load(here.out), alike, knobs, seed)
             rows.append({"variant": name, "seed": seed, "seconds": seconds, **found})
             print(json.dumps(rows[-1]), flush=True)
     if given.json:
