@@ -120,7 +120,7 @@ def _over_seeds(kind: str, runs: list[dict[str, Any]]) -> Mapping[str, Any]:
     histogram, curve = "labels.histogram", "curve"
     for name in runs[0].keys() - {histogram, curve}:
         key = f"language.{name}.{kind}" if name.startswith("labels.") else f"curations.{name}.{kind}"
-        found = over_seeds([run[name] for run in runs])
+        found = over_seeds([run[name] for run in runs], share=name not in ("samples", "distinct_outputs"))
         metrics |= {key: found["mean"], f"{key}.low": found["low"], f"{key}.high": found["high"]}
     metrics[f"language.{histogram}.{kind}"] = np.round(np.mean([r[histogram] for r in runs], axis=0), 2).tolist()
     return metrics

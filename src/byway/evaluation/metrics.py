@@ -235,16 +235,19 @@ def _interval(mean: float, drawn: Floats) -> Interval:
     return Interval(float(mean), float(low), float(high))
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+def over_seeds(values: Sequence[float], share: bool = False) -> dict[str, float | None]:
     """`mean` of one figure a seed, and the `low` and `high` of its 95% interval by Student's t.
 
-    A single seed has no interval:
+    A single seed has no interval; that of a share does not leave 0 to 1:
 
     >>> over_seeds([0.4, 0.5, 0.6]), over_seeds([0.5])
     ({'mean': 0.5, 'low': 0.2516, 'high': 0.7484}, {'mean': 0.5, 'low': None, 'high': None})
+    >>> over_seeds([0.9, 1.0, 1.0], share=True)
+    {'mean': 0.9667, 'low': 0.8232, 'high': 1.0}
     """
     n, mean = len(values), float(np.mean(values))
     if n == 1:
         return {"mean": round(mean, 4), "low": None, "high": None}
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
+    low, high = (max(mean - half, 0.0), min(mean + half, 1.0)) if share else (mean - half, mean + half)
+    return {"mean": round(mean, 4), "low": round(low, 4), "high": round(high, 4)}

@@ -158,9 +158,12 @@ def _figures(
     for name, view in of_name.items():
         of = runs[view.name]
         for figure in FIGURES:
-            metrics[f"views.{each}.{name}.{figure}"] = over_seeds([run["final"][figure] for run in of])
+            metrics[f"views.{each}.{name}.{figure}"] = over_seeds([run["final"][figure] for run in of], share=True)
         curves[name] = [
-            {"step": points[0]["step"], **{f: over_seeds([point[f] for point in points]) for f in FIGURES}}
+            {
+                "step": points[0]["step"],
+                **{f: over_seeds([point[f] for point in points], share=True) for f in FIGURES},
+            }
             for points in zip(*(run["curve"] for run in of), strict=True)
         ]
     metrics[f"views.{each}.curves"] = curves

@@ -245,4 +245,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _share(row: Figures) -> str:
-    return f"{row['mean']:.1%} [{row['low']:.1%} to {row['high']:.1%}]" if row["low"] is not None else "–"
+    if row["low"] is None:
+        return "–"
+    mean, low, high = (f"{row[of]:.1%}" for of in ("mean", "low", "high"))
+    return mean if low == mean == high else f"{mean} [{low} to {high}]"
