@@ -240,7 +240,7 @@ def _fine_tune(
     model = models.load(knobs.model, torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32)
     model.get_input_embeddings().weight.requires_grad_(False)
     if knobs.method == "lora":
-        model = _with_adapters(model, knobs.lora_rank, rng)
+        model = with_adapters(model, knobs.lora_rank, rng)
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
     asked_of = policy(model, prompt, knobs.attention)
     seed = int(rng.integers(2**31))
@@ -309,7 +309,7 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
     ]
 
 
-def _with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:
+def with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:
     """Freeze the model and put low-rank adapters, drawn from `rng`, on all of its linear layers."""
     from peft import LoraConfig, inject_adapter_in_model
 
