@@ -102,10 +102,12 @@ def recalls(
     spoken = tune.look(
         policy, names.names[transitions.level - 1], models.load_tokenizer(str(tuned.path)), {"h": some}
     )
+    with torch.enable_grad():
+        learned = baselines.neural(transitions, successors, seed)
     guesses = {
         "popularity": baselines.popularity(successors),
         "counts": successors.probability,
-        "neural": baselines.neural(transitions, successors, seed),
+        "neural": learned,
         "counts_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
     }
     return {

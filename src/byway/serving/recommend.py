@@ -372,7 +372,7 @@ def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int
         drawn = np.array([draw(bundle, person.recent, rng)])
         return _filled(drawn, bundle.knobs.interests)[0].tolist()
     contexts, chance = drawable(bundle, person)
-    return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
+    return contexts[int(rng.choice(len(contexts), p=chance / chance.sum()))].tolist()
 
 
 def _leads(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
