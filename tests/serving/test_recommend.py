@@ -239,6 +239,14 @@ def test_every_interest_consumed_gives_the_whole_catalog_without_what_was_seen(
     assert all(shown.cluster == NAMES[int(shown.item[1])] for shown in answer.items)
 
 
+def test_a_mix_shows_nothing_twice_where_every_interest_is_known(opened: Bundle) -> None:
+    history = [Seen(f"c{c}-0") for c in range(M)]
+    answer = recommend(opened, history, np.random.default_rng(0), 8, mix=0.5)
+    assert answer.road == "unrestricted"
+    assert len(set(names(answer))) == len(answer.items) == 8
+    assert {shown.propensity for shown in answer.items} == {1.0}
+
+
 def test_every_item_consumed_leaves_nothing_and_it_is_said(planted: Planted, opened: Bundle) -> None:
     answer = ask(opened, *planted.ids)
     assert (answer.road, answer.items) == ("unrestricted", [])

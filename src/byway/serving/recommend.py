@@ -189,11 +189,12 @@ def recommend(
         reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
         road, chosen = "popular_cluster", _popular_open(bundle, person)
     if chosen is None:
-        found, scores = top_anywhere(bundle.vectors, user, places, exclude=person.barred(0, len(bundle.ids)))
+        found, scores = top_anywhere(bundle.vectors, user, k, exclude=person.barred(0, len(bundle.ids)))
         source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
         reasons.append(f"No interest is left to discover, {source}.")
-        shown = as_shown(bundle, found, scores, "unrestricted", [likely(r, True) for r in range(len(found))])
-        return Answer(_mixed(shown, known), "unrestricted", liked, None, None, reasons)
+        # No place is left to explore, so all of them are the item policy's, whatever the mix.
+        shown = as_shown(bundle, found, scores, "unrestricted", [1.0] * len(found))
+        return Answer(shown, "unrestricted", liked, None, None, reasons)
     if road == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
     elif rank == 1:
