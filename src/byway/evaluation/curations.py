@@ -92,8 +92,10 @@ def _one(
         "match_rate": last["match_rate"],
         "distinct_outputs": last["distinct_outputs"],
         "curve": tuned.curve,
-        **_recalls("model", offline.ranks_in_table(table.model, heldout, table.model_triples), heldout, known),
-        **_recalls("served", offline.ranks_in_table(table.clusters, heldout, table.triples), heldout, known),
+        **offline.recalls(
+            "model", offline.ranks_in_table(table.model, heldout, table.model_triples), heldout, known
+        ),
+        **offline.recalls("served", offline.ranks_in_table(table.clusters, heldout, table.triples), heldout, known),
         **(_turned(table.model, heldout) if sections.transitions.history == 2 else {}),
     }
 
@@ -108,17 +110,11 @@ def _turned(ranking_MMn: NDArray[np.int32], heldout: Samples) -> dict[str, float
     }
 
 
-def _recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Of every held-out transition, averaged over labels, and of pairs that the log never showed."""
-    found = {f"{name}.recall_at_{k}.heldout": recall_at(rank, k, samples.count) for k in offline.KS}
-    return found | offline.by_label(name, rank, samples, known)
-
-
 def _over_seeds(kind: str, runs: list[dict[str, Any]]) -> Mapping[str, Any]:
     """Each figure's mean and 95% interval; histograms, sorted, are averaged place by place."""
     metrics: dict[str, Any] = {}
     histogram, curve = "labels.histogram", "curve"
-    for name in runs[0].keys() - {histogram, curve}:
+    for name in (name for name in runs[0] if name not in (histogram, curve)):
         key = f"language.{name}.{kind}" if name.startswith("labels.") else f"curations.{name}.{kind}"
         found = over_seeds([run[name] for run in runs], share=name not in ("samples", "distinct_outputs"))
         metrics |= {key: found["mean"], f"{key}.low": found["low"], f"{key}.high": found["high"]}

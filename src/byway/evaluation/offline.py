@@ -50,9 +50,10 @@ def build(
             ("language_model", table.model, table.model_triples),
         ):
             rank = ranks_in_table(ranking, samples, triples)
-            metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
             if part == "heldout":
-                metrics |= by_label(name, rank, samples, known)
+                metrics |= recalls(name, rank, samples, known)
+            else:
+                metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
     alike = tree.alike(vectors, transitions.level)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
@@ -63,9 +64,7 @@ def build(
         "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
     }
     for name, guess in guesses.items():
-        rank = ranks_of(guess(heldout.context), heldout)
-        metrics |= {f"baseline.{name}.recall_at_{k}.heldout": recall_at(rank, k, heldout.count) for k in KS}
-        metrics |= by_label(f"baseline.{name}", rank, heldout, known)
+        metrics |= recalls(f"baseline.{name}", ranks_of(guess(heldout.context), heldout), heldout, known)
     metrics |= labels(table.model, "language.labels")
     some = pick(heldout, knobs.prompts, work.rng)
     tokenizer = models.load_tokenizer(str(tuned.path))
@@ -124,10 +123,11 @@ def _ranks(listed_Nn: NDArray[np.int32], samples: Samples) -> NDArray[np.int64]:
     return np.where(hit.any(axis=1), hit.argmax(axis=1), listed_Nn.shape[1])
 
 
-def by_label(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Recall at 10 averaged over labels, and on contexts that the training log never shows."""
+def recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:
+    """Of held-out transitions: recall, at 10 averaged over labels too, and on contexts the log never shows."""
     unseen = ~known
     return {
+        **{f"{name}.recall_at_{k}.heldout": recall_at(rank, k, samples.count) for k in KS},
         f"{name}.macro_recall_at_10.heldout": macro_recall_at(rank, 10, samples.label, samples.count),
         f"{name}.recall_at_10.unseen_pairs": recall_at(rank[unseen], 10, samples.count[unseen]),
     }

@@ -177,7 +177,6 @@ def recommend(
         reasons.append(f"{number} recent interests, drawn from the history: {listed}.")
     places, likely = _places(k, mix, rng)
     user = bundle.encode(person.positions)
-    known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
     asked = np.array([drawn])
     if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
         reasons.append("Hardly anybody had these three together, so the last two decide.")
@@ -214,8 +213,8 @@ def recommend(
     leading = min(float(chance[_leads(bundle, person, contexts) == chosen].sum()), 1.0)
     chances = [leading * likely(r, True) for r in range(len(found))]
     shown = as_shown(bundle, found, scores, road, chances)
-    items = _mixed(shown, known)
-    return Answer(items, road, liked, names[chosen], rank if road == "table" else None, reasons)
+    known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
+    return Answer(_mixed(shown, known), road, liked, names[chosen], rank if road == "table" else None, reasons)
 
 
 def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context: str | None = None) -> Explanation:
@@ -332,7 +331,7 @@ def _in_turn(w: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray
             each *= w[sets[:, place]] / np.maximum(left, LEAST**2)
             left = left - w[sets[:, place]]
         chance += each
-    return sets, chance
+    return sets, chance / chance.sum()  # 1 less a share that is nearly 1 has few digits
 
 
 @lru_cache(maxsize=64)
@@ -373,7 +372,7 @@ def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int
         drawn = np.array([draw(bundle, person.recent, rng)])
         return _filled(drawn, bundle.knobs.interests)[0].tolist()
     contexts, chance = drawable(bundle, person)
-    return contexts[int(rng.choice(len(contexts), p=chance / chance.sum()))].tolist()
+    return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 
 
 def _leads(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
