@@ -6,11 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from byway import cli, config, pipeline, showing
+from byway.errors import UserError
 from byway.evaluation import loop, world
 from byway.evaluation.people import WorldKnobs
+from byway.language import align, curate, plan
+from byway.serving import bundle, publish
 from tests.language.conftest import make_tiny
 
 TOML = """
@@ -178,10 +182,34 @@ def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, t
         "transitions.history=3",
         "transitions.feedback=true",
         "transition_table.best_of=3",
+        "bundle.interests=3",
     ]
     records = pipeline.run(copy, config.load(copy / "byway.toml", knobs))
     assert records["transition_table"].counts["triples"] > 0
     assert 0 < records["transition_table"].metrics["table.satisfaction_at_1"] < 1
+    transitions = curate.load(copy / "06-transitions")
+    assert transitions.feedback is not None
+    satisfaction = align.Satisfaction.of(transitions.feedback, transitions.clusters)
+    triples, table = plan.triples_of(transitions, 10**6), plan.load(copy / "08-transition-table")
+    assert triples is not None
+    assert table.triples is not None
+    expected = satisfaction.expected(triples, table.triples.clusters[:, :3])
+    assert (np.diff(expected, axis=1) <= 0).all(), "the second score orders triples too"
+    opened = bundle.load(copy / "13-bundle")
+    assert opened.triples is not None
+    assert len(opened.triples.keys) == len(triples)
+    assert publish.shapes(opened) == []
+
+
+def test_a_second_score_without_feedback_is_said_before_the_table_is_filled(
+    workspace: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "w"
+    shutil.copytree(workspace, copy)
+    knobs = config.load(copy / "byway.toml", ["transition_table.best_of=3"])
+    with pytest.raises(UserError, match=r"transitions\.feedback = true"):
+        pipeline.run(copy, knobs)
+    assert not list((copy / "08-transition-table.scratch").glob("rows-*"))
 
 
 def test_another_knob_makes_only_what_depends_on_it_again(workspace: Path) -> None:

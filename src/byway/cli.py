@@ -150,7 +150,7 @@ def recommend(
     if item is not None:
         from byway.serving import context
 
-        answer = context.recommend(opened, item.strip(), seen, k)
+        answer = context.recommend(opened, item.strip(), seen, k, now)
     else:
         answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
     if json:

@@ -128,7 +128,7 @@ def _full_run(workspace: Path) -> dict[str, Record]:
         if records[name].layout != artifact.LAYOUT:
             raise UserError(f"{pipeline.BY_NAME[name].folder} is of an older version; run all stages first.")
     for owner, digest in records["bundle"].inputs.items():
-        if records[owner].digest != digest:
+        if owner not in records or records[owner].digest != digest:
             raise UserError(f"The bundle is older than {pipeline.BY_NAME[owner].folder}; run all stages first.")
     if records["catalog"].knobs["source"] not in ("parquet", "csv"):
         raise UserError("A refresh takes tables in parquet or CSV, as [catalog] source names them; run in full.")
@@ -429,8 +429,8 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
     usual = float(before.quality.mean())
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
-    answered = folder["context_table"]
-    contexts = contextual.load(answered) if artifact.read_record(answered) else None
+    # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
+    contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
     table = plan.load(folder["transition_table"])
     clusters = np.array(table.clusters)
     clusters[held.pairs[:, -2:-1].ravel(), held.pairs[:, -1]] = held.answers

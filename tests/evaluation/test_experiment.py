@@ -59,6 +59,15 @@ def test_the_table_of_counts_ranks_by_them_and_leaves_the_pair_out() -> None:
             assert not {a, b} & set(named.tolist())
 
 
+def test_counts_of_three_interests_are_asked_by_the_last_of_a_pair() -> None:
+    """What came last decides: 1 leads to 3, 2 leads to 4, whatever stood before."""
+    context = np.array([[a, b, last] for a in range(5) for b in range(5) for last in (1, 2)], np.int32)
+    label = np.where(context[:, 2] == 1, 3, 4).astype(np.int32)
+    table = arms.count_table(Successors.count(Samples(context, label, np.full(len(label), 9, np.int32)), 5), 5, 4)
+    assert [table[a, 1, 0] for a in (0, 2, 4)] == [3, 3, 3]
+    assert [table[a, 2, 0] for a in (0, 1, 3)] == [4, 4, 4]
+
+
 def test_a_run_is_taken_from_the_scratch(tmp_path: Path) -> None:
     setting = planted.setting(planted.tiny(), tmp_path)
     first = run_arm(setting, {}, "control", setting.users[:20], 5, "")

@@ -140,10 +140,15 @@ def _encoder(kind: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) 
 
 
 def count_table(successors: Successors, clusters: int, top: int) -> NDArray[np.int32]:
-    """[M, M, top] the table that the log's counts alone would make, without the two of the pair."""
+    """[M, M, top] the table that the log's counts alone would make, without the two of the pair.
+
+    As in the table, K interests are asked for with the first of the pair in every place but the last.
+    """
+    K = len(successors.alone_KMM)
     found = np.full((clusters, clusters, top), -1, np.int32)
     for first in range(clusters):
-        context = np.column_stack([np.full(clusters, first), np.arange(clusters)]).astype(np.int32)
+        others = [np.full(clusters, first)] * max(1, K - 1)
+        context = np.column_stack([*others, np.arange(clusters)]).astype(np.int32)
         score = successors.probability(context)
         np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
         order = np.argsort(-score, axis=1, kind="stable")[:, :top]

@@ -94,18 +94,28 @@ def build(
     fitted = fill(work, knobs, transitions, descriptions, tuned, vectors, tree)
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
-    aligned = _align(whole, transitions, knobs.best_of)
-    if aligned is not None:
+    keys = triples_of(transitions, knobs.triples)
+    more = None
+    if keys is not None:
+        more = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("triples-*.npy"))])
+    aligned = None
+    if knobs.best_of:
+        satisfaction = align.Satisfaction.of(_feedback(transitions), M)
+        K = transitions.train.context.shape[1]
+        aligned = np.empty(whole["cluster"].shape, np.float32)
+        for c1 in range(M):
+            context = np.column_stack([np.full((M, K - 1), c1), np.arange(M)]).astype(np.int32)
+            aligned[c1] = _ordered(whole[c1], satisfaction, context, knobs.best_of)
+        if keys is not None and more is not None:
+            _ordered(more, satisfaction, keys, knobs.best_of)
         np.save(work.out / "satisfaction.npy", aligned)
     np.save(work.out / "clusters.npy", whole["cluster"])
     np.save(work.out / "scores.npy", whole["score"])
     np.save(work.out / "model.npy", whole["model"])
-    keys = triples_of(transitions, knobs.triples)
-    if keys is not None:
-        more = [np.load(path) for path in sorted(work.scratch.glob("triples-*.npy"))]
+    if keys is not None and more is not None:
         np.save(work.out / "triple_keys.npy", key(keys, M))
-        np.save(work.out / "triple_clusters.npy", np.concatenate([part["cluster"] for part in more]))
-        np.save(work.out / "triple_model.npy", np.concatenate([part["model"] for part in more]))
+        np.save(work.out / "triple_clusters.npy", more["cluster"])
+        np.save(work.out / "triple_model.npy", more["model"])
     pair = np.arange(M)
     illegal = (
         (whole["cluster"] < 0)
@@ -135,26 +145,21 @@ def build(
     )
 
 
-def _align(whole: NDArray[Any], transitions: Transitions, best_of: int) -> NDArray[np.float32] | None:
-    """Order the first `best_of` clusters of every pair, in place, by expected satisfaction; returns it, [M, M, n].
-
-    The second score is aggregated feedback, pointwise; None where `best_of` is 0.
-    """
-    if not best_of:
-        return None
+def _feedback(transitions: Transitions) -> align.Feedback:
     if transitions.feedback is None:
         raise UserError("transition_table.best_of needs the log's feedback: set transitions.feedback = true.")
-    M, K = len(whole), transitions.train.context.shape[1]
-    satisfaction = align.Satisfaction.of(transitions.feedback, M)
-    expected = np.empty(whole["cluster"].shape, np.float32)
-    for c1 in range(M):
-        context = np.column_stack([np.full((M, K - 1), c1), np.arange(M)])
-        found = satisfaction.expected(context, whole["cluster"][c1])
-        order = align.pick(found, best_of)
-        expected[c1] = np.take_along_axis(found, order, 1)
-        for name in ("cluster", "score"):
-            whole[name][c1] = np.take_along_axis(whole[name][c1], order, 1)
-    return expected
+    return transitions.feedback
+
+
+def _ordered(
+    rows: NDArray[Any], satisfaction: align.Satisfaction, context_NK: Ints, best_of: int
+) -> NDArray[np.float32]:
+    """Order the first `best_of` clusters of each context, in place, by expected satisfaction: returned, [N, n]."""
+    expected = satisfaction.expected(context_NK, rows["cluster"])
+    order = align.pick(expected, best_of)
+    for name in ("cluster", "score"):
+        rows[name] = np.take_along_axis(rows[name], order, 1)
+    return np.take_along_axis(expected, order, 1)
 
 
 def fill(
@@ -177,6 +182,8 @@ def fill(
             "The table answers pairs and triples: set transitions.history to 2 or 3, or stop with "
             "--until language_model."
         )
+    if knobs.best_of:
+        _feedback(transitions)  # said before the table is filled, not after
     M, (number, shards) = transitions.clusters, shard
     tile = TILES[tuned.attention]
     size = -(-knobs.rows_per_chunk // tile) * tile

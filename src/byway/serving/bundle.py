@@ -290,8 +290,9 @@ def lay_out(
     if contexts is not None:
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order), dtype=np.int32)
-        via = np.full(len(order), -1, np.int32)  # items that came since are not covered
-        via[: len(contexts.via)] = contexts.via
+        # An item that came since is answered as the one most like it, where that is of its own cluster.
+        cluster_of = tree.assign(level)
+        via = np.where(cluster_of[known] == cluster_of, contexts.via[known], -1)
         arrays |= {
             "context_clusters": np.asarray(contexts.clusters),
             "context_via": via[order],

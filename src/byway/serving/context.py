@@ -4,20 +4,20 @@ A pure function of a bundle, the item and a history (paper 2, sections 2 and 3.2
 the answers stand in the context table.
 """
 
-import numpy as np
-
 from byway.errors import UserError
 from byway.policy.restrict import top_in_slice
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import Answer, Seen, as_shown
+from byway.serving.recommend import Answer, Seen, as_shown, read
 
 
-def recommend(bundle: Bundle, item: str, history: list[Seen], k: int | None = None) -> Answer:
+def recommend(
+    bundle: Bundle, item: str, history: list[Seen], k: int | None = None, now: int | None = None
+) -> Answer:
     """Answer somebody with this history, the most recent item last, who is watching `item`.
 
-    The first cluster of the item's ranking is taken that this person has not met and that has enough unseen items;
-    without a history every cluster but the item's own is new. Raises UserError where the bundle has no context
-    table or does not know the item.
+    The first cluster of the item's ranking is taken that this person has not met and that has enough items left to
+    show; without a history every cluster but the item's own is new. `now` is in microseconds, for the age of items.
+    Raises UserError where the bundle has no context table or does not know the item.
     """
     k = bundle.knobs.items if k is None else k
     if bundle.context_clusters is None or bundle.context_via is None or bundle.context_items is None:
@@ -28,10 +28,7 @@ def recommend(bundle: Bundle, item: str, history: list[Seen], k: int | None = No
     names = bundle.manifest.names
     own = bundle.cluster(watched)
     reasons = [f"Watching “{bundle.titles[watched]}”, of the interest “{names[own]}”."]
-    positions = [p for p in bundle.positions([seen.item for seen in history]) if p is not None]
-    if len(positions) < len(history):
-        unknown = len(history) - len(positions)
-        reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
+    person = read(bundle, history, now, (), item, reasons)
     via = int(bundle.context_via[watched])
     if via < 0:
         reasons.append("No item of this interest has been looked at, so there is no surprise to offer.")
@@ -42,19 +39,14 @@ def recommend(bundle: Bundle, item: str, history: list[Seen], k: int | None = No
             f"It is too little watched to have an answer of its own; “{bundle.titles[covered]}” is the nearest in "
             "its interest that has one."
         )
-    consumed = {bundle.cluster(p) for p in positions} | {own}
-    seen = np.array([*positions, watched], dtype=np.int64)
     for rank, cluster in enumerate(bundle.context_clusters[via].tolist(), 1):
-        if cluster < 0 or cluster in consumed:
+        if cluster < 0 or not person.open[cluster]:
             continue
         start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
-        unseen = stop - start - len(np.unique(seen[(seen >= start) & (seen < stop)]))
-        if unseen < bundle.knobs.min_eligible:
-            continue
         passed = "" if rank == 1 else f" (number {rank}: those before it are not new or have nothing left)"
         reasons.append(f"What is seen in it leads on to “{names[cluster]}”{passed}.")
-        user = bundle.encode([*positions, watched])
-        found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=seen)
+        user, barred = bundle.encode(person.positions), person.barred(start, stop)
+        found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=barred)
         shown = as_shown(bundle, found, scores, "context", [1.0] * len(found))
         return Answer(shown, "context", [names[own]], names[cluster], rank, reasons)
     reasons.append("Every interest in its ranking is known to this person already.")

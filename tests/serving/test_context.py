@@ -1,0 +1,71 @@
+"""What to show after an item that is being watched, on a planted bundle with a planted context table."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byway import config
+from byway.errors import UserError
+from byway.serving import context
+from byway.serving.bundle import Bundle
+from byway.serving.recommend import Seen
+from tests.serving.planted import NAMES, M, N, Planted
+
+
+def watched(bundle: Bundle, **more: object) -> Bundle:
+    """Every item of cluster 0 is answered by `c0-1`, which leads to 2, then 3, then 5; no other item is."""
+    via = np.full(N, -1, np.int32)
+    via[:4] = 0
+    table = np.full((1, M), -1, np.int32)
+    table[0, :3] = 2, 3, 5
+    return replace(
+        bundle,
+        context_clusters=table,
+        context_via=via,
+        context_items=np.array([1], np.int32),
+        eligible_at={},
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return watched(Planted().build(tmp_path_factory.mktemp("bundle")))
+
+
+def test_the_first_cluster_that_is_new(opened: Bundle) -> None:
+    answer = context.recommend(opened, "c0-1", [])
+    assert (answer.road, answer.cluster, answer.rank) == ("context", NAMES[2], 1)
+    assert {shown.item for shown in answer.items} == {f"c2-{i}" for i in range(4)}
+    answer = context.recommend(opened, "c0-2", [Seen("c2-0"), Seen("unknown")], k=2)
+    assert (answer.cluster, answer.rank, len(answer.items)) == (NAMES[3], 2, 2)
+    assert answer.reasons[1] == "1 of 2 items in the history are not in the catalog and are ignored."
+    assert "“Title of c0-1” is the nearest" in answer.reasons[2]
+
+
+def test_nothing_new_and_nothing_looked_at_are_said(opened: Bundle) -> None:
+    answer = context.recommend(opened, "c0-1", [Seen(f"c{c}-0") for c in (2, 3, 5)])
+    assert (answer.items, answer.reasons[-1]) == (
+        [],
+        "Every interest in its ranking is known to this person already.",
+    )
+    assert "No item of this interest has been looked at" in context.recommend(opened, "c1-0", []).reasons[-1]
+    with pytest.raises(UserError, match="no item 'nothing'"):
+        context.recommend(opened, "nothing", [])
+
+
+def test_items_that_may_not_be_shown_are_not(opened: Bundle) -> None:
+    """Quality rises with the position: half of cluster 2, and all of what follows, is good enough."""
+    good = np.linspace(0, 1, N, dtype=np.float32)
+    strict = watched(opened, quality=good, knobs=config.Bundle(min_quality=float(good[10])))
+    assert {shown.item for shown in context.recommend(strict, "c0-1", []).items} == {"c2-2", "c2-3"}
+    none = watched(opened, quality=good, knobs=config.Bundle(min_quality=float(good[12]), min_eligible=0))
+    answer = context.recommend(none, "c0-1", [])
+    assert (answer.cluster, len(answer.items)) == (NAMES[3], 4)
+
+
+def test_a_bundle_without_a_context_table_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no context table"):
+        context.recommend(Planted().build(tmp_path), "c0-1", [])
