@@ -1,10 +1,11 @@
 """What each choice in the language policy is worth: one is changed at a time, and a model fine-tuned anew.
 
-    python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--set section.knob=value …] [--json]
+    python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--first 0] [--keep FOLDER] [--set section.knob=value …]
 
-W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. Every variant is asked
-about the same held-out transitions, some (`--asked`) of those whose user had three interests before. Another level
-of the tree has other labels, so that there only popularity, counting and chance on the same line are its measure.
+W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the models stay
+in that folder, and one that was cut off goes on from its last checkpoint. Every variant is asked about the same held-out
+transitions, some (`--asked`) of those whose user had three interests before. Another level of the tree has other labels,
+so that there only popularity, counting and chance on the same line are its measure.
 Recall at 1 and at 10: `alone` is the fine-tuned model by itself; `served` weighs it with the log's counts and the
 likeness of items, as the table does; `turned` is the model asked with the two interests the other way round.
 """
@@ -57,7 +58,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 def place(folder: Path, seed: int) -> Work:
     """Where one stage of one variant is built."""
     for part in ("out", "scratch"):
-        (folder / part).mkdir(parents=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
     return Work(folder / "out", folder / "scratch", np.random.default_rng(seed))
 
 
@@ -127,6 +128,8 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("variants", nargs="*", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--asked", type=int, default=2000)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", action="store_true")
@@ -136,7 +139,7 @@ def main() -> None:
     log, names = events.load(W / "01-catalog"), describe.load(W / "05-descriptions")
     vectors, grown = np.array(embed.load(W / "02-embeddings")), tree.load(W / "04-tree")
     rows: list[dict[str, Any]] = []
-    for seed in range(given.seeds):
+    for seed in range(given.first, given.first + given.seeds):
         for name in given.variants:
             knobs = config.load(W / "byway.toml", [*given.set, *VARIANTS[name]])
             torch.set_num_threads(knobs.run.threads or torch.get_num_threads())
@@ -145,7 +148,7 @@ def main() -> None:
                 K = knobs.transitions.history
                 three = config.load(W / "byway.toml", [*given.set, *VARIANTS[name], "transitions.history=3"])
                 heldout = curated(Path(folder) / "three", three.transitions, log, grown, seed).heldout.several()
-                here = place(Path(folder) / "model", seed)
+                here = place((given.keep or Path(folder)) / f"{name}-{seed}", seed)
                 started = time.perf_counter()
                 tune.build(here, knobs.language_model, transitions, names)
                 seconds = round(time.perf_counter() - started, 1)
