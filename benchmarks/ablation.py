@@ -2,12 +2,13 @@
 
     python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--first 0] [--keep FOLDER] [--set section.knob=value …]
 
-W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the models stay
-in that folder, and one that was cut off goes on from its last checkpoint. Every variant is asked about the same held-out
-transitions, some (`--asked`) of those whose user had three interests before. Another level of the tree has other labels,
-so that there only popularity, counting and chance on the same line are its measure.
-Recall at 1 and at 10: `alone` is the fine-tuned model by itself; `served` weighs it with the log's counts and the
-likeness of items, as the table does; `turned` is the model asked with the two interests the other way round.
+W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the
+models stay in that folder, and one that was cut off goes on from its last checkpoint. Every variant is asked
+about the same held-out transitions, some (`--asked`) of those whose user had three interests before. Another
+level of the tree has other labels, so that there only popularity, counting and chance on the same line are its
+measure. Recall at 1 and at 10: `alone` is the fine-tuned model by itself; `served` weighs it with the log's
+counts and the likeness of items, as the table does; `turned` is the model asked with the two interests the
+other way round.
 """
 
 import argparse
