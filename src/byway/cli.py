@@ -232,7 +232,8 @@ def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
     from byway import pipeline
 
     record = pipeline.run(directory, _config(directory, set), only="curations")["curations"]
-    text = "\n".join(f"{name:48} {value}" for name, value in record.metrics.items() if not isinstance(value, list))
+    shown = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
+    text = "\n".join(f"{name:48} {value}" for name, value in shown.items())
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
 
 

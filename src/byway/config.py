@@ -452,6 +452,8 @@ class Experiment:
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
     candidates: int = 20
     """Items that each source names a visit."""
+    interests: int = 2
+    """Interests that tables are asked with, as `bundle.interests`; 3 needs transitions.history = 3."""
     blur: float = 0.05
     """Deviation of the noise on the ranker's score of satisfaction."""
     retrain_every: int = 10
@@ -555,7 +557,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
         "frames", "lora_rank", "steps", "batch", "evaluate_every", "checkpoint_every", "evaluate_on",
     ),
     "context_table": ("top", "batch"),
-    "experiment": ("seeds", "users", "days", "candidates", "list_length", "bootstrap"),
+    "experiment": ("seeds", "users", "days", "candidates", "interests", "list_length", "bootstrap"),
     "curations": ("seeds",),
     "views": ("seeds", "evaluate_every"),
 }  # fmt: skip
@@ -565,8 +567,9 @@ POSITIVE: dict[str, tuple[str, ...]] = {
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     """Read the defaults, then the TOML at `path`, then `section.knob=value` overrides.
 
-    Raises UserError with the section and the knob for anything that is not a knob or not of its type, and for
-    a negative or infinite number, which no knob takes, and one below 1 where at least 1 makes sense.
+    Raises UserError with the section and the knob for anything that is not a knob or not of its type, for
+    a negative or infinite number, which no knob takes, for one below 1 where at least 1 makes sense, and for knobs
+    of two sections that do not go together.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -605,6 +608,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             if knob in POSITIVE.get(section, ()) and number < 1:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at least 1.")
         config = replace(config, **{section: merged})
+    for section in ("bundle", "experiment"):
+        interests = getattr(config, section).interests
+        if interests > 3:
+            raise UserError(f"{path.name}: [{section}] interests is {interests}; three interests are the most.")
+        if interests == 3 and config.transitions.history != 3:
+            raise UserError(
+                f"{path.name}: [{section}] interests = 3 needs a table of triples: set transitions.history = 3."
+            )
     return config
 
 

@@ -172,6 +172,12 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
                 if only == stage.name:
                     raise UserError(f"{stage.folder} needs items with videos or thumbnails, and there are none.")
             elif stage.name == only or (only is None and (stage.name == until or not stage.asked_for)):
+                if stage.name == "pairs" and config.pairs.level != config.transitions.level:
+                    say(
+                        f"[yellow]pairs.level is {config.pairs.level} and transitions.level "
+                        f"{config.transitions.level}[/]: what the multimodal model says of other clusters is made, "
+                        "and neither served nor given an arm. Set both to one level, 2 or deeper, for that."
+                    )
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break

@@ -39,6 +39,7 @@ from byway.language.bulk import Fitted
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Policy
 from byway.language.standing import load_standing
+from byway.language.triples import unkey
 from byway.policy import sequence
 from byway.progress import say
 from byway.serving import bundle
@@ -72,7 +73,7 @@ class Grown:
     transitions: Samples
     """Of new events, counted."""
     pairs: NDArray[np.int32]
-    """[p, K] pairs of interests whose most frequent successor is another one since."""
+    """[p, K] pairs, and triples of the table, whose most frequent successor is another one since."""
     answers: NDArray[np.int32]
     """[p, n] their rankings now."""
 
@@ -283,7 +284,8 @@ def _build(
         "events": 0 if log is None else len(log),
         "users": len(new_users),
         "transitions": int(recent.count.sum()),
-        "pairs": len(pairs),
+        "pairs": int((~_are_triples(pairs)).sum()),
+        "triples": int(_are_triples(pairs).sum()),
         "all_items": everything.num_rows,
         **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
     }
@@ -311,7 +313,7 @@ def _followed(
     counted: Samples,
     alike_MM: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The pairs that are answered anew and their rankings; none where the table is ordered by satisfaction too."""
+    """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
     made = records["transition_table"]
     if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
@@ -322,8 +324,9 @@ def _followed(
         tuned = tune.load(folder["language_model"])
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), knobs)
 
-    top = plan.load(folder["transition_table"]).clusters.shape[-1]
-    return plan.follow(transitions, counted, alike_MM, fitted, top, ask)
+    table = plan.load(folder["transition_table"])
+    triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
+    return plan.follow(transitions, counted, alike_MM, fitted, table.clusters.shape[-1], ask, triples)
 
 
 def _new_events(
@@ -432,9 +435,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
     contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
     table = plan.load(folder["transition_table"])
-    clusters = np.array(table.clusters)
-    clusters[held.pairs[:, -2:-1].ravel(), held.pairs[:, -1]] = held.answers
-    table = replace(table, clusters=clusters)
+    table = _answered_anew(table, held)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
         bundle.lay_out(
@@ -451,13 +452,33 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     artifact.commit(path, "bundle", base.knobs, base.inputs, outcome)
 
 
+def _answered_anew(table: plan.Table, held: Grown) -> plan.Table:
+    """The table with the new rankings in it."""
+    clusters, triple = np.array(table.clusters), _are_triples(held.pairs)
+    clusters[held.pairs[~triple, -2:-1].ravel(), held.pairs[~triple, -1]] = held.answers[~triple]
+    table = replace(table, clusters=clusters)
+    if table.triples is None or not triple.any():
+        return table
+    own = np.array(table.triples.clusters)
+    own[table.triples.rows(held.pairs[triple], len(clusters))] = held.answers[triple, : own.shape[1]]
+    return replace(table, triples=replace(table.triples, clusters=own))
+
+
+def _are_triples(context_pK: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """[p] which contexts are of three interests: a pair (C1, C2) stands as (C1, C1, C2) beside them."""
+    three = context_pK.shape[1] == 3
+    return context_pK[:, 0] != context_pK[:, 1] if three else np.zeros(len(context_pK), bool)
+
+
 def _in_words(workspace: Path, record: Record) -> str:
     """What was taken in, what it did not change, and what is due."""
     found = record.metrics
+    triples = f"and {n:,} triples " if (n := record.counts.get("triples", 0)) else ""
     lines = [
         f"{found['refresh.items']:,} new items are servable and {found['refresh.events']:,} new events counted; "
         f"{record.counts['all_items']:,} items have come since the last full run.",
-        f"{record.counts['pairs']:,} pairs of interests are answered anew: another one follows most often now. "
+        f"{record.counts['pairs']:,} pairs {triples}of interests are answered anew: another one follows most often "
+        "now. "
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]

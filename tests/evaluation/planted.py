@@ -1,7 +1,7 @@
 """A tiny simulated platform without a pipeline: the world's own sub-areas as clusters, tables that are known."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from byway.evaluation.people import WorldKnobs
 from byway.evaluation.runs import Setting
 from byway.evaluation.simulated import Simulated
 from byway.evaluation.world import World
+from byway.language.triples import look_up
 from byway.policy.baselines.source import Known
 
 TRAINING = config.ItemPolicy(dim=8, heads=1, layers=1, batch=512, history=10, negatives=0)
@@ -67,13 +68,14 @@ def kit(of: Tiny, folder: Path) -> Kit:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
     m = known.n_clusters
-    circle = (np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m
+    circle = ((np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m).astype(np.int32)
     return Kit(
         known=known,
         log=experiment.logged(of.events),
         titles=[text.title for text in of.world.items.texts],
         names=list(of.world.topics.sub_areas),
-        tables={name: circle.astype(np.int32) for name in ("byway", "model", "counts")},
+        tables={name: partial(look_up, circle, None) for name in ("byway", "model", "counts")},
+        interests=2,
         watching=((known.cluster[:, None] + np.arange(1, 9)) % m).astype(np.int32),
         popularity=np.arange(m, dtype=np.int32),
         training=TRAINING,

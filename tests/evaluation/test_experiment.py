@@ -10,6 +10,8 @@ from byway.evaluation import arms, experiment, pooling
 from byway.evaluation.runs import run_arm
 from byway.language.counts import Successors
 from byway.language.curate import Samples
+from byway.language.triples import Triples, key
+from byway.policy.baselines.planned import Ranking
 from byway.policy.baselines.source import NONE
 from tests.evaluation import planted
 
@@ -50,7 +52,7 @@ def test_without_a_clock_ten_events_are_a_day() -> None:
 def test_the_table_of_counts_ranks_by_them_and_leaves_the_pair_out() -> None:
     context = np.array([[0, 1], [0, 1], [0, 1], [2, 3]], np.int32)
     samples = Samples(context, np.array([2, 3, 4, 0], np.int32), np.array([1, 9, 5, 3], np.int32))
-    table = arms.count_table(Successors.count(samples, 5), 5, 4)
+    table = every_pair(arms.counted(Successors.count(samples, 5), 5, 4, None))
     assert table[0, 1, :3].tolist() == [3, 4, 2]
     for a in range(5):
         for b in range(5):
@@ -63,9 +65,29 @@ def test_counts_of_three_interests_are_asked_by_the_last_of_a_pair() -> None:
     """What came last decides: 1 leads to 3, 2 leads to 4, whatever stood before."""
     context = np.array([[a, b, last] for a in range(5) for b in range(5) for last in (1, 2)], np.int32)
     label = np.where(context[:, 2] == 1, 3, 4).astype(np.int32)
-    table = arms.count_table(Successors.count(Samples(context, label, np.full(len(label), 9, np.int32)), 5), 5, 4)
+    counts = Successors.count(Samples(context, label, np.full(len(label), 9, np.int32)), 5)
+    table = every_pair(arms.counted(counts, 5, 4, None))
     assert [table[a, 1, 0] for a in (0, 2, 4)] == [3, 3, 3]
     assert [table[a, 2, 0] for a in (0, 1, 3)] == [4, 4, 4]
+
+
+def test_counts_rank_the_triples_that_the_table_has() -> None:
+    """(0, 1, 2) leads to 3, every pair with 2 last to 4; a triple that the table lacks is asked as a pair."""
+    context = np.array([[0, 1, 2], [0, 0, 2], [1, 1, 2], [3, 3, 2]], np.int32)
+    samples = Samples(context, np.array([3, 4, 4, 4], np.int32), np.array([900, 9, 9, 9], np.int32))
+    ours = Triples(key(np.array([[0, 1, 2]]), 5), np.array([[4, 3]], np.int32))
+    counts = arms.counted(Successors.count(samples, 5), 5, 4, ours)
+    found = counts(np.array([[0, 1, 2], [3, 1, 2]]))
+    assert found[0].tolist() == [3, 4, -1, -1]
+    assert (
+        found[1].tolist() == arms.counted(Successors.count(samples, 5), 5, 4, None)(np.array([[1, 2]]))[0].tolist()
+    )
+
+
+def every_pair(ranking: Ranking) -> np.ndarray:
+    """[5, 5, n] of five clusters."""
+    pairs = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), -1).reshape(-1, 2)
+    return ranking(pairs).reshape(5, 5, -1)
 
 
 def test_a_run_is_taken_from_the_scratch(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_likeness_pulls_where_the_later_log_follows_it(
     asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer), attention)
     planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
     assert bulk.fit(asked_of, after, planted, rng).pull > 0
+    assert bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng) == bulk.Fitted(0.0, 0.0)
     nothing = replace(planted, alike_MM=np.zeros((clusters, clusters)))
     assert bulk.fit(asked_of, after, nothing, rng).pull == 0
     gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from byway import config
 from byway.artifact import Work
 from byway.data.events import Events
+from byway.errors import UserError
 from byway.interests.tree import Tree
 from byway.language import align, curate
 from byway.language.curate import Samples
@@ -137,6 +138,32 @@ def test_random_curation_draws_by_frequency() -> None:
     )
     drawn = curate.sampled(samples, 500, np.random.default_rng(0))
     assert 0.86 < (drawn.label == 2).mean() < 0.94
+
+
+def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **knobs: float) -> None:
+    whole = np.array([0, CLUSTERS], dtype=np.int64)
+    starts = np.arange(CLUSTERS + 1, dtype=np.int64)
+    tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (whole, starts, starts, starts))
+    own = config.Transitions(level=level, **knobs)  # pyright: ignore[reportArgumentType]
+    curate.build(Work(folder, folder, np.random.default_rng(0)), own, log(users, True), tree)
+
+
+def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """Three people who turn once each: validation has a turn of its own only where it is asked for."""
+    users = [[(0, True), (1, True), (2 + u, True)] for u in range(3)]
+    with pytest.raises(UserError, match=r"6 turns .* none for the validation: too few"):
+        build(tmp_path, users, heldout=0.5)
+    build(tmp_path, users, heldout=0.5, validation=0.0)
+    assert len(curate.load(tmp_path).heldout.several())
+    with pytest.raises(UserError, match="none for the samples and the validation and the heldout"):
+        build(tmp_path, [[(0, True)], [(1, True)]])
+
+
+def test_a_level_with_as_many_clusters_as_interests_is_refused(tmp_path: Path) -> None:
+    users = [[(int(c), True) for c in np.random.default_rng(u).permutation(CLUSTERS)] for u in range(30)]
+    with pytest.raises(UserError, match="Level 1 of the tree has 1 clusters, and a prompt holds 2"):
+        build(tmp_path, users, level=1)
+    build(tmp_path, users)
 
 
 @pytest.mark.parametrize("curation", ["log", "diversified", "random"])

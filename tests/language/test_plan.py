@@ -193,5 +193,10 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
         log_p = resolved(Choices(ask_model(), ask(ask_model(), pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
+    three = np.array([[3, 5, 4], [5, 3, 4]], np.int32)
+    own = Samples(three[:1], np.array([8], np.int32), np.array([900], np.int32))
+    of_three, found = plan.follow(transitions(history=3), own, alike, plan.Fitted(0.0, 0.0), 4, ask_model, three)
+    assert [3, 5, 4] in of_three.tolist()
+    assert found[of_three.tolist().index([3, 5, 4])][0] == 8
     nothing = Samples(since.context[:0], since.label[:0], since.count[:0])
     assert [len(found) for found in follow(nothing, 0.0)] == [0, 0]

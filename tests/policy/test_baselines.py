@@ -1,5 +1,6 @@
 """Each baseline against its source's formulas, written out naively."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from byway import config
+from byway.language.triples import look_up
 from byway.policy.baselines import neural
 from byway.policy.baselines.hierarchical import HierarchicalBandit
 from byway.policy.baselines.neural_linear import NeuralLinear
@@ -184,7 +186,7 @@ def test_the_table_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
     table = np.roll(planted.rankings(), 1, axis=0)[:, :, :2].copy()
     planted_again = Planted(table=table)
     bundle = planted_again.build(tmp_path / "again")
-    plan = Tabled(known, table, np.asarray(bundle.popularity))
+    plan = Tabled(known, partial(look_up, table, None), np.asarray(bundle.popularity))
     for history in (["c0-0", "c1-0", "c0-1"], ["c2-0"], ["c5-0", "c6-0", "c3-0", "c5-1"]):
         positions = [planted.ids.index(name) for name in history]
         question = asked([positions] * 400, len(planted.ids), known)
@@ -195,6 +197,37 @@ def test_the_table_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
             answer = recommend.recommend(bundle, [Seen(name) for name in history], np.random.default_rng(seed))
             served[NAMES.index(str(answer.cluster))] += 1 / 400
         np.testing.assert_allclose(arm, served, atol=0.1)
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+def test_one_and_three_interests_are_planned_from_as_the_service_does(interests: int, tmp_path: Path) -> None:
+    table = np.roll(Planted().rankings(), 1, axis=0)
+    triples = {(5, 6, 3): [1, 2], (5, 3, 0): [4], (6, 3, 0): [2, 1], (5, 6, 0): [4]}
+    planted = Planted(
+        table=table, triples=triples if interests == 3 else None, knobs=config.Bundle(interests=interests)
+    )
+    bundle = planted.build(tmp_path)
+    known = Known(
+        planted.vectors[planted.order],
+        np.array([bundle.cluster(p) for p in range(len(planted.ids))]),
+        np.zeros(CLUSTERS, np.int64),
+    )
+    plan = Tabled(known, bundle.ranking, np.asarray(bundle.popularity), interests=interests)
+    for history in (["c5-0", "c6-0", "c3-0", "c0-1"], ["c5-0", "c6-0", "c3-0"], ["c1-0", "c2-0"], ["c2-1"]):
+        question = asked([[planted.ids.index(name) for name in history]] * 600, len(planted.ids), known)
+        found = plan.choose(question, open_clusters(known, question, True), np.random.default_rng(0))
+        served = np.zeros(CLUSTERS)
+        for seed in range(600):
+            answer = recommend.recommend(bundle, [Seen(name) for name in history], np.random.default_rng(seed))
+            served[NAMES.index(str(answer.cluster))] += 1 / 600
+        np.testing.assert_allclose(np.bincount(found, minlength=CLUSTERS) / 600, served, atol=0.1)
+
+
+def test_three_interests_stand_in_order_and_the_oldest_fills_up() -> None:
+    """Items 0, 1, 2 and 6 are of clusters 0, 1, 2 and 0; nobody has NONE."""
+    question = asked([[0, 1, 2], [0, 1, 6], [4], []])
+    drawn = draw_interests(KNOWN, question, 30, np.random.default_rng(0), 3)
+    assert drawn.tolist() == [[0, 1, 2], [1, 1, 0], [4, 4, 4], [-1, -1, -1]]
 
 
 def test_the_watching_plan_takes_the_first_open_cluster_of_what_was_watched_last() -> None:
@@ -217,14 +250,14 @@ def test_interests_are_drawn_by_satisfaction_and_the_recent_one_is_second() -> N
     question = asked([[0, 1, 2, 6]] * 3000)
     weight = np.tile([0.9, 0.1, 0.0, 0.0], (3000, 1)).astype(np.float32)
     question = Asked(question.user, question.history, weight, question.day, 0, question.seen, question.met)
-    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(0))
+    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(0)).T
     # Items 0 and 6 are of cluster 0, the last watched: it comes second whenever it is drawn.
     assert set(zip(one.tolist(), two.tolist(), strict=True)) == {(1, 0)}
 
 
 def drawn_by(question: Asked, seed: int) -> tuple[int, int]:
-    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(seed))
-    return int(one[0]), int(two[0])
+    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(seed))[0].tolist()
+    return one, two
 
 
 def test_old_interests_count_only_where_there_are_no_recent_ones() -> None:
@@ -248,7 +281,7 @@ def test_keywords_find_words_wherever_they_stand() -> None:
     titles = [f"thing {i}" for i in range(N)]
     titles[9], titles[4] = "Jazz piano for beginners", "piano keys"
     words = Keywords(titles, ["jazz, piano", *["nothing"] * (M - 1)])
-    plan = Tabled(KNOWN, np.full((M, M, 1), 0, np.int32), np.arange(M, dtype=np.int32))
+    plan = Tabled(KNOWN, lambda context: np.zeros((len(context), 1), np.int32), np.arange(M, dtype=np.int32))
     source = Planned(KNOWN, plan, words, inside=False)
     found = source.nominate(asked([[1]]), 4, np.random.default_rng(0))
     # Neither is of cluster 0, which was meant: that is what the restriction is for.

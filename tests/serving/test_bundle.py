@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway import config
-from byway.errors import UserError
 from byway.serving import bundle
 from byway.serving.bundle import Bundle, Strings
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
@@ -157,12 +156,6 @@ def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
     opened = Planted(length=3, knobs=config.Bundle(history=50)).build(tmp_path)
     assert opened.manifest.history == 3
     assert opened.encode([0, 1, 2, 3, 4]).shape == (5,)
-
-
-@pytest.mark.parametrize("interests", [0, 3, 4])
-def test_more_interests_than_the_table_answers_are_one_sentence(tmp_path: Path, interests: int) -> None:
-    with pytest.raises(UserError, match=r"bundle\.interests"):
-        Planted(knobs=config.Bundle(interests=interests)).build(tmp_path)
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Whoever adds an arm adds a row to `ARMS` and a branch to `source`. All of them p
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from torch import nn
 from byway import config
 from byway.errors import UserError
 from byway.language.counts import Successors
+from byway.language.triples import Triples, look_up, unkey
 from byway.policy.baselines import neural
 from byway.policy.baselines.hierarchical import HierarchicalBandit
 from byway.policy.baselines.neural import Encoded
 from byway.policy.baselines.neural_linear import NeuralLinear
-from byway.policy.baselines.planned import Chance, Keywords, Planned, Scored, Tabled, Watching
+from byway.policy.baselines.planned import Chance, Keywords, Planned, Ranking, Scored, Tabled, Watching
 from byway.policy.baselines.source import Known, Logged, Source
 
 CONTROL = "control"
@@ -44,6 +46,8 @@ ARMS: dict[str, str] = {
 }
 """Every arm in words."""
 
+TOGETHER = 4096
+"""Contexts whose counts are looked up at a time."""
 EXPLOITATION = ("two_tower", "sequence")
 EXPLORATION = ("novelty", REFERENCE, "neural_linear", "context")
 NEURAL = {"two_tower": "two_tower", "sequence": "sequence", "novelty": "novelty", "context": "context"}
@@ -59,8 +63,10 @@ class Kit:
     titles: list[str]
     names: list[str]
     """[M] descriptions."""
-    tables: dict[str, NDArray[np.int32]]
-    """[M, M, n] by arm: `byway`, `model`, `counts`."""
+    tables: dict[str, Ranking]
+    """What the table says of each context, by arm: `byway`, `model`, `counts`."""
+    interests: int
+    """Interests that a table is asked with."""
     watching: NDArray[np.int32] | None
     """[N, n] serendipitous clusters of each item, best first; None where no item has been looked at."""
     popularity: NDArray[np.int32]
@@ -132,26 +138,37 @@ def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) ->
 
 
 def _table(kit: Kit, name: str) -> Tabled:
-    return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days)
+    return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days, kit.interests)
 
 
 def _encoder(kind: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
     return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, kit.every)
 
 
-def count_table(successors: Successors, clusters: int, top: int) -> NDArray[np.int32]:
-    """[M, M, top] the table that the log's counts alone would make, without the two of the pair.
+def counted(successors: Successors, clusters: int, top: int, triples: Triples | None) -> Ranking:
+    """The table that the log's counts alone would make of all pairs, and of the triples that the table has.
 
     As in the table, K interests are asked for with the first of the pair in every place but the last.
     """
     K = len(successors.alone_KMM)
-    found = np.full((clusters, clusters, top), -1, np.int32)
+    pairs = np.empty((clusters, clusters, top), np.int32)
     for first in range(clusters):
         others = [np.full(clusters, first)] * max(1, K - 1)
-        context = np.column_stack([*others, np.arange(clusters)]).astype(np.int32)
-        score = successors.probability(context)
-        np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
-        order = np.argsort(-score, axis=1, kind="stable")[:, :top]
-        order[np.take_along_axis(score, order, 1) < 0] = -1
-        found[first, :, : order.shape[1]] = order
+        pairs[first] = _most_frequent(successors, np.column_stack([*others, np.arange(clusters)]), top)
+    if triples is None:
+        return partial(look_up, pairs, None)
+    contexts = np.array(unkey(triples.keys, clusters))
+    parts = np.array_split(contexts, max(1, len(contexts) // TOGETHER))
+    ranked = np.concatenate([_most_frequent(successors, part, triples.clusters.shape[1]) for part in parts])
+    return partial(look_up, pairs, Triples(np.asarray(triples.keys), ranked))
+
+
+def _most_frequent(successors: Successors, context_NK: NDArray[np.integer], top: int) -> NDArray[np.int32]:
+    """[N, top] the most frequent successors outside the context; -1 where fewer are left."""
+    context = context_NK.astype(np.int32)
+    score = successors.probability(context)
+    np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
+    order = np.argsort(-score, axis=1, kind="stable")[:, :top]
+    found = np.full((len(context), top), -1, np.int32)
+    found[:, : order.shape[1]] = np.where(np.take_along_axis(score, order, 1) < 0, -1, order)
     return found

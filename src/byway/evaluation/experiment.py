@@ -11,6 +11,7 @@ own segment. The bootstrap draws people, with all their twins, so that intervals
 import json
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from byway.interests.tree import Tree
 from byway.language.counts import Successors
 from byway.language.curate import Transitions
 from byway.language.plan import Table
+from byway.language.triples import look_up
 from byway.policy.baselines.source import NONE, Ints, Known, Logged
 from byway.policy.sequence import ItemPolicy
 from byway.progress import bar
@@ -69,7 +71,7 @@ def build(
     """Run every arm, the controls, and measure."""
     started = time.perf_counter()
     seed = int(work.rng.integers(2**31))
-    if contexts is not None and not len(contexts.item):
+    if contexts is not None and (not len(contexts.item) or contexts.level != transitions.level):
         contexts = None
     names = arms.check(knobs.arms, contexts is not None)
     ids = catalog.ids()
@@ -155,6 +157,7 @@ def make_kit(
         events.positive,
     )
     top = table.clusters.shape[2]
+    triples = table.triples if knobs.interests == 3 else None
     watching = None
     if contexts is not None:
         watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
@@ -164,10 +167,11 @@ def make_kit(
         titles=catalog.titles(),
         names=descriptions.names[level - 1],
         tables={
-            "byway": np.asarray(table.clusters),
-            "model": np.asarray(table.model),
-            "counts": arms.count_table(Successors.of(transitions), clusters, top),
+            "byway": partial(look_up, np.asarray(table.clusters), triples),
+            "model": partial(look_up, np.asarray(table.model), table.model_triples if triples else None),
+            "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
         },
+        interests=knobs.interests,
         watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         training=training,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work
+from byway.errors import UserError
 from byway.evaluation import baselines
 from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
@@ -41,6 +42,12 @@ def build(
     """Match rate, distinct outputs, recall of the table and of every baseline, label histogram."""
     names = descriptions.names[transitions.level - 1]
     train, heldout = transitions.train.several(), transitions.heldout.several()
+    for name in ("heldout", "validation"):
+        if not len(getattr(transitions, name).several()):
+            raise UserError(
+                f"There is nothing to measure on: transitions.{name} keeps no turn to a new interest apart. Set it "
+                "above 0, or stop with --until bundle."
+            )
     successors = Successors.of(transitions)
     known = successors.seen(heldout.context)
     metrics: dict[str, Any] = {}

@@ -300,8 +300,11 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
     """The exponents of likeness and of the model's probability beside the counts, by recall at 10 on validation.
 
     Likeness first, without the model, which costs nothing; then the model. Only the names that may be among the ten
-    best are read to their end, and the greatest weight, which reads the most, comes first.
+    best are read to their end, and the greatest weight, which reads the most, comes first. Where nothing was kept
+    for validation the counts stand alone: neither has shown what it is good for.
     """
+    if not len(validation.several()):
+        return Fitted(0.0, 0.0)
     samples = pick(validation.several(), VALIDATED, rng)
     contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
     parts = np.array_split(contexts, max(1, len(contexts) // 500))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from byway import config
 from byway.artifact import Outcome, Work
 from byway.data.events import Events
+from byway.errors import UserError
 from byway.interests.tree import Tree
 from byway.language import align
 from byway.language.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
@@ -73,6 +74,11 @@ class Transitions:
 def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> Outcome:
     """Find the transitions, split them in time, curate the fine-tuning samples."""
     clusters = tree.size(knobs.level)
+    if clusters <= knobs.history:
+        raise UserError(
+            f"Level {knobs.level} of the tree has {clusters} clusters, and a prompt holds {knobs.history} of them: "
+            "there is nothing to choose from. Set transitions.level deeper, or the numbers in tree.levels higher."
+        )
     found = find(events, tree.assign(knobs.level), clusters, knobs.history)
     where_users_stand(events, tree.assign(knobs.level), clusters, knobs.history).write(work.out)
     part = split(found, events.clock, knobs.heldout, knobs.validation)
@@ -86,6 +92,15 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
         counted["samples"] = diversified(several, knobs.per_label, clusters, work.rng)
     else:
         counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
+    # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
+    parts = {"samples": counted["samples"]}
+    parts |= {part: counted[part].several() for part in ("validation", "heldout") if getattr(knobs, part)}
+    if lacking := [name for name, samples in parts.items() if not len(samples)]:
+        raise UserError(
+            f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
+            f"{' and the '.join(lacking)}: too few to learn from. Use more of the log or a deeper "
+            "transitions.level."
+        )
     for name in PARTS:
         meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)

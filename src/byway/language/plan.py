@@ -232,9 +232,11 @@ def follow(
     fitted: Fitted,
     top: int,
     ask: Callable[[], Policy],
+    triples: Ints | None = None,
 ) -> tuple[Ints, Ints]:
-    """The pairs whose most frequent successor is another one since new transitions came, and their new rankings.
+    """The contexts whose most frequent successor is another one since new transitions came, and their new rankings.
 
+    Contexts are all pairs, and the `triples` [T, 3] of a table that has some.
     Between two fine-tunings arXiv 2510.20260 asks again about the pairs in which the most frequent recent successor
     has changed, and puts it into the prompt. Here the log's counts have a part of their own in every ranking: they
     are extended by what came and weighed as before, and the model, opened by `ask`, is asked again where it has
@@ -251,8 +253,13 @@ def follow(
         for counted in (Successors.count(known, M), Successors.count(added(known, since), M))
     )
     changed: list[Ints] = []
-    for c1 in range(M):
-        context = np.column_stack([*[np.full(M, c1)] * (K - 1), np.arange(M)]).astype(np.int32)
+    parts: list[NDArray[np.integer]] = [
+        np.column_stack([*[np.full(M, c1)] * (K - 1), np.arange(M)]) for c1 in range(M)
+    ]
+    if triples is not None:
+        parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
+    for part in parts:
+        context = part.astype(np.int32)
         first: list[NDArray[np.intp]] = []
         for counted in (before, now):
             share = counted.probability(context)

@@ -47,6 +47,16 @@ def key(context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
     return (a * clusters + b) * clusters + c
 
 
+def unkey(keys_T: NDArray[np.int64], clusters: int) -> NDArray[np.int32]:
+    """[T, 3] the triples of these keys.
+
+    >>> unkey(np.array([123, 9]), 10).tolist()
+    [[1, 2, 3], [0, 0, 9]]
+    """
+    first, c = np.divmod(np.asarray(keys_T), clusters)
+    return np.column_stack([*np.divmod(first, clusters), c]).astype(np.int32)
+
+
 def look_up(
     pairs_MMn: NDArray[np.int32], triples: Triples | None, context_NK: NDArray[np.integer]
 ) -> NDArray[np.int32]:

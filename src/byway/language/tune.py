@@ -20,7 +20,6 @@ from torch import Tensor
 
 from byway import config
 from byway.artifact import Gate, Outcome, Work
-from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts
 from byway.language.bulk import first
@@ -217,10 +216,6 @@ def load(path: Path) -> Tuned:
 def build(work: Work, knobs: config.LanguageModel, transitions: Transitions, descriptions: Descriptions) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    if not len(transitions.samples):
-        raise UserError(
-            "The log has no novel transition to learn from; use more of it, or set tree.levels coarser."
-        )
     # With the default knobs every name is spoken 32 times, or more where there are fewer than 200.
     knobs = replace(knobs, steps=knobs.steps or max(100, len(names) // 2))
     started = time.perf_counter()

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from byway import config
 from byway.artifact import Outcome, Work, read_record
-from byway.errors import UserError
 from byway.language.triples import Triples, look_up
 
 if TYPE_CHECKING:
@@ -233,10 +232,6 @@ def build(
     contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
-    if knobs.interests not in (1, 2, 3):
-        raise UserError("The service plans from up to three interests: set bundle.interests to 1, 2 or 3.")
-    if knobs.interests == 3 and table.triples is None:
-        raise UserError("bundle.interests = 3 needs a table of triples: set transitions.history = 3.")
     traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
     liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
     mean = float(events.satisfaction.mean()) if len(events) else 0.0
@@ -282,12 +277,8 @@ def lay_out(
         "table": np.asarray(table.clusters),
         "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
     }
-    # Both tables speak of one set of clusters: a context table of another level cannot be served beside this one.
-    if contexts is not None and contexts.level != level:
-        raise UserError(
-            f"pairs.level is {contexts.level} and transitions.level {level}: a bundle serves one level."
-        )
-    if contexts is not None:
+    # Both tables speak of one set of clusters: a context table of another level is not served beside this one.
+    if contexts is not None and contexts.level == level:
         place = np.empty(len(order), np.int32)
         place[order] = np.arange(len(order), dtype=np.int32)
         # An item that came since is answered as the one most like it, where that is of its own cluster.

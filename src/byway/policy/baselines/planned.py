@@ -25,6 +25,9 @@ from byway.policy.baselines.source import (
     open_clusters,
 )
 
+Ranking = Callable[[Ints], NDArray[np.int32]]
+"""From contexts [B, K], the most recent interest last, to the next novel clusters [B, n], best first, then NONE."""
+
 
 class Plan(Protocol):
     """Chooses a cluster for each user."""
@@ -85,25 +88,27 @@ class Chance:
 
 @dataclass(slots=True)
 class Tabled:
-    """Byway's plan: two recent interests, and the first open cluster in the pair's ranking (paper 1, section 2.2).
+    """Byway's plan: recent interests, and the first open cluster in their ranking (paper 1, section 2.2).
 
     The same rule as `serving.recommend`, for many users at once: interests are drawn from the items of the last
     `days` days by satisfaction; where no open cluster is in the ranking, the one most people turned to.
     """
 
     known: Known
-    table: NDArray[np.int32]
-    """[M, M, n] next novel clusters of each ordered pair, best first, NONE where none is left."""
+    ranking: Ranking
     popularity: NDArray[np.int32]
     """[M] clusters by how often people turned to them, most often first."""
     days: int = 30
+    interests: int = 2
+    """How many are drawn."""
 
     def learn(self, log: Logged, today: int) -> None:
         """The table stands as it was made; it is refreshed in months, not in nights."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
-        one, two = draw_interests(self.known, asked, self.days, rng)
-        return first_open(np.where((one == NONE)[:, None], NONE, self.table[one, two]), self.popularity, open_BM)
+        context = draw_interests(self.known, asked, self.days, rng, self.interests)
+        listed = np.where(context[:, :1] == NONE, NONE, self.ranking(np.maximum(context, 0)))
+        return first_open(listed, self.popularity, open_BM)
 
 
 @dataclass(slots=True)
@@ -136,12 +141,12 @@ def first_open(ranking_Bn: NDArray[np.int32], popularity_M: NDArray[np.int32], o
     return np.where(usable.any(1), first, NONE).astype(np.int64)
 
 
-def draw_interests(known: Known, asked: Asked, days: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Two different clusters of each history, drawn by the satisfaction of their items, the more recent one second.
+def draw_interests(known: Known, asked: Asked, days: int, rng: np.random.Generator, n: int = 2) -> Ints:
+    """[B, n] different clusters of each history, drawn by the satisfaction of their items, the most recent last.
 
-    A user with one cluster has it twice, one without history NONE. Without anything in the last `days` days the
-    whole history counts. Drawing items without replacement in proportion to weight is ranking by
-    log weight + Gumbel noise.
+    Where there are fewer the oldest stands in for those that miss; a user without history has NONE. Without
+    anything in the last `days` days the whole history counts. Drawing items without replacement in proportion to
+    weight is ranking by log weight + Gumbel noise.
     """
     there = asked.history > 0
     recent = there & (asked.day > asked.today - days)
@@ -149,14 +154,18 @@ def draw_interests(known: Known, asked: Asked, days: int, rng: np.random.Generat
     cluster = np.where(there, known.cluster[np.maximum(asked.history - 1, 0)], NONE)
     key = np.log(np.maximum(asked.satisfaction, 1e-6)) + rng.gumbel(size=cluster.shape)
     key = np.where(counts, key, -np.inf)
-    rows = np.arange(len(asked))
-    first = cluster[rows, key.argmax(1)]
-    key = np.where(cluster == first[:, None], -np.inf, key)
-    second = np.where((key > -np.inf).any(1), cluster[rows, key.argmax(1)], first)
     place = np.arange(cluster.shape[1])
-    last = [np.where(counts & (cluster == c[:, None]), place, -1).max(1) for c in (first, second)]
-    swap = last[0] > last[1]
-    return np.where(swap, second, first), np.where(swap, first, second)
+    drawn: list[Ints] = []
+    last: list[Ints] = []
+    for _ in range(n):
+        left = (key > -np.inf).any(1)
+        drawn.append(np.where(left, cluster[np.arange(len(asked)), key.argmax(1)], NONE))
+        of_it = cluster == drawn[-1][:, None]
+        last.append(np.where(counts & of_it, place, -1).max(1))
+        key = np.where(of_it, -np.inf, key)
+    in_turn = np.take_along_axis(np.stack(drawn, 1), np.stack(last, 1).argsort(1, kind="stable"), 1)
+    oldest = np.minimum((in_turn == NONE).sum(1, keepdims=True), n - 1)
+    return np.where(in_turn == NONE, np.take_along_axis(in_turn, oldest, 1), in_turn)
 
 
 class Keywords:
