@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from byway import artifact, config, pipeline, refresh, showing
+from byway import artifact, cli, config, pipeline, refresh, showing
 from byway.artifact import Outcome, Record, Work
 from byway.data import events
 from byway.errors import UserError
@@ -22,6 +22,7 @@ from byway.interests import embed, tree
 from byway.language import bulk, curate, plan
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Transitions
+from byway.language.triples import key, unkey
 from byway.serving import bundle, publish
 from byway.serving.recommend import Seen, recommend
 
@@ -56,9 +57,15 @@ def encoder(knobs: object) -> Any:
 
 def table(work: Work, knobs: config.TransitionTable, transitions: Transitions) -> Outcome:
     """A table by the log's counts alone."""
-    M = transitions.clusters
+    M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
-    best = bulk.by_evidence(pairs, Evidence(Successors.of(transitions)), M, 4).reshape(M, M, 4)
+    evidence = Evidence(Successors.of(transitions))
+    best = bulk.by_evidence(np.column_stack([pairs[:, :1]] * (K - 1) + [pairs[:, 1:]]), evidence, M, 4)
+    best = best.reshape(M, M, 4)
+    if (triples := plan.triples_of(transitions, 10_000)) is not None:
+        own = bulk.by_evidence(triples, evidence, M, 4)
+        for name, values in (("keys", key(triples, M)), ("clusters", own), ("model", own)):
+            np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
         np.save(work.out / f"{name}.npy", values)
     return Outcome(metrics={"table.prior_weight": 0.0, "table.likeness_pull": 0.0})
@@ -164,6 +171,15 @@ def test_a_refreshed_bundle_is_served(refreshed: Path, tmp_path: Path) -> None:
     assert publish.current(tmp_path) == publish.Current(name)
 
 
+def test_a_user_of_the_log_is_answered_and_told_what_the_log_lacks(
+    refreshed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.recommend(refreshed, user="u1")
+    assert "what a refresh took in is not in it" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match="no user 'u61' in the log of the last full run"):
+        cli.recommend(refreshed, user="u61")
+
+
 def test_show_lists_a_refresh(built: Path, refreshed: Path) -> None:
     settings = config.load(refreshed / "byway.toml")
     shown = json.loads(showing.as_json(refreshed, settings))
@@ -249,6 +265,38 @@ def test_pairs_whose_successor_changed_are_answered_anew_and_no_others(built: Pa
     assert not (now == own[:, None, None]).any()
     assert not (now == own[None, :, None]).any()
     assert figures["refresh.events"] == 90
+
+
+def test_triples_whose_successor_changed_are_answered_anew(built: Path, tmp_path: Path) -> None:
+    """Thirty new people come to one cluster after the same three, whom the log had meet these three before."""
+    folder = tmp_path / "w"
+    artifact.shutil.copytree(built, folder)
+    text = "[transitions]\nhistory = 3\n[bundle]\ninterests = 3\n"
+    (folder / "byway.toml").write_text(TOML + text, "utf-8")
+    pipeline.run(folder, config.load(folder / "byway.toml"))
+    before = bundle.load(folder / "13-bundle")
+    M = len(before.table)
+    assert before.triples is not None
+    some = unkey(before.triples.keys, M)
+    at = next(i for i, three in enumerate(some.tolist()) if len(set(three)) == 3)
+    a, b, c = some[at].tolist()
+    taken = {*before.ranking(some[at : at + 1])[0].tolist(), a, b, c}
+    d = next(d for d in range(M) if d not in taken)
+    item = {k: before.ids[int(before.starts[k])] for k in (a, b, c, d)}
+    rows = [
+        f"n{u},{item[k]},{1_720_000_000 + 1000 * u + t},1" for u in range(30) for t, k in enumerate((a, b, c, d))
+    ]
+    take_in(folder, None, write(folder / "new.csv", EVENT, rows))
+    now = bundle.load(folder / "13-bundle")
+    assert now.ranking(some[at : at + 1])[0, 0] == d
+    counts = artifact.read_record(folder / refresh.FOLDER)
+    assert counts is not None
+    held = refresh.load(folder / refresh.FOLDER)
+    assert counts.counts["triples"] + counts.counts["pairs"] == len(held.pairs)
+    changed = some[(now.ranking(some) != before.ranking(some)).any(axis=1)]
+    assert {tuple(three) for three in changed.tolist()} <= {tuple(three) for three in held.pairs.tolist()}
+    assert now.triples is not None
+    np.testing.assert_array_equal(now.triples.keys, before.triples.keys)
 
 
 def test_the_same_table_is_taken_in_once(refreshed: Path) -> None:

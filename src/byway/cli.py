@@ -283,15 +283,20 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     from byway.data import catalog as items
     from byway.data import events
     from byway.pipeline import BY_NAME
+    from byway.progress import say
+    from byway.refresh import PUBLISHED
     from byway.serving.recommend import Seen
 
     path = directory / BY_NAME["catalog"].folder
     record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
     if record is None or used is None or used.inputs.get("catalog") != record.digest:
         raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
-    users = events.load_users(path)
+    users, refreshed = events.load_users(path), PUBLISHED in used.metrics
     if user not in users:
-        raise UserError(f"The log has no user {user!r}.")
+        since = " of the last full run; give what came since as --history" if refreshed else ""
+        raise UserError(f"There is no user {user!r} in the log{since}.")
+    if refreshed:
+        say("This is the history in the log of the last full run; what a refresh took in is not in it.")
     log, ids = events.load(path), items.load(path).items["item"]
     a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
     seen = [

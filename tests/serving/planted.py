@@ -22,6 +22,7 @@ from byway.language.triples import Triples, key
 from byway.policy.sequence import ItemPolicy
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
+from byway.video.plan import ContextTable
 
 SIZES = (4, 4, 4, 4, 1, 7, 2)
 M = len(SIZES)
@@ -65,6 +66,7 @@ class Planted:
     table: NDArray[np.int32] | None = None
     triples: dict[tuple[int, int, int], list[int]] | None = None
     """Rankings of triples of interests."""
+    contexts: ContextTable | None = None
     knobs: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -141,6 +143,7 @@ class Planted:
             self.transitions(),
             table,
             ItemPolicy(policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors),
+            self.contexts,
         )
         assert outcome.counts == {"items": N, "clusters": M}
         return bundle.load(work.out)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from byway import config
 from byway.serving import bundle
 from byway.serving.bundle import Bundle, Strings
+from byway.video.plan import ContextTable
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
 
 HARD_IDS = [
@@ -156,6 +157,17 @@ def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
     opened = Planted(length=3, knobs=config.Bundle(history=50)).build(tmp_path)
     assert opened.manifest.history == 3
     assert opened.encode([0, 1, 2, 3, 4]).shape == (5,)
+
+
+def test_a_context_table_of_another_level_is_left_out(tmp_path: Path) -> None:
+    """Its clusters are others: what it calls 1 is not what the table of pairs calls 1."""
+    item, clusters = np.array([3], np.int32), np.array([[1, 2]], np.int32)
+    via = np.full(N, -1, np.int32)
+    via[3] = 0
+    for level, there in ((2, True), (3, False)):
+        contexts = ContextTable(item, clusters, clusters.astype(np.float32), via, level)
+        opened = Planted(contexts=contexts).build(tmp_path / str(level))
+        assert (opened.context_via is not None) == there
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
