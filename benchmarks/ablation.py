@@ -3,18 +3,23 @@
     python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--first 0] [--keep FOLDER] [--set section.knob=value …]
 
 W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the
-models stay in that folder, and one that was cut off goes on from its last checkpoint. Every variant is asked
-about the same held-out transitions, some (`--asked`) of those whose user had three interests before. Another
-level of the tree has other labels, so that there only popularity, counting and chance on the same line are its
-measure. Recall at 1 and at 10: `alone` is the fine-tuned model by itself; `served` weighs it with the log's
-counts and the likeness of items, as the table does; `turned` is the model asked with the two interests the
-other way round.
+models stay in that folder: one that is done is taken as it is, and one that was cut off goes on from its last
+checkpoint. `--users 0.1` leaves a tenth of the people in the log. Every variant is asked about the same held-
+out transitions, some (`--asked`) of those whose user had three interests before, or with `--whole` about all
+that it keeps apart itself. Another level of the tree has other labels, so that there only what stands on the
+same line is its measure.
+
+Each figure is recall at 1, 5 and 10, that at 10 averaged over labels, and that at 10 on pairs that the log
+never showed: of `alone`, the fine-tuned model by itself; of `served`, which weighs it with the log's counts and
+the likeness of items, as the table does; of `turned`, the model asked with the two interests the other way
+round; and of who does not read. Over several seeds follow means and 95% intervals (Student's t).
 """
 
 import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ from byway.data import events
 from byway.data.events import Events
 from byway.evaluation import baselines
 from byway.evaluation.baselines import ranks_of
+from byway.evaluation.metrics import over_seeds
 from byway.interests import describe, embed, tree
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
@@ -35,7 +41,11 @@ from byway.language import bulk, curate, models, tune
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions, pick
 from byway.language.plan import open_policy
-from byway.ranking import recall_at
+from byway.ranking import macro_recall_at, recall_at
+
+KS = (1, 5, 10)
+SPOKEN = 500
+"""Prompts that the model answers freely."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -70,6 +80,19 @@ def curated(folder: Path, knobs: config.Transitions, log: Events, grown: Tree, s
     return curate.load(here.out)
 
 
+def some_users(log: Events, share: float, seed: int) -> Events:
+    """The log of a share of its users, drawn at random."""
+    kept = np.random.default_rng([seed, 3]).random(log.n_users) < share
+    here = (kept if share < 1 else np.ones(log.n_users, bool))[log.user]
+    number = np.cumsum(kept) - 1 if share < 1 else np.arange(log.n_users)
+    return replace(
+        log,
+        user=number[log.user[here]].astype(np.int32),
+        **{name: getattr(log, name)[here] for name in ("item", "time", "satisfaction")},
+        n_users=int(number[-1]) + 1,
+    )
+
+
 def asked(heldout: Samples, K: int, n: int) -> Samples:
     """The same transitions, told by the last K interests of three."""
     return pick(Samples(heldout.context[:, -K:], heldout.label, heldout.count), n, np.random.default_rng(0))
@@ -90,38 +113,81 @@ def recalls(
     successors = Successors.of(transitions)
     fitted = bulk.fit(policy, transitions.validation, Evidence(successors, alike), np.random.default_rng(0))
     evidence = Evidence(successors, alike, fitted.pull)
-    n = min(10, transitions.clusters)
+    n, known = min(10, transitions.clusters), successors.seen(some.context)
 
-    def found(context: Any, column: str) -> list[float]:
-        parts = np.array_split(context, max(1, len(context) // 250))
-        listed = [bulk.answer_some(policy, part, evidence, fitted.weight, n, n)[column] for part in parts]
-        hit = np.concatenate(listed) == some.label[:, None]
-        return at(np.where(hit.any(axis=1), hit.argmax(axis=1), n))
+    def told(rank: NDArray[np.int64]) -> dict[str, Any]:
+        return {
+            "recall": [recall_at(rank, k, some.count) for k in KS],
+            "macro": macro_recall_at(rank, 10, some.label, some.count),
+            "unseen": recall_at(rank[~known], 10, some.count[~known]),
+        }
 
-    def at(rank: NDArray[np.int64]) -> list[float]:
-        return [recall_at(rank, k, some.count) for k in (1, 10)]
+    def of_list(listed: NDArray[np.int32]) -> dict[str, Any]:
+        hit = listed == some.label[:, None]
+        return told(np.where(hit.any(axis=1), hit.argmax(axis=1), n))
 
-    spoken = tune.look(
-        policy, names.names[transitions.level - 1], models.load_tokenizer(str(tuned.path)), {"h": some}
-    )
+    @torch.no_grad()
+    def answered() -> dict[str, Any]:
+        """By the whole table of pairs where that is less to ask than each context by itself."""
+        M, (N, K) = transitions.clusters, some.context.shape
+        if K == 2 and M * M < 8 * N:
+            tile = bulk.TILES[policy.attention]
+            rows = [range(start, min(start + tile, M)) for start in range(0, M, tile)]
+            table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, fitted.weight, n)])
+            one, two = some.context.T
+            listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
+            return {**listed, "served": table["cluster"][one, two]}
+        listed = {"alone": bulk.first(policy, some.context, n)}
+        if K == 2:
+            listed["turned"] = bulk.first(policy, some.context[:, ::-1].copy(), n)
+        if not fitted.weight:
+            return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)}
+        contexts, row = np.unique(some.context, axis=0, return_inverse=True)
+        parts = np.array_split(contexts, max(1, len(contexts) // 250))
+        found = [bulk.answer_some(policy, part, evidence, fitted.weight, n, n)["cluster"] for part in parts]
+        return {**listed, "served": np.concatenate(found)[row.reshape(-1)]}
+
+    legal = set(names.names[transitions.level - 1])
+    few = pick(some, SPOKEN, np.random.default_rng(0)).context
+    longest = max(map(len, policy.prompt.answers)) + 2
+    spoken = tune.spoken_answers(policy, few, models.load_tokenizer(str(tuned.path)), longest)
     with torch.enable_grad():
         learned = baselines.neural(transitions, successors, seed)
     guesses = {
         "popularity": baselines.popularity(successors),
         "counts": successors.probability,
+        "counts_fair": baselines.fair(successors),
+        "nearest": baselines.nearest(alike),
         "neural": learned,
         "counts_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
     }
     return {
         "clusters": transitions.clusters,
-        "match_rate": spoken["match_rate"],
-        "distinct": spoken["distinct_outputs"],
-        "alone": found(some.context, "model"),
-        "turned": found(some.context[:, ::-1].copy(), "model") if some.context.shape[1] == 2 else None,
-        "served": found(some.context, "cluster"),
+        "asked": int(some.count.sum()),
+        "match_rate": round(float(np.mean([answer in legal for answer in spoken])), 4),
+        "distinct": len(set(spoken) & legal),
         "weight": fitted.weight,
-        **{name: at(ranks_of(guess(some.context), some)) for name, guess in guesses.items()},
+        "pull": fitted.pull,
+        **{name: of_list(listed) for name, listed in answered().items()},
+        **{name: told(ranks_of(guess(some.context), some)) for name, guess in guesses.items()},
     }
+
+
+def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and 95% interval over the seeds of one variant, of each figure."""
+    found: dict[str, Any] = {}
+    for name, value in rows[0].items():
+        if isinstance(value, dict):
+            found |= {
+                f"{name}.recall_at_{k}": over_seeds([row[name]["recall"][i] for row in rows], share=True)
+                for i, k in enumerate(KS)
+            }
+            found |= {
+                f"{name}.{of}": over_seeds([r[name][of] for r in rows], share=True) for of in ("macro", "unseen")
+            }
+        elif name in ("match_rate", "distinct", "weight", "seconds"):
+            found[name] = over_seeds([row[name] for row in rows], share=name == "match_rate")
+    return found
 
 
 def main() -> None:
@@ -131,7 +197,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--users", type=float, default=1.0)
     parser.add_argument("--asked", type=int, default=2000)
+    parser.add_argument("--whole", action="store_true")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -145,21 +213,30 @@ def main() -> None:
             knobs = config.load(W / "byway.toml", [*given.set, *VARIANTS[name]])
             torch.set_num_threads(knobs.run.threads or torch.get_num_threads())
             with tempfile.TemporaryDirectory(dir=W.resolve().parent) as folder:
-                transitions = curated(Path(folder) / "own", knobs.transitions, log, grown, seed)
+                part = some_users(log, given.users, seed)
+                transitions = curated(Path(folder) / "own", knobs.transitions, part, grown, seed)
                 K = knobs.transitions.history
                 three = config.load(W / "byway.toml", [*given.set, *VARIANTS[name], "transitions.history=3"])
                 heldout = curated(Path(folder) / "three", three.transitions, log, grown, seed).heldout.several()
                 here = place((given.keep or Path(folder)) / f"{name}-{seed}", seed)
                 started = time.perf_counter()
-                tune.build(here, knobs.language_model, transitions, names)
+                if not (here.out / "policy.json").exists():
+                    tune.build(here, knobs.language_model, transitions, names)
                 seconds = round(time.perf_counter() - started, 1)
                 alike = grown.alike(vectors, transitions.level)
-                some = asked(heldout, K, given.asked)
+                some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)
                 found = recalls(transitions, some, names, tune.load(here.out), alike, knobs, seed)
-            rows.append({"variant": name, "seed": seed, "seconds": seconds, **found})
+            counts = {"seed": seed, "transitions": int(transitions.train.count.sum()), "seconds": seconds}
+            rows.append({"variant": name, **counts, **found})
             print(json.dumps(rows[-1]), flush=True)
+    every = {name: pooled([row for row in rows if row["variant"] == name]) for name in given.variants}
     if given.json:
-        print(json.dumps(rows))
+        print(json.dumps({"rows": rows, "pooled": every}))
+        return
+    for name, figures in every.items():
+        for figure, found in figures.items():
+            between = "" if found["low"] is None else f" ({found['low']} to {found['high']})"
+            print(f"{name:12} {figure:28} {found['mean']}{between}")
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
     record = pipeline.run(directory, _config(directory, set), only="curations")["curations"]
     shown = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
-    text = "\n".join(f"{name:48} {value}" for name, value in shown.items())
+    text = "\n".join(f"{name:56} {value}" for name, value in shown.items())
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from byway.evaluation import drawing, report, wording
+from byway.evaluation.curations import pooled
 from byway.evaluation.drawing import Point, Series
 
 
@@ -117,6 +118,35 @@ def test_the_controls_can_fail_on_the_page(share: float, words: str) -> None:
     leaking = figures(GOOD)
     leaking["controls"]["leaking"] = ["sequence"]
     assert "sequence answered otherwise" in " ".join(wording.controls(leaking))
+
+
+@pytest.mark.parametrize(
+    ("gini", "said"),
+    [(0.5, "clearly more evenly"), (0.9, "not clearly more evenly"), (0.99, "clearly less evenly")],
+)
+def test_papers_claim_on_diversified_samples_comes_out_or_not(gini: float, said: str) -> None:
+    """Two seeds a kind; the less even, the fewer held-out transitions are recalled."""
+
+    def run(value: float) -> dict[str, Any]:
+        labels = {f"labels.{name}": value for name in ("gini", "top1pct_share", "rare_share", "entropy")}
+        return {**labels, "labels.histogram": [1, 2], "model.macro_recall_at_10.heldout": 1 - value, "curve": []}
+
+    drawn = pooled({"diversified": [run(gini), run(gini + 0.01)], "random": [run(0.9), run(0.911)]})
+    (words,) = wording.curations(drawn)
+    assert f"answers {said};" in words
+    assert ("clearly more with diversified" in words.replace("not clearly", "")) == (gini == 0.5)
+    single = pooled({"diversified": [run(gini)], "random": [run(0.9)]})
+    assert "(a single seed)" in wording.curations(single)[0]
+    assert wording.curations({}) == []
+
+
+def test_both_ways_to_curate_stand_in_one_histogram() -> None:
+    key = "language.labels.histogram"
+    html = report.page("x", None, {f"{key}.diversified": [1, 1, 1, 1], f"{key}.random": [0, 0, 0, 4]})
+    heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', html)]
+    # Diversified: all at the mean, which "to 2" begins with. Random: three of four never, one four times the mean.
+    assert [round(height / max(heights), 2) for height in heights] == [0, 0, 0, 1, 0, 0, 0.75, 0, 0, 0, 0.25, 0]
+    assert html.count("<figure>") == 1
 
 
 def test_the_page_stands_alone_and_names_cannot_break_it() -> None:

@@ -28,6 +28,9 @@ from byway.language.curate import Samples
 from byway.progress import say
 from byway.ranking import recall_at
 
+CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
+"""What diversified samples should make smaller, and what greater."""
+
 
 def build(
     work: Work,
@@ -48,11 +51,21 @@ def build(
             artifact.write_atomic(known, msgspec.json.encode(found))
             shutil.rmtree(work.scratch / f"{kind}-{seed}")
         runs[kind].append(msgspec.json.decode(known.read_bytes()))
+    (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
+    return Outcome(counts={"models": sum(map(len, runs.values()))}, metrics=pooled(runs))
+
+
+def pooled(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Figures over the seeds of each kind, and paper 1's claim as differences, seed by seed, with intervals."""
     metrics: dict[str, Any] = {}
     for kind, found in runs.items():
         metrics |= _over_seeds(kind, found)
-    (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
-    return Outcome(counts={"models": sum(map(len, runs.values()))}, metrics=metrics)
+    if {"diversified", "random"} <= set(runs):
+        for figure in CLAIMED:
+            pairs = zip(runs["diversified"], runs["random"], strict=True)
+            apart = over_seeds([one[figure] - other[figure] for one, other in pairs])
+            metrics[f"curations.difference.{figure}"] = apart
+    return metrics
 
 
 def _one(

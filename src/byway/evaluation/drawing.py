@@ -106,6 +106,25 @@ def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point], per
     return _plot(title, "", up, frame, body, series, False, percent, show_x=False)
 
 
+def histogram(title: str, across: str, up: str, names: Sequence[str], series: Sequence[Series]) -> str:
+    """Bars side by side, one a series, above each of the names; a series' points stand at x = 0, 1, 2 …"""
+    edges = [Point(-0.5, 0, 0, 0), Point(len(names) - 0.5, 0, 0, 0)]
+    frame = _frame([*series, Series("", edges)], zero=True)
+    width = 0.8 / len(series)
+    body = [
+        f'<rect x="{frame.x(left := p.x - 0.4 + i * width):.1f}" y="{frame.y(p.y):.1f}" '
+        f'width="{frame.x(left + width) - frame.x(left) - 1:.1f}" height="{frame.y(0) - frame.y(p.y):.1f}" '
+        f'fill="{colour}"/>'
+        for i, (colour, one) in enumerate(zip(_colours(series), series, strict=True))
+        for p in one.points
+    ]
+    body += [
+        f'<text x="{frame.x(i):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{escape(name)}</text>'
+        for i, name in enumerate(names)
+    ]
+    return _plot(title, across, up, frame, body, series, False, False, show_x=False)
+
+
 def _colours(series: Sequence[Series]) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(len(series))]
 

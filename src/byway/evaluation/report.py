@@ -13,7 +13,7 @@ from byway import config
 from byway.artifact import Outcome, Work
 from byway.evaluation import wording
 from byway.evaluation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
-from byway.evaluation.drawing import Point, Series, bars, lines, scatter
+from byway.evaluation.drawing import Point, Series, bars, histogram, lines, scatter
 
 Figures = dict[str, Any]
 
@@ -39,7 +39,7 @@ STYLE = """
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
 main{max-width:1080px;margin:0 auto;padding:28px 18px 60px}h1{font-size:1.7rem;line-height:1.2;margin:.2em 0 .4em}
 h2{font-size:1.2rem;margin:2em 0 .5em}p{max-width:72ch}.soft{color:var(--soft)}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:16px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,430px),1fr));gap:16px}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;min-width:0}
 figcaption b{display:block}figcaption span{color:var(--soft);font-size:.86rem}
 svg{width:100%;height:auto;display:block;margin-top:6px}svg text{font-size:12.5px;fill:var(--soft)}
@@ -68,7 +68,8 @@ def build(work: Work, knobs: config.Report, experiment: Figures | None, drawn: F
 def page(title: str, found: Figures | None, drawn: Figures) -> str:
     """The whole page; without an experiment it tells of the models alone."""
     told = [] if found is None else wording.summary(found)
-    said = "".join(f"<p>{escape(text)}</p>" for text in [*told, *wording.models(drawn), *wording.views(drawn)])
+    told += [*wording.models(drawn), *wording.curations(drawn), *wording.views(drawn)]
+    said = "".join(f"<p>{escape(text)}</p>" for text in told)
     plots = [*_labels(drawn), _learning(drawn.get("language.curve", []))]
     plots += [] if found is None else _plots(found)
     drawings = "".join(plot for plot in [*plots, *_views(drawn)] if plot)
@@ -82,7 +83,7 @@ def page(title: str, found: Figures | None, drawn: Figures) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
 <h1>{escape(title)}</h1><p class="soft">{escape(setting)}</p>
-<div class="says">{said}</div>
+{f'<div class="says">{said}</div>' if said else ""}
 <h2>The papers' figures, from this run</h2><div class="grid">{drawings}</div>
 {arms}
 <p class="soft">Paper 1: Wang et al., RecSys 2024, arXiv 2405.16363.
@@ -135,17 +136,20 @@ def _labels(drawn: Figures) -> list[str]:
     """Figure 3: how many labels are spoken how often over all pairs, for each way to curate that was compared."""
     key = "language.labels.histogram"
     kinds = [name.removeprefix(f"{key}.") for name in drawn if name.startswith(f"{key}.")]
-    found = {f": {kind} samples": drawn[f"{key}.{kind}"] for kind in kinds} or {"": drawn.get(key, [])}
-    return [_spread(f"Paper 1, figure 3: how evenly labels are spoken{of}", h) for of, h in found.items() if h]
+    found = {f"{kind} samples": drawn[f"{key}.{kind}"] for kind in kinds} or {"": drawn.get(key, [])}
+    series = [Series(of, _spread(counts)) for of, counts in found.items() if counts]
+    if not series:
+        return []
+    title = "Paper 1, figure 3: how often each interest is the model's first answer"
+    across, up = "pairs of interests that it answers, 1 in an even spread", "share of all interests"
+    return [histogram(title, across, up, ["< 0.1", "to 0.5", "to 1", "to 2", "to 5", "> 5"], series)]
 
 
-def _spread(title: str, histogram: Sequence[float]) -> str:
-    mean = sum(histogram) / len(histogram)
+def _spread(counts: Sequence[float]) -> list[Point]:
+    mean = sum(counts) / len(counts)
     edges = (0, 0.1, 0.5, 1, 2, 5, 1e9)
-    names = ["under 0.1", "0.1 to 0.5", "0.5 to 1", "1 to 2", "2 to 5", "over 5"]
-    shares = [sum(a * mean <= h < b * mean for h in histogram) / len(histogram) for a, b in pairwise(edges)]
-    points = [Point(0, s, s, s) for s in shares]
-    return bars(title, "share of clusters, by first answers over the mean", names, points, percent=False)
+    shares = [sum(a * mean <= h < b * mean for h in counts) / len(counts) for a, b in pairwise(edges)]
+    return [Point(float(i), s, s, s) for i, s in enumerate(shares)]
 
 
 def _learning(curve: Sequence[Figures]) -> str:
