@@ -134,7 +134,8 @@ def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPath
         return
     knob = data.draw(st.sampled_from(sorted(plain)))
     least = int(knob in config.POSITIVE.get(section, ()))
-    kind = st.integers(least, 2**62) if type(plain[knob]) is int else st.floats(least, 1e18)
+    most = 2 if knob == "interests" else 2**62  # three of them need another knob
+    kind = st.integers(least, most) if type(plain[knob]) is int else st.floats(least, 1e18)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")

@@ -11,7 +11,7 @@ import pytest
 
 from byway import cli, config, pipeline, showing
 from byway.errors import UserError
-from byway.evaluation import loop, world
+from byway.evaluation import loop, wording, world
 from byway.evaluation.people import WorldKnobs
 from byway.language import align, curate, plan
 from byway.serving import bundle, publish
@@ -146,7 +146,10 @@ def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pyt
         assert 0 <= found[f"curations.turned.same_first.{kind}"] <= 1
         assert 0 <= found[f"curations.served.recall_at_10.heldout.{kind}"] <= 1
     assert found["curations.samples.diversified"] == found["curations.samples.random"]
-    assert len(report._labels(found)) == 2
+    (drawing,) = report._labels(found)
+    assert "diversified samples" in drawing
+    assert "random samples" in drawing
+    assert "(a single seed)" in wording.curations(found)[0]
 
 
 def test_a_user_of_the_log_is_answered(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
