@@ -33,7 +33,9 @@ from byway.ranking import best_first
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED = 1500
-"""Validation transitions on which the weights are fitted."""
+"""Validation transitions on which the model's weight is fitted."""
+LIKENED = 50_000
+"""Those on which that of likeness is, which asks no model: of a few thousand chance picks the weight."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
@@ -305,25 +307,27 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
     """
     if not len(validation.several()):
         return Fitted(0.0, 0.0)
-    samples = pick(validation.several(), VALIDATED, rng)
-    contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
-    parts = np.array_split(contexts, max(1, len(contexts) // 500))
     M = asked_of.clusters
     n = min(10, M)
 
-    def found(listed: list[NDArray[np.int32]]) -> float:
+    def found(listed: list[NDArray[np.int32]], row: NDArray[np.int64], samples: Samples) -> float:
         """Recall of the ten best clusters of each context."""
-        best = np.concatenate(listed)[row.reshape(-1)]
+        best = np.concatenate(listed)[row]
         return float((best == samples.label[:, None]).any(axis=1) @ samples.count)
 
+    likened = pick(validation.several(), LIKENED, rng)
+    parts, row = _parts(likened.context)
+
     def alone(each: Evidence) -> float:
-        return found([_without(each(part), _excluded(part, M), n)[0] for part in parts])
+        return found([by_evidence(part, each, M, n) for part in parts], row, likened)
 
     pulled = max(evidence.pulled(), key=alone)
+    samples = pick(likened, VALIDATED, rng)
+    parts, row = _parts(samples.context)
     tried = sorted(WEIGHTS, reverse=True)
     listed: dict[float, list[NDArray[np.int32]]] = {weight: [] for weight in tried}
     ready = ready_some(asked_of)
-    with bar("weigh model and log", len(contexts)) as advance:
+    with bar("weigh model and log", sum(map(len, parts))) as advance:
         for part in parts:
             score, excluded = pulled(part), _excluded(part, M)
             ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried if weight]
@@ -331,7 +335,13 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
             for weight in tried:
                 listed[weight].append((next(read) if weight else _without(score, excluded, n))[0])
             advance(len(part))
-    return Fitted(max(WEIGHTS, key=lambda weight: found(listed[weight])), pulled.pull)
+    return Fitted(max(WEIGHTS, key=lambda weight: found(listed[weight], row, samples)), pulled.pull)
+
+
+def _parts(context_NK: Ints) -> tuple[list[Ints], NDArray[np.int64]]:
+    """The different contexts, about 500 together, and the row of each in all of them."""
+    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
+    return np.array_split(contexts, max(1, len(contexts) // 500)), row.reshape(-1)
 
 
 def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:
