@@ -83,8 +83,7 @@ def curated(folder: Path, knobs: config.Transitions, log: Events, grown: Tree, s
 def some_users(log: Events, share: float, seed: int) -> Events:
     """The log of a share of its users, drawn at random."""
     kept = np.random.default_rng([seed, 3]).random(log.n_users) < share
-    here = (kept if share < 1 else np.ones(log.n_users, bool))[log.user]
-    number = np.cumsum(kept) - 1 if share < 1 else np.arange(log.n_users)
+    here, number = kept[log.user], np.cumsum(kept) - 1
     return replace(
         log,
         user=number[log.user[here]].astype(np.int32),
@@ -185,7 +184,7 @@ def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found |= {
                 f"{name}.{of}": over_seeds([r[name][of] for r in rows], share=True) for of in ("macro", "unseen")
             }
-        elif name in ("match_rate", "distinct", "weight", "seconds"):
+        elif name in ("match_rate", "distinct", "weight"):
             found[name] = over_seeds([row[name] for row in rows], share=name == "match_rate")
     return found
 
@@ -220,6 +219,10 @@ def main() -> None:
                 heldout = curated(Path(folder) / "three", three.transitions, log, grown, seed).heldout.several()
                 here = place((given.keep or Path(folder)) / f"{name}-{seed}", seed)
                 started = time.perf_counter()
+                of = [*given.set, f"users={given.users}"]
+                if (here.out / "of.json").exists() and json.loads((here.out / "of.json").read_text("utf-8")) != of:
+                    raise SystemExit(f"{here.out} holds a model of other knobs: give --keep another folder.")
+                (here.out / "of.json").write_text(json.dumps(of), "utf-8")
                 if not (here.out / "policy.json").exists():
                     tune.build(here, knobs.language_model, transitions, names)
                 seconds = round(time.perf_counter() - started, 1)

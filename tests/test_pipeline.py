@@ -181,6 +181,21 @@ def test_gates_that_fail_are_told_and_stop_nothing(
     assert toys.did() == ALL
 
 
+def test_levels_apart_are_said_before_the_pairs_are_made(
+    toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    stage = pipeline.Stage(9, "pairs", "toy.pairs")
+    monkeypatch.setattr(pipeline, "STAGES", (stage,))
+    monkeypatch.setattr(pipeline, "BY_NAME", {"pairs": stage})
+    monkeypatch.setattr(pipeline, "say", said.append)
+    monkeypatch.setattr(pipeline, "_make", lambda *_: said.append("made"))
+    run(workspace)
+    run(workspace, "transitions.level=3")
+    assert said[0] == said[2] == "made"
+    assert "pairs.level is 2 and transitions.level 3" in said[1]
+
+
 def test_a_change_is_told_as_it_is(toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Brackets in a knob are no markup."""
     run(workspace)

@@ -172,16 +172,22 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
                 if only == stage.name:
                     raise UserError(f"{stage.folder} needs items with videos or thumbnails, and there are none.")
             elif stage.name == only or (only is None and (stage.name == until or not stage.asked_for)):
-                if stage.name == "pairs" and config.pairs.level != config.transitions.level:
-                    say(
-                        f"[yellow]pairs.level is {config.pairs.level} and transitions.level "
-                        f"{config.transitions.level}[/]: what the multimodal model says of other clusters is made, "
-                        "and neither served nor given an arm. Set both to one level, 2 or deeper, for that."
-                    )
+                if stage.name == "pairs":
+                    _say_of_levels(config)
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break
     return records
+
+
+def _say_of_levels(config: Config) -> None:
+    """Before the hours of 10 and 11: what is made for another level of the tree than plans are is not served."""
+    seen, planned = config.pairs.level, config.transitions.level
+    if seen != planned:
+        say(
+            f"[yellow]pairs.level is {seen} and transitions.level {planned}[/]: what the multimodal model says of "
+            "other clusters is made, and neither served nor given an arm. Set both to one level, 2 or deeper."
+        )
 
 
 def run_shard(workspace: Path, config: Config, number: int, shards: int) -> dict[str, Record]:

@@ -284,8 +284,8 @@ def _build(
         "events": 0 if log is None else len(log),
         "users": len(new_users),
         "transitions": int(recent.count.sum()),
-        "pairs": int((~_are_triples(pairs)).sum()),
-        "triples": int(_are_triples(pairs).sum()),
+        "pairs": int((~plan.are_triples(pairs)).sum()),
+        "triples": int(plan.are_triples(pairs).sum()),
         "all_items": everything.num_rows,
         **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
     }
@@ -434,8 +434,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
     # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
     contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
-    table = plan.load(folder["transition_table"])
-    table = _answered_anew(table, held)
+    table = plan.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
         bundle.lay_out(
@@ -450,24 +449,6 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
         timings={"seconds": time.perf_counter() - started},
     )
     artifact.commit(path, "bundle", base.knobs, base.inputs, outcome)
-
-
-def _answered_anew(table: plan.Table, held: Grown) -> plan.Table:
-    """The table with the new rankings in it."""
-    clusters, triple = np.array(table.clusters), _are_triples(held.pairs)
-    clusters[held.pairs[~triple, -2:-1].ravel(), held.pairs[~triple, -1]] = held.answers[~triple]
-    table = replace(table, clusters=clusters)
-    if table.triples is None or not triple.any():
-        return table
-    own = np.array(table.triples.clusters)
-    own[table.triples.rows(held.pairs[triple], len(clusters))] = held.answers[triple, : own.shape[1]]
-    return replace(table, triples=replace(table.triples, clusters=own))
-
-
-def _are_triples(context_pK: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """[p] which contexts are of three interests: a pair (C1, C2) stands as (C1, C1, C2) beside them."""
-    three = context_pK.shape[1] == 3
-    return context_pK[:, 0] != context_pK[:, 1] if three else np.zeros(len(context_pK), bool)
 
 
 def _in_words(workspace: Path, record: Record) -> str:

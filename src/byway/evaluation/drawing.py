@@ -88,7 +88,7 @@ def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
     return _plot(title, across, up, frame, body, series, True, True)
 
 
-def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point], percent: bool = True) -> str:
+def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point]) -> str:
     """One bar a name, with its interval; names are numbered below and spelt in the legend."""
     placed = [Point(i + 1.0, p.y, p.y_low, p.y_high) for i, p in enumerate(points)]
     frame = _frame([Series("", [*placed, Point(0.4, 0, 0, 0), Point(len(placed) + 0.6, 0, 0, 0)])], zero=True)
@@ -103,7 +103,7 @@ def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point], per
         )
         x = frame.x(p.x)
         body.append(_stroke(x, frame.y(p.y_low), x, frame.y(p.y_high), "#222"))
-    return _plot(title, "", up, frame, body, series, False, percent, show_x=False)
+    return _plot(title, "", up, frame, body, series, False, True, show_x=False)
 
 
 def histogram(title: str, across: str, up: str, names: Sequence[str], series: Sequence[Series]) -> str:

@@ -168,7 +168,9 @@ def make_kit(
         names=descriptions.names[level - 1],
         tables={
             "byway": partial(look_up, np.asarray(table.clusters), triples),
-            "model": partial(look_up, np.asarray(table.model), table.model_triples if triples else None),
+            "model": partial(
+                look_up, np.asarray(table.model), table.model_triples if triples is not None else None
+            ),
             "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
         },
         interests=knobs.interests,

@@ -51,6 +51,25 @@ class Table:
     model_triples: Triples | None = None
     """The fine-tuned model alone."""
 
+    def answered_anew(self, context_NK: Ints, ranking_Nn: Ints) -> "Table":
+        """The table with what `follow` found in it."""
+        clusters, triple = np.array(self.clusters), are_triples(context_NK)
+        clusters[context_NK[~triple, -2:-1].ravel(), context_NK[~triple, -1]] = ranking_Nn[~triple]
+        if self.triples is None or not triple.any():
+            return replace(self, clusters=clusters)
+        own = np.array(self.triples.clusters)
+        own[self.triples.rows(context_NK[triple], len(clusters))] = ranking_Nn[triple, : own.shape[1]]
+        return replace(self, clusters=clusters, triples=replace(self.triples, clusters=own))
+
+
+def are_triples(context_NK: Ints) -> NDArray[np.bool_]:
+    """[N] which contexts are of three interests: beside them a pair (C1, C2) stands as (C1, C1, C2).
+
+    >>> are_triples(np.array([[1, 2, 3], [1, 1, 3]], np.int32)).tolist()
+    [True, False]
+    """
+    return context_NK[:, 0] != context_NK[:, -2] if context_NK.shape[1] == 3 else np.zeros(len(context_NK), bool)
+
 
 def load(path: Path) -> Table:
     """Read 08-transition-table, memory-mapped."""
