@@ -190,8 +190,9 @@ def test_levels_apart_are_said_before_the_pairs_are_made(
     monkeypatch.setattr(pipeline, "BY_NAME", {"pairs": stage})
     monkeypatch.setattr(pipeline, "say", said.append)
     monkeypatch.setattr(pipeline, "_make", lambda *_: said.append("made"))
-    run(workspace)
-    run(workspace, "transitions.level=3")
+    for overrides in ((), ("transitions.level=3",)):
+        pipeline.run(workspace, config.load(workspace / "byway.toml", overrides))
+    assert len(said) == 3
     assert said[0] == said[2] == "made"
     assert "pairs.level is 2 and transitions.level 3" in said[1]
 
