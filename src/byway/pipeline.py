@@ -47,7 +47,7 @@ STAGES = (
     Stage(4, "tree", "byway.interests.tree", ("vectors", "graph", "events")),
     Stage(5, "descriptions", "byway.interests.describe", ("catalog", "tree")),
     Stage(6, "transitions", "byway.language.curate", ("events", "tree")),
-    Stage(7, "language_model", "byway.language.tune", ("transitions", "descriptions")),
+    Stage(7, "language_model", "byway.language.tune", ("transitions", "descriptions", "vectors", "tree")),
     Stage(
         8,
         "transition_table",

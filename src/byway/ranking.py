@@ -39,17 +39,17 @@ def macro_recall_at(ranks: ArrayLike, k: int, labels: ArrayLike, counts: ArrayLi
     return _mean(hit[total > 0] / total[total > 0])
 
 
-def ndcg_at(ranks: ArrayLike, k: int) -> float:
+def ndcg_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> float:
     """Normalised discounted cumulative gain: mean of [rank < k] / log2(rank + 2).
 
-    With one right answer the ideal gain is 1 / log2(2) = 1, so nothing is left to divide by. Ranks 0 and 2 give
-    1 / log2(2) = 1 and 1 / log2(4) = 0.5; rank 9 is beyond the third place:
+    `counts` as in `recall_at`. With one right answer the ideal gain is 1 / log2(2) = 1, so nothing is left to
+    divide by. Ranks 0 and 2 give 1 / log2(2) = 1 and 1 / log2(4) = 0.5; rank 9 is beyond the third place:
 
     >>> ndcg_at([0, 2, 9, 3], 3)
     0.375
     """
     places = np.asarray(ranks, dtype=np.float64)
-    return _mean((places < k) / np.log2(places + 2))
+    return _mean((places < k) / np.log2(places + 2), counts)
 
 
 def _mean(values: ArrayLike, counts: ArrayLike | None = None) -> float:

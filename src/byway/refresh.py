@@ -318,7 +318,8 @@ def _followed(
     if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
     knobs = _section(made, config.TransitionTable)
-    fitted = Fitted(made.metrics["table.prior_weight"], made.metrics["table.likeness_pull"])
+    weights = (made.metrics[f"table.{name}"] for name in ("prior_weight", "likeness_pull", "fairness"))
+    fitted = Fitted(*weights)
 
     def ask() -> Policy:
         tuned = tune.load(folder["language_model"])

@@ -71,6 +71,7 @@ def test_what_is_alike_counts_only_where_it_helps() -> None:
     """Forty clusters in a ring; the pair is (a, a + 1), and the counts say nothing."""
     places = np.arange(40)
     ring = np.cos(2 * np.pi * (places[:, None] - places) / 40)
+    rng = np.random.default_rng(0)
     pairs = np.column_stack([places, (places + 1) % 40]).astype(np.int32)
     beside, far = (
         Samples(pairs, ((places + d) % 40).astype(np.int32), np.ones(40, dtype=np.int32)) for d in (2, 20)
@@ -78,6 +79,19 @@ def test_what_is_alike_counts_only_where_it_helps() -> None:
     every = np.tile(places, 40).astype(np.int32)
     flat = Successors.count(Samples(np.repeat(pairs, 40, axis=0), every, np.ones(1600, np.int32)), 40)
     assert baselines.found(baselines.nearest(ring)(pairs), beside, k=2) == 1
-    assert baselines.found(baselines.alike(Evidence(flat, ring), beside)(pairs), beside, k=2) == 1
-    even = baselines.alike(Evidence(flat, ring), far)(pairs)
+    assert baselines.found(Evidence(flat, ring).fitted(beside, rng)(pairs), beside, k=2) == 1
+    even = Evidence(flat, ring).fitted(far, rng)(pairs)
     np.testing.assert_allclose(even, even[0, 0], rtol=1e-6)
+
+
+def test_popularity_is_divided_out_where_the_later_log_turns_from_it() -> None:
+    """After everything, clusters 0 to 9 came; later it is cluster 20 and above, less popular the higher."""
+    rng = np.random.default_rng(0)
+    context = np.array([rng.choice(40, 2, replace=False) for _ in range(2000)], dtype=np.int32)
+    share = np.exp(-np.arange(40) / 8)
+    label = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
+    before = Successors.count(Samples(context, label, np.ones(2000, np.int32)), 40)
+    later = Samples(context, rng.integers(20, 40, 2000).astype(np.int32), np.ones(2000, np.int32))
+    assert Evidence(before).fitted(later, rng).fair == 1
+    alike = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
+    assert Evidence(before).fitted(Samples(context[::-1], alike, np.ones(2000, np.int32)), rng).fair == 0

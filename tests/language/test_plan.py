@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from byway import config
 from byway.artifact import Work
@@ -68,7 +69,7 @@ def test_the_table_is_what_its_pairs_say_one_by_one(tmp_path: Path, tuned: tune.
     table = build(tmp_path / "t", tuned)
     asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
     pairs = np.array([[0, 1], [5, 5], [11, 3], [7, 2]], dtype=np.int32)
-    with plan.torch.no_grad():
+    with torch.no_grad():
         log_p = resolved(Choices(asked_of, ask(asked_of, pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     best = np.argsort(-log_p, axis=1, kind="stable")[:, :4]
@@ -142,7 +143,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
-    with plan.torch.no_grad():
+    with torch.no_grad():
         log_p = resolved(Choices(asked_of, ask(asked_of, asked_for)))
     np.put_along_axis(log_p, asked_for.astype(np.int64), -np.inf, axis=1)
     found = triples.look_up(table.model, table.model_triples, some)
@@ -189,7 +190,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     _, weighed = follow(since, 1e-9)
     np.testing.assert_array_equal(counted[at], weighed[at])
     _, spoken = follow(since, 100.0)
-    with plan.torch.no_grad():
+    with torch.no_grad():
         log_p = resolved(Choices(ask_model(), ask(ask_model(), pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8

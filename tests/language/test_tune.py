@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from byway import config
 from byway.artifact import Work
+from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import models, prompts, tune
-from byway.language.counts import Successors
+from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Attention, Policy, policy
 from tests.language.conftest import HOSTILE, make_tiny
@@ -88,7 +89,7 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
     some = samples(400)
     successors = Successors.count(some, M)
     knobs, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
-    batch = tune.draw(transitions_of(some, False), successors, deep, knobs, np.random.default_rng(0))
+    batch = tune.draw(transitions_of(some, False), Evidence(successors), deep, knobs, np.random.default_rng(0))
     assert batch.grid is None
     asked = {(*c, label) for c, label in zip(some.context.tolist(), some.label.tolist(), strict=True)}
     row, label = np.nonzero(batch.target)
@@ -103,11 +104,14 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     successors = Successors.count(some, M)
     knobs = config.LanguageModel(block_clusters=5, balance=1.0, sharpness=3.0)
     deep = np.arange(M) < 4
-    batch = tune.draw(transitions_of(some, True), successors, deep, knobs, np.random.default_rng(0))
+    alike = np.random.default_rng(8).random((M, M))
+    evidence = Evidence(successors, alike, pull=2.0)
+    batch = tune.draw(transitions_of(some, True), evidence, deep, knobs, np.random.default_rng(0))
     assert len(batch.context) == 25
     assert batch.target.sum() == pytest.approx(1, abs=1e-5)
     assert np.take_along_axis(batch.target, batch.context.astype(np.int64), axis=1).max() == 0
-    free = (successors.probability(batch.context) / successors.popularity_M) ** 3
+    likened = np.exp(2 * alike[batch.context].mean(axis=1))
+    free = (successors.probability(batch.context) * likened / successors.popularity_M) ** 3
     np.put_along_axis(free, batch.context.astype(np.int64), 0, axis=1)
     np.testing.assert_allclose(batch.target, free / free.sum(axis=1, keepdims=True) / 25, rtol=1e-5)
     assert batch.deep.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
@@ -124,7 +128,8 @@ def stage(path: Path, knobs: config.LanguageModel) -> Any:
     (path / "scratch").mkdir(exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(3))
     names: tuple[list[str], ...] = ([], HOSTILE, [], [])
-    return tune.build(work, knobs, transitions, Descriptions(names))
+    tree = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
+    return tune.build(work, knobs, transitions, Descriptions(names), np.eye(M, dtype=np.float32), tree)
 
 
 @pytest.fixture

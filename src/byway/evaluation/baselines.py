@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway.language.counts import Evidence, Successors
+from byway.language.counts import Successors, ranks_of
 from byway.language.curate import Ints, Samples, Transitions
 
-Guess = Callable[[Ints], NDArray[np.float64]]
+Guess = Callable[[Ints], NDArray[np.floating]]
 WIDTH = 64
 """Dimensions of the neural model's interests."""
 ROUND, BATCH = 100, 512
@@ -37,30 +37,10 @@ def nearest(similarity_MM: NDArray[np.float64]) -> Guess:
     return lambda context: similarity_MM[context].sum(axis=1)
 
 
-def alike(evidence: Evidence, validation: Samples) -> Guess:
-    """The table's evidence without the model, over the root of popularity; the pull is fitted on validation."""
-    usual = np.log(evidence.successors.popularity_M) / 2
-
-    def over(pulled: Evidence) -> Guess:
-        return lambda context: pulled(context) - usual
-
-    return max(map(over, evidence.pulled()), key=lambda guess: found(guess(validation.context), validation))
-
-
 def found(score_NM: NDArray[np.floating], samples: Samples, k: int = 10) -> float:
     """Recall at k, ties against the label."""
     rank = ranks_of(score_NM, samples)
     return float(np.average(rank < k, weights=samples.count)) if len(samples) else 0.0
-
-
-def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:
-    """Rank of each label among the clusters outside its context, from 0; ties count against the label."""
-    at = np.arange(len(samples))
-    score = score_NM.astype(np.float64)
-    for k in range(samples.context.shape[1]):
-        score[at, samples.context[:, k]] = -np.inf
-    own = score[at, samples.label][:, None]
-    return (score >= own).sum(axis=1) - 1
 
 
 class _Next(torch.nn.Module):

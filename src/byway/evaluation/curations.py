@@ -91,7 +91,7 @@ def _one(
     curate.build(here, replace(sections.transitions, curation=kind), events, tree)
     transitions = curate.load(here.out)
     here = place(7, "model")
-    tune.build(here, sections.language_model, transitions, descriptions)
+    tune.build(here, sections.language_model, transitions, descriptions, vectors, tree)
     tuned = tune.load(here.out)
     here = place(8, "table")
     plan.build(here, sections.transition_table, transitions, descriptions, tuned, vectors, tree)

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway import config
+from byway import config, precision
 from byway.artifact import Gate, Outcome, Work
 from byway.errors import UserError
 from byway.evaluation import baselines
-from byway.evaluation.baselines import ranks_of
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import models, prompts, reference
 from byway.language.bulk import first
-from byway.language.counts import Evidence, Successors
+from byway.language.counts import Evidence, Successors, ranks_of
 from byway.language.curate import Samples, Transitions, pick
 from byway.language.generate import Policy, policy
 from byway.language.plan import Table
@@ -67,7 +66,7 @@ def build(
         "successor": successors.probability,
         "successor_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
-        "successor_alike": baselines.alike(Evidence(successors, alike), transitions.validation.several()),
+        "successor_alike": Evidence(successors, alike).fitted(transitions.validation, work.rng),
         "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
     }
     for name, guess in guesses.items():
@@ -77,13 +76,13 @@ def build(
     tokenizer = models.load_tokenizer(str(tuned.path))
     history = heldout.context.shape[1]
     prompt = prompts.tokenise(names, history, tokenizer)
-    after = policy(models.load(str(tuned.path), torch.bfloat16), prompt, tuned.attention)
+    after = policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
     outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
     metrics["language.prompts"] = len(outputs)
     metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
-    before = policy(models.load(tuned.base, torch.bfloat16), prompt, "causal")
+    before = policy(models.load(tuned.base, precision.dtype("auto")), prompt, "causal")
     rank = _ranks(first(before, some.context, max(KS)), some)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
     outputs = spoken_answers(before, some.context[:100], tokenizer, max(map(len, prompt.answers)) + 2)

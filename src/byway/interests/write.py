@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from byway import precision
 from byway.language import models
 
 TITLES = 8
@@ -38,7 +39,7 @@ def _prompt(titles: list[str], keywords: list[str]) -> str:
 @torch.no_grad()
 def _answers(name: str, asked: list[str]) -> list[str]:
     """Greedy answers, in batches of prompts of about equal length."""
-    tokenizer, model = models.load_tokenizer(name), models.load(name, torch.bfloat16)
+    tokenizer, model = models.load_tokenizer(name), models.load(name, precision.dtype("auto"))
     sequences: list[list[int]] = []
     for text in asked:
         if tokenizer.chat_template:

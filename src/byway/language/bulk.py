@@ -29,13 +29,11 @@ from byway.language.generate import (
 )
 from byway.language.reading import Back
 from byway.progress import bar
-from byway.ranking import best_first
+from byway.ranking import best_first, ndcg_at
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
-VALIDATED = 1500
-"""Validation transitions on which the model's weight is fitted."""
-LIKENED = 50_000
-"""Those on which that of likeness is, which asks no model: of a few thousand chance picks the weight."""
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+VALIDATED = 20_000
+"""Validation transitions on which the model's weight is fitted: of a few thousand chance picks it."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
@@ -50,8 +48,12 @@ class Fitted:
     """Exponent of the model's probability."""
     pull: float
     """Exponent of likeness."""
+    fair: float = 0.0
+    """Exponent of popularity, which is divided out."""
     near: float = 0.0
     """Nats: nearer ties are asked again in float32 (`rounding`)."""
+    precision: str = "float32"
+    """Arithmetic of all rows, whoever computes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,49 +301,37 @@ def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
 
 @torch.no_grad()
 def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.random.Generator) -> Fitted:
-    """The exponents of likeness and of the model's probability beside the counts, by recall at 10 on validation.
+    """The exponents of likeness, popularity and the model's probability beside the counts, on validation.
 
-    Likeness first, without the model, which costs nothing; then the model. Only the names that may be among the ten
-    best are read to their end, and the greatest weight, which reads the most, comes first. Where nothing was kept
-    for validation the counts stand alone: neither has shown what it is good for.
+    Evidence first, without the model, which costs nothing; then the model, by NDCG at 10. Only the names that may
+    be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
+    nothing was kept for validation the counts stand alone: nothing else has shown what it is good for.
     """
     if not len(validation.several()):
         return Fitted(0.0, 0.0)
     M = asked_of.clusters
     n = min(10, M)
-
-    def found(listed: list[NDArray[np.int32]], row: NDArray[np.int64], samples: Samples) -> float:
-        """Recall of the ten best clusters of each context."""
-        best = np.concatenate(listed)[row]
-        return float((best == samples.label[:, None]).any(axis=1) @ samples.count)
-
-    likened = pick(validation.several(), LIKENED, rng)
-    parts, row = _parts(likened.context)
-
-    def alone(each: Evidence) -> float:
-        return found([by_evidence(part, each, M, n) for part in parts], row, likened)
-
-    pulled = max(evidence.pulled(), key=alone)
-    samples = pick(likened, VALIDATED, rng)
-    parts, row = _parts(samples.context)
+    fitted = evidence.fitted(validation, rng)
+    samples = pick(validation.several(), VALIDATED, rng)
+    contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
+    parts = np.array_split(contexts, max(1, len(contexts) // 500))
     tried = sorted(WEIGHTS, reverse=True)
     listed: dict[float, list[NDArray[np.int32]]] = {weight: [] for weight in tried}
     ready = ready_some(asked_of)
-    with bar("weigh model and log", sum(map(len, parts))) as advance:
+    with bar("weigh model and log", len(contexts)) as advance:
         for part in parts:
-            score, excluded = pulled(part), _excluded(part, M)
+            score, excluded = fitted(part), _excluded(part, M)
             ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried if weight]
             read = iter(top(asked_of, ready(part), n, excluded, ways))
             for weight in tried:
                 listed[weight].append((next(read) if weight else _without(score, excluded, n))[0])
             advance(len(part))
-    return Fitted(max(WEIGHTS, key=lambda weight: found(listed[weight], row, samples)), pulled.pull)
 
+    def gain(weight: float) -> float:
+        hit = np.concatenate(listed[weight])[row.reshape(-1)] == samples.label[:, None]
+        return ndcg_at(np.where(hit.any(axis=1), hit.argmax(axis=1), n), n, samples.count)
 
-def _parts(context_NK: Ints) -> tuple[list[Ints], NDArray[np.int64]]:
-    """The different contexts, about 500 together, and the row of each in all of them."""
-    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
-    return np.array_split(contexts, max(1, len(contexts) // 500)), row.reshape(-1)
+    return Fitted(max(WEIGHTS, key=gain), fitted.pull, fitted.fair)
 
 
 def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:

@@ -16,10 +16,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from byway import config, engine
+from byway import config, engine, precision
 from byway.artifact import Outcome, Work, write_atomic
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
@@ -32,8 +31,6 @@ from byway.language.generate import TOGETHER, Policy, policy
 from byway.language.triples import MOST, Triples, key
 from byway.language.tune import Tuned
 from byway.progress import bar
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def open_policy(
     names = descriptions.names[transitions.level - 1]
     history = transitions.train.context.shape[1]
     prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)))
-    model = models.load(str(tuned.path), DTYPES[knobs.precision])
+    model = models.load(str(tuned.path), precision.dtype(knobs.precision))
     return policy(model, prompt, tuned.attention)
 
 
@@ -151,6 +148,8 @@ def build(
             "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
             "table.prior_weight": fitted.weight,
             "table.likeness_pull": fitted.pull,
+            "table.fairness": fitted.fair,
+            "table.precision": fitted.precision,
             "table.near": round(fitted.near, 4),
             **(
                 {}
@@ -222,8 +221,10 @@ def fill(
         return fitted
     evidence = Evidence(Successors.of(transitions), tree.alike(vectors, transitions.level))
     if fitted is None:
+        knobs = replace(knobs, precision=precision.resolved(knobs.precision))
         asked_of = open_policy(tuned, transitions, descriptions, knobs)
         fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
+        fitted = replace(fitted, precision=knobs.precision)
         if knobs.rounding and knobs.precision != "float32":
             exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
             fitted = replace(fitted, near=bulk.rounding(asked_of, exact, knobs.rounding, work.rng))
@@ -286,7 +287,7 @@ def follow(
             first.append(share.argmax(axis=1))
         changed.append(context[first[0] != first[1]])
     contexts = np.concatenate(changed)
-    evidence = Evidence(now, alike_MM, fitted.pull)
+    evidence = Evidence(now, alike_MM, fitted.pull, fitted.fair)
     asked_of = ask() if fitted.weight and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
@@ -306,7 +307,9 @@ def _answerer(
     fitted: Fitted,
 ) -> Callable[[range | Ints], tuple[NDArray[Any], float]]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
-    evidence, weight = replace(evidence, pull=fitted.pull), fitted.weight
+    evidence, weight = replace(evidence, pull=fitted.pull, fair=fitted.fair), fitted.weight
+    # What is fastest may differ between the machines that share the rows; the first has decided for all.
+    knobs = replace(knobs, precision=fitted.precision)
     asked_of = open_policy(tuned, transitions, descriptions, knobs)
     again = None
     if fitted.near:

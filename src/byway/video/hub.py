@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria
 
-from byway import config
+from byway import config, precision
 from byway.data.decoding import Decoder
 from byway.errors import UserError
 from byway.language import trie as tries
@@ -275,7 +275,7 @@ def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.d
 
 def open_thinker(name: str, asked: Contexts) -> Callable[[int], str]:
     """A larger model that says what it sees in an item."""
-    model, processor = _load(name, torch.bfloat16)
+    model, processor = _load(name, precision.dtype("auto"))
     pictures = shower(asked)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from byway import config
+from byway import config, precision
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
@@ -159,7 +159,7 @@ def is_hub(name: str) -> bool:
 
 def new_seer(knobs: config.MultimodalModel, asked: Contexts, rng: np.random.Generator) -> Seer:
     """The model that `knobs` name, ready to be trained."""
-    dtype = torch.bfloat16 if knobs.precision == "bfloat16" else torch.float32
+    dtype = precision.dtype(knobs.precision)
     if is_hub(knobs.model):
         from byway.video import hub
 
@@ -169,9 +169,9 @@ def new_seer(knobs: config.MultimodalModel, asked: Contexts, rng: np.random.Gene
     return eyes.new(knobs, asked, dtype, rng)
 
 
-def open_seer(path: Path, asked: Contexts, precision: str) -> Seer:
+def open_seer(path: Path, asked: Contexts, arithmetic: str) -> Seer:
     """The fine-tuned model in the artifact at `path`."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = precision.dtype(arithmetic)
     made = json.loads((path / "seer.json").read_text("utf-8"))
     if made["door"] == "hub":
         from byway.video import hub

@@ -8,7 +8,7 @@ embedding space within its own cluster.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway import config, engine
+from byway import config, engine, precision
 from byway.artifact import Outcome, Work, hash_json, read_record, write_atomic
 from byway.data.catalog import Catalog
 from byway.data.events import Events
@@ -71,6 +71,8 @@ def build(
     seer: Tuned,
 ) -> Outcome:
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
+    # A hash of an answer names its arithmetic, and all machines that share the items follow it.
+    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
     asked = contexts(seer.knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if seer.kind in prompts.SEES else traffic >= 0, knobs.coverage)
