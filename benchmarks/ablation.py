@@ -10,9 +10,10 @@ that it keeps apart itself. Another level of the tree has other labels, so that 
 same line is its measure.
 
 Each figure is recall at 1, 5 and 10, that at 10 averaged over labels, and that at 10 on pairs that the log
-never showed: of `alone`, the fine-tuned model by itself; of `served`, which weighs it with the log's counts and
-the likeness of items, as the table does; of `turned`, the model asked with the two interests the other way
-round; and of who does not read. Over several seeds follow means and 95% intervals (Student's t).
+never showed: of `alone`, the fine-tuned model by itself; of `calibrated`, the same with popularity, which it was
+not taught, given back to the power that validation transitions ask for; of `served`, which weighs it with the
+log's counts and the likeness of items, as the table does; of `turned`, the model asked with the two interests the
+other way round; and of who does not read. Over several seeds follow means and 95% intervals (Student's t).
 """
 
 import argparse
@@ -32,6 +33,7 @@ from byway.artifact import Work
 from byway.data import events
 from byway.data.events import Events
 from byway.evaluation import baselines
+from byway.evaluation.baselines import Guess
 from byway.evaluation.metrics import over_seeds
 from byway.interests import describe, embed, tree
 from byway.interests.describe import Descriptions
@@ -39,12 +41,15 @@ from byway.interests.tree import Tree
 from byway.language import bulk, curate, models, tune
 from byway.language.counts import Evidence, Successors, ranks_of
 from byway.language.curate import Samples, Transitions, pick
+from byway.language.generate import Policy
 from byway.language.plan import open_policy
 from byway.ranking import macro_recall_at, recall_at
 
 KS = (1, 5, 10)
-SPOKEN = 500
+SPOKEN = 1000
 """Prompts that the model answers freely."""
+POWERS = (0.0, 0.5, 1.0, 2.0)
+"""Exponents of popularity that are tried for `calibrated`: what the model says is sharpened."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -99,6 +104,22 @@ def asked(heldout: Samples, K: int, n: int) -> Samples:
     return pick(Samples(heldout.context[:, -K:], heldout.label, heldout.count), n, np.random.default_rng(0))
 
 
+def with_prior(policy: Policy, validation: Samples, successors: Successors) -> tuple[float, Guess]:
+    """The power of popularity beside the model's probability that validation ranks best by, and that popularity."""
+    some, usual = pick(validation.several(), 1500, np.random.default_rng(0)), np.log(successors.popularity_M)
+
+    def prior(power: float) -> Guess:
+        return lambda context: np.tile((power * usual).astype(np.float32), (len(context), 1))
+
+    def found(power: float) -> float:
+        parts = np.array_split(some.context, -(-len(some) // 250))
+        best = [bulk.answer_some(policy, part, prior(power), 1.0, 10, 1)["cluster"] for part in parts]
+        return float((np.concatenate(best) == some.label[:, None]).any(axis=1) @ some.count)
+
+    power = max(POWERS, key=found)
+    return power, prior(power)
+
+
 @torch.no_grad()
 def recalls(
     transitions: Transitions,
@@ -115,6 +136,8 @@ def recalls(
     fitted = bulk.fit(policy, transitions.validation, Evidence(successors, alike), np.random.default_rng(0))
     evidence = Evidence(successors, alike, fitted.pull, fitted.fair)
     n, known = min(10, transitions.clusters), successors.seen(some.context)
+    power, prior = with_prior(policy, transitions.validation, successors)
+    first_answers: list[int] = []
 
     def told(rank: NDArray[np.int64]) -> dict[str, Any]:
         return {
@@ -137,14 +160,18 @@ def recalls(
             table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, fitted.weight, n)])
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
-            return {**listed, "served": table["cluster"][one, two]}
+            given = np.concatenate([f for _, f in bulk.answer(policy, rows, prior, 1.0, n, 1)])["cluster"][one, two]
+            first_answers.extend(np.unique(table["model"][:, :, 0]).tolist())
+            return {**listed, "calibrated": given, "served": table["cluster"][one, two]}
         listed = {"alone": bulk.first(policy, some.context, n)}
         if K == 2:
             listed["turned"] = bulk.first(policy, some.context[:, ::-1].copy(), n)
-        if not fitted.weight:
-            return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)}
         contexts, row = np.unique(some.context, axis=0, return_inverse=True)
         parts = np.array_split(contexts, max(1, len(contexts) // 250))
+        given = [bulk.answer_some(policy, part, prior, 1.0, n, 1)["cluster"] for part in parts]
+        listed["calibrated"] = np.concatenate(given)[row.reshape(-1)]
+        if not fitted.weight:
+            return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)}
         found = [bulk.answer_some(policy, part, evidence, fitted.weight, n, n)["cluster"] for part in parts]
         return {**listed, "served": np.concatenate(found)[row.reshape(-1)]}
 
@@ -169,7 +196,11 @@ def recalls(
         "distinct": len(set(spoken) & legal),
         "weight": fitted.weight,
         "pull": fitted.pull,
+        "fair": fitted.fair,
+        "prior_power": power,
         **{name: of_list(listed) for name, listed in answered().items()},
+        # Clusters that are the model's first answer to some pair of all.
+        "answers": len(first_answers) or None,
         **{name: told(ranks_of(guess(some.context), some)) for name, guess in guesses.items()},
     }
 
@@ -186,7 +217,7 @@ def pooled(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found |= {
                 f"{name}.{of}": over_seeds([r[name][of] for r in rows], share=True) for of in ("macro", "unseen")
             }
-        elif name in ("match_rate", "distinct", "weight"):
+        elif name in ("match_rate", "distinct", "weight", "answers") and value is not None:
             found[name] = over_seeds([row[name] for row in rows], share=name == "match_rate")
     return found
 
