@@ -6,8 +6,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from byway.language.counts import WEIGHTS, Successors
+from byway.language import counts
+from byway.language.counts import FAIR, PULLS, WEIGHTS, Evidence, Successors, ranks_of
 from byway.language.curate import Samples, Transitions
+from byway.ranking import ndcg_at
 
 M = 12
 
@@ -52,3 +54,28 @@ def test_the_weights_are_those_under_which_the_validation_part_is_likeliest() ->
     likeliest = max(product(WEIGHTS, WEIGHTS), key=lambda pair: likelihood(*pair))
     assert (found.alone_weight, found.together_weight) == likeliest
     assert likelihood(*likeliest) > likelihood(WEIGHTS[0], WEIGHTS[-1])
+
+
+def test_exponents_are_those_that_rank_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tried by the evidence itself, in one piece; the fit goes through parts of seven."""
+    rng = np.random.default_rng(2)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(400)], dtype=np.int32)
+    alike = rng.random((M, M))
+    pulled = np.exp(3 * alike[context].mean(axis=1))
+    pulled[np.arange(400)[:, None], context] = 0
+    label = np.array([rng.choice(M, p=p / p.sum()) for p in pulled], dtype=np.int32)
+    parts = [Samples(context[i::2], label[i::2], rng.integers(1, 4, 200).astype(np.int32)) for i in range(2)]
+    evidence = Evidence(Successors.count(parts[0], M), alike)
+
+    def gain(pull: float, fair: float) -> float:
+        return ndcg_at(
+            ranks_of(replace(evidence, pull=pull, fair=fair)(parts[1].context), parts[1]), M, parts[1].count
+        )
+
+    monkeypatch.setattr(counts, "PART", 7)
+    found = evidence.fitted(parts[1], rng)
+    best = max(product(PULLS, FAIR), key=lambda each: gain(*each))
+    assert gain(found.pull, found.fair) == pytest.approx(gain(*best), abs=1e-6)
+    assert found.pull > 0
+    nothing = Samples(context[:0], label[:0], label[:0])
+    assert (evidence.fitted(nothing, rng).pull, evidence.fitted(nothing, rng).fair) == (0, 0)

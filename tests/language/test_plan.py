@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from byway import config
+from byway import config, precision
 from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests import tree as trees
@@ -102,11 +102,11 @@ def test_a_cut_table_goes_on_and_ends_the_same(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
 def test_shards_make_the_bytes_of_the_single_run_however_batched(
-    tmp_path: Path, tuned: tune.Tuned, precision: Any
+    tmp_path: Path, tuned: tune.Tuned, arithmetic: Any
 ) -> None:
-    knobs = replace(KNOBS, precision=precision)
+    knobs = replace(KNOBS, precision=arithmetic)
     build(tmp_path / "whole", tuned, replace(knobs, rows_per_chunk=100))
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
@@ -119,6 +119,22 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
     build(tmp_path / "shards", tuned, knobs)
     assert rows == {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}, "nothing is left to compute"
+    for name in FILES:
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
+    tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "whole", tuned, replace(KNOBS, precision="bfloat16"))
+    scratch = tmp_path / "shards" / "scratch"
+    scratch.mkdir(parents=True)
+    knobs = replace(KNOBS, precision="auto")
+    for number, fastest in enumerate(("bfloat16", "float32", "float32"), 1):
+        monkeypatch.setattr(precision, "fastest", lambda fastest=fastest: fastest)
+        work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
+        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+    build(tmp_path / "shards", tuned, knobs)
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -161,10 +177,10 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
 def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
     """Where rounding is measured the first answers of bfloat16 are float32's; where it is not, not."""
     tables = {
-        (precision, pairs): build(
-            tmp_path / f"{precision}-{pairs}", tuned, replace(KNOBS, precision=precision, rounding=pairs)
+        (arithmetic, pairs): build(
+            tmp_path / f"{arithmetic}-{pairs}", tuned, replace(KNOBS, precision=arithmetic, rounding=pairs)
         )
-        for precision, pairs in (("float32", 256), ("bfloat16", 256), ("bfloat16", 0))
+        for arithmetic, pairs in (("float32", 256), ("bfloat16", 256), ("bfloat16", 0))
     }
     exact, again, rough = (np.asarray(table.model[..., 0]) for table in tables.values())
     np.testing.assert_array_equal(again, exact)

@@ -13,7 +13,7 @@ from byway import config
 from byway.artifact import Work
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import models, prompts, tune
+from byway.language import models, prompts, training, tune
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Attention, Policy, policy
@@ -213,3 +213,17 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
     assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
     changed = copy.deepcopy(before.state_dict())
     assert any(not torch.equal(changed[k], v) for k, v in after.state_dict().items())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_frozen_layers_stay_and_the_others_learn(share: float) -> None:
+    """The tiny model has two layers."""
+    model = make_tiny()
+    before = [copy.deepcopy(layer.state_dict()) for layer in model.base_model.layers]
+    tune.freeze(model, share)
+    optimiser = training.Optimiser(model, config.LanguageModel())
+    model(input_ids=torch.arange(9)[None], labels=torch.arange(9)[None]).loss.backward()
+    optimiser.step(1e-2)
+    for i, (layer, old) in enumerate(zip(model.base_model.layers, before, strict=True)):
+        changed = any(not torch.equal(old[name], now) for name, now in layer.state_dict().items())
+        assert changed == (i >= round(2 * share))
