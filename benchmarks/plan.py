@@ -253,6 +253,7 @@ def other(engine: str, python: str, prompt: Prompt, threads: int, size: int) -> 
         "prompts": [prompt.tokens(pair) for pair in pairs],
         "tokens": round(float(np.mean([len(a) for a in prompt.answers]))),
         "threads": threads,
+        "precision": precision.fastest(),
     }
     script = Path(__file__).with_name("engines.py")
     done = subprocess.run([python, script, engine], input=json.dumps(job), capture_output=True, text=True)
