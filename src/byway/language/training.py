@@ -103,20 +103,21 @@ class Progress:
         self.curve, self.best = known["curve"], known["best"]
         return int(known["step"])
 
-    def keep_best(self, gate: float, match: str, recall: str) -> None:
-        """Keep these weights if they clear the gate and none before that did recalled as much.
+    def keep_best(self, gate: float, match: str, recall: str, prompts: int) -> None:
+        """Keep these weights unless they are worse than what was there before.
 
-        `match` and `recall` name figures of the curve. Before the gate is cleared, and where there is no recall,
-        the newest weights are kept. The file carries its step, since a run that is cut between this and the next
-        checkpoint repeats the steps and must find what it would have found.
+        `match` and `recall` name figures of the curve, measured on so many `prompts`. Weights that clear the gate
+        are better than such as do not, and then worse only where they recall less than the best before them by more
+        than one standard error: of two that cannot be told apart the later has learned longer. Before the gate is
+        cleared, and where there is no recall, the newest are kept. The file carries its step, since a run that is
+        cut between this and the next checkpoint repeats the steps and must find what it would have found.
         """
-
-        def standing(point: dict[str, Any]) -> tuple[bool, float]:
-            cleared = point.get(match, 0.0) >= gate
-            return cleared, point[recall] if cleared and recall in point else point["step"]
-
         now = self.curve[-1]
-        if not self.best or standing(now) > standing(self.best):
+        cleared = now.get(match, 0.0) >= gate
+        before = [point for point in self.curve[:-1] if recall in point and point.get(match, 0.0) >= gate]
+        most = max((point[recall] for point in before), default=0.0)
+        error = (most * (1 - most) / max(1, prompts)) ** 0.5
+        if (cleared and now.get(recall, most) >= most - error) or not (cleared or before):
             self.best = now
             weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
             temporary = self.scratch / "best.tmp"

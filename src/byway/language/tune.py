@@ -295,7 +295,7 @@ def _fine_tune(
                 continue
             if step % knobs.evaluate_every == 0 or step == knobs.steps:
                 progress.curve.append({"step": step, **look(asked_of, names, tokenizer, looked_at)})
-                progress.keep_best(knobs.match_gate, "match_rate", "recall_at_10.validation")
+                progress.keep_best(knobs.match_gate, "match_rate", "recall_at_10.validation", knobs.evaluate_on)
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
     if leads:

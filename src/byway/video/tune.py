@@ -151,7 +151,8 @@ def fine_tune(
             advance(1)
             if step % knobs.evaluate_every == 0 or step == knobs.steps:
                 progress.curve.append({"step": step, **look(seer, knobs, pairs, asked, seed)})
-                progress.keep_best(knobs.match_gate, f"match_rate.{first}", f"recall_at_10.{first}")
+                names = f"match_rate.{first}", f"recall_at_10.{first}"
+                progress.keep_best(knobs.match_gate, *names, knobs.evaluate_on)
             if step % knobs.checkpoint_every == 0 and step < knobs.steps:
                 progress.save(step)
     progress.take_best()
