@@ -160,7 +160,10 @@ def recalls(
             table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, fitted.weight, n)])
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
-            given = np.concatenate([f for _, f in bulk.answer(policy, rows, prior, 1.0, n, 1)])["cluster"][one, two]
+            given = listed["alone"]
+            if power:
+                every = [found for _, found in bulk.answer(policy, rows, prior, 1.0, n, 1)]
+                given = np.concatenate(every)["cluster"][one, two]
             first_answers.extend(np.unique(table["model"][:, :, 0]).tolist())
             return {**listed, "calibrated": given, "served": table["cluster"][one, two]}
         listed = {"alone": bulk.first(policy, some.context, n)}
