@@ -32,8 +32,9 @@ from byway.progress import bar
 from byway.ranking import best_first, ndcg_at
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
-VALIDATED = 20_000
-"""Validation transitions on which the model's weight is fitted: of a few thousand chance picks it."""
+VALIDATED, LEAST = 20_000, 1500
+"""Validation transitions on which the model's weight is fitted: of a few thousand chance picks it. No more than a
+quarter of the table's pairs, so that the fit costs less than the table, but `LEAST` in any case."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
@@ -312,7 +313,7 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
     M = asked_of.clusters
     n = min(10, M)
     fitted = evidence.fitted(validation, rng)
-    samples = pick(validation.several(), VALIDATED, rng)
+    samples = pick(validation.several(), min(VALIDATED, max(LEAST, M * M // 4)), rng)
     contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
     parts = np.array_split(contexts, max(1, len(contexts) // 500))
     tried = sorted(WEIGHTS, reverse=True)

@@ -113,7 +113,7 @@ def draw(
         elif len(context) > CONTEXTS:
             context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
         score = evidence(context) - np.log(usual)
-        target = np.exp(knobs.sharpness * (score - score.max(axis=1, keepdims=True))).astype(np.float64)
+        target = np.exp(knobs.sharpness * (score - score.max(axis=1, keepdims=True)))
         np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
         target /= target.sum(axis=1, keepdims=True)
     if not transitions.whole_log:
