@@ -29,12 +29,12 @@ FULL = """
 frames = 2
 
 [language_model]
-steps = 60
+steps = 80
 block_clusters = 8
 spoken = 40
-evaluate_every = 30
+evaluate_every = 40
 evaluate_on = 100
-checkpoint_every = 30
+checkpoint_every = 20
 
 [multimodal_model]
 # The short road: no thought before the answer.
