@@ -1,5 +1,6 @@
 """Arithmetic: what is asked for by name is that, and "auto" is what multiplies fastest by a clear margin."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,16 @@ def test_auto_is_bfloat16_only_where_that_is_clearly_faster(
     assert precision.dtype("bfloat16") == torch.bfloat16
 
 
-def test_what_is_measured_is_a_product() -> None:
-    assert precision.resolved("auto") in ("bfloat16", "float32")
-    assert precision._seconds(torch.float32) > 0
+def test_what_is_measured_is_a_product_in_each_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that sleeps in one format alone decides."""
+    real = torch.nn.functional.linear
+    for slow, chosen in ((torch.float32, "bfloat16"), (torch.bfloat16, "float32")):
+
+        def linear(left: torch.Tensor, right: torch.Tensor, slow: torch.dtype = slow) -> torch.Tensor:
+            assert left.dtype == right.dtype
+            time.sleep(0.3 if left.dtype == slow else 0)
+            return real(left[:1], right)
+
+        monkeypatch.setattr(torch.nn.functional, "linear", linear)
+        precision.fastest.cache_clear()
+        assert precision.fastest() == chosen

@@ -47,6 +47,8 @@ def ndcg_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> float:
 
     >>> ndcg_at([0, 2, 9, 3], 3)
     0.375
+    >>> ndcg_at([0, 9], 3, counts=[3, 1])
+    0.75
     """
     places = np.asarray(ranks, dtype=np.float64)
     return _mean((places < k) / np.log2(places + 2), counts)
