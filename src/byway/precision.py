@@ -1,8 +1,8 @@
 """In which number format this machine multiplies matrices.
 
-bfloat16 has fast instructions of its own on some processors and none, or slow ones, on others: on an Intel Xeon that
-has AVX-512 bfloat16 and no AMX, products of SmolLM2-135M's size ran at 154 to 174 GFLOP/s a core in float32 and at 88
-to 94 in bfloat16. What a processor says of itself does not tell, so it is measured.
+bfloat16 has fast instructions of its own on some processors and none, or slow ones, on others: on an Intel Xeon
+that has AVX-512 bfloat16 and no AMX, products of SmolLM2-135M's size ran at 154 to 174 GFLOP/s a core in float32,
+and at 88 to 94 in bfloat16. What a processor says of itself does not tell, so it is measured.
 """
 
 import time
