@@ -68,7 +68,8 @@ def table(work: Work, knobs: config.TransitionTable, transitions: Transitions) -
             np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
         np.save(work.out / f"{name}.npy", values)
-    return Outcome(metrics={"table.prior_weight": 0.0, "table.likeness_pull": 0.0, "table.fairness": 0.0})
+    weights = {f"table.{name}": 0.0 for name in ("prior_weight", "likeness_pull", "fairness")}
+    return Outcome(metrics={**weights, "table.precision": "float32"})
 
 
 def titles(first: int, last: int) -> list[str]:

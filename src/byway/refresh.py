@@ -317,7 +317,8 @@ def _followed(
     made = records["transition_table"]
     if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
-    knobs = _section(made, config.TransitionTable)
+    # In the table's own arithmetic, whatever is fastest where this runs.
+    knobs = replace(_section(made, config.TransitionTable), precision=made.metrics["table.precision"])
     weights = (made.metrics[f"table.{name}"] for name in ("prior_weight", "likeness_pull", "fairness"))
     fitted = Fitted(*weights)
 
