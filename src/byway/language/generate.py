@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from byway.language import trie as tries
+from byway.language.head import NamesHead
 from byway.language.prompts import Prompt
 from byway.language.reading import Back, Pass, Reading, prepare, read, read_together
 from byway.language.trie import Trie
@@ -294,7 +295,8 @@ def logits(policy: Policy, hidden: Tensor, tokens: list[int] | None = None) -> T
     head: Any = policy.model.get_output_embeddings()
     if tokens is None:
         return head(hidden).float()
-    weight = head.weight[torch.tensor(tokens)]
+    chosen = torch.tensor(tokens)
+    weight = head.of(chosen) if isinstance(head, NamesHead) else head.weight[chosen]
     return torch.nn.functional.linear(hidden.float(), weight.float())
 
 

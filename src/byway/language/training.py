@@ -22,8 +22,8 @@ Knobs = config.LanguageModel | config.MultimodalModel
 class Optimiser:
     """AdamW on float32 masters of a bfloat16 model's trained weights.
 
-    The embedding table stays as it is: it is tied to the output layer, names are spelt with tokens the model knows
-    already, and its dense gradients (113 MB a pass) cost as much as the rest of a step.
+    The embedding table had better not be among them: its dense gradients (113 MB a pass) cost as much as the rest
+    of a step.
     """
 
     def __init__(self, model: torch.nn.Module, knobs: Knobs):

@@ -22,7 +22,7 @@ from byway import config, precision
 from byway.artifact import Gate, Outcome, Work
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import models, prompts
+from byway.language import head, models, prompts
 from byway.language.bulk import first
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
@@ -264,11 +264,11 @@ def _fine_tune(
     """The best model, its tokenizer and how it came to be; one of the processes that train together."""
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, precision.dtype(knobs.precision))
-    model.get_input_embeddings().weight.requires_grad_(False)
     if knobs.method == "lora":
         model = with_adapters(model, knobs.lora_rank, rng)
     freeze(model, knobs.frozen)
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
+    head.learn(model, prompt.answers)
     asked_of = policy(model, prompt, knobs.attention)
     seed = int(rng.integers(2**31))
     looked_at = {
@@ -357,7 +357,8 @@ def with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:
 
 
 def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, curve: list[dict[str, Any]]) -> None:
-    """Write the model (adapters merged), the tokenizer and the curve."""
+    """Write the model (adapters merged, the output layer whole), the tokenizer and the curve."""
+    head.settle(model)
     for module in list(model.modules()):
         if hasattr(module, "merge") and hasattr(module, "lora_A"):
             module.merge()
