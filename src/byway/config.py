@@ -154,7 +154,7 @@ class LanguageModel:
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
     steps: int = 0
-    """Optimiser steps; 0: one and a half times as many as clusters, and 100 at least."""
+    """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
     batch: int = 16
     """Samples a step, where they are curated or attention is causal (paper 1: 16)."""
     choice_weight: float = 1.0

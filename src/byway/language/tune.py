@@ -225,9 +225,9 @@ def build(
 ) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 24 times, and its block read 18 times a slot; or more often where
-    # there are fewer than 67.
-    knobs = replace(knobs, steps=knobs.steps or max(100, 3 * len(names) // 2))
+    # With the default knobs every name is spoken 32 times, and its block read 24 times a slot; or more often where
+    # there are fewer than 50.
+    knobs = replace(knobs, steps=knobs.steps or max(100, 2 * len(names)))
     knobs = replace(knobs, precision=precision.resolved(knobs.precision))
     started = time.perf_counter()
     evidence = Evidence(Successors.of(transitions))
