@@ -13,7 +13,7 @@ from byway import config
 from byway.artifact import Work
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import models, prompts, training, tune
+from byway.language import bulk, models, prompts, training, tune
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Attention, Policy, policy
@@ -170,6 +170,30 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
     stage(tmp_path / "cut", knobs)
     for name in ("model.safetensors", "curve.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_is_saved_answers_as_what_was_looked_at(
+    tmp_path: Path, folder: str, method: str, tokenizer: Any
+) -> None:
+    knobs = config.LanguageModel(
+        model=folder,
+        steps=20,
+        evaluate_every=20,
+        evaluate_on=1000,
+        learning_rate=2e-2,
+        warmup=1,
+        precision="float32",
+        method=method,  # pyright: ignore[reportArgumentType]
+    )
+    outcome = stage(tmp_path / "run", knobs)
+    again = policy(models.load(str(tmp_path / "run")), prompts.tokenise(HOSTILE, 2, tokenizer), "block")
+    context = np.array([[a, b] for a in range(M) for b in range(M) if a not in (b, (b + 1) % M)], dtype=np.int32)
+    hit = bulk.first(again, context, 10) == ((context[:, 1:] + 1) % M)
+    seen = outcome.metrics["language.curve"]
+    assert seen[-1]["recall_at_1.validation"] != seen[0]["recall_at_1.validation"]
+    assert seen[-1]["recall_at_1.validation"] == round(float(hit[:, 0].mean()), 4)
+    assert seen[-1]["recall_at_10.validation"] == round(float(hit.any(axis=1).mean()), 4)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
