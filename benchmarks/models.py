@@ -26,7 +26,7 @@ from benchmarks.plan import log, names
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from byway import config, memory, precision
-from byway.language import bulk, models, prompts, tune
+from byway.language import bulk, head, models, prompts, tune
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Policy, policy
@@ -101,11 +101,14 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     tokenizer = models.load_tokenizer(models.SHIPPED)
     model = made(job["shape"], len(tokenizer))
     weights = sum(p.numel() for p in model.parameters())
-    model.get_input_embeddings().weight.requires_grad_(False)
+    prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer)
     if job["way"] == "lora":
         model = tune.with_adapters(model, config.LanguageModel().lora_rank, np.random.default_rng(0))
     tune.freeze(model, config.LanguageModel().frozen)
-    asked_of = policy(model, prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer), "block")
+    head.learn(model, prompt.answers)
+    if job["way"] == "table":
+        head.settle(model)
+    asked_of = policy(model, prompt, "block")
     if job["way"] == "table":
         found = {"weights": float(weights), "pairs_per_second": pairs_a_second(asked_of, job["seconds"])}
     else:

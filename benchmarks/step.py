@@ -2,12 +2,12 @@
 
     python benchmarks/step.py [--json] --trl PYTHON [--steps 4] [--threads 2] [--tiny]
 
-Ours is the paper's recipe: causal attention, the loss on the answer alone, AdamW on all weights but the tied
-embedding table; `ours_choice` adds the choice among legal names (our default). TRL's SFTTrainer trains on the same
-prompts and answers with its completion-only loss, at the same batch and every layer trained, its
-embedding table frozen too, so that both update the same weights. PYTHON is the interpreter of an environment that
-holds `trl`; its transformers may be another version, which is printed. Seconds a step are the median after one
-step to warm up. `ratio.step_over_trl` below 1: ours is cheaper.
+Ours is the paper's recipe: causal attention, the loss on the answer alone, AdamW on every layer and on the output's
+rows of the names' tokens; `ours_choice` adds the choice among legal names (our default). TRL's SFTTrainer trains on
+the same prompts and answers with its completion-only loss, at the same batch and every layer trained, its embedding
+table and output layer frozen. PYTHON is the interpreter of an environment that holds `trl`; its transformers may be
+another version, which is printed. Seconds a step are the median after one step to warm up. `ratio.step_over_trl`
+below 1: ours is cheaper.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     from benchmarks.plan import opened
 
     from byway import config, memory, precision
-    from byway.language import models, training, tune
+    from byway.language import head, models, training, tune
     from byway.language.counts import Evidence, Successors
     from byway.language.curate import Samples, Transitions
     from byway.language.generate import policy
@@ -48,7 +48,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     for name, weight in (("ours", 0.0), ("ours_choice", 1.0)):
         knobs = replace(config.LanguageModel(), attention="causal", batch=BATCH, spoken=BATCH, choice_weight=weight)
         model = models.load(str(folder), precision.dtype("auto"))
-        model.get_input_embeddings().weight.requires_grad_(False)
+        head.learn(model, prompt.answers)
         asked_of = policy(model, prompt, "causal")
         optimiser = training.Optimiser(model, knobs)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])

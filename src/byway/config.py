@@ -144,7 +144,8 @@ class LanguageModel:
     model: str = "smollm2-135m"
     """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works."""
     method: Literal["full", "lora"] = "full"
-    """Train every weight, or low-rank adapters."""
+    """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
+    rows that spell names learn, and the embedding table does not."""
     lora_rank: int = 16
     """Rank of the adapters."""
     frozen: float = 0.5

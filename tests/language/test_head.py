@@ -1,6 +1,7 @@
 """The output layer while names are learned: the same scores, gradients for their rows alone, a plain one after."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def test_it_scores_as_the_layer_it_stands_for(tiny: PreTrainedModel) -> None:
     layer = tiny.get_output_embeddings()
     assert torch.equal(layer(hidden), plain.get_output_embeddings()(hidden))
     assert torch.equal(layer.of(torch.tensor([40, 7])), plain.get_output_embeddings().weight[[40, 7]])
+    with pytest.raises(IndexError):
+        layer.of(torch.tensor([8]))
 
 
 def test_gradients_are_the_whole_layer_s_at_the_names_rows(tiny: PreTrainedModel) -> None:
@@ -45,22 +48,30 @@ def test_gradients_are_the_whole_layer_s_at_the_names_rows(tiny: PreTrainedModel
     assert {name for name in learned if "head" in name} == {"lm_head.rows"}
 
 
-def test_what_is_learned_is_saved_and_words_that_are_read_stay(tiny: PreTrainedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_learned_is_saved_and_words_that_are_read_stay(
+    tiny: PreTrainedModel, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    tiny.to(dtype)
     before = tiny.get_input_embeddings().weight.detach().clone()
     head.learn(tiny, ANSWERS)
     moved(tiny)
-    hidden = torch.randn(4, 32)
+    hidden = torch.randn(4, 32).to(dtype)
     scores = tiny.get_output_embeddings()(hidden)
     head.settle(tiny)
     tiny.save_pretrained(tmp_path)
-    again = models.load(str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text("utf-8"))["tie_word_embeddings"] is False
+    again = models.load(str(tmp_path), dtype)
     torch.testing.assert_close(again.get_output_embeddings()(hidden), scores)
     assert torch.equal(again.get_input_embeddings().weight, before)
     changed = (again.get_output_embeddings().weight != before).any(1).nonzero().flatten()
     assert changed.tolist() == TOKENS
 
 
-def test_a_model_whose_output_layer_has_a_bias_is_refused(tiny: PreTrainedModel) -> None:
-    tiny.set_output_embeddings(torch.nn.Linear(32, 49152))
-    with pytest.raises(UserError, match="bias"):
+@pytest.mark.parametrize("layer", [torch.nn.Linear(32, 49152), None])
+def test_a_model_without_a_layer_that_it_can_stand_for_is_refused(
+    tiny: PreTrainedModel, layer: torch.nn.Module | None
+) -> None:
+    tiny.set_output_embeddings(layer)
+    with pytest.raises(UserError, match="give another model"):
         head.learn(tiny, ANSWERS)

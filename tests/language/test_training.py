@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from byway import config
+from byway.errors import UserError
 from byway.language import training
 
 
@@ -122,3 +123,10 @@ def test_weights_that_no_prompt_has_reached_are_saved_and_restored(tmp_path: Pat
         own.step(0.1)
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_other_weights_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    training.Progress(tmp_path, training.Optimiser(line(), config.LanguageModel())).save(3)
+    now = torch.nn.ModuleList([line(), line()])
+    with pytest.raises(UserError, match="another version of Byway"):
+        training.Progress(tmp_path, training.Optimiser(now, config.LanguageModel())).restore()

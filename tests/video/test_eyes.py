@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from byway import config
-from byway.language import models
+from byway.language import head, models
 from byway.video import eyes, model, prompts
 from byway.video.eyes import Eyes
 from byway.video.prompts import Kind
@@ -151,6 +151,24 @@ def test_adapters_and_projector_are_trained_and_nothing_else(tmp_path: Path, tok
     assert {name for name in trained if name.startswith("1.")} == {
         f"1.{name}" for name, _ in opened.projector.named_parameters()
     }
+
+
+def test_of_a_fine_tuned_language_model_neither_table_nor_output_layer_is_trained(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    begun = make_tiny()
+    head.learn(begun, [[11, 7, 2], [40, 7, 2]])
+    head.settle(begun)
+    begun.save_pretrained(tmp_path / "begun")
+    tokenizer.save_pretrained(tmp_path / "begun")
+    knobs = config.MultimodalModel(model=str(tmp_path / "begun"), method="full", precision="float32")
+    asked = model.contexts(
+        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
+    )
+    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
+    assert isinstance(opened, Eyes)
+    stays = {name for name, p in opened.policy.model.named_parameters() if not p.requires_grad}
+    assert stays == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
 def test_words_of_others_stay_in_their_place() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from byway import config
 from byway.artifact import flush, write_atomic
+from byway.errors import UserError
 from byway.parallel import average, size
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -22,8 +23,7 @@ Knobs = config.LanguageModel | config.MultimodalModel
 class Optimiser:
     """AdamW on float32 masters of a bfloat16 model's trained weights.
 
-    The embedding table had better not be among them: its dense gradients (113 MB a pass) cost as much as the rest
-    of a step.
+    The embedding table, whose dense gradient is 113 MB a pass, is frozen by whoever makes the model.
     """
 
     def __init__(self, model: torch.nn.Module, knobs: Knobs):
@@ -94,12 +94,22 @@ class Progress:
                 file.unlink()
 
     def restore(self) -> int:
-        """Go on from the newest checkpoint; returns its step, or 0."""
+        """Go on from the newest checkpoint; returns its step, or 0.
+
+        UserError where it holds other weights than are trained now: an older version of Byway has begun it.
+        """
         pointer = self.scratch / "newest.json"
         if not pointer.exists():
             return 0
         known = msgspec.json.decode(pointer.read_bytes())
-        self.optimiser.restore(load_file(self.scratch / f"step-{known['step']:06d}.safetensors"))
+        state = load_file(self.scratch / f"step-{known['step']:06d}.safetensors")
+        masters = {f"master.{i}": master.shape for i, master in enumerate(self.optimiser.masters)}
+        if {name: state[name].shape for name in state if name.startswith("master.")} != masters:
+            raise UserError(
+                f"{self.scratch} was begun by another version of Byway, which trains other weights: delete it and "
+                "run again."
+            )
+        self.optimiser.restore(state)
         self.curve, self.best = known["curve"], known["best"]
         return int(known["step"])
 

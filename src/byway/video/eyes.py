@@ -199,7 +199,7 @@ class Eyes:
 def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Eyes:
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(False)
-    model.get_output_embeddings().weight.requires_grad_(False)  # its own where the two are not one table
+    model.get_output_embeddings().weight.requires_grad_(False)  # the fine-tuned model has one of its own
     size = float(embedding.detach().float().pow(2).mean().sqrt())
     projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size)
     prompt = prompts.tokenise(asked.names, tokenizer)
