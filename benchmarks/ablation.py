@@ -5,7 +5,7 @@
 W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the
 models stay in that folder: one that is done is taken as it is, and one that was cut off goes on from its last
 checkpoint, so that a folder belongs to one commit. `--users 0.1` leaves a tenth of the people in the log. Every
-variant is asked about the same held- out transitions, some (`--asked`) of those whose user had three interests
+variant is asked about the same held-out transitions, some (`--asked`) of those whose user had three interests
 before, or with `--whole` about all that it keeps apart itself. Another level of the tree has other labels, so
 that there only what stands on the same line is its measure.
 
