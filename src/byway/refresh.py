@@ -317,9 +317,11 @@ def _followed(
     made = records["transition_table"]
     if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
-    # In the table's own arithmetic, whatever is fastest where this runs.
-    knobs = replace(_section(made, config.TransitionTable), precision=made.metrics["table.precision"])
-    weights = (made.metrics[f"table.{name}"] for name in ("prior_weight", "likeness_pull", "fairness"))
+    # In the table's own arithmetic, whatever is fastest where this runs; an older table names its own in its knobs,
+    # and divides no popularity out.
+    knobs = _section(made, config.TransitionTable)
+    knobs = replace(knobs, precision=made.metrics.get("table.precision", knobs.precision))
+    weights = (made.metrics.get(f"table.{name}", 0.0) for name in ("prior_weight", "likeness_pull", "fairness"))
     fitted = Fitted(*weights)
 
     def ask() -> Policy:
