@@ -244,6 +244,26 @@ def test_the_counts_are_those_of_the_whole_log(built: Path, refreshed: Path) -> 
     assert held.users == [user for user in number if int(user[1:]) >= USERS]
 
 
+def test_a_table_of_an_older_version_is_followed_as_one_that_divides_nothing_out(
+    built: Path, tmp_path: Path
+) -> None:
+    rows = log(0, 20, ITEMS, 1_720_000_000, 3)
+    tables: list[Any] = []
+    for name in ("now", "older"):
+        folder = tmp_path / name
+        artifact.shutil.copytree(built, folder)
+        record = folder / "08-transition-table" / "record.json"
+        known = json.loads(record.read_text("utf-8"))
+        if name == "older":
+            for figure in ("table.fairness", "table.precision"):
+                del known["metrics"][figure]
+        record.write_text(json.dumps(known), "utf-8")
+        take_in(folder, None, write(folder / "new.csv", EVENT, [f"n{row}" for row in rows]))
+        assert len(refresh.load(folder / refresh.FOLDER).pairs)
+        tables.append(np.array(bundle.load(folder / "13-bundle").table))
+    assert np.array_equal(*tables)
+
+
 def test_pairs_whose_successor_changed_are_answered_anew_and_no_others(built: Path, tmp_path: Path) -> None:
     """Thirty new people come to one cluster after the same two."""
     folder = tmp_path / "w"
