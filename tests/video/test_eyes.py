@@ -26,17 +26,23 @@ def tokenizer() -> Any:
     return models.load_tokenizer("smollm2-135m")
 
 
+def new_eyes(knobs: config.MultimodalModel, folder: Path) -> Eyes:
+    """The first door on the planted videos."""
+    asked = model.contexts(
+        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(folder)
+    )
+    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
+    assert isinstance(opened, Eyes)
+    return opened
+
+
 @pytest.fixture
 def made(tmp_path: Path, tokenizer: Any) -> tuple[PreTrainedModel, Eyes]:
     """The same weights twice: plain, and as the first door."""
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
     knobs = config.MultimodalModel(model=str(tmp_path / "tiny"), method="full", precision="float32")
-    asked = model.contexts(
-        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
-    )
-    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
-    assert isinstance(opened, Eyes)
+    opened = new_eyes(knobs, tmp_path)
     return make_tiny(), opened
 
 
@@ -140,11 +146,7 @@ def test_adapters_and_projector_are_trained_and_nothing_else(tmp_path: Path, tok
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
     knobs = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32", lora_rank=2)
-    asked = model.contexts(
-        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
-    )
-    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
-    assert isinstance(opened, Eyes)
+    opened = new_eyes(knobs, tmp_path)
     trained = {name for name, p in opened.trained().named_parameters() if p.requires_grad}
     assert all("lora_" in name or name.startswith("1.") for name in trained)
     assert any("lora_" in name for name in trained)
@@ -162,11 +164,7 @@ def test_of_a_fine_tuned_language_model_neither_table_nor_output_layer_is_traine
     begun.save_pretrained(tmp_path / "begun")
     tokenizer.save_pretrained(tmp_path / "begun")
     knobs = config.MultimodalModel(model=str(tmp_path / "begun"), method="full", precision="float32")
-    asked = model.contexts(
-        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
-    )
-    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
-    assert isinstance(opened, Eyes)
+    opened = new_eyes(knobs, tmp_path)
     stays = {name for name, p in opened.policy.model.named_parameters() if not p.requires_grad}
     assert stays == {"model.embed_tokens.weight", "lm_head.weight"}
 
