@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from byway.errors import UserError
 from byway.language import prompts
 from byway.language.generate import (
     Attention,
@@ -165,6 +166,15 @@ def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, t
     excluded[0, 5] = False
     ((clusters, _),) = top(asked_of, ask(asked_of, CONTEXTS[:1]), 3, excluded, [lambda log_p: log_p])
     assert clusters.tolist() == [[5, -1, -1]]
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(32, 49152), None])
+def test_a_model_whose_output_layer_cannot_score_names_is_refused(
+    tiny: PreTrainedModel, tokenizer: Any, layer: torch.nn.Module | None
+) -> None:
+    tiny.set_output_embeddings(layer)
+    with pytest.raises(UserError, match="give another model"):
+        policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), "block")
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

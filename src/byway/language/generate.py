@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from byway.errors import UserError
 from byway.language import trie as tries
 from byway.language.head import NamesHead
 from byway.language.prompts import Prompt
@@ -54,7 +55,11 @@ class Asked:
 
 
 def policy(model: PreTrainedModel, prompt: Prompt, attention: Attention) -> Policy:
-    """Join a model and a prompt."""
+    """Join a model and a prompt; UserError where the model's output layer is none that names can be scored by."""
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        name = model.config.name_or_path or "The language model"
+        raise UserError(f"{name} has no linear output layer without bias, which Byway needs: give another model.")
     return Policy(prepare(model), prompt, tries.build(prompt.answers), attention)
 
 

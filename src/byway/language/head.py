@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from byway.errors import UserError
-
 
 class NamesHead(torch.nn.Module):
     """Stands in for a linear output layer without bias while its rows of some tokens are learned."""
@@ -52,13 +50,9 @@ def learn(model: Any, answers: list[list[int]]) -> None:
 
     Input is read as before: where output and input share one table, the rows that are learned are copies.
     """
-    plain = model.get_output_embeddings()
-    if plain is None or getattr(plain, "bias", None) is not None:
-        raise UserError(
-            "language_model.model has no linear output layer without bias, which Byway needs: give another model."
-        )
     model.get_input_embeddings().weight.requires_grad_(False)
-    model.set_output_embeddings(NamesHead(plain.weight, sorted({t for answer in answers for t in answer})))
+    whole_VH = model.get_output_embeddings().weight
+    model.set_output_embeddings(NamesHead(whole_VH, sorted({t for answer in answers for t in answer})))
 
 
 def settle(model: Any) -> None:

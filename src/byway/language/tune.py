@@ -22,7 +22,7 @@ from byway import config, precision
 from byway.artifact import Gate, Outcome, Work
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import head, models, prompts
+from byway.language import adapters, head, models, prompts
 from byway.language.bulk import first
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, pick
@@ -265,11 +265,11 @@ def _fine_tune(
     tokenizer = models.load_tokenizer(knobs.model)
     model = models.load(knobs.model, precision.dtype(knobs.precision))
     if knobs.method == "lora":
-        model = with_adapters(model, knobs.lora_rank, rng)
+        model = adapters.adapt(model, knobs.lora_rank, rng)
     freeze(model, knobs.frozen)
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
-    head.learn(model, prompt.answers)
     asked_of = policy(model, prompt, knobs.attention)
+    head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
     looked_at = {
         "train": pick(transitions.samples, knobs.evaluate_on, rng),
@@ -345,25 +345,10 @@ def freeze(model: Any, share: float) -> None:
         layer.requires_grad_(False)
 
 
-def with_adapters(model: Any, rank: int, rng: np.random.Generator) -> Any:
-    """Freeze the model and put low-rank adapters, drawn from `rng`, on all of its linear layers."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model.requires_grad_(False)
-    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    with torch.random.fork_rng():  # the library draws from the global state
-        torch.manual_seed(int(rng.integers(2**31)))
-        return inject_adapter_in_model(adapters, model)
-
-
 def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, curve: list[dict[str, Any]]) -> None:
     """Write the model (adapters merged, the output layer whole), the tokenizer and the curve."""
     head.settle(model)
-    for module in list(model.modules()):
-        if hasattr(module, "merge") and hasattr(module, "lora_A"):
-            module.merge()
-    state = {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k}
-    model.save_pretrained(out, state_dict=state)
+    model.save_pretrained(out, state_dict=adapters.merged(model))
     tokenizer.save_pretrained(out)
     (out / "policy.json").write_text(
         json.dumps({"model": knobs.model, "attention": knobs.attention}) + "\n", "utf-8"

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from byway import config
-from byway.language import models
+from byway.language import adapters, models
 from byway.language.generate import Asked, Policy, go_on, logits, pad, policy, top
 from byway.language.reading import Back, Reading, read
 from byway.language.tune import first_nats
 from byway.progress import say
 from byway.video import prompts
-from byway.video.model import LONGEST_THOUGHT, Best, Contexts, adapt, merged_state
+from byway.video.model import LONGEST_THOUGHT, Best, Contexts
 from byway.video.projector import Projector, align
 from byway.video.prompts import Kind
 
@@ -93,7 +93,7 @@ class Eyes:
         return [self.tokenizer.decode(a[:-1]).strip() if a and a[-1] == end else "" for a in answers]
 
     def save(self, out: Path) -> None:
-        self.policy.model.save_pretrained(out / "language", state_dict=merged_state(self.policy.model))
+        self.policy.model.save_pretrained(out / "language", state_dict=adapters.merged(self.policy.model))
         self.tokenizer.save_pretrained(out / "language")
         save_file(self.projector.state_dict(), out / "projector.safetensors")
         (out / "seer.json").write_text(json.dumps({"door": "eyes", "text": self.words}) + "\n", "utf-8")
@@ -199,18 +199,18 @@ class Eyes:
 def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Eyes:
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(False)
-    model.get_output_embeddings().weight.requires_grad_(False)  # the fine-tuned model has one of its own
     size = float(embedding.detach().float().pow(2).mean().sqrt())
     projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size)
-    prompt = prompts.tokenise(asked.names, tokenizer)
-    return Eyes(policy(model, prompt, "causal"), projector, tokenizer, asked, words, {})
+    asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
+    model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
+    return Eyes(asked_of, projector, tokenizer, asked, words, {})
 
 
 def new(knobs: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Eyes:
     """A language model by name with a new projector that has had its first lesson, ready to be trained."""
     model: Any = models.load(knobs.model, dtype)
     if knobs.method == "lora":
-        model = adapt(model, knobs.lora_rank, rng)
+        model = adapters.adapt(model, knobs.lora_rank, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         eyes = _build(model, models.load_tokenizer(knobs.model), asked, knobs.text)

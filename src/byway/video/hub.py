@@ -22,11 +22,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCri
 from byway import config, precision
 from byway.data.decoding import Decoder
 from byway.errors import UserError
+from byway.language import adapters
 from byway.language import trie as tries
 from byway.language.prompts import Prompt
 from byway.language.trie import Trie
 from byway.video import prompts
-from byway.video.model import LONGEST_THOUGHT, Best, Contexts, adapt, merged_state
+from byway.video.model import LONGEST_THOUGHT, Best, Contexts
 from byway.video.prompts import Kind
 
 PROJECTORS = ("connector", "projector", "merger")
@@ -105,7 +106,7 @@ class Hub:
         return self.processor.tokenizer.decode(answer[:-1]).strip() if finished else ""
 
     def save(self, out: Path) -> None:
-        self.model.save_pretrained(out / "model", state_dict=merged_state(self.model))
+        self.model.save_pretrained(out / "model", state_dict=adapters.merged(self.model))
         self.processor.save_pretrained(out / "model")
         (out / "seer.json").write_text(json.dumps({"door": "hub", "text": self.words}) + "\n", "utf-8")
 
@@ -237,7 +238,7 @@ def prepare(model: Any, knobs: config.MultimodalModel, rng: np.random.Generator)
     decoder = model.get_decoder()
     model.requires_grad_(False)
     if knobs.method == "lora":
-        adapt(decoder, knobs.lora_rank, rng)
+        adapters.adapt(decoder, knobs.lora_rank, rng)
     else:
         decoder.requires_grad_(True)
     model.get_input_embeddings().weight.requires_grad_(False)

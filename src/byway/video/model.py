@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -180,22 +179,3 @@ def open_seer(path: Path, asked: Contexts, arithmetic: str) -> Seer:
     from byway.video import eyes
 
     return eyes.open_saved(path, made, asked, dtype)
-
-
-def adapt(model: Any, rank: int, rng: np.random.Generator, targets: str | list[str] = "all-linear") -> Any:
-    """Freeze `model` and put low-rank adapters, drawn from `rng`, on its linear layers."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    model.requires_grad_(False)
-    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
-    with torch.random.fork_rng():  # the library draws from the global state
-        torch.manual_seed(int(rng.integers(2**31)))
-        return inject_adapter_in_model(adapters, model)
-
-
-def merged_state(model: Any) -> dict[str, Tensor]:
-    """The model's weights with its adapters merged in, under the names they had without."""
-    for module in list(model.modules()):
-        if hasattr(module, "merge") and hasattr(module, "lora_A") and not module.merged:
-            module.merge()
-    return {k.replace(".base_layer", ""): v for k, v in model.state_dict().items() if "lora_" not in k}
