@@ -160,7 +160,7 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     spoken = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
         return spoken, torch.zeros(())
-    below = _deeper(policy, deep, hidden[len(answers) :])
+    below = later_nats(policy, deep, hidden[len(answers) :])
     if not policy.trie.at_cue:
         return spoken, below
     return spoken, first_nats(policy, at_cue, batch.target).sum() + below
@@ -181,8 +181,9 @@ def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
     return logits(policy, hidden_nH, policy.trie.nodes[node].tokens).log_softmax(-1)
 
 
-def _deeper(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
-    """The choice's loss at the branching nodes after the cue; `hidden_nTH[:, t]` stands after t tokens."""
+def later_nats(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
+    """Weighed cross-entropy of the choices at the branching nodes after the cue; `hidden_nTH[:, t]` stands after t
+    tokens of an answer."""
     by_node: dict[int, list[tuple[int, int]]] = {}
     for i, c in enumerate(deep.label):
         for node, option in policy.trie.steps[c][policy.trie.at_cue :]:

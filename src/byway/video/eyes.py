@@ -19,7 +19,7 @@ from byway import config
 from byway.language import adapters, models
 from byway.language.generate import Asked, Policy, go_on, logits, pad, policy, top
 from byway.language.reading import Back, Reading, read
-from byway.language.tune import first_nats
+from byway.language.tune import Examples, first_nats, later_nats
 from byway.progress import say
 from byway.video import prompts
 from byway.video.model import LONGEST_THOUGHT, Best, Contexts
@@ -45,15 +45,15 @@ class Eyes:
     def loss(
         self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
     ) -> tuple[Tensor, Tensor]:
-        prompt, trie, n = self.policy.prompt, self.policy.trie, len(labels)
+        prompt, n = self.policy.prompt, len(labels)
         thoughts = [self.ids(prompts.thought(self.asked.item(i), self.asked.thoughts.get(i, ""))) for i in items]
         thinks = kind == "thought"
         tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
         hidden, asked = self._read(kind, items, tails)
         answers = [prompt.answers[c] for c in labels]
         ids, valid = pad([answer[:-1] for answer in answers], prompt.end)
-        later, _ = go_on(self.policy, asked, torch.arange(n), ids, valid)
-        said = torch.cat([asked.hidden_NH[:n, None], later], dim=1)
+        hidden_later, _ = go_on(self.policy, asked, torch.arange(n), ids, valid)
+        said = torch.cat([asked.hidden_NH[:n, None], hidden_later], dim=1)
         wanted, there = pad(answers, prompt.end)
         predicted, targets = [said[:, : wanted.shape[1]][there]], [wanted[there]]
         if thinks:
@@ -63,19 +63,11 @@ class Eyes:
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
                 targets.append(torch.tensor(thought))
         spoken = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
-        below = torch.zeros(())
-        by_node: dict[int, list[tuple[int, int]]] = {}
-        for row, c in enumerate(labels):
-            for node, option in trie.steps[c][trie.at_cue :]:
-                by_node.setdefault(node, []).append((row, option))
-        for node, members in by_node.items():
-            at, options = (torch.tensor(column) for column in zip(*members, strict=True))
-            scores = logits(self.policy, said[at, len(trie.nodes[node].path)], trie.nodes[node].tokens)
-            below = below + nn.functional.cross_entropy(scores, options, reduction="sum")
-        below = below / n
-        if not trie.at_cue:
-            return spoken, below
-        return spoken, below + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+        alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
+        later = later_nats(self.policy, alike, said)
+        if not self.policy.trie.at_cue:
+            return spoken, later
+        return spoken, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
