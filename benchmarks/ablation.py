@@ -43,7 +43,7 @@ from byway.language.counts import Evidence, Successors, ranks_of
 from byway.language.curate import Samples, Transitions, pick
 from byway.language.generate import Policy
 from byway.language.plan import open_policy
-from byway.ranking import macro_recall_at, recall_at
+from byway.ranking import macro_recall_at, ranks_in, recall_at
 
 KS = (1, 5, 10)
 SPOKEN = 1000
@@ -147,8 +147,7 @@ def recalls(
         }
 
     def of_list(listed: NDArray[np.int32]) -> dict[str, Any]:
-        hit = listed == some.label[:, None]
-        return told(np.where(hit.any(axis=1), hit.argmax(axis=1), n))
+        return told(ranks_in(listed, some.label))
 
     @torch.no_grad()
     def answered() -> dict[str, Any]:

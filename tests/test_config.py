@@ -96,6 +96,9 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
         ("", ("seed=1",), ["--set seed=1", "section.knob=value"]),
         ("", ("run.seed",), ["--set run.seed", "section.knob=value"]),
+        ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
+        ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
+        ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
         (b"[run]\n# \xff", (), ["byway.toml", "not valid TOML"]),
@@ -134,8 +137,11 @@ def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPath
         return
     knob = data.draw(st.sampled_from(sorted(plain)))
     least = int(knob in config.POSITIVE.get(section, ()))
-    most = 2 if knob == "interests" else 2**62  # three of them need another knob
-    kind = st.integers(least, most) if type(plain[knob]) is int else st.floats(least, 1e18)
+    whole = type(plain[knob]) is int
+    most = config.AT_MOST.get(section, {}).get(knob, 2**62 if whole else 1e18)
+    if knob == "interests":
+        most = 2  # three of them need another knob
+    kind = st.integers(least, int(most)) if whole else st.floats(least, most)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")

@@ -25,6 +25,7 @@ import numpy as np
 
 from byway import __version__
 from byway.errors import UserError
+from byway.progress import say
 
 RECORD = "record.json"
 LAYOUT = 2
@@ -292,6 +293,18 @@ def locked(workspace: Path, together: bool = False) -> Generator[None]:
         f.truncate(0)
         f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
+        yield
+
+
+@contextmanager
+def alone(path: Path, waiting: str) -> Generator[None]:
+    """Hold the file `path` against other processes; where one has it, say so and wait. It goes with the process."""
+    with path.open("a") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(f, fcntl.LOCK_EX)
         yield
 
 

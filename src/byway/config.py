@@ -555,7 +555,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
         "lora_rank", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
         "evaluate_on",
     ),
-    "transition_table": ("top", "rows_per_chunk"),
+    "transition_table": ("top", "model_top", "rows_per_chunk"),
     "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
     "bundle": ("interests", "items"),
     "metrics": ("prompts",),
@@ -572,6 +572,13 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "views": ("seeds", "evaluate_every"),
 }  # fmt: skip
 """Knobs that count something of which there must be one at least, or scale by 1 at least."""
+
+AT_MOST: dict[str, dict[str, float]] = {
+    "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
+    "language_model": {"frozen": 1, "match_gate": 1},
+    "pairs": {"level": 4},
+}
+"""The most that a knob may be: a tree has four levels, a prompt four slots, and of a share something is left."""
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
@@ -617,6 +624,9 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; a number goes from 0 to 2^63.")
             if knob in POSITIVE.get(section, ()) and number < 1:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at least 1.")
+            most = AT_MOST.get(section, {}).get(knob)
+            if most is not None and number > most:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at most {most:g}.")
         config = replace(config, **{section: merged})
     for section in ("bundle", "experiment"):
         interests = getattr(config, section).interests

@@ -143,6 +143,7 @@ DRAWN = ("language_model", "metrics", "experiment", "curations", "views")
 """Stages whose figures the report draws, where they are there."""
 
 RETRAINS = {
+    "experiment": ("item_policy",),
     "curations": ("transitions", "language_model", "transition_table"),
     "views": ("media", "multimodal_model"),
 }
@@ -266,7 +267,7 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
     if stage.name == "experiment":
         users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
         arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
-    if stage.name in RETRAINS:
+    elif stage.name in RETRAINS:
         arguments |= {"sections": config}
     if stage.name == "report":
         found = {name: record for name, record in records(workspace).items() if name in DRAWN}

@@ -11,6 +11,10 @@ NUMBERS = 1 << 24
 """More than there are columns."""
 
 
+NOWHERE = 2**31 - 1
+"""Rank of what a list does not hold."""
+
+
 def recall_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> float:
     """Share of rankings whose right answer is among the first `k`: mean of [rank < k].
 
@@ -23,6 +27,16 @@ def recall_at(ranks: ArrayLike, k: int, counts: ArrayLike | None = None) -> floa
     0.75
     """
     return _mean(np.asarray(ranks) < k, counts)
+
+
+def ranks_in(listed_Nn: NDArray[np.int32], label_N: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Rank of each label in its own list, from 0; `NOWHERE` where it is not there, however short the list is.
+
+    >>> ranks_in(np.array([[4, 7], [4, 7]]), np.array([7, 2])).tolist() == [1, NOWHERE]
+    True
+    """
+    hit = listed_Nn == label_N[:, None]
+    return np.where(hit.any(axis=1), hit.argmax(axis=1), NOWHERE)
 
 
 def macro_recall_at(ranks: ArrayLike, k: int, labels: ArrayLike, counts: ArrayLike) -> float:

@@ -85,8 +85,8 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
     rebuilt it. Raises UserError where the full run is missing or out of date, and where a gate fails.
     """
     for path in (items, events):
-        if path is not None and not path.exists():
-            raise UserError(f"{path} does not exist; give a table of new rows.")
+        if path is not None and not path.is_file():
+            raise UserError(f"{path} is no file; give a table of new rows.")
     with artifact.locked(workspace):
         engine.use(config.run.engine, config.run.threads)
         records = _full_run(workspace)

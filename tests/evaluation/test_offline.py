@@ -12,13 +12,17 @@ from byway.evaluation import baselines, offline
 from byway.interests.describe import Descriptions
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples, Transitions
+from byway.ranking import recall_at
 
 
 def test_ranks_in_the_table() -> None:
     ranking = np.zeros((3, 3, 2), dtype=np.int32)
     ranking[0, 1] = [2, 4]
     samples = Samples(np.array([[0, 1]] * 3, np.int32), np.array([2, 4, 3], np.int32), np.ones(3, np.int32))
-    assert offline.ranks_in_table(ranking, samples).tolist() == [0, 1, 2]
+    rank = offline.ranks_in_table(ranking, samples)
+    assert rank.tolist()[:2] == [0, 1]
+    # The third is in no list, and no k is large enough to reach it.
+    assert recall_at(rank, 10, samples.count) == round(2 / 3, 6)
 
 
 def test_ranks_leave_out_the_context_and_count_ties_against_the_label() -> None:

@@ -4,8 +4,10 @@ import csv
 import io
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -170,6 +172,20 @@ def test_a_user_is_deleted_by_one_call(client: httpx.Client) -> None:
     assert client.post("/v1/recommend", json={"user": name}).json()["road"] == "popular_items"
 
 
+@pytest.mark.parametrize("name", ["ann/", "ann//x", "/ann", "https://x.org/a/", "a%2Fb", "ann?x=1#y", "aGk//w=="])
+def test_whoever_is_deleted_is_who_was_named(client: httpx.Client, name: str) -> None:
+    others = ["ann", "ann/x", "https:/x.org/a", "a/b", "aGk/w=="]
+    for user in (name, *others):
+        send(client, user, "c0-0")
+    # As a client has to write an id that a path cannot hold, and as most write it.
+    path = quote(name, safe="") if set(name) & set("%?#") else quote(name, safe="/:")
+    assert client.delete(f"/v1/users/{path}").json() == {"deleted": 1}
+    assert log_of(client, name) == []
+    assert all(len(log_of(client, user)) == 1 for user in others)
+    for user in others:
+        client.delete(f"/v1/users/{quote(user, safe='')}")
+
+
 def test_clusters_and_items(client: httpx.Client) -> None:
     found = client.get("/v1/clusters", params={"q": "JAZZ"}).json()
     assert found["total"] == 1
@@ -267,6 +283,24 @@ def test_a_token_has_a_rate_that_workers_share(workspace: Path, tmp_path: Path) 
         assert limits.wait(place) > 0
         limits.close()
     (workspace / "serving" / "limits.bin").unlink()
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(200, 1), (7, 1), (3, 2)])
+def test_whoever_keeps_to_the_rate_is_never_refused(tmp_path: Path, rate: float, burst: int) -> None:
+    limits = security.Limits(tmp_path / "l", 1, rate=rate, burst=burst)
+    start = 1_795_000_000.1  # a clock's number today has fewer digits behind the point than one near 0
+    assert [limits.wait(0, start + n / rate) for n in range(100)] == [0.0] * 100
+    limits.close()
+
+
+def test_an_allowance_that_other_knobs_used_up_is_no_longer_than_these(tmp_path: Path) -> None:
+    limits = security.Limits(tmp_path / "l", 1, rate=1, burst=600)
+    assert [limits.wait(0, 100.0) for _ in range(600)] == [0.0] * 600
+    limits.close()
+    limits = security.Limits(tmp_path / "l", 1, rate=200, burst=400)
+    assert limits.wait(0, 100.0) == pytest.approx(1 / 200)
+    assert limits.wait(0, 100.01) == 0.0
+    limits.close()
 
 
 def test_the_allowance_comes_back(tmp_path: Path) -> None:
@@ -409,6 +443,20 @@ def test_a_request_has_a_bound_in_time(workspace: Path) -> None:
             slow.sendall(head + b"Content-Length: 100\r\n\r\n{")
             assert slow.recv(100).startswith(b"HTTP/1.1 503")
         assert client.get("/readyz").status_code == 200
+
+
+def test_the_log_may_take_longer_and_others_are_answered_meanwhile(workspace: Path) -> None:
+    with running.thread(workspace, max_seconds=0.3) as client:
+        for n in range(300):
+            assert send(client, f"reader-{n}", "c0-0", "c0-1")["stored"] == 2
+        rows = 0
+        with client.stream("GET", "/v1/log") as reply, httpx.Client(base_url=client.base_url) as other:
+            for line in reply.iter_lines():
+                rows += line.startswith("reader-")
+                if rows % 50 == 1:
+                    time.sleep(0.1)
+                    assert other.get("/healthz").status_code == 200
+        assert rows == 600
 
 
 def test_the_schema_is_kept(client: httpx.Client) -> None:

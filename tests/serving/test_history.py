@@ -19,6 +19,7 @@ from byway.serving.history import DAY, Answered, Event, Exposure, Files, as_rows
 from byway.serving.valkey import Valkey
 
 NOW = 20_000 * DAY
+DAYS = 30
 Store = Files | Valkey
 
 
@@ -80,7 +81,7 @@ def run(place: tuple[str, Path], *steps: object) -> list[object]:
     """Open the store, await each step, close it."""
 
     async def main() -> list[object]:
-        store = history.open(*place)
+        store = history.open(*place, DAYS)
         try:
             return [await step(store) for step in steps]
         finally:
@@ -220,7 +221,7 @@ def test_what_is_stored_is_there_when_it_is_opened_again(place: tuple[str, Path]
 
 def test_two_stores_on_one_place_see_each_other(place: tuple[str, Path]) -> None:
     async def main() -> None:
-        one, two = history.open(*place), history.open(*place)
+        one, two = history.open(*place, DAYS), history.open(*place, DAYS)
         rows = [event(n) for n in range(100)]
         news = await asyncio.gather(
             *(store.add(rows[n : n + 10]) for n in range(0, 100, 10) for store in (one, two))
@@ -241,7 +242,7 @@ from byway.serving import history
 from byway.serving.history import Event, Answered, Exposure
 
 async def main():
-    store = history.open(sys.argv[1], Path(sys.argv[2]))
+    store = history.open(sys.argv[1], Path(sys.argv[2]), 30)
     async def write(k):
         for n in range(10**9):
             e = Event(f"{k}-{n}", "ann", f"i{n}", n + 1)
@@ -271,13 +272,65 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(place: tuple[s
 
 def test_a_server_that_is_not_there_is_said() -> None:
     async def main() -> None:
-        store = Valkey("redis://127.0.0.1:1/0")
+        store = Valkey("redis://127.0.0.1:1/0", DAYS)
         for ask in (store.ping(), store.of("ann", 0), store.add([event(1)]), store.delete("ann")):
             with pytest.raises(history.Unavailable, match="does not answer"):
                 await ask
         await store.close()
 
     asyncio.run(main())
+
+
+def test_somebody_with_very_many_events_is_read_whole(place: tuple[str, Path]) -> None:
+    rows = [event(n) for n in range(9000)]
+    _, found = run(place, lambda s: s.add(rows), lambda s: s.of("ann", 0, 10**6))
+    assert found == rows
+
+
+def test_a_server_keeps_what_happened_as_long_as_the_knob_says(url: str) -> None:
+    import redis
+
+    with redis.Redis.from_url(url) as client:
+        for days in (30, 400):
+            client.flushdb()
+            where = (url, Path(), days)
+
+            async def main(where: tuple[str, Path, int] = where) -> None:
+                store = history.open(*where)
+                await store.add([event(1)])
+                await store.expose(answered(1))
+                await store.close()
+
+            asyncio.run(main())
+            left = [client.ttl(key) for key in client.keys("byway:{*")]
+            assert len(left) == 4
+            assert min(left) > days * 86_400
+
+
+OPENER = """
+import sys
+from pathlib import Path
+from byway.serving import history
+sys.stdin.readline()
+history.Files(Path(sys.argv[1]))
+sys.stdout.write("open")
+sys.stdout.flush()
+import os
+os._exit(0)
+"""
+
+
+def test_processes_that_open_a_new_store_at_once_all_open_it(tmp_path: Path) -> None:
+    for n in range(5):
+        command = [sys.executable, "-c", OPENER, str(tmp_path / str(n))]
+        every = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        for one in every:
+            assert one.stdin is not None
+            one.stdin.write("\n")
+            one.stdin.flush()
+        assert [one.communicate()[0] for one in every] == ["open"] * 4
 
 
 def test_an_append_only_file_is_noticed(url: str) -> None:

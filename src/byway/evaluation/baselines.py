@@ -65,6 +65,8 @@ def neural(transitions: Transitions, successors: Successors, seed: int) -> Guess
     Cross-entropy, AdamW with strong decay (0.5), the weights of the best validation recall at 10.
     """
     some, validation = transitions.train.several(), transitions.validation.several()
+    if not len(some):  # a young log, in which nobody had two interests before a third
+        some = transitions.train
     with torch.random.fork_rng():  # layers draw from the global state
         torch.manual_seed(seed)
         model = _Next(some.context.shape[1], successors.popularity_M)

@@ -18,12 +18,12 @@ from byway.interests.tree import Tree
 from byway.language import models, prompts, reference
 from byway.language.bulk import first
 from byway.language.counts import Evidence, Successors, ranks_of
-from byway.language.curate import Samples, Transitions, pick
+from byway.language.curate import Samples, Transitions, pick, spread_out
 from byway.language.generate import Policy, policy
 from byway.language.plan import Table
 from byway.language.triples import Triples, look_up
 from byway.language.tune import Tuned, spoken_answers
-from byway.ranking import macro_recall_at, recall_at
+from byway.ranking import macro_recall_at, ranks_in, recall_at
 
 KS = (1, 5, 10)
 
@@ -83,9 +83,9 @@ def build(
     metrics["language.prompts"] = len(outputs)
     metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
     before = policy(models.load(tuned.base, precision.dtype("auto")), prompt, "causal")
-    rank = _ranks(first(before, some.context, max(KS)), some)
+    rank = ranks_in(first(before, some.context, max(KS)), some.label)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
-    outputs = spoken_answers(before, some.context[:100], tokenizer, max(map(len, prompt.answers)) + 2)
+    outputs = spoken_answers(before, spread_out(some.context, 100), tokenizer, max(map(len, prompt.answers)) + 2)
     metrics["baseline.zero_shot.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     gates = {
         "match_rate": Gate(value=metrics["language.match_rate"], at_least=0.95),
@@ -120,13 +120,8 @@ def agreement(
 def ranks_in_table(
     ranking_MMn: NDArray[np.int32], samples: Samples, triples: Triples | None = None
 ) -> NDArray[np.int64]:
-    """Rank of each label in its context's list, from 0; the list's length where it is not there."""
-    return _ranks(look_up(ranking_MMn, triples, samples.context), samples)
-
-
-def _ranks(listed_Nn: NDArray[np.int32], samples: Samples) -> NDArray[np.int64]:
-    hit = listed_Nn == samples.label[:, None]
-    return np.where(hit.any(axis=1), hit.argmax(axis=1), listed_Nn.shape[1])
+    """Rank of each label in its context's list, as `ranks_in`."""
+    return ranks_in(look_up(ranking_MMn, triples, samples.context), samples.label)
 
 
 def recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray[np.bool_]) -> dict[str, float]:

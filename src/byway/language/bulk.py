@@ -29,7 +29,7 @@ from byway.language.generate import (
 )
 from byway.language.reading import Back
 from byway.progress import bar
-from byway.ranking import best_first, ndcg_at
+from byway.ranking import best_first, ndcg_at, ranks_in
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED, LEAST = 20_000, 1500
@@ -329,8 +329,8 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
             advance(len(part))
 
     def gain(weight: float) -> float:
-        hit = np.concatenate(listed[weight])[row.reshape(-1)] == samples.label[:, None]
-        return ndcg_at(np.where(hit.any(axis=1), hit.argmax(axis=1), n), n, samples.count)
+        rank = ranks_in(np.concatenate(listed[weight])[row.reshape(-1)], samples.label)
+        return ndcg_at(rank, n, samples.count)
 
     return Fitted(max(WEIGHTS, key=gain), fitted.pull, fitted.fair)
 

@@ -319,6 +319,11 @@ def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
     return Samples(samples.context[chosen], samples.label[chosen], np.ones(n, dtype=np.int32))
 
 
+def spread_out(rows_NK: Ints, n: int) -> Ints:
+    """At most n rows, evenly spaced: the first n of ordered contexts would all begin in one corner of the tree."""
+    return rows_NK[np.linspace(0, len(rows_NK) - 1, min(n, len(rows_NK))).astype(int)]
+
+
 def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
     """One integer a row of cluster numbers."""
     key = np.zeros(len(clusters_NK), dtype=np.int64)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway import config, engine, precision
-from byway.artifact import Outcome, Work, write_atomic
+from byway.artifact import Outcome, Work, alone, write_atomic
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
@@ -215,22 +215,16 @@ def fill(
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    known = work.scratch / "fitted.json"
-    fitted = msgspec.json.decode(known.read_bytes(), type=Fitted) if known.exists() else None
-    if fitted and not (left or more):
-        return fitted
     evidence = Evidence(Successors.of(transitions), tree.alike(vectors, transitions.level))
-    if fitted is None:
-        knobs = replace(knobs, precision=precision.resolved(knobs.precision))
-        asked_of = open_policy(tuned, transitions, descriptions, knobs)
-        fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
-        fitted = replace(fitted, precision=knobs.precision)
-        if knobs.rounding and knobs.precision != "float32":
-            exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
-            fitted = replace(fitted, near=bulk.rounding(asked_of, exact, knobs.rounding, work.rng))
-            del exact
-        write_atomic(known, msgspec.json.encode(fitted))
-        del asked_of
+    known = work.scratch / "fitted.json"
+    # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
+    with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
+        if not known.exists():
+            made = _fitted(work, knobs, transitions, descriptions, tuned, evidence)
+            write_atomic(known, msgspec.json.encode(made))
+    fitted = msgspec.json.decode(known.read_bytes(), type=Fitted)
+    if not (left or more):
+        return fitted
     parts: list[range | Ints] = [*left, *more.values()]
     paths = [*(path_of[rows.start] for rows in left), *more]
     ask = partial(_answerer, tuned, transitions, descriptions, knobs, evidence, fitted)
@@ -242,6 +236,25 @@ def fill(
                 path.with_suffix(".seconds").write_text(f"{seconds:.3f}", "utf-8")
             write_atomic(path, _bytes(found))
             advance(len(part) if isinstance(part, range) else 1)
+    return fitted
+
+
+def _fitted(
+    work: Work,
+    knobs: config.TransitionTable,
+    transitions: Transitions,
+    descriptions: Descriptions,
+    tuned: Tuned,
+    evidence: Evidence,
+) -> Fitted:
+    """How model and log are weighed, in which arithmetic, and how near a tie is one."""
+    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
+    asked_of = open_policy(tuned, transitions, descriptions, knobs)
+    fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
+    fitted = replace(fitted, precision=knobs.precision)
+    if knobs.rounding and knobs.precision != "float32":
+        exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
+        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, knobs.rounding, work.rng))
     return fitted
 
 

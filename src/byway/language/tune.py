@@ -25,7 +25,7 @@ from byway.interests.tree import Tree
 from byway.language import adapters, head, models, prompts
 from byway.language.bulk import first
 from byway.language.counts import Evidence, Successors
-from byway.language.curate import Ints, Samples, Transitions, pick
+from byway.language.curate import Ints, Samples, Transitions, pick, spread_out
 from byway.language.generate import (
     Attention,
     Policy,
@@ -320,7 +320,7 @@ def look(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, 
         hit = first(asked_of, some.context, 10) == some.label[:, None]
         seen |= {f"recall_at_{k}.{part}": round(float(hit[:, :k].any(axis=1).mean()), 4) for k in (1, 10)}
         longest = max(map(len, asked_of.prompt.answers)) + 2
-        outputs += spoken_answers(asked_of, np.unique(some.context, axis=0)[:100], tokenizer, longest)
+        outputs += spoken_answers(asked_of, spread_out(np.unique(some.context, axis=0), 100), tokenizer, longest)
     seen["match_rate"] = round(float(np.mean([o in legal for o in outputs])), 4)
     seen["distinct_outputs"] = len(set(outputs))
     return seen

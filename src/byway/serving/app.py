@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import structlog
@@ -279,8 +280,7 @@ async def clusters_(
 async def item_(request: Asking, item: FromPath[str]) -> ItemFacts:
     """What is known of an item."""
     opened = service_of(request).live.bundle
-    name = item.removeprefix("/")
-    position = opened.position(name)
+    position = opened.position(_as_sent(request, "/v1/items/", item))
     if position is None:
         raise HTTPException("The catalog has no item of this id.", status_code=404)
     p = position
@@ -297,7 +297,14 @@ async def item_(request: Asking, item: FromPath[str]) -> ItemFacts:
 @delete("/v1/users/{user:path}", status_code=200, guards=[needs("admin")], responses=_documented(), tags=["people"])
 async def forget_(request: Asking, user: FromPath[str]) -> Deleted:
     """Delete everything of a user: history and log. It is gone when this replies."""
-    return Deleted(await service_of(request).history.delete(user.removeprefix("/")))
+    return Deleted(await service_of(request).history.delete(_as_sent(request, "/v1/users/", user)))
+
+
+def _as_sent(request: Asking, before: str, routed: str) -> str:
+    """The id at the end of a path as it was sent: what was routed has lost slashes that are doubled or last."""
+    raw = request.scope.get("raw_path") or b""
+    path = unquote_to_bytes(raw.partition(b"?")[0]).decode("utf-8", "replace")
+    return path.removeprefix(before) if path.startswith(before) else routed.removeprefix("/")
 
 
 COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
@@ -322,6 +329,7 @@ async def log_(request: Asking) -> Stream:
             rows = history.as_rows(await store.of(user, -1, 1_000_000), await store.answers(user, -1, 1_000_000))
             writer.writerows(rows)
             yield out.getvalue().encode("utf-8", "replace")
+            await asyncio.sleep(0)  # others are answered between two people
 
     return Stream(lines(), media_type="text/csv")
 
@@ -396,10 +404,14 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
             return
         started, status = time.perf_counter(), 0
 
+        limit = asyncio.timeout(seconds)
+
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message.get("more_body") and limit.when() is not None:
+                limit.reschedule(None)  # a reply in parts takes as long as whoever reads it
             await send(message)
 
         refusal = _foreign(scope, open_to_all)
@@ -407,7 +419,7 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
             if refusal:
                 await _send(counted, 403, refusal)
             else:
-                async with asyncio.timeout(seconds):
+                async with limit:
                     await inner(scope, receive, counted)
         except TimeoutError:
             if status:

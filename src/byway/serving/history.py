@@ -13,6 +13,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,16 @@ class _Writer:
 def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     name = path.stem
-    connection.execute("PRAGMA journal_mode = WAL")
+    for last in (*[False] * 50, True):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except (
+            sqlite3.OperationalError
+        ):  # another process turns a fresh file into WAL now, which no timeout waits for
+            if last:
+                raise
+            time.sleep(0.02)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     # What is deleted is overwritten, so that nothing of it is left in the file.
     connection.execute("PRAGMA secure_delete = ON")
@@ -285,13 +295,16 @@ class Files:
             raise Unavailable(f"The history cannot be read: {error}.") from error
 
 
-def open(url: str, folder: Path) -> "Files | Valkey":
-    """The store that a URL names: files in `folder` where it is empty, else `redis://host:port/number`."""
+def open(url: str, folder: Path, days: int) -> "Files | Valkey":
+    """The store that a URL names: files in `folder` where it is empty, else `redis://host:port/number`.
+
+    `days` is how long what happened is kept: a server forgets people who do not come back by itself.
+    """
     if not url:
         return Files(folder)
     from byway.serving.valkey import Valkey
 
-    return Valkey(url)
+    return Valkey(url, days)
 
 
 def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]]:

@@ -27,6 +27,8 @@ from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recomme
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
+PATIENCE = 60.0
+"""Seconds, at most, until a bundle that could not be taken up is tried again."""
 TIDY = 3600.0
 """Seconds between two rounds of forgetting."""
 SMALL = 200_000
@@ -127,7 +129,7 @@ class Service:
     def __init__(self, workspace: Path, knobs: config.Serving):
         self.workspace, self.knobs = workspace, knobs
         self.live = open_current(workspace)
-        self.history = history.open(knobs.history, workspace / "serving")
+        self.history = history.open(knobs.history, workspace / "serving", knobs.forget_days)
         self.rng = np.random.default_rng(secrets.randbits(128))
         meters.loaded.set(time.time())
 
@@ -203,21 +205,25 @@ class Service:
 
     async def follow(self) -> None:
         """Take up what is published, for as long as the worker lives."""
-        refused = ""
+        refused, pause, at = "", 0.0, 0.0
         while True:
             await asyncio.sleep(LOOK)
+            wanted = ""
             try:
                 found = publish.current(self.workspace)
-                if found is None or found.bundle in (self.live.name, refused):
+                wanted = self.live.name if found is None else found.bundle
+                if wanted != refused:
+                    refused, pause = "", 0.0
+                if wanted == self.live.name or (refused and time.monotonic() < at):
                     continue
-                refused = found.bundle
                 self.live = await asyncio.to_thread(open_current, self.workspace)
-            except (OSError, ValueError, UserError, msgspec.DecodeError) as error:
-                # The old bundle goes on answering.
+            except Exception as error:  # noqa: BLE001 - whatever it is, the old bundle goes on answering
                 meters.failed.inc()
                 log.error("bundle not taken up", reason=str(error))
+                refused, pause = wanted, min(2 * pause or LOOK, PATIENCE)
+                at = time.monotonic() + pause
                 continue
-            refused = ""
+            refused, pause = "", 0.0
             meters.switches.inc()
             meters.loaded.set(time.time())
             log.info("bundle taken up", bundle=self.live.name)

@@ -15,8 +15,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from byway.serving.history import DAY, LIMIT, Answered, Event, Unavailable
 
-KEEP = 45 * DAY // 1_000_000
-"""Seconds after which an untouched key goes by itself; the exact day is `forget`'s."""
+SPARE = 15
+"""Days beyond those that are kept after which an untouched key goes by itself; the exact day is `forget`'s."""
 
 # KEYS: hash of events, order of events. ARGV: seconds to keep, then id, time, body of each event.
 # A member of the order carries a counter, so that equal times stay in order of arrival.
@@ -39,7 +39,12 @@ LATEST = """
 local ids = redis.call('ZREVRANGEBYSCORE', KEYS[2], '+inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
 if #ids == 0 then return {} end
 for i, id in ipairs(ids) do ids[i] = string.sub(id, 17) end
-return redis.call('HMGET', KEYS[1], unpack(ids))
+local found = {}
+for i = 1, #ids, 1000 do  -- no more fit on Lua's stack at once than some thousands
+  local some = redis.call('HMGET', KEYS[1], unpack(ids, i, math.min(i + 999, #ids)))
+  for _, body in ipairs(some) do found[#found + 1] = body end
+end
+return found
 """
 
 # KEYS: hash, order, counter, answers. ARGV: before this time.
@@ -63,7 +68,9 @@ return gone
 class Valkey:
     """The store on a server. The methods are those of `history.Files`."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, days: int):
+        """`days` is how long what happened is kept."""
+        self._seconds = (days + SPARE) * DAY // 1_000_000
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=5, retry_on_timeout=False
         )
@@ -87,7 +94,7 @@ class Valkey:
                 await one.sadd("byway:users", *by_user)
                 for user, places in by_user.items():
                     for some in _parts(places):
-                        values: list[Any] = [KEEP]
+                        values: list[Any] = [self._seconds]
                         for i in some:
                             values += [events[i].event.encode(), events[i].time, msgspec.json.encode(events[i])]
                         found = await self._scripts["add"](keys=_keys(user)[:3], args=values, client=one)
@@ -111,7 +118,7 @@ class Valkey:
         try:
             async with self._server.pipeline(transaction=False) as pipe:
                 pipe.zadd(key, {msgspec.json.encode(answered): answered.time})
-                pipe.expire(key, KEEP)
+                pipe.expire(key, self._seconds)
                 pipe.sadd("byway:users", answered.user)
                 await pipe.execute()
         except RedisError as error:

@@ -11,6 +11,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -100,7 +101,7 @@ async def walk_make(request: Asking, data: Form) -> Response[bytes]:
     ]
     if events:
         await service.store(events)
-    return _see(f"/?user={user}")
+    return _see(f"/?user={quote(user)}")
 
 
 @post("/walk/react", guards=[needs("write")], include_in_schema=False)
@@ -115,7 +116,7 @@ async def walk_react(request: Asking, data: Form) -> Response[Any]:
     event = Event(secrets.token_hex(8), user, item, now(), 1.0 if liked else 0.0, None, "walk", answer)
     await service.store([event])
     if "hx-request" not in request.headers:
-        return _see(f"/?user={user}")
+        return _see(f"/?user={quote(user)}")
     title = service.live.bundle.titles[position] or item
     said = f"“{title}” was {'liked' if liked else 'skipped'}. It counts already: this is the next answer."
     return _page(request, "step.html", user=user, said=said, **await _step(service, user))
