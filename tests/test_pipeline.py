@@ -267,6 +267,18 @@ def test_knobs_are_those_that_the_record_gives_back(tmp_path: Path, stage: pipel
         assert set(knobs) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
 
 
+@pytest.mark.parametrize(
+    ("name", "knob"),
+    [("experiment", "item_policy.dim=32"), ("curations", "language_model.steps=5"), ("views", "media.frames=3")],
+)
+def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
+    tmp_path: Path, name: str, knob: str
+) -> None:
+    before, after = (config.load(tmp_path / "byway.toml", knobs) for knobs in ((), (knob,)))
+    stage = pipeline.BY_NAME[name]
+    assert pipeline.knobs_of(before, stage) != pipeline.knobs_of(after, stage)
+
+
 def test_every_stage_has_its_own_folder_and_section() -> None:
     numbers = [stage.number for stage in STAGES]
     assert numbers == sorted(numbers)

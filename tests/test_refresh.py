@@ -357,8 +357,10 @@ def test_a_kill_before_publishing_is_made_good(
 def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --items or --events"):
         take_in(built)
-    with pytest.raises(UserError, match=r"nothing\.csv does not exist"):
+    with pytest.raises(UserError, match=r"nothing\.csv is no file"):
         take_in(built, tmp_path / "nothing.csv")
+    with pytest.raises(UserError, match="is no file; give a table"):
+        take_in(built, tmp_path)
     (tmp_path / "byway.toml").touch()
     with pytest.raises(UserError, match="needs 01-catalog"):
         take_in(tmp_path, write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6)))

@@ -71,6 +71,15 @@ def test_the_neural_guess_finds_a_planted_rule_in_pairs_it_never_saw() -> None:
     assert baselines.found(baselines.popularity(successors)(heldout.context), heldout, k=2) < 0.2
 
 
+def test_the_neural_guess_of_a_young_log_learns_from_single_interests() -> None:
+    """Nobody had two interests before a third: the prompts say one twice."""
+    context = np.array([[0, 0], [1, 1]], dtype=np.int32)
+    train = Samples(context, np.array([2, 3], np.int32), np.full(2, 30, np.int32))
+    later = Samples(np.array([[0, 1]], np.int32), np.array([3], np.int32), np.ones(1, np.int32))
+    guess = baselines.neural(Transitions(2, 4, True, train, later, later, train), Successors.count(train, 4), 0)
+    assert guess(context).argmax(axis=1).tolist() == [2, 3]
+
+
 def test_what_is_alike_counts_only_where_it_helps() -> None:
     """Forty clusters in a ring; the pair is (a, a + 1), and the counts say nothing."""
     places = np.arange(40)

@@ -1,5 +1,8 @@
 """The table: legal everywhere, the same however it is cut, and what its pairs say one by one."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,9 @@ from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import plan, triples, tune
+from byway.language import bulk, plan, triples, tune
 from byway.language.curate import Samples, Transitions
-from byway.language.generate import Choices, ask
+from byway.language.generate import Choices, Policy, ask
 from byway.ranking import best_first
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
@@ -135,6 +138,43 @@ def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
     build(tmp_path / "shards", tuned, knobs)
+    for name in FILES:
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_shards_that_begin_together_are_weighed_by_one_fit(
+    tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tmp_path / "whole", tuned)
+    scratch = tmp_path / "shards" / "scratch"
+    scratch.mkdir(parents=True)
+    fit, fits = bulk.fit, list[object]()
+
+    def slow(*given: Any) -> bulk.Fitted:
+        fits.append(given)
+        time.sleep(0.5)
+        # Whoever fits second finds another weight, as one under load finds another arithmetic.
+        return replace(fit(*given), fair=float(len(fits) - 1))
+
+    open_policy, one_at_a_time = plan.open_policy, threading.Lock()
+
+    def opened(*given: Any) -> Policy:
+        with one_at_a_time:  # the library that loads models is not for several threads
+            return open_policy(*given)
+
+    monkeypatch.setattr(bulk, "fit", slow)
+    monkeypatch.setattr(plan, "open_policy", opened)
+
+    def shard(number: int) -> bulk.Fitted:
+        work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
+        with torch.no_grad():
+            return plan.fill(work, KNOBS, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(shard, (1, 2, 3)))
+    assert len(fits) == 1
+    assert found == [found[0]] * 3
+    build(tmp_path / "shards", tuned)
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

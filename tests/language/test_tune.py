@@ -15,7 +15,7 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import bulk, models, prompts, training, tune
 from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples, Transitions
+from byway.language.curate import Samples, Transitions, spread_out
 from byway.language.generate import Attention, Policy, policy
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_generate import brute_force, make, reference
@@ -238,6 +238,15 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
     assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
     changed = copy.deepcopy(before.state_dict())
     assert any(not torch.equal(changed[k], v) for k, v in after.state_dict().items())
+
+
+def test_a_look_asks_all_over_the_tree() -> None:
+    context = np.array([[a, b] for a in range(30) for b in range(30) if a != b], dtype=np.int32)
+    some = spread_out(context, 100)
+    assert len(np.unique(some, axis=0)) == 100
+    assert set(some[:, 0].tolist()) == set(range(30))
+    assert spread_out(context[:7], 100).tolist() == context[:7].tolist()
+    assert len(spread_out(context[:0], 100)) == 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -1,5 +1,6 @@
 """What is published has passed its checks; workers take it up, and go back."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from byway import artifact, config
 from byway.artifact import Record
 from byway.errors import UserError
-from byway.serving import bundle, publish
+from byway.serving import bundle, publish, service
 from tests.serving import house, running
 from tests.serving.planted import policy_file
 
@@ -248,3 +249,36 @@ def test_workers_take_a_bundle_up_and_one_is_killed(tmp_path: Path) -> None:
     # Every acknowledged event is in the log: one row each, since no answer was for these users.
     rows = sum(line.startswith("all-") for line in log.splitlines())
     assert rows >= len(acknowledged)
+
+
+def test_a_bundle_that_could_not_be_taken_up_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong, a worker serves the old one and goes on looking."""
+    workspace = tmp_path / "w"
+    put(workspace, house.build(workspace, 0))
+    opened, tries = service.open_current, list[str]()
+
+    def breaks(folder: Path) -> service.Live:
+        tries.append("")
+        if len(tries) <= 2:
+            raise (OSError("too many open files"), RuntimeError("a model that does not load"))[len(tries) - 1]
+        return opened(folder)
+
+    async def main() -> None:
+        worker = service.Service(workspace, config.Serving())
+        first = worker.live.name
+        second = put(workspace, house.build(workspace, 1))
+        assert second != first
+        monkeypatch.setattr(service, "open_current", breaks)
+        following = asyncio.create_task(worker.follow())
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if worker.live.name == second:
+                break
+        assert (worker.live.name, len(tries)) == (second, 3)
+        assert not following.done()
+        following.cancel()
+        await worker.close()
+
+    asyncio.run(main())
