@@ -99,6 +99,10 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
         ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
+        ("[item_policy]\nheads = 3", (), ["[item_policy]", "dim is 64", "multiple of heads"]),
+        ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
+        ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
+        ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
         (b"[run]\n# \xff", (), ["byway.toml", "not valid TOML"]),
@@ -139,9 +143,12 @@ def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPath
     least = int(knob in config.POSITIVE.get(section, ()))
     whole = type(plain[knob]) is int
     most = config.AT_MOST.get(section, {}).get(knob, 2**62 if whole else 1e18)
-    if knob == "interests":
-        most = 2  # three of them need another knob
+    # As far as these go without another knob.
+    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(knob, most)
+    least = 2 if (section, knob) == ("pairs", "level") else least
     kind = st.integers(least, int(most)) if whole else st.floats(least, most)
+    if (section, knob) == ("item_policy", "dim"):
+        kind = st.integers(1, 2**60).map(lambda n: 2 * n)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")

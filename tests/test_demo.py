@@ -3,6 +3,7 @@
 import html
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,10 @@ def test_a_second_score_without_feedback_is_said_before_the_table_is_filled(
 ) -> None:
     copy = tmp_path / "w"
     shutil.copytree(workspace, copy)
-    knobs = config.load(copy / "byway.toml", ["transition_table.best_of=3"])
+    with pytest.raises(UserError, match=r"transitions\.feedback = true"):
+        config.load(copy / "byway.toml", ["transition_table.best_of=3"])
+    plain = config.load(copy / "byway.toml")
+    knobs = replace(plain, transition_table=replace(plain.transition_table, best_of=3))
     with pytest.raises(UserError, match=r"transitions\.feedback = true"):
         pipeline.run(copy, knobs)
     assert not list((copy / "08-transition-table.scratch").glob("rows-*"))

@@ -121,6 +121,8 @@ def read_record(path: Path) -> Record | None:
 
     A move that a kill cut short is finished first: a `.part` directory with a record is a whole artifact.
     """
+    if path.is_file():
+        raise UserError(f"{path} is a file, where the folder of an artifact belongs; move it away.")
     directory = path.with_name(path.name + ".part")
     if (directory / RECORD).exists():
         with _moving(path):
@@ -294,6 +296,21 @@ def locked(workspace: Path, together: bool = False) -> Generator[None]:
         f.write(f"process {os.getpid()} on {socket.gethostname()}")
         f.flush()
         yield
+
+
+def missing(path: Path, record: Record) -> list[str]:
+    """Files that the record of the artifact at `path` names and that are not there."""
+    return [name for name in record.files if not (path / name).exists()]
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """Say of an artifact whose files cannot be read that it is damaged, and what to do."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+        raise UserError(f"{path} is damaged ({why}); delete it and run again.") from error
 
 
 @contextmanager

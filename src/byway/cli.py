@@ -129,21 +129,27 @@ def recommend(
     import msgspec
     import numpy as np
 
+    from byway import artifact
     from byway.pipeline import BY_NAME
     from byway.serving import bundle
     from byway.serving.recommend import Seen
 
+    _config(directory, None)
+    if user is not None and history:
+        raise UserError("--user and --history exclude each other; choose one.")
     path = directory / BY_NAME["bundle"].folder
     if not (path / "record.json").exists():
         raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
-    opened = bundle.load(path)
+    with artifact.reading(path):
+        opened = bundle.load(path)
     now = None
     if user is not None:
         seen, now = _history_of(directory, user, opened)
     else:
         given = history or []
-        # Given more than once, each is one id as it stands, so that ids may hold commas.
-        ids = given if len(given) > 1 else [item.strip() for item in "".join(given).split(",")]
+        # Given more than once, or known as it stands, each is one id, so that ids may hold commas.
+        whole = len(given) > 1 or (given and opened.position(given[0].strip()) is not None)
+        ids = given if whole else [item.strip() for item in "".join(given).split(",")]
         seen = [Seen(item) for item in ids if item]
     from byway.serving import recommend as module
 
@@ -178,19 +184,18 @@ def serve(
     config = _config(directory, set)
     if module.current(directory) is None:
         _publish(directory, config)
-    print(f"Serving {directory} on http://{host}:{port}", file=sys.stderr)
     processes.serve(directory, config.serving, host, port, tokens)
 
 
 @app.command
 def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Check the newest bundle and serve it from now on; running workers take it up at once."""
+    from byway.serving import publish as module
+
     name = _publish(directory, _config(directory, set))
-    _say(
-        json,
-        {"bundle": name},
-        f"Bundle {name} is published. Back to the one before: {command()} rollback {directory}",
-    )
+    now = module.current(directory)
+    back = f" Back to the one before: {command()} rollback {directory}" if now and now.before else ""
+    _say(json, {"bundle": name}, f"Bundle {name} is published.{back}")
 
 
 @app.command
@@ -282,16 +287,15 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     from byway import artifact
     from byway.data import catalog as items
     from byway.data import events
-    from byway.pipeline import BY_NAME
+    from byway.pipeline import BY_NAME, REFRESHED
     from byway.progress import say
-    from byway.refresh import PUBLISHED
     from byway.serving.recommend import Seen
 
     path = directory / BY_NAME["catalog"].folder
     record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
     if record is None or used is None or used.inputs.get("catalog") != record.digest:
         raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
-    users, refreshed = events.load_users(path), PUBLISHED in used.metrics
+    users, refreshed = events.load_users(path), REFRESHED in used.metrics
     if user not in users:
         since = " of the last full run; give what came since as --history" if refreshed else ""
         raise UserError(f"There is no user {user!r} in the log{since}.")
@@ -327,6 +331,8 @@ def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the disk may refuse without being broken."""
+PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+"""What a path may be that does not fit what belongs there."""
 
 
 def main() -> None:
@@ -342,11 +348,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK | PLACE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         reason = os.strerror(error.errno).lower()
-        advice = "make room or allow writing there, then type the same command: it goes on from here."
+        advice = "make room or allow reading and writing there, then type the same command: it goes on from here."
+        if error.errno in PLACE:
+            advice = "name another path, or move away what is in its place."
         print(f"byway: {where}{reason}; {advice}", file=sys.stderr)
         sys.exit(2)
     except UserError as error:

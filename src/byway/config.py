@@ -575,7 +575,11 @@ POSITIVE: dict[str, tuple[str, ...]] = {
 
 AT_MOST: dict[str, dict[str, float]] = {
     "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
+    "catalog": {"positive": 1},
+    "tree": {"traffic_share": 1},
     "language_model": {"frozen": 1, "match_gate": 1},
+    "item_policy": {"dropout": 0.9},
+    "run": {"threads": 1024},
     "pairs": {"level": 4},
 }
 """The most that a knob may be: a tree has four levels, a prompt four slots, and of a share something is left."""
@@ -628,6 +632,28 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             if most is not None and number > most:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at most {most:g}.")
         config = replace(config, **{section: merged})
+    _together(path, config)
+    return config
+
+
+def _together(path: Path, config: Config) -> None:
+    """Refuse what no stage can do, before the hours of those in front of it."""
+    if config.item_policy.dim % config.item_policy.heads:
+        raise UserError(
+            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "
+            "cannot share; make it a multiple of heads."
+        )
+    if config.pairs.delta >= config.pairs.level:
+        raise UserError(
+            f"{path.name}: [pairs] delta is {config.pairs.delta} and level {config.pairs.level}; there is no level "
+            f"{config.pairs.level - config.pairs.delta}: give a smaller delta."
+        )
+    if config.transition_table.best_of and not config.transitions.feedback:
+        raise UserError(
+            f"{path.name}: [transition_table] best_of needs the log's feedback: set transitions.feedback = true."
+        )
+    if not config.multimodal_model.prompts:
+        raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")
     for section in ("bundle", "experiment"):
         interests = getattr(config, section).interests
         if interests > 3:
@@ -636,7 +662,6 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             raise UserError(
                 f"{path.name}: [{section}] interests = 3 needs a table of triples: set transitions.history = 3."
             )
-    return config
 
 
 def _value(text: str) -> Any:

@@ -139,6 +139,9 @@ READS = {
 REFRESH = "17-refresh"
 """Folder of what `byway refresh` makes between two runs; it is no stage of the road."""
 
+REFRESHED = "refresh.digest"
+"""Metric of the bundle's record: the refresh that is in it."""
+
 DRAWN = ("language_model", "metrics", "experiment", "curations", "views")
 """Stages whose figures the report draws, where they are there."""
 
@@ -222,7 +225,8 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     knobs, inputs = knobs_of(config, stage), inputs_of(workspace, config, stage)
     record = artifact.read_record(path)
     if record is not None:
-        if not (changes := artifact.drift(record, knobs, inputs)):
+        lost = [f"file {name} is missing" for name in artifact.missing(path, record)]
+        if not (changes := artifact.drift(record, knobs, inputs) + lost):
             artifact.tidy(path)
             return record
         say(f"[bold]{stage.folder}[/] is out of date: {escape('; '.join(changes[:3]))}")
@@ -236,8 +240,24 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
     for name, gate in record.gates.items():
         if not gate.passed:
             say(f"  [yellow]gate[/] {name} = {gate}")
+    if told := kept_out(record):
+        say(f"  [yellow]{told}[/]; {stage.folder}/quarantine.parquet has them all")
     say(f"[bold]{stage.folder}[/] {record.timings['seconds']:.1f} s")
     return record
+
+
+def kept_out(record: Record) -> str:
+    """How many rows or files an artifact could not use, and why; empty where it used all."""
+    reasons = {
+        reason: count
+        for name, found in record.metrics.items()
+        if name.endswith(".quarantined") and isinstance(found, dict)
+        for reason, count in found.items()
+    }
+    if not reasons:
+        return ""
+    most = sorted(reasons, key=lambda reason: -reasons[reason])[:3]
+    return f"{sum(reasons.values()):,} kept out ({', '.join(f'{reason}: {reasons[reason]:,}' for reason in most)})"
 
 
 def skipped(workspace: Path, stage: Stage) -> bool:
@@ -259,7 +279,9 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
     for name in stage.needs:
         owner, module = READS[name]
         absent = skipped(workspace, BY_NAME[owner])
-        arguments[name] = None if absent else import_module(module).load(workspace / BY_NAME[owner].folder)
+        folder = workspace / BY_NAME[owner].folder
+        with artifact.reading(folder):
+            arguments[name] = None if absent else import_module(module).load(folder)
     if arguments.get("seen") is not None:
         arguments["seen"] = replace(arguments["seen"], folder=_media_folder(workspace, config))
     if stage.name == "media":

@@ -48,8 +48,6 @@ from byway.video import plan as contextual
 FOLDER = pipeline.REFRESH
 BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
 """The artifacts of the full run that a refresh stands on."""
-PUBLISHED = "refresh.digest"
-"""Metric of the bundle's record: the refresh that is in it."""
 GATES = {"language.match_rate": "match_gate", "language.recall_at_10.heldout": "recall_gate"}
 """Figures of the full run that halt a publication, and the knobs that hold their bars."""
 
@@ -115,7 +113,7 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
             record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates)
         if record is None:
             raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
-        if records["bundle"].metrics.get(PUBLISHED) != record.digest:
+        if records["bundle"].metrics.get(pipeline.REFRESHED) != record.digest:
             _publish(workspace, records["bundle"], record)
     return record.metrics, _in_words(workspace, record)
 
@@ -225,13 +223,14 @@ def _build(
     old_ids = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string())
 
     read = _section(records["catalog"], config.Catalog)
-    paths = {kind: str(given.get(kind, workspace / getattr(read, kind))) for kind in ("items", "events")}
+    paths = {kind: str(given.get(kind, getattr(read, kind))) for kind in ("items", "events")}
     raw = sources.read(replace(read, **paths), workspace)
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
-    fresh = items_of.SCHEMA.empty_table()
+    fresh = usable = items_of.SCHEMA.empty_table()
     if "items" in given:
         fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
+        usable = fresh
         new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
         outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
         fresh = fresh.filter(new)
@@ -240,6 +239,10 @@ def _build(
     users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
     log, new_users = _new_events(raw, ids, users, read.positive, kept_out) if "events" in given else (None, [])
     kept_out.close()
+    none = [k for k, found in (("items", usable), ("events", log)) if k in given and not (found and len(found))]
+    if none and kept_out.reasons:
+        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in kept_out.reasons.most_common(3))
+        raise UserError(f"{given[none[0]]} has no usable {none[0]} ({reasons}); nothing was taken in.")
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
     if fresh.num_rows:
@@ -449,7 +452,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
         )  # fmt: skip
     outcome = Outcome(
         counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},
-        metrics={PUBLISHED: record.digest},
+        metrics={pipeline.REFRESHED: record.digest},
         timings={"seconds": time.perf_counter() - started},
     )
     artifact.commit(path, "bundle", base.knobs, base.inputs, outcome)

@@ -73,8 +73,9 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
             continue
         drift = _drift(workspace, config, stage, record)
         failed = [name for name, gate in record.gates.items() if not gate.passed]
-        state = "; ".join(["out of date: " + ", ".join(drift)] * bool(drift) + [f"gate {n} failed" for n in failed])
-        lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state or 'up to date'}")
+        said = ["out of date: " + ", ".join(drift) if drift else "up to date", pipeline.kept_out(record)]
+        state = "; ".join(filter(None, [*said, *(f"gate {name} failed" for name in failed)]))
+        lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state}")
     if (refreshed := artifact.read_record(workspace / pipeline.REFRESH)) is not None:
         state = "; ".join(_edited(workspace / pipeline.REFRESH, refreshed)) or "new items and events since the run"
         lines.append(f"{pipeline.REFRESH:24} {refreshed.timings['seconds']:8.1f} s  {state}")
@@ -101,8 +102,13 @@ def _tree(workspace: Path, depth: int) -> str:
     from byway.interests import describe, tree
 
     folders = {stage.name: workspace / stage.folder for stage in pipeline.STAGES}
-    traffic = events.traffic(events.load(folders["catalog"]))
-    return describe.outline(tree.load(folders["tree"]), describe.load(folders["descriptions"]), traffic, depth)
+    with artifact.reading(folders["catalog"]):
+        traffic = events.traffic(events.load(folders["catalog"]))
+    with artifact.reading(folders["tree"]):
+        grown = tree.load(folders["tree"])
+    with artifact.reading(folders["descriptions"]):
+        names = describe.load(folders["descriptions"])
+    return describe.outline(grown, names, traffic, depth)
 
 
 def _drift(workspace: Path, config: Config, stage: pipeline.Stage, record: artifact.Record) -> list[str]:
@@ -117,4 +123,5 @@ def _drift(workspace: Path, config: Config, stage: pipeline.Stage, record: artif
 
 
 def _edited(folder: Path, record: artifact.Record) -> list[str]:
-    return [f"file {name} edited" for name in artifact.edited(folder, record)]
+    lost = artifact.missing(folder, record)
+    return [f"file {name} {'missing' if name in lost else 'edited'}" for name in artifact.edited(folder, record)]

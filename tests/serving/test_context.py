@@ -1,5 +1,6 @@
 """What to show after an item that is being watched, on a planted bundle with a planted context table."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from byway.errors import UserError
 from byway.serving import context
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import Seen
+from byway.serving.service import Asked, Reply, Service
+from tests.serving import house
 from tests.serving.planted import NAMES, M, N, Planted
 
 
@@ -43,6 +46,44 @@ def test_the_first_cluster_that_is_new(opened: Bundle) -> None:
     assert (answer.cluster, answer.rank, len(answer.items)) == (NAMES[3], 2, 2)
     assert answer.reasons[1] == "1 of 2 items in the history are not in the catalog and are ignored."
     assert "“Title of c0-1” is the nearest" in answer.reasons[2]
+
+
+def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> None:
+    house.published(tmp_path / "w")
+
+    async def main() -> list[Reply]:
+        worker = Service(tmp_path / "w", config.Serving())
+        opened = worker.live.bundle
+        m, n = len(opened.manifest.names), len(opened.ids)
+        table = np.full((1, m), -1, np.int32)
+        table[0, :2] = 2, 3
+        via = np.full(n, -1, np.int32)
+        via[opened.position("c0-1")] = 0
+        seen = replace(
+            opened,
+            context_clusters=table,
+            context_via=via,
+            context_items=np.array([opened.position("c0-1")], np.int32),
+        )
+        worker.live = replace(worker.live, bundle=seen)
+        asked = [
+            Asked(history=[], watching="c0-1", k=3),
+            Asked(history=[Seen("c2-0")], watching="c0-1", k=3, exclude=["c3-0"]),
+            Asked(history=[Seen("c2-0"), Seen("c3-0")], watching="c0-1", k=3),
+            Asked(history=[Seen("c1-0")], watching="c4-0", k=3),
+            Asked(history=[Seen("c1-0")], watching="nothing", k=3),
+        ]
+        replies = [await worker.answer(each) for each in asked]
+        await worker.close()
+        return replies
+
+    one, two, *others = asyncio.run(main())
+    assert (one.road, one.cluster, len(one.items)) == ("context", house.NAMES[2], 3)
+    assert (two.road, two.cluster) == ("context", house.NAMES[3])
+    assert "c3-0" not in [item.item for item in two.items]
+    assert {item.propensity for item in (*one.items, *two.items)} == {1.0}
+    assert [reply.road for reply in others] == ["table"] * 3
+    assert all(len(reply.items) == 3 for reply in others)
 
 
 def test_nothing_new_and_nothing_looked_at_are_said(opened: Bundle) -> None:

@@ -137,7 +137,10 @@ def parquet_columns(path: Path) -> list[str]:
     expand(path)
     try:
         with pq.ParquetFile(path) as file:
-            return list(file.schema_arrow.names)
+            names = list(file.schema_arrow.names)
+            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+                raise UserError(f"{path} has two columns {twice!r}; leave one out.")
+            return names
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file, or was cut short ({_first_line(error)}).") from error
 

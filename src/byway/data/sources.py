@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from byway import config, engine
 from byway.data import files
@@ -56,36 +57,82 @@ def _own(knobs: config.Catalog, items: Path, events: Path) -> Raw:
     text is ISO 8601; a timestamp type is taken as it is. Without `satisfaction` every event counts 1.
     """
     raw_items, names = _open(knobs.source, items, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",))
-    if not {"title", "hashtags", "description"} & set(names):
+    if not {"title", "hashtags", "description"} & names:
         raise UserError(f"{items} has no column 'title' (nor hashtags or description); map one in item_columns.")
-    raw_events, seen = _open(
+    raw_events, _ = _open(
         knobs.source, events, _EVENT_COLUMNS, knobs.event_columns, "event_columns", ("user", "item")
     )
-    return Raw(_typed(raw_items, names, items), _typed(raw_events, seen, events), items, events)
+    return Raw(raw_items, raw_events, items, events)
 
 
 def _open(
     source: str, path: Path, ours: Sequence[str], mapped: dict[str, str], knob: str, required: Sequence[str]
-) -> tuple["daft.DataFrame", dict[str, str]]:
-    """The rows at `path` under the file's own names, and our name to the file's for what is there."""
+) -> tuple["daft.DataFrame", set[str]]:
+    """The rows of all files at `path` under our names, and which of our columns there are.
+
+    Each file is typed by itself: files may have other columns, other units of time, and be parquet or CSV by their
+    ending (`source` where that says nothing).
+    """
     for name in mapped:
         if name not in ours:
             raise UserError(f"[catalog] {knob} has no column {name!r}; it maps {', '.join(ours)}.")
-    frames: list[daft.DataFrame] = []
-    names: dict[str, str] = {}
+    frames: dict[Path, daft.DataFrame] = {}
     for file in files.expand(path):
-        found = files.parquet_columns(file) if source == "parquet" else files.header(file)
+        kind = file.suffix[1:].lower() if file.suffix.lower() in (".parquet", ".csv") else source
+        found = files.parquet_columns(file) if kind == "parquet" else files.header(file)
         names = {name: mapped.get(name, name) for name in ours if name in mapped or name in found}
         wanted = [names.get(name, name) for name in dict.fromkeys((*required, *names))]
-        frames.append(files.parquet(file, wanted) if source == "parquet" else files.csv(file, wanted))
-    return concat(frames), names
+        frame = files.parquet(file, wanted) if kind == "parquet" else files.csv(file, wanted)
+        frames[file] = _typed(frame, names, file)
+    every = {name for frame in frames.values() for name in frame.column_names}
+    return concat(_alike(frames)), every
+
+
+def _alike(frames: dict[Path, "daft.DataFrame"]) -> list["daft.DataFrame"]:
+    """The frames of several files with the same columns of the same types.
+
+    What a file does not say is null, and its satisfaction 1; but an order of events is said by all or by none.
+    """
+    if len(frames) == 1:
+        return list(frames.values())
+    daft = engine.daft()
+    kinds: dict[str, list[Any]] = {}
+    for frame in frames.values():
+        for name in frame.column_names:
+            kinds.setdefault(name, []).append(frame.schema()[name].dtype)
+    for name in ("time", "order"):
+        lacks = next((file for file, frame in frames.items() if name not in frame.column_names), None)
+        if name in kinds and lacks is not None:
+            raise UserError(f"{lacks} has no column {name!r}, which other files beside it have.")
+    alike: list[Any] = []
+    filled = {"satisfaction": daft.lit(1.0), MALFORMED: daft.lit(False)}
+    for file, frame in frames.items():
+        columns: list[Any] = []
+        for name, found in kinds.items():
+            kind = found[0]
+            if any(other != kind for other in found):
+                if any(other.is_list() for other in found):
+                    raise UserError(f"{file}: {name} is a list in some files beside it and a text in others.")
+                kind = daft.DataType.binary()
+            column = filled.get(name, daft.lit(None))
+            if name in frame.column_names:
+                column = daft.col(name)
+                if frame.schema()[name].dtype != kind:  # a number or a text
+                    column = column.cast(daft.DataType.string())
+            columns.append(column.cast(kind).alias(name))
+        alike.append(frame.select(*columns))
+    return alike
 
 
 def _typed(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> "daft.DataFrame":
-    """Columns under our names, numbers and times as such."""
+    """Columns under our names, numbers and times as such; UserError for a column that is neither nor text."""
     daft = engine.daft()
     columns: list[Any] = []
     for ours, theirs in names.items():
+        kind = frame.schema()[theirs].dtype
+        listed = ours == "hashtags" and kind.is_list() and (kind.dtype.is_string() or kind.dtype.is_null())
+        if not listed and (kind.is_list() or kind.is_fixed_size_list() or kind.is_struct() or kind.is_map()):
+            raise UserError(f"{path}: {ours} is read from {theirs!r}, which is {kind}; give text or a number.")
         if ours in ("time", "created_at"):
             column = _guessed_time(frame, theirs, path)
         elif ours == "order":
@@ -104,17 +151,38 @@ def _guessed_time(frame: "daft.DataFrame", name: str, path: Path) -> Any:
     """Microseconds since 1970 of a column whose unit nobody wrote down."""
     daft = engine.daft()
     kind = frame.schema()[name].dtype
-    if kind.is_temporal():
+    if kind.is_date() or kind.is_timestamp():
         return daft.col(name).cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    if kind.is_boolean() or kind.is_temporal():
+        raise UserError(f"{path}: {name!r} is {kind}, which is no time; give a timestamp, ISO 8601 or a number.")
     sample = list(files.batches(frame.select(as_number(frame, name)).limit(1000), path, rows=1000))
-    numbers = np.concatenate([batch.column(0).to_numpy(zero_copy_only=False) for batch in sample] or [[]])
+    numbers = np.concatenate([batch.column(0).drop_null().to_numpy() for batch in sample] or [[]])
+    written = len(numbers)
     numbers = numbers[~np.isnan(numbers)]
-    if len(numbers) == 0 and (kind.is_string() or kind.is_binary()):
-        return as_text(frame, name).try_cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    if 2 * len(numbers) <= written and (kind.is_string() or kind.is_binary()):
+        # Minutes are enough: the seconds that a timestamp must have are added.
+        text = as_text(frame, name).regexp_replace(r"^(\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2})$", "${1}:00")
+        return text.try_cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    if len(numbers) and _days_as_numbers(numbers):
+        raise UserError(
+            f"{path}: {name!r} looks like days written as numbers ({numbers[0]:.0f}); write 2023-01-31."
+        )
     middle = np.median(np.abs(numbers)) if len(numbers) else 0.0
     # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
     scale = next((s for limit, s in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0)) if middle < limit), 1e-3)
     return as_microseconds(frame, name, scale)
+
+
+def _days_as_numbers(numbers: NDArray[np.float64]) -> bool:
+    """Whether all numbers are days such as 20230131.
+
+    >>> _days_as_numbers(np.array([20230101.0, 19991231.0])), _days_as_numbers(np.array([20230101.0, 20231301.0]))
+    (True, False)
+    """
+    year, rest = np.divmod(numbers, 10_000)
+    month, day = np.divmod(rest, 100)
+    fits = (year >= 1970) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return bool(fits.all() and (numbers == np.floor(numbers)).all())
 
 
 def toml_for(source_name: str, path: Path) -> str:

@@ -72,6 +72,6 @@ def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
         return kind.from_pretrained(resolve(name), trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"language_model.model = {name!r} cannot be loaded: give {SHIPPED!r}, a folder with safetensors, or a "
+            f"The language model {name!r} cannot be loaded: give {SHIPPED!r}, a folder with safetensors, or a "
             f"hub name that can be reached ({str(error).splitlines()[0]})."
         ) from error

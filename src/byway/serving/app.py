@@ -80,11 +80,14 @@ class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     k: Annotated[int, Meta(ge=1, le=100)] | None = None
     """Items in the answer."""
     context: Id | None = None
-    """The item being watched; without it the surface is the home page."""
+    """The item being watched, as the last of the interests that are looked up; without it the surface is the home
+    page."""
     mix: Share = 1.0
     """Share of the k places that explore."""
     exclude: Annotated[list[Id], Meta(max_length=500)] = []
     """Items that are not to be shown."""
+    watching: Id | None = None
+    """The item being watched, where what is seen in it should lead on; where it leads nowhere it is `context`."""
 
 
 class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,7 +216,7 @@ async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply
     seen = None
     if data.history is not None:
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    asked = Asked(data.user or "", seen, data.k, data.context, data.mix, data.exclude)
+    asked = Asked(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
     return await service_of(request).answer(asked)
 
 

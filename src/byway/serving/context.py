@@ -4,6 +4,8 @@ A pure function of a bundle, the item and a history (paper 2, sections 2 and 3.2
 the answers stand in the context table.
 """
 
+from collections.abc import Sequence
+
 from byway.errors import UserError
 from byway.policy.restrict import top_in_slice
 from byway.serving.bundle import Bundle
@@ -11,12 +13,18 @@ from byway.serving.recommend import Answer, Seen, as_shown, read
 
 
 def recommend(
-    bundle: Bundle, item: str, history: list[Seen], k: int | None = None, now: int | None = None
+    bundle: Bundle,
+    item: str,
+    history: list[Seen],
+    k: int | None = None,
+    now: int | None = None,
+    exclude: Sequence[str] = (),
 ) -> Answer:
     """Answer somebody with this history, the most recent item last, who is watching `item`.
 
     The first cluster of the item's ranking is taken that this person has not met and that has enough items left to
-    show; without a history every cluster but the item's own is new. `now` is in microseconds, for the age of items.
+    show; without a history every cluster but the item's own is new. `now` is in microseconds, for the age of items;
+    what is in `exclude` is not shown.
     Raises UserError where the bundle has no context table or does not know the item.
     """
     k = bundle.knobs.items if k is None else k
@@ -28,7 +36,7 @@ def recommend(
     names = bundle.manifest.names
     own = bundle.cluster(watched)
     reasons = [f"Watching “{bundle.titles[watched]}”, of the interest “{names[own]}”."]
-    person = read(bundle, history, now, (), item, reasons)
+    person = read(bundle, history, now, exclude, item, reasons)
     via = int(bundle.context_via[watched])
     if via < 0:
         reasons.append("No item of this interest has been looked at, so there is no surprise to offer.")

@@ -38,6 +38,10 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
             f"{security.VARIABLE}."
         )
     try:
+        socket.getaddrinfo(host, port)
+    except socket.gaierror as error:
+        raise UserError(f"There is no address {host!r} ({error.strerror}); give another --host.") from error
+    try:
         # Sockets that share a port would also share it with another service: first see that there is none.
         door(host, port, shared=False).close()
         mine = door(host, port)
@@ -55,6 +59,7 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
         "PROMETHEUS_MULTIPROC_DIR": str(counts),
     }
     _log()
+    print(f"Serving {workspace} on http://{host}:{port}", file=sys.stderr)
     settings = uvicorn.Config(
         "byway.serving.processes:worker",
         factory=True,

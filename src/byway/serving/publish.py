@@ -74,7 +74,9 @@ def publish(workspace: Path, folder: Path, knobs: config.Serving, records: dict[
     home.mkdir(exist_ok=True)
     with artifact.locked(home):
         now = current(workspace)
-        if now is not None and now.bundle == name:
+        if now is not None and now.bundle == name and not check(home / name, record):
+            if faults := _measured(records, record, knobs):
+                raise UserError(f"The bundle is served, and would stay out: {'; '.join(faults)}.")
             return name
         part = home / f"{name}.part"
         shutil.rmtree(part, ignore_errors=True)

@@ -38,7 +38,10 @@ def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> di
     if path is not None:
         if not path.is_file():
             raise UserError(f"There is no file of tokens at {path}.")
-        text, source = path.read_text("utf-8"), str(path)
+        try:
+            text, source = path.read_text("utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text; write a token, a space and its scopes a line.") from error
     else:
         text, source = environment.get(VARIABLE, ""), VARIABLE
     found: dict[bytes, Token] = {}

@@ -20,7 +20,7 @@ import structlog
 from byway import config
 from byway.errors import UserError
 from byway.policy.restrict import top_anywhere
-from byway.serving import bundle, history, meters, publish
+from byway.serving import bundle, context, history, meters, publish
 from byway.serving.bundle import Bundle, Level
 from byway.serving.history import DAY, Answered, Event, Exposure
 from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recommend
@@ -46,6 +46,7 @@ class Asked(msgspec.Struct, frozen=True):
     context: str | None = None
     mix: float = 1.0
     exclude: list[str] = []
+    watching: str | None = None
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -123,6 +124,14 @@ def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
     )
 
 
+def _led_by_what_is_seen(bundle: Bundle, asked: Asked, seen: list[Seen], k: int, at: int) -> Answer | None:
+    """The answer of the context table to who is watching an item; None where it has none with an item."""
+    if asked.watching is None or bundle.context_clusters is None or bundle.position(asked.watching) is None:
+        return None
+    found = context.recommend(bundle, asked.watching, seen, k, at, asked.exclude)
+    return found if found.items else None
+
+
 class Service:
     """One worker's state."""
 
@@ -140,9 +149,12 @@ class Service:
         if seen is None:
             seen = await self.seen(asked.user, at) if asked.user else []
         k = live.bundle.knobs.items if asked.k is None else asked.k
-        given = recommend(
-            live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=asked.context, mix=asked.mix
-        )
+        given = _led_by_what_is_seen(live.bundle, asked, seen, k, at)
+        if given is None:
+            watched = asked.watching or asked.context
+            given = recommend(
+                live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
+            )
         reply = self._reply(live, given, self.knobs.experiment if experiment is None else experiment)
         # Who is not named is a guest of this answer alone.
         user = asked.user or f"guest:{reply.answer}"
