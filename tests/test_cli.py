@@ -396,7 +396,7 @@ def test_show_tells_drift_and_files_changed_by_hand(byway: Byway, toys: Toys, wo
     (workspace / "02-embeddings" / "values.json").unlink()
     shown = byway("show", workspace, "--json").json()
     assert shown["01-catalog"]["drift"] == ["input items/items.csv changed"]
-    assert shown["02-embeddings"]["drift"] == ["file values.json edited"]
+    assert shown["02-embeddings"]["drift"] == ["file values.json missing"]
     assert shown["03-graph"]["drift"] == ["knob neighbours: 20 → 7"]
     assert "out of date: knob neighbours: 20 → 7" in byway("show", workspace).out
 
@@ -426,7 +426,7 @@ def test_show_tells_a_file_that_was_removed_by_hand(byway: Byway, served: Path, 
     (tmp_path / "w" / "04-tree" / "order.npy").unlink()
     said = byway("show", tmp_path / "w")
     assert said.code == 0
-    assert "file order.npy edited" in said.out
+    assert "file order.npy missing" in said.out
     assert NAMES[0] not in said.out
 
 
@@ -480,7 +480,33 @@ def test_recommend_without_a_bundle(byway: Byway, workspace: Path, tmp_path: Pat
     said = byway("recommend", workspace, "--history", "1").sentence()
     assert "no bundle yet" in said
     assert "byway run" in said
-    assert "no bundle yet" in byway("recommend", tmp_path / "nowhere").sentence()
+    assert "is not a workspace" in byway("recommend", tmp_path / "nowhere").sentence()
+
+
+@pytest.mark.parametrize("part", ["policy.onnx", "manifest.json", "vectors.npy"])
+def test_recommend_from_a_damaged_bundle_is_one_sentence(
+    byway: Byway, served: Path, tmp_path: Path, part: str
+) -> None:
+    shutil.copytree(served, tmp_path / "w")
+    (tmp_path / "w" / "13-bundle" / part).unlink()
+    said = byway("recommend", tmp_path / "w", "--history", "c0-0").sentence()
+    assert "13-bundle is damaged" in said
+    assert "delete it and run again" in said
+
+
+def test_recommend_takes_one_history(byway: Byway, served: Path) -> None:
+    both = byway("recommend", served, "--history", "c0-0", "--user", "Ann 🎬").sentence()
+    assert "--user and --history exclude each other" in both
+
+
+@pytest.mark.parametrize("verb", ["show", "run"])
+def test_a_file_in_the_place_of_an_artifact_is_one_sentence(
+    byway: Byway, toys: Toys, workspace: Path, verb: str
+) -> None:
+    byway("run", workspace)
+    shutil.rmtree(workspace / "02-embeddings")
+    (workspace / "02-embeddings").touch()
+    assert "02-embeddings is a file" in byway(verb, workspace).sentence()
 
 
 def test_a_bundle_that_is_older_than_the_log_knows_no_users(byway: Byway, served: Path, tmp_path: Path) -> None:

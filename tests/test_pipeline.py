@@ -166,6 +166,38 @@ def test_a_failure_leaves_the_old_artifact(toys: Toys, workspace: Path) -> None:
     assert not [p for p in workspace.iterdir() if p.suffix in (".part", ".scratch", ".old")]
 
 
+def test_a_file_that_is_gone_is_made_again(toys: Toys, workspace: Path) -> None:
+    first = run(workspace)
+    (workspace / "02-embeddings" / "values.json").unlink()
+    toys.did()
+    assert run(workspace) == first
+    assert toys.did() == ["embeddings"]
+
+
+def test_what_cannot_be_read_is_damaged_and_says_so(toys: Toys, workspace: Path) -> None:
+    run(workspace)
+    (workspace / "01-catalog" / "values.json").write_text("[1, 2", "utf-8")
+    with pytest.raises(UserError, match=r"01-catalog is damaged .*; delete it and run again"):
+        run(workspace, "embeddings.batch=3")
+
+
+def test_what_was_kept_out_is_told(monkeypatch: pytest.MonkeyPatch, toys: Toys, workspace: Path) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pipeline, "say", said.append)
+    written = toys.write
+
+    def write(name: str, work: Work, values: object) -> artifact.Outcome:
+        outcome = written(name, work, values)
+        outcome.metrics["catalog.quarantined"] = {"bad time": 3, "no text": 2000, "a": 1, "b": 2}
+        return outcome
+
+    monkeypatch.setattr(toys, "write", write)
+    run(workspace, until="catalog")
+    (told,) = [line for line in said if "kept out" in line]
+    assert "2,006 kept out (no text: 2,000, bad time: 3, b: 2)" in told
+    assert "01-catalog/quarantine.parquet" in told
+
+
 def test_a_second_run_is_refused(toys: Toys, workspace: Path) -> None:
     with artifact.locked(workspace), pytest.raises(UserError, match="in use by process"):
         run(workspace)

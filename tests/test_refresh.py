@@ -354,6 +354,24 @@ def test_a_kill_before_publishing_is_made_good(
     assert (len(opened.rows), opened.knobs.items) == (ITEMS + 6, 7)
 
 
+def test_a_workspace_may_be_named_from_where_one_stands(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    new = write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 3))
+    monkeypatch.chdir(tmp_path)
+    assert take_in(Path("w"), Path(new.name))["refresh.items"] == 3
+
+
+def test_a_table_without_a_usable_row_is_refused_and_not_remembered(built: Path, tmp_path: Path) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    wrong = write(tmp_path / "new.csv", EVENT, ["u1,nothing,1710000000,1", "u2,no such,1710000000,1"])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"no usable events \(unknown item: 2\); nothing was taken in"):
+            take_in(tmp_path / "w", None, wrong)
+    assert not (tmp_path / "w" / refresh.FOLDER).exists()
+
+
 def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --items or --events"):
         take_in(built)

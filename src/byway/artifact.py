@@ -304,11 +304,11 @@ def missing(path: Path, record: Record) -> list[str]:
 
 
 @contextmanager
-def reading(path: Path) -> Generator[None]:
-    """Say of an artifact whose files cannot be read that it is damaged, and what to do."""
+def reading(path: Path, *more: type[Exception]) -> Generator[None]:
+    """Say of an artifact whose files cannot be read that it is damaged, and what to do; `more` are further errors."""
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, *more) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise UserError(f"{path} is damaged ({why}); delete it and run again.") from error
 

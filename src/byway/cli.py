@@ -132,15 +132,16 @@ def recommend(
     from byway import artifact
     from byway.pipeline import BY_NAME
     from byway.serving import bundle
+    from byway.serving.publish import BROKEN_MODEL
     from byway.serving.recommend import Seen
 
-    _config(directory, None)
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
     path = directory / BY_NAME["bundle"].folder
     if not (path / "record.json").exists():
+        _config(directory, None)
         raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
-    with artifact.reading(path):
+    with artifact.reading(path, *BROKEN_MODEL):
         opened = bundle.load(path)
     now = None
     if user is not None:

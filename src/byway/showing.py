@@ -73,8 +73,8 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
             continue
         drift = _drift(workspace, config, stage, record)
         failed = [name for name, gate in record.gates.items() if not gate.passed]
-        said = ["out of date: " + ", ".join(drift) if drift else "up to date", pipeline.kept_out(record)]
-        state = "; ".join(filter(None, [*said, *(f"gate {name} failed" for name in failed)]))
+        said = ["out of date: " + ", ".join(drift)] * bool(drift) + [f"gate {name} failed" for name in failed]
+        state = "; ".join(filter(None, [*(said or ["up to date"]), pipeline.kept_out(record)]))
         lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state}")
     if (refreshed := artifact.read_record(workspace / pipeline.REFRESH)) is not None:
         state = "; ".join(_edited(workspace / pipeline.REFRESH, refreshed)) or "new items and events since the run"

@@ -345,6 +345,92 @@ def failing(work: Work, source: config.Source, items: Path, **knobs: object) -> 
     return str(error.value)
 
 
+def test_the_service_s_log_beside_your_own_events(work: Work, tmp_path: Path) -> None:
+    """Files of one pattern: parquet and CSV, other columns, other units of time, text and numbers as ids."""
+    folder = write(
+        tmp_path / "own",
+        items__csv="item,title\n1,One\n2,Two\n3,Three\n",
+        **{
+            "events-1__csv": "user,item,time\nann,1,1600000000\nann,2,1600000001\n",
+            "events-2__csv": (
+                "user,item,time,satisfaction,watch_seconds,source,propensity\r\n"
+                "ann,3,1600000002000000,0.5,12.5,byway:exp:table,0.25\r\nbo,1,1600000003000000,0,,walk,\r\n"
+            ),
+            "events-4__csv": "item,user,time\n2,bo,2020-09-13T12:26:45Z\n",
+        },
+    )
+    third = {"user": ["bo"], "item": pa.array([3], pa.int64()), "time": pa.array([1600000004], pa.int64())}
+    pq.write_table(pa.table(third), folder / "events-3.parquet")
+    outcome = build(work, "csv", folder / "items.csv", events=str(folder / "events-*"))
+    assert outcome.metrics["catalog.quarantined"] == {}
+    found = rows(work, "events.parquet")
+    assert [(r["user"], r["item"], r["time"] / 10**6 - 1.6e9) for r in found] == [
+        (0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 3), (1, 2, 4), (1, 1, 5),
+    ]  # fmt: skip
+    assert [r["satisfaction"] for r in found] == [1, 1, 0.5, 0, 1, 1]
+    assert [r["watch_seconds"] for r in found] == [None, None, 12.5, None, None, None]
+    assert [r["source"] for r in found] == [None, None, "byway:exp:table", "walk", None, None]
+    assert [r["propensity"] for r in found] == [None, None, 0.25, None, None, None]
+
+
+def test_an_order_of_events_is_said_by_all_files_or_none(work: Work, tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "own",
+        items__csv="item,title\n1,One\n",
+        **{"events-1__csv": "user,item,time\nann,1,1000\n", "events-2__csv": "user,item\nann,1\n"},
+    )
+    sentence = failing(work, "csv", folder / "items.csv", events=str(folder / "events-*.csv"))
+    assert "events-2.csv has no column 'time', which other files beside it have" in sentence
+
+
+@pytest.mark.parametrize("written", ["20230131", "true"])
+def test_what_is_no_time_is_refused(work: Work, tmp_path: Path, written: str) -> None:
+    items = write(tmp_path / "own", items__csv="item,title\n1,One\n") / "items.csv"
+    kind = pa.bool_() if written == "true" else pa.int64()
+    times = pa.array([True, False] if written == "true" else [20230131, 20230201], kind)
+    pq.write_table(pa.table({"user": ["a", "b"], "item": ["1", "1"], "time": times}), tmp_path / "events.parquet")
+    sentence = failing(work, "csv", items, events=str(tmp_path / "events.parquet"))
+    assert "'time'" in sentence
+    assert ("days written as numbers" in sentence) == (written != "true")
+
+
+@pytest.mark.parametrize(
+    "written", ["1970-01-01 00:16", "1970-01-01T00:16", "1970-01-01 00:16:00", "1970-01-01T00:16Z"]
+)
+def test_a_time_of_minutes_is_one(work: Work, tmp_path: Path, written: str) -> None:
+    folder = write(
+        tmp_path / "own",
+        items__csv="item,title\n1,One\n",
+        events__csv=f"user,item,time\na,1,{written}\nb,1,7\nb,1,x\n",
+    )
+    build(work, "csv", folder / "items.csv", events=str(folder / "events.csv"))
+    assert events.load(work.out).time.tolist() == [960_000_000]
+
+
+@pytest.mark.parametrize("table", ["items", "events"])
+@pytest.mark.parametrize("value", [["a b"], {"a": "b"}])
+def test_a_column_that_is_neither_text_nor_number_is_refused(
+    work: Work, tmp_path: Path, table: str, value: object
+) -> None:
+    wrong = {"title": [value]} if table == "items" else {"source": [value]}
+    own = {"items": {"item": ["1"], "title": ["One"]}, "events": {"user": ["a"], "item": ["1"]}}
+    for name, columns in own.items():
+        pq.write_table(pa.table(columns | (wrong if name == table else {})), tmp_path / f"{name}.parquet")
+    sentence = failing(work, "parquet", tmp_path / "items.parquet", events=str(tmp_path / "events.parquet"))
+    assert f"{table}.parquet" in sentence
+    assert "give text or a number" in sentence
+
+
+def test_a_parquet_column_that_comes_twice_is_refused(work: Work, tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays(
+        [pa.array(["1"]), pa.array(["One"]), pa.array(["Two"])], ["item", "title", "title"]
+    )
+    pq.write_table(twice, tmp_path / "items.parquet")
+    pq.write_table(pa.table({"user": ["a"], "item": ["1"]}), tmp_path / "events.parquet")
+    sentence = failing(work, "parquet", tmp_path / "items.parquet", events=str(tmp_path / "events.parquet"))
+    assert "two columns 'title'" in sentence
+
+
 @pytest.mark.parametrize(
     ("items", "log", "wanted"),
     [

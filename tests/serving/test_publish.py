@@ -38,6 +38,17 @@ def test_what_is_published_is_a_whole_copy(tmp_path: Path) -> None:
         publish.rollback(tmp_path)
 
 
+def test_what_is_served_already_is_checked_all_the_same(tmp_path: Path) -> None:
+    records = house.build(tmp_path)
+    name = put(tmp_path, records)
+    with pytest.raises(UserError, match="The bundle is served, and would stay out"):
+        put(tmp_path, records, min_match_rate=0.99)
+    (tmp_path / "published" / name / "policy.onnx").unlink()
+    assert put(tmp_path, records) == name
+    assert artifact.edited(tmp_path / "published" / name, records["bundle"]) == []
+    assert publish.current(tmp_path) == publish.Current(name, [])
+
+
 def test_the_way_back(tmp_path: Path) -> None:
     names = [put(tmp_path, house.build(tmp_path, seed)) for seed in range(5)]
     assert len(set(names)) == 5

@@ -147,6 +147,10 @@ def _typed(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> "daft.
     return frame.select(*columns)
 
 
+MINUTES = r"^(\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2})(Z|[+-]\d{2}:?\d{2})?$"
+"""A time without seconds, and where it is."""
+
+
 def _guessed_time(frame: "daft.DataFrame", name: str, path: Path) -> Any:
     """Microseconds since 1970 of a column whose unit nobody wrote down."""
     daft = engine.daft()
@@ -161,7 +165,7 @@ def _guessed_time(frame: "daft.DataFrame", name: str, path: Path) -> Any:
     numbers = numbers[~np.isnan(numbers)]
     if 2 * len(numbers) <= written and (kind.is_string() or kind.is_binary()):
         # Minutes are enough: the seconds that a timestamp must have are added.
-        text = as_text(frame, name).regexp_replace(r"^(\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2})$", "${1}:00")
+        text = as_text(frame, name).regexp_replace(MINUTES, "${1}:00${2}")
         return text.try_cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
     if len(numbers) and _days_as_numbers(numbers):
         raise UserError(

@@ -27,7 +27,7 @@ KEPT = 3
 FIGURES = "figures.json"
 BROKEN_MODEL = (
     onnx_errors.InvalidProtobuf, onnx_errors.InvalidGraph, onnx_errors.NoModel, onnx_errors.Fail,
-    onnx_errors.InvalidArgument, onnx_errors.NotImplemented, onnx_errors.RuntimeException,
+    onnx_errors.InvalidArgument, onnx_errors.NotImplemented, onnx_errors.RuntimeException, onnx_errors.NoSuchFile,
 )  # fmt: skip
 """What opening or running a file that is no fitting model raises; they have no common class of their own."""
 MATCH, RECALL = "language.match_rate", "language.recall_at_10.heldout"
