@@ -278,7 +278,7 @@ def test_run_passes_on_what_it_is_told(byway: Byway, toys: Toys, workspace: Path
     [
         (["--set", "graph.neighbors=3"], "[graph] has no knob 'neighbors'"),
         (["--set", "grpah.neighbours=3"], "no section [grpah]"),
-        (["--set", "graph.neighbours=many"], "Expected `int`"),
+        (["--set", "graph.neighbours=many"], "expected a whole number"),
         (["--set", "graph.neighbours=-1"], "neighbours is -1"),
         (["--set", "graph"], "--set graph: write section.knob=value"),
         (["--until", "grpah"], "no stage 'grpah'"),

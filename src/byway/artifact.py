@@ -305,7 +305,7 @@ def missing(path: Path, record: Record) -> list[str]:
 
 @contextmanager
 def reading(path: Path, *more: type[Exception]) -> Generator[None]:
-    """Say of an artifact whose files cannot be read that it is damaged, and what to do; `more` are further errors."""
+    """Say of an artifact whose files cannot be read that it is damaged, and what to do; `more` are such errors."""
     try:
         yield
     except (OSError, ValueError, KeyError, EOFError, *more) as error:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,11 @@ def init(
     text = toml_for(source, path.resolve())
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / CONFIG, text.encode())
-    _say(json, {"wrote": str(directory / CONFIG)}, f"Wrote {directory / CONFIG}. Next: {command()} run {directory}")
+    _say(
+        json,
+        {"wrote": str(directory / CONFIG)},
+        f"Wrote {directory / CONFIG}. Next: {command()} run {_typed(directory)}",
+    )
 
 
 @app.command
@@ -77,7 +82,8 @@ def run(
         return
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
-    text = f"{len(done)} artifacts are up to date in {directory}. Next: {command()} show {directory}"
+    are = "1 artifact is" if len(done) == 1 else f"{len(done)} artifacts are"
+    text = f"{are} up to date in {directory}. Next: {command()} show {_typed(directory)}"
     _say(json, {"artifacts": done}, text)
 
 
@@ -324,6 +330,11 @@ def _config(directory: Path, overrides: list[str] | None) -> Any:
     if not (directory / CONFIG).exists():
         raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command()} init.")
     return config.load(directory / CONFIG, overrides or ())
+
+
+def _typed(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _say(as_json: bool, value: dict[str, Any], text: str) -> None:

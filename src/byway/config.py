@@ -4,11 +4,12 @@ A section is named after the artifact that it shapes. A value comes from the def
 workspace's `byway.toml`, then from `--set section.knob=value`. `docs/knobs.md` is generated from this file.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -240,9 +241,9 @@ class ItemPolicy:
     negatives: int = 1024
     """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
     top_k: int = 0
-    """K of the top-K off-policy correction (reference [8]: 16); 0 trains without it."""
+    """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
     weight_cap: float = 20.0855
-    """Importance weights are capped at e³ (reference [8])."""
+    """Importance weights are capped at e³ (paper 1's reference [8])."""
     heldout: float = 0.1
     """Share of users of whom the last high-quality event is held out."""
     processes: int = 1
@@ -621,7 +622,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         try:
             merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
         except msgspec.ValidationError as error:
-            raise UserError(f"{path.name}: [{section}] {error}.") from error
+            raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default))}.") from error
         for knob in table:
             number = getattr(merged, knob)
             if isinstance(number, int | float) and not 0 <= number < 2**63:
@@ -634,6 +635,26 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         config = replace(config, **{section: merged})
     _together(path, config)
     return config
+
+
+KINDS = {"array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number"} | {
+    "bool": "true or false",
+    "null": "nothing",
+}
+"""The library's names of types, in words."""
+
+
+def _in_words(error: msgspec.ValidationError, section: type) -> str:
+    """What is wrong with a knob, without the library's signs."""
+    said, _, where = str(error).partition(" - at ")
+    knob = (re.findall(r"\w+", where) or [""])[0]
+    if said.startswith("Invalid enum value"):
+        choices = re.findall(r"'([^']*)'", str(get_type_hints(section)[knob]))
+        return f"{knob}: there is no {said.removeprefix('Invalid enum value ')}; there are {', '.join(choices)}"
+    for name, words in KINDS.items():
+        said = said.replace(f"`{name}`", words)
+    said = re.sub(r"`([\w|.]*)`", r"\1", said)
+    return f"{knob}: {said[:1].lower()}{said[1:]}" if knob else said
 
 
 def _together(path: Path, config: Config) -> None:

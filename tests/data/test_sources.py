@@ -449,7 +449,9 @@ def test_a_parquet_column_that_comes_twice_is_refused(work: Work, tmp_path: Path
         ("item,title\n1,one\n".encode("utf-16"), EVENTS, ["items.csv", "not UTF-8"]),
         ("item,títle\n1,one\n".encode("latin-1"), EVENTS, ["items.csv", "not UTF-8"]),
         (b"item,title\n" + "1,Café\n".encode("latin-1") * 50, EVENTS, ["items.csv", "not UTF-8", "50"]),
-        (b"PAR1\0\0\0item,title\n", EVENTS, ["items.csv", "not UTF-8"]),
+        (b"PAR1\0\0\0item,title\n", EVENTS, ["items.csv", "is a parquet file and no CSV"]),
+        (b"\x1f\x8b\x08\0item,title\n", EVENTS, ["items.csv", "is a gzip file"]),
+        ("\nitem,title\n1,one\n", EVENTS, ["items.csv", "empty first line"]),
     ],
 )  # fmt: skip
 def test_a_csv_that_is_not_what_it_says(

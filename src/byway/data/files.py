@@ -63,7 +63,8 @@ def header(path: Path, delimiter: str = ",") -> list[str]:
     start = _head(path)[:_HEADER_BYTES].decode("utf-8-sig", "replace")
     line = next(text_csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])
     if not line:
-        raise UserError(f"{path} is empty; its first line must name the columns.")
+        what = "has an empty first line" if start.strip() else "is empty"
+        raise UserError(f"{path} {what}; its first line must name the columns.")
     return [name.strip() for name in line]
 
 
@@ -205,6 +206,9 @@ def _head(path: Path) -> bytes:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    for mark, kind in ((b"PAR1", "parquet"), (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip")):
+        if head.startswith(mark):
+            raise UserError(f"{path} is a {kind} file and no CSV; name it .parquet, or unpack it first.")
     lines = head.split(b"\n")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in lines[0]:
         raise UserError(f"{path} is not UTF-8 text; convert it first, for example with iconv.")
