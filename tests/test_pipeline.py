@@ -166,6 +166,22 @@ def test_a_failure_leaves_the_old_artifact(toys: Toys, workspace: Path) -> None:
     assert not [p for p in workspace.iterdir() if p.suffix in (".part", ".scratch", ".old")]
 
 
+@pytest.mark.parametrize("history", [1, 4])
+def test_histories_that_no_table_answers_are_refused_before_the_model_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: int
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(pipeline, "_make", lambda workspace, config, stage: made.append(stage.name))
+    monkeypatch.setattr(pipeline, "_prepare", lambda config: None)
+    monkeypatch.setattr(pipeline, "skipped", lambda workspace, stage: False)
+    knobs = config.load(tmp_path / "byway.toml", (f"transitions.history={history}",))
+    with pytest.raises(UserError, match=f"transitions.history is {history}"):
+        pipeline.run(tmp_path, knobs)
+    assert made[-1] == "transitions"
+    pipeline.run(tmp_path, knobs, until="language_model")
+    assert made[-1] == "language_model"
+
+
 def test_a_file_that_is_gone_is_made_again(toys: Toys, workspace: Path) -> None:
     first = run(workspace)
     (workspace / "02-embeddings" / "values.json").unlink()

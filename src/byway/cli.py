@@ -24,7 +24,10 @@ app = App(
 CONFIG = "byway.toml"
 Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a knob: section.knob=value.")]
 Json = Annotated[bool, Parameter(help="Print one JSON object instead of text.")]
-Engine = Annotated[Literal["native", "ray"] | None, Parameter(help="Who runs the dataframes.")]
+Engine = Annotated[
+    Literal["native", "ray"] | None,
+    Parameter(help="Who reads tables and media, encodes texts and fills the tables."),
+]
 
 
 @app.command
@@ -189,8 +192,11 @@ def serve(
     from byway.serving import publish as module
 
     config = _config(directory, set)
-    if module.current(directory) is None:
+    served = module.current(directory)
+    if served is None:
         _publish(directory, config)
+    else:
+        module.require_whole(directory, served)
     processes.serve(directory, config.serving, host, port, tokens)
 
 

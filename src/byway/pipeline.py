@@ -178,10 +178,21 @@ def run(workspace: Path, config: Config, until: str | None = None, only: str | N
             elif stage.name == only or (only is None and (stage.name == until or not stage.asked_for)):
                 if stage.name == "pairs":
                     _say_of_levels(config)
+                if stage.name == "language_model" and until != stage.name and not only:
+                    _require_pairs_or_triples(config)
                 records[stage.name] = _make(workspace, config, stage)
             if stage.name == until:
                 break
     return records
+
+
+def _require_pairs_or_triples(config: Config) -> None:
+    """Before the hours of 07: a model of other histories can be fine-tuned, and no table made of it."""
+    if config.transitions.history not in (2, 3):
+        raise UserError(
+            f"transitions.history is {config.transitions.history}, and the table answers pairs and triples: set it "
+            "to 2 or 3, or stop with --until language_model."
+        )
 
 
 def _say_of_levels(config: Config) -> None:

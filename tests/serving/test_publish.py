@@ -44,7 +44,12 @@ def test_what_is_served_already_is_checked_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="The bundle is served, and would stay out"):
         put(tmp_path, records, min_match_rate=0.99)
     (tmp_path / "published" / name / "policy.onnx").unlink()
+    served = publish.current(tmp_path)
+    assert served is not None
+    with pytest.raises(UserError, match=r"published bundle is damaged .*publish"):
+        publish.require_whole(tmp_path, served)
     assert put(tmp_path, records) == name
+    publish.require_whole(tmp_path, served)
     assert artifact.edited(tmp_path / "published" / name, records["bundle"]) == []
     assert publish.current(tmp_path) == publish.Current(name, [])
 

@@ -142,6 +142,8 @@ def parquet_columns(path: Path) -> list[str]:
             if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
                 raise UserError(f"{path} has two columns {twice!r}; leave one out.")
             return names
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or 'permission denied'}.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file, or was cut short ({_first_line(error)}).") from error
 

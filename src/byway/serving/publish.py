@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors  # pyrigh
 from byway import artifact, config
 from byway.artifact import Record
 from byway.errors import UserError
+from byway.progress import command
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import Seen, recommend
@@ -98,6 +99,15 @@ def publish(workspace: Path, folder: Path, knobs: config.Serving, records: dict[
             if other.is_dir() and other.name not in (name, *before):
                 shutil.rmtree(other)
     return name
+
+
+def require_whole(workspace: Path, served: Current) -> None:
+    """UserError where the bundle that is served cannot be opened."""
+    try:
+        bundle.load(workspace / FOLDER / served.bundle)
+    except (msgspec.DecodeError, OSError, ValueError, *BROKEN_MODEL) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"The published bundle is damaged ({why}); run: {command()} publish {workspace}") from error
 
 
 def rollback(workspace: Path) -> str:
