@@ -223,13 +223,11 @@ def _build(
     old_ids = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string())
 
     read = _section(records["catalog"], config.Catalog)
-    paths = {kind: str(given.get(kind, getattr(read, kind))) for kind in ("items", "events")}
-    raw = sources.read(replace(read, **paths), workspace)
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
     fresh = usable = items_of.SCHEMA.empty_table()
     if "items" in given:
-        fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
+        fresh = items_of.cleaned(sources.new_rows(read, "items", given["items"]), read, kept_out, outcome.counts)
         usable = fresh
         new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
         outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
@@ -237,7 +235,10 @@ def _build(
     everything = pa.concat_tables([held.items, fresh])
     ids = pa.chunked_array([*known.chunks, *everything["item"].chunks], pa.string()).combine_chunks()
     users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
-    log, new_users = _new_events(raw, ids, users, read.positive, kept_out) if "events" in given else (None, [])
+    log, new_users = None, list[str]()
+    if "events" in given:
+        raw = sources.new_rows(read, "events", given["events"])
+        log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
     kept_out.close()
     none = [k for k, found in (("items", usable), ("events", log)) if k in given and not (found and len(found))]
     if none and kept_out.reasons:

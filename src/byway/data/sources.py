@@ -7,7 +7,7 @@ sets, `raw` what a source yields; cleaning is decided in `catalog` and `events`.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,28 @@ def _own(knobs: config.Catalog, items: Path, events: Path) -> Raw:
     are seconds, milliseconds, microseconds or nanoseconds since 1970, by the median of the first thousand;
     text is ISO 8601; a timestamp type is taken as it is. Without `satisfaction` every event counts 1.
     """
-    raw_items, names = _open(knobs.source, items, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",))
+    return Raw(_items(knobs, items), _events(knobs, events), items, events)
+
+
+def new_rows(knobs: config.Catalog, kind: Literal["items", "events"], path: Path) -> Raw:
+    """A table of your own beside a finished run, whatever that was read from; nothing else is opened.
+
+    The one table stands in both places of what is returned.
+    """
+    frame = _items(knobs, path) if kind == "items" else _events(knobs, path)
+    return Raw(frame, frame, path, path)
+
+
+def _items(knobs: config.Catalog, path: Path) -> "daft.DataFrame":
+    frame, names = _open(knobs.source, path, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",))
     if not {"title", "hashtags", "description"} & names:
-        raise UserError(f"{items} has no column 'title' (nor hashtags or description); map one in item_columns.")
-    raw_events, _ = _open(
-        knobs.source, events, _EVENT_COLUMNS, knobs.event_columns, "event_columns", ("user", "item")
-    )
-    return Raw(raw_items, raw_events, items, events)
+        raise UserError(f"{path} has no column 'title' (nor hashtags or description); map one in item_columns.")
+    return frame
+
+
+def _events(knobs: config.Catalog, path: Path) -> "daft.DataFrame":
+    required = ("user", "item")
+    return _open(knobs.source, path, _EVENT_COLUMNS, knobs.event_columns, "event_columns", required)[0]
 
 
 def _open(
