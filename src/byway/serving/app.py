@@ -310,11 +310,12 @@ def _as_sent(request: Asking, before: str, routed: str) -> str:
     return path.removeprefix(before) if path.startswith(before) else routed.removeprefix("/")
 
 
+LOG = "/v1/log"
 COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
 
 
 @get(
-    "/v1/log",
+    LOG,
     guards=[needs("admin")],
     responses=_documented(),
     tags=["people"],
@@ -413,8 +414,8 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif message.get("more_body") and limit.when() is not None:
-                limit.reschedule(None)  # a reply in parts takes as long as whoever reads it
+            elif scope.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
+                limit.reschedule(None)  # however long it is, it is read to its end
             await send(message)
 
         refusal = _foreign(scope, open_to_all)
