@@ -370,7 +370,7 @@ def test_a_table_without_a_usable_row_is_refused_and_not_remembered(built: Path,
     artifact.shutil.copytree(built, tmp_path / "w")
     wrong = write(tmp_path / "new.csv", EVENT, ["u1,nothing,1710000000,1", "u2,no such,1710000000,1"])
     for _ in range(2):
-        with pytest.raises(UserError, match=r"no usable events \(unknown item: 2\); nothing was taken in"):
+        with pytest.raises(UserError, match=r"new\.csv has no usable events \(unknown item: 2\)\.$"):
             take_in(tmp_path / "w", None, wrong)
     assert not (tmp_path / "w" / refresh.FOLDER).exists()
 

@@ -308,6 +308,8 @@ def reading(path: Path, *more: type[Exception]) -> Generator[None]:
     """Say of an artifact whose files cannot be read that it is damaged, and what to do; `more` are such errors."""
     try:
         yield
+    except PermissionError:  # the file may well be whole
+        raise
     except (OSError, ValueError, KeyError, EOFError, *more) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise UserError(f"{path} is damaged ({why}); delete it and run again.") from error

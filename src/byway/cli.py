@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +51,7 @@ def init(
     _say(
         json,
         {"wrote": str(directory / CONFIG)},
-        f"Wrote {directory / CONFIG}. Next: {command()} run {_typed(directory)}",
+        f"Wrote {directory / CONFIG}. Next: {command('run', directory)}",
     )
 
 
@@ -80,13 +79,13 @@ def run(
         if until is not None or only is not None:
             raise UserError("--shard computes rows of the transition table alone; leave out --until and --only.")
         pipeline.run_shard(directory, config, number, shards)
-        text = f"Shard {shard} is done. When all are, join them: {command()} run {directory}"
+        text = f"Shard {shard} is done. When all are, join them: {command('run', directory)}"
         _say(json, {"shard": number, "shards": shards}, text)
         return
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
     are = "1 artifact is" if len(done) == 1 else f"{len(done)} artifacts are"
-    text = f"{are} up to date in {directory}. Next: {command()} show {_typed(directory)}"
+    text = f"{are} up to date in {directory}. Next: {command('show', directory)}"
     _say(json, {"artifacts": done}, text)
 
 
@@ -149,7 +148,7 @@ def recommend(
     path = directory / BY_NAME["bundle"].folder
     if not (path / "record.json").exists():
         _config(directory, None)
-        raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
+        raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
     with artifact.reading(path, *BROKEN_MODEL):
         opened = bundle.load(path)
     now = None
@@ -207,7 +206,7 @@ def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
     name = _publish(directory, _config(directory, set))
     now = module.current(directory)
-    back = f" Back to the one before: {command()} rollback {directory}" if now and now.before else ""
+    back = f" Back to the one before: {command('rollback', directory)}" if now and now.before else ""
     _say(json, {"bundle": name}, f"Bundle {name} is published.{back}")
 
 
@@ -227,7 +226,7 @@ def _publish(directory: Path, config: Any) -> str:
 
     records = pipeline.records(directory)
     if "bundle" not in records:
-        raise UserError(f"{directory} has no bundle yet; run: {command()} run {directory}")
+        raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
     return module.publish(directory, directory / pipeline.BY_NAME["bundle"].folder, config.serving, records)
 
 
@@ -239,7 +238,7 @@ def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
     record = pipeline.run(directory, _config(directory, set), only="experiment")["experiment"]
     text = (
         f"{record.counts['arms']} arms, {record.counts['impressions']:,} impressions. "
-        f"Next: {command()} report {directory}"
+        f"Next: {command('report', directory)}"
     )
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
 
@@ -307,7 +306,7 @@ def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int
     path = directory / BY_NAME["catalog"].folder
     record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
     if record is None or used is None or used.inputs.get("catalog") != record.digest:
-        raise UserError(f"The bundle of {directory} is older than its catalog; run: {command()} run {directory}")
+        raise UserError(f"The bundle of {directory} is older than its catalog; run: {command('run', directory)}")
     users, refreshed = events.load_users(path), REFRESHED in used.metrics
     if user not in users:
         since = " of the last full run; give what came since as --history" if refreshed else ""
@@ -334,13 +333,8 @@ def _config(directory: Path, overrides: list[str] | None) -> Any:
     from byway import config
 
     if not (directory / CONFIG).exists():
-        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command()} init.")
+        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command('init')}.")
     return config.load(directory / CONFIG, overrides or ())
-
-
-def _typed(path: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
 
 
 def _say(as_json: bool, value: dict[str, Any], text: str) -> None:

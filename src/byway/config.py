@@ -633,14 +633,14 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
             if most is not None and number > most:
                 raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at most {most:g}.")
         config = replace(config, **{section: merged})
-    _together(path, config)
+    _go_together(path, config)
     return config
 
 
-KINDS = {"array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number"} | {
-    "bool": "true or false",
-    "null": "nothing",
-}
+KINDS = {
+    "array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number",
+    "bool": "true or false", "null": "nothing",
+}  # fmt: skip
 """The library's names of types, in words."""
 
 
@@ -657,7 +657,7 @@ def _in_words(error: msgspec.ValidationError, section: type) -> str:
     return f"{knob}: {said[:1].lower()}{said[1:]}" if knob else said
 
 
-def _together(path: Path, config: Config) -> None:
+def _go_together(path: Path, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
     if config.item_policy.dim % config.item_policy.heads:
         raise UserError(

@@ -109,12 +109,12 @@ untuned model {found["baseline.zero_shot.recall_at_10.heldout"]:.3f})
 {found["video.baseline.counts.recall_at_10"]:.3f})
 """
         watching = f"""\
-  {command()} recommend {directory} --item {_something(directory)}    what surprises after this video
+  {command("recommend", directory, "--item", _something(directory))}    what surprises after this video
 """
     text = f"""{figures}
 Look at
-  {command()} show {directory}                  the interests, the figures
-  {command()} recommend {directory} --user {_someone(directory)}    what one person would be shown, and why
+  {command("show", directory)}                  the interests, the figures
+  {command("recommend", directory, "--user", _someone(directory))}    what one person would be shown, and why
 {watching}\
   {page}    what the simulated live experiment shows
 """

@@ -299,8 +299,8 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
         arguments["folder"] = _media_folder(workspace, config)
     if stage.name == "experiment":
         users = import_module("byway.data.events").load_users(workspace / BY_NAME["catalog"].folder)
-        arguments |= {"user_ids": users, "folder": _truth(workspace, config), "training": config.item_policy}
-    elif stage.name in RETRAINS:
+        arguments |= {"user_ids": users, "folder": _truth(workspace, config)}
+    if stage.name in RETRAINS:
         arguments |= {"sections": config}
     if stage.name == "report":
         found = {name: record for name, record in records(workspace).items() if name in DRAWN}

@@ -1,6 +1,7 @@
 """Progress on long work, on standard error: a bar on a terminal, now and then a line elsewhere."""
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -60,12 +61,13 @@ def _lines(label: str, total: int, done: int) -> Callable[[int], None]:
     return advance
 
 
-def command() -> str:
-    """How the user called the program, for sentences that tell what to type next."""
+def command(*words: str | Path) -> str:
+    """What to type next: the program as the user called it, and words as a shell takes them."""
     called = Path(sys.argv[0])
+    program = os.path.relpath(called) if called.is_absolute() else str(called)
     if called.name != "byway" or shutil.which("byway") == str(called):
-        return "byway"
-    return os.path.relpath(called) if called.is_absolute() else str(called)
+        program = "byway"
+    return " ".join([program, *(shlex.quote(str(word)) for word in words)])
 
 
 def say(text: str) -> None:

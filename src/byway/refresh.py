@@ -225,10 +225,11 @@ def _build(
     read = _section(records["catalog"], config.Catalog)
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
-    fresh = usable = items_of.SCHEMA.empty_table()
+    fresh = items_of.SCHEMA.empty_table()
     if "items" in given:
         fresh = items_of.cleaned(sources.new_rows(read, "items", given["items"]), read, kept_out, outcome.counts)
-        usable = fresh
+        if kept_out.reasons:
+            items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
         new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
         outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
         fresh = fresh.filter(new)
@@ -237,13 +238,11 @@ def _build(
     users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
     log, new_users = None, list[str]()
     if "events" in given:
-        raw = sources.new_rows(read, "events", given["events"])
+        raw, before = sources.new_rows(read, "events", given["events"]), kept_out.reasons.total()
         log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
+        if kept_out.reasons.total() > before:
+            items_of.require_some(len(log), "events", given["events"], kept_out)
     kept_out.close()
-    none = [k for k, found in (("items", usable), ("events", log)) if k in given and not (found and len(found))]
-    if none and kept_out.reasons:
-        reasons = ", ".join(f"{reason}: {n:,}" for reason, n in kept_out.reasons.most_common(3))
-        raise UserError(f"{given[none[0]]} has no usable {none[0]} ({reasons}); nothing was taken in.")
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
     if fresh.num_rows:

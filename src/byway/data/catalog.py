@@ -99,11 +99,11 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
     items = cleaned(raw, knobs, kept_out, outcome.counts)
-    _require_some(items.num_rows, "items", raw.items_from, kept_out)
+    require_some(items.num_rows, "items", raw.items_from, kept_out)
     outcome.timings["items"] = clock.perf_counter() - began
     began = clock.perf_counter()
     log = events.cleaned(raw, items["item"].combine_chunks(), kept_out, present)
-    _require_some(len(log), "events", raw.events_from, kept_out)
+    require_some(len(log), "events", raw.events_from, kept_out)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
     log.write(work.out, knobs.positive)
@@ -122,7 +122,8 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     return outcome
 
 
-def _require_some(count: int, table: str, path: Path, kept_out: Quarantine) -> None:
+def require_some(count: int, table: str, path: Path, kept_out: Quarantine) -> None:
+    """Raise UserError, with the reasons, where a table has no usable row."""
     if count:
         return
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in kept_out.reasons.most_common(3))

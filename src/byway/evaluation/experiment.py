@@ -66,7 +66,7 @@ def build(
     contexts: ContextTable | None,
     user_ids: list[str],
     folder: Path,
-    training: config.ItemPolicy,
+    sections: config.Config,
 ) -> Outcome:
     """Run every arm, the controls, and measure."""
     started = time.perf_counter()
@@ -87,7 +87,7 @@ def build(
         transitions,
         table,
         contexts,
-        training,
+        sections.item_policy,
         seed,
     )
     score = None if seen is None else visual.interest(seen, kit.known.vectors)

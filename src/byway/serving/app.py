@@ -407,7 +407,6 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
             await inner(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-
         limit = asyncio.timeout(seconds)
 
         async def counted(message: Message) -> None:

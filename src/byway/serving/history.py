@@ -130,14 +130,13 @@ class _Writer:
 def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     name = path.stem
-    for last in (*[False] * 50, True):
+    for left in reversed(range(50)):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             break
-        except (
-            sqlite3.OperationalError
-        ):  # another process turns a fresh file into WAL now, which no timeout waits for
-            if last:
+        except sqlite3.OperationalError:
+            # Another process turns the fresh file into WAL at this moment, which no timeout waits for.
+            if not left:
                 raise
             time.sleep(0.02)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

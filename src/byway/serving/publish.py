@@ -107,7 +107,7 @@ def require_whole(workspace: Path, served: Current) -> None:
         bundle.load(workspace / FOLDER / served.bundle)
     except (msgspec.DecodeError, OSError, ValueError, *BROKEN_MODEL) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"The published bundle is damaged ({why}); run: {command()} publish {workspace}") from error
+        raise UserError(f"The published bundle is damaged ({why}); run: {command('publish', workspace)}") from error
 
 
 def rollback(workspace: Path) -> str:
