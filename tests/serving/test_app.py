@@ -4,6 +4,7 @@ import csv
 import io
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from byway import config
 from byway.errors import UserError
-from byway.serving import processes, security
+from byway.serving import history, processes, security
 from byway.serving.history import DAY
 from byway.serving.service import now
 from tests.serving import house, running
@@ -445,18 +446,39 @@ def test_a_request_has_a_bound_in_time(workspace: Path) -> None:
         assert client.get("/readyz").status_code == 200
 
 
-def test_the_log_may_take_longer_and_others_are_answered_meanwhile(workspace: Path) -> None:
+def test_the_log_may_take_longer_and_others_are_answered_meanwhile(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred people on a disk that takes ten milliseconds for each: a second, where a request has a third."""
+    read = history.Files.of
+
+    async def slowly(
+        store: history.Files, user: str, since: int, limit: int = history.LIMIT
+    ) -> list[history.Event]:
+        time.sleep(0.01)
+        return await read(store, user, since, limit)
+
     with running.thread(workspace, max_seconds=0.3) as client:
-        for n in range(300):
-            assert send(client, f"reader-{n}", "c0-0", "c0-1")["stored"] == 2
-        rows = 0
-        with client.stream("GET", "/v1/log") as reply, httpx.Client(base_url=client.base_url) as other:
-            for line in reply.iter_lines():
-                rows += line.startswith("reader-")
-                if rows % 50 == 1:
-                    time.sleep(0.1)
+        for n in range(100):
+            assert send(client, f"reader-{n:03}", "c0-0", "c0-1")["stored"] == 2
+        monkeypatch.setattr(history.Files, "of", slowly)
+        answered: list[float] = []
+
+        def ask() -> None:
+            with httpx.Client(base_url=client.base_url) as other:
+                for _ in range(5):
                     assert other.get("/healthz").status_code == 200
-        assert rows == 600
+                    answered.append(time.perf_counter())
+
+        with client.stream("GET", "/v1/log") as reply:
+            asking = threading.Thread(target=ask)
+            asking.start()
+            lines = list(reply.iter_lines())
+        ended = time.perf_counter()
+        asking.join()
+        assert sum(line.startswith("reader-") for line in lines) == 200
+        assert len(answered) == 5
+        assert max(answered) < ended
 
 
 def test_the_schema_is_kept(client: httpx.Client) -> None:

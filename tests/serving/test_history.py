@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,30 +309,16 @@ def test_a_server_keeps_what_happened_as_long_as_the_knob_says(url: str) -> None
             assert min(left) > days * 86_400
 
 
-OPENER = """
-import sys
-from pathlib import Path
-from byway.serving import history
-sys.stdin.readline()
-history.Files(Path(sys.argv[1]))
-sys.stdout.write("open")
-sys.stdout.flush()
-import os
-os._exit(0)
-"""
-
-
-def test_processes_that_open_a_new_store_at_once_all_open_it(tmp_path: Path) -> None:
-    for n in range(5):
-        command = [sys.executable, "-c", OPENER, str(tmp_path / str(n))]
-        every = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-        ]
-        for one in every:
-            assert one.stdin is not None
-            one.stdin.write("\n")
-            one.stdin.flush()
-        assert [one.communicate()[0] for one in every] == ["open"] * 4
+def test_a_new_store_is_opened_while_another_process_turns_it_into_its_form(tmp_path: Path) -> None:
+    """A file that is about to be written is locked at once, without the wait that other locks have."""
+    other = sqlite3.connect(tmp_path / "events.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    _, found = run(("", tmp_path), lambda s: s.add([event(1)]), lambda s: s.of("ann", 0))
+    assert found == [event(1)]
+    release.join()
+    other.close()
 
 
 def test_an_append_only_file_is_noticed(url: str) -> None:
