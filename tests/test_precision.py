@@ -24,7 +24,7 @@ def test_auto_is_bfloat16_only_where_that_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, bfloat16: float, chosen: str
 ) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: bfloat16}
-    monkeypatch.setattr(precision, "_seconds", seconds.get)
+    monkeypatch.setattr(precision, "seconds", seconds.get)
     assert precision.resolved("auto") == chosen
     assert precision.dtype("auto") == getattr(torch, chosen)
     assert precision.resolved("float32") == "float32"

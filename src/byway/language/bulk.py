@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byway.errors import UserError
 from byway.language.counts import Evidence
 from byway.language.curate import Ints, Samples, pick
 from byway.language.generate import (
@@ -35,6 +36,8 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED, LEAST = 20_000, 1500
 """Validation transitions on which the model's weight is fitted: of a few thousand chance picks it. No more than a
 quarter of the table's pairs, so that the fit costs less than the table, but `LEAST` in any case."""
+CHANGED = 0.001
+"""Share of first answers that may be another than float32's: they are ties but for rounding."""
 TILES = {"block": 4, "causal": 1}
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
@@ -74,27 +77,55 @@ class Again:
 
 @torch.no_grad()
 def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generator) -> float:
-    """The most, in nats, by which the difference between the two best answers of a pair is another one in float32.
+    """How near, in nats, the two best answers of a pair may lie before they are asked again in float32.
 
-    How coarsely bfloat16 rounds depends on the weights: by a hundredth of a nat in one model, by half a nat in
-    another, so that it is seen on some pairs of the table itself. An answer that float32 does not have among its
-    ten best counts as its tenth.
+    How coarsely bfloat16 and float16 round depends on the weights: by a hundredth of a nat in one model, by half a
+    nat in another, so that it is seen on some pairs of the table itself. UserError where no number comes out.
     """
     M, K = asked_of.clusters, asked_of.prompt.history
-    if M < K + 2:
+    if M < K + 2 or not pairs:
         return 0.0
     drawn = np.array([rng.choice(M, 2, replace=False) for _ in range(pairs)], dtype=np.int32).reshape(-1, 2)
-    most, coarsely, finely = 0.0, ready_some(asked_of), ready_some(exact)
-    for part in np.array_split(drawn, max(1, pairs // TOGETHER)):
+    gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    coarsely, finely = ready_some(asked_of), ready_some(exact)
+    for part in np.array_split(drawn, -(-pairs // TOGETHER)):
         context = np.column_stack([*[part[:, 0]] * (K - 1), part[:, 1]])
         excluded, ways = _excluded(context, M), [lambda log_p: log_p]
         ((two, coarse),) = top(asked_of, coarsely(context), 2, excluded, ways)
         ((ten, fine),) = top(exact, finely(context), min(10, M - K), excluded, ways)
+        _finite(coarse)
         own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
+        # An answer that float32 does not have among its ten best counts as its tenth.
         first, second = (np.maximum(each, fine[:, -1]) for each in own)
-        if len(part):
-            most = max(most, float(np.abs(coarse[:, 0] - coarse[:, 1] - (first - second)).max()))
-    return most
+        gaps.append(coarse[:, 0] - coarse[:, 1])
+        errors.append(np.abs(gaps[-1] - (first - second)))
+    return nearness(np.concatenate(gaps), np.concatenate(errors))
+
+
+def nearness(gap_P: NDArray[np.floating], error_P: NDArray[np.floating]) -> float:
+    """The distance up to which pairs have to be asked again, so that no more than `CHANGED` of all first answers are
+    other ones.
+
+    Any error that was seen may befall any pair, in either direction, and changes its first answer where the two
+    best lie nearer together than that.
+
+    >>> gap, error = np.array([0.01, 0.2, 0.4, 0.8]), np.array([0.0, 0.0, 0.0, 0.3])
+    >>> nearness(gap, error)
+    0.2
+    """
+    gap = np.sort(gap_P)[::-1]
+    changed = (error_P[None] > gap[:, None]).mean(axis=1) / 2
+    so_far = np.cumsum(changed) / len(gap)  # were this and all that lie farther apart not asked again
+    near = np.flatnonzero(so_far > CHANGED)
+    return float(gap[near[0]]) if len(near) else 0.0
+
+
+def _finite(scores: NDArray[np.floating]) -> None:
+    """UserError where the best answers have no score: float16 ends at 65,504, and some models go beyond."""
+    if np.isnan(scores).any():
+        raise UserError(
+            "The language model's numbers do not fit into float16: set transition_table.precision = \"float32\"."
+        )
 
 
 @torch.no_grad()
@@ -183,7 +214,7 @@ def _ranked(
 ) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
     """The n best of every context under evidence and model, and the m best under the model alone.
 
-    Where bfloat16's first answer is not float32's the two best are nearly tied (`rounding`): there the first answer
+    Where the first answer is not float32's the two best are nearly tied (`rounding`): there the first answer
     of the model alone is asked `again`.
     """
     excluded = _excluded(context, asked_of.clusters)
@@ -194,6 +225,8 @@ def _ranked(
     else:
         adjusts = [partial(_posterior, evidence, weight), *ways]
         served, (own, scores) = top(asked_of, asked, (n, m), excluded, adjusts)
+    if again is not None:
+        _finite(scores)
     if again is not None and m > 1:
         # Two that are no answers are no tie: their difference is no number.
         with np.errstate(invalid="ignore"):

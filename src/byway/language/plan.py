@@ -23,7 +23,7 @@ from byway.artifact import Outcome, Work, alone, write_atomic
 from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import align, bulk, models, prompts
+from byway.language import align, bulk, half, models, prompts
 from byway.language.bulk import TILES, Again, Fitted
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, added
@@ -89,8 +89,9 @@ def open_policy(
     names = descriptions.names[transitions.level - 1]
     history = transitions.train.context.shape[1]
     prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)))
-    model = models.load(str(tuned.path), precision.dtype(knobs.precision))
-    return policy(model, prompt, tuned.attention)
+    arithmetic = half.resolved(knobs.precision)
+    model = models.load(str(tuned.path), precision.dtype(arithmetic))
+    return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
 
 def build(
@@ -248,7 +249,7 @@ def _fitted(
     evidence: Evidence,
 ) -> Fitted:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
-    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
+    knobs = replace(knobs, precision=half.resolved(knobs.precision))
     asked_of = open_policy(tuned, transitions, descriptions, knobs)
     fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
     fitted = replace(fitted, precision=knobs.precision)

@@ -183,7 +183,7 @@ def _attend_one(one: Pass, layer: int, scaling: float, query: Tensor, key: Tenso
         later = torch.ones(T, T, dtype=torch.bool, device=query.device).triu(1)
         own = own.reshape(A, B, G, heads // G, T, T).masked_fill(later, float("-inf")).reshape(A, B, G, -1, T)
     widths = [s.shape[-1] for s in scores]
-    weights = torch.cat([*scores, own], dim=-1).float().softmax(-1).to(value.dtype)
+    weights = torch.cat([*scores, own], dim=-1).softmax(-1)
     *parts, last = weights.split([*widths, T], dim=-1)
     out = last @ values_here.transpose(2, 3)
     for part, back in zip(parts, one.context, strict=True):
