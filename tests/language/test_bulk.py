@@ -82,7 +82,7 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])
-def test_rounding_is_the_greatest_change_of_a_difference(
+def test_how_near_a_tie_is_follows_from_how_differences_change(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
     """Against scores of all names, read to their end."""
@@ -100,12 +100,15 @@ def test_rounding_is_the_greatest_change_of_a_difference(
         for scores in both:
             np.put_along_axis(scores, pairs, -np.inf, axis=1)
         two, ten = best_first(both[0], 2), best_first(both[1], 10)
-        change = []
-        for a, b, c, t in zip(*both, two, ten, strict=True):
-            change.append(abs(a[c[0]] - a[c[1]] - (max(b[c[0]], b[t[-1]]) - max(b[c[1]], b[t[-1]]))))
+        gap, change = np.empty(20), np.empty(20)
+        for i, (a, b, c, t) in enumerate(zip(*both, two, ten, strict=True)):
+            gap[i] = a[c[0]] - a[c[1]]
+            change[i] = abs(gap[i] - (max(b[c[0]], b[t[-1]]) - max(b[c[1]], b[t[-1]])))
         found = bulk.rounding(asked_of, finer, 20, np.random.default_rng(3))
-        np.testing.assert_allclose(found, max(change), rtol=1e-3)
-    assert bulk.rounding(asked_of, asked_of, 20, rng) < 1e-5
+        assert found > 0
+        np.testing.assert_allclose(found, bulk.nearness(gap, change), rtol=1e-3)
+    assert bulk.rounding(asked_of, asked_of, 20, rng) == 0
+    assert bulk.rounding(asked_of, other, 0, rng) == 0
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

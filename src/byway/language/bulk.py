@@ -93,7 +93,7 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
         excluded, ways = _excluded(context, M), [lambda log_p: log_p]
         ((two, coarse),) = top(asked_of, coarsely(context), 2, excluded, ways)
         ((ten, fine),) = top(exact, finely(context), min(10, M - K), excluded, ways)
-        _finite(coarse)
+        _answered(coarse, excluded)
         own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
         # An answer that float32 does not have among its ten best counts as its tenth.
         first, second = (np.maximum(each, fine[:, -1]) for each in own)
@@ -103,7 +103,7 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
 
 
 def nearness(gap_P: NDArray[np.floating], error_P: NDArray[np.floating]) -> float:
-    """The distance up to which pairs have to be asked again, so that no more than `CHANGED` of all first answers are
+    """The distance up to which pairs have to be asked again for no more than `CHANGED` of all first answers to be
     other ones.
 
     Any error that was seen may befall any pair, in either direction, and changes its first answer where the two
@@ -120,11 +120,11 @@ def nearness(gap_P: NDArray[np.floating], error_P: NDArray[np.floating]) -> floa
     return float(gap[near[0]]) if len(near) else 0.0
 
 
-def _finite(scores: NDArray[np.floating]) -> None:
-    """UserError where the best answers have no score: float16 ends at 65,504, and some models go beyond."""
-    if np.isnan(scores).any():
+def _answered(scores: NDArray[np.floating], excluded_NM: NDArray[np.bool_]) -> None:
+    """UserError where a legal first answer has no score: float16 ends at 65,504, and some models go beyond."""
+    if not (np.isfinite(scores[:, 0]) | excluded_NM.all(axis=1)).all():
         raise UserError(
-            "The language model's numbers do not fit into float16: set transition_table.precision = \"float32\"."
+            'The language model\'s numbers do not fit into float16: set transition_table.precision = "float32".'
         )
 
 
@@ -226,7 +226,7 @@ def _ranked(
         adjusts = [partial(_posterior, evidence, weight), *ways]
         served, (own, scores) = top(asked_of, asked, (n, m), excluded, adjusts)
     if again is not None:
-        _finite(scores)
+        _answered(scores, excluded)
     if again is not None and m > 1:
         # Two that are no answers are no tie: their difference is no number.
         with np.errstate(invalid="ignore"):
