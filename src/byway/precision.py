@@ -6,9 +6,11 @@ and at 88 to 94 in bfloat16. What a processor says of itself does not tell, so i
 """
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
+from torch import Tensor
 
 SHAPE = (1024, 576, 1536)
 """Rows, inner and outer width of the product: about one of SmolLM2-135M's."""
@@ -33,13 +35,14 @@ def fastest() -> str:
     return "bfloat16" if seconds(torch.float32) > GAIN * seconds(torch.bfloat16) else "float32"
 
 
-def seconds(dtype: torch.dtype) -> float:
-    """Of one product, the best of several."""
+def seconds(dtype: torch.dtype, multiply: Callable[[Tensor, Tensor], Tensor] | None = None) -> float:
+    """Of one product, by torch or by `multiply`, the best of several."""
+    multiply = multiply or torch.nn.functional.linear
     rows, inner, outer = SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(outer, inner, dtype=dtype)
     found: list[float] = []
     for _ in range(6):
         began = time.perf_counter()
-        torch.nn.functional.linear(left, right)
+        multiply(left, right)
         found.append(time.perf_counter() - began)
     return min(found)

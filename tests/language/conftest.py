@@ -1,5 +1,6 @@
 """A tiny model with random weights in a real architecture, and the real tokenizer."""
 
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,17 @@ HOSTILE = [
     "料理, 面条",
 ]
 """Names that are prefixes of one another, share first tokens, and hold what breaks a naive decoder."""
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+needs_mkl = pytest.mark.skipif(not _installed("mkl"), reason="MKL is not installed: pip install 'byway[mkl]'")
+"""Where it is installed, not to find it is a failure."""
 
 
 @pytest.fixture(scope="session")

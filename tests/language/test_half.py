@@ -12,9 +12,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Co
 from byway import precision
 from byway.errors import UserError
 from byway.language import bulk, half, plan, prompts, tune
+from byway.language.counts import Evidence, Successors
+from byway.language.curate import Samples
 from byway.language.generate import Attention, Choices, ask, policy
-from tests.language.conftest import HOSTILE, make_tiny, resolved
-from tests.language.test_plan import DESCRIPTIONS, KNOBS, needs_mkl, transitions
+from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
+from tests.language.test_plan import DESCRIPTIONS, KNOBS, transitions
 
 M = len(HOSTILE)
 
@@ -109,7 +111,8 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
     coarse = policy(half.put(large()), prompt, "block")
     with pytest.raises(UserError, match="float32"):
         bulk.rounding(coarse, exact, 8, np.random.default_rng(0))
-    evidence: Any = lambda context: np.zeros((len(context), M), np.float32)  # noqa: E731
+    once = np.ones(1, np.int32)
+    evidence = Evidence(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
     with pytest.raises(UserError, match="float32"):
         bulk.answer_some(coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, bulk.Again.of(exact, 0.1))
 
@@ -123,14 +126,15 @@ def test_without_the_library_float16_is_a_sentence_and_auto_something_else(monke
     assert half.resolved("float32") == "float32"
 
 
-@pytest.mark.parametrize(("seconds", "chosen"), [(1e9, "float16"), (0.0, "float32")])
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [(2.0, "float16"), (1.3, "float16"), (1.1, "float32"), (0.5, "float32")]
+)
 def test_auto_is_float16_only_where_that_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, seconds: float, chosen: str
 ) -> None:
     monkeypatch.setattr(half, "library", lambda: object())
-    monkeypatch.setattr(half, "product", lambda left, right: left)
     monkeypatch.setattr(precision, "fastest", lambda: "float32")
-    monkeypatch.setattr(precision, "seconds", lambda dtype: seconds)
+    monkeypatch.setattr(precision, "seconds", lambda dtype, multiply=None: 1.0 if multiply else seconds)
     assert half.fastest.__wrapped__() == chosen
 
 

@@ -20,13 +20,12 @@ from byway.language import bulk, half, plan, triples, tune
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, Policy, ask
 from byway.ranking import best_first
-from tests.language.conftest import HOSTILE, make_tiny, resolved
+from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 
 M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-needs_mkl = pytest.mark.skipif(half.library() is None, reason="MKL is not installed: pip install 'byway[mkl]'")
 KNOBS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
 
 
