@@ -211,8 +211,8 @@ class TransitionTable:
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
     rounding: int = 256
     """Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers
-    against each other. Near ties are asked again in float32, so many that one first answer in a thousand may be
-    another; 0: none."""
+    against each other. Near ties are asked again in float32, so many that about one first answer in a thousand
+    may be another; 0: none."""
     rows_per_chunk: int = 8
     """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
