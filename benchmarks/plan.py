@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def ours(
     M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
     chunks = [range(start, start + tile) for start in range(tile, M - tile, tile)]
     n, m, weight = (2, 2, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
-    rows = bulk.answer(asked_of, chunks, log(M), weight, n, m, again)
+    rows = bulk.answer(asked_of, cycle(chunks), log(M), weight, n, m, again)
     began = time.perf_counter()
     next(rows)
     once = time.perf_counter() - began  # blocks are read once for the whole table

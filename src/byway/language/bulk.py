@@ -4,7 +4,7 @@ Owns how rows of the table are asked for, how the model's answers and the eviden
 how both are fitted. It does not know artifacts, shards or files: that is `plan`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -156,7 +156,7 @@ def _layout(n: int, m: int) -> list[Any]:
 
 def answer(
     asked_of: Policy,
-    chunks: list[range],
+    chunks: Iterable[range],
     evidence: Evidence,
     weight: float,
     n: int,
