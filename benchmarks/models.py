@@ -101,7 +101,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     tokenizer = models.load_tokenizer(models.SHIPPED)
     model = made(job["shape"], len(tokenizer))
     weights = sum(p.numel() for p in model.parameters())
-    prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer)
+    prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer, prompts.ENDINGS["block"])
     if job["way"] == "lora":
         model = tune.with_adapters(model, config.LanguageModel().lora_rank, np.random.default_rng(0))
     tune.freeze(model, config.LanguageModel().frozen)

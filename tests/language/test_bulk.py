@@ -23,7 +23,7 @@ M = len(HOSTILE)
 def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention]), attention)
     ready = bulk.ready_rows(asked_of)
     for rows in [range(2), range(4, 6)] if attention == "block" else [range(3, 4)]:
         context = np.array([[a, b] for a in rows for b in range(M)], dtype=np.int32)
@@ -37,7 +37,7 @@ def test_a_row_of_the_table_is_what_its_pairs_say_one_by_one(
 def test_counts_alone_and_the_model_alone_are_both_there(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+    asked_of = policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention]), attention)
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
     successors = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M)
@@ -56,7 +56,7 @@ def test_counts_alone_and_the_model_alone_are_both_there(
 def test_the_first_answer_of_a_near_tie_is_the_other_models(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention])
     asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
@@ -86,7 +86,7 @@ def test_how_near_a_tie_is_follows_from_how_differences_change(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
     """Against scores of all names, read to their end."""
-    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention])
     asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
     with torch.no_grad():
         nudged = policy(moved := make_tiny(), prompt, attention)
@@ -122,7 +122,7 @@ def test_likeness_pulls_where_the_later_log_follows_it(
     before = Samples(context, rng.integers(0, clusters, 300).astype(np.int32), once)
     after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
     names = [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)]
-    asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer), attention)
+    asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer, prompts.ENDINGS[attention]), attention)
     planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
     assert bulk.fit(asked_of, after, planted, rng).pull > 0
     assert bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng) == bulk.Fitted(0.0, 0.0)

@@ -30,7 +30,9 @@ CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)]
 
 
 def make(tiny: PreTrainedModel, tokenizer: Any, attention: Attention) -> Policy:
-    return policy(copy.deepcopy(tiny), prompts.tokenise(HOSTILE, 2, tokenizer), attention)
+    return policy(
+        copy.deepcopy(tiny), prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention]), attention
+    )
 
 
 def reference(tiny: PreTrainedModel, asked_of: Policy, context: list[int], answer: list[int]) -> torch.Tensor:
@@ -174,7 +176,7 @@ def test_a_model_whose_output_layer_cannot_score_names_is_refused(
 ) -> None:
     tiny.set_output_embeddings(layer)
     with pytest.raises(UserError, match="give another model"):
-        policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer), "block")
+        policy(tiny, prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"]), "block")
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])

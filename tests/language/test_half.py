@@ -82,7 +82,7 @@ def test_a_models_body_says_the_same_with_its_layers_replaced(bias: str) -> None
 def test_scores_of_names_are_float32s_within_rounding(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention])
     pairs = np.array([[a, b] for a in range(M) for b in range(M)], np.int32)
     exact = policy(tiny, prompt, attention)
     coarse = policy(half.put(make_tiny()), prompt, attention)
@@ -105,7 +105,7 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
         model.base_model.layers[0].mlp.up_proj.weight.mul_(100_000)
         return model
 
-    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
     exact = policy(large(), prompt, "block")
     assert np.isfinite(resolved(Choices(exact, ask(exact, np.array([[0, 1]], np.int32))))).all()
     coarse = policy(half.put(large()), prompt, "block")
@@ -156,6 +156,6 @@ def test_how_near_a_tie_is_leaves_one_answer_in_a_thousand() -> None:
 def test_a_policy_is_opened_in_the_arithmetic_that_was_asked_for(tmp_path: Any, tokenizer: Any) -> None:
     make_tiny().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    tuned = tune.Tuned(tmp_path, str(tmp_path), "block", [])
+    tuned = tune.Tuned(tmp_path, str(tmp_path), "block", prompts.ENDINGS["block"], [])
     opened = plan.open_policy(tuned, transitions(), DESCRIPTIONS, replace(KNOBS, precision="float16"))
     assert any(isinstance(layer, half.Gated) for layer in opened.model.modules())

@@ -16,7 +16,7 @@ from byway.artifact import Work
 from byway.errors import UserError
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import bulk, half, plan, triples, tune
+from byway.language import bulk, half, plan, prompts, triples, tune
 from byway.language.curate import Samples, Transitions
 from byway.language.generate import Choices, Policy, ask
 from byway.ranking import best_first
@@ -41,7 +41,7 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
     folder = tmp_path / "model"
     make_tiny().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return tune.Tuned(folder, str(folder), request.param, [])
+    return tune.Tuned(folder, str(folder), request.param, prompts.ENDINGS[request.param], [])
 
 
 FILES = ("clusters.npy", "scores.npy", "model.npy")

@@ -17,7 +17,7 @@ PAIRS = np.array([[0, 1], [5, 5], [11, 3], [7, 2], [2, 0]], dtype=np.int32)
 
 @pytest.mark.parametrize("attention", ["block", "causal"])
 def test_it_finds_the_best_of_all_names(tiny: PreTrainedModel, tokenizer: Any, attention: Attention) -> None:
-    prompt = prompts.tokenise(HOSTILE, 2, tokenizer)
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention])
     asked_of = policy(copy.deepcopy(tiny), prompt, attention)
     with torch.no_grad():
         log_p = resolved(Choices(asked_of, ask(asked_of, PAIRS)))

@@ -15,7 +15,7 @@ from byway.errors import UserError
 from byway.language import server as servers
 from byway.language.asking import InProcess, LanguageModel
 from byway.language.generate import policy
-from byway.language.prompts import Prompt, tokenise
+from byway.language.prompts import ENDINGS, Prompt, tokenise
 from byway.language.server import Server
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.served import greedy
@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prompt(tokenizer: Any) -> Prompt:
-    return tokenise(NAMES, 2, tokenizer)
+    return tokenise(NAMES, 2, tokenizer, ENDINGS["causal"])
 
 
 @pytest.fixture(scope="module")

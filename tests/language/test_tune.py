@@ -71,7 +71,8 @@ def test_the_loss_is_that_of_each_sample_by_itself(
 def test_where_all_names_begin_alike_the_choice_is_made_after_what_they_share(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = policy(tiny, prompts.tokenise([f"the {name}" for name in HOSTILE], 2, tokenizer), attention)
+    alike = [f"the {name}" for name in HOSTILE]
+    asked_of = policy(tiny, prompts.tokenise(alike, 2, tokenizer, prompts.ENDINGS[attention]), attention)
     assert asked_of.trie.nodes[0].path
     some, weight = samples(4), np.array([0.3, 0.1, 0.2, 0.4], dtype=np.float32)
     _, choice = tune.loss(asked_of, batch_of(asked_of, some, weight, [0]), 1.0)
@@ -187,7 +188,8 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         method=method,  # pyright: ignore[reportArgumentType]
     )
     outcome = stage(tmp_path / "run", knobs)
-    again = policy(models.load(str(tmp_path / "run")), prompts.tokenise(HOSTILE, 2, tokenizer), "block")
+    prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
+    again = policy(models.load(str(tmp_path / "run")), prompt, "block")
     context = np.array([[a, b] for a in range(M) for b in range(M) if a not in (b, (b + 1) % M)], dtype=np.int32)
     hit = bulk.first(again, context, 10) == ((context[:, 1:] + 1) % M)
     seen = outcome.metrics["language.curve"]

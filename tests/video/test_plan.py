@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from byway import artifact, config
 from byway.artifact import Outcome, Work
-from byway.language import models
+from byway.language import models, prompts
 from byway.language import tune as language
 from byway.video import curate, plan, tune
 from byway.video.curate import Pairs
@@ -80,7 +80,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         precision="float32",
     )
     # No model is named, so that the workspace's own is taken.
-    spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", [])
+    spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", prompts.ENDINGS["block"], [])
     with artifact.part(folder / "model", "multimodal_model", {}, {}) as work:
         outcome = tune.build(
             work,

@@ -75,14 +75,16 @@ def build(
     some = pick(heldout, knobs.prompts, work.rng)
     tokenizer = models.load_tokenizer(str(tuned.path))
     history = heldout.context.shape[1]
-    prompt = prompts.tokenise(names, history, tokenizer)
+    prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)
     after = policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
     outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
     metrics["language.prompts"] = len(outputs)
     metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
-    before = policy(models.load(tuned.base, precision.dtype("auto")), prompt, "causal")
+    # Who was taught no prompt is asked with the one that says what is asked for.
+    spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
+    before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")
     rank = ranks_in(first(before, some.context, max(KS)), some.label)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
     outputs = spoken_answers(before, spread_out(some.context, 100), tokenizer, max(map(len, prompt.answers)) + 2)

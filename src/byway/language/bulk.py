@@ -285,15 +285,15 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
     """
     prompt, every = asked_of.prompt, np.arange(asked_of.clusters)
     M, K = len(every), prompt.history
-    instruction = Back(read_instruction(asked_of), "all")
+    instruction = read_instruction(asked_of)
     if asked_of.attention == "block":
-        blocks = read_blocks(asked_of, [every] * K, instruction.reading)
+        blocks = read_blocks(asked_of, [every] * K, instruction)
         slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
         columns = Back(slots[-1].turned(), "columns")
 
         def grid(rows: range) -> Asked:
             own = [Back(slot.part(rows), "rows") for slot in slots[:-1]]
-            return ask_cue(asked_of, [instruction, *own, columns], len(rows), M)
+            return ask_cue(asked_of, [Back(instruction, "all"), *own, columns], len(rows), M)
 
         return grid
 

@@ -167,7 +167,7 @@ def _cue(policy: Policy, context: list[Back], A: int, B: int) -> tuple[Pass, Ten
     return one, torch.full((A * B,), start + cue.shape[-1])
 
 
-def ask_row(policy: Policy, instruction: Back, first: list[int]) -> Asked:
+def ask_row(policy: Policy, instruction: Reading, first: list[int]) -> Asked:
     """Read the prompts of one C1, whose slots have the tokens `first`, with every C2, under causal attention.
 
     The instruction and C1 are attended to as plain matrix products: nothing of them is copied for each C2. What all
@@ -179,8 +179,9 @@ def ask_row(policy: Policy, instruction: Back, first: list[int]) -> Asked:
     ids = torch.tensor(first)[None, None]
     start = len(prompt.instruction)
     positions = torch.arange(start, start + len(first))
-    _, reading = read(policy.model, ids, positions, torch.ones_like(ids, dtype=torch.bool), [instruction])
-    back = [instruction, Back(reading, "all")]
+    every = torch.ones_like(ids, dtype=torch.bool)
+    _, reading = read(policy.model, ids, positions, every, [Back(instruction, "all")])
+    back = [Back(instruction.joined(reading), "all")]
     ids, valid = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
     start += len(first)
     positions = torch.arange(start, start + ids.shape[1])
@@ -214,7 +215,7 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
         ids, valid = pad([prompt.slots[k][c] + cue for c in beginnings[:, k]], prompt.end)
         readings = [(reading, index[parent]) for reading, index in readings]
         back = [
-            Back(reading, "all") if reading is instruction else Back(reading, "rows", torch.from_numpy(index))
+            Back(reading, "all") if len(reading.valid_ABT) == 1 else Back(reading, "rows", torch.from_numpy(index))
             for reading, index in readings
         ]
         start = torch.from_numpy(end[parent])

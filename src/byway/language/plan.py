@@ -88,7 +88,7 @@ def open_policy(
     """The fine-tuned language policy, ready to be asked."""
     names = descriptions.names[transitions.level - 1]
     history = transitions.train.context.shape[1]
-    prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)))
+    prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)), tuned.ending)
     arithmetic = half.resolved(knobs.precision)
     model = models.load(str(tuned.path), precision.dtype(arithmetic))
     return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)

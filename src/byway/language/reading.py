@@ -36,6 +36,14 @@ class Reading:
         cut = slice(rows.start, rows.stop)
         return Reading([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
 
+    def joined(self, later: "Reading") -> "Reading":
+        """This reading and, of the same grid, one that follows it."""
+        keys, values = (
+            [torch.cat(both, dim=2) for both in zip(*each, strict=True)]
+            for each in ((self.keys, later.keys), (self.values, later.values))
+        )
+        return Reading(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
+
     def turned(self) -> "Reading":
         """The same reading with rows and columns of its grid exchanged."""
         keys, values = ([t.transpose(0, 1).contiguous() for t in ts] for ts in (self.keys, self.values))

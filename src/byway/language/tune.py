@@ -206,6 +206,7 @@ class Tuned:
     base: str
     """Name of the model before fine-tuning."""
     attention: Attention
+    ending: prompts.Ending
     curve: list[dict[str, Any]]
 
 
@@ -213,7 +214,9 @@ def load(path: Path) -> Tuned:
     """Read 07-language-model: the folder is itself a model that transformers can load."""
     curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
     made = json.loads((path / "policy.json").read_text("utf-8"))
-    return Tuned(path, made["model"], made["attention"], curve)
+    # Models made before the ending was written down had the one of block attention.
+    ending = prompts.Ending(*made.get("ending", prompts.ENDINGS["block"]))
+    return Tuned(path, made["model"], made["attention"], ending, curve)
 
 
 def build(
@@ -268,7 +271,8 @@ def _fine_tune(
     if knobs.method == "lora":
         model = adapters.adapt(model, knobs.lora_rank, rng)
     freeze(model, knobs.frozen)
-    prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer)
+    ending = prompts.ENDINGS[knobs.attention]
+    prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
     asked_of = policy(model, prompt, knobs.attention)
     head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
@@ -351,7 +355,6 @@ def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, cu
     head.settle(model)
     model.save_pretrained(out, state_dict=adapters.merged(model))
     tokenizer.save_pretrained(out)
-    (out / "policy.json").write_text(
-        json.dumps({"model": knobs.model, "attention": knobs.attention}) + "\n", "utf-8"
-    )
+    made = {"model": knobs.model, "attention": knobs.attention, "ending": prompts.ENDINGS[knobs.attention]}
+    (out / "policy.json").write_text(json.dumps(made) + "\n", "utf-8")
     (out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")
