@@ -15,6 +15,7 @@ from byway.language import bulk, half, plan, prompts, tune
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
 from byway.language.generate import Attention, Choices, ask, policy
+from byway.language.reading import prepare, read
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 from tests.language.test_plan import DESCRIPTIONS, KNOBS, transitions
 
@@ -56,7 +57,7 @@ def _small(kind: Any, config: Any, **more: Any) -> PreTrainedModel:
 @torch.no_grad()
 @pytest.mark.parametrize("bias", ["none", "queries", "everywhere"])
 def test_a_models_body_says_the_same_with_its_layers_replaced(bias: str) -> None:
-    """Gated blocks become one layer where they have no bias; Qwen's queries have one, some Llamas all."""
+    """A Llama layer is replaced whole, a gated block too, where they have no bias; Qwen queries have one."""
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
     if bias == "queries":
         model = _small(Qwen2ForCausalLM, Qwen2Config, **heads)
@@ -66,13 +67,15 @@ def test_a_models_body_says_the_same_with_its_layers_replaced(bias: str) -> None
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             weight.normal_()
-    ids = torch.arange(200)[None]
-    exact = model.base_model(ids).last_hidden_state
-    put = half.put(copy.deepcopy(model))
+    ids = torch.arange(200)[None, None]
+    here = (ids, ids[0, 0], torch.ones_like(ids, dtype=torch.bool), [])
+    exact = model.base_model(ids[0]).last_hidden_state
+    put = prepare(half.put(copy.deepcopy(model)))
     kinds = {type(layer) for layer in put.base_model.modules()}
     assert torch.nn.Linear not in kinds
     assert (half.Gated in kinds) == (bias != "everywhere")
-    found = put.base_model(ids).last_hidden_state.float()
+    assert (half.Layer in kinds) == (bias == "none")
+    found = read(put, *here)[0][0].float()
     assert float((found - exact).abs().max()) < 0.02 * float(exact.abs().max())
 
 

@@ -308,10 +308,10 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
 @torch.no_grad()
 def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
     """How to ask some contexts, now and then: under block attention every description is read once for all."""
-    if asked_of.attention != "block":
-        return partial(ask, asked_of)
-    M, K = asked_of.clusters, asked_of.prompt.history
     instruction = read_instruction(asked_of)
+    if asked_of.attention != "block":
+        return partial(ask, asked_of, instruction=instruction)
+    M, K = asked_of.clusters, asked_of.prompt.history
     blocks = read_blocks(asked_of, [np.arange(M)] * K, instruction)
 
     def some(context_NK: Ints) -> Asked:

@@ -71,9 +71,9 @@ def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
     return ids, torch.arange(T) < length[:, None]
 
 
-def ask(policy: Policy, context_NK: NDArray[np.int32]) -> Asked:
+def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Reading | None = None) -> Asked:
     """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
-    instruction = read_instruction(policy)
+    instruction = instruction or read_instruction(policy)
     if policy.attention == "block":
         return _ask_blocks(policy, instruction, context_NK)
     return _ask_causal(policy, instruction, context_NK)

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from byway import precision
 from byway.errors import UserError
+from byway.language.reading import Pass, attend
 
 ROWS = 2048
-"""Rows of a gated block that are computed together: what lies between its products stays near the processor."""
+"""Rows that are computed together: what lies between products stays near the processor."""
 ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112
 SEQUENTIAL, GNU = 1, 3
 """Threading layers of the library. With GNU's it shares torch's own threads; other ones would contend with these,
@@ -112,6 +114,60 @@ class Gated(torch.nn.Module):
         return out.view(x.shape)
 
 
+class Layer(torch.nn.Module):
+    """A decoder layer of a Llama, whose queries, keys and values are one product and which adds up in place."""
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        attention = layer.self_attn
+        self.layer_idx, self.d, self.scaling = attention.layer_idx, attention.head_dim, attention.scaling
+        parts = [getattr(attention, f"{name}_proj").weight.detach() for name in "qkv"]
+        self.heads = [len(part) // self.d for part in parts]
+        self.three = torch.nn.Parameter(torch.cat(parts).half(), requires_grad=False)
+        self.o = torch.nn.Parameter(attention.o_proj.weight.detach().half().contiguous(), requires_grad=False)
+        self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
+        self.gated = Gated(layer.mlp)
+
+    def forward(
+        self, x_1NH: Tensor, position_embeddings: tuple[Tensor, Tensor], passes: list[Pass], **_: Any
+    ) -> Tensor:
+        x, (cos, sin) = x_1NH[0], (each[0, :, None, : self.d // 2] for each in position_embeddings)
+        parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
+        three, turning = x.new_empty(len(x), len(self.three)), sum(self.heads[:2])
+        for part in parts:
+            made = product(_normed(self.before, x[part]), self.three, three[part]).view(-1, sum(self.heads), self.d)
+            _turn(made[:, :turning], cos[part], sin[part])
+        q, k, v = three.view(1, len(x), -1, self.d).transpose(1, 2).split(self.heads, dim=1)
+        attended = attend(self, q, k, v, None, self.scaling, passes=passes)[0].reshape(len(x), -1)
+        out = torch.empty_like(x)
+        for part in parts:
+            here = torch.add(x[part], product(attended[part], self.o), out=out[part])
+            here += self.gated(_normed(self.between, here))
+        return out[None]
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    """Divided by its root mean square, in float32 as the library does, with fewer tensors in between."""
+    wide = x.float()
+    size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    wide *= size.square_().div_(x.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    return wide.half().mul_(norm.weight)
+
+
+def _turn(x_Nhd: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotary position embedding, in place."""
+    left, right = x_Nhd.chunk(2, dim=-1)
+    turned = (left * cos).addcmul_(right, sin, value=-1)
+    right.mul_(cos).addcmul_(left, sin)
+    left.copy_(turned)
+
+
+def _llama(layer: torch.nn.Module) -> bool:
+    """Whether a layer is a Llama's, without biases."""
+    weights = {name for name, _ in layer.named_parameters()}
+    return type(layer) is LlamaDecoderLayer and not any(name.endswith("bias") for name in weights)
+
+
 def _gated(layer: torch.nn.Module) -> bool:
     """Whether a layer is the gated block of Llama, Mistral or Qwen: these three products, no bias, nothing else."""
     parts = dict(layer.named_children())
@@ -124,12 +180,18 @@ def _gated(layer: torch.nn.Module) -> bool:
 
 
 def put(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace the linear layers of the model's body, in place; the model is for reading only from then on."""
-    body: Any = model.half().base_model
-    for parent in list(body.modules()):
-        for name, layer in list(parent.named_children()):
-            if _gated(layer):
-                setattr(parent, name, Gated(layer))
-            elif type(layer) is torch.nn.Linear:
-                setattr(parent, name, Linear(layer))
+    """Replace the layers of the model's body, in place; the model is for `reading` only from then on."""
+    _replace(model.half().base_model)
     return model
+
+
+def _replace(parent: torch.nn.Module) -> None:
+    for name, layer in list(parent.named_children()):
+        if _llama(layer):
+            setattr(parent, name, Layer(layer))
+        elif _gated(layer):
+            setattr(parent, name, Gated(layer))
+        elif type(layer) is torch.nn.Linear:
+            setattr(parent, name, Linear(layer))
+        else:
+            _replace(layer)

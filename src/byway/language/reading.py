@@ -146,7 +146,7 @@ def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
     return tensor.new_zeros(size, *tensor.shape[1:]).index_copy(0, real, tensor)
 
 
-def _attend(
+def attend(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -225,4 +225,4 @@ def _by_group(left_ABGQx: Tensor, right_abGxy: Tensor, along: Along) -> Tensor:
     return flat.view(G, A, B, Q, y).permute(1, 2, 0, 3, 4)
 
 
-AttentionInterface.register(IMPLEMENTATION, _attend)
+AttentionInterface.register(IMPLEMENTATION, attend)
