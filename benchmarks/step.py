@@ -151,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.tiny:
-            load().save_pretrained(folder)
+            load("float32").save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         else:
             folder = Path(models.resolve(models.SHIPPED))
