@@ -245,7 +245,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         again = None
         if ours_in != "float32":
             near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
-            again, found[f"{name}.near"] = bulk.Again.of(finely, tied(asked_of, near)), near
+            near = tied(asked_of, near)
+            again, found[f"{name}.near"] = bulk.Again.of(finely, near), near
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)

@@ -214,10 +214,7 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
         cue = prompt.cue if k == K - 1 else []
         ids, valid = pad([prompt.slots[k][c] + cue for c in beginnings[:, k]], prompt.end)
         readings = [(reading, index[parent]) for reading, index in readings]
-        back = [
-            Back(reading, "all") if len(reading.valid_ABT) == 1 else Back(reading, "rows", torch.from_numpy(index))
-            for reading, index in readings
-        ]
+        back = [_along(reading, torch.from_numpy(index)) for reading, index in readings]
         start = torch.from_numpy(end[parent])
         positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
         hidden, reading = read(policy.model, ids[:, None], positions, valid[:, None], back)
@@ -226,14 +223,14 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
         readings.append((reading, np.arange(len(beginnings))))
         above = beginnings
     rows = torch.from_numpy(row_of)
-    back = [
-        Back(reading, "all")
-        if reading is instruction
-        else Back(reading, "rows", torch.from_numpy(index).index_select(0, rows))
-        for reading, index in readings
-    ]
+    back = [_along(reading, torch.from_numpy(index).index_select(0, rows)) for reading, index in readings]
     at_cue = hidden[torch.arange(len(last)), 0, last].index_select(0, rows)
     return Asked(at_cue, back, torch.from_numpy(end).index_select(0, rows))
+
+
+def _along(reading: Reading, pick_A: Tensor) -> Back:
+    """Back at one sequence of a reading for each prompt; nothing is copied where there is one for all."""
+    return Back(reading, "all") if len(reading.valid_ABT) == 1 else Back(reading, "rows", pick_A)
 
 
 def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.int64]:
