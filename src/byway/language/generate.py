@@ -185,10 +185,9 @@ def ask_row(policy: Policy, instruction: Reading, first: list[int]) -> Asked:
     ids, valid = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
     start += len(first)
     positions = torch.arange(start, start + ids.shape[1])
-    hidden, reading = read(policy.model, ids[None], positions, valid[None], back)
-    length = valid.sum(1)
-    at_cue = hidden[0, torch.arange(len(length)), length - 1]
-    return Asked(at_cue, [*back, Back(reading, "cells")], start + length)
+    one = Pass(ids[None], positions, valid[None], back, ends=True)
+    (at_cue,) = read_together(policy.model, [one])
+    return Asked(at_cue[0], [*back, Back(one.made, "cells")], start + valid.sum(1))
 
 
 def _common(sequences: list[list[int]]) -> int:
@@ -205,7 +204,6 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
     readings = [(instruction, np.zeros((1,), dtype=np.int64))]
     end = np.array([len(prompt.instruction)])
     hidden = instruction.keys[0]
-    last = torch.zeros(1, dtype=torch.int64)
     row_of = np.zeros(N, dtype=np.int64)
     for k in range(K):
         beginnings, row_of = np.unique(context_NK[:, : k + 1], axis=0, return_inverse=True)
@@ -217,15 +215,14 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
         back = [_along(reading, torch.from_numpy(index)) for reading, index in readings]
         start = torch.from_numpy(end[parent])
         positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
-        hidden, reading = read(policy.model, ids[:, None], positions, valid[:, None], back)
-        last = valid.sum(1) - 1
-        end = (start + last + 1).numpy()
-        readings.append((reading, np.arange(len(beginnings))))
+        one = Pass(ids[:, None], positions, valid[:, None], back, ends=True)
+        (hidden,) = read_together(policy.model, [one])
+        end = (start + valid.sum(1)).numpy()
+        readings.append((one.made, np.arange(len(beginnings))))
         above = beginnings
     rows = torch.from_numpy(row_of)
     back = [_along(reading, torch.from_numpy(index).index_select(0, rows)) for reading, index in readings]
-    at_cue = hidden[torch.arange(len(last)), 0, last].index_select(0, rows)
-    return Asked(at_cue, back, torch.from_numpy(end).index_select(0, rows))
+    return Asked(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
 
 
 def _along(reading: Reading, pick_A: Tensor) -> Back:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
 
 from byway import precision
 from byway.errors import UserError
-from byway.language.reading import Pass, attend
+from byway.language.reading import Pass, attend, wanted
 
 ROWS = 2048
 """Rows that are computed together: what lies between products stays near the processor."""
@@ -119,6 +119,8 @@ class Layer(torch.nn.Module):
 
     def __init__(self, layer: Any):
         super().__init__()
+        self.last = False
+        """Whether no layer follows: then only what is wanted is computed to its end."""
         attention = layer.self_attn
         self.layer_idx, self.d, self.scaling = attention.layer_idx, attention.head_dim, attention.scaling
         parts = [getattr(attention, f"{name}_proj").weight.detach() for name in "qkv"]
@@ -139,6 +141,9 @@ class Layer(torch.nn.Module):
             _turn(made[:, :turning], cos[part], sin[part])
         q, k, v = three.view(1, len(x), -1, self.d).transpose(1, 2).split(self.heads, dim=1)
         attended = attend(self, q, k, v, None, self.scaling, passes=passes)[0].reshape(len(x), -1)
+        if self.last and (keep := wanted(passes)) is not None:
+            x, attended = x.index_select(0, keep), attended.index_select(0, keep)
+            parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
         out = torch.empty_like(x)
         for part in parts:
             here = torch.add(x[part], product(attended[part], self.o), out=out[part])
@@ -181,7 +186,11 @@ def _gated(layer: torch.nn.Module) -> bool:
 
 def put(model: PreTrainedModel) -> PreTrainedModel:
     """Replace the layers of the model's body, in place; the model is for `reading` only from then on."""
-    _replace(model.half().base_model)
+    body: Any = model.half().base_model
+    _replace(body)
+    last: Any = body.layers[-1] if type(body) is LlamaModel else None
+    if type(last) is Layer:
+        last.last = True
     return model
 
 

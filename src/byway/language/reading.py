@@ -10,7 +10,8 @@ whose attention goes through the library's attention interface.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,21 +78,49 @@ class Back:
 class Pass:
     """A grid of A x B sequences to be read, each causal in itself and looking back at `context`."""
 
-    def __init__(self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Back]):
+    def __init__(
+        self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Back], ends: bool = False
+    ):
         """In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
 
-        Padding, where `valid_ABT` is False, stands at the right end of a sequence.
+        Padding, where `valid_ABT` is False, stands at the right end of a sequence. With `ends` only the hidden
+        state of each sequence's last token is wanted.
         """
         self.A, self.B, self.T = ids_ABT.shape[:3]
         self.cells = self.A * self.B * self.T
-        self.real = valid_ABT.reshape(-1).nonzero().flatten()
-        """Places of the tokens that are not padding in the flat grid."""
+        self.groups, self.real = _by_length(valid_ABT, context)
+        """Sequences of one length, and the places of all tokens that are not padding in the flat grid, in the order
+        in which they are read."""
         self.ids = ids_ABT.reshape(self.cells, *ids_ABT.shape[3:]).index_select(0, self.real)
         positions = positions_ABT.expand(self.A, self.B, self.T).reshape(-1)
         self.positions = positions.index_select(0, self.real)
         self.context = context
+        self.wanted: Tensor | None = None
+        """Which of the tokens read are the last of their sequences, sequence by sequence; None where all count."""
+        if ends:
+            rank = torch.zeros(self.cells, dtype=torch.int64)
+            rank[self.real] = torch.arange(len(self.real))
+            last = (valid_ABT.sum(-1).flatten() - 1).clamp(min=0)
+            self.wanted = rank.index_select(0, torch.arange(self.A * self.B) * self.T + last)
         self.made = Reading([], [], valid_ABT)
         """Filled as it is read."""
+
+
+def _by_length(valid_ABT: Tensor, context: list[Back]) -> tuple[list[tuple[Tensor, int]], Tensor]:
+    """Numbers of the sequences of each length, shortest first, with the length, and where their tokens stand.
+
+    Attention over sequences of one length pads nothing. Where a product is shared by a row or a column of a grid
+    the sequences stay together: then there are no groups.
+    """
+    B, T = valid_ABT.shape[1:]
+    alongs = {back.along for back in context}
+    length_N = valid_ABT.sum(-1).flatten()
+    if bool((length_N == T).all()) or not (alongs <= {"all"} or (B == 1 and "columns" not in alongs)):
+        return [], valid_ABT.flatten().nonzero().flatten()
+    order = length_N.argsort(stable=True)
+    lengths, several = length_N.index_select(0, order).unique_consecutive(return_counts=True)
+    groups = [group for group in zip(order.split(several.tolist()), lengths.tolist(), strict=True) if group[1]]
+    return groups, torch.cat([(cells[:, None] * T + torch.arange(n)).flatten() for cells, n in groups])
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
@@ -122,7 +151,7 @@ def read_together(model: PreTrainedModel, passes: list[Pass]) -> list[Tensor]:
 
     In a layer only attention tells tokens apart: everything else is one product over the real tokens of all passes.
     The gradient of a weight then costs one product a layer too, which for ten tokens takes as long as for a
-    thousand. Returns the last hidden states [A, B, T, H] of each pass.
+    thousand. Returns the last hidden states [A, B, T, H] of each pass; [A, B, H] of one read for its ends.
     """
     body: Any = model.base_model
     given = torch.cat([one.ids for one in passes])[None]
@@ -132,11 +161,27 @@ def read_together(model: PreTrainedModel, passes: list[Pass]) -> list[Tensor]:
         use_cache=False,
         passes=passes,
     ).last_hidden_state[0]
-    parts = hidden.split([len(one.real) for one in passes])
+    keep = wanted(passes)
+    if keep is not None and len(hidden) != len(keep):  # else the last layer has left out the others
+        hidden = hidden.index_select(0, keep)
+    parts = hidden.split([len(one.real if one.wanted is None else one.wanted) for one in passes])
     return [
         _spread(part, one.real, one.cells).view(one.A, one.B, one.T, -1)
+        if one.wanted is None
+        else part.view(one.A, one.B, -1)
         for part, one in zip(parts, passes, strict=True)
     ]
+
+
+def wanted(passes: list[Pass]) -> Tensor | None:
+    """Which of the tokens of all passes are wanted; None where all are."""
+    if all(one.wanted is None for one in passes):
+        return None
+    starts = accumulate((len(one.real) for one in passes), initial=0)
+    each = zip(starts, passes, strict=False)
+    return torch.cat(
+        [start + (torch.arange(len(one.real)) if one.wanted is None else one.wanted) for start, one in each]
+    )
 
 
 def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
@@ -144,6 +189,21 @@ def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
     if len(real) == size:
         return tensor
     return tensor.new_zeros(size, *tensor.shape[1:]).index_copy(0, real, tensor)
+
+
+class Before(NamedTuple):
+    """What a grid looks back at in one layer."""
+
+    along: Along
+    keys_abTGd: Tensor
+    values_abTGd: Tensor
+    valid_abT: Tensor
+
+    def of(self, rows_n: Tensor) -> "Before":
+        """The same for some rows of the grid."""
+        if self.along == "all":
+            return self
+        return Before(self.along, *(t.index_select(0, rows_n) for t in self[1:]))
 
 
 def attend(
@@ -172,57 +232,76 @@ def attend(
 
 def _attend_one(one: Pass, layer: int, scaling: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same for the real tokens of one pass, each [n, heads, d]."""
-    heads, d = query.shape[1:]
-    A, B, T, G = one.A, one.B, one.T, key.shape[1]
 
-    def cells(tensor: Tensor) -> Tensor:
-        return _spread(tensor, one.real, one.cells).view(A, B, T, -1, d)
+    def grid(tensor: Tensor) -> Tensor:
+        return _spread(tensor, one.real, one.cells).view(one.A, one.B, one.T, *tensor.shape[1:])
 
-    keys_here, values_here = cells(key), cells(value)
-    one.made.keys.append(keys_here)
-    one.made.values.append(values_here)
-    query_ABGQd = cells(query).transpose(2, 3).reshape(A, B, G, heads // G * T, d) * scaling
-    scores = [
-        _scores(query_ABGQd, back.of(back.reading.keys[layer]), back.of(back.reading.valid_ABT), back.along)
+    one.made.keys.append(grid(key))
+    one.made.values.append(grid(value))
+    query = query if scaling == 1 else query * scaling
+    before = [
+        Before(
+            back.along,
+            *map(back.of, (back.reading.keys[layer], back.reading.values[layer], back.reading.valid_ABT)),
+        )
         for back in one.context
     ]
-    own = query_ABGQd @ keys_here.permute(0, 1, 3, 4, 2)
+    if not one.groups:
+        out = _attention(grid(query), one.made.keys[-1], one.made.values[-1], before).flatten(0, 2)
+        return out if len(one.real) == one.cells else out.index_select(0, one.real)
+    found: list[Tensor] = []
+    several = [len(cells) * T for cells, T in one.groups]
+    for (cells, T), *parts in zip(one.groups, *(t.split(several) for t in (query, key, value)), strict=True):
+        q, k, v = (part.view(len(cells), 1, T, *part.shape[1:]) for part in parts)
+        found.append(_attention(q, k, v, [each.of(cells) for each in before]).flatten(0, 2))
+    return torch.cat(found)
+
+
+def _attention(query_ABThd: Tensor, key_ABTGd: Tensor, value_ABTGd: Tensor, before: list[Before]) -> Tensor:
+    """[A, B, T, h, d] of a grid of sequences, each causal in itself.
+
+    Groups of heads come first, so that what all cells or those of a row look back at is one product as it lies.
+    """
+    A, B, T, heads, d = query_ABThd.shape
+    G = key_ABTGd.shape[3]
+    query = query_ABThd.view(A, B, T, G, heads // G, d).permute(3, 0, 1, 4, 2, 5).reshape(G, A, B, -1, d)
+    own = _by_group(query, _grouped(key_ABTGd).transpose(-1, -2), "cells")
     if T > 1:
         later = torch.ones(T, T, dtype=torch.bool, device=query.device).triu(1)
-        own = own.reshape(A, B, G, heads // G, T, T).masked_fill(later, float("-inf")).reshape(A, B, G, -1, T)
-    widths = [s.shape[-1] for s in scores]
-    weights = torch.cat([*scores, own], dim=-1).softmax(-1)
+        own = own.view(G, A, B, -1, T, T).masked_fill(later, float("-inf")).view(G, A, B, -1, T)
+    scores = [_scores(query, each) for each in before]
+    widths = [part.shape[-1] for part in scores]
+    weights = torch.cat([*scores, own], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
     *parts, last = weights.split([*widths, T], dim=-1)
-    out = last @ values_here.transpose(2, 3)
-    for part, back in zip(parts, one.context, strict=True):
-        values = back.of(back.reading.values[layer])
-        out = out + _by_group(part, values.transpose(2, 3), back.along)
-    flat = out.reshape(A * B, heads, T, d).transpose(1, 2).reshape(one.cells, heads, d)
-    return flat if len(one.real) == one.cells else flat.index_select(0, one.real)
+    out = _by_group(last, _grouped(value_ABTGd), "cells")
+    for part, each in zip(parts, before, strict=True):
+        out = out + _by_group(part, _grouped(each.values_abTGd), each.along)
+    return out.view(G, A, B, -1, T, d).permute(1, 2, 4, 0, 3, 5).reshape(A, B, T, heads, d)
 
 
-def _scores(query_ABGQd: Tensor, keys_abTGd: Tensor, valid_abT: Tensor, along: Along) -> Tensor:
-    """Scores [A, B, G, Q, T] of every query against the reading that its cell looks back at."""
-    scores = _by_group(query_ABGQd, keys_abTGd.permute(0, 1, 3, 4, 2), along)
-    if bool(valid_abT.all()):
+def _grouped(tensor_abTGd: Tensor) -> Tensor:
+    """[G, a, b, T, d], contiguous."""
+    return tensor_abTGd.permute(3, 0, 1, 2, 4).contiguous()
+
+
+def _scores(query_GABQd: Tensor, before: Before) -> Tensor:
+    """Scores [G, A, B, Q, T] of every query against what its cell looks back at."""
+    scores = _by_group(query_GABQd, _grouped(before.keys_abTGd).transpose(-1, -2), before.along)
+    if bool(before.valid_abT.all()):
         return scores
-    return scores.masked_fill(~valid_abT[:, :, None, None, :], float("-inf"))
+    return scores.masked_fill(~before.valid_abT[:, :, None, :], float("-inf"))
 
 
-def _by_group(left_ABGQx: Tensor, right_abGxy: Tensor, along: Along) -> Tensor:
+def _by_group(left_GABQx: Tensor, right_Gabxy: Tensor, along: Along) -> Tensor:
     """`left @ right` where `right` is shared along the grid, as few large products instead of A*B small ones."""
-    A, B, G, Q, x = left_ABGQx.shape
-    y = right_abGxy.shape[-1]
-    if along == "cells":
-        return left_ABGQx @ right_abGxy
-    if along == "rows":
-        flat = left_ABGQx.permute(0, 2, 1, 3, 4).reshape(A, G, B * Q, x) @ right_abGxy[:, 0]
-        return flat.view(A, G, B, Q, y).permute(0, 2, 1, 3, 4)
+    G, A, B, Q, x = left_GABQx.shape
+    y = right_Gabxy.shape[-1]
     if along == "columns":
-        flat = left_ABGQx.permute(1, 2, 0, 3, 4).reshape(B, G, A * Q, x) @ right_abGxy[0]
-        return flat.view(B, G, A, Q, y).permute(2, 0, 1, 3, 4)
-    flat = left_ABGQx.permute(2, 0, 1, 3, 4).reshape(G, A * B * Q, x) @ right_abGxy[0, 0]
-    return flat.view(G, A, B, Q, y).permute(1, 2, 0, 3, 4)
+        flat = left_GABQx.transpose(1, 2).reshape(G * B, A * Q, x) @ right_Gabxy[:, 0].flatten(0, 1)
+        return flat.view(G, B, A, Q, y).transpose(1, 2)
+    several = {"all": 1, "rows": A, "cells": A * B}[along]
+    flat = left_GABQx.reshape(G * several, -1, x) @ right_Gabxy.flatten(0, 2)
+    return flat.view(G, A, B, Q, y)
 
 
 AttentionInterface.register(IMPLEMENTATION, attend)
