@@ -154,8 +154,7 @@ def recalls(
         """By the whole table of pairs where that is less to ask than each context by itself."""
         M, (N, K) = transitions.clusters, some.context.shape
         if K == 2 and M * M < 8 * N:
-            tile = bulk.TILES[policy.attention]
-            rows = [range(start, min(start + tile, M)) for start in range(0, M, tile)]
+            rows = [range(start, min(start + bulk.TILE, M)) for start in range(0, M, bulk.TILE)]
             table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, fitted.weight, n)])
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}

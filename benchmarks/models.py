@@ -81,7 +81,7 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
 
 def pairs_a_second(asked_of: Policy, seconds: float) -> float:
     """Whole tiles of rows until the time is over."""
-    M, tile = asked_of.clusters, bulk.TILES["block"]
+    M, tile = asked_of.clusters, bulk.TILE
     rows = bulk.answer(asked_of, [range(i, i + tile) for i in range(0, M - tile, tile)], log(M), 0.2, 20, 10)
     next(rows)
     began, done = time.perf_counter(), 0

@@ -106,7 +106,7 @@ def peak(arithmetic: str) -> float:
 
 def sampled(asked_of: Policy) -> list[range]:
     """Whole chunks of rows in an order drawn once."""
-    M, tile = asked_of.clusters, bulk.TILES[asked_of.attention]
+    M, tile = asked_of.clusters, bulk.TILE
     starts = np.random.default_rng(3).permutation(np.arange(0, M - tile, tile))
     return [range(start, start + tile) for start in starts.tolist()]
 
@@ -152,7 +152,7 @@ def ours(
 
 def shares(asked_of: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    tile = bulk.TILES[asked_of.attention]
+    tile = bulk.TILE
     rows = bulk.answer(asked_of, [range(0, tile), range(tile, 2 * tile)], log(asked_of.clusters), WEIGHT, KNOBS.top)
     next(rows)
     began = time.perf_counter()

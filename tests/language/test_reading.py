@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from byway.language import half
+from byway.language import half, reading
 from byway.language.reading import Along, Back, Pass, Reading, prepare, read, read_together
 from tests.language.conftest import make_tiny, needs_mkl
 
@@ -33,7 +33,14 @@ def scattered(low: int, high: int, n: int) -> Tensor:
     return torch.cat([torch.randint(low, high, (n - 1,)), torch.tensor([high])])
 
 
+@pytest.fixture(params=[1, reading.ALIKE])
+def alike(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences of one length by themselves however few they are, and padded, as so few are."""
+    monkeypatch.setattr(reading, "ALIKE", request.param)
+
+
 @torch.no_grad()
+@pytest.mark.usefixtures("alike")
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("along", HERE)
 @pytest.mark.parametrize(("wide", "deep"), [(A, B), (A * B, 1), (1, A * B)])
@@ -59,6 +66,7 @@ def test_each_sequence_is_read_as_if_it_stood_alone(
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("alike")
 def test_rows_that_pick_what_they_look_back_at_and_sequences_without_a_token(tiny: PreTrainedModel) -> None:
     torch.manual_seed(2)
     model = prepare(copy.deepcopy(tiny))
@@ -75,6 +83,7 @@ def test_rows_that_pick_what_they_look_back_at_and_sequences_without_a_token(tin
 
 @needs_mkl
 @torch.no_grad()
+@pytest.mark.usefixtures("alike")
 def test_a_last_layer_that_computes_only_ends_gives_the_same_ends_and_the_same_reading() -> None:
     torch.manual_seed(3)
     model = prepare(half.put(make_tiny()))

@@ -23,7 +23,7 @@ from byway.language.generate import (
     Policy,
     ask,
     ask_cue,
-    ask_row,
+    ask_rows,
     read_blocks,
     read_instruction,
     top,
@@ -39,7 +39,7 @@ quarter of the table's pairs, so that the fit costs less than the table, but `LE
 CHANGED = 0.0003
 """Share of first answers that may be another than float32's, as estimated: they are ties but for rounding. One in
 a thousand is what is meant; an estimate from 256 pairs is too low now and then (docs/LOG.md)."""
-TILES = {"block": 4, "causal": 1}
+TILE = 4
 """Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
 product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
 chunks, shards and runs."""
@@ -145,8 +145,8 @@ def answer_some(
     found = np.empty(len(context), dtype=_layout(n, m))
     if len(context):
         asked, score = ask(asked_of, context), evidence(context)
-        served, own = _ranked(asked_of, asked, context, score, weight, n, m, again)
-        found["cluster"], found["score"], found["model"] = *served, own
+        *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m)
+        found["cluster"], found["score"], found["model"] = *served, _settled(again, context, own, scores)
     return found
 
 
@@ -182,25 +182,34 @@ def answerer(
     again: Again | None = None,
 ) -> Callable[[range], NDArray[Any]]:
     """What `answer` does for a chunk of rows; what all rows share is read here, once."""
-    M, tile = asked_of.clusters, TILES[asked_of.attention]
+    M = asked_of.clusters
     n = min(n, M)
     m = min(n, n if model_n is None else model_n)
     ready = ready_rows(asked_of)
 
     @torch.no_grad()
     def rows_of(rows: range) -> NDArray[Any]:
-        found = np.empty((len(rows), M), dtype=_layout(n, m))
-        for start in range(rows.start, rows.stop, tile):
-            part = range(start, min(start + tile, rows.stop))
+        found = np.empty((len(rows) * M,), dtype=_layout(n, m))
+        for start in range(rows.start, rows.stop, TILE):
+            part = range(start, min(start + TILE, rows.stop))
             first = np.repeat(np.asarray(part, dtype=np.int32), M)
             second = np.tile(np.arange(M, dtype=np.int32), len(part))
             context = np.column_stack([*[first] * (asked_of.prompt.history - 1), second])
-            here = found[start - rows.start : start - rows.start + len(part)].reshape(-1)
-            served, own = _ranked(asked_of, ready(part), context, evidence(context), weight, n, m, again)
-            here["cluster"], here["score"], here["model"] = *served, own
-        return found
+            here = found[(start - rows.start) * M :][: len(context)]
+            scores = np.empty((len(context), m), dtype=np.float32)
+            done = 0
+            for asked in ready(part):
+                of = slice(done, done := done + len(asked.position_N))
+                own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m)
+                here["cluster"][of], here["score"][of], here["model"][of], scores[of] = own
+            here["model"] = _settled(again, context, here["model"], scores)
+        return found.reshape(len(rows), M)
 
     return rows_of
+
+
+Ranked = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+"""Clusters and scores as served, clusters and scores under the model alone."""
 
 
 def _ranked(
@@ -211,36 +220,42 @@ def _ranked(
     weight: float,
     n: int,
     m: int,
-    again: Again | None = None,
-) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
-    """The n best of every context under evidence and model, and the m best under the model alone.
-
-    Where the first answer is not float32's the two best are nearly tied (`rounding`): there the first answer
-    of the model alone is asked `again`.
-    """
+) -> Ranked:
+    """The n best of every context under evidence and model, and the m best under the model alone."""
     excluded = _excluded(context, asked_of.clusters)
     ways: list[Adjust] = [lambda log_p: log_p]
     if not weight:  # the evidence alone: no name has to be read for them
-        ((own, scores),) = top(asked_of, asked, m, excluded, ways)
-        served = _without(evidence, excluded, n)
-    else:
-        adjusts = [partial(_posterior, evidence, weight), *ways]
-        served, (own, scores) = top(asked_of, asked, (n, m), excluded, adjusts)
-    if again is not None:
-        _answered(scores, excluded)
-    if again is not None and m > 1:
-        # Two that are no answers are no tie: their difference is no number.
-        with np.errstate(invalid="ignore"):
-            tied = (own >= 0) & (scores[:, :1] - scores <= again.near)
-            near = np.flatnonzero(tied[:, 1])
-        for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
-            if len(rows):
-                others = np.ones((len(rows), asked_of.clusters), dtype=bool)
-                at, place = np.nonzero(tied[rows])
-                others[at, own[rows[at], place]] = False
-                ((best, _),) = top(again.policy, again.ask(context[rows]), 1, others, ways)
-                own[rows] = _to_front(own[rows], best)
-    return served, own
+        (own,) = top(asked_of, asked, m, excluded, ways)
+        return *_without(evidence, excluded, n), *own
+    served, own = top(asked_of, asked, (n, m), excluded, [partial(_posterior, evidence, weight), *ways])
+    return *served, *own
+
+
+def _settled(
+    again: Again | None, context: NDArray[np.int32], own: NDArray[np.int32], scores: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """The m best under the model alone, of which the first is float32's.
+
+    Where it may be another one the two best are nearly tied (`rounding`): there it is asked `again`.
+    """
+    if again is None:
+        return own
+    M = again.policy.clusters
+    _answered(scores, _excluded(context, M))
+    if own.shape[1] < 2:
+        return own
+    # Two that are no answers are no tie: their difference is no number.
+    with np.errstate(invalid="ignore"):
+        tied = (own >= 0) & (scores[:, :1] - scores <= again.near)
+    near, own = np.flatnonzero(tied[:, 1]), own.copy()
+    for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
+        if len(rows):
+            others = np.ones((len(rows), M), dtype=bool)
+            at, place = np.nonzero(tied[rows])
+            others[at, own[rows[at], place]] = False
+            ((best, _),) = top(again.policy, again.ask(context[rows]), 1, others, [lambda log_p: log_p])
+            own[rows] = _to_front(own[rows], best)
+    return own
 
 
 def by_evidence(context_NK: Ints, evidence: Evidence, clusters: int, n: int) -> NDArray[np.int32]:
@@ -276,12 +291,12 @@ def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.f
     return (evidence + weight * log_p).astype(np.float32)
 
 
-def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
-    """How to ask whole rows of pairs (C1, every C2), in order of C1 and C2; one row at a time where causal.
+def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
+    """How to ask a tile of rows of pairs (C1, every C2), in that order: all at once, or row by row where causal.
 
     Under block attention every description is read once a slot for the whole table, and a pair costs its cue.
-    Under causal attention the instruction is read once for the table and C1 once a row. C1 stands in all slots but
-    the last.
+    Under causal attention the instruction is read once for the table and C1 once a row, a tile's together. C1
+    stands in all slots but the last.
     """
     prompt, every = asked_of.prompt, np.arange(asked_of.clusters)
     M, K = len(every), prompt.history
@@ -291,18 +306,17 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Asked]:
         slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
         columns = Back(slots[-1].turned(), "columns")
 
-        def grid(rows: range) -> Asked:
+        def grid(rows: range) -> Iterator[Asked]:
             own = [Back(slot.part(rows), "rows") for slot in slots[:-1]]
-            return ask_cue(asked_of, [Back(instruction, "all"), *own, columns], len(rows), M)
+            yield ask_cue(asked_of, [Back(instruction, "all"), *own, columns], len(rows), M)
 
         return grid
 
-    def one(rows: range) -> Asked:
-        (row,) = rows
-        first = [token for slot in prompt.slots[:-1] for token in slot[row]]
-        return ask_row(asked_of, instruction, first)
+    def each(rows: range) -> Iterator[Asked]:
+        firsts = [[token for slot in prompt.slots[:-1] for token in slot[row]] for row in rows]
+        return ask_rows(asked_of, instruction, firsts)
 
-    return one
+    return each
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ right; under block attention each description is read by itself, right after the
 looks at all of them, so that a description's keys and values serve every prompt in which it stands.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from byway.errors import UserError
 from byway.language import trie as tries
 from byway.language.head import NamesHead
 from byway.language.prompts import Prompt
-from byway.language.reading import Back, Pass, Reading, prepare, read, read_together
+from byway.language.reading import Back, Pass, Reading, prepare, read_together
 from byway.language.trie import Trie
 from byway.ranking import best_first
 
@@ -167,27 +167,26 @@ def _cue(policy: Policy, context: list[Back], A: int, B: int) -> tuple[Pass, Ten
     return one, torch.full((A * B,), start + cue.shape[-1])
 
 
-def ask_row(policy: Policy, instruction: Reading, first: list[int]) -> Asked:
-    """Read the prompts of one C1, whose slots have the tokens `first`, with every C2, under causal attention.
+def ask_rows(policy: Policy, instruction: Reading, firsts: list[list[int]]) -> Iterator[Asked]:
+    """Read the prompts of every C1, its slots having the tokens `firsts`, with every C2, under causal attention.
 
-    The instruction and C1 are attended to as plain matrix products: nothing of them is copied for each C2. What all
-    descriptions of the last slot begin with is the same after one C1 and is read with it.
+    One C1 comes after the other: the instruction and it are attended to as plain matrix products, and nothing of
+    them is copied for each C2. What all descriptions of the last slot begin with is the same after one C1 and is
+    read with it.
     """
     prompt = policy.prompt
     same = _common(prompt.slots[-1])
-    first = first + prompt.slots[-1][0][:same]
-    ids = torch.tensor(first)[None, None]
+    ids, valid = pad([first + prompt.slots[-1][0][:same] for first in firsts], prompt.end)
     start = len(prompt.instruction)
-    positions = torch.arange(start, start + len(first))
-    every = torch.ones_like(ids, dtype=torch.bool)
-    _, reading = read(policy.model, ids, positions, every, [Back(instruction, "all")])
-    back = [Back(instruction.joined(reading), "all")]
-    ids, valid = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
-    start += len(first)
-    positions = torch.arange(start, start + ids.shape[1])
-    one = Pass(ids[None], positions, valid[None], back, ends=True)
-    (at_cue,) = read_together(policy.model, [one])
-    return Asked(at_cue[0], [*back, Back(one.made, "cells")], start + valid.sum(1))
+    positions = start + torch.arange(ids.shape[1])
+    before = _read(policy, Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")]))
+    ids, each = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
+    for row, length in enumerate(valid.sum(1).tolist()):
+        back = [Back(instruction.joined(before.part(range(row, row + 1), length)), "all")]
+        positions = start + length + torch.arange(ids.shape[1])
+        one = Pass(ids[None], positions, each[None], back, ends=True)
+        (at_cue,) = read_together(policy.model, [one])
+        yield Asked(at_cue[0], [*back, Back(one.made, "cells")], start + length + each.sum(1))
 
 
 def _common(sequences: list[list[int]]) -> int:

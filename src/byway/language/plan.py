@@ -24,7 +24,7 @@ from byway.errors import UserError
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import align, bulk, half, models, prompts
-from byway.language.bulk import TILES, Again, Fitted
+from byway.language.bulk import TILE, Again, Fitted
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Ints, Samples, Transitions, added
 from byway.language.generate import TOGETHER, Policy, policy
@@ -194,7 +194,7 @@ def fill(
     """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
 
     Shards take chunks of rows in turn. They share nothing but the scratch directory, so that they may run at the
-    same time, on one machine or on several; the rows are the same bytes however many there are (`TILES`).
+    same time, on one machine or on several; the rows are the same bytes however many there are (`TILE`).
     """
     if transitions.train.context.shape[1] not in (2, 3) or transitions.clusters > MOST:
         raise UserError(
@@ -204,8 +204,7 @@ def fill(
     if knobs.best_of:
         _feedback(transitions)  # said before the table is filled, not after
     M, (number, shards) = transitions.clusters, shard
-    tile = TILES[tuned.attention]
-    size = -(-knobs.rows_per_chunk // tile) * tile
+    size = -(-knobs.rows_per_chunk // TILE) * TILE
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, PreTrainedModel
 
 Along = Literal["all", "rows", "columns", "cells"]
 IMPLEMENTATION = "byway_grid"
+ALIKE = 16
+"""Sequences of one length, on average, from which on those of each length are attended to by themselves."""
 
 
 @dataclass(slots=True)
@@ -32,9 +34,9 @@ class Reading:
     values: list[Tensor]
     valid_ABT: Tensor
 
-    def part(self, rows: range) -> "Reading":
-        """The rows `rows` of the grid."""
-        cut = slice(rows.start, rows.stop)
+    def part(self, rows: range, length: int | None = None) -> "Reading":
+        """The rows `rows` of the grid; of each sequence the first `length` tokens."""
+        cut = (slice(rows.start, rows.stop), slice(None), slice(length))
         return Reading([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
 
     def joined(self, later: "Reading") -> "Reading":
@@ -109,18 +111,19 @@ class Pass:
 def _by_length(valid_ABT: Tensor, context: list[Back]) -> tuple[list[tuple[Tensor, int]], Tensor]:
     """Numbers of the sequences of each length, shortest first, with the length, and where their tokens stand.
 
-    Attention over sequences of one length pads nothing. Where a product is shared by a row or a column of a grid
-    the sequences stay together: then there are no groups.
+    Attention over sequences of one length pads nothing. There are no groups where they would be small, which costs
+    more than padding, and where a product is shared by a row or a column of the grid.
     """
     B, T = valid_ABT.shape[1:]
     alongs = {back.along for back in context}
-    length_N = valid_ABT.sum(-1).flatten()
-    if bool((length_N == T).all()) or not (alongs <= {"all"} or (B == 1 and "columns" not in alongs)):
-        return [], valid_ABT.flatten().nonzero().flatten()
-    order = length_N.argsort(stable=True)
-    lengths, several = length_N.index_select(0, order).unique_consecutive(return_counts=True)
-    groups = [group for group in zip(order.split(several.tolist()), lengths.tolist(), strict=True) if group[1]]
-    return groups, torch.cat([(cells[:, None] * T + torch.arange(n)).flatten() for cells, n in groups])
+    if alongs <= {"all"} or (B == 1 and "columns" not in alongs):
+        length_N = valid_ABT.sum(-1).flatten()
+        order = length_N.argsort(stable=True)
+        lengths, several = length_N.index_select(0, order).unique_consecutive(return_counts=True)
+        if 1 < len(lengths) <= len(order) / ALIKE:
+            groups = [one for one in zip(order.split(several.tolist()), lengths.tolist(), strict=True) if one[1]]
+            return groups, torch.cat([(cells[:, None] * T + torch.arange(n)).flatten() for cells, n in groups])
+    return [], valid_ABT.flatten().nonzero().flatten()
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
