@@ -127,18 +127,17 @@ def ours(
     asked_of: Policy, again: bulk.Again | None, tokens: list[Tokens], seconds: float, top1: bool
 ) -> dict[str, float]:
     """Whole chunks of rows, until the time is over, near ties again as in a run."""
-    M, chunks = asked_of.clusters, sampled(asked_of)
+    M, chunks = asked_of.clusters, cycle(sampled(asked_of))
     n, m, weight = (2, 2, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
-    rows = bulk.answer(asked_of, cycle(chunks), log(M), weight, n, m, again)
     began = time.perf_counter()
-    next(rows)
-    once = time.perf_counter() - began  # blocks are read once for the whole table
+    rows_of = bulk.answerer(asked_of, log(M), weight, n, m, again)
+    once = time.perf_counter() - began  # what is read once for the whole table
+    rows_of(next(chunks)[:1])
     for each in tokens:
         each.take()
     began, pairs = time.perf_counter(), 0
     while time.perf_counter() - began < seconds or not pairs:
-        rows_done, _ = next(rows)
-        pairs += len(rows_done) * M
+        pairs += rows_of(next(chunks)).size
     spent = time.perf_counter() - began
     read, read_again = (each.take() for each in tokens)
     return {
@@ -152,12 +151,11 @@ def ours(
 
 def shares(asked_of: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    tile = bulk.TILE
-    rows = bulk.answer(asked_of, [range(0, tile), range(tile, 2 * tile)], log(asked_of.clusters), WEIGHT, KNOBS.top)
-    next(rows)
+    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, KNOBS.top)
+    rows_of(range(1))
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        next(rows)
+        rows_of(range(bulk.TILE, 2 * bulk.TILE))
     spent = 1e6 * (time.perf_counter() - began)
     spans = {e.key: float(e.self_cpu_time_total) for e in seen.key_averages()}
     largest = sorted(spans, key=lambda key: -spans[key])[:8]
