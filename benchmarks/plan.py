@@ -35,7 +35,7 @@ from byway import config, memory, precision
 from byway.language import bulk, half, models, prompts
 from byway.language.counts import Evidence, Successors
 from byway.language.curate import Samples
-from byway.language.generate import Attention, Policy, policy, top
+from byway.language.generate import Attention, Policy, ask, policy, top
 from byway.language.prompts import Prompt
 
 KNOBS = config.TransitionTable()
@@ -119,7 +119,7 @@ def tied(asked_of: Policy, near: float) -> float:
     context = context[context[:, 0] != context[:, 1]]
     excluded = np.zeros((len(context), M), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
-    ((_, scores),) = top(asked_of, bulk.ready_some(asked_of)(context), 2, excluded, [lambda log_p: log_p])
+    ((_, scores),) = top(asked_of, ask(asked_of, context), 2, excluded, [lambda log_p: log_p])
     return max(near, float(np.quantile(scores[:, 0] - scores[:, 1], TIED)))
 
 

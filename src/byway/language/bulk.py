@@ -88,12 +88,11 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
         return 0.0
     drawn = np.array([rng.choice(M, 2, replace=False) for _ in range(pairs)], dtype=np.int32).reshape(-1, 2)
     gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
-    coarsely, finely = ready_some(asked_of), ready_some(exact)
     for part in np.array_split(drawn, -(-pairs // TOGETHER)):
         context = np.column_stack([*[part[:, 0]] * (K - 1), part[:, 1]])
         excluded, ways = _excluded(context, M), [lambda log_p: log_p]
-        ((two, coarse),) = top(asked_of, coarsely(context), 2, excluded, ways)
-        ((ten, fine),) = top(exact, finely(context), min(10, M - K), excluded, ways)
+        ((two, coarse),) = top(asked_of, ask(asked_of, context), 2, excluded, ways)
+        ((ten, fine),) = top(exact, ask(exact, context), min(10, M - K), excluded, ways)
         _answered(coarse, excluded)
         own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
         # An answer that float32 does not have among its ten best counts as its tenth.
