@@ -86,7 +86,7 @@ class Pass:
         """In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
 
         Padding, where `valid_ABT` is False, stands at the right end of a sequence. With `ends` only the hidden
-        state of each sequence's last token is wanted.
+        state of each sequence's last token is wanted; none may be empty then.
         """
         self.A, self.B, self.T = ids_ABT.shape[:3]
         self.cells = self.A * self.B * self.T
@@ -102,7 +102,7 @@ class Pass:
         if ends:
             rank = torch.zeros(self.cells, dtype=torch.int64)
             rank[self.real] = torch.arange(len(self.real))
-            last = (valid_ABT.sum(-1).flatten() - 1).clamp(min=0)
+            last = valid_ABT.sum(-1).flatten() - 1
             self.wanted = rank.index_select(0, torch.arange(self.A * self.B) * self.T + last)
         self.made = Reading([], [], valid_ABT)
         """Filled as it is read."""
