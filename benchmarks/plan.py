@@ -12,7 +12,7 @@ constraint, up to the end token. PYTHON is the interpreter of an environment tha
 Ours computes in what is fastest here (`byway.language.half`): float32, or float16 or bfloat16 with near ties asked
 again in float32, at least as many as a fine-tuned model has (`TIED`); `generate` in what is fastest of bfloat16 and
 float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 9 tokens. Rows are a sample; `hours`
-is the whole table. Takes a quarter of an hour, with `--cores 2` under ten minutes. `--tiny` is a random model of
+is the whole table. Takes 14 minutes, with `--cores 2` under ten. `--tiny` is a random model of
 two layers, to see that the script works.
 """
 
