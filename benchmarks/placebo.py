@@ -20,7 +20,7 @@ METRICS = ("positive_rate", "novel_impressions", "serendipity")
 
 def worlds(seed: int, quick: bool) -> dict[str, World]:
     """The three worlds by name. Shuffled are whole sub-areas, so that clusters stay clusters of behaviour."""
-    true = world.build(seed, world.QUICK if quick else world.DEMO)
+    true = world.build(seed, world.SMALL if quick else world.FULL)
     return {
         "true": true,
         "shuffled-words": world.shuffled_words(true, "sub_area"),
@@ -32,7 +32,7 @@ def run(folder: Path, made: World, quick: bool, overrides: list[str]) -> dict[st
     """Every stage, the experiment and the report in `folder`; its figures."""
     if not (folder / "byway.toml").exists():
         loop.write(made, loop.simulate(made), folder / "source")
-        toml = demonstration.SOURCE + (demonstration.QUICK if quick else demonstration.FULL)
+        toml = demonstration.SOURCE + (demonstration.SMALL if quick else demonstration.FULL)
         artifact.write_atomic(folder / "byway.toml", toml.encode())
     knobs = config.load(folder / "byway.toml", overrides)
     pipeline.run(folder, knobs)

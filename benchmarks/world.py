@@ -178,7 +178,7 @@ def main() -> None:
     options = parser.parse_args()
     runs: list[dict[str, float]] = []
     for seed in range(options.seeds):
-        made = world.build(seed, {"demo": world.DEMO, "quick": world.QUICK}[options.world])
+        made = world.build(seed, {"demo": world.FULL, "quick": world.SMALL}[options.world])
         runs.append(figures(world.chance_liking(made) if options.chance else made))
     print(json.dumps({name: round(float(np.mean([run[name] for run in runs])), 3) for name in runs[0]}, indent=2))
 

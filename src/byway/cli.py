@@ -137,44 +137,28 @@ def recommend(
     import msgspec
     import numpy as np
 
-    from byway import artifact
-    from byway.pipeline import BY_NAME
-    from byway.serving import bundle
-    from byway.serving.publish import BROKEN_MODEL
+    from byway import showing
+    from byway.serving import context
+    from byway.serving import recommend as module
     from byway.serving.recommend import Seen
 
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
-    path = directory / BY_NAME["bundle"].folder
-    if not (path / "record.json").exists():
-        _config(directory, None)
-        raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
-    with artifact.reading(path, *BROKEN_MODEL):
-        opened = bundle.load(path)
-    now = None
+    _config(directory, None)
+    opened, now = showing.served(directory), None
     if user is not None:
-        seen, now = _history_of(directory, user, opened)
+        seen, now = showing.logged(directory, user)
     else:
         given = history or []
         # Given more than once, or known as it stands, each is one id, so that ids may hold commas.
         whole = len(given) > 1 or (given and opened.position(given[0].strip()) is not None)
         ids = given if whole else [item.strip() for item in "".join(given).split(",")]
         seen = [Seen(item) for item in ids if item]
-    from byway.serving import recommend as module
-
     if item is not None:
-        from byway.serving import context
-
         answer = context.recommend(opened, item.strip(), seen, k, now)
     else:
         answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
-    if json:
-        print(msgspec.json.encode(answer).decode())
-        return
-    for reason in answer.reasons:
-        print(reason)
-    for place, shown in enumerate(answer.items, 1):
-        print(f"{place:3d}. {shown.title or shown.item}  [{shown.item}]  {shown.score:.3f}")
+    print(msgspec.json.encode(answer).decode() if json else showing.answer_text(answer))
 
 
 @app.command
@@ -282,44 +266,14 @@ def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
 def demo(
     directory: Path = Path("byway-demo"),
     *,
-    quick: Annotated[bool, Parameter(help="A smaller world.")] = False,
+    full: Annotated[bool, Parameter(help="The larger world, with videos and a simulated live experiment.")] = False,
     json: Json = False,
 ) -> None:
-    """Build the embedded world in DIRECTORY, run every stage on it, and say where to look."""
+    """Build the embedded world in DIRECTORY, run every stage on it, and answer somebody in it."""
     from byway import demonstration
 
-    text, found = demonstration.run(directory, quick)
+    text, found = demonstration.run(directory, full)
     _say(json, found, text)
-
-
-def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int | None]:
-    """The logged history of a user, and the time at which it ends."""
-    import numpy as np
-
-    from byway import artifact
-    from byway.data import catalog as items
-    from byway.data import events
-    from byway.pipeline import BY_NAME, REFRESHED
-    from byway.progress import say
-    from byway.serving.recommend import Seen
-
-    path = directory / BY_NAME["catalog"].folder
-    record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
-    if record is None or used is None or used.inputs.get("catalog") != record.digest:
-        raise UserError(f"The bundle of {directory} is older than its catalog; run: {command('run', directory)}")
-    users, refreshed = events.load_users(path), REFRESHED in used.metrics
-    if user not in users:
-        since = " of the last full run; give what came since as --history" if refreshed else ""
-        raise UserError(f"There is no user {user!r} in the log{since}.")
-    if refreshed:
-        say("This is the history in the log of the last full run; what a refresh took in is not in it.")
-    log, ids = events.load(path), items.load(path).items["item"]
-    a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
-    seen = [
-        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
-        for i in range(a, b)
-    ]
-    return seen, int(log.time[b - 1]) if log.clock else None
 
 
 def _shard(text: str) -> tuple[int, int]:

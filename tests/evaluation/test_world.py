@@ -23,12 +23,12 @@ from byway.evaluation.people import WorldKnobs
 from byway.evaluation.topics import TITLE_KINDS
 from byway.evaluation.world import DAY, START, World
 
-SMALL = replace(world.QUICK, n_users=300)
+SMALL = replace(world.SMALL, n_users=300)
 
 
 @pytest.fixture(scope="module")
 def quick() -> World:
-    return world.build(0, world.QUICK)
+    return world.build(0, world.SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_popularity_is_zipf_like(quick: World, log: Log, benchmark: ModuleType):
 
 
 def test_feedback_loop_narrows_what_people_consume(quick: World, log: Log, benchmark: ModuleType):
-    random = world.build(0, replace(world.QUICK, recommender="random"))
+    random = world.build(0, replace(world.SMALL, recommender="random"))
     random_log = loop.simulate(random)
     early = benchmark.spread(quick, log, 0, 20, known=True)
     late = benchmark.spread(quick, log, 40, 60, known=True)
@@ -357,7 +357,7 @@ def test_chance_liking_is_chance(quick: World, benchmark: ModuleType):
 
 
 def test_nothing_learned_or_known_beats_chance_where_liking_is_chance(benchmark: ModuleType):
-    made = world.chance_liking(world.build(0, replace(world.QUICK, n_users=1500)))
+    made = world.chance_liking(world.build(0, replace(world.SMALL, n_users=1500)))
     log = loop.simulate(made)
     found = benchmark.novel_transitions(made, log)
     cut = int(0.8 * len(found))
