@@ -138,13 +138,15 @@ def recommend(
     import numpy as np
 
     from byway import showing
+    from byway.pipeline import BY_NAME
     from byway.serving import context
     from byway.serving import recommend as module
     from byway.serving.recommend import Seen
 
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
-    _config(directory, None)
+    if not (directory / BY_NAME["bundle"].folder).exists():
+        _config(directory, None)
     opened, now = showing.served(directory), None
     if user is not None:
         seen, now = showing.logged(directory, user)

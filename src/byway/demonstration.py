@@ -106,6 +106,8 @@ min_match_rate = 0.0
 """
 PORT = 8000
 """Where `byway serve` answers by default."""
+SHOWN = 5
+"""Items of an answer that are printed."""
 
 
 def run(directory: Path, full: bool) -> tuple[str, dict[str, Any]]:
@@ -168,10 +170,10 @@ def _answers(directory: Path, knobs: Config) -> tuple[str, str, str]:
     told = {user: showing.logged(directory, user) for user in shown}
     _tell_pages(directory, knobs.serving, told)
     seen, end = told[shown[0]]
-    answer = recommend.recommend(opened, seen, np.random.default_rng(0), now=end)
+    answer = recommend.recommend(opened, seen, np.random.default_rng(0), SHOWN, end)
     lines = [f"What {shown[0]} would be shown, and why:", showing.answer_text(answer)]
     item = _looked_at(directory)
-    watching = context.recommend(opened, item, seen, now=end)
+    watching = context.recommend(opened, item, seen, SHOWN, end)
     lines += ["", "And while a video is playing:", showing.answer_text(watching)]
     return shown[0], item, "\n".join(lines)
 

@@ -17,7 +17,7 @@ from byway import config
 from byway.artifact import Work
 from byway.data import catalog
 from byway.errors import UserError
-from byway.evaluation import loop, people, topics, world
+from byway.evaluation import loop, media, people, topics, world
 from byway.evaluation.loop import Log
 from byway.evaluation.people import WorldKnobs
 from byway.evaluation.topics import TITLE_KINDS
@@ -439,9 +439,12 @@ def test_a_world_is_loaded_as_it_was_written(tmp_path: Path):
 
 
 def test_the_demo_writes_its_world(quick: World, tmp_path: Path):
-    loop.write_demo(tmp_path, quick=True)
+    loop.write_demo(tmp_path)
     assert world.load(tmp_path).knobs == quick.knobs
-    assert pq.read_metadata(tmp_path / "items.parquet").num_rows == len(quick.items)
+    items = pq.read_table(tmp_path / "items.parquet")
+    assert items.num_rows == len(quick.items)
+    shares = [1 - items[name].null_count / len(items) for name in ("media", "thumbnail")]
+    np.testing.assert_allclose(shares, [loop.SOME_FILMED, media.WITH_THUMBNAIL], atol=0.04)
 
 
 def test_what_is_no_world_is_said_in_a_sentence(tmp_path: Path):
