@@ -2,8 +2,8 @@
 
     python benchmarks/plain.py [--machine plain] [--machine as-is] [--tests quick|all] [--revision HEAD] [--json]
 
-The plain machine is this one, told to use nothing beyond AVX2: `MACHINES`. On one of ours a convolution in bfloat16
-then takes eleven times as long as in float32, as it does on processors without AVX-512. The clone has no environment
+The plain machine is this one, told to use nothing beyond AVX2 (`MACHINES`). On one of ours a picture in bfloat16
+then takes eleven times as long as in float32, as on processors without AVX-512. The clone has no environment
 yet, so that installation is in the times; downloads come from wherever pip has them here. Memory is that of all
 processes together, without what they share, twice a second.
 """
