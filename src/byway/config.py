@@ -15,7 +15,21 @@ import msgspec
 
 from byway.errors import UserError
 
-Source = Literal["parquet", "csv", "json", "movielens", "microlens", "kuairec", "kuairand"]
+Source = Literal[
+    "parquet",
+    "csv",
+    "json",
+    "movielens",
+    "microlens",
+    "kuairec",
+    "kuairand",
+    "amazon",
+    "anime",
+    "goodbooks",
+    "lastfm",
+    "mind",
+    "steam",
+]
 Curation = Literal["diversified", "random", "log"]
 Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]

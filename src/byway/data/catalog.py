@@ -188,7 +188,7 @@ def _clean_batch(
     if MALFORMED in batch.schema.names:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), texts["title"])
     sieve.reject("invalid utf-8", invalid | bad, texts["title"])
-    sieve.reject("empty id", text.mask(compute.equal(compute.fill_null(texts["item"], ""), "")), texts["title"])
+    sieve.reject("empty id", text.missing_ids(texts["item"]), texts["title"])
     sieve.reject("bad id", bad_id, texts["title"])
     # An unclosed quote swallows rows: the line breaks tell how many.
     sizes = text.joined(pa.array(longest), " characters, ", breaks, " line breaks: ", texts["title"])

@@ -42,6 +42,11 @@ _WANTED: dict[Role, str] = {
 Change = Callable[[pa.Array], pa.Array]
 
 
+def role_of(ours: str) -> Role:
+    """What one of our columns stands for; `description.2` is another part of `description`."""
+    return ROLES[ours.partition(".")[0]]
+
+
 def is_plain(kind: pa.DataType, role: Role) -> bool:
     """Whether Daft reads the type itself and it stands for what it should."""
     is_ = pa.types
@@ -160,7 +165,7 @@ def copied(
     changes: dict[str, tuple[str, Change]] = {}
     names: dict[str, str] = {}
     for ours, theirs in wanted.items():
-        kind, role = schema.field(theirs).type, ROLES[ours]
+        kind, role = schema.field(theirs).type, role_of(ours)
         made = _same if is_plain(kind, role) else change(kind, role, where, theirs, ours)
         if ours in hexed:
             made = _then(made, _hex)
@@ -242,7 +247,7 @@ def _whole_floats(column: pa.Array, where: Path, name: str, ours: str) -> pa.Arr
     wrong = there & ((np.abs(value) >= 2.0**bits) | (value != np.floor(value)))
     if wrong.any():
         raise UserError(
-            f"{where}: {ours} is read from {name!r}, which is {column.type} and has {value[wrong][0]!r}: "
+            f"{where}: {ours} is read from {name!r}, which is {column.type} and has {float(value[wrong][0])!r}: "
             f"only whole numbers below 2^{bits} are exact ids there; write ids as text or as whole numbers."
         )
     whole = np.where(there, value, 0).astype(np.int64)

@@ -13,7 +13,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -47,6 +47,8 @@ class Part:
     packed: str = ""
     """Name of the packing, empty where there is none."""
     utf16: bool = False
+    latin: bool = False
+    """Whether a line that is no UTF-8 is Latin-1."""
     partition: dict[str, str | None] = field(default_factory=dict)
     """Columns that only the names of the folders say, as in `day=2024-01-01/part-0.parquet`."""
 
@@ -232,7 +234,7 @@ def plain(part: Part, scratch: Path) -> Path:
 
     Raises UserError where the file is damaged, and where it becomes larger than a log does (`MAX_RATIO`).
     """
-    if not part.packed and not part.utf16:
+    if not part.packed and not part.utf16 and not part.latin:
         return part.path
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / f"{len(list(scratch.iterdir()))}-{part.path.name}"
@@ -241,7 +243,7 @@ def plain(part: Part, scratch: Path) -> Path:
     written = 0
     try:
         with copy.open("wb") as out:
-            for block in _blocks(part.path, part.packed):
+            for block in _lines(part.path, part.packed) if part.latin else _blocks(part.path, part.packed):
                 if decoder:
                     block = decoder.decode(block).encode()
                 written += len(block)
@@ -259,6 +261,30 @@ def plain(part: Part, scratch: Path) -> Path:
         copy.unlink()
         raise
     return copy
+
+
+def in_utf8(part: Part, scratch: Path) -> Part:
+    """A copy of text of which single lines are in Latin-1, as old public data sets have them."""
+    copy = plain(replace(part, latin=True), scratch)
+    return Part(copy, part.kind, partition=part.partition)
+
+
+def _lines(file: Path, packed: str) -> Iterator[bytes]:
+    """Lines in UTF-8, those that are not taken for Windows' Latin-1."""
+    left = b""
+    for block in _blocks(file, packed):
+        *lines, left = (left + block).split(b"\n")
+        yield from (_recoded(line) + b"\n" for line in lines)
+    if left:
+        yield _recoded(left)
+
+
+def _recoded(line: bytes) -> bytes:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace").encode()
+    return line
 
 
 def _write(out: Any, block: bytes, file: Path, scratch: Path) -> None:

@@ -195,10 +195,7 @@ def _clean_batch(
     if MALFORMED in batch.schema.names:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), item)
     sieve.reject("invalid utf-8", invalid, item)
-    empty = compute.or_(
-        compute.equal(compute.fill_null(user, ""), ""), compute.equal(compute.fill_null(item, ""), "")
-    )
-    sieve.reject("empty id", text.mask(empty), item)
+    sieve.reject("empty id", text.missing_ids(user) | text.missing_ids(item), item)
     sieve.reject("bad id", bad_id, user)
     sieve.reject("unknown item", text.mask(compute.is_null(index)), item)
     columns["item"] = compute.fill_null(index, -1).to_numpy()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from byway.data import tags
-from byway.data.columns import ROLES
+from byway.data.columns import role_of
 from byway.data.containers import head
 from byway.data.files import MALFORMED
 from byway.errors import UserError
@@ -162,7 +162,7 @@ def _any(row: bytes) -> dict[str, Any] | None:
 
 def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     """The text that stands for a value in this place."""
-    first, role = raw[:1], ROLES[ours]
+    first, role = raw[:1], role_of(ours)
     if first in (b"", b"n", b"N"):
         return None
     if first == b'"':

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway import config, engine
-from byway.data import containers, files, tables
+from byway.data import containers, described, files, tables
+from byway.data.described import DESCRIBED
 from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
 from byway.data.raw import Raw, as_microseconds, as_number, as_text, concat
@@ -41,6 +42,8 @@ def read(knobs: config.Catalog, workspace: Path, scratch: Path) -> Raw:
         return _own(knobs, items, events, scratch)
     if not items.is_dir():
         raise UserError(f"{items} is not a folder; [catalog] items names the folder of {knobs.source}.")
+    if knobs.source in DESCRIBED:
+        return described.read(DESCRIBED[knobs.source], items, events, scratch)
     return LAYOUTS[knobs.source](items, events)
 
 
@@ -259,12 +262,13 @@ def toml_for(source_name: str, path: Path) -> str:
 def _likely(source: str, path: Path) -> dict[str, str]:
     """A column map for the columns that a file has under another usual name."""
     found = tables.column_names(path, source)
+    atomic = described.atomic(found, described.is_atomic(path))
     likely: dict[str, str] = {}
     for ours, usual in _USUAL.items():
         theirs = next((name for name in found if name.lower().replace("_", "") in usual), None)
         if ours not in found and theirs is not None:
             likely[ours] = theirs
-    return likely
+    return likely | atomic
 
 
 def _quoted(text: str) -> str:
@@ -293,4 +297,6 @@ _INIT: dict[str, tuple[config.Source, list[str]]] = {
     "parquet": ("parquet", []),
     "csv": ("csv", []),
     "json": ("json", []),
+    "recbole": ("csv", []),
+    **{name: (name, []) for name in DESCRIBED},
 }

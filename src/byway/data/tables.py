@@ -1,7 +1,7 @@
 """One table of your own, whatever it is kept in: from a path to a streaming dataframe with the columns asked for.
 
 Owns the choice of a reader for each file (parquet, Arrow, delimited text, JSON) and the copies that some need,
-which lie in a folder that the caller gives and clears. It knows our column names only as places for types (`columns`).
+which lie in a folder that the caller gives and clears. It knows our columns only as places for types (`columns`).
 """
 
 import tempfile
@@ -124,8 +124,8 @@ def _opened(
         return _copy(part, path, schema, names, scratch, flat)
     schema = _schema(path)
     kinds = {ours: schema.field(each).type for ours, each in names.items()}
-    raw = any(types.ROLES[ours] == "id" and types.is_bytes(kind) for ours, kind in kinds.items())
-    plain = all(types.is_plain(kind, types.ROLES[ours]) for ours, kind in kinds.items())
+    raw = any(types.role_of(ours) == "id" and types.is_bytes(kind) for ours, kind in kinds.items())
+    plain = all(types.is_plain(kind, types.role_of(ours)) for ours, kind in kinds.items())
     if plain and not raw and not flat and all(types.is_readable(field.type) for field in schema):
         return files.parquet(path, theirs), {}
     return _copy(part, path, schema, names, scratch, flat)
@@ -150,7 +150,7 @@ def _copy(
         hexed = {
             ours
             for ours, theirs in names.items()
-            if types.ROLES[ours] == "id"
+            if types.role_of(ours) == "id"
             and types.is_bytes(schema.field(theirs).type)
             and types.are_raw(_batches(part, path, [theirs]), types.width(schema.field(theirs).type))
         }

@@ -37,9 +37,10 @@ def lists(column: pa.Array) -> pa.Array:
         return column
     words = compute.cast(column, pa.large_string())
     # Brackets and quotes around words fall away where no list can be made of them.
-    bare = compute.replace_substring_regex(words, r"""[\[\]"'{}]""", "")
+    bare = compute.replace_substring_regex(words, r"""(^|[|,;#])[\s"'\[\]{}]+""", r"\1")
+    bare = compute.replace_substring_regex(bare, r"""["'\[\]{}\s]+([|,;#]|$)""", r"\1")
     split = compute.cast(compute.split_pattern_regex(bare, r"[|,;#]+"), kind)
-    listed = text.mask(compute.match_substring_regex(words, r"^\s*([\[{(]|[A-Za-z]+\(\s*[\[{(])"))
+    listed = text.mask(compute.match_substring_regex(words, r"""^\s*(["'\[{(]|[A-Za-z]+\(\s*[\[{(])"""))
     if not listed.any():
         return split
     read = [named(word) if is_list else None for word, is_list in zip(words.to_pylist(), listed, strict=True)]
@@ -56,6 +57,8 @@ def named(written: str) -> list[str] | None:
     (['cooking'], ['A', 'B'], None)
     """
     written = written.strip()
+    if written[:1] in ("'", '"'):
+        written = f"[{written}]"
     if len(written) > _LONGEST:
         return None
     if wrapped := _WRAPPED.match(written):

@@ -77,17 +77,17 @@ def stripped(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
 
 
 def checked_ids(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Ids without blanks around them, and which rows cannot be ids: control characters, or over `MAX_ID` long.
-
-    What other systems write for a missing id (`NOTHING`) is null.
-    """
+    """Ids without blanks around them, and which rows cannot be ids: control characters, or over `MAX_ID` long."""
     ids = compute.utf8_trim_whitespace(column)
-    missing = compute.is_in(ids, value_set=pa.array(NOTHING, ids.type))
-    ids = compute.if_else(missing, pa.scalar(None, ids.type), ids)
     bad = compute.or_(
         compute.match_substring_regex(ids, _CONTROL), compute.greater(compute.utf8_length(ids), MAX_ID)
     )
     return ids, mask(bad)
+
+
+def missing_ids(ids: pa.Array) -> NDArray[np.bool_]:
+    """Which rows have no id: null, or what other systems write for it (`NOTHING`)."""
+    return mask(compute.or_(compute.is_null(ids), compute.is_in(ids, value_set=pa.array(NOTHING, ids.type))))
 
 
 def joined(*parts: pa.Array | str) -> pa.Array:
