@@ -75,7 +75,7 @@ def change(kind: pa.DataType, role: Role, where: Path, name: str, ours: str) -> 
     if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid" and role == "id":
         return lambda column: _hex(column.storage)
     word = is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind)
-    raw = is_bytes(kind) and (role == "id" or not is_.is_fixed_size_binary(kind))
+    raw = is_bytes(kind)
     number = is_.is_integer(kind) or is_.is_decimal(kind)
     if is_.is_null(kind) or word:
         return _to(_TEXT)

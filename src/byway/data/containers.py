@@ -104,8 +104,10 @@ def parts(path: Path, source: str) -> list[Part]:
     for file in expand(path):
         packed = packing(file)
         start = head(file)
-        kind = _kind(file, start, source, packed)
-        found.append(Part(file, kind, packed, kind != "parquet" and utf16(start) != "", _partition(file, path)))
+        wide = utf16(start)
+        text = start[: len(start) // 2 * 2].decode(wide, "ignore").encode() if wide else start
+        kind = _kind(file, text, source, packed)
+        found.append(Part(file, kind, packed, bool(wide) and kind != "parquet", partition=_partition(file, path)))
     return found
 
 
@@ -129,7 +131,12 @@ _PACKED = (
     ("zstd", b"\x28\xb5\x2f\xfd"),
     ("lz4", b"\x04\x22\x4d\x18"),
     ("zip", b"PK\x03\x04"),
+    ("zip", b"PK\x05\x06"),
 )
+_CALLED_PACKED = {
+    ".gz", ".gzip", ".tgz", ".bz2", ".bz", ".xz", ".lzma", ".zst", ".zstd", ".lz4", ".zip", ".br",
+    ".deflate", ".zlib", ".snappy", ".sz",
+}  # fmt: skip
 _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)")
 
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
@@ -234,10 +241,11 @@ def plain(part: Part, scratch: Path) -> Path:
 
     Raises UserError where the file is damaged, and where it becomes larger than a log does (`MAX_RATIO`).
     """
-    if not part.packed and not part.utf16 and not part.latin:
+    called_packed = part.path.suffix.lower() in _CALLED_PACKED  # by which Daft would go
+    if not part.packed and not part.utf16 and not part.latin and not called_packed:
         return part.path
     scratch.mkdir(parents=True, exist_ok=True)
-    copy = scratch / f"{len(list(scratch.iterdir()))}-{part.path.name}"
+    copy = scratch / f"{len(list(scratch.iterdir()))}-{part.path.stem}.{part.kind}"
     limit = max(ROOM, MAX_RATIO * part.path.stat().st_size)
     decoder = codecs.getincrementaldecoder(utf16(head(part.path, 256)))() if part.utf16 else None
     written = 0

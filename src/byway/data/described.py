@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from byway import engine
+from byway import config, engine
 from byway.data import containers, dialect, files, tables, text
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw, as_bytes, as_number, as_text, concat
@@ -42,6 +42,8 @@ class Table:
     """Names of the columns where the files have none."""
     scale: tuple[float, float] | None = None
     """Ratings that are no and full satisfaction; those below count as unrated, `HALF`."""
+    quoted: bool = True
+    """Whether quotes mean something there."""
     latin: bool = False
     """Whether the files may be in Latin-1."""
 
@@ -108,7 +110,7 @@ def _opened(table: Table, paths: list[Path], scratch: Path) -> "daft.DataFrame":
             for name, theirs in zip((ours, f"{ours}.2", f"{ours}.3"), several, strict=False)
         }
         required = tuple(each[name] for name in ("user", "item") if name in each)
-        frame, names = tables.frame(part, tables.Wanted(each, required, table.header), scratch)
+        frame, names = tables.frame(part, tables.Wanted(each, required, table.header, table.quoted), scratch)
         frames.append(_together(frame, chosen, names))
     columns = dict.fromkeys(name for frame in frames for name in frame.column_names)
     return concat([_filled(frame, list(columns)) for frame in frames])
@@ -297,7 +299,7 @@ def is_atomic(path: Path) -> bool:
 _STEAM = ("user", "game", "behavior", "value", "zero")
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 
-DESCRIBED: dict[str, Layout] = {
+DESCRIBED: dict[config.Source, Layout] = {
     "amazon": Layout(
         "Amazon Reviews",
         Table(
@@ -345,7 +347,7 @@ DESCRIBED: dict[str, Layout] = {
     ),
     "lastfm": Layout(
         "Last.fm (HetRec 2011)",
-        Table(("artists.dat",), {"item": "id", "title": "name"}, latin=True),
+        Table(("artists.dat",), {"item": "id", "title": "name"}, quoted=False, latin=True),
         Table(
             ("user_taggedartists-timestamps.dat",),
             {"user": "userID", "item": "artistID", "time": "timestamp"},
@@ -355,7 +357,7 @@ DESCRIBED: dict[str, Layout] = {
                 ("user_taggedartists.dat", "user_taggedartists-timestamps.dat"),
                 {"item": "artistID", "title": "tagID"},
             ),
-            Table(("tags.dat",), {"item": "tagID", "title": "tagValue"}, latin=True),
+            Table(("tags.dat",), {"item": "tagID", "title": "tagValue"}, quoted=False, latin=True),
         ),
         events_from=_once,
     ),
@@ -365,11 +367,13 @@ DESCRIBED: dict[str, Layout] = {
             ("news.tsv",),
             {"item": "news", "title": "title", "description": "abstract", "hashtags": "category+subcategory"},
             header=_NEWS,
+            quoted=False,
         ),
         Table(
             ("behaviors.tsv",),
             {"user": "user", "created_at": "time", "source": "impressions"},
             header=("impression", "user", "time", "history", "impressions"),
+            quoted=False,
         ),
         events_from=_shown,
     ),

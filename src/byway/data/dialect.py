@@ -56,7 +56,11 @@ def _evenness(text: str, delimiter: str, quote: str | None) -> tuple[float, int]
     """Share of the first records with as many fields as the first one, and how many that are."""
     quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
     limit = csv.field_size_limit(len(text) + 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting)
+    # Between tabs a quote is often just one (`"Heroes" of old`), which is an error where quotes mean something.
+    strict = delimiter == "\t" and quote is not None
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting, strict=strict
+    )
     counts: list[int] = []
     lines = 0
     try:

@@ -150,11 +150,11 @@ def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str
 
 def _any(row: bytes) -> dict[str, Any] | None:
     """An object as JSON, with NaN, or as Python writes it; None for anything else."""
-    try:
-        written = row.decode("utf-8")
-        value = json.loads(written, parse_constant=lambda _: None)
-    except UnicodeDecodeError:
+    written = row.decode("utf-8", "replace")
+    if "\ufffd" in written:
         return None
+    try:
+        value = json.loads(written, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         value = tags.literal(written)
     return value if isinstance(value, dict) else None

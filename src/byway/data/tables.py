@@ -5,15 +5,15 @@ which lie in a folder that the caller gives and clears. It knows our columns onl
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet as pq
+from pyarrow import ipc
 
 from byway import engine
 from byway.data import columns as types
@@ -35,6 +35,8 @@ class Wanted:
     """Theirs, which each file must have."""
     header: tuple[str, ...] = ()
     """Names of the columns where the files have none in their first line."""
+    quoted: bool = True
+    """Whether quotes in delimited text may mean something."""
 
 
 def column_names(path: Path, source: str, header: Sequence[str] = ()) -> list[str]:
@@ -96,7 +98,7 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
             }
             files.require(path, known, wanted.required, dialect.sniff(path)[0] if part.kind == "text" else "")
             names_here = {ours: theirs for ours, theirs in names.items() if theirs in found}
-            opened, renamed = _opened(part, path, names_here, wanted.header, scratch, flat)
+            opened, renamed = _opened(part, path, names_here, wanted, scratch, flat)
             names |= renamed
         return _with_partition(opened, part, wanted, names), names
 
@@ -113,11 +115,11 @@ def lists_tags(part: Part, theirs: str) -> bool | None:
 
 
 def _opened(
-    part: Part, path: Path, names: dict[str, str], header: Sequence[str], scratch: Path, flat: bool
+    part: Part, path: Path, names: dict[str, str], wanted: Wanted, scratch: Path, flat: bool
 ) -> tuple["daft.DataFrame", dict[str, str]]:
     theirs = list(dict.fromkeys(names.values()))
     if part.kind == "text":
-        opened, barred = _text(path, theirs, header)
+        opened, barred = _text(path, theirs, wanted)
         return opened, {"hashtags": f"{names['hashtags']}|"} if names.get("hashtags") in barred else {}
     if part.kind == "arrow":
         schema = _schema(path, arrow=True)
@@ -131,9 +133,11 @@ def _opened(
     return _copy(part, path, schema, names, scratch, flat)
 
 
-def _text(path: Path, theirs: Sequence[str], header: Sequence[str]) -> tuple["daft.DataFrame", list[str]]:
+def _text(path: Path, theirs: Sequence[str], wanted: Wanted) -> tuple["daft.DataFrame", list[str]]:
     """Delimited text; and those of its columns that are sequences of words, which stand there with bars too."""
+    header = wanted.header
     delimiter, quote = dialect.sniff(path)
+    quote = quote if wanted.quoted else None
     names = list(header) or files.header(path, delimiter, quote)
     kinds = {} if header else dialect.typed(names)
     names = names if header else dialect.untyped(names)
@@ -190,11 +194,11 @@ def _ipc(path: Path, stack: ExitStack) -> Any:
     source = stack.enter_context(pa.memory_map(str(path)))
     start = source.read(6)
     source.seek(0)
-    return pa.ipc.open_file(source) if start == b"ARROW1" else pa.ipc.open_stream(source)
+    return ipc.open_file(source) if start == b"ARROW1" else ipc.open_stream(source)
 
 
 def _ipc_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+    if isinstance(reader, ipc.RecordBatchFileReader):
         yield from (reader.get_batch(n) for n in range(reader.num_record_batches))
     else:
         yield from reader
@@ -242,7 +246,7 @@ def _fresh(scratch: Path, part: Part) -> Path:
 
 
 @contextmanager
-def _named_after(part: Part) -> Iterator[dict[Path, Path]]:
+def _named_after(part: Part) -> Generator[dict[Path, Path]]:
     """A fault of a copy is told of the file that it was made of."""
     copies: dict[Path, Path] = {}
     try:
