@@ -15,7 +15,21 @@ import msgspec
 
 from byway.errors import UserError
 
-Source = Literal["parquet", "csv", "movielens", "microlens", "kuairec", "kuairand"]
+Source = Literal[
+    "parquet",
+    "csv",
+    "json",
+    "movielens",
+    "microlens",
+    "kuairec",
+    "kuairand",
+    "amazon",
+    "anime",
+    "goodbooks",
+    "lastfm",
+    "mind",
+    "steam",
+]
 Curation = Literal["diversified", "random", "log"]
 Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]
@@ -47,6 +61,10 @@ class Catalog:
     """For parquet and CSV: our column name to yours, for example {item = "video_id"}."""
     event_columns: dict[str, str] = field(default_factory=dict)
     """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}."""
+    item_header: list[str] = field(default_factory=list)
+    """Names of the columns of items where no first line has them."""
+    event_header: list[str] = field(default_factory=list)
+    """Names of the columns of events where no first line has them."""
     positive: float = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
     max_title: int = 512

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway.data import files, sources, text
+from byway.data import files, ids, sources, text
 from byway.data.files import MALFORMED
 from byway.data.quarantine import Quarantine, Sieve
 from byway.data.text import compute
@@ -145,13 +145,13 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
     `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
     """
     names = raw.events.column_names
-    known = compute.cast(items, pa.large_string())
+    known = ids.Lookup(items)
     kept: dict[str, list[NDArray[Any]]] = {"item": [], "satisfaction": []}
     users: list[pa.DictionaryArray] = []
     origins: list[pa.DictionaryArray] = []
     first_row = 0
     for batch in files.batches(raw.events, raw.events_from, BATCH_ROWS):
-        good, columns = _clean_batch(batch, first_row, known, kept_out, now)
+        good, columns = _clean_batch(batch, first_row, known, raw.events_from, kept_out, now)
         rows = pa.array(good)
         users.append(columns.pop("user").take(rows).dictionary_encode())
         if "source" in columns:
@@ -162,7 +162,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
             kept.setdefault("row", []).append(good + first_row)
         first_row += batch.num_rows
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
-    user = _unified(users)
+    user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()
     log = Log(
         users=user.dictionary,
@@ -176,14 +176,14 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
 
 
 def _clean_batch(
-    batch: pa.RecordBatch, first_row: int, known: pa.Array, kept_out: Quarantine, now: int
+    batch: pa.RecordBatch, first_row: int, known: ids.Lookup, where: Path, kept_out: Quarantine, now: int
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """One batch of raw events: which rows are good, and all rows' columns."""
     user, bad_user = text.decoded(batch.column("user"))
     item, bad_item = text.decoded(batch.column("item"))
     user, bad_id = text.checked_ids(user)
-    item = compute.utf8_trim_whitespace(item)
-    index = compute.index_in(item, value_set=known)
+    item = text.checked_ids(item)[0]
+    index = known.rows(item, where)
     columns: dict[str, Any] = {"user": user}
     invalid = bad_user | bad_item
     if "source" in batch.schema.names:
@@ -195,10 +195,7 @@ def _clean_batch(
     if MALFORMED in batch.schema.names:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), item)
     sieve.reject("invalid utf-8", invalid, item)
-    empty = compute.or_(
-        compute.equal(compute.fill_null(user, ""), ""), compute.equal(compute.fill_null(item, ""), "")
-    )
-    sieve.reject("empty id", text.mask(empty), item)
+    sieve.reject("empty id", text.missing_ids(user) | text.missing_ids(item), item)
     sieve.reject("bad id", bad_id, user)
     sieve.reject("unknown item", text.mask(compute.is_null(index)), item)
     columns["item"] = compute.fill_null(index, -1).to_numpy()
@@ -235,6 +232,12 @@ def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
     if not chunks:
         return pa.array([], pa.large_string()).dictionary_encode()
     return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+
+
+def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
+    """Users under one way of writing their ids, in order of first appearance."""
+    settled = ids.settled(user.dictionary, where, "user").dictionary_encode()
+    return pa.DictionaryArray.from_arrays(settled.indices.take(user.indices), settled.dictionary)
 
 
 def _sort(log: Log, kept_out: Quarantine) -> None:

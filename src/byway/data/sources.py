@@ -5,6 +5,7 @@ sets, `raw` what a source yields; cleaning is decided in `catalog` and `events`.
 """
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway import config, engine
-from byway.data import files
+from byway.data import containers, described, files, tables
+from byway.data.described import DESCRIBED
 from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
 from byway.data.raw import Raw, as_microseconds, as_number, as_text, concat
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     import daft
 
 
-def read(knobs: config.Catalog, workspace: Path) -> Raw:
+def read(knobs: config.Catalog, workspace: Path, scratch: Path) -> Raw:
     """Open the source that the knobs name; relative paths start at `workspace`.
+
+    Copies of files that are packed or not read as they are go to `scratch`, which must live as long as the rows.
 
     Raises UserError where a file of the layout is missing or is not what it says.
     """
@@ -32,12 +36,14 @@ def read(knobs: config.Catalog, workspace: Path) -> Raw:
         raise UserError("[catalog] items is empty; name your file of items, or the folder of a public data set.")
     items = workspace / knobs.items
     events = workspace / knobs.events if knobs.events else None
-    if knobs.source in ("parquet", "csv"):
+    if knobs.source in OWN:
         if events is None:
             raise UserError("[catalog] events is empty; name your file of events.")
-        return _own(knobs, items, events)
+        return _own(knobs, items, events, scratch)
     if not items.is_dir():
         raise UserError(f"{items} is not a folder; [catalog] items names the folder of {knobs.source}.")
+    if knobs.source in DESCRIBED:
+        return described.read(DESCRIBED[knobs.source], items, events, scratch)
     return LAYOUTS[knobs.source](items, events)
 
 
@@ -49,56 +55,79 @@ _EVENT_COLUMNS = (
 )  # fmt: skip
 
 
-def _own(knobs: config.Catalog, items: Path, events: Path) -> Raw:
-    """Parquet or CSV with a column map; a pattern such as `events-*.parquet` reads several files.
+OWN = ("parquet", "csv", "json")
+"""Sources that are tables of one's own."""
+
+
+def _own(knobs: config.Catalog, items: Path, events: Path, scratch: Path) -> Raw:
+    """Tables with a column map; a pattern such as `events-*.parquet` reads several files.
 
     A column that the map does not name is read under our own name, where the file has it. Numbers in `time`
     are seconds, milliseconds, microseconds or nanoseconds since 1970, by the median of the first thousand;
     text is ISO 8601; a timestamp type is taken as it is. Without `satisfaction` every event counts 1.
     """
-    return Raw(_items(knobs, items), _events(knobs, events), items, events)
+    return Raw(_items(knobs, items, scratch), _events(knobs, events, scratch), items, events)
 
 
-def new_rows(knobs: config.Catalog, kind: Literal["items", "events"], path: Path) -> Raw:
+def new_rows(knobs: config.Catalog, kind: Literal["items", "events"], path: Path, scratch: Path) -> Raw:
     """A table of your own beside a finished run, whatever that was read from; nothing else is opened.
 
-    The one table stands in both places of what is returned.
+    The one table stands in both places of what is returned. `scratch` as in `read`.
     """
-    frame = _items(knobs, path) if kind == "items" else _events(knobs, path)
+    frame = _items(knobs, path, scratch) if kind == "items" else _events(knobs, path, scratch)
     return Raw(frame, frame, path, path)
 
 
-def _items(knobs: config.Catalog, path: Path) -> "daft.DataFrame":
-    frame, names = _open(knobs.source, path, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",))
+def _items(knobs: config.Catalog, path: Path, scratch: Path) -> "daft.DataFrame":
+    frame, names = _open(
+        knobs.source, path, _ITEM_COLUMNS, knobs.item_columns, "item_columns", ("item",), knobs.item_header, scratch
+    )
     if not {"title", "hashtags", "description"} & names:
         raise UserError(f"{path} has no column 'title' (nor hashtags or description); map one in item_columns.")
     return frame
 
 
-def _events(knobs: config.Catalog, path: Path) -> "daft.DataFrame":
+def _events(knobs: config.Catalog, path: Path, scratch: Path) -> "daft.DataFrame":
     required = ("user", "item")
-    return _open(knobs.source, path, _EVENT_COLUMNS, knobs.event_columns, "event_columns", required)[0]
+    return _open(
+        knobs.source,
+        path,
+        _EVENT_COLUMNS,
+        knobs.event_columns,
+        "event_columns",
+        required,
+        knobs.event_header,
+        scratch,
+    )[0]
 
 
 def _open(
-    source: str, path: Path, ours: Sequence[str], mapped: dict[str, str], knob: str, required: Sequence[str]
+    source: str,
+    path: Path,
+    ours: Sequence[str],
+    mapped: dict[str, str],
+    knob: str,
+    required: Sequence[str],
+    header: Sequence[str],
+    scratch: Path,
 ) -> tuple["daft.DataFrame", set[str]]:
     """The rows of all files at `path` under our names, and which of our columns there are.
 
-    Each file is typed by itself: files may have other columns, other units of time, and be parquet or CSV by their
-    ending (`source` where that says nothing).
+    Each file is typed by itself: files may have other columns and other units of time, and be of another kind
+    (`source` where neither their content nor their ending says of which).
     """
     for name in mapped:
         if name not in ours:
             raise UserError(f"[catalog] {knob} has no column {name!r}; it maps {', '.join(ours)}.")
+    columns = {name: mapped.get(name, name) for name in ours}
+    needed = tuple(dict.fromkeys(columns[name] for name in ours if name in required or name in mapped))
+    wanted = tables.Wanted(columns, needed, tuple(header))
+    parts = containers.parts(path, source)
+    listed = {tables.lists_tags(part, columns["hashtags"]) for part in parts} if "hashtags" in ours else set()
     frames: dict[Path, daft.DataFrame] = {}
-    for file in files.expand(path):
-        kind = file.suffix[1:].lower() if file.suffix.lower() in (".parquet", ".csv") else source
-        found = files.parquet_columns(file) if kind == "parquet" else files.header(file)
-        names = {name: mapped.get(name, name) for name in ours if name in mapped or name in found}
-        wanted = [names.get(name, name) for name in dict.fromkeys((*required, *names))]
-        frame = files.parquet(file, wanted) if kind == "parquet" else files.csv(file, wanted)
-        frames[file] = _typed(frame, names, file)
+    for part in parts:
+        frame, names = tables.frame(part, wanted, scratch, flat={True, False} <= listed)
+        frames[part.path] = _typed(frame, names, part.path)
     every = {name for frame in frames.values() for name in frame.column_names}
     return concat(_alike(frames)), every
 
@@ -121,13 +150,11 @@ def _alike(frames: dict[Path, "daft.DataFrame"]) -> list["daft.DataFrame"]:
             raise UserError(f"{lacks} has no column {name!r}, which other files beside it have.")
     alike: list[Any] = []
     filled = {"satisfaction": daft.lit(1.0), MALFORMED: daft.lit(False)}
-    for file, frame in frames.items():
+    for frame in frames.values():
         columns: list[Any] = []
         for name, found in kinds.items():
             kind = found[0]
             if any(other != kind for other in found):
-                if any(other.is_list() for other in found):
-                    raise UserError(f"{file}: {name} is a list in some files beside it and a text in others.")
                 kind = daft.DataType.binary()
             column = filled.get(name, daft.lit(None))
             if name in frame.column_names:
@@ -216,11 +243,12 @@ def toml_for(source_name: str, path: Path) -> str:
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; --from {source_name} takes the folder of the data.")
     items, events = path, ""
-    if source in ("parquet", "csv"):
-        items, events = path / f"items.{source}", str(path / f"events.{source}")
+    if source in OWN:
+        items, events = tables.pair(path, source)
     item_columns = _likely(source, items) if events else {}
     event_columns = _likely(source, Path(events)) if events else {}
-    read(config.Catalog(source, str(items), events, item_columns, event_columns), Path())
+    with tempfile.TemporaryDirectory() as scratch:
+        read(config.Catalog(source, str(items), events, item_columns, event_columns), Path(), Path(scratch))
     lines = ["[catalog]", f"source = {_quoted(source)}", f"items = {_quoted(str(items))}"]
     if events:
         lines.append(f"events = {_quoted(events)}")
@@ -233,13 +261,14 @@ def toml_for(source_name: str, path: Path) -> str:
 
 def _likely(source: str, path: Path) -> dict[str, str]:
     """A column map for the columns that a file has under another usual name."""
-    found = files.parquet_columns(path) if source == "parquet" else files.header(path)
+    found = tables.column_names(path, source)
+    atomic = described.atomic(found, described.is_atomic(path))
     likely: dict[str, str] = {}
     for ours, usual in _USUAL.items():
         theirs = next((name for name in found if name.lower().replace("_", "") in usual), None)
         if ours not in found and theirs is not None:
             likely[ours] = theirs
-    return likely
+    return likely | atomic
 
 
 def _quoted(text: str) -> str:
@@ -267,4 +296,7 @@ _INIT: dict[str, tuple[config.Source, list[str]]] = {
     "kuairand": ("kuairand", ["# A click is 0.5, a long view 0.75, a like or more 1.", "positive = 0.5"]),
     "parquet": ("parquet", []),
     "csv": ("csv", []),
+    "json": ("json", []),
+    "recbole": ("csv", []),
+    **{name: (name, []) for name in DESCRIBED},
 }
