@@ -69,12 +69,12 @@ frames = 1
 patches = 1
 
 [language_model]
-steps = 30
+steps = 20
 block_clusters = 6
-spoken = 16
-evaluate_every = 30
-checkpoint_every = 15
-evaluate_on = 30
+spoken = 12
+evaluate_every = 20
+checkpoint_every = 10
+evaluate_on = 16
 
 [multimodal_model]
 # The short road, and its shortest: thumbnails, and no thought before the answer.
