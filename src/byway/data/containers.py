@@ -82,16 +82,19 @@ def _in_folder(folder: Path) -> list[Path]:
             raise UserError(f"{folder} is {system}, which may hold rows that were deleted; export it as parquet.")
     if any((folder / "metadata").glob("*.metadata.json")):
         raise UserError(f"{folder} is an Iceberg table; export it as parquet.")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _hidden(file, folder)]
+    files = [file for file in sorted(folder.rglob("*")) if is_part(file, folder)]
     full = [file for file in files if file.stat().st_size]
     if not full:
         raise UserError(f"{folder} is a folder without files of data.")
     return full
 
 
-def _hidden(file: Path, folder: Path) -> bool:
+def is_part(file: Path, folder: Path) -> bool:
+    """Whether what lies in a folder is a file of the table: no mark, checksum or word to the reader."""
     names = file.relative_to(folder).parts
-    return file.suffix == ".crc" or any(name.startswith(("_", ".")) and "=" not in name for name in names)
+    hidden = any(name.startswith(("_", ".")) and "=" not in name for name in names)
+    aside = file.suffix == ".crc" or file.name.split(".")[0].lower() in ("readme", "license", "licence")
+    return file.is_file() and not hidden and not aside
 
 
 def parts(path: Path, source: str) -> list[Part]:
