@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.test_sources import NOW, build, rows, write
+from tests.data.test_sources import NOW, build, failing, rows, write
 
 from byway import config
 from byway.artifact import Work
@@ -332,6 +332,18 @@ def test_numbers_in_two_ways_beside_a_word_are_one_sentence(work: Work, tmp_path
         UserError, match=r"events.csv: 20 ids of user are written in two ways \(0 and 0.0\).*'guest'"
     ):
         build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+
+
+@pytest.mark.parametrize(("kept", "written"), [("{}.0", "{}"), ("{}", "{}.0")])
+def test_items_missed_by_a_dot_beside_a_word_are_one_sentence(
+    work: Work, tmp_path: Path, kept: str, written: str
+) -> None:
+    items = "".join(f"{kept.format(n)},title {n}\n" for n in range(9)) + "total,nine\n"
+    log = "".join(f"ann,{written.format(n % 9)}\nbo,total\n" for n in range(20))
+    write(tmp_path, items__csv="item,title\n" + items, events__csv="user,item\n" + log)
+    sentence = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+    assert "events.csv: 20 events name items such as" in sentence
+    assert "beside ids that are words" in sentence
 
 
 def test_what_a_spreadsheet_cut_is_one_sentence(work: Work, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://hawser", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write it as parquet or CSV"),
     (b"\x93NUMPY", "a NumPy array", "write it as parquet or CSV with named columns"),
+    (b"FEA1", "an old Feather file", "write it as parquet"),
     (b"Obj\x01", "an Avro file", "write it as parquet"),
     (b"ORC", "an ORC file", "write it as parquet"),
     (b"PARE", "an encrypted parquet file", "write it without encryption"),
@@ -184,7 +185,7 @@ def _kind(file: Path, start: bytes, source: str, packed: str) -> Kind:
         raise UserError(f"{file} is packed twice, {again} in {packed}; unpack it once.")
     for mark, what, advice in _FOREIGN:
         if start.startswith(mark):
-            raise UserError(f"{file} is {what}, not a table of text or parquet; {advice}.")
+            raise UserError(f"{file} is {what}; {advice}.")
     if _PICKLE.match(start):
         raise UserError(f"{file} is a pickle, which is not read since it could run code; write it as parquet.")
     if start[257:262] == b"ustar":

@@ -84,6 +84,7 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
         "Row", [(f, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for f in fields], rename=fields
     )
     decoder = msgspec.json.Decoder(row_type)
+    kept = 0
     schema = pa.schema([*((ours, _TEXT) for ours in wanted), (MALFORMED, pa.bool_())])
     present: set[str] = set()
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
@@ -98,7 +99,13 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
                     columns[ours].append(_value(values.get(place, b""), ours, wanted[ours], where))
             table = {ours: pa.array(column, _TEXT) for ours, column in columns.items()}
             present |= {ours for ours, column in table.items() if column.null_count < len(column)}
+            kept += len(malformed) - sum(malformed)
             writer.write_table(pa.table({**table, MALFORMED: pa.array(malformed)}, schema=schema))
+    if not kept:
+        raise UserError(
+            f"{where} has no JSON object in any line; give an object a line (for example with jq -c .), or an "
+            "array of objects."
+        )
     return {ours: ours for ours in wanted if ours in present}
 
 
@@ -135,6 +142,7 @@ def _rows(path: Path, where: Path) -> Iterator[bytes]:
 def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str, bytes], bool]:
     """The raw values of the wanted fields, and whether the row is no object."""
     try:
+        row.decode()
         found = decoder.decode(row)
         return {field: bytes(getattr(found, field)) for field in fields}, False
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -166,7 +174,7 @@ def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     if first in (b"", b"n", b"N"):
         return None
     if first == b'"':
-        return msgspec.json.decode(raw, type=str)
+        return _string(raw)
     if first in (b"t", b"f"):
         if role == "number":
             return "1" if first == b"t" else "0"
@@ -186,6 +194,14 @@ def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     if role == "path" or (role == "number" and not value):
         return None
     raise _wrong(where, ours, theirs, raw)
+
+
+def _string(raw: bytes) -> str:
+    """A JSON string; halves of a surrogate pair become question marks."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.loads(raw).encode("utf-8", "replace").decode()
 
 
 def _wrong(where: Path, ours: str, theirs: str, raw: bytes) -> UserError:
