@@ -396,6 +396,14 @@ def test_hashtags_of_other_systems(work: Work, tmp_path: Path, written: str, tag
     assert rows(work, "items.parquet")[0]["hashtags"] == tags
 
 
+def test_lists_in_one_text_are_joined_and_brackets_of_a_title_stay(work: Work, tmp_path: Path) -> None:
+    lines = ["item,title,description", '1,[Official] a video,"[""x y"", ""z""]"', "2,\"['it''s', ]\",[1]"]
+    write(tmp_path, items__csv="\n".join([*lines, "3,[],three"]) + "\n", events__csv="user,item\nu,1\n")
+    build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+    found = [(row["title"], row["description"]) for row in rows(work, "items.parquet")]
+    assert found == [("[Official] a video", "x y z"), ("['it''s', ]", "[1]"), ("", "three")]
+
+
 def test_hashtags_as_a_list_in_one_file_and_as_text_in_another(work: Work, tmp_path: Path) -> None:
     write_table(
         tmp_path / "items-1.parquet",

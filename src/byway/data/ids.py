@@ -119,7 +119,7 @@ class Lookup:
         if self._near and 10 * self._near >= self._seen:
             known = self._known.filter(compute.equal(self._bare, _bare(pa.array([self._example]))[0]))[0]
             raise UserError(
-                f"{where}: {self._near:,} events name items such as {self._example!r}, which the table of items has "
+                f"{where}: {self._near:,} events name items such as {self._example!r}, which the items have "
                 f"as {known.as_py()!r} beside ids that are words; write each id in one way."
             )
 

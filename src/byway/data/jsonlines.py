@@ -96,7 +96,8 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
                 values, bad = _decoded(row, decoder, fields)
                 malformed.append(bad)
                 for ours, place in places.items():
-                    columns[ours].append(_value(values.get(place, b""), ours, wanted[ours], where))
+                    raw = values.get(place)
+                    columns[ours].append(_value(raw, ours, wanted[ours], where) if raw else None)
             table = {ours: pa.array(column, _TEXT) for ours, column in columns.items()}
             present |= {ours for ours, column in table.items() if column.null_count < len(column)}
             kept += len(malformed) - sum(malformed)
@@ -144,7 +145,7 @@ def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str
     try:
         row.decode()
         found = decoder.decode(row)
-        return {field: bytes(getattr(found, field)) for field in fields}, False
+        return {field: bytes(raw) for field in fields if (raw := getattr(found, field))}, False
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         value = _any(row)
     if value is None:
@@ -170,18 +171,19 @@ def _any(row: bytes) -> dict[str, Any] | None:
 
 def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     """The text that stands for a value in this place."""
-    first, role = raw[:1], role_of(ours)
-    if first in (b"", b"n", b"N"):
-        return None
+    first = raw[:1]
     if first == b'"':
         return _string(raw)
+    if first in (b"n", b"N"):
+        return None
+    if first not in (b"t", b"f", b"[", b"{"):
+        return raw.decode()
+    role = role_of(ours)
     if first in (b"t", b"f"):
         if role == "number":
             return "1" if first == b"t" else "0"
         if role in ("id", "time", "whole"):
             raise _wrong(where, ours, theirs, raw)
-        return raw.decode()
-    if first not in (b"[", b"{"):
         return raw.decode()
     value = msgspec.json.decode(raw)
     if isinstance(value, dict) and len(value) == 1 and (key := next(iter(value))) in _EXTENDED:
