@@ -374,15 +374,15 @@ def _source_files(config: Config, workspace: Path) -> dict[str, Path]:
         folder = path if path.is_dir() else path.parent
         files: list[Path] = []
         for each in [path] if path.is_dir() else folder.glob(path.name):
-            files += [p for p in each.rglob("*") if _is_table(p, config)] if each.is_dir() else [each]
+            files += [p for p in each.rglob("*") if _is_table(p, each, config)] if each.is_dir() else [each]
         found |= {f"{knob}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
     return found
 
 
-def _is_table(path: Path, config: Config) -> bool:
+def _is_table(path: Path, folder: Path, config: Config) -> bool:
     """Whether a file in a named folder is read: each part of an own table, else what ends as tables do."""
     if config.catalog.source in OWN:
-        return not path.name.startswith((".", "_"))
+        return import_module("byway.data.containers").is_part(path, folder)
     return any(suffix in TABLES for suffix in path.suffixes[-2:])
 
 

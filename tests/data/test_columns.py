@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.test_sources import NOW, build, rows, write
+from tests.data.test_sources import NOW, build, failing, rows, write
 
 from byway import config
 from byway.artifact import Work
@@ -334,6 +334,18 @@ def test_numbers_in_two_ways_beside_a_word_are_one_sentence(work: Work, tmp_path
         build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
 
 
+@pytest.mark.parametrize(("kept", "written"), [("{}.0", "{}"), ("{}", "{}.0")])
+def test_items_missed_by_a_dot_beside_a_word_are_one_sentence(
+    work: Work, tmp_path: Path, kept: str, written: str
+) -> None:
+    items = "".join(f"{kept.format(n)},title {n}\n" for n in range(9)) + "total,nine\n"
+    log = "".join(f"ann,{written.format(n % 9)}\nbo,total\n" for n in range(20))
+    write(tmp_path, items__csv="item,title\n" + items, events__csv="user,item\n" + log)
+    sentence = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+    assert "events.csv: 20 events name items such as" in sentence
+    assert "beside ids that are words" in sentence
+
+
 def test_what_a_spreadsheet_cut_is_one_sentence(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv="item,title\n1,one\n", events__csv="user,item\n1.23457E+12,1\n7,1\n")
     with pytest.raises(UserError, match=r"user has the id '1.23457E\+12', a number whose last digits are lost"):
@@ -382,6 +394,14 @@ def test_hashtags_of_other_systems(work: Work, tmp_path: Path, written: str, tag
     write_table(tmp_path / "events.parquet", user=pa.array(["u"]), item=pa.array(["1"]))
     assert result(work, tmp_path) is None
     assert rows(work, "items.parquet")[0]["hashtags"] == tags
+
+
+def test_lists_in_one_text_are_joined_and_brackets_of_a_title_stay(work: Work, tmp_path: Path) -> None:
+    lines = ["item,title,description", '1,[Official] a video,"[""x y"", ""z""]"', "2,\"['it''s', ]\",[1]"]
+    write(tmp_path, items__csv="\n".join([*lines, "3,[],three"]) + "\n", events__csv="user,item\nu,1\n")
+    build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
+    found = [(row["title"], row["description"]) for row in rows(work, "items.parquet")]
+    assert found == [("[Official] a video", "x y z"), ("['it''s', ]", "[1]"), ("", "three")]
 
 
 def test_hashtags_as_a_list_in_one_file_and_as_text_in_another(work: Work, tmp_path: Path) -> None:

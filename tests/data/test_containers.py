@@ -200,7 +200,11 @@ def foreign() -> dict[str, tuple[bytes, str]]:
         "pdf": (b"%PDF-1.7", "is a PDF"),
         "xml": (b'<?xml version="1.0"?><a/>', "is XML"),
         "one object": (b'{"user": {"0": "a"}, "item": {"0": 1}}', "give text or a number"),
-        "not json": (b"[1, 2, 3]", "no column"),
+        "array of numbers": (b"[1, 2, 3]", "no column"),
+        "pretty json": (b'{\n "user": "a",\n "item": 1\n}\n', "give an object a line (for example with jq -c .)"),
+        "json in json": (b'{"data": [{"user": "a", "item": 1}]}', "has no column 'user'; it has data"),
+        "cut json": (b'[{"user": "a", "item": 1}, {"user"', "is not JSON to its end"),
+        "hint for excel": (b"sep=;\nuser;item\na;1\n", "a hint for Excel; take out that line"),
     }
 
 
@@ -242,11 +246,17 @@ def test_init_finds_tables_in_any_container_and_leaves_no_copies(
 
 def test_columns_of_json_that_come_late_and_lines_that_are_none(work: Work, tmp_path: Path) -> None:
     lines = [json.dumps({"item": n, "description": [f"word {n}", "b"], "tags": {"a": 1}}) for n in range(3000)]
-    lines += ['{"item": 3000, "title": "late", "description": NaN, "hashtags": ["x", {"name": "y"}]}', "{half", "7"]
-    write(tmp_path, items__json="\n".join(lines), events__csv="user,item\nann,3000\n")
+    lines += [
+        '{"item": 3000, "title": "late", "description": NaN, "hashtags": ["x", {"name": "y"}]}',
+        "{half",
+        "7",
+        '{"item": "\\ud800", "title": "half a pair"}',
+    ]
+    data = "\n".join(lines).encode() + '\n{"item": "café"}'.encode("latin-1")
+    write(tmp_path, items__json=data, events__csv="user,item\nann,3000\n")
     outcome = build(work, "csv", tmp_path / "items.json", events=str(tmp_path / "events.csv"))
-    assert outcome.metrics["catalog.quarantined"] == {"wrong fields": 2}
-    last = rows(work, "items.parquet")[-1]
+    assert outcome.metrics["catalog.quarantined"] == {"wrong fields": 3}
+    last = rows(work, "items.parquet")[-2]
     assert (last["title"], last["description"], last["hashtags"]) == ("late", None, ["x", "y"])
     assert rows(work, "items.parquet")[0]["description"] == "word 0 b"
 
@@ -307,5 +317,5 @@ def test_a_sentence_of_a_copy_names_the_file(work: Work, tmp_path: Path) -> None
     sentence = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
     assert f"{tmp_path / 'items.csv'} has no column 'item'; it has id, title" in sentence
     write(tmp_path, events__json="\n\n")
-    with pytest.raises(UserError, match=r"events.json has no column 'item'; it has none"):
+    with pytest.raises(UserError, match=r"events.json has no JSON object in any line"):
         build(work, "json", tmp_path / "events.json", events=str(tmp_path / "events.json"))

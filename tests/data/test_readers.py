@@ -206,10 +206,10 @@ def test_mind_has_what_was_shown_and_not_clicked(work: Work, tmp_path: Path) -> 
         ),
         behaviors__tsv=(
             "1\tU13740\t11/11/2019 9:05:58 AM\tN55528 N19639\tN55528-1 N19639-0\n"
-            "2\tU91836\t11/12/2019 6:11:30 PM\t\tN19639-1\n"
+            "2\tU91836\t11/12/2019 6:11:30 PM\t\tN19639-1\n3\tU91836\tyesterday\t\tN19639-1 N55528-0\n"
         ),
     )
-    assert made(work, "mind", folder) == {}
+    assert made(work, "mind", folder) == {"bad time": 2}
     first, second = rows(work, "items.parquet")
     assert (first["item"], first["title"], first["description"]) == (
         "N55528",

@@ -174,6 +174,8 @@ def _clean_batch(
             continue
         if name == "title":
             breaks = compute.count_substring(column, "\n")
+        if name in ("title", "description"):
+            column = tags.unlisted(column)
         texts[name], mended = text.stripped(column)
         cleaned |= mended
     hashtags, bad, mended = _hashtags(batch)

@@ -301,7 +301,7 @@ def _mapped(value: Any, kind: pa.DataType) -> Any:
 
 def joined(column: pa.Array, blank: str) -> pa.Array:
     """The texts of each list in one text."""
-    rows = (None if value is None else blank.join(tags.names(value)) for value in column.to_pylist())
+    rows = (None if value is None else blank.join(tags.names(value)) or None for value in column.to_pylist())
     return pa.array(list(rows), _TEXT)
 
 

@@ -82,16 +82,19 @@ def _in_folder(folder: Path) -> list[Path]:
             raise UserError(f"{folder} is {system}, which may hold rows that were deleted; export it as parquet.")
     if any((folder / "metadata").glob("*.metadata.json")):
         raise UserError(f"{folder} is an Iceberg table; export it as parquet.")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _hidden(file, folder)]
+    files = [file for file in sorted(folder.rglob("*")) if is_part(file, folder)]
     full = [file for file in files if file.stat().st_size]
     if not full:
         raise UserError(f"{folder} is a folder without files of data.")
     return full
 
 
-def _hidden(file: Path, folder: Path) -> bool:
+def is_part(file: Path, folder: Path) -> bool:
+    """Whether what lies in a folder is a file of the table: no mark, checksum or word to the reader."""
     names = file.relative_to(folder).parts
-    return file.suffix == ".crc" or any(name.startswith(("_", ".")) and "=" not in name for name in names)
+    hidden = any(name.startswith(("_", ".")) and "=" not in name for name in names)
+    aside = file.suffix == ".crc" or file.name.split(".")[0].lower() in ("readme", "license", "licence")
+    return file.is_file() and not hidden and not aside
 
 
 def parts(path: Path, source: str) -> list[Part]:
@@ -146,6 +149,7 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://hawser", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write it as parquet or CSV"),
     (b"\x93NUMPY", "a NumPy array", "write it as parquet or CSV with named columns"),
+    (b"FEA1", "an old Feather file", "write it as parquet"),
     (b"Obj\x01", "an Avro file", "write it as parquet"),
     (b"ORC", "an ORC file", "write it as parquet"),
     (b"PARE", "an encrypted parquet file", "write it without encryption"),
@@ -181,7 +185,7 @@ def _kind(file: Path, start: bytes, source: str, packed: str) -> Kind:
         raise UserError(f"{file} is packed twice, {again} in {packed}; unpack it once.")
     for mark, what, advice in _FOREIGN:
         if start.startswith(mark):
-            raise UserError(f"{file} is {what}, not a table of text or parquet; {advice}.")
+            raise UserError(f"{file} is {what}; {advice}.")
     if _PICKLE.match(start):
         raise UserError(f"{file} is a pickle, which is not read since it could run code; write it as parquet.")
     if start[257:262] == b"ustar":

@@ -255,7 +255,9 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
     """
     daft = engine.daft()
     col = daft.col
-    stamp = as_text(log, "created_at").to_datetime("%m/%d/%Y %I:%M:%S %p")
+    written = as_text(log, "created_at")
+    # What is no such time would end the reading; it is null, and kept out with its reason.
+    stamp = daft.functions.when(written.regexp(_CLOCK), written).to_datetime("%m/%d/%Y %I:%M:%S %p")
     log = log.select(
         col("user"),
         stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64()).alias("time"),
@@ -295,6 +297,9 @@ def is_atomic(path: Path) -> bool:
     part = containers.parts(path, "csv")[0]
     return part.kind == "text" and dialect.is_typed(part.path)
 
+
+_CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"
+"""MIND's clock, of the November of 2019."""
 
 _STEAM = ("user", "game", "behavior", "value", "zero")
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")

@@ -161,6 +161,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
         if "order" in names and "time" in names:
             kept.setdefault("row", []).append(good + first_row)
         first_row += batch.num_rows
+    known.check(raw.events_from)
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
     user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()

@@ -58,6 +58,8 @@ def header(path: Path, delimiter: str = ",", quote: str | None = '"') -> list[st
     if not line:
         what = "has an empty first line" if start.strip() else "is empty"
         raise UserError(f"{path} {what}; its first line must name the columns.")
+    if len(line) <= 2 and line[0].lower().startswith("sep="):
+        raise UserError(f"{path} begins with {line[0]!r}, a hint for Excel; take out that line.")
     return [name.strip() for name in line]
 
 

@@ -85,10 +85,16 @@ class Lookup:
         self._numbers = bool(filled.any() and _matches(self._known, _WHOLE)[filled].all())
         uuids = bool(filled.any() and not self._numbers and _matches(self._known, _UUID)[filled].all())
         self._hex = _hex(self._known) if uuids else None
+        self._bare = None if self._numbers or uuids else _bare(self._known)
+        self._seen = self._near = 0
+        self._example = ""
 
     def rows(self, ids: pa.Array, where: Path) -> pa.Array:
         """Row of each id in the catalog, null where there is none; UserError where digits of ids were lost."""
         found = compute.index_in(ids, value_set=self._known)
+        self._seen += len(ids)
+        if self._bare is not None and found.null_count:
+            self._count(ids.filter(compute.is_null(found)))
         if found.null_count == 0 or not (self._numbers or self._hex is not None):
             return found
         lost = text.mask(compute.is_null(found))
@@ -100,6 +106,27 @@ class Lookup:
         return compute.coalesce(
             found, compute.index_in(_replaced(ids, loose, where, "item"), value_set=self._known)
         )
+
+    def _count(self, lost: pa.Array) -> None:
+        """Remember the ids that are known but for a `.0`."""
+        near = lost.filter(compute.is_in(_bare(lost), value_set=self._bare))
+        near = near.filter(pa.array(_matches(near, _WHOLE) | _matches(near, _DOTTED)))
+        self._near += len(near)
+        self._example = near[0].as_py() if len(near) else self._example
+
+    def check(self, where: Path) -> None:
+        """Raise UserError where a tenth of all events and more miss their item by a `.0`."""
+        if self._near and 10 * self._near >= self._seen:
+            known = self._known.filter(compute.equal(self._bare, _bare(pa.array([self._example]))[0]))[0]
+            raise UserError(
+                f"{where}: {self._near:,} events name items such as {self._example!r}, which the items have "
+                f"as {known.as_py()!r} beside ids that are words; write each id in one way."
+            )
+
+
+def _bare(ids: pa.Array) -> pa.Array:
+    """Whole numbers without `.0`, other ids as they are."""
+    return compute.replace_substring_regex(ids, r"^(-?[0-9]+)\.0*$", r"\1")
 
 
 def _replaced(ids: pa.Array, loose: NDArray[np.bool_], where: Path, column: str) -> pa.Array:

@@ -84,6 +84,7 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
         "Row", [(f, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for f in fields], rename=fields
     )
     decoder = msgspec.json.Decoder(row_type)
+    kept = 0
     schema = pa.schema([*((ours, _TEXT) for ours in wanted), (MALFORMED, pa.bool_())])
     present: set[str] = set()
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
@@ -95,10 +96,17 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
                 values, bad = _decoded(row, decoder, fields)
                 malformed.append(bad)
                 for ours, place in places.items():
-                    columns[ours].append(_value(values.get(place, b""), ours, wanted[ours], where))
+                    raw = values.get(place)
+                    columns[ours].append(_value(raw, ours, wanted[ours], where) if raw else None)
             table = {ours: pa.array(column, _TEXT) for ours, column in columns.items()}
             present |= {ours for ours, column in table.items() if column.null_count < len(column)}
+            kept += len(malformed) - sum(malformed)
             writer.write_table(pa.table({**table, MALFORMED: pa.array(malformed)}, schema=schema))
+    if not kept:
+        raise UserError(
+            f"{where} has no JSON object in any line; give an object a line (for example with jq -c .), or an "
+            "array of objects."
+        )
     return {ours: ours for ours in wanted if ours in present}
 
 
@@ -135,8 +143,9 @@ def _rows(path: Path, where: Path) -> Iterator[bytes]:
 def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str, bytes], bool]:
     """The raw values of the wanted fields, and whether the row is no object."""
     try:
+        row.decode()
         found = decoder.decode(row)
-        return {field: bytes(getattr(found, field)) for field in fields}, False
+        return {field: bytes(raw) for field in fields if (raw := getattr(found, field))}, False
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         value = _any(row)
     if value is None:
@@ -162,18 +171,19 @@ def _any(row: bytes) -> dict[str, Any] | None:
 
 def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     """The text that stands for a value in this place."""
-    first, role = raw[:1], role_of(ours)
-    if first in (b"", b"n", b"N"):
-        return None
+    first = raw[:1]
     if first == b'"':
-        return msgspec.json.decode(raw, type=str)
+        return _string(raw)
+    if first in (b"n", b"N"):
+        return None
+    if first not in (b"t", b"f", b"[", b"{"):
+        return raw.decode()
+    role = role_of(ours)
     if first in (b"t", b"f"):
         if role == "number":
             return "1" if first == b"t" else "0"
         if role in ("id", "time", "whole"):
             raise _wrong(where, ours, theirs, raw)
-        return raw.decode()
-    if first not in (b"[", b"{"):
         return raw.decode()
     value = msgspec.json.decode(raw)
     if isinstance(value, dict) and len(value) == 1 and (key := next(iter(value))) in _EXTENDED:
@@ -186,6 +196,14 @@ def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     if role == "path" or (role == "number" and not value):
         return None
     raise _wrong(where, ours, theirs, raw)
+
+
+def _string(raw: bytes) -> str:
+    """A JSON string; halves of a surrogate pair become question marks."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.loads(raw).encode("utf-8", "replace").decode()
 
 
 def _wrong(where: Path, ours: str, theirs: str, raw: bytes) -> UserError:

@@ -62,9 +62,13 @@ def pair(folder: Path, source: str) -> tuple[Path, str]:
     """
     found = [_named(folder, name, source) for name in ("items", "events")]
     if not any(each.exists() for each in found):
-        atomic = [sorted(folder.glob(f"*.{ending}*")) for ending in ("item", "inter")]
-        if all(len(each) == 1 for each in atomic):
-            found = [each[0] for each in atomic]
+        items, inters = (sorted(folder.glob(f"*.{ending}*")) for ending in ("item", "inter"))
+        if inters and len(items) != 1:
+            raise UserError(f"{folder} has {len(items)} .item files beside its .inter; one with words is needed.")
+        if inters:
+            # A log that was split for a benchmark is one log.
+            whole = [each for each in inters if each.name.split(".")[0] == each.name.partition(".inter")[0]]
+            found = [items[0], whole[0] if len(whole) == 1 else folder / "*.inter*"]
     return found[0], str(found[1])
 
 
@@ -86,7 +90,9 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
             names = jsonlines.copied(path, wanted.columns, part.path, out)
             absent = {theirs: ours for ours, theirs in wanted.columns.items() if theirs in wanted.required}
             found = [theirs for ours, theirs in wanted.columns.items() if ours in names]
-            files.require(part.path, found + list(part.partition), list(absent))
+            if missing := [theirs for theirs in absent if theirs not in (*found, *part.partition)]:
+                files.require(part.path, [*jsonlines.keys(path), *part.partition], missing)
+                raise UserError(f"{part.path} has nothing in {missing[0]!r}, which every row needs.")
             opened = engine.daft().read_parquet(files.literal(out))
         else:
             found = _found(part, path, wanted.header)
@@ -105,7 +111,9 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
 
 def lists_tags(part: Part, theirs: str) -> bool | None:
     """Whether hashtags are a list in this file; None where it has none."""
-    if part.kind != "parquet" or part.packed:
+    if part.kind == "arrow" or part.packed:
+        return part.kind not in ("text", "json")
+    if part.kind != "parquet":
         return False
     schema = _schema(part.path)
     if theirs not in schema.names:

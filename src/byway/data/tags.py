@@ -48,6 +48,16 @@ def lists(column: pa.Array) -> pa.Array:
     return compute.if_else(pa.array(found), pa.array(read, kind), split)
 
 
+def unlisted(column: pa.Array) -> pa.Array:
+    """Texts, with lists of texts that are written as JSON, Python or NumPy write them joined."""
+    listed = text.mask(compute.match_substring_regex(column, r"""(?s)^\s*\[\s*(['"].*['"]\s*)?\]\s*$"""))
+    if not listed.any():
+        return column
+    words = column.filter(pa.array(listed)).to_pylist()
+    read = [each if (found := named(each)) is None else " ".join(found) for each in words]
+    return compute.replace_with_mask(column, pa.array(listed), pa.array(read, column.type))
+
+
 def named(written: str) -> list[str] | None:
     """The names in a list that is written as text, None where it is no list.
 
