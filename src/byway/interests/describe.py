@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from byway import config
 from byway.artifact import Gate, Outcome, Work
 from byway.data.catalog import Catalog
+from byway.interests.naming import coherence, npmi, precision
 from byway.interests.tree import LEVELS, Tree
 from byway.interests.words import Terms, alike, read
 
@@ -28,14 +29,21 @@ CONSIDERED = 40
 """Best terms of a cluster from which its keywords are chosen."""
 SIBLINGS = 1.0
 """How much being rarer in the parent counts beside being rarer in the catalog."""
-COMMON = 0.7
-"""Power of the share of items that hold a term: at 1 the clusters of a broad topic are all named after it."""
+COMMON = 0.9
+"""Power of the share of items that hold a term."""
+OWN = 0.5
+"""Power of the share of a term's items that are the cluster's: at 0 the clusters of a broad topic are all named
+after it."""
 HASHTAG = 0.3
 """How much a term gains that people write as a hashtag."""
 PHRASE = 1.3
 """How much a phrase gains over a word: it is rarer than its words, but says more."""
-NEW_ITEMS = 0.7
+NEW_ITEMS = 0.5
 """Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
+TOGETHER = 3.0
+"""How much a further keyword gains that always stands beside those chosen."""
+ONE_LETTER = 0.5
+"""What is left of the score of a single Han letter: most are parts of words."""
 FIRST_AT_LEAST = 0.25
 """A word that was not chosen may stand first if it scores at least this share of the cluster's best: unique, but
 not far-fetched. The chosen ones may in any case, since they are in the name."""
@@ -76,6 +84,8 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
     pq.write_table(table, work.out / FILE)
     unique = min(len(set(level)) / len(level) for level in names)
     firsts = [words[0] for words in keywords[1]]
+    number = {form: i for i, form in enumerate(terms.forms)}
+    held = [[[number[word] for word in words if word in number] for words in level] for level in keywords]
     return Outcome(
         counts={"descriptions": len(flat), "terms": len(terms.forms)},
         metrics={
@@ -83,6 +93,10 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
             "descriptions.unique_first": round(len(set(firsts)) / len(firsts), 4),
             "descriptions.coverage": [
                 round(coverage(terms, tree, level, words), 4) for level, words in enumerate(keywords, 1)
+            ],
+            "descriptions.coherence": [round(coherence(terms.matrix, ids), 4) for ids in held[:2]],
+            "descriptions.precision": [
+                round(precision(terms.matrix, ids, tree.assign(level)), 4) for level, ids in enumerate(held[:2], 1)
             ],
         },
         gates={"descriptions.unique": Gate(unique, 1.0)},
@@ -158,12 +172,13 @@ def describe(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -
     A cluster without words of its own takes its parent's, and a number that tells it from the others.
     """
     begin = begin or begin_with("")
+    columns = sparse.csc_array(terms.matrix)
     taken: set[frozenset[str]] = set()
     found: list[list[list[str]]] = []
     for level in range(1, LEVELS + 1):
         counts = _counts(terms, tree, level)
         scores = _scores(terms, tree, level, counts)
-        chosen = [_choose(terms, tree.items(level, c), *scores[c], words) for c in range(tree.size(level))]
+        chosen = [_choose(terms, columns, tree.items(level, c), *scores[c], words) for c in range(tree.size(level))]
         first = _first_words(chosen, terms.forms, begin)
         names: list[list[str]] = []
         for cluster, picked in enumerate(chosen):
@@ -206,12 +221,15 @@ def _scores(
     """For each cluster its best terms and their scores, best first: TF-IDF with a cluster as the document.
 
     A term that share s of a cluster's items hold, share g of the catalog's and share q of the parent's, scores
-    s^0.7·(log(s/g) + log(s/q)), a little more for phrases and hashtags. s counts one item less than there is, so
-    that a word in one item only scores nothing.
+    s^0.9·o^0.5·(log(s/g) + log(s/q)), where o is the share of the term's items that are in the cluster; a little
+    more for phrases and hashtags. s counts one item less than there is, so that a word in one item only scores
+    nothing.
     """
     sizes = np.diff(tree.starts[level - 1])
-    catalog_share = np.asarray(terms.matrix.sum(axis=0)).ravel() / len(tree.order)
+    everywhere = np.asarray(terms.matrix.sum(axis=0)).ravel()
+    catalog_share = everywhere / len(tree.order)
     gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
+    gain = gain * np.where([len(form) == 1 for form in terms.forms], ONE_LETTER, 1.0)
     parents = tree.parent(level) if level > 1 else None
     above = _counts(terms, tree, level - 1) if level > 1 else None
     above_sizes = np.diff(tree.starts[level - 2]) if level > 1 else None
@@ -228,23 +246,36 @@ def _scores(
             span = slice(above.indptr[up], above.indptr[up + 1])
             dense[above.indices[span]] = above.data[span]
             score = score + SIBLINGS * np.log(share / (dense[held] / above_sizes[up]))
-        score = share**COMMON * np.maximum(score, 0.0) * gain[held]
+        own = inside / everywhere[held]
+        score = share**COMMON * own**OWN * np.maximum(score, 0.0) * gain[held]
         best = np.lexsort((held, -score))[:CONSIDERED]
         found.append((held[best].astype(np.int64), score[best]))
     return found
 
 
 def _choose(
-    terms: Terms, items: NDArray[np.int32], held: NDArray[np.int64], scores: NDArray[np.float64], words: int
+    terms: Terms,
+    columns: sparse.csc_array,
+    items: NDArray[np.int32],
+    held: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    words: int,
 ) -> _Choice:
-    """Up to `words` terms, each the best that repeats none before it and covers further items."""
+    """Up to `words` terms, each the best that repeats none before it, covers further items and goes with them.
+
+    `columns` is the matrix of the terms by columns.
+    """
     inside = terms.matrix[items][:, held].toarray() > 0
-    covered = np.zeros(len(items), bool)
+    together = np.maximum(npmi(columns[:, held]), 0.0)
+    covered, fit = np.zeros(len(items), bool), np.zeros(len(held))
     chosen: list[int] = []
     left = [i for i in range(len(held)) if scores[i] > 0]
     while left and len(chosen) < words:
         fresh = inside[~covered].sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
-        pick = max(left, key=lambda i: (scores[i] * (1 - NEW_ITEMS + NEW_ITEMS * fresh[i]), -i))
+        if chosen:
+            fit = together[:, chosen].mean(axis=1)
+        worth = scores * (1 - NEW_ITEMS + NEW_ITEMS * fresh) * (1 + TOGETHER * fit)
+        pick = max(left, key=lambda i: (worth[i], -i))
         chosen.append(pick)
         covered |= inside[:, pick]
         left = [i for i in left if not alike(terms.stems[held[i]], terms.stems[held[pick]])]

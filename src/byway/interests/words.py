@@ -5,7 +5,6 @@ frequent form. It does not know clusters.
 """
 
 import re
-import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,82 +13,17 @@ from difflib import SequenceMatcher
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-LONGEST = 24
-"""Characters of a word; what is longer is an address, a code or a keyboard accident."""
+from byway.interests.tokens import UNSPACED, telling, tokens
+
 FEWEST_FOR_A_PHRASE = 3
 """Items that must hold two words side by side before they count as a phrase."""
+SHORTEST_RUN, MOST_PARTS = 7, 4
+"""Letters of a hashtag that may be several words, and how many it may be."""
+SAID_AS_ONE = 0.1
+"""A hashtag that texts say more often than this, for each time it is a tag, is a word as it stands."""
 
-_CHATTER = """
-4k able absolutely actually ago ah aha ahead ain ain't almost alone already alright amp answer anymore
-anyone anything apart appear aren't arrive ask asked away bad badly basically beautiful began begin best
-better big bit bookmark bring brought bye came can't catch certain certainly change channel check clip clips
-close com come comes comment comments completely content continue cool couldn't couple crazy cut daily day
-days definitely did didn't die different difficult directly do does doesn't doing don't done dr easily easy
-edit em end ended ending enjoy enough entire ep episode episodes eps especially even ever everybody everyone
-everything exactly extremely fact famous favorite favorites favourite favourites feel feeling fell felt
-final finally find finish fit follow followers forget foryou foryoupage found free ft full fully fun fyp
-gave get gets getting give given gives giving glad go goes going gone gonna good got gotta great guess guy
-guys ha haha hahaha half happen happened happens happy hard hasn't haven't hd he'd he'll he's hear heard
-hello help here's hey hi high hit hold hope hot hour hours how's http https huge huh i'd i'll i'm i've idea
-immediately important impossible incredible inside instagram instead interesting isn't it'd it'll it's item
-just keep keeps kind kinds knew know known knows large late later learn least leave left less let let's lets
-level life like liked likes line list literally little ll lol long longer look looked looking looks lose
-lost lot lots lovely loving made main make makes making man many matter mean means meet met min mine minute
-minutes moment moments month months more mr mrs ms mustn't name named near nearly nee need needs never new
-next nice nobody non normal nothing nsfw number obviously of off official often oh ok okay old omg one one's
-ones only ooh open order original outside part parts pass past people people's perfect perhaps person pick
-picture pictures place plan play playing playlist please plus point possible post present pretty probably
-problem pt put quality question queue quick quickly quite ready real really reason recently recommend
-recommended reel reels remember right run said same saw say saying says scene scenes second seconds see
-seeing seen series set share she'd she'll she's short shorts should shouldn't show shows side simple simply
-single slow small someone something sometimes soon sorry sort special st start started starts stay step stop
-straight stuff sub subs subscribe such suddenly super sure surprise take taken takes taking talk tell terms
-thank thanks that'll that's there's they'd they'll they're they've thing things think third though thought
-three tiktok time times title today today's together told tomorrow tonight too took top total totally
-trailer trend trending tried true truly try trying turn turned turns two type ultimate unable understand
-update upload use used using usually ve version versions versus very via video videos view viral vlog vol vs
-wait wanna want wanted wants wasn't watch watched watching watchlist way ways we'd we'll we're we've week
-weeks went weren't what'll what's whatever when's where's who'd who'll who's whole whose why's will win wish
-won won't word words work works worry worse worst worth would wouldn't wow wrong www yeah year years yes
-yesterday yet yo you'd you'll you're you've yours youtube yuan
-"""
-_PARTICLES = """
-aber al alla als an ao as au auf aus aux avec bei bin bist ce ces che chez com como con cui da dal dans das
-dass de dei del della delle dem den der des di die dit dos du e ein eine einem einen einer el elle em en
-entre er es est et eu fuer für gli het hoy ich ihr il ils in ist je la las le les leur lo los lui ma mais
-mas me mein mes mi mit moi mon muy na nach nao ne nel nicht nie no non nos nous não o oder og on os ou où
-par para pas per pero por pour pra qu que quel qui quoi se sein ser ses si sich sie sin sind sobre son su
-sua sul sur så te toi ton tu ue um un una und une uno unos uns van vom von vor vous wie wir y yo zu zum zur
-à é és été être
-"""
-STOP_WORDS = ENGLISH_STOP_WORDS | frozenset(_CHATTER.split()) | frozenset(_PARTICLES.split())
-"""Function words of English and, the shortest, of its neighbours; words that tell nobody what an item is about."""
-
-
-class _Cleaner(dict[int, str]):
-    """For `str.translate`: letters, marks and digits stay, apostrophes become one kind, the rest is space."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        if character in "'’‘ʼ":
-            kept = "'"
-        elif character in "-‐‑":
-            kept = "-"
-        elif unicodedata.category(character)[0] in "LMN" and not 0xFE00 <= code <= 0xFE0F:
-            kept = character
-        else:
-            kept = " "
-        self[code] = kept
-        return kept
-
-
-_CLEAN = _Cleaner()
-_MARKUP = re.compile(r"<[^<>]{0,200}>|&#?\w{1,8};|https?://\S{1,400}|www\.\S{1,400}")
 _ENDING = re.compile(r"(?<=...)(ing|ed|er|e)$")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
-"""Scripts that are written without spaces between words: kana, Han, Thai, Lao, Burmese, Khmer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +48,7 @@ def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[
     stems = {stem(word): 0 for word in text.words}
     stems = {name: i for i, name in enumerate(stems)}
     stem_of = np.fromiter((stems[stem(word)] for word in text.words), np.int64, len(text.words))
-    unspaced = np.fromiter((bool(_UNSPACED.search(word)) for word in text.words), bool, len(text.words))
+    unspaced = np.fromiter((bool(UNSPACED.search(word)) for word in text.words), bool, len(text.words))
     n, size = text.rows, len(stems)
 
     said = np.flatnonzero(text.word >= 0)
@@ -122,7 +56,8 @@ def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[
     # Neighbours in one part of a row: parts are closed by a token that says nothing.
     pair = said[:-1][np.diff(said) == 1]
     left, right = text.word[pair], text.word[pair + 1]
-    phrase = (stem_of[left] != stem_of[right]) & ~unspaced[left]
+    # Where words stand side by side without a space, a mixed pair was parted by one.
+    phrase = (stem_of[left] != stem_of[right]) & (unspaced[left] == unspaced[right])
     pair, left, right = pair[phrase], left[phrase], right[phrase]
     both = stem_of[left] * size + stem_of[right]
     double = _occurrences(both, text.row[pair], text.tagged[pair], n, FEWEST_FOR_A_PHRASE, most)
@@ -133,7 +68,8 @@ def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[
     kept = np.isin(both, double.keys)
     surfaces = left[kept] * len(text.words) + right[kept]
     distinct, surface = np.unique(surfaces, return_inverse=True)
-    spelt = [" ".join(text.words[i] for i in divmod(int(key), len(text.words))) for key in distinct]
+    parts = [divmod(int(key), len(text.words)) for key in distinct]
+    spelt = [("" if unspaced[a] else " ").join((text.words[a], text.words[b])) for a, b in parts]
     phrase_forms = _commonest(both[kept], surface, spelt)
     return Terms(
         matrix=sparse.csr_array(sparse.hstack([single.matrix, double.matrix], format="csr")),
@@ -161,29 +97,82 @@ class _Text:
 
 def _number(rows: Iterable[tuple[str, Sequence[str]]], drop: frozenset[str]) -> _Text:
     numbers: dict[str, int] = {}
-    words: list[str] = []
-    word, tagged, ends = array("i"), array("b"), array("q")
+    said, in_tag, ends = array("i"), array("b"), array("q")
     for text, hashtags in rows:
         for at, part in enumerate((text, *hashtags)):
-            for token in tokens(part):
-                number = numbers.get(token)
-                if number is None:
-                    said = telling(token) and token not in drop
-                    number = numbers[token] = len(words) if said else -1
-                    if said:
-                        words.append(token)
-                word.append(number)
-            word.append(-1)
-            tagged.extend([at > 0] * (len(word) - len(tagged)))
-        ends.append(len(word))
-    lengths = np.diff(np.frombuffer(ends, np.int64), prepend=0) if ends else np.zeros(0, np.int64)
-    return _Text(
-        words,
-        np.frombuffer(word, np.int32).astype(np.int64) if word else np.zeros(0, np.int64),
-        np.repeat(np.arange(len(ends)), lengths),
-        np.frombuffer(tagged, np.int8).astype(bool) if tagged else np.zeros(0, bool),
-        len(ends),
+            said.extend(numbers.setdefault(token, len(numbers)) for token in tokens(part))
+            said.append(-1)
+            in_tag.extend([at > 0] * (len(said) - len(in_tag)))
+        ends.append(len(said))
+    token = np.array(said, np.int64)
+    tagged, row = (
+        np.array(in_tag, bool),
+        np.repeat(np.arange(len(ends)), np.diff(np.array(ends, np.int64), prepend=0)),
     )
+    names = list(numbers)
+    # A tag that is several words becomes them, side by side.
+    split = _run_together(names, token, row, tagged)
+    pieces = np.ones(len(token), np.int64)
+    for key, parts in split.items():
+        pieces[(token == key) & tagged] = len(parts)
+    first = np.cumsum(pieces) - pieces
+    was, row, tagged = token, np.repeat(row, pieces), np.repeat(tagged, pieces)
+    token = np.repeat(token, pieces)
+    for key, parts in split.items():
+        for at, part in enumerate(parts):
+            token[first[(was == key) & (pieces > 1)] + at] = part
+    kept = np.array([telling(name) and name not in drop for name in names], bool)
+    number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+    return _Text(
+        [name for name, keep in zip(names, kept, strict=True) if keep], number[token], row, tagged, len(ends)
+    )
+
+
+def _run_together(
+    names: list[str], token: NDArray[np.int64], row: NDArray[np.int64], tagged: NDArray[np.bool_]
+) -> dict[int, list[int]]:
+    """Tokens of hashtags that are several words written as one, as these words: `#tradingcardopenings`.
+
+    The words are those that the catalog's texts say; of all ways to part a tag the most probable one (a unigram
+    model). A tag that texts say as one word stays one, and so does one whose items never say any of the words.
+    """
+    plain = np.bincount(token[(token >= 0) & ~tagged], minlength=len(names))
+    tags = np.bincount(token[(token >= 0) & tagged], minlength=len(names))
+    total = max(1, int(plain.sum()))
+    known = {
+        name: (float(np.log(plain[i] / total)), i)
+        for i, name in enumerate(names)
+        if plain[i] >= 2 and name.isalpha() and (len(name) >= 3 or (len(name) == 2 and not telling(name)))
+    }
+    longest = max(map(len, known), default=0)
+    by_token = np.argsort(token, kind="stable")
+    starts = np.searchsorted(token[by_token], np.arange(len(names) + 1))
+
+    def rows_of(key: int) -> NDArray[np.int64]:
+        return row[by_token[starts[key] : starts[key + 1]]]
+
+    found: dict[int, list[int]] = {}
+    for key in np.flatnonzero((tags > 0) & (plain <= SAID_AS_ONE * tags)).tolist():
+        name = names[key]
+        if len(name) < SHORTEST_RUN or not name.isalpha():
+            continue
+        best: list[tuple[float, list[int]] | None] = [(0.0, []), *[None] * len(name)]
+        for end in range(2, len(name) + 1):
+            for start in range(max(0, end - longest), end - 1):
+                before, word = best[start], known.get(name[start:end])
+                if before is None or word is None or word[1] == key or len(before[1]) == MOST_PARTS:
+                    continue
+                offer = before[0] + word[0]
+                if best[end] is None or offer > best[end][0]:
+                    best[end] = (offer, [*before[1], word[1]])
+        parts = (best[-1] or (0.0, []))[1]
+        meant = [part for part in parts if telling(names[part])]
+        if len(parts) < 2 or not meant:
+            continue
+        own = np.unique(rows_of(key))
+        if any(np.isin(own, rows_of(part)).any() for part in meant):
+            found[key] = parts
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,42 +220,6 @@ def _commonest(keys: NDArray[np.int64], forms: NDArray[np.int64], spelt: list[st
         if best is None or offer < best:
             found[key] = offer
     return {key: form for key, (_, form) in found.items()}
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-case words of letters, marks and digits with inner hyphens and apostrophes.
-
-    A run of more than four letters of a script without spaces becomes its pairs of neighbours.
-
-    >>> tokens("<b>Dad's</b> BBQ-ribs, 2nd try!! 🔥")
-    ['dad', 'bbq-ribs', '2nd', 'try']
-    >>> tokens("红烧肉的做法")
-    ['红烧', '烧肉', '肉的', '的做', '做法']
-    """
-    text = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text)).lower()
-    found: list[str] = []
-    for run in text.translate(_CLEAN).split():
-        word = run.strip("'-").removesuffix("'s")
-        if len(word) > 4 and _UNSPACED.search(word):
-            found.extend(word[i : i + 2] for i in range(len(word) - 1))
-        elif word:
-            found.append(word)
-    return found
-
-
-def telling(word: str) -> bool:
-    """Whether a word may stand in a description: letters enough, not too long, not chatter.
-
-    >>> [telling(w) for w in ("ramen", "the", "2019", "x", "1080p", "面")]
-    [True, False, False, False, False, True]
-    """
-    letters = sum(character.isalpha() for character in word)
-    digits = sum(character.isdigit() for character in word)
-    if letters == 0 or digits >= letters or len(word) > LONGEST:
-        return False
-    if letters < 2 and not _UNSPACED.search(word):
-        return False
-    return word not in STOP_WORDS
 
 
 def stem(word: str) -> str:
