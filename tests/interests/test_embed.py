@@ -58,8 +58,10 @@ def test_rows_are_unit_and_equal_texts_have_equal_rows(
     titles: list[str], dim: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     scratch = tmp_path_factory.mktemp("scratch")
-    distinct, row_of, shards = embed.encode(titles, lambda: fake_encoder, scratch)
-    vectors, variance, _ = embed.project(shards, np.bincount(row_of, minlength=distinct), row_of, dim)
+    distinct = sorted(set(titles))
+    row_of = np.array([distinct.index(title) for title in titles])
+    shards = embed.encode(distinct, lambda: fake_encoder, scratch)
+    vectors, variance, _ = embed.project(shards, np.bincount(row_of), row_of, dim)
     assert vectors.shape == (len(titles), dim)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
