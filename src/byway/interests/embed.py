@@ -32,7 +32,7 @@ from byway.errors import UserError
 from byway.interests import ngrams
 from byway.interests.encoders import NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
-from byway.interests.projection import Projection, project
+from byway.interests.projection import Projection, alike, project
 from byway.progress import bar, say
 
 VECTORS = "vectors.npy"
@@ -44,8 +44,6 @@ CHARACTERS_A_TOKEN = 16
 DISTINCT = 0.9
 """Least share of different vectors among different texts. MiniLM makes 1 vector of 36 Thai titles and 3 of as many
 in Telugu; of English, Russian or Greek ones 36."""
-EQUAL = 1e-4
-"""Distance of unit rows up to which they are one: a text encoded twice, in other company, differs by about 1e-6."""
 
 
 def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
@@ -316,23 +314,6 @@ def read(
     np.save(path, side_by_side(rows, spelled, distinct, share))
     rows, kept, both = project([path], counts, every, dim)
     return rows, kept, Reading(choice, first, spelled, both), len(some)
-
-
-def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
-    """[n]: a number for each different row; unit rows within `EQUAL` of one another have one.
-
-    Sorted along one direction, rows that are equal but for rounding lie side by side.
-    """
-    if not len(rows):
-        return np.zeros(0, np.int64)
-    order = np.argsort(rows @ np.random.default_rng(0).normal(size=rows.shape[1]), kind="stable")
-    fresh = np.ones(len(rows), bool)
-    for start in range(1, len(rows), SHARD):
-        part = order[start - 1 : start + SHARD]
-        fresh[start : start + SHARD] = np.linalg.norm(rows[part[1:]] - rows[part[:-1]], axis=1) > EQUAL
-    found = np.empty(len(rows), np.int64)
-    found[order] = np.cumsum(fresh) - 1
-    return found
 
 
 def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:

@@ -30,8 +30,9 @@ ENGLISH = 0.65
 0.73 (the demo, with hashtags run together), 0.78 (film titles) and 0.88 (MicroLens); French has 0.47, Portuguese
 0.39, Spanish 0.29, German 0.26, Turkish 0.04."""
 OTHER = 0.5
-"""Share of letters in scripts that the sixteen languages are not written in from which E5 is chosen. It reads English
-less well (same sub-area among ten nearest in the quick demo 0.19, USE 0.24, MiniLM 0.28) and ten times as slowly."""
+"""Share of letters in scripts that the sixteen languages are not written in from which E5 is chosen. It reads
+English less well (same sub-area among ten nearest in the quick demo 0.19, USE 0.24, MiniLM 0.28), at a tenth of the
+speed."""
 LEAST_READ = 0.1
 """Share of letters that an encoder must have been taught to be chosen."""
 LEAST_UNREAD = 0.2

@@ -11,6 +11,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+EQUAL = 1e-4
+"""Distance of unit rows up to which they are one: a text encoded twice, in other company, differs by about 1e-6."""
+BLOCK = 4096
+"""Rows compared at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Projection:
@@ -83,3 +88,20 @@ def _weighted(
         rows = np.load(path).astype(np.float64)
         yield rows, counts[start : start + len(rows)].astype(np.float64)
         start += len(rows)
+
+
+def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """[n]: a number for each different row; unit rows within `EQUAL` of one another have one.
+
+    Sorted along one direction, rows that are equal but for rounding lie side by side.
+    """
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    order = np.argsort(rows @ np.random.default_rng(0).normal(size=rows.shape[1]), kind="stable")
+    fresh = np.ones(len(rows), bool)
+    for start in range(1, len(rows), BLOCK):
+        part = order[start - 1 : start + BLOCK]
+        fresh[start : start + BLOCK] = np.linalg.norm(rows[part[1:]] - rows[part[:-1]], axis=1) > EQUAL
+    found = np.empty(len(rows), np.int64)
+    found[order] = np.cumsum(fresh) - 1
+    return found
