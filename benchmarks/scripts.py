@@ -2,11 +2,12 @@
 
     python benchmarks/scripts.py [LANGUAGE ...] [--models auto minilm]
 
-For each language of `scripts.toml`, codes, and two mixed catalogs: `byway init` and `byway run --until descriptions`
-on 36 titles of six topics, and on every two titles of a topic as a longer one, so that words occur more than once.
-Which encoder read them; different vectors of 126 different texts; of the three of the 36 that are nearest to a title
-the share of its own topic, and what chance would give; how well the six clusters of level 2 are the topics (adjusted
-mutual information, 0 is chance), and their names. The log is of 60 people who each like two topics.
+For each language of `scripts.toml`, codes, and two mixed catalogs: `byway init` and `byway run --until
+descriptions` on 36 titles of six topics, and on every two titles of a topic as a longer one, so that words occur
+more than once. Which encoder read them; different vectors of 126 different texts; of the three of the 36 that are
+nearest to a title the share of its own topic, and what chance would give; how well the six clusters of level 2 are
+the topics (adjusted mutual information, 0 is chance), and their names. The log is of 60 people who each like two
+topics.
 """
 
 import argparse

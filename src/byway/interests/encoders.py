@@ -138,8 +138,9 @@ def unread(texts: Sequence[str], model: str) -> NDArray[np.float64]:
 @cache
 def _script(letter: str) -> str:
     """The first word of a letter's name, of the letter that a wide or mathematical one stands for."""
-    name = unicodedata.name(unicodedata.normalize("NFKC", letter)[0], "UNNAMED")
-    return name.replace("-", " ").split()[0]
+    plain = unicodedata.normalize("NFKC", letter)[0]
+    words = unicodedata.name(plain if plain.isalpha() else letter, "UNNAMED").replace("-", " ").split()
+    return words[1] if words[0] == "HALFWIDTH" else words[0]
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
