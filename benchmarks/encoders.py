@@ -4,9 +4,9 @@
     python benchmarks/encoders.py ../shared/data/kuairec --captions
 
 The first, for each encoder: `byway init`, `byway run --until transitions`, then, of the tree, its balance and
-coherence at each level; of names, the scripts of their letters and some of them; of held-out transitions, recall at 10
-of popularity, counts, likeness of items, and counts with likeness (what 14-metrics has as baselines). Coherence is in
-an encoder's own vectors and does not compare them; recall does, though of other clusters.
+coherence at each level; of names, the scripts of their letters and some of them; of held-out transitions, recall at
+10 of popularity, counts, likeness of items, and counts with likeness (what 14-metrics has as baselines). Coherence
+is in an encoder's own vectors and does not compare them; recall does, though of other clusters.
 
 The second, on 1,500 captions of `videos.csv` (different ones, seed 0), nothing else being read: of ten nearest
 captions the share of the same category, and milliseconds a caption on one thread.
@@ -44,7 +44,7 @@ def through(source: str, folder: Path, model: str, settings: list[str]) -> dict[
         run = [sys.executable, "-m", "byway"]
         subprocess.run([*run, "init", space, "--from", source, folder], check=True, capture_output=True)
         given = [f"--set=embeddings.model={model}", *(f"--set={each}" for each in settings)]
-        subprocess.run([*run, "run", space, "--until", "transitions", *given], check=True)
+        subprocess.run([*run, "run", space, "--until", "transitions", *given], check=True, stdout=sys.stderr)
         records = {
             name: artifact.read_record(space / name) for name in ("02-embeddings", "04-tree", "06-transitions")
         }

@@ -145,8 +145,8 @@ class Blind:
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         rows = np.zeros((len(texts), 32), np.float32)
         for i, text in enumerate(texts):
-            known = set(text.lower()) <= self.letters
-            seed = zlib.crc32(text.lower().encode()) if known else 0
+            known = set(text) <= self.letters
+            seed = zlib.crc32(text.encode()) if known else 0
             rows[i] = np.random.default_rng(seed).normal(size=32)
         return rows
 
@@ -241,6 +241,33 @@ def test_a_mixed_catalog_keeps_apart_what_its_encoder_does_not_read(
     vectors = embed.load(out)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(embed.embed_new(out, config.Embeddings(dim=16), titles), vectors, atol=1e-5)
+
+
+LETTERS = "abc éжßᏣᎳᎩ词ๆక్ა🔥7"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    titles=st.lists(
+        st.text(st.sampled_from(LETTERS), min_size=1, max_size=12).map(str.strip).filter(bool),
+        min_size=1,
+        max_size=12,
+    ),
+    model=st.sampled_from(["auto", "minilm", "use-multilingual", "ngrams", "some/model"]),
+)
+def test_any_titles_have_unit_rows_and_the_same_ones_when_they_are_new(
+    titles: list[str], model: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "sentence_encoder", lambda knobs: Blind(LETTERS))
+        out, found = outcome(tmp_path_factory.mktemp("any"), "w", titles, model=model)
+        vectors = embed.load(out)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert 0 < found.gates["embeddings.distinct"].value <= 1
+        if model != "some/model":  # of which it is not known what it reads
+            new = embed.embed_new(out, config.Embeddings(dim=16), titles)
+            at = np.abs(vectors[:, 0]) < 1 - 1e-4  # what lies on the mean has any direction
+            np.testing.assert_allclose(new[at], vectors[at], atol=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -32,7 +32,7 @@ from byway.errors import UserError
 from byway.interests import ngrams
 from byway.interests.encoders import NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
-from byway.interests.projection import Projection, alike, project
+from byway.interests.projection import Projection, alike, project, thinned
 from byway.progress import bar, say
 
 VECTORS = "vectors.npy"
@@ -283,7 +283,7 @@ def read(
     rows, variance, first = np.zeros((len(distinct), dim), np.float32), 1.0, None
     if shards and (share < 1).any():
         rows, variance, first = project(shards, counts * (1 - share), every, dim)
-        group = alike(rows[share < 1])
+        group = alike(thinned(shards)[share < 1])
         told = [text for text, part in zip(distinct, share < 1, strict=True) if part]
         if share_distinct(group, told) < DISTINCT:
             unclear = np.flatnonzero(share < 1)[_told_apart_by_letters(group, told)]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 EQUAL = 1e-4
 """Distance of unit rows up to which they are one: a text encoded twice, in other company, differs by about 1e-6."""
+THIN = 64
+"""Directions along which rows are compared before they are projected."""
 BLOCK = 4096
 """Rows compared at a time."""
 
@@ -90,6 +92,18 @@ def _weighted(
         start += len(rows)
 
 
+def thinned(shards: list[Path]) -> NDArray[np.float32]:
+    """float32 [n, `THIN`]: unit rows along random directions, about as far from one another as they were."""
+    rng, parts = np.random.default_rng(0), list[NDArray[np.float32]]()
+    width = np.load(shards[0], mmap_mode="r").shape[1]
+    directions = rng.normal(size=(width, THIN)) / THIN**0.5
+    for path in shards:
+        rows = np.load(path).astype(np.float64)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        parts.append((rows / np.where(lengths > 0, lengths, 1) @ directions).astype(np.float32))
+    return np.concatenate(parts)
+
+
 def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
     """[n]: a number for each different row; unit rows within `EQUAL` of one another have one.
 
@@ -97,7 +111,10 @@ def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
     """
     if not len(rows):
         return np.zeros(0, np.int64)
-    order = np.argsort(rows @ np.random.default_rng(0).normal(size=rows.shape[1]), kind="stable")
+    direction = np.random.default_rng(0).normal(size=rows.shape[1])
+    # In float64, where rows that are equal come to one number; a block at a time, since a copy of all is large.
+    along = [rows[start : start + BLOCK].astype(np.float64) @ direction for start in range(0, len(rows), BLOCK)]
+    order = np.argsort(np.concatenate(along), kind="stable")
     fresh = np.ones(len(rows), bool)
     for start in range(1, len(rows), BLOCK):
         part = order[start - 1 : start + BLOCK]
