@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from itertools import permutations
 from pathlib import Path
 
 import msgspec
@@ -226,6 +227,12 @@ def test_what_no_encoder_reads_is_told_apart_by_its_letters(tmp_path: Path) -> N
     np.testing.assert_allclose(embed.embed_new(out, config.Embeddings(dim=16), CHEROKEE), vectors, atol=1e-5)
     outcome(tmp_path, "again", CHEROKEE)
     assert (out / "vectors.npy").read_bytes() == (tmp_path / "again/vectors.npy").read_bytes()
+
+
+def test_the_same_words_in_another_order_are_another_text(tmp_path: Path) -> None:
+    words = ["ᏣᎳᎩ", "ᎦᏬᏂᎯᏍᏗ", "ᎠᎹ", "ᎤᏴᏟ"]
+    _, found = outcome(tmp_path, "order", [" ".join(some) for some in permutations(words, 3)])
+    assert found.counts["distinct_vectors"] == 24
 
 
 def test_a_mixed_catalog_keeps_apart_what_its_encoder_does_not_read(

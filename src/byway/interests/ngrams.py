@@ -18,7 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 
 COLUMNS = 1 << 15
 SHORTEST, LONGEST = 2, 4
-"""Characters of a group; it does not go over a blank."""
+"""Characters of a group. It may go over a blank: the same words in another order are another text."""
 DIMENSIONS = 128
 FITTED = 20_000
 """Texts, evenly spaced, to which the decomposition is fitted."""
@@ -71,14 +71,16 @@ def _counted(texts: Sequence[str]) -> Any:
     """Sparse [len(texts), COLUMNS]: how often a text holds each group of letters."""
     vectorizer: Any = HashingVectorizer
     hashed = vectorizer(
-        analyzer="char_wb",
+        analyzer="char",
         ngram_range=(SHORTEST, LONGEST),
         n_features=COLUMNS,
         norm=None,
         alternate_sign=False,
         lowercase=False,
     )
-    return sparse.csr_matrix(hashed.transform([unicodedata.normalize("NFKC", text).casefold() for text in texts]))
+    return sparse.csr_matrix(
+        hashed.transform([f" {unicodedata.normalize('NFKC', text).casefold()} " for text in texts])
+    )
 
 
 def _weighed(counted: Any, rarity: NDArray[np.float32]) -> Any:
