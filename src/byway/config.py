@@ -75,8 +75,10 @@ class Catalog:
 class Embeddings:
     """02-embeddings: one unit vector an item (paper 1, section 2.1)."""
 
-    model: str = "minilm"
-    """`minilm` is the encoder that installs with Byway; any sentence-transformers name works."""
+    model: str = "auto"
+    """Which encoder reads the texts. `auto` goes by what they are written in: `minilm` reads English,
+    `use-multilingual` sixteen languages, `e5-multilingual` a hundred, `ngrams` the letters alone. Any
+    sentence-transformers name works."""
     dim: int = 256
     """Dimensions after the projection."""
     batch: int = 64

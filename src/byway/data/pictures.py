@@ -66,7 +66,9 @@ def graph(of: dict[str, NDArray[np.float32]]) -> bytes:
     `of` are the tensors of its checkpoint; each normalisation is folded into the convolution before it.
     """
     nodes: list[Any] = []
-    constants = [numpy_helper.from_array(np.float32(bound), name) for name, bound in (("zero", 0), ("six", 6))]
+    constants = [
+        numpy_helper.from_array(np.array(bound, np.float32), name) for name, bound in (("zero", 0), ("six", 6))
+    ]
 
     def convolved(
         x: str, conv: str, norm: str, stride: int = 1, *, alone: bool = False, capped: bool = True

@@ -17,7 +17,8 @@ def npmi(held: sparse.csc_array) -> NDArray[np.float64]:
     >>> npmi(sparse.csc_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]))).tolist()
     [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
-    both = (held.T @ held).toarray() / held.shape[0]
+    n: int = held.get_shape()[0]
+    both = (held.T @ held).toarray() / n
     alone = np.diag(both)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(both / np.outer(alone, alone)) / -np.log(both)
@@ -51,11 +52,11 @@ def precision(held: sparse.csr_array, names: list[list[int]], cluster_of: NDArra
     >>> precision(held, [[0, 1], []], np.array([0, 0, 1, 1]))
     0.375
     """
-    columns = sparse.csc_array(held)
+    columns, n = sparse.csc_array(held), len(cluster_of)
     sizes = np.bincount(cluster_of, minlength=len(names))
     found: list[float] = []
     for cluster, terms in enumerate(names):
-        hits = np.asarray(columns[:, terms].sum(axis=1)).ravel() if terms else np.zeros(held.shape[0])
+        hits = np.asarray(columns[:, terms].sum(axis=1)).ravel() if terms else np.zeros(n)
         room, own = float(sizes[cluster]), 0.0
         for level in np.unique(hits[hits > 0])[::-1]:
             there = hits == level

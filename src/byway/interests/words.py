@@ -162,8 +162,8 @@ def _run_together(
                 before, word = best[start], known.get(name[start:end])
                 if before is None or word is None or word[1] == key or len(before[1]) == MOST_PARTS:
                     continue
-                offer = before[0] + word[0]
-                if best[end] is None or offer > best[end][0]:
+                offer, known_best = before[0] + word[0], best[end]
+                if known_best is None or offer > known_best[0]:
                     best[end] = (offer, [*before[1], word[1]])
         parts = (best[-1] or (0.0, []))[1]
         meant = [part for part in parts if telling(names[part])]
