@@ -3,6 +3,8 @@
 Pure functions of which items hold which terms. They do not know how names are chosen.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -17,8 +19,8 @@ def npmi(held: sparse.csc_array) -> NDArray[np.float64]:
     >>> npmi(sparse.csc_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]))).tolist()
     [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]
     """
-    n: int = held.get_shape()[0]
-    both = (held.T @ held).toarray() / n
+    shape: Any = held.shape
+    both = (held.T @ held).toarray() / shape[0]
     alone = np.diag(both)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(both / np.outer(alone, alone)) / -np.log(both)
