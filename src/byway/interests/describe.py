@@ -151,19 +151,32 @@ def _rows(catalog: Catalog) -> Iterator[tuple[str, list[str]]]:
 
 
 def begin_with(model: str) -> Begin:
-    """The first token of each term as a model reads a name, and what is before it if that is but a space."""
+    """The first tokens of each term as a model reads it in a name, up to its first whole letter.
+
+    Mostly that is one token. Scripts that a model reads in bytes have several a letter, the first of them the same
+    for all: told apart by that alone, no two names would begin differently.
+    """
     if not model:
         return lambda forms: [(i,) for i in range(len(forms))]
     from byway.language import models  # seconds to import: only where it is used
 
     tokenizer = models.load_tokenizer(model)
-    space = tokenizer(" ", add_special_tokens=False).input_ids
 
     def begin(forms: list[str]) -> list[tuple[int, ...]]:
-        read = tokenizer([f" {form}" for form in forms], add_special_tokens=False).input_ids if forms else []
-        return [tuple(ids[: len(space) + 1] if ids[: len(space)] == space else ids[:1]) for ids in read]
+        found: list[tuple[int, ...]] = []
+        for ids in tokenizer([f" {form}" for form in forms], add_special_tokens=False).input_ids if forms else []:
+            size = 1
+            while size < len(ids) and not _whole(tokenizer.decode(ids[:size])):
+                size += 1
+            found.append(tuple(ids[:size]))
+        return found
 
     return begin
+
+
+def _whole(text: str) -> bool:
+    """Whether some letters are there, and all of them whole."""
+    return bool(text.strip()) and "\ufffd" not in text
 
 
 def describe(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -> list[list[list[str]]]:
