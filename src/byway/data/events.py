@@ -189,6 +189,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
             kept.setdefault("row", []).append(good + first_row)
         first_row += batch.num_rows
     known.check(raw.events_from)
+    faults.require_few()
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
     user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()
@@ -324,7 +325,7 @@ def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whose clock is behind that of an earlier event of their user, of the events one after the other in `order`."""
+    """Whose clock is behind that of an earlier event of their user; events are one after the other in `order`."""
     user, time = log.columns["user"][order].astype(np.int64), log.columns["time"][order]
     # Times as ranks, so that one running maximum over user * N + rank fits into 64 bits.
     rank = np.unique(time, return_inverse=True)[1]

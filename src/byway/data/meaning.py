@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import daft
 
 EXTRA = "watch_seconds."
-"""Before the names of columns that are only looked at: numbers, like those of the column that they are named after."""
+"""Before the names of columns that are only looked at: they hold numbers, like the column they are named after."""
 
 _NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity")
 _TIMES = ("time", "created_at")
@@ -187,7 +187,7 @@ def _sorted(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> list[
         if found.sorted():
             way = "falling" if 2 * found.falling > found.pairs else "rising"
             return [
-                f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what counts "
-                "as recent are the last rows. Give a time or an order if you have one."
+                f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
+                "counts as recent are the last rows. Give a time or an order if you have one."
             ]
     return []

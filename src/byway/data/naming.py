@@ -27,11 +27,11 @@ _ITEM = _names(
     "trackid songid albumid articleid newsid storyid productid prodid sku stockcode goodsid gameid appid game "
     "animeid malid mangaid showid seriesid podcastid episodeid recipeid beerid jokeid placeid businessid gmapid "
     "poiid venueid courseid lectureid adid adgroupid postid contentid docid documentid paperid photoid imageid "
-    "pinid clipid streamid channelid playlistid workid titleid tmdbid imdbid"
+    "pinid clipid streamid channelid playlistid workid titleid"
 )
 _USUAL: dict[Kind, dict[str, Sequence[str]]] = {
     "items": {
-        "item": [*_ITEM, "id", "movie", "film", "book", "product", "track", "song", "article"],
+        "item": [*_ITEM, "id", "tmdbid", "imdbid", "movie", "film", "book", "product", "track", "song", "article"],
         "title": _names(
             "title name itemname itemtitle movietitle filmtitle booktitle videotitle producttitle productname "
             "prodname trackname tracktitle songname songtitle songtitle articletitle headline gamename gametitle "
@@ -66,7 +66,20 @@ _USUAL: dict[Kind, dict[str, Sequence[str]]] = {
             "subscriberid steamid msno username reviewername reviewer visitor viewer deviceid cookieid anonymousid "
             "sessionid session reviewuserid"
         ),
-        "item": [*_ITEM, "movie", "film", "book", "product", "track", "song", "article", "video", "artist"],
+        "item": [
+            *_ITEM,
+            "tmdbid",
+            "imdbid",
+            "movie",
+            "film",
+            "book",
+            "product",
+            "track",
+            "song",
+            "article",
+            "video",
+            "artist",
+        ],
         "time": _names(
             "time timestamp ts date datetime eventtime eventtimestamp eventdate eventdatetime unixtime epoch "
             "unixreviewtime reviewtime reviewdate reviewtimestamp ratingtime ratingtimestamp ratingdate ratedat "
