@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import re
+import shlex
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,19 +42,23 @@ def init(
 ) -> None:
     """Make a workspace in DIRECTORY for the data at PATH."""
     from byway.artifact import write_atomic
-    from byway.data.sources import toml_for
+    from byway.data import starting
 
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; choose another directory.")
     if (directory / CONFIG).exists():
         raise UserError(f"{directory / CONFIG} is there already; edit it, or choose another directory.")
-    text = toml_for(source, path.resolve())
+    begun = starting.start(source, path.resolve())
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / CONFIG, text.encode())
+    write_atomic(directory / CONFIG, begun.text.encode())
+    if begun.stopped:
+        raise UserError(
+            f"{begun.stopped} Mend line {begun.line} of {directory / CONFIG}, then: {command('run', directory)}"
+        )
     _say(
         json,
-        {"wrote": str(directory / CONFIG)},
-        f"Wrote {directory / CONFIG}. Next: {command('run', directory)}",
+        {"wrote": str(directory / CONFIG), "found": begun.said},
+        "\n".join([*begun.said, f"Wrote {directory / CONFIG}. Next: {command('run', directory)}"]),
     )
 
 
@@ -285,6 +292,28 @@ def demo(
     _say(json, found, text)
 
 
+OF_RECOMMEND = ("--history", "--user", "--item", "--k", "-k", "--seed", "--json", "--no-json", "--help", "-h", "--")
+
+
+def _require_joined(words: list[str]) -> None:
+    """Raise UserError where an id that begins with a dash would be taken for an option.
+
+    >>> _require_joined(["recommend", "W", "--history", "-5"])
+    >>> _require_joined(["recommend", "W", "--history", "-wXq3,b"])
+    Traceback (most recent call last):
+    byway.errors.UserError: An id that begins with a dash is joined to its option by =: write --history=-wXq3,b
+    """
+    if words[:1] != ["recommend"]:
+        return
+    for option, word in pairwise(words):
+        if option in OF_RECOMMEND[:3] and word.startswith("-") and word.partition("=")[0] not in OF_RECOMMEND:
+            if re.fullmatch(r"-\d+(\.\d+)?", word):
+                continue  # a number is taken as it stands
+            raise UserError(
+                f"An id that begins with a dash is joined to its option by =: write {option}={shlex.quote(word)}"
+            )
+
+
 def _shard(text: str) -> tuple[int, int]:
     number, slash, shards = text.partition("/")
     if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
@@ -316,6 +345,7 @@ def main() -> None:
 
     memory.keep()
     try:
+        _require_joined(sys.argv[1:])
         app()
         sys.stdout.flush()
     except BrokenPipeError:

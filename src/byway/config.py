@@ -60,7 +60,16 @@ class Catalog:
     item_columns: dict[str, str] = field(default_factory=dict)
     """For parquet and CSV: our column name to yours, for example {item = "video_id"}."""
     event_columns: dict[str, str] = field(default_factory=dict)
-    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}."""
+    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}; "" reads none."""
+    event_scale: list[float] = field(default_factory=list)
+    """Worst and best value of the column of satisfaction, for example [1, 5]; they become 0 and 1.
+    Empty: it is on 0 to 1."""
+    event_unrated: float | None = None
+    """Satisfaction of an event without a rating: empty, or 0 or -1 where `event_scale` begins above. Not set: such
+    events are kept out."""
+    time_format: str = ""
+    """How times are written where that cannot be told: as for strptime, for example "%d/%m/%Y %H:%M"; or the unit
+    of numbers since 1970, s, ms, us or ns; or excel."""
     item_header: list[str] = field(default_factory=list)
     """Names of the columns of items where no first line has them."""
     event_header: list[str] = field(default_factory=list)
@@ -599,7 +608,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
 
 AT_MOST: dict[str, dict[str, float]] = {
     "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
-    "catalog": {"positive": 1},
+    "catalog": {"positive": 1, "event_unrated": 1},
     "tree": {"traffic_share": 1},
     "language_model": {"frozen": 1, "match_gate": 1},
     "item_policy": {"dropout": 0.9},
@@ -682,6 +691,11 @@ def _in_words(error: msgspec.ValidationError, section: type) -> str:
 
 def _go_together(path: Path, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
+    scale = config.catalog.event_scale
+    if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
+        raise UserError(
+            f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
+        )
     if config.item_policy.dim % config.item_policy.heads:
         raise UserError(
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "

@@ -23,7 +23,7 @@ from tests.data.test_sources import NOW, build, failing, rows, write
 
 from byway import config
 from byway.artifact import Work
-from byway.data import catalog, containers, dialect, events, sources
+from byway.data import catalog, containers, dialect, events, starting
 from byway.errors import UserError
 
 ITEMS = "item,title\n1,One\n2,Zwei – é\n"
@@ -237,7 +237,7 @@ def test_init_finds_tables_in_any_container_and_leaves_no_copies(
     pyarrow.feather.write_feather(
         pa.table({"userId": ["ann"], "itemId": pa.array([1.0])}), folder / "events.feather"
     )
-    (tmp_path / "byway.toml").write_text(sources.toml_for("csv", folder))
+    (tmp_path / "byway.toml").write_text(starting.start("csv", folder).text)
     assert list((tmp_path / "tmp").iterdir()) == []
     knobs = config.load(tmp_path / "byway.toml").catalog
     assert knobs.item_columns == {"item": "itemId"}
@@ -281,7 +281,7 @@ def test_a_file_without_a_header_has_its_names_from_the_knob(work: Work, tmp_pat
         tmp_path / "items.csv",
         events=str(tmp_path / "events.csv"),
         item_header=["item", "title"],
-        event_header=["who", "item", "stars"],
+        event_header=["who", "item", "n"],
         event_columns={"user": "who"},
     )
     assert catalog.load(work.out).titles() == ["One", "Two"]
@@ -313,9 +313,9 @@ def test_copies_are_gone_with_the_artifact(work: Work, tmp_path: Path) -> None:
 
 
 def test_a_sentence_of_a_copy_names_the_file(work: Work, tmp_path: Path) -> None:
-    write(tmp_path, items__csv=gzip.compress(b"id,title\n1,x\n"), events__csv=EVENTS)
+    write(tmp_path, items__csv=gzip.compress(b"key,title\n1,x\n"), events__csv=EVENTS)
     sentence = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
-    assert f"{tmp_path / 'items.csv'} has no column 'item'; it has id, title" in sentence
+    assert f"{tmp_path / 'items.csv'} has no column 'item'; it has key, title" in sentence
     write(tmp_path, events__json="\n\n")
     with pytest.raises(UserError, match=r"events.json has no JSON object in any line"):
         build(work, "json", tmp_path / "events.json", events=str(tmp_path / "events.json"))

@@ -10,7 +10,7 @@ from tests.data.test_sources import NOW, rows, write
 
 from byway import config
 from byway.artifact import Work
-from byway.data import catalog, events, sources
+from byway.data import catalog, events, starting
 from byway.errors import UserError
 
 
@@ -18,7 +18,7 @@ def made(work: Work, name: str, folder: Path) -> dict[str, int]:
     """What was kept out by reason, after `init --from name` and the build of the catalog."""
     workspace = folder.parent / "W"
     workspace.mkdir()
-    (workspace / "byway.toml").write_text(sources.toml_for(name, folder))
+    (workspace / "byway.toml").write_text(starting.start(name, folder).text)
     knobs = config.load(workspace / "byway.toml").catalog
     return catalog.build(work, knobs, workspace, now=NOW).metrics["catalog.quarantined"]
 
@@ -225,4 +225,4 @@ def test_mind_has_what_was_shown_and_not_clicked(work: Work, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["amazon", "anime", "goodbooks", "lastfm", "mind", "steam", "recbole", "json"])
 def test_a_reader_says_what_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
-        sources.toml_for(name, tmp_path)
+        starting.start(name, tmp_path)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from byway import config
 from byway.artifact import Outcome, Work
@@ -27,6 +28,7 @@ from byway.data.files import MALFORMED
 from byway.data.quarantine import Quarantine, Sieve
 from byway.data.text import compute
 from byway.errors import UserError
+from byway.progress import say
 
 SCHEMA = pa.schema(
     [
@@ -96,6 +98,8 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     began = clock.perf_counter()
     present = clock.time_ns() // 1000 if now is None else now
     raw = sources.read(knobs, workspace, work.scratch / "copies")
+    for sentence in raw.said:
+        say(f"  {escape(sentence)}")
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
     items = cleaned(raw, knobs, kept_out, outcome.counts)
@@ -106,6 +110,8 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     require_some(len(log), "events", raw.events_from, kept_out)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
+    for sentence in log.said:
+        say(f"  [yellow]{escape(sentence)}[/]")
     log.write(work.out, knobs.positive)
     outcome.timings["events"] = clock.perf_counter() - began
     named = [compute.not_equal(compute.fill_null(items[name], ""), "") for name in ("media", "thumbnail")]
@@ -118,6 +124,7 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
         "catalog.events": len(log),
         "catalog.users": log.n_users,
         "catalog.quarantined": reasons,
+        "catalog.read": [*raw.said, *log.said],
     }
     return outcome
 

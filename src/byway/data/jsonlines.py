@@ -28,7 +28,7 @@ MAX_ARRAY = 1 << 28
 MAX_LINE = 1 << 26
 
 _ROWS = 1 << 15
-_SAMPLE = 2_000
+_SAMPLE = 20_000
 _TEXT = pa.large_string()
 _EXTENDED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$uuid")
 

@@ -44,7 +44,11 @@ def column_names(path: Path, source: str, header: Sequence[str] = ()) -> list[st
 
     Raises UserError where it is not there or is no table.
     """
-    part = containers.parts(path, source)[0]
+    return names_of(containers.parts(path, source)[0], header)
+
+
+def names_of(part: Part, header: Sequence[str] = ()) -> list[str]:
+    """The columns of one file, and those that the names of its folders say."""
     with tempfile.TemporaryDirectory() as scratch, _named_after(part) as copies:
         found = _found(part, _ready(part, Path(scratch), copies), header)
     return [*found, *(name for name in part.partition if name not in found)]
