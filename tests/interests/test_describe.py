@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from byway import config
 from byway.artifact import Outcome
-from byway.interests import describe, tree, words
+from byway.interests import describe, tree
+from byway.interests.terms import read
 from byway.language import models, prompts
 from tests.interests import planted
 
@@ -94,8 +95,8 @@ def test_two_builds_are_byte_identical_and_sorted(tmp_path: Path) -> None:
 )
 def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
     found = slices(len(titles), (2, 4, 6, 12))
-    terms = words.read([(title, []) for title in titles], 1.0)
-    keywords = describe.describe(terms, found, 4)
+    terms = read([(title, []) for title in titles], 1.0)
+    names = keywords.choose(terms, found, 4)
     everything = [tuple(sorted(own)) for level in keywords for own in level]
     assert len(set(everything)) == len(everything)
     for level in keywords:
@@ -108,39 +109,39 @@ def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
 def test_no_near_duplicates_inside_a_description() -> None:
     titles = ["game of games by gaming and gamer with puzzle"] * 8
     titles += ["cook for cooking by cooks and cooked with oven"] * 8
-    terms = words.read([(title, []) for title in titles], 1.0)
-    keywords = describe.describe(terms, slices(16, (2, 4, 6, 8)), 4)
+    terms = read([(title, []) for title in titles], 1.0)
+    names = keywords.choose(terms, slices(16, (2, 4, 6, 8)), 4)
     assert [set(own) for own in keywords[0]] == [{"game", "puzzle"}, {"cook", "oven"}]
 
 
 def test_clusters_without_words_take_their_parents_and_a_number() -> None:
     titles = ["ramen broth"] * 8 + ["🔥", "1999", "the", ""] * 2
-    terms = words.read([(title, []) for title in titles], 1.0)
-    keywords = describe.describe(terms, slices(16, (2, 4, 6, 8)), 4)
+    terms = read([(title, []) for title in titles], 1.0)
+    names = keywords.choose(terms, slices(16, (2, 4, 6, 8)), 4)
     assert keywords[0] == [["ramen broth"], ["items", "2"]]
     flat = [", ".join(own) for level in keywords for own in level]
     assert len(set(flat)) == len(flat)
 
 
 def test_clusters_of_the_same_words_still_differ() -> None:
-    terms = words.read([("ramen broth noodles", [])] * 32 + [("goal", [])] * 32, 1.0)
-    keywords = describe.describe(terms, slices(64, (2, 4, 8, 16)), 3)
+    terms = read([("ramen broth noodles", [])] * 32 + [("goal", [])] * 32, 1.0)
+    names = keywords.choose(terms, slices(64, (2, 4, 8, 16)), 3)
     flat = [frozenset(own) for level in keywords for own in level]
     assert len(set(flat)) == len(flat)
 
 
 def test_a_word_in_one_item_is_not_chosen_before_one_in_many() -> None:
     titles = ["ramen"] * 10 + ["ramen zyzzyva"] + ["goal"] * 10 + ["goal zyzzyva"]
-    terms = words.read([(title, []) for title in titles], 1.0)
-    keywords = describe.describe(terms, slices(22, (2, 4, 6, 8)), 4)
+    terms = read([(title, []) for title in titles], 1.0)
+    names = keywords.choose(terms, slices(22, (2, 4, 6, 8)), 4)
     assert keywords[0] == [["ramen"], ["goal"]]
 
 
 def test_coverage_counts_items_with_a_keyword() -> None:
-    terms = words.read([("ramen", []), ("ramen", []), ("broth", []), ("broth", [])], 1.0)
+    terms = read([("ramen", []), ("ramen", []), ("broth", []), ("broth", [])], 1.0)
     found = slices(4, (1, 2, 2, 2))
-    assert describe.coverage(terms, found, 1, [["ramen"]]) == 0.5
-    assert describe.coverage(terms, found, 2, [["ramen"], ["ramen", "2"]]) == 0.5
+    assert clarity.coverage(terms, found, 1, [["ramen"]]) == 0.5
+    assert clarity.coverage(terms, found, 2, [["ramen"], ["ramen", "2"]]) == 0.5
 
 
 def test_outline_is_indented_ordered_and_as_wide_as_asked() -> None:
@@ -162,8 +163,8 @@ def test_outline_is_indented_ordered_and_as_wide_as_asked() -> None:
 
 def test_first_words_begin_differently_where_they_can() -> None:
     forms = ["martial arts", "martian", "moon", "marten"]
-    choice = describe._Choice
-    first = describe._first_words(
+    choice = keywords._Choice
+    first = keywords._first_words(
         [
             choice([0], [(3.0, 0), (1.0, 2)], []),
             choice([1], [(2.0, 1), (1.5, 2)], []),
@@ -181,8 +182,8 @@ def test_first_words_begin_differently_where_they_can() -> None:
 def test_where_tokens_are_too_few_first_words_differ() -> None:
     """In a script that a model reads in bytes all words begin with one token."""
     shared, own = (5.0, 0), [(1.0, 1), (1.0, 2), (1.0, 3)]
-    choices = [describe._Choice([0, term], [shared, (score, term)], []) for score, term in own]
-    first = describe._first_words(choices, ["selfies", "a", "b", "c"], lambda forms: [(7,) for _ in forms])
+    choices = [keywords._Choice([0, term], [shared, (score, term)], []) for score, term in own]
+    first = keywords._first_words(choices, ["selfies", "a", "b", "c"], lambda forms: [(7,) for _ in forms])
     assert len(set(first)) == 3
 
 
@@ -196,8 +197,8 @@ def test_no_other_choice_of_first_words_begins_more_names_differently(
     choices = []
     for _ in range(clusters):
         terms = rng.choice(12, rng.integers(1, 4), replace=False)
-        choices.append(describe._Choice(terms.tolist(), [(float(rng.random()), int(t)) for t in terms], []))
-    first = describe._first_words(
+        choices.append(keywords._Choice(terms.tolist(), [(float(rng.random()), int(t)) for t in terms], []))
+    first = keywords._first_words(
         choices, [str(i) for i in range(12)], lambda forms: [(int(begins[int(form)]),) for form in forms]
     )
     assert all(term in choice.keywords for term, choice in zip(first, choices, strict=True))
@@ -208,7 +209,7 @@ def test_no_other_choice_of_first_words_begins_more_names_differently(
 def test_names_begin_with_different_tokens_of_the_language_model(tmp_path: Path) -> None:
     """Different words of one first token; where that is but a space, the next one counts."""
     tokenizer = models.load_tokenizer("smollm2-135m")
-    begin = describe.begin_with("smollm2-135m")
+    begin = keywords.begin_with("smollm2-135m")
     one, other = begin(["zaalik", "zatuan"])
     assert one == other, "no test without two words that begin alike"
     assert len({len(token) for token in begin(["计划", "dog"])}) == 2

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.interests import words
+from byway.interests.terms import read
 
 HOSTILE = [
     "<script>alert('x')</script> ramen",
@@ -43,7 +44,7 @@ def test_a_token_is_letters_marks_and_digits_with_inner_joints(text: str) -> Non
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=3)), max_size=12))
 def test_terms_are_held_by_two_rows_and_readable(rows: list[tuple[str, list[str]]]) -> None:
-    found = words.read(rows, 1.0)
+    found = read(rows, 1.0)
     assert found.matrix.shape == (len(rows), len(found.forms)) == (len(rows), len(found.stems))
     if found.forms:
         assert found.matrix.sum(axis=0).min() >= 2
@@ -61,7 +62,7 @@ def test_counts_forms_phrases_and_hashtags() -> None:
         ("Street foods and noodles", []),
         ("A street and a food", ["Noodles"]),
     ]
-    found = words.read(rows, 1.0)
+    found = read(rows, 1.0)
     column = {form: found.matrix[:, i].toarray().ravel().tolist() for i, form in enumerate(found.forms)}
     assert column == {
         "street": [1, 1, 1, 1],
@@ -75,21 +76,21 @@ def test_counts_forms_phrases_and_hashtags() -> None:
 
 def test_frequent_words_and_dropped_words_are_no_terms() -> None:
     rows = [("ramen broth", []), ("ramen", []), ("ramen broth", []), ("ramen", [])]
-    assert words.read(rows, 0.5).forms == ["broth"]
-    assert words.read(rows, 1.0, ["Broth"]).forms == ["ramen"]
-    assert words.read([], 1.0).forms == []
+    assert read(rows, 0.5).forms == ["broth"]
+    assert read(rows, 1.0, ["Broth"]).forms == ["ramen"]
+    assert read([], 1.0).forms == []
 
 
 def test_a_phrase_does_not_span_parts_or_function_words() -> None:
     rows = [("king of hearts", ["red", "wine"])] * 4
-    assert not any(" " in form for form in words.read(rows, 1.0).forms)
+    assert not any(" " in form for form in read(rows, 1.0).forms)
 
 
 def test_scripts_without_spaces_give_pairs_of_letters_and_keep_short_words() -> None:
     assert words.tokens("我爱红烧肉") == ["我爱", "爱红", "红烧", "烧肉"]
     assert words.tokens("美食 教程") == ["美食", "教程"]
     assert words.tokens("مطبخ שלום हिन्दी") == ["مطبخ", "שלום", "हिन्दी"]
-    found = words.read([("红烧肉的做法", []), ("红烧肉真好吃", [])], 1.0)
+    found = read([("红烧肉的做法", []), ("红烧肉真好吃", [])], 1.0)
     assert found.forms == ["红烧", "烧肉"]
 
 
