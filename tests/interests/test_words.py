@@ -1,5 +1,6 @@
 """Reading words: what hostile titles come to, what counts as a term, what repeats what."""
 
+import itertools
 import re
 import unicodedata
 
@@ -34,10 +35,11 @@ def test_hostile_titles_give_clean_words(title: str) -> None:
 @given(st.text(max_size=200))
 def test_a_token_is_letters_marks_and_digits_with_inner_joints(text: str) -> None:
     for word in words.tokens(text):
-        kinds = {unicodedata.category(c)[0] for c in word if c not in "'-"}
+        joints = "'-" + words.JOINERS
+        kinds = {unicodedata.category(c)[0] for c in word if c not in joints}
         assert kinds <= {"L", "M", "N"}
-        assert word[0] not in "'-"
-        assert word[-1] not in "'-"
+        assert word[0] not in joints
+        assert word[-1] not in joints
         assert word == word.lower()
 
 
@@ -86,12 +88,80 @@ def test_a_phrase_does_not_span_parts_or_function_words() -> None:
     assert not any(" " in form for form in read(rows, 1.0).forms)
 
 
-def test_scripts_without_spaces_give_pairs_of_letters_and_keep_short_words() -> None:
-    assert words.tokens("我爱红烧肉") == ["我爱", "爱红", "红烧", "烧肉"]
-    assert words.tokens("美食 教程") == ["美食", "教程"]
-    assert words.tokens("مطبخ שלום हिन्दी") == ["مطبخ", "שלום", "हिन्दी"]
-    found = read([("红烧肉的做法", []), ("红烧肉真好吃", [])], 1.0)
-    assert found.forms == ["红烧", "烧肉"]
+WHOLE = {
+    "ฟุตบอลสนาม": ["ฟุตบอล", "สนาม"],
+    "ทำอาหารน้ำพริก": ["ทำ", "อาหาร", "น้ำ", "พริก"],
+    "ພາສາລາວອາຫານ": ["ພາສາ", "ລາວ", "ອາຫານ"],
+    "ភាសាខ្មែរអាហារ": ["ភាសាខ្មែរ", "អាហារ"],
+    "မြန်မာဘာသာစကား": ["မြန်မာဘာသာ", "စကား"],
+    "料理ラーメン天ぷら": ["料理", "ラーメン", "天ぷら"],
+    "スーパーマリオブラザーズ実況": ["スーパーマリオブラザーズ", "実況"],
+    "サッカー試合監督": ["サッカー", "試合", "監督"],
+    "红烧排骨教程": ["红烧", "排骨", "教程"],
+    "原神实况攻略": ["原神", "实况", "攻略"],
+    "美食 教程": ["美食", "教程"],
+    "مطبخ שלום हिन्दी தமிழ்நாடு": ["مطبخ", "שלום", "हिन्दी", "தமிழ்நாடு"],
+    "می‌خواهم ශ්‍රී": ["می‌خواهم", "ශ්‍රී"],
+    "nba篮球2024年": ["nba", "篮球", "2024", "年"],
+}
+
+
+@pytest.mark.parametrize("title", WHOLE)
+def test_words_are_whole_in_scripts_without_spaces(title: str) -> None:
+    assert words.tokens(title) == WHOLE[title]
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("กำนุ้ำสาไทยลีมែខ្ក្តမြန်ဘ்தமிழ")))
+def test_no_letter_is_parted_from_its_marks(text: str) -> None:
+    """Every mark that follows a letter in the text follows it in a word."""
+    text = unicodedata.normalize("NFC", text)
+    pairs = {a + b for a, b in itertools.pairwise(text) if a.isalpha() and unicodedata.category(b)[0] == "M"}
+    found = {a + b for word in words.tokens(text) for a, b in itertools.pairwise(word)}
+    assert pairs <= found
+
+
+def test_phrases_of_scripts_without_spaces_are_joined_without_one() -> None:
+    found = read(
+        [("红烧肉的做法", []), ("红烧肉真好吃", []), ("红烧肉 教程", []), ("红烧肉 教程", []), ("红烧 教程", [])],
+        1.0,
+    )
+    assert {"红烧肉", "红烧", "教程"} <= set(found.forms)
+    assert not any("肉教" in form for form in found.forms)
+
+
+MARKED = {
+    "<Parasite> trailer": ["parasite", "trailer"],
+    "I <3 robots": ["i", "3", "robots"],
+    "<b>bold</b> move<br/>on": ["bold", "move", "on"],
+    "<a href='https://example.org/x' target=_blank>soup</a>": ["soup"],
+    "&lt;i&gt;soup&lt;/i&gt; caf&eacute; &#39;n&#x27; R&amp;amp;B": ["soup", "café", "n", "r", "b"],
+    "<Time> at <video>noon</video>": ["time", "at", "noon"],
+    "AT&T; Fish&regrets": ["at", "t", "fish", "regrets"],
+    "<!-- gone --> <style>p {}</style>soup": ["soup"],
+    "2 < 3 > 1 <i want> soup": ["2", "3", "1", "i", "want", "soup"],
+}
+
+
+@pytest.mark.parametrize("title", MARKED)
+def test_only_markup_goes_and_entities_are_decoded(title: str) -> None:
+    assert words.tokens(title) == MARKED[title]
+
+
+def test_hashtags_are_split_where_texts_write_their_words_apart() -> None:
+    rows = [("A repair café in town", ["repaircafe"]), ("My repair cafe", ["repaircafé", "repaircafe"])]
+    rows += [("Repair cafe again", ["repaircafe"]), ("Minecraft: mine a craft", ["minecraft"])]
+    rows += [
+        ("Minecraft mine craft", ["minecraft"]),
+        ("My world is my world", ["myworld"]),
+        ("A world", ["myworld"]),
+    ]
+    rows += [("Life on a space station", ["lifeonaspacestation"])] * 2 + [("Unknown", ["streetfood"])] * 2
+    found = read(rows, 1.0)
+    assert {"repair cafe", "repair", "minecraft", "myworld", "space", "station", "streetfood"} <= set(found.forms)
+    assert not {"repaircafe", "lifeonaspacestation", "mine craft"} & set(found.forms)
+    held = found.matrix[:, [found.forms.index("repair cafe")]].toarray().ravel()
+    assert held.tolist() == [1, 1, 1, *[0] * 8]
 
 
 def test_likeness_is_symmetric_and_finds_repeats() -> None:

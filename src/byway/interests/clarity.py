@@ -39,9 +39,10 @@ def coherence(terms: Terms, keywords: list[list[str]]) -> float:
 
 
 def npmi(together_TT: NDArray[np.integer], holders_T: NDArray[np.integer], n: int) -> NDArray[np.float64]:
-    """[T, T] normalised pointwise mutual information of terms (Bouma 2009): log(p(x, y) / (p(x) p(y))) / -log p(x, y).
+    """[T, T] normalised pointwise mutual information of terms (Bouma 2009).
 
-    Of n items `together_TT` hold both terms and `holders_T` one; -1 where none holds both, 0 where all do.
+    It is log(p(x, y) / (p(x) p(y))) / -log p(x, y), where of n items `together_TT` hold both terms and `holders_T`
+    one; -1 where none holds both, 0 where all do.
 
     >>> npmi(np.array([[2, 2, 0], [2, 2, 0], [0, 0, 1]]), np.array([2, 2, 1]), 4).round(2).tolist()
     [[1.0, 1.0, -1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]]

@@ -21,49 +21,56 @@ CONSIDERED = 40
 """Best terms of a cluster from which its keywords are chosen."""
 SIBLINGS = 1.0
 """How much being rarer in the parent counts beside being rarer in the catalog."""
-COMMON = 0.7
+COMMON = 0.85
 """Power of the share of items that hold a term: at 1 the clusters of a broad topic are all named after it."""
+OWN = 0.2
+"""Power of the share of a term's holders that are the cluster's: a name should lead to its items."""
+BREADTH = 0.2
+"""Power of the share of a cluster's children in which a term is at home: a broad name sums up its children's."""
 HASHTAG = 0.3
 """How much a term gains that people write as a hashtag."""
-NEVER_TAGGED = 0.5
-"""How much a term loses at the most that people never write as a hashtag where they write others so."""
-TAG_PRIOR = 3.0
-BREADTH = 0.3
-COHERE = 0.5
-OWN = 0.0
-PHRASE = 1.3
+PHRASE = 1.1
 """How much a phrase gains over a word: it is rarer than its words, but says more."""
-NEW_ITEMS = 0.7
+ABSORBED = 0.75
+"""A word that from this share of its items stands in one phrase is no keyword: *kung fu* is, *kung* is not."""
+NEW_ITEMS = 0.8
 """Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
+COHERE = 0.4
+"""How much a further keyword gains that stands in the chosen ones' items (NPMI 1), or loses (-1)."""
 FIRST_AT_LEAST = 0.25
 """A word that was not chosen may stand first if it scores at least this share of the cluster's best: unique, but
 not far-fetched. The chosen ones may in any case, since they are in the name."""
-Begin = Callable[[list[str]], list[tuple[int, ...]]]
-"""What names that begin with these terms begin with, to a language model."""
+DEEPEST = 6
+"""Tokens by which names should part: a script that a model reads in bytes has two or three to a letter."""
+Spell = Callable[[list[str]], list[tuple[Hashable, ...]]]
+"""The tokens of each term to a language model, as a name begins with it."""
 
 
-def begin_with(model: str) -> Begin:
-    """The first token of each term as a model reads a name, and what is before it if that is but a space."""
+def spell_with(model: str) -> Spell:
+    """The tokens of each term as a model reads a name; a first one that is but a space counts with the next."""
     if not model:
-        return lambda forms: [(i,) for i in range(len(forms))]
+        return lambda forms: [(form,) for form in forms]
     from byway.language import models  # seconds to import: only where it is used
 
     tokenizer = models.load_tokenizer(model)
     space = tokenizer(" ", add_special_tokens=False).input_ids
 
-    def begin(forms: list[str]) -> list[tuple[int, ...]]:
+    def spell(forms: list[str]) -> list[tuple[Hashable, ...]]:
         read = tokenizer([f" {form}" for form in forms], add_special_tokens=False).input_ids if forms else []
-        return [tuple(ids[: len(space) + 1] if ids[: len(space)] == space else ids[:1]) for ids in read]
+        return [(tuple(ids[:at]), *ids[at:]) for ids in read for at in [1 + (ids[: len(space)] == space)]]
 
-    return begin
+    return spell
 
 
-def choose(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -> list[list[list[str]]]:
+def choose(
+    terms: Terms, tree: Tree, words: int, spell: Spell | None = None, longest: int = 32
+) -> list[list[list[str]]]:
     """Keywords of every cluster of every level, most distinctive first; no two clusters have the same set.
 
-    A cluster without words of its own takes its parent's, and a number that tells it from the others.
+    A cluster has up to `words`, and of several no more than `longest` tokens spell. One without words of its own
+    takes its parent's, and a number that tells it from the others.
     """
-    begin = begin or begin_with("")
+    spell = spell or spell_with("")
     taken: set[frozenset[str]] = set()
     found: list[list[list[str]]] = []
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
@@ -71,12 +78,15 @@ def choose(terms: Terms, tree: Tree, words: int, begin: Begin | None = None) -> 
         counts = _counts(terms, tree, level)
         scores = _scores(terms, tree, level, counts)
         chosen = [_choose(terms, tree.items(level, c), *scores[c], holders, words) for c in range(tree.size(level))]
-        first = _first_words(chosen, terms.forms, begin)
+        spelt = _spelt(chosen, terms.forms, spell)
+        first = _first_words(chosen, spelt)
         names: list[list[str]] = []
         for cluster, picked in enumerate(chosen):
             # A first word from among the spare ones takes the place of the last.
             others = [term for term in picked.keywords if term != first[cluster]]
-            ordered = [first[cluster], *others][:words] if others else picked.keywords
+            ordered = [first[cluster], *others][:words] if others else list(picked.keywords)
+            while len(ordered) > 1 and sum(len(spelt[term]) + 1 for term in ordered) > longest + 1:
+                ordered.pop()
             spare = [term for term in picked.spare if term not in ordered]
             own = _unique([terms.forms[t] for t in ordered], [terms.forms[t] for t in spare], taken)
             if not own:
@@ -115,14 +125,15 @@ def _scores(
     """For each cluster its best terms and their scores, best first: TF-IDF with a cluster as the document.
 
     A term that share s of a cluster's items hold, share g of the catalog's and share q of the parent's, scores
-    s^0.7·(log(s/g) + log(s/q)), a little more for phrases and hashtags. s counts one item less than there is, so
-    that a word in one item only scores nothing.
+    s^0.85·(log(s/g) + log(s/q)), more where few other clusters and many of its children hold it, and a little more
+    for phrases and hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
     """
     sizes = np.diff(tree.starts[level - 1])
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
     catalog_share = holders / len(tree.order)
-    gain = _tag_gain(terms) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
-    breadth = _breadth(terms, tree, level, counts) if level < LEVELS and BREADTH else None
+    gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
+    gain[_absorbed(terms, holders)] = 0.0
+    breadth = _breadth(terms, tree, level, counts) if level < LEVELS else np.ones(len(counts.data))
     parents = tree.parent(level) if level > 1 else None
     above = _counts(terms, tree, level - 1) if level > 1 else None
     above_sizes = np.diff(tree.starts[level - 2]) if level > 1 else None
@@ -139,30 +150,28 @@ def _scores(
             span = slice(above.indptr[up], above.indptr[up + 1])
             dense[above.indices[span]] = above.data[span]
             score = score + SIBLINGS * np.log(share / (dense[held] / above_sizes[up]))
-        score = share**COMMON * np.maximum(score, 0.0) * gain[held]
-        score = score * (inside / holders[held]) ** OWN
-        if breadth is not None:
-            score = score * breadth[row] ** BREADTH
+        home = (inside / holders[held]) ** OWN * breadth[row] ** BREADTH
+        score = share**COMMON * np.maximum(score, 0.0) * gain[held] * home
         best = np.lexsort((held, -score))[:CONSIDERED]
         found.append((held[best].astype(np.int64), score[best]))
     return found
 
 
-def _tag_gain(terms: Terms) -> NDArray[np.float64]:
-    holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
-    usual = (terms.tagged * holders).sum() / max(1, holders.sum())
-    share = (terms.tagged * holders + TAG_PRIOR * usual) / (holders + TAG_PRIOR)
-    known = np.minimum(1.0, share / max(usual, 1e-9)) if usual > 0 else 1.0
-    return (1 - NEVER_TAGGED + NEVER_TAGGED * known) * (1 + HASHTAG * terms.tagged)
+def _absorbed(terms: Terms, holders: NDArray[np.integer]) -> list[int]:
+    """Words that hardly stand outside of one phrase."""
+    number = {words[0]: i for i, words in enumerate(terms.stems) if len(words) == 1}
+    parts = [(number[w], i) for i, words in enumerate(terms.stems) if len(words) > 1 for w in words if w in number]
+    return [word for word, phrase in parts if holders[phrase] >= ABSORBED * holders[word]]
 
 
 def _breadth(terms: Terms, tree: Tree, level: int, counts: sparse.csr_array) -> NDArray[np.float64]:
-    """For each cell of counts: in how many of a cluster's children a term is at home, of all of them."""
+    """For each cell of `counts` the share of the cluster's children in which the term is at home: e to the entropy
+    of its items over them, of how many there are."""
     below = sparse.coo_array(_counts(terms, tree, level + 1))
     parent = tree.parent(level + 1)
     size = counts.shape[1]
-    key = parent[below.row].astype(np.int64) * size + below.col
-    at = np.searchsorted(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)) * size + counts.indices, key)
+    cells = np.repeat(np.arange(len(counts.indptr) - 1), np.diff(counts.indptr)) * size + counts.indices
+    at = np.searchsorted(cells, parent[below.row].astype(np.int64) * size + below.col)
     p = below.data / counts.data[at]
     entropy = np.bincount(at, -p * np.log(p), len(counts.data))
     children = np.bincount(parent, minlength=counts.shape[0])
@@ -177,7 +186,7 @@ def _choose(
     holders: NDArray[np.int64],
     words: int,
 ) -> _Choice:
-    """Up to `words` terms, each the best that repeats none before it and covers further items."""
+    """Up to `words` terms, each the best that repeats none before it, goes with them and covers further items."""
     inside = terms.matrix[items][:, held].toarray() > 0
     covered = np.zeros(len(items), bool)
     chosen: list[int] = []
@@ -202,21 +211,26 @@ def _choose(
     )
 
 
-def _first_words(choices: list[_Choice], forms: list[str], begin: Begin) -> list[int]:
+def _spelt(choices: list[_Choice], forms: list[str], spell: Spell) -> dict[int, tuple[Hashable, ...]]:
+    """The tokens of every term that may stand in a name."""
+    offered = sorted({term for choice in choices for _, term in choice.firsts})
+    return dict(zip(offered, spell([forms[term] for term in offered]), strict=True))
+
+
+def _first_words(choices: list[_Choice], spelt: Mapping[int, tuple[Hashable, ...]]) -> list[int]:
     """For each cluster the term to begin with, so that as many names as possible begin differently.
 
     To a language model: names that share a first token have to be told apart by reading on, for which the bulk
     inference would need nearly all of its time. Where there are too few tokens, as in a script that a model reads
-    in bytes, a first word of one's own is the next best: its name parts from others after a token or two, and not
-    after whole words. Among all ways to do it the one in which first words score most.
+    in bytes, the two first are to differ, else the three first, and so on: a name parts from the others as early as
+    it can. Among all ways to do it the one in which first words score most.
     """
-    offered = sorted({term for choice in choices for _, term in choice.firsts})
-    begins = dict(zip(offered, begin([forms[term] for term in offered]), strict=True))
     first: dict[int, int] = {}
-    for own in (begins, {term: term for term in offered}):
-        taken = set(first.values())
+    for depth in [*range(1, DEEPEST + 1), None]:
+        own = {term: tokens[:depth] if depth else term for term, tokens in spelt.items()}
+        taken = {own[term] for term in first.values()}
         open_ = [c for c in range(len(choices)) if c not in first]
-        firsts = [[(score, t) for score, t in choices[c].firsts if t not in taken] for c in open_]
+        firsts = [[(score, t) for score, t in choices[c].firsts if own[t] not in taken] for c in open_]
         first |= {open_[at]: term for at, term in _matched(firsts, own).items()}
     return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
 
