@@ -252,10 +252,8 @@ def test_names_are_the_topics_words_in_any_script(script: str, tmp_path: Path) -
     order = np.argsort(of, kind="stable")
     outcome = build(tmp_path, "d", [titles[i] for i in order], [[]] * 96, slices(96, (2, 8, 16, 24)))
     for name, topic in zip(describe.load(tmp_path / "d").names[1], scripts.TOPICS[script], strict=True):
-        # Two words that stand side by side, and in Thai compounds that the dictionary cuts.
-        assert all(set(word.split()) <= set(topic.split()) or word in topic for word in name.split(", ")), name
-    found, chance = (
-        outcome.metrics["descriptions.precision"][1],
-        outcome.metrics["descriptions.precision.chance"][1],
-    )
-    assert found > 5 * chance
+        # Without blanks two words side by side may be a third: 海 and 風 are 海風.
+        parts = name.split(", ") if script not in scripts.BLANK else name.replace(", ", "")
+        assert all(part in topic for part in parts), name
+    metrics = outcome.metrics
+    assert metrics["descriptions.precision"][1] > 5 * metrics["descriptions.precision.chance"][1]

@@ -23,15 +23,13 @@ SIBLINGS = 1.0
 """How much being rarer in the parent counts beside being rarer in the catalog."""
 COMMON = 0.85
 """Power of the share of items that hold a term: at 1 the clusters of a broad topic are all named after it."""
-OWN = 0.2
+OWN = 0.3
 """Power of the share of a term's holders that are the cluster's: a name should lead to its items."""
 BREADTH = 0.2
 """Power of the share of a cluster's children in which a term is at home: a broad name sums up its children's."""
 HASHTAG = 0.3
 """How much a term gains that people write as a hashtag."""
-PHRASE = 1.1
-"""How much a phrase gains over a word: it is rarer than its words, but says more."""
-ABSORBED = 0.75
+ABSORBED = 0.9
 """A word that from this share of its items stands in one phrase is no keyword: *kung fu* is, *kung* is not."""
 NEW_ITEMS = 0.8
 """Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
@@ -84,10 +82,10 @@ def choose(
         for cluster, picked in enumerate(chosen):
             # A first word from among the spare ones takes the place of the last.
             others = [term for term in picked.keywords if term != first[cluster]]
-            ordered = [first[cluster], *others][:words] if others else list(picked.keywords)
-            while len(ordered) > 1 and sum(len(spelt[term]) + 1 for term in ordered) > longest + 1:
-                ordered.pop()
-            spare = [term for term in picked.spare if term not in ordered]
+            ordered = [first[cluster], *others][:words] if others else picked.keywords
+            several = _several(ordered, spelt, longest)
+            spare = [*ordered[several:], *(term for term in picked.spare if term not in ordered)]
+            ordered = ordered[:several]
             own = _unique([terms.forms[t] for t in ordered], [terms.forms[t] for t in spare], taken)
             if not own:
                 parent = found[-1][int(tree.parent(level)[cluster])] if level > 1 else ["items"]
@@ -126,12 +124,12 @@ def _scores(
 
     A term that share s of a cluster's items hold, share g of the catalog's and share q of the parent's, scores
     s^0.85·(log(s/g) + log(s/q)), more where few other clusters and many of its children hold it, and a little more
-    for phrases and hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
+    for hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
     """
     sizes = np.diff(tree.starts[level - 1])
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
     catalog_share = holders / len(tree.order)
-    gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
+    gain = 1 + HASHTAG * terms.tagged
     gain[_absorbed(terms, holders)] = 0.0
     breadth = _breadth(terms, tree, level, counts) if level < LEVELS else np.ones(len(counts.data))
     parents = tree.parent(level) if level > 1 else None
@@ -209,6 +207,12 @@ def _choose(
         + [(float(scores[i]), int(held[i])) for i in left if scores[i] >= FIRST_AT_LEAST * top],
         spare=[int(held[i]) for i in left],
     )
+
+
+def _several(ordered: list[int], spelt: Mapping[int, tuple[Hashable, ...]], longest: int) -> int:
+    """How many of the terms, at least one, are spelt in so many tokens, with a comma between them."""
+    ends = np.cumsum([len(spelt[term]) + 1 for term in ordered]) - 1
+    return max(1, int((ends <= longest).sum()))
 
 
 def _spelt(choices: list[_Choice], forms: list[str], spell: Spell) -> dict[int, tuple[Hashable, ...]]:
