@@ -140,6 +140,8 @@ class Descriptions:
     tokenizer: str = "smollm2-135m"
     """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
     inference spends its time on. Empty: with different words."""
+    max_tokens: int = 32
+    """Tokens of a description, to that model: where a word costs a dozen, as in Tamil, it has fewer keywords."""
     writer: str = ""
     """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
     written_levels: tuple[int, ...] = (1, 2)

@@ -1,225 +1,124 @@
-"""The words and phrases of items' texts, countable and readable.
+"""The words of a text in any script, and which of them repeat each other.
 
-Turns texts in any language into an items × terms matrix. A term is counted by its stem and shown in its most
-frequent form. It does not know clusters.
+Letters keep their marks. What is written without spaces is cut by ICU's dictionaries (Thai, Lao, Khmer, Burmese,
+Chinese, Japanese). It does not know items or clusters.
 """
 
 import re
-from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import unicodedata
 from difflib import SequenceMatcher
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
+from icu4py.breakers import WordBreaker
 
-from byway.interests.tokens import UNSPACED, telling, tokens
+from byway.data.markup import plain
+from byway.interests.chatter import STOP_WORDS
 
-FEWEST_FOR_A_PHRASE = 3
-"""Items that must hold two words side by side before they count as a phrase."""
-SHORTEST_RUN, MOST_PARTS = 7, 4
-"""Letters of a hashtag that may be several words, and how many it may be."""
-SAID_AS_ONE = 0.1
-"""A hashtag that texts say more often than this, for each time it is a tag, is a word as it stands."""
+LONGEST = 24
+"""Characters of a word; what is longer is an address, a code or a keyboard accident."""
+SINGLES = 4
+"""Han characters that no dictionary joins and that stand side by side are one word up to this many: a name."""
 
+JOINERS = "\u200c\u200d"
+"""They shape letters inside words of Persian and the Indic scripts."""
+
+
+class _Cleaner(dict[int, str]):
+    """For `str.translate`: letters, marks and digits stay, apostrophes become one kind, the rest is space."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if character in "'’‘ʼ":
+            kept = "'"
+        elif character in "-‐‑":
+            kept = "-"
+        elif 0xFE00 <= code <= 0xFE0F or character in "\u00ad\u0640":
+            # Choices of a glyph, places to break a line and lengthened lines say nothing, and part nothing.
+            kept = ""
+        elif character in JOINERS or unicodedata.category(character)[0] in "LMN":
+            kept = character
+        else:
+            kept = " "
+        self[code] = kept
+        return kept
+
+
+_CLEAN = _Cleaner()
+_ADDRESS = re.compile(r"https?://\S{1,400}|www\.\S{1,400}")
 _ENDING = re.compile(r"(?<=...)(ing|ed|er|e)$")
+_UNSPACED = re.compile(
+    r"[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+    r"\uaa60-\uaa7f\U00020000-\U0003ffff]"
+)
+"""Scripts that are written without spaces between words: kana, Han, Thai, Lao, Burmese, Khmer."""
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_KATAKANA = re.compile(r"([\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]+)")
+_HIRAGANA = re.compile(r"[\u3041-\u309f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Which item holds which term."""
+def tokens(text: str) -> list[str]:
+    """Lower-case words of letters, marks and digits with inner hyphens and apostrophes.
 
-    matrix: sparse.csr_array
-    """int32 [n, terms], 1 where the item holds the term."""
-    forms: list[str]
-    """How each term is written: lower case, one or two words."""
-    stems: list[tuple[str, ...]]
-    """The stems of each term's words."""
-    tagged: NDArray[np.float64]
-    """[terms]: share of the term's occurrences that stand in hashtags."""
-
-
-def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[str] = ()) -> Terms:
-    """Words and phrases of each row (its text, its hashtags) that at least two items hold, and at most `most`
-    of all. Words in `drop` are read as if they said nothing.
+    >>> tokens("<b>Dad's</b> BBQ-ribs, 2nd try!! 🔥")
+    ['dad', 'bbq-ribs', '2nd', 'try']
+    >>> tokens("红烧肉的做法")
+    ['红烧', '肉', '的', '做法']
     """
-    text = _number(rows, frozenset(word.lower() for word in drop))
-    stems = {stem(word): 0 for word in text.words}
-    stems = {name: i for i, name in enumerate(stems)}
-    stem_of = np.fromiter((stems[stem(word)] for word in text.words), np.int64, len(text.words))
-    unspaced = np.fromiter((bool(UNSPACED.search(word)) for word in text.words), bool, len(text.words))
-    n, size = text.rows, len(stems)
-
-    said = np.flatnonzero(text.word >= 0)
-    single = _occurrences(stem_of[text.word[said]], text.row[said], text.tagged[said], n, 2, most)
-    # Neighbours in one part of a row: parts are closed by a token that says nothing.
-    pair = said[:-1][np.diff(said) == 1]
-    left, right = text.word[pair], text.word[pair + 1]
-    # Where words stand side by side without a space, a mixed pair was parted by one.
-    phrase = (stem_of[left] != stem_of[right]) & (unspaced[left] == unspaced[right])
-    pair, left, right = pair[phrase], left[phrase], right[phrase]
-    both = stem_of[left] * size + stem_of[right]
-    double = _occurrences(both, text.row[pair], text.tagged[pair], n, FEWEST_FOR_A_PHRASE, most)
-    names = list(stems)
-    double = double.only([not _words_alike(names[k // size], names[k % size]) for k in double.keys.tolist()])
-
-    word_forms = _commonest(stem_of[text.word[said]], text.word[said], text.words)
-    kept = np.isin(both, double.keys)
-    surfaces = left[kept] * len(text.words) + right[kept]
-    distinct, surface = np.unique(surfaces, return_inverse=True)
-    parts = [divmod(int(key), len(text.words)) for key in distinct]
-    spelt = [("" if unspaced[a] else " ").join((text.words[a], text.words[b])) for a, b in parts]
-    phrase_forms = _commonest(both[kept], surface, spelt)
-    return Terms(
-        matrix=sparse.csr_array(sparse.hstack([single.matrix, double.matrix], format="csr")),
-        forms=[word_forms[k] for k in single.keys.tolist()] + [phrase_forms[k] for k in double.keys.tolist()],
-        stems=[(names[k],) for k in single.keys.tolist()]
-        + [(names[k // size], names[k % size]) for k in double.keys.tolist()],
-        tagged=np.concatenate([single.tagged, double.tagged]),
-    )
+    return [word for run in runs(text) for word in run]
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """All rows' tokens in one line."""
+def runs(text: str) -> list[list[str]]:
+    """Stretches of words that a phrase may be made of: without spaces no phrase goes beyond a blank.
 
-    words: list[str]
-    """Distinct words that say something."""
-    word: NDArray[np.int64]
-    """[tokens]: number of the word, -1 for a token that says nothing and after each part."""
-    row: NDArray[np.int64]
-    """[tokens]: row of the token."""
-    tagged: NDArray[np.bool_]
-    """[tokens]: whether it stands in a hashtag."""
-    rows: int
-
-
-def _number(rows: Iterable[tuple[str, Sequence[str]]], drop: frozenset[str]) -> _Text:
-    numbers: dict[str, int] = {}
-    said, in_tag, ends = array("i"), array("b"), array("q")
-    for text, hashtags in rows:
-        for at, part in enumerate((text, *hashtags)):
-            said.extend(numbers.setdefault(token, len(numbers)) for token in tokens(part))
-            said.append(-1)
-            in_tag.extend([at > 0] * (len(said) - len(in_tag)))
-        ends.append(len(said))
-    token = np.array(said, np.int64)
-    tagged, row = (
-        np.array(in_tag, bool),
-        np.repeat(np.arange(len(ends)), np.diff(np.array(ends, np.int64), prepend=0)),
-    )
-    names = list(numbers)
-    # A tag that is several words becomes them, side by side.
-    split = _run_together(names, token, row, tagged)
-    pieces = np.ones(len(token), np.int64)
-    for key, parts in split.items():
-        pieces[(token == key) & tagged] = len(parts)
-    first = np.cumsum(pieces) - pieces
-    was, row, tagged = token, np.repeat(row, pieces), np.repeat(tagged, pieces)
-    token = np.repeat(token, pieces)
-    for key, parts in split.items():
-        for at, part in enumerate(parts):
-            token[first[(was == key) & (pieces > 1)] + at] = part
-    kept = np.array([telling(name) and name not in drop for name in names], bool)
-    number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
-    return _Text(
-        [name for name, keep in zip(names, kept, strict=True) if keep], number[token], row, tagged, len(ends)
-    )
-
-
-def _run_together(
-    names: list[str], token: NDArray[np.int64], row: NDArray[np.int64], tagged: NDArray[np.bool_]
-) -> dict[int, list[int]]:
-    """Tokens of hashtags that are several words written as one, as these words: `#tradingcardopenings`.
-
-    The words are those that the catalog's texts say; of all ways to part a tag the most probable one (a unigram
-    model). A tag that texts say as one word stays one, and so does one whose items never say any of the words.
+    >>> runs("red wine, ラーメン 料理サッカー soup")
+    [['red', 'wine'], ['ラーメン'], ['料理', 'サッカー'], ['soup']]
     """
-    plain = np.bincount(token[(token >= 0) & ~tagged], minlength=len(names))
-    tags = np.bincount(token[(token >= 0) & tagged], minlength=len(names))
-    total = max(1, int(plain.sum()))
-    known = {
-        name: (float(np.log(plain[i] / total)), i)
-        for i, name in enumerate(names)
-        if plain[i] >= 2 and name.isalpha() and (len(name) >= 3 or (len(name) == 2 and not telling(name)))
-    }
-    longest = max(map(len, known), default=0)
-    by_token = np.argsort(token, kind="stable")
-    starts = np.searchsorted(token[by_token], np.arange(len(names) + 1))
+    text = unicodedata.normalize("NFKC", _ADDRESS.sub(" ", plain(text))).lower()
+    # Normalising takes two vowels apart that Thai and Lao write, and dictionaries know, as one.
+    text = text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
+    stripped = [word.strip("'-" + JOINERS) for word in text.translate(_CLEAN).split()]
+    found: list[list[str]] = [[]]
+    for word in stripped:
+        if unspaced(word):
+            found += [_cut(word), []]
+        elif word := word.removesuffix("'s"):
+            found[-1].append(word)
+    return [words for words in found if words]
 
-    def rows_of(key: int) -> NDArray[np.int64]:
-        return row[by_token[starts[key] : starts[key + 1]]]
 
-    found: dict[int, list[int]] = {}
-    for key in np.flatnonzero((tags > 0) & (plain <= SAID_AS_ONE * tags)).tolist():
-        name = names[key]
-        if len(name) < SHORTEST_RUN or not name.isalpha():
-            continue
-        best: list[tuple[float, list[int]] | None] = [(0.0, []), *[None] * len(name)]
-        for end in range(2, len(name) + 1):
-            for start in range(max(0, end - longest), end - 1):
-                before, word = best[start], known.get(name[start:end])
-                if before is None or word is None or word[1] == key or len(before[1]) == MOST_PARTS:
-                    continue
-                offer, known_best = before[0] + word[0], best[end]
-                if known_best is None or offer > known_best[0]:
-                    best[end] = (offer, [*before[1], word[1]])
-        parts = (best[-1] or (0.0, []))[1]
-        meant = [part for part in parts if telling(names[part])]
-        if len(parts) < 2 or not meant:
-            continue
-        own = np.unique(rows_of(key))
-        if any(np.isin(own, rows_of(part)).any() for part in meant):
-            found[key] = parts
+def unspaced(word: str) -> bool:
+    """Whether it has a letter of a script that is written without spaces."""
+    return not word.isascii() and _UNSPACED.search(word) is not None
+
+
+def _cut(run: str) -> list[str]:
+    """Words of a run without spaces. Katakana spells names and loans that no dictionary has: a run is a word."""
+    found: list[str] = []
+    for at, part in enumerate(_KATAKANA.split(run)):
+        cut = [part] if at % 2 else [word.strip("'-" + JOINERS) for word in WordBreaker(part, "root")]
+        single = False
+        for word in cut:
+            alone = len(word) == 1 and HAN.match(word) is not None and word not in STOP_WORDS
+            if alone and single and len(found[-1]) < SINGLES:
+                found[-1] += word
+            elif word:
+                found.append(word)
+            single = alone
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Occurrences:
-    keys: NDArray[np.int64]
-    """[kept]: what was counted, ascending."""
-    matrix: sparse.csr_array
-    """int32 [n, kept]."""
-    tagged: NDArray[np.float64]
-    """[kept]: share of the rows that hold it in a hashtag."""
+def telling(word: str) -> bool:
+    """Whether a word may stand in a description: letters enough, not too long, not chatter.
 
-    def only(self, wanted: list[bool]) -> "_Occurrences":
-        kept = np.flatnonzero(wanted)
-        return _Occurrences(self.keys[kept], sparse.csr_array(self.matrix[:, kept]), self.tagged[kept])
-
-
-def _occurrences(
-    keys: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    tagged: NDArray[np.bool_],
-    n: int,
-    fewest: int,
-    most: float,
-) -> _Occurrences:
-    """Which row holds which key, for keys that from `fewest` rows to share `most` of all rows hold."""
-    distinct, key = np.unique(keys, return_inverse=True)
-    cells, first = np.unique(rows * max(1, len(distinct)) + key, return_inverse=True)
-    in_tag = np.bincount(first, tagged, len(cells)) > 0
-    row, column = np.divmod(cells, max(1, len(distinct)))
-    held = np.bincount(column, minlength=len(distinct))
-    kept = np.flatnonzero((held >= fewest) & (held <= most * n))
-    full = sparse.csr_array((np.ones(len(cells), np.int32), (row, column)), shape=(n, len(distinct)))
-    share = np.bincount(column, in_tag, len(distinct))[kept] / held[kept]
-    return _Occurrences(distinct[kept], sparse.csr_array(full[:, kept]), share)
-
-
-def _commonest(keys: NDArray[np.int64], forms: NDArray[np.int64], spelt: list[str]) -> dict[int, str]:
-    """For each key its most frequent form; of equals the first in the alphabet."""
-    cells, counts = np.unique(keys * max(1, len(spelt)) + forms, return_counts=True)
-    found: dict[int, tuple[int, str]] = {}
-    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
-        key, form = divmod(cell, len(spelt))
-        best = found.get(key)
-        offer = (-count, spelt[form])
-        if best is None or offer < best:
-            found[key] = offer
-    return {key: form for key, (_, form) in found.items()}
+    >>> [telling(w) for w in ("ramen", "the", "2019", "x", "1080p", "面", "தீ")]
+    [True, False, False, False, False, True, True]
+    """
+    letters = sum(unicodedata.category(character)[0] in "LM" for character in word)
+    digits = sum(character.isdigit() for character in word)
+    if letters == 0 or digits >= letters or len(word) > LONGEST or not any(map(str.isalpha, word)):
+        return False
+    if letters < 2 and not HAN.search(word):
+        return False
+    return word not in STOP_WORDS
 
 
 def stem(word: str) -> str:
@@ -255,6 +154,8 @@ def alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
 def _words_alike(a: str, b: str) -> bool:
     short, long = sorted((a.replace("-", ""), b.replace("-", "")), key=len)
     if short == long or _ENDING.sub("", short) == _ENDING.sub("", long):
+        return True
+    if len(short) >= 2 and short in long and HAN.search(short):
         return True
     if len(short) < 4:
         return False

@@ -1,0 +1,299 @@
+"""The keywords of every cluster, chosen from the terms of its items, and which of them stands first.
+
+It does not know vectors or events: only which item is in which cluster and which terms it holds (`terms`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from byway.interests.clarity import npmi
+from byway.interests.terms import Terms
+from byway.interests.tree import LEVELS, Tree
+from byway.interests.words import alike
+
+CONSIDERED = 40
+"""Best terms of a cluster from which its keywords are chosen."""
+SIBLINGS = 1.0
+"""How much being rarer in the parent counts beside being rarer in the catalog."""
+COMMON = 0.85
+"""Power of the share of items that hold a term: at 1 the clusters of a broad topic are all named after it."""
+OWN = 0.3
+"""Power of the share of a term's holders that are the cluster's: a name should lead to its items."""
+BREADTH = 0.2
+"""Power of the share of a cluster's children in which a term is at home: a broad name sums up its children's."""
+HASHTAG = 0.3
+"""How much a term gains that people write as a hashtag."""
+ABSORBED = 0.9
+"""A word that from this share of its items stands in one phrase is no keyword: *kung fu* is, *kung* is not."""
+NEW_ITEMS = 0.8
+"""Part of a further keyword's score that depends on items that no chosen keyword covers yet."""
+COHERE = 0.4
+"""How much a further keyword gains that stands in the chosen ones' items (NPMI 1), or loses (-1)."""
+FIRST_AT_LEAST = 0.25
+"""A word that was not chosen may stand first if it scores at least this share of the cluster's best: unique, but
+not far-fetched. The chosen ones may in any case, since they are in the name."""
+DEEPEST = 6
+"""Tokens by which names should part: a script that a model reads in bytes has two or three to a letter."""
+Spell = Callable[[list[str]], list[tuple[Hashable, ...]]]
+"""The tokens of each term to a language model, as a name begins with it."""
+
+
+def spell_with(model: str) -> Spell:
+    """The tokens of each term as a model reads a name; a first one that is but a space counts with the next."""
+    if not model:
+        return lambda forms: [(form,) for form in forms]
+    from byway.language import models  # seconds to import: only where it is used
+
+    tokenizer = models.load_tokenizer(model)
+    space = tokenizer(" ", add_special_tokens=False).input_ids
+
+    def spell(forms: list[str]) -> list[tuple[Hashable, ...]]:
+        read = tokenizer([f" {form}" for form in forms], add_special_tokens=False).input_ids if forms else []
+        return [(tuple(ids[:at]), *ids[at:]) for ids in read for at in [1 + (ids[: len(space)] == space)]]
+
+    return spell
+
+
+def choose(
+    terms: Terms, tree: Tree, words: int, spell: Spell | None = None, longest: int = 32
+) -> list[list[list[str]]]:
+    """Keywords of every cluster of every level, most distinctive first; no two clusters have the same set.
+
+    A cluster has up to `words`, and of several no more than `longest` tokens spell. One without words of its own
+    takes its parent's, and a number that tells it from the others.
+    """
+    spell = spell or spell_with("")
+    taken: set[frozenset[str]] = set()
+    found: list[list[list[str]]] = []
+    holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
+    for level in range(1, LEVELS + 1):
+        counts = _counts(terms, tree, level)
+        scores = _scores(terms, tree, level, counts)
+        chosen = [_choose(terms, tree.items(level, c), *scores[c], holders, words) for c in range(tree.size(level))]
+        spelt = _spelt(chosen, terms.forms, spell)
+        first = _first_words(chosen, spelt)
+        names: list[list[str]] = []
+        for cluster, picked in enumerate(chosen):
+            # A first word from among the spare ones takes the place of the last.
+            others = [term for term in picked.keywords if term != first[cluster]]
+            ordered = [first[cluster], *others][:words] if others else picked.keywords
+            several = _several(ordered, spelt, longest)
+            spare = [*ordered[several:], *(term for term in picked.spare if term not in ordered)]
+            ordered = ordered[:several]
+            own = _unique([terms.forms[t] for t in ordered], [terms.forms[t] for t in spare], taken)
+            if not own:
+                parent = found[-1][int(tree.parent(level)[cluster])] if level > 1 else ["items"]
+                own = _numbered(parent[: max(1, words - 1)], taken)
+            taken.add(frozenset(own))
+            names.append(own)
+        found.append(names)
+    return [_parted(names) for names in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    keywords: list[int]
+    """Terms chosen, best first."""
+    firsts: list[tuple[float, int]]
+    """Scores and terms that may stand first."""
+    spare: list[int]
+    """Further terms, best first, for a cluster whose keywords are another's."""
+
+
+def _counts(terms: Terms, tree: Tree, level: int) -> sparse.csr_array:
+    """int [M_level, terms]: how many of a cluster's items hold a term."""
+    n = len(tree.order)
+    members = sparse.csr_array(
+        (np.ones(n, np.int32), (tree.assign(level), np.arange(n))), shape=(tree.size(level), n)
+    )
+    counts = sparse.csr_array(members @ terms.matrix)
+    counts.sort_indices()
+    return counts
+
+
+def _scores(
+    terms: Terms, tree: Tree, level: int, counts: sparse.csr_array
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """For each cluster its best terms and their scores, best first: TF-IDF with a cluster as the document.
+
+    A term that share s of a cluster's items hold, share g of the catalog's and share q of the parent's, scores
+    s^0.85·(log(s/g) + log(s/q)), more where few other clusters and many of its children hold it, and a little more
+    for hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
+    """
+    sizes = np.diff(tree.starts[level - 1])
+    holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
+    catalog_share = holders / len(tree.order)
+    gain = 1 + HASHTAG * terms.tagged
+    gain[_absorbed(terms, holders)] = 0.0
+    breadth = _breadth(terms, tree, level, counts) if level < LEVELS else np.ones(len(counts.data))
+    parents = tree.parent(level) if level > 1 else None
+    above = _counts(terms, tree, level - 1) if level > 1 else None
+    above_sizes = np.diff(tree.starts[level - 2]) if level > 1 else None
+    found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    for cluster in range(tree.size(level)):
+        row = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
+        held, inside = counts.indices[row], counts.data[row].astype(np.float64)
+        share = (inside - 1.0) / sizes[cluster]
+        share = np.where(share > 0, share, 1e-6)
+        score = np.log(share / catalog_share[held])
+        if parents is not None and above is not None and above_sizes is not None:
+            up = int(parents[cluster])
+            dense = np.zeros(len(terms.forms))
+            span = slice(above.indptr[up], above.indptr[up + 1])
+            dense[above.indices[span]] = above.data[span]
+            score = score + SIBLINGS * np.log(share / (dense[held] / above_sizes[up]))
+        home = (inside / holders[held]) ** OWN * breadth[row] ** BREADTH
+        score = share**COMMON * np.maximum(score, 0.0) * gain[held] * home
+        best = np.lexsort((held, -score))[:CONSIDERED]
+        found.append((held[best].astype(np.int64), score[best]))
+    return found
+
+
+def _absorbed(terms: Terms, holders: NDArray[np.integer]) -> list[int]:
+    """Words that hardly stand outside of one phrase."""
+    number = {words[0]: i for i, words in enumerate(terms.stems) if len(words) == 1}
+    parts = [(number[w], i) for i, words in enumerate(terms.stems) if len(words) > 1 for w in words if w in number]
+    return [word for word, phrase in parts if holders[phrase] >= ABSORBED * holders[word]]
+
+
+def _breadth(terms: Terms, tree: Tree, level: int, counts: sparse.csr_array) -> NDArray[np.float64]:
+    """For each cell of `counts` the share of the cluster's children in which the term is at home: e to the entropy
+    of its items over them, of how many there are."""
+    below = sparse.coo_array(_counts(terms, tree, level + 1))
+    parent = tree.parent(level + 1)
+    size = counts.shape[1]
+    cells = np.repeat(np.arange(len(counts.indptr) - 1), np.diff(counts.indptr)) * size + counts.indices
+    at = np.searchsorted(cells, parent[below.row].astype(np.int64) * size + below.col)
+    p = below.data / counts.data[at]
+    entropy = np.bincount(at, -p * np.log(p), len(counts.data))
+    children = np.bincount(parent, minlength=counts.shape[0])
+    return np.exp(entropy) / np.repeat(children, np.diff(counts.indptr))
+
+
+def _choose(
+    terms: Terms,
+    items: NDArray[np.int32],
+    held: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    holders: NDArray[np.int64],
+    words: int,
+) -> _Choice:
+    """Up to `words` terms, each the best that repeats none before it, goes with them and covers further items."""
+    inside = terms.matrix[items][:, held].toarray() > 0
+    covered = np.zeros(len(items), bool)
+    chosen: list[int] = []
+    left = [i for i in range(len(held)) if scores[i] > 0]
+    together = inside.T.astype(np.int32) @ inside.astype(np.int32)
+    bond = npmi(together, holders[held], terms.matrix.shape[0])
+    while left and len(chosen) < words:
+        fresh = inside[~covered].sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
+        worth = scores * (1 - NEW_ITEMS + NEW_ITEMS * fresh)
+        if chosen:
+            worth = worth * (1 + COHERE * bond[chosen].mean(axis=0))
+        pick = max(left, key=lambda i: (worth[i], -i))
+        chosen.append(pick)
+        covered |= inside[:, pick]
+        left = [i for i in left if not alike(terms.stems[held[i]], terms.stems[held[pick]])]
+    top = scores[chosen[0]] if chosen else 0.0
+    return _Choice(
+        keywords=[int(held[i]) for i in chosen],
+        firsts=[(float(scores[i]), int(held[i])) for i in chosen]
+        + [(float(scores[i]), int(held[i])) for i in left if scores[i] >= FIRST_AT_LEAST * top],
+        spare=[int(held[i]) for i in left],
+    )
+
+
+def _several(ordered: list[int], spelt: Mapping[int, tuple[Hashable, ...]], longest: int) -> int:
+    """How many of the terms, at least one, are spelt in so many tokens, with a comma between them."""
+    ends = np.cumsum([len(spelt[term]) + 1 for term in ordered]) - 1
+    return max(1, int((ends <= longest).sum()))
+
+
+def _spelt(choices: list[_Choice], forms: list[str], spell: Spell) -> dict[int, tuple[Hashable, ...]]:
+    """The tokens of every term that may stand in a name."""
+    offered = sorted({term for choice in choices for _, term in choice.firsts})
+    return dict(zip(offered, spell([forms[term] for term in offered]), strict=True))
+
+
+def _first_words(choices: list[_Choice], spelt: Mapping[int, tuple[Hashable, ...]]) -> list[int]:
+    """For each cluster the term to begin with, so that as many names as possible begin differently.
+
+    To a language model: names that share a first token have to be told apart by reading on, for which the bulk
+    inference would need nearly all of its time. Where there are too few tokens, as in a script that a model reads
+    in bytes, the two first are to differ, else the three first, and so on: a name parts from the others as early as
+    it can. Among all ways to do it the one in which first words score most.
+    """
+    first: dict[int, int] = {}
+    for depth in [*range(1, DEEPEST + 1), None]:
+        own = {term: tokens[:depth] if depth else term for term, tokens in spelt.items()}
+        taken = {own[term] for term in first.values()}
+        open_ = [c for c in range(len(choices)) if c not in first]
+        firsts = [[(score, t) for score, t in choices[c].firsts if own[t] not in taken] for c in open_]
+        first |= {open_[at]: term for at, term in _matched(firsts, own).items()}
+    return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
+
+
+def _matched(firsts: list[list[tuple[float, int]]], own: Mapping[int, Hashable]) -> dict[int, int]:
+    """The terms of as many clusters as can have one whose `own` is no other's; among all ways the best scored."""
+    if not firsts:
+        return {}
+    column_of = {key: i for i, key in enumerate(dict.fromkeys(own[t] for some in firsts for _, t in some))}
+    # One of its own outweighs any score; where there is none, a cluster stays with its own empty place.
+    best: dict[tuple[int, int], tuple[float, int]] = {
+        (c, len(column_of) + c): (1e-3, -1) for c in range(len(firsts))
+    }
+    for c, some in enumerate(firsts):
+        top = max((score for score, _ in some), default=1.0)
+        for score, term in some:
+            cell = c, column_of[own[term]]
+            best[cell] = max(best.get(cell, (0.0, 0)), (10 + score / top, term))
+    row, column = np.array(list(best), dtype=np.int64).T
+    gain = np.array([score for score, _ in best.values()])
+    offers = sparse.csr_array((gain, (row, column)), shape=(len(firsts), len(column_of) + len(firsts)))
+    _, chosen = min_weight_full_bipartite_matching(offers, maximize=True)
+    return {c: best[c, int(j)][1] for c, j in enumerate(chosen) if j < len(column_of)}
+
+
+def _parted(names: list[list[str]]) -> list[list[str]]:
+    """Where names have a first word in common, the words after it that fewest of them hold come first.
+
+    A model then has a word or two to read before they part; numbers stay at the end.
+
+    >>> _parted([["news", "life", "stories", "pets"], ["news", "life", "stories", "cars"], ["food", "life"]])
+    [['news', 'pets', 'life', 'stories'], ['news', 'cars', 'life', 'stories'], ['food', 'life']]
+    """
+    held: dict[str, Counter[str]] = {}
+    for words in names:
+        held.setdefault(words[0], Counter()).update(set(words))
+
+    def parted(words: list[str]) -> list[str]:
+        of = held[words[0]]
+        if of[words[0]] == 1:
+            return words
+        return [words[0], *sorted(words[1:], key=lambda word: (word.isdigit(), of[word]))]
+
+    return [parted(words) for words in names]
+
+
+def _unique(words: list[str], spare: list[str], taken: set[frozenset[str]]) -> list[str]:
+    """`words`, with the last one exchanged for the first spare that makes the set new; a number if none does."""
+    if not words or frozenset(words) not in taken:
+        return words
+    for other in spare:
+        trial = [*words[:-1], other] if len(words) > 1 else [*words, other]
+        if frozenset(trial) not in taken:
+            return trial
+    return _numbered(words, taken)
+
+
+def _numbered(words: list[str], taken: set[frozenset[str]]) -> list[str]:
+    number = 2
+    while frozenset([*words, str(number)]) in taken:
+        number += 1
+    return [*words, str(number)]
