@@ -26,7 +26,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("title", HOSTILE)
 def test_hostile_titles_give_clean_words(title: str) -> None:
-    found = tokens.tokens(title)
+    found = words.tokens(title)
     assert "ramen" in found
     assert all(re.fullmatch(r"[^\W_]+(['-]+[^\W_]+)*", word) for word in found)
 
@@ -53,7 +53,7 @@ def test_terms_are_held_by_two_rows_and_readable(rows: list[tuple[str, list[str]
         assert found.matrix.max() == 1
     assert ((found.tagged >= 0) & (found.tagged <= 1)).all()
     for form in found.forms:
-        assert all(tokens.telling(word) for word in form.split())
+        assert all(words.telling(word) for word in form.split())
         assert "," not in form
 
 
