@@ -218,10 +218,18 @@ def tables(folder: Path) -> Path:
     return folder
 
 
+def test_an_id_that_begins_with_a_dash_is_joined_to_its_option(byway: Byway, tmp_path: Path) -> None:
+    for option in ("--history", "--user", "--item"):
+        said = byway("recommend", tmp_path, option, "-wXq3")
+        assert (said.code, said.out) == (2, "")
+        assert f"write {option}=-wXq3" in said.err
+
+
 def test_init(byway: Byway, tmp_path: Path) -> None:
     data = tables(tmp_path / "data")
     said = byway("init", tmp_path / "new" / "w", data, "--from", "csv", "--json").json()
-    assert said == {"wrote": str(tmp_path / "new" / "w" / "byway.toml")}
+    assert said["wrote"] == str(tmp_path / "new" / "w" / "byway.toml")
+    assert said["found"] == ["items.csv: video_id → item, title.", "events.csv: user, item."]
     found = config.load(tmp_path / "new" / "w" / "byway.toml").catalog
     assert (found.source, found.items) == ("csv", str(data / "items.csv"))
     assert found.item_columns == {"item": "video_id"}

@@ -296,22 +296,15 @@ OF_RECOMMEND = ("--history", "--user", "--item", "--k", "-k", "--seed", "--json"
 
 
 def _require_joined(words: list[str]) -> None:
-    """Raise UserError where an id that begins with a dash would be taken for an option.
-
-    >>> _require_joined(["recommend", "W", "--history", "-5"])
-    >>> _require_joined(["recommend", "W", "--history", "-wXq3,b"])
-    Traceback (most recent call last):
-    byway.errors.UserError: An id that begins with a dash is joined to its option by =: write --history=-wXq3,b
-    """
+    """Raise UserError where an id that begins with a dash would be taken for an option."""
     if words[:1] != ["recommend"]:
         return
     for option, word in pairwise(words):
-        if option in OF_RECOMMEND[:3] and word.startswith("-") and word.partition("=")[0] not in OF_RECOMMEND:
-            if re.fullmatch(r"-\d+(\.\d+)?", word):
-                continue  # a number is taken as it stands
-            raise UserError(
-                f"An id that begins with a dash is joined to its option by =: write {option}={shlex.quote(word)}"
-            )
+        dashed = word.startswith("-") and word.partition("=")[0] not in OF_RECOMMEND
+        # A number is taken as it stands.
+        if option in OF_RECOMMEND[:3] and dashed and not re.fullmatch(r"-\d+(\.\d+)?", word):
+            joined = f"{option}={shlex.quote(word)}"
+            raise UserError(f"An id that begins with a dash is joined to its option by =: write {joined}")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -71,10 +71,20 @@ def typed(
             continue
         if ours in _TIMES:
             try:
-                columns[ours], words = _time(frame, ours, theirs, seen.get(theirs), path, knobs)
+                column = seen.get(theirs)
+                if propose and ours == "time" and column is not None and not column.filled:
+                    raise UserError(
+                        f"{path}: {theirs!r} is empty in every row; leave it out with event_columns = "
+                        '{ time = "" }.'
+                    )
+                columns[ours], words = _time(frame, ours, theirs, column, path, knobs)
             except UserError as error:
                 if ours != "created_at" or ours not in guessed:
-                    raise
+                    others = chosen.rivals.get(ours)
+                    if others is None:
+                        raise
+                    other = f" Or is the time in {others[0]!r}? Then name that in event_columns."
+                    raise UserError(f"{error}{other}") from error
                 told.left.append(ours)
                 details.append(f"{theirs} is not used after all ({str(error).partition(': ')[2].rstrip('.')})")
                 continue
@@ -83,7 +93,8 @@ def typed(
             column = seen.get(theirs)
             if ours in guessed and not knobs.event_scale and column is not None and _constant(column):
                 told.left.append(ours)
-                details.append(f"{theirs} is not used after all: it is {column.low:g} in every row")
+                what = f"{column.low:g}" if column.filled else "empty"
+                details.append(f"{theirs} is not used after all: it is {what} in every row")
                 continue
             told.satisfaction = _scale(column, chosen, path, theirs, knobs, propose)
             columns[ours] = scales.as_satisfaction(frame, theirs, told.satisfaction, knobs.event_unrated)
@@ -147,8 +158,8 @@ def _scale(
 
 
 def _constant(seen: survey.Column) -> bool:
-    """Whether a column is one number that is not on our scale."""
-    return seen.low == seen.high > 1 and seen.numbers == seen.filled
+    """Whether a column is empty, or one number that is not on our scale."""
+    return not seen.filled or (seen.low == seen.high > 1 and seen.numbers == seen.filled)
 
 
 def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:

@@ -177,7 +177,7 @@ def in_words(chosen: Chosen) -> str:
     for ours, names in chosen.rivals.items():
         line += f" ({chosen.columns[ours]} is taken for {ours}, not {' nor '.join(names)})"
     if chosen.unused:
-        shown = [name[:40] or "(no name)" for name in chosen.unused[:20]]
+        shown = [" ".join(name.split())[:40] or "(no name)" for name in chosen.unused[:20]]
         more = f" and {len(chosen.unused) - 20} more" if len(chosen.unused) > 20 else ""
         line += f"; not used: {', '.join(shown)}{more}"
     return line

@@ -100,10 +100,20 @@ def _of_numbers(
         unrated = float(np.isin(values, sentinel).mean())
         core_low = float(rated.min())
     scale = _natural(rated, core_low, core_high)
-    missing = ""
+    if scale is None:
+        # Without the largest fiftieth, where what is left is no count: of those most are 1.
+        usual = rated[rated <= np.quantile(rated, 0.98, method="lower")]
+        levels, counts = np.unique(usual, return_counts=True)
+        if len(levels) > 1 and counts[0] < counts.max():
+            core_low, core_high = float(usual.min()), float(usual.max())
+            scale = _natural(usual, core_low, core_high)
+    missing, empty = "", 1 - column.filled / column.rows
     if unrated:
         shown = " and ".join(f"{value:g}" for value in sentinel)
         missing = f" ({unrated:.0%} of the rows are {shown}, read as not rated)"
+    elif empty:
+        missing = f" ({empty:.0%} of the rows are empty)"
+        unrated = empty
     if scale is None:
         half = float(np.median(values))
         return Found(writing, words=span, unclear=f"holds {span}, half of them up to {half:g}")
@@ -134,7 +144,7 @@ def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[floa
     start = 0.5 if halves and not whole and low >= 0.5 else 1.0 if low >= 1 else 0.0
     if high <= 5:
         # Three or four grades are believed only where many rows have no fifth.
-        few = whole and start == 1 and 3 <= high < 5 and len(values) >= 500
+        few = whole and start == 1 and 3 <= high < 5 and len(values) >= 50
         return (start, high if few else 5.0)
     if high <= 7 and whole and start == 1:
         return (1.0, 7.0 if high == 7 else 10.0)
@@ -168,7 +178,10 @@ def chosen(found: Found, scale: tuple[float, float] | None, where: Path, name: s
 def unclear(found: Found) -> str:
     """What to do about a column whose scale cannot be told."""
     if found.unclear.endswith("no number"):
-        return f"{found.unclear}; give numbers, percentages, or yes and no"
+        return (
+            f"{found.unclear}; give numbers, percentages, or yes and no, or leave it out with event_columns = "
+            '{ satisfaction = "" }, so that every event counts 1'
+        )
     return (
         f"{found.unclear}: counts and times are no ratings; leave it out with event_columns = {{ satisfaction = "
         '"" }, so that every event counts 1, or say which is the worst and which the best with event_scale'
@@ -207,9 +220,9 @@ def positive(scale: tuple[float, float]) -> tuple[float, str]:
 
 
 def as_satisfaction(frame: "daft.DataFrame", name: str, found: Found, unrated: float | None) -> Any:
-    """A column as float64 on 0 to 1, outside it where it is outside its scale; NaN for what is no number.
+    """A column as float64 on 0 to 1, outside it where it is outside its scale; null for what is no number.
 
-    What is missing, and a 0 or -1 below the scale, becomes `unrated`; null where that is None and it is missing.
+    What is missing, and a 0 or -1 below the scale, becomes `unrated` where that is not None.
     """
     daft = engine.daft()
     when, lit = daft.functions.when, daft.lit
@@ -219,13 +232,22 @@ def as_satisfaction(frame: "daft.DataFrame", name: str, found: Found, unrated: f
         low, high = found.scale
         result = (number - low) / (high - low)
     if unrated is not None:
-        empty = number.is_null()
+        empty = _missing(frame, name, number)
         if found.scale is not None:
             for value in _UNRATED:
                 if value < found.scale[0]:
                     empty = empty | (number == value)
         result = when(empty, lit(float(unrated))).otherwise(result)
     return result
+
+
+def _missing(frame: "daft.DataFrame", name: str, number: Any) -> Any:
+    daft = engine.daft()
+    kind = frame.schema()[name].dtype
+    if not (kind.is_binary() or kind.is_string()):
+        return number.is_null() | number.is_nan()
+    words = as_text(frame, name).strip()
+    return words.is_null() | words.is_in([daft.lit(each) for each in survey.MISSING])
 
 
 def _number(frame: "daft.DataFrame", name: str, writing: Writing) -> Any:
@@ -235,14 +257,11 @@ def _number(frame: "daft.DataFrame", name: str, writing: Writing) -> Any:
     if not (kind.is_binary() or kind.is_string()):
         return daft.col(name).cast(double)
     words = as_text(frame, name).strip()
-    empty = words.is_in([lit(each) for each in survey.MISSING]) | words.is_null()
     if writing == "word":
         lower = words.lower()
-        number = when(lower.is_in([lit(each) for each in _YES]), lit(1.0)).when(
+        return when(lower.is_in([lit(each) for each in _YES]), lit(1.0)).when(
             lower.is_in([lit(each) for each in _NO]), lit(0.0)
         )
-    elif writing == "percent":
-        number = words.regexp_replace(r"\s*%$", "").regexp_replace(",", ".").try_cast(double) / 100
-    else:
-        number = (words.regexp_replace(",", ".") if writing == "comma" else words).try_cast(double)
-    return when(empty, lit(None).cast(double)).when(number.is_null(), lit(float("nan"))).otherwise(number)
+    if writing == "percent":
+        return words.regexp_replace(r"\s*%$", "").regexp_replace(",", ".").try_cast(double) / 100
+    return (words.regexp_replace(",", ".") if writing == "comma" else words).try_cast(double)

@@ -57,7 +57,7 @@ def _own(knobs: config.Catalog, items: Path, events: Path, scratch: Path, propos
     A column that the map does not name is read under our own name, where the file has it, else under a usual one.
     Without `satisfaction` every event counts 1.
     """
-    item_rows, of_items = _items(knobs, items, scratch)
+    item_rows, of_items = _items(knobs, items, scratch, propose)
     event_rows, of_events = _open(knobs, "events", events, scratch, propose)
     return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
 
@@ -71,8 +71,10 @@ def new_rows(knobs: config.Catalog, kind: Kind, path: Path, scratch: Path) -> Ra
     return Raw(frame, frame, path, path)
 
 
-def _items(knobs: config.Catalog, path: Path, scratch: Path) -> tuple["daft.DataFrame", list[Told]]:
-    frame, told = _open(knobs, "items", path, scratch)
+def _items(
+    knobs: config.Catalog, path: Path, scratch: Path, propose: bool = False
+) -> tuple["daft.DataFrame", list[Told]]:
+    frame, told = _open(knobs, "items", path, scratch, propose)
     if not {"title", "hashtags", "description"} & set(frame.column_names):
         raise UserError(f"{path} has no column 'title' (nor hashtags or description); map one in item_columns.")
     return frame, told

@@ -54,14 +54,20 @@ class Column:
     def add(self, column: pa.Array, measured: bool) -> None:
         """Take in the next rows; `measured` counts numbers too."""
         self.rows += len(column)
-        values = filled(column)
         if measured:
+            values = filled(column)
             self._measure(values)
+        else:
+            # Words for nothing are left out of what is held; empty ones are none.
+            values = column.filter(_there(column))
         # Every step-th of all that are not missing.
         rows = np.arange(-self.filled % self._step, len(values), self._step)
         self.filled += len(values)
-        self._held.append(values.take(pa.array(rows)))
-        self._size += len(rows)
+        held = values.take(pa.array(rows))
+        held = held if measured else filled(held)
+        self.filled -= 0 if measured or self._step > 1 else len(rows) - len(held)
+        self._held.append(held)
+        self._size += len(held)
         while self._size > 2 * SAMPLE:
             whole = self.sample
             self._held = [whole.take(pa.array(np.arange(0, len(whole), 2)))]
@@ -69,12 +75,27 @@ class Column:
             self._step *= 2
 
     def _measure(self, values: pa.Array) -> None:
-        found = numbers_of(values)
-        found = found[np.isfinite(found)]
+        counted = compute.value_counts(values)
+        found, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
+        known = np.isfinite(found)
+        found, count = found[known], count[known]
         if len(found):
-            self.numbers += len(found)
-            self.outside += int(((found < 0) | (found > 1)).sum())
+            self.numbers += int(count.sum())
+            self.outside += int(count[(found < 0) | (found > 1)].sum())
             self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
+
+
+def _there(column: pa.Array) -> pa.Array:
+    """Which values are something, by their length alone."""
+    valid = compute.is_valid(column)
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return compute.and_(valid, compute.invert(compute.fill_null(compute.is_nan(column), True)))
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind):
+        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
+    if pa.types.is_binary(kind):
+        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
+    return valid
 
 
 def look(
@@ -124,7 +145,7 @@ class Sorting:
 
     def sorted(self) -> bool:
         """Whether nearly all rows fall or rise, and there are enough to say so."""
-        return self.pairs >= 50 and not 0.02 < self.falling / self.pairs < 0.98
+        return self.pairs >= 12 and not 0.02 < self.falling / self.pairs < 0.98
 
 
 def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path) -> dict[str, Sorting]:

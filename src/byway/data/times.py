@@ -1,8 +1,7 @@
 """Times as people and machines write them: which form a column has, and its microseconds since 1970.
 
-Owns the forms that are told apart by themselves, the strptime forms that `catalog.time_format` gives, and the
-reading of whole columns. A form is decided from a sample of the whole column; a time without a zone is UTC. It does
-not know what the column is for.
+Owns the decision, from a sample of the whole column, and the reading of whole columns; `forms` knows how each form
+of text is read. A time without a zone is UTC. It does not know what the column is for.
 """
 
 import re
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from byway import engine
 from byway.data import text
+from byway.data.forms import CLEAR, ORDERS, UNITS, Ints, parsed, pattern_of
 from byway.data.text import compute
 from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,69 +37,6 @@ class Form:
     """Microseconds since 1970 of the number 0."""
 
 
-_SEPARATOR = r"(?:[Tt_:-]|\s*,?\s+(?:at\s+)?|,)"
-_CLOCK = (
-    r"(?P<H>\d{1,2})(?::(?P<M>\d{1,2})(?::(?P<S>\d{1,2})(?:[.,](?P<f>\d{1,9})\d*)?)?)?"
-    r"(?:\s*(?P<p>[AaPp])\.?[Mm]\.?)?"
-)
-_ZONES = {
-    "UTC": 0, "GMT": 0, "Z": 0, "EST": -300, "EDT": -240, "CST": -360, "CDT": -300, "MST": -420, "MDT": -360,
-    "PST": -480, "PDT": -420,
-}  # fmt: skip
-"""Minutes to the east; RFC 822 has these names and no others."""
-_ZONE = (
-    r"(?:\s*(?P<z>[Zz]|(?:UTC|GMT)?[+-]\d{1,2}:?\d{2}(?::\d{2})?|(?:UTC|GMT)?[+-]\d{1,2}|"
-    rf"{'|'.join(zone for zone in _ZONES if len(zone) > 1)}))?"
-)
-_TRAIL = r"(?:\s*(?:\[[\w/+:-]+\]|\([\w ]+\)|UTC|GMT))*"
-_WEEKDAY = r"(?:[A-Za-z]{2,9}\.?,?\s+)?"
-_DAY = r"(?P<d>\d{1,2})(?:st|nd|rd|th)?"
-_MONTH = r"(?P<b>[A-Za-z]{3,9})\.?"
-
-
-def _whole(date: str) -> str:
-    """A date, and a time of day and a zone where they are."""
-    return rf"^\s*{_WEEKDAY}{date}(?:{_SEPARATOR}{_CLOCK})?{_ZONE}{_TRAIL}\s*$"
-
-
-_CLEAR = {
-    "year, month, day": _whole(r"(?P<Y>\d{4})[-/._](?P<m>\d{1,2})[-/._](?P<d>\d{1,2})"),
-    "year, month, day without marks": (
-        r"^\s*(?P<Y>\d{4})(?P<m>\d{2})(?P<d>\d{2})"
-        rf"(?:[Tt _-]?(?P<H>\d{{2}}):?(?P<M>\d{{2}})(?::?(?P<S>\d{{2}})(?:[.,](?P<f>\d{{1,9}}))?)?)?{_ZONE}\s*$"
-    ),
-    "day, name of the month, year": _whole(
-        rf"{_DAY}[-/ .]+(?:of\s+)?{_MONTH}[-/ ,.]+(?P<Y>\d{{4}})"
-    ),
-    "name of the month, day, year": _whole(rf"{_MONTH}[-/ ]*{_DAY}[-/ ,]+(?P<Y>\d{{4}})"),
-    "year, name of the month, day": _whole(rf"(?P<Y>\d{{4}})[-/ .]+{_MONTH}[-/ .]+{_DAY}"),
-    "name of the month, day, time, year": (
-        rf"^\s*{_WEEKDAY}{_MONTH}\s+{_DAY}\s+{_CLOCK}{_ZONE}\s+(?P<Y>\d{{4}})\s*$"
-    ),
-    "day, name of the month, year of two digits": _whole(rf"{_DAY}[-/ ]+{_MONTH}[-/ ]+'?(?P<y>\d{{2}})"),
-    "year, month, day in Chinese, Japanese or Korean": _whole(
-        r"(?P<Y>\d{4})\s*[年년]\s*(?P<m>\d{1,2})\s*[月월]\s*(?P<d>\d{1,2})\s*[日일]"
-    ),
-    "year, month": r"^\s*(?P<Y>\d{4})[-/.](?P<m>\d{1,2})\s*$",
-    "name of the month, year": rf"^\s*{_MONTH}[-/ ,]+(?P<Y>\d{{4}})\s*$",
-}  # fmt: skip
-"""Forms that can be read in one way only; a column may mix them."""
-
-_ORDERS: dict[str, tuple[str, str]] = {
-    "%d/%m/%Y": ("day, month, year", _whole(r"(?P<d>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<Y>\d{4})")),
-    "%m/%d/%Y": ("month, day, year", _whole(r"(?P<m>\d{1,2})[-/.](?P<d>\d{1,2})[-/.](?P<Y>\d{4})")),
-    "%d/%m/%y": (
-        "day, month, year of two digits",
-        _whole(r"(?P<d>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<y>\d{2})"),
-    ),
-    "%m/%d/%y": (
-        "month, day, year of two digits",
-        _whole(r"(?P<m>\d{1,2})[-/.](?P<d>\d{1,2})[-/.](?P<y>\d{2})"),
-    ),
-    "%y/%m/%d": ("year of two digits, month, day", _whole(r"(?P<y>\d{2})-(?P<m>\d{1,2})-(?P<d>\d{1,2})")),
-}
-"""Forms that only their values tell apart."""
-
 _DIGITS = {
     "years": (4, r"^(?P<Y>\d{4})$", 1500),
     "year and month": (6, r"^(?P<Y>\d{4})(?P<m>\d{2})$", 1970),
@@ -114,19 +49,19 @@ _DIGITS = {
 """Numbers that are dates where nearly all of a column are: their digits, and the first year that is believed."""
 _LAST_YEAR = 2100
 
-UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
-"""Microseconds of the units that `catalog.time_format` takes beside strptime's forms, and `excel`."""
 _UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _EXCEL = Form("days of a spreadsheet", unit=86_400e6, origin=-25_569 * 86_400_000_000)
+_EPOCHS = (
+    (6.2e17, 6.62e17, Form("ticks of .NET", unit=0.1, origin=-62_135_596_800_000_000)),
+    (1.2e17, 1.4e17, Form("tenths of a microsecond since 1601", unit=0.1, origin=-11_644_473_600_000_000)),
+    (1.2e16, 1.4e16, Form("microseconds since 1601", unit=1.0, origin=-11_644_473_600_000_000)),
+)
+"""Numbers that as nanoseconds or microseconds since 1970 would lie before there were logs, or far ahead."""
 _SHEET = (25_569.0, 73_051.0)
 """1970 to 2100 as a spreadsheet counts days."""
 
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _NEARLY = 0.9
-_MONTHS = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december",
-)  # fmt: skip
 _FAR = 9_000_000_000_000_000_000
 
 
@@ -144,7 +79,7 @@ def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
             )
         return form
     if not len(sample):
-        return Form("nothing", (_CLEAR["year, month, day"],))
+        return Form("nothing", (CLEAR["year, month, day"],))
     numbers = _as_floats(sample)
     if 2 * np.isfinite(numbers).sum() > len(sample):
         return _of_numbers(sample, numbers[np.isfinite(numbers)], where, name)
@@ -181,7 +116,11 @@ def read(column: pa.Array, form: Form) -> pa.Array:
     if form.unit:
         return _counted(column, form)
     words, broken = text.decoded(column)
-    words = compute.replace_substring_regex(words, r"^\s*(\d+)\.0*\s*$", r"\1")
+    if form.patterns[0] == CLEAR["year, month, day"]:
+        if (quick := _standard(words)) is not None:
+            return quick
+    else:
+        words = compute.replace_substring_regex(words, r"^\s*(\d+)\.0*\s*$", r"\1")
     encoded = compute.if_else(pa.array(~broken), words, None).dictionary_encode()
     values = encoded.dictionary
     found, known = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
@@ -189,16 +128,18 @@ def read(column: pa.Array, form: Form) -> pa.Array:
         left = np.flatnonzero(~known)
         if not len(left):
             break
-        found[left], known[left] = _parsed(values.take(pa.array(left)), pattern)
+        found[left], known[left] = parsed(values.take(pa.array(left)), pattern)
     return pa.array(found, mask=~known).take(encoded.indices)
 
 
 def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, name: str) -> Form:
+    if (dated := numbers[(numbers != 0) & (numbers != -1)]).size:
+        numbers = dated  # what stands for no year says nothing of the others
     for words, (digits, pattern, first) in _DIGITS.items():
         form = Form(words, (pattern,))
         low, high = first * 10.0 ** (digits - 4), (_LAST_YEAR + 1) * 10.0 ** (digits - 4)
         fits = (numbers >= low) & (numbers < high)
-        if fits.mean() >= _NEARLY and readable(sample, form) >= _NEARLY * len(sample):
+        if fits.mean() >= _NEARLY and readable(sample, form) >= _NEARLY * len(numbers):
             return form
     if ((numbers >= _SHEET[0]) & (numbers < _SHEET[1])).mean() >= _NEARLY:
         raise UserError(
@@ -206,27 +147,32 @@ def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, nam
             '[catalog] time_format = "excel" (or "s" where these are seconds since 1970).'
         )
     middle = float(np.median(np.abs(numbers)))
+    for low, high, form in _EPOCHS:
+        if low <= middle < high:
+            return form
     # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
     unit = next((u for limit, u in ((1e11, "s"), (1e14, "ms"), (1e17, "us")) if middle < limit), "ns")
     return given(unit)
 
 
 def _of_words(sample: pa.Array, where: Path, name: str) -> Form:
-    known = {words: _reads(sample, pattern) for words, pattern in _CLEAR.items()}
-    ordered = {form: _reads(sample, pattern) for form, (_, pattern) in _ORDERS.items()}
+    known = {words: _reads(sample, pattern) for words, pattern in CLEAR.items()}
+    ordered = {form: _reads(sample, pattern) for form, (_, pattern) in ORDERS.items()}
     best = max(ordered, key=lambda form: int(ordered[form].sum()))
     clear = np.any(list(known.values()), axis=0)
-    patterns = tuple(_CLEAR[words] for words in _by_use(known))
+    patterns = tuple(CLEAR[words] for words in _by_use(known))
     if clear.sum() >= ordered[best].sum():
         if 2 * clear.sum() <= len(sample):
+            odd = _first(sample.filter(pa.array(~clear)))
             raise UserError(
-                f"{where}: {name!r} holds {_first(sample)!r}, which is no time that can be told by itself; set "
-                '[catalog] time_format, for example "%d.%m.%Y %H:%M".'
+                f"{where}: {name!r} holds {odd!r}, which is no time that can be told by itself (nor are "
+                f"{1 - clear.mean():.0%} of its values); set [catalog] time_format, for example "
+                '"%d.%m.%Y %H:%M".'
             )
         words = _by_use(known)
         return Form(words[0] if words else "nothing", patterns)
     chosen = _in_order(sample, ordered, best, where, name)
-    words, pattern = _ORDERS[chosen]
+    words, pattern = ORDERS[chosen]
     return Form(words, (pattern, *patterns))
 
 
@@ -306,13 +252,11 @@ def _counted(column: pa.Array, form: Form) -> pa.Array:
     with np.errstate(over="ignore"):
         about = np.where(known, floats, 0.0) * form.unit
     found = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
-    exact = known & (np.abs(about) < _FAR / 2) & (np.abs(np.where(known, floats, 0)) >= 2.0**53)
-    if form.unit < 1 and exact.any():
+    exact = known & (form.unit <= 1) & (np.abs(about) < _FAR / 2) & (np.abs(np.where(known, floats, 0)) >= 2.0**53)
+    if exact.any():
         # A float64 holds no nanosecond of our days.
-        rows = np.flatnonzero(exact)
-        found[rows] = _integers(column.take(pa.array(rows)), found[rows] * round(1 / form.unit)) // round(
-            1 / form.unit
-        )
+        rows, per = np.flatnonzero(exact), max(1, round(1 / form.unit))
+        found[rows] = _integers(column.take(pa.array(rows)), found[rows] * per) // per
     return pa.array(found + form.origin if form.origin else found, mask=~known)
 
 
@@ -327,129 +271,14 @@ def _integers(column: pa.Array, otherwise: Ints) -> Ints:
     return np.where(text.mask(whole), compute.fill_null(compute.cast(digits, pa.int64()), 0).to_numpy(), otherwise)
 
 
-# --- Text ---------------------------------------------------------------------------------------------------
-
-
-def _parsed(values: pa.Array, pattern: str) -> tuple[Ints, NDArray[np.bool_]]:
-    """Microseconds of the values that fit a pattern, and which do."""
-    got = compute.extract_regex(values, pattern)
-    names = [field.name for field in got.type]
-    parts = dict(zip(names, got.flatten(), strict=True))
-    fits = text.mask(compute.is_valid(got))
-    size = len(values)
-
-    def number(name: str, absent: int) -> Ints:
-        if name not in parts:
-            return np.full(size, absent, np.int64)
-        filled = compute.if_else(compute.equal(parts[name], ""), str(absent), parts[name])
-        return compute.fill_null(compute.cast(filled, pa.int64()), absent).to_numpy(zero_copy_only=False)
-
-    year, month, day = number("Y", 1970), number("m", 1), number("d", 1)
-    if "y" in parts:
-        short = number("y", 70)
-        year = short + np.where(short < 69, 2000, 1900)
-    if "b" in parts:
-        month, named = _months(parts["b"])
-        fits = fits & named
-    hour, minute, second = number("H", 0), number("M", 0), number("S", 0)
-    if "p" in parts:
-        half = compute.utf8_lower(compute.fill_null(parts["p"], "")).to_numpy(zero_copy_only=False)
-        twelve = half != ""
-        fits = fits & (~twelve | ((hour >= 1) & (hour <= 12)))
-        hour = np.where(twelve, hour % 12 + np.where(half == "p", 12, 0), hour)
-    fraction = np.zeros(size, np.int64)
-    if "f" in parts:
-        padded = compute.utf8_rpad(compute.fill_null(parts["f"], ""), 9, "0")
-        fraction = compute.cast(padded, pa.int64()).to_numpy(zero_copy_only=False) // 1000
-    end_of_day = (hour == 24) & (minute == 0) & (second == 0) & (fraction == 0)
-    fits = fits & (month >= 1) & (month <= 12) & (day >= 1) & (minute <= 59) & (second <= 60)
-    fits = fits & ((hour <= 23) | end_of_day)
-    safe = np.where(fits, (year - 1970) * 12 + month - 1, 0)
-    first = safe.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    length = (safe + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) - first
-    fits = fits & (day <= length)
-    seconds = ((first + day - 1) * 24 + hour) * 3600 + minute * 60 + second
-    if "z" in parts:
-        offset, zoned = _offsets(parts["z"])
-        fits = fits & zoned
-        seconds = seconds - offset
-    return np.where(fits, seconds * 1_000_000 + fraction, 0), fits
-
-
-def _months(names: pa.Array) -> tuple[Ints, NDArray[np.bool_]]:
-    """1 to 12 for English names and their beginnings."""
-    encoded = compute.fill_null(names, "").dictionary_encode()
-    found = [
-        next((i + 1 for i, month in enumerate(_MONTHS) if len(name) > 2 and month.startswith(name[:9])), 0)
-        for name in (each.lower() for each in encoded.dictionary.to_pylist())
-    ]
-    month = np.array(found, np.int64)[encoded.indices.to_numpy()]
-    return month, month > 0
-
-
-def _offsets(zones: pa.Array) -> tuple[Ints, NDArray[np.bool_]]:
-    """Seconds to the east."""
-    encoded = compute.fill_null(zones, "").dictionary_encode()
-    found: list[int | None] = []
-    for zone in encoded.dictionary.to_pylist():
-        numeric = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?(?::(\d{2}))?", zone)
-        if numeric:
-            sign, hours, minutes, seconds = numeric.groups(default="0")
-            east = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-            found.append((-1 if sign == "-" else 1) * east if int(hours) <= 18 and int(minutes) <= 59 else None)
-        else:
-            found.append(0 if not zone else 60 * _ZONES[zone.upper()] if zone.upper() in _ZONES else None)
-    known = np.array([each is not None for each in found], bool)
-    offset = np.array([each or 0 for each in found], np.int64)
-    return offset[encoded.indices.to_numpy()], known[encoded.indices.to_numpy()]
-
-
-# --- Forms that a person gives --------------------------------------------------------------------------------
-
-_DIRECTIVES = {
-    "Y": r"(?P<Y>\d{4})", "m": r"(?P<m>\d{1,2})", "d": r"(?P<d>\d{1,2})", "e": r"(?P<d>\d{1,2})",
-    "y": r"(?P<y>\d{2})", "H": r"(?P<H>\d{1,2})", "I": r"(?P<H>\d{1,2})", "M": r"(?P<M>\d{1,2})",
-    "S": r"(?P<S>\d{1,2})", "f": r"(?P<f>\d{1,9})", "p": r"(?P<p>[AaPp])\.?[Mm]\.?", "b": _MONTH, "B": _MONTH,
-    "h": _MONTH, "a": r"[^\W\d]{2,}\.?", "A": r"[^\W\d]{2,}\.?", "%": "%",
-    "z": r"(?P<z>[Zz]|[+-]\d{2}:?\d{2}|[+-]\d{2})", "Z": r"(?P<z>[A-Za-z]{1,4})",
-}  # fmt: skip
-_SHORTHANDS = {"%T": "%H:%M:%S", "%F": "%Y-%m-%d", "%D": "%m/%d/%y", "%R": "%H:%M"}
-
-
-def pattern_of(form: str) -> str:
-    """A strptime form as a regular expression; a time of day after a form without one is read too.
-
-    Raises UserError for a directive that is not known, comes twice, or where no year is among them.
-    """
-    whole = form.strip()
-    for short, long in _SHORTHANDS.items():
-        whole = whole.replace(short, long)
-    pieces = re.findall(r"%-?.|\s+|[^%\s]+|%$", whole)
-    parts: list[str] = []
-    for i, piece in enumerate(pieces):
-        if not piece.startswith("%"):
-            parts.append(r"\s+" if piece.isspace() else re.escape(piece))
+def _standard(words: pa.Array) -> pa.Array | None:
+    """Times that Arrow reads itself, which is ten times as fast; None where one is not as it wants them."""
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return compute.cast(compute.cast(words, kind), pa.int64())
+        except pa.ArrowInvalid:
             continue
-        part = _DIRECTIVES.get(piece[-1] if len(piece) > 1 else "")
-        if part is None:
-            raise UserError(
-                f"[catalog] time_format = {form!r}: {piece!r} is not known; a form is made of "
-                f"{' '.join(f'%{name}' for name in _DIRECTIVES if name != '%')}, or it is one of "
-                f"{', '.join(UNITS)} and excel."
-            )
-        beside = [pieces[k] for k in (i - 1, i + 1) if 0 <= k < len(pieces)]
-        if any(each[0] == "%" and each[-1] in "YmdeyHIMSf" for each in beside):
-            part = part.replace(r"\d{1,2}", r"\d{2}")
-        parts.append(part)
-    groups = re.findall(r"\(\?P<(\w)>", "".join(parts))
-    if len(groups) != len(set(groups)) or not {"Y", "y"} & set(groups):
-        what = "has no year" if not {"Y", "y"} & set(groups) else "says something twice"
-        raise UserError(f'[catalog] time_format = {form!r} {what}; write it as in "%d/%m/%Y %H:%M".')
-    if "H" not in groups:
-        parts.append(rf"(?:{_SEPARATOR}{_CLOCK})?" + (_ZONE if "z" not in groups else ""))
-    elif "f" not in groups and "S" in groups and pieces[-1] == "%S":
-        parts.append(r"(?:[.,](?P<f>\d{1,9})\d*)?")
-    return rf"^\s*{''.join(parts)}\s*$"
+    return None
 
 
 def with_example(form: Form, sample: pa.Array) -> Form:
