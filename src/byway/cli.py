@@ -76,10 +76,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Build every artifact of the workspace that is missing or out of date."""
-    from rich.markup import escape
-
-    from byway import pipeline, preview
-    from byway.progress import say
+    from byway import pipeline
 
     config = _config(directory, set)
     if engine:
@@ -92,10 +89,6 @@ def run(
         text = f"Shard {shard} is done. When all are, join them: {command('run', directory)}"
         _say(json, {"shard": number, "shards": shards}, text)
         return
-    if until is None and only is None and not (directory / pipeline.BY_NAME["transition_table"].folder).exists():
-        # What can be seen before the hours of training is shown before them.
-        pipeline.run(directory, config, preview.LAST)
-        say(f"\n{escape(preview.text(directory))}\n")
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
     are = "1 artifact is" if len(done) == 1 else f"{len(done)} artifacts are"
