@@ -34,7 +34,7 @@ def coherence(terms: Terms, keywords: list[list[str]]) -> float:
             own = sparse.csr_array(matrix[:, columns])
             pairs = np.triu_indices(len(columns), 1)
             together = (own.T @ own).toarray()
-            found.append(float(npmi(together, np.diag(together), matrix.shape[0])[pairs].mean()))
+            found.append(float(npmi(together, np.diag(together), len(terms))[pairs].mean()))
     return float(np.mean(found)) if found else 0.0
 
 
@@ -63,7 +63,7 @@ def precision(terms: Terms, tree: Tree, level: int, keywords: list[list[str]]) -
     hold. The figure is the share of a cluster's own among the first as many as it has; equals are drawn fairly.
     """
     matrix = sparse.csc_array(terms.matrix)
-    n = matrix.shape[0]
+    n = len(terms)
     weight = np.log(n / np.maximum(np.diff(matrix.indptr), 1))
     cluster_of = tree.assign(level)
     found: list[float] = []
@@ -72,7 +72,7 @@ def precision(terms: Terms, tree: Tree, level: int, keywords: list[list[str]]) -
         size = len(tree.items(level, cluster))
         rows, at = np.unique(_holders(matrix, columns), return_inverse=True)
         times = np.diff(matrix.indptr)[columns]
-        score = np.bincount(at, np.repeat(weight[columns], times), len(rows))
+        score = np.bincount(at, np.repeat(weight[columns], times), len(rows)).astype(np.float64)
         found.append(first_share(score, cluster_of[rows] == cluster, size, n))
         chance.append(size / n)
     return float(np.mean(found)), float(np.mean(chance))

@@ -165,15 +165,14 @@ def _absorbed(terms: Terms, holders: NDArray[np.integer]) -> list[int]:
 def _breadth(terms: Terms, tree: Tree, level: int, counts: sparse.csr_array) -> NDArray[np.float64]:
     """For each cell of `counts` the share of the cluster's children in which the term is at home: e to the entropy
     of its items over them, of how many there are."""
-    below = sparse.coo_array(_counts(terms, tree, level + 1))
-    parent = tree.parent(level + 1)
-    size = counts.shape[1]
-    cells = np.repeat(np.arange(len(counts.indptr) - 1), np.diff(counts.indptr)) * size + counts.indices
-    at = np.searchsorted(cells, parent[below.row].astype(np.int64) * size + below.col)
-    p = below.data / counts.data[at]
-    entropy = np.bincount(at, -p * np.log(p), len(counts.data))
-    children = np.bincount(parent, minlength=counts.shape[0])
-    return np.exp(entropy) / np.repeat(children, np.diff(counts.indptr))
+    below = _counts(terms, tree, level + 1)
+    parent = tree.parent(level + 1).astype(np.int64)
+    size, per_cluster = len(terms.forms), np.diff(counts.indptr)
+    cells = np.repeat(np.arange(len(per_cluster)), per_cluster) * size + counts.indices
+    at = np.searchsorted(cells, np.repeat(parent, np.diff(below.indptr)) * size + below.indices)
+    share = below.data.astype(np.float64) / counts.data.astype(np.float64)[at]
+    entropy = np.bincount(at, -share * np.log(share), len(cells))
+    return np.exp(entropy) / np.repeat(np.bincount(parent, minlength=len(per_cluster)), per_cluster)
 
 
 def _choose(
@@ -190,7 +189,7 @@ def _choose(
     chosen: list[int] = []
     left = [i for i in range(len(held)) if scores[i] > 0]
     together = inside.T.astype(np.int32) @ inside.astype(np.int32)
-    bond = npmi(together, holders[held], terms.matrix.shape[0])
+    bond = npmi(together, holders[held], len(terms))
     while left and len(chosen) < words:
         fresh = inside[~covered].sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
         worth = scores * (1 - NEW_ITEMS + NEW_ITEMS * fresh)

@@ -32,6 +32,10 @@ class Terms:
     tagged: NDArray[np.float64]
     """[terms]: share of the term's occurrences that stand in hashtags."""
 
+    def __len__(self) -> int:
+        """How many items were read."""
+        return len(self.matrix.indptr) - 1
+
 
 def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[str] = ()) -> Terms:
     """Words and phrases of each row (its text, its hashtags) that at least two items hold, and at most `most`
