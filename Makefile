@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/byway demo byway-demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 check: $(TOOLS)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """Kill the demo at random moments, start it again each time, and compare with an undisturbed run.
 
-    python benchmarks/kill.py [--quick] [--kills 10] [--json]
+    python benchmarks/kill.py [--full] [--kills 10] [--json]
 
 Prints, for every artifact, whether its files are the same byte for byte, and the figures, timings aside.
 """
@@ -32,7 +32,7 @@ def records(workspace: Path) -> dict[str, dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--full", action="store_true")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def start(name: str) -> subprocess.Popen[bytes]:
-            command = [byway, "demo", str(Path(folder) / name), *(["--quick"] if options.quick else [])]
+            command = [byway, "demo", str(Path(folder) / name), *(["--full"] if options.full else [])]
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """Workspaces of the placebo worlds, so that what a model's knowledge was worth can be measured.
 
-    python benchmarks/placebo.py FOLDER [--world demo|quick] [--seed 0] [--set section.knob=value]...
+    python benchmarks/placebo.py FOLDER [--world full|small] [--seed 0] [--set section.knob=value]...
 
 Makes FOLDER/true, FOLDER/shuffled-words and FOLDER/chance-liking, runs every stage, the experiment and the report
 in each, and prints one JSON object: for every arm its positive feedback and novel impressions in the three worlds.
@@ -18,9 +18,9 @@ from byway.evaluation.world import World
 METRICS = ("positive_rate", "novel_impressions", "serendipity")
 
 
-def worlds(seed: int, quick: bool) -> dict[str, World]:
+def worlds(seed: int, small: bool) -> dict[str, World]:
     """The three worlds by name. Shuffled are whole sub-areas, so that clusters stay clusters of behaviour."""
-    true = world.build(seed, world.QUICK if quick else world.DEMO)
+    true = world.build(seed, world.SMALL if small else world.FULL)
     return {
         "true": true,
         "shuffled-words": world.shuffled_words(true, "sub_area"),
@@ -28,11 +28,11 @@ def worlds(seed: int, quick: bool) -> dict[str, World]:
     }
 
 
-def run(folder: Path, made: World, quick: bool, overrides: list[str]) -> dict[str, object]:
+def run(folder: Path, made: World, small: bool, overrides: list[str]) -> dict[str, object]:
     """Every stage, the experiment and the report in `folder`; its figures."""
     if not (folder / "byway.toml").exists():
         loop.write(made, loop.simulate(made), folder / "source")
-        toml = demonstration.SOURCE + (demonstration.QUICK if quick else demonstration.FULL)
+        toml = demonstration.SOURCE + (demonstration.SMALL if small else demonstration.FULL)
         artifact.write_atomic(folder / "byway.toml", toml.encode())
     knobs = config.load(folder / "byway.toml", overrides)
     pipeline.run(folder, knobs)
@@ -44,14 +44,14 @@ def run(folder: Path, made: World, quick: bool, overrides: list[str]) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--world", choices=["demo", "quick"], default="demo")
+    parser.add_argument("--world", choices=["full", "small"], default="full")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], help="section.knob=value")
     options = parser.parse_args()
-    quick = options.world == "quick"
+    small = options.world == "small"
     found: dict[str, object] = {}
-    for name, made in worlds(options.seed, quick).items():
-        figures = run(options.folder / name, made, quick, options.set)
+    for name, made in worlds(options.seed, small).items():
+        figures = run(options.folder / name, made, small, options.set)
         found[name] = {
             key.removeprefix("experiment.arms."): row
             for key, row in figures.items()

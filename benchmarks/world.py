@@ -1,6 +1,6 @@
 """What the embedded world is like: its log's shape, and how predictable the next novel interest is in it.
 
-    python benchmarks/world.py [--world demo|quick] [--seeds 3] [--chance]
+    python benchmarks/world.py [--world full|small] [--seeds 3] [--chance]
 
 Prints one JSON object: figures averaged over the seeds. `docs/world.md` quotes them.
 """
@@ -172,13 +172,13 @@ def figures(made: World) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--world", choices=["demo", "quick"], default="demo")
+    parser.add_argument("--world", choices=["full", "small"], default="full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--chance", action="store_true", help="liking of undiscovered interests by chance")
     options = parser.parse_args()
     runs: list[dict[str, float]] = []
     for seed in range(options.seeds):
-        made = world.build(seed, {"demo": world.DEMO, "quick": world.QUICK}[options.world])
+        made = world.build(seed, {"full": world.FULL, "small": world.SMALL}[options.world])
         runs.append(figures(world.chance_liking(made) if options.chance else made))
     print(json.dumps({name: round(float(np.mean([run[name] for run in runs])), 3) for name in runs[0]}, indent=2))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from byway import artifact, cli, config, demonstration, memory, pipeline
+from byway import artifact, cli, config, demonstration, memory, pipeline, preview
 from byway.artifact import Outcome
 from byway.data.events import DAY
 from byway.evaluation import loop
@@ -218,10 +218,18 @@ def tables(folder: Path) -> Path:
     return folder
 
 
+def test_an_id_that_begins_with_a_dash_is_joined_to_its_option(byway: Byway, tmp_path: Path) -> None:
+    for option in ("--history", "--user", "--item"):
+        said = byway("recommend", tmp_path, option, "-wXq3")
+        assert (said.code, said.out) == (2, "")
+        assert f"write {option}=-wXq3" in said.err
+
+
 def test_init(byway: Byway, tmp_path: Path) -> None:
     data = tables(tmp_path / "data")
     said = byway("init", tmp_path / "new" / "w", data, "--from", "csv", "--json").json()
-    assert said == {"wrote": str(tmp_path / "new" / "w" / "byway.toml")}
+    assert said["wrote"] == str(tmp_path / "new" / "w" / "byway.toml")
+    assert said["found"] == ["items.csv: video_id → item, title.", "events.csv: user, item."]
     found = config.load(tmp_path / "new" / "w" / "byway.toml").catalog
     assert (found.source, found.items) == ("csv", str(data / "items.csv"))
     assert found.item_columns == {"item": "video_id"}
@@ -533,46 +541,51 @@ def world(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The demo with a world that takes no time, and no stages; which worlds were made."""
     made: list[bool] = []
 
-    def write(folder: Path, quick: bool) -> None:
+    def write(folder: Path, full: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "items.parquet").write_text(f"{quick}", "utf-8")
-        made.append(quick)
+        (folder / "items.parquet").write_text(f"{full}", "utf-8")
+        made.append(full)
 
     names = ("catalog.items", "catalog.users", "table.entries", "table.legal", "language.match_rate")
-    shown = (*names, *(f"{who}.recall_at_10.heldout" for who in ("language", *BASELINES)))
+    video = ("covered_items", "coverage", "recall_at_10.video", *(f"baseline.{b}.recall_at_10" for b in GUESSES))
+    found = {name: 1.0 for name in (*names, *(f"{who}.recall_at_10.heldout" for who in ("language", *BASELINES)))}
+    found |= {f"video.{name}": i / 8 for i, name in enumerate(video)}
     monkeypatch.setattr(loop, "write_demo", write)
-    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, only=None: {})
-    monkeypatch.setattr(pipeline, "figures", lambda found: dict.fromkeys(shown, 0.5))
-    monkeypatch.setattr(demonstration, "_someone", lambda directory: "u1")
+    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, until=None, only=None: {})
+    monkeypatch.setattr(pipeline, "figures", lambda records: found)
+    monkeypatch.setattr(preview, "text", lambda workspace: "[names of interests]")
+    monkeypatch.setattr(demonstration, "_answers", lambda directory, knobs: ("u1", "v1", "An answer."))
     return made
 
 
 BASELINES = ("baseline.popularity", "baseline.zero_shot")
+GUESSES = ("popularity", "counts")
 
 
 def test_demo(byway: Byway, world: list[bool], tmp_path: Path) -> None:
-    said = byway("demo", tmp_path / "d", "--quick", "--json").json()
-    assert set(said) == {"seconds", "figures"}
-    assert f"byway show {tmp_path / 'd'}" in byway("demo", tmp_path / "d", "--quick").out
-    assert world == [True], "the world is made once"
+    said = byway("demo", tmp_path / "d", "--json").json()
+    assert set(said) == {"seconds", "seconds_to_first_look", "user", "item", "figures"}
+    shown = byway("demo", tmp_path / "d")
+    assert "[names of interests]" in shown.err, "what can be said early is said on the way"
+    for words in (
+        "An answer.",
+        f"byway serve {tmp_path / 'd'}",
+        "/?user=u1",
+        f"byway show {tmp_path / 'd'}",
+        "--full",
+    ):
+        assert words in shown.out
+    assert world == [False], "the world is made once"
     assert config.load(tmp_path / "d" / "byway.toml").catalog.items == "source/items.parquet"
 
 
-def test_a_demo_with_videos_says_who_recalls_as_much_without_looking(
-    byway: Byway, world: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_full_demo_says_who_recalls_as_much_without_looking(
+    byway: Byway, world: list[bool], tmp_path: Path
 ) -> None:
-    video = ("covered_items", "coverage", "recall_at_10.video", *(f"baseline.{b}.recall_at_10" for b in GUESSES))
-    figures = pipeline.figures({})
-    found = {**figures, **{f"video.{name}": i / 8 for i, name in enumerate(video)}}
-    monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, only=None: {"context_table": None})
-    monkeypatch.setattr(pipeline, "figures", lambda records: found)
-    monkeypatch.setattr(demonstration, "_something", lambda directory: "v1")
-    said = byway("demo", tmp_path / "d").out
-    for words in ("what surprises after this video", "0.250", "popularity 0.375", "the log 0.500"):
+    said = byway("demo", tmp_path / "d", "--full").out
+    assert world == [True]
+    for words in ("what surprises after that video", "0.250", "popularity 0.375", "the log 0.500", "report.html"):
         assert words in said
-
-
-GUESSES = ("popularity", "counts")
 
 
 def test_demo_leaves_another_workspace_as_it_is(byway: Byway, world: list[bool], workspace: Path) -> None:
@@ -581,8 +594,8 @@ def test_demo_leaves_another_workspace_as_it_is(byway: Byway, world: list[bool],
 
 
 def test_a_small_demo_does_not_become_a_large_one(byway: Byway, world: list[bool], tmp_path: Path) -> None:
-    byway("demo", tmp_path, "--quick")
-    assert "choose another directory" in byway("demo", tmp_path).sentence()
+    byway("demo", tmp_path)
+    assert "choose another directory" in byway("demo", tmp_path, "--full").sentence()
 
 
 def test_demo_leaves_a_folder_of_that_name_as_it_is(byway: Byway, world: list[bool], tmp_path: Path) -> None:
@@ -595,7 +608,7 @@ def test_demo_leaves_a_folder_of_that_name_as_it_is(byway: Byway, world: list[bo
 def test_a_world_that_was_cut_short_goes_on(
     byway: Byway, world: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_short(folder: Path, quick: bool) -> None:
+    def cut_short(folder: Path, full: bool) -> None:
         folder.mkdir(parents=True)
         (folder / "half").touch()
         raise KeyboardInterrupt

@@ -7,7 +7,7 @@ import pytest
 
 from byway import config, pipeline, showing
 from byway.cli import app
-from byway.data import catalog, events, sources
+from byway.data import catalog, events, starting
 from byway.errors import UserError
 from tests.knobs import render
 
@@ -81,7 +81,7 @@ def test_every_artifact_stands_in_the_architecture() -> None:
 
 def test_every_source_stands_in_the_guide() -> None:
     with pytest.raises(UserError) as error:
-        sources.toml_for("nothing", ROOT)
+        starting.start("nothing", ROOT)
     names = str(error.value).split("there are ")[1].rstrip(".").split(", ")
     assert not [name for name in names if f"`{name}`" not in text("docs/guide.md")]
 

@@ -16,7 +16,7 @@ import torch
 from byway import config
 from byway.data import catalog
 from byway.errors import UserError
-from byway.interests import embed, graph, tree
+from byway.interests import embed, encoders, graph, tree
 from byway.language import models, plan, standing
 from byway.policy import sequence
 from byway.serving import bundle
@@ -150,7 +150,7 @@ def test_a_language_model_that_brings_code_does_not_run_it(tmp_path: Path) -> No
 @pytest.mark.parametrize("harm", ["weights", "module"])
 def test_an_encoder_that_brings_harm_is_refused(tmp_path: Path, harm: str) -> None:
     folder, bomb = tmp_path / "encoder", tmp_path / "exploded"
-    packaged = embed._packaged_minilm()
+    packaged = encoders.packaged_minilm()
     folder.mkdir()
     for file in packaged.rglob("*"):
         if file.is_file():

@@ -3,8 +3,11 @@
 import errno
 import json
 import os
+import re
+import shlex
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,19 +42,23 @@ def init(
 ) -> None:
     """Make a workspace in DIRECTORY for the data at PATH."""
     from byway.artifact import write_atomic
-    from byway.data.sources import toml_for
+    from byway.data import starting
 
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; choose another directory.")
     if (directory / CONFIG).exists():
         raise UserError(f"{directory / CONFIG} is there already; edit it, or choose another directory.")
-    text = toml_for(source, path.resolve())
+    begun = starting.start(source, path.resolve())
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / CONFIG, text.encode())
+    write_atomic(directory / CONFIG, begun.text.encode())
+    if begun.stopped:
+        raise UserError(
+            f"{begun.stopped} Mend line {begun.line} of {directory / CONFIG}, then: {command('run', directory)}"
+        )
     _say(
         json,
-        {"wrote": str(directory / CONFIG)},
-        f"Wrote {directory / CONFIG}. Next: {command('run', directory)}",
+        {"wrote": str(directory / CONFIG), "found": begun.said},
+        "\n".join([*begun.said, f"Wrote {directory / CONFIG}. Next: {command('run', directory)}"]),
     )
 
 
@@ -69,7 +76,10 @@ def run(
     json: Json = False,
 ) -> None:
     """Build every artifact of the workspace that is missing or out of date."""
-    from byway import pipeline
+    from rich.markup import escape
+
+    from byway import pipeline, preview
+    from byway.progress import say
 
     config = _config(directory, set)
     if engine:
@@ -82,6 +92,10 @@ def run(
         text = f"Shard {shard} is done. When all are, join them: {command('run', directory)}"
         _say(json, {"shard": number, "shards": shards}, text)
         return
+    if until is None and only is None and not (directory / pipeline.BY_NAME["transition_table"].folder).exists():
+        # What can be seen before the hours of training is shown before them.
+        pipeline.run(directory, config, preview.LAST)
+        say(f"\n{escape(preview.text(directory))}\n")
     records = pipeline.run(directory, config, until, only)
     done = {name: round(record.timings["seconds"], 1) for name, record in records.items()}
     are = "1 artifact is" if len(done) == 1 else f"{len(done)} artifacts are"
@@ -137,44 +151,30 @@ def recommend(
     import msgspec
     import numpy as np
 
-    from byway import artifact
+    from byway import showing
     from byway.pipeline import BY_NAME
-    from byway.serving import bundle
-    from byway.serving.publish import BROKEN_MODEL
+    from byway.serving import context
+    from byway.serving import recommend as module
     from byway.serving.recommend import Seen
 
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
-    path = directory / BY_NAME["bundle"].folder
-    if not (path / "record.json").exists():
+    if not (directory / BY_NAME["bundle"].folder).exists():
         _config(directory, None)
-        raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
-    with artifact.reading(path, *BROKEN_MODEL):
-        opened = bundle.load(path)
-    now = None
+    opened, now = showing.served(directory), None
     if user is not None:
-        seen, now = _history_of(directory, user, opened)
+        seen, now = showing.logged(directory, user)
     else:
         given = history or []
         # Given more than once, or known as it stands, each is one id, so that ids may hold commas.
         whole = len(given) > 1 or (given and opened.position(given[0].strip()) is not None)
         ids = given if whole else [item.strip() for item in "".join(given).split(",")]
         seen = [Seen(item) for item in ids if item]
-    from byway.serving import recommend as module
-
     if item is not None:
-        from byway.serving import context
-
         answer = context.recommend(opened, item.strip(), seen, k, now)
     else:
         answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
-    if json:
-        print(msgspec.json.encode(answer).decode())
-        return
-    for reason in answer.reasons:
-        print(reason)
-    for place, shown in enumerate(answer.items, 1):
-        print(f"{place:3d}. {shown.title or shown.item}  [{shown.item}]  {shown.score:.3f}")
+    print(msgspec.json.encode(answer).decode() if json else showing.answer_text(answer))
 
 
 @app.command
@@ -282,44 +282,29 @@ def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
 def demo(
     directory: Path = Path("byway-demo"),
     *,
-    quick: Annotated[bool, Parameter(help="A smaller world.")] = False,
+    full: Annotated[bool, Parameter(help="The larger world, with videos and a simulated live experiment.")] = False,
     json: Json = False,
 ) -> None:
-    """Build the embedded world in DIRECTORY, run every stage on it, and say where to look."""
+    """Build the embedded world in DIRECTORY, run every stage on it, and answer somebody in it."""
     from byway import demonstration
 
-    text, found = demonstration.run(directory, quick)
+    text, found = demonstration.run(directory, full)
     _say(json, found, text)
 
 
-def _history_of(directory: Path, user: str, opened: Any) -> tuple[list[Any], int | None]:
-    """The logged history of a user, and the time at which it ends."""
-    import numpy as np
+OF_RECOMMEND = ("--history", "--user", "--item", "--k", "-k", "--seed", "--json", "--no-json", "--help", "-h", "--")
 
-    from byway import artifact
-    from byway.data import catalog as items
-    from byway.data import events
-    from byway.pipeline import BY_NAME, REFRESHED
-    from byway.progress import say
-    from byway.serving.recommend import Seen
 
-    path = directory / BY_NAME["catalog"].folder
-    record, used = (artifact.read_record(directory / BY_NAME[name].folder) for name in ("catalog", "bundle"))
-    if record is None or used is None or used.inputs.get("catalog") != record.digest:
-        raise UserError(f"The bundle of {directory} is older than its catalog; run: {command('run', directory)}")
-    users, refreshed = events.load_users(path), REFRESHED in used.metrics
-    if user not in users:
-        since = " of the last full run; give what came since as --history" if refreshed else ""
-        raise UserError(f"There is no user {user!r} in the log{since}.")
-    if refreshed:
-        say("This is the history in the log of the last full run; what a refresh took in is not in it.")
-    log, ids = events.load(path), items.load(path).items["item"]
-    a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
-    seen = [
-        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
-        for i in range(a, b)
-    ]
-    return seen, int(log.time[b - 1]) if log.clock else None
+def _require_joined(words: list[str]) -> None:
+    """Raise UserError where an id that begins with a dash would be taken for an option."""
+    if words[:1] != ["recommend"]:
+        return
+    for option, word in pairwise(words):
+        dashed = word.startswith("-") and word.partition("=")[0] not in OF_RECOMMEND
+        # A number is taken as it stands.
+        if option in OF_RECOMMEND[:3] and dashed and not re.fullmatch(r"-\d+(\.\d+)?", word):
+            joined = f"{option}={shlex.quote(word)}"
+            raise UserError(f"An id that begins with a dash is joined to its option by =: write {joined}")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -353,6 +338,7 @@ def main() -> None:
 
     memory.keep()
     try:
+        _require_joined(sys.argv[1:])
         app()
         sys.stdout.flush()
     except BrokenPipeError:

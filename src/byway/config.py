@@ -15,7 +15,21 @@ import msgspec
 
 from byway.errors import UserError
 
-Source = Literal["parquet", "csv", "movielens", "microlens", "kuairec", "kuairand"]
+Source = Literal[
+    "parquet",
+    "csv",
+    "json",
+    "movielens",
+    "microlens",
+    "kuairec",
+    "kuairand",
+    "amazon",
+    "anime",
+    "goodbooks",
+    "lastfm",
+    "mind",
+    "steam",
+]
 Curation = Literal["diversified", "random", "log"]
 Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]
@@ -46,7 +60,20 @@ class Catalog:
     item_columns: dict[str, str] = field(default_factory=dict)
     """For parquet and CSV: our column name to yours, for example {item = "video_id"}."""
     event_columns: dict[str, str] = field(default_factory=dict)
-    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}."""
+    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}; "" reads none."""
+    event_scale: list[float] = field(default_factory=list)
+    """Worst and best value of the column of satisfaction, for example [1, 5]; they become 0 and 1.
+    Empty: it is on 0 to 1."""
+    event_unrated: float | None = None
+    """Satisfaction of an event without a rating: empty, or 0 or -1 where `event_scale` begins above. Not set: such
+    events are kept out."""
+    time_format: str = ""
+    """How times are written where that cannot be told: as for strptime, for example "%d/%m/%Y %H:%M"; or the unit
+    of numbers since 1970, s, ms, us or ns; or excel."""
+    item_header: list[str] = field(default_factory=list)
+    """Names of the columns of items where no first line has them."""
+    event_header: list[str] = field(default_factory=list)
+    """Names of the columns of events where no first line has them."""
     positive: float = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
     max_title: int = 512
@@ -57,8 +84,10 @@ class Catalog:
 class Embeddings:
     """02-embeddings: one unit vector an item (paper 1, section 2.1)."""
 
-    model: str = "minilm"
-    """`minilm` is the encoder that installs with Byway; any sentence-transformers name works."""
+    model: str = "auto"
+    """Which encoder reads the texts. `auto` goes by what they are written in: `minilm` reads English,
+    `use-multilingual` sixteen languages, `e5-multilingual` a hundred, `ngrams` the letters alone. Any
+    sentence-transformers name works."""
     dim: int = 256
     """Dimensions after the projection."""
     batch: int = 64
@@ -340,8 +369,9 @@ class Media:
 
     model: str = "efficientnet-lite0"
     """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """What the encoder computes in."""
+    precision: Precision = "auto"
+    """What an encoder of the hub computes in; auto: the faster of this machine, measured on a picture. The one that
+    installs with Byway computes in float32."""
     frames: int = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     patches: int = 2
@@ -580,7 +610,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
 
 AT_MOST: dict[str, dict[str, float]] = {
     "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
-    "catalog": {"positive": 1},
+    "catalog": {"positive": 1, "event_unrated": 1},
     "tree": {"traffic_share": 1},
     "language_model": {"frozen": 1, "match_gate": 1},
     "item_policy": {"dropout": 0.9},
@@ -663,6 +693,11 @@ def _in_words(error: msgspec.ValidationError, section: type) -> str:
 
 def _go_together(path: Path, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
+    scale = config.catalog.event_scale
+    if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
+        raise UserError(
+            f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
+        )
     if config.item_policy.dim % config.item_policy.heads:
         raise UserError(
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "

@@ -152,7 +152,10 @@ RETRAINS = {
 }
 """Sections by which a stage that compares makes artifacts of its own."""
 
-TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet"}
+OWN = ("parquet", "csv", "json")
+"""Sources that are tables of one's own."""
+
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
 """Endings of the files of a public data set that hold items and events."""
 
 BY_NAME = {stage.name: stage for stage in STAGES}
@@ -316,7 +319,7 @@ def _arguments(workspace: Path, config: Config, stage: Stage) -> dict[str, Any]:
 def _media_folder(workspace: Path, config: Config) -> Path:
     """The folder that relative names of media files start at: that of the input."""
     path = workspace / config.catalog.items
-    return path if path.is_dir() else path.parent
+    return path if path.is_dir() and config.catalog.source not in OWN else path.parent
 
 
 def _truth(workspace: Path, config: Config) -> Path:
@@ -369,9 +372,18 @@ def _source_files(config: Config, workspace: Path) -> dict[str, Path]:
         if not name:
             continue
         folder = path if path.is_dir() else path.parent
-        files = [p for p in path.rglob("*") if p.suffix in TABLES] if path.is_dir() else folder.glob(path.name)
+        files: list[Path] = []
+        for each in [path] if path.is_dir() else folder.glob(path.name):
+            files += [p for p in each.rglob("*") if _is_table(p, each, config)] if each.is_dir() else [each]
         found |= {f"{knob}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
     return found
+
+
+def _is_table(path: Path, folder: Path, config: Config) -> bool:
+    """Whether a file in a named folder is read: each part of an own table, else what ends as tables do."""
+    if config.catalog.source in OWN:
+        return import_module("byway.data.containers").is_part(path, folder)
+    return any(suffix in TABLES for suffix in path.suffixes[-2:])
 
 
 def _prepare(config: Config) -> None:

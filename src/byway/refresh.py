@@ -224,10 +224,12 @@ def _build(
 
     read = _section(records["catalog"], config.Catalog)
     kept_out = Quarantine(work.out / "quarantine.parquet")
+    copies = work.scratch / "copies"
     outcome = Outcome()
     fresh = items_of.SCHEMA.empty_table()
     if "items" in given:
-        fresh = items_of.cleaned(sources.new_rows(read, "items", given["items"]), read, kept_out, outcome.counts)
+        raw = sources.new_rows(read, "items", given["items"], copies)
+        fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
         if kept_out.reasons:
             items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
         new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
@@ -238,7 +240,7 @@ def _build(
     users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
     log, new_users = None, list[str]()
     if "events" in given:
-        raw, before = sources.new_rows(read, "events", given["events"]), kept_out.reasons.total()
+        raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
         log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
         if kept_out.reasons.total() > before:
             items_of.require_some(len(log), "events", given["events"], kept_out)

@@ -5,10 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from byway import artifact, pipeline
 from byway.config import Config
 from byway.errors import UserError
+from byway.progress import command, say
+from byway.serving import bundle
+from byway.serving.bundle import Bundle
+from byway.serving.publish import BROKEN_MODEL
+from byway.serving.recommend import Answer, Seen
 
 SHOWN = (
     ("tree.levels", "clusters at levels 1 to 4"),
@@ -87,6 +93,49 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
     if all(_there(workspace, name, records) for name in ("catalog", "tree", "descriptions")):
         lines += ["", _tree(workspace, depth)]
     return "\n".join(lines)
+
+
+def served(workspace: Path) -> Bundle:
+    """What the workspace answers with. Raises UserError where there is no bundle yet, or it is damaged."""
+    path = workspace / pipeline.BY_NAME["bundle"].folder
+    if not (path / "record.json").exists():
+        raise UserError(f"{workspace} has no bundle yet; run: {command('run', workspace)}")
+    with artifact.reading(path, *BROKEN_MODEL):
+        return bundle.load(path)
+
+
+def logged(workspace: Path, user: str) -> tuple[list[Seen], int | None]:
+    """What a user of the log did, and the time at which that ends; None without a clock.
+
+    Raises UserError where the log has no such user, or is newer than the bundle.
+    """
+    from byway.data import catalog, events
+
+    path = workspace / pipeline.BY_NAME["catalog"].folder
+    record, used = (
+        artifact.read_record(workspace / pipeline.BY_NAME[name].folder) for name in ("catalog", "bundle")
+    )
+    if record is None or used is None or used.inputs.get("catalog") != record.digest:
+        raise UserError(f"The bundle of {workspace} is older than its catalog; run: {command('run', workspace)}")
+    users, refreshed = events.load_users(path), pipeline.REFRESHED in used.metrics
+    if user not in users:
+        since = " of the last full run; give what came since as --history" if refreshed else ""
+        raise UserError(f"There is no user {user!r} in the log{since}.")
+    if refreshed:
+        say("This is the history in the log of the last full run; what a refresh took in is not in it.")
+    log, ids = events.load(path), catalog.load(path).items["item"]
+    a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
+    seen = [
+        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
+        for i in range(a, b)
+    ]
+    return seen, int(log.time[b - 1]) if log.clock else None
+
+
+def answer_text(answer: Answer) -> str:
+    """The reasons of an answer, a line each, and its items, the best first."""
+    items = (f"{at:3d}. {i.title or i.item}  [{i.item}]  {i.score:.3f}" for at, i in enumerate(answer.items, 1))
+    return "\n".join([*answer.reasons, *items])
 
 
 def _there(workspace: Path, name: str, records: dict[str, artifact.Record]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from byway import config
 from byway.artifact import Work
-from byway.data import catalog, events, files, sources
+from byway.data import catalog, events, files, starting
 from byway.errors import UserError
 
 NOW = 1_700_000_000_000_000
@@ -383,15 +383,11 @@ def test_an_order_of_events_is_said_by_all_files_or_none(work: Work, tmp_path: P
     assert "events-2.csv has no column 'time', which other files beside it have" in sentence
 
 
-@pytest.mark.parametrize("written", ["20230131", "true"])
-def test_what_is_no_time_is_refused(work: Work, tmp_path: Path, written: str) -> None:
+def test_what_is_no_time_is_refused(work: Work, tmp_path: Path) -> None:
     items = write(tmp_path / "own", items__csv="item,title\n1,One\n") / "items.csv"
-    kind = pa.bool_() if written == "true" else pa.int64()
-    times = pa.array([True, False] if written == "true" else [20230131, 20230201], kind)
+    times = pa.array([True, False])
     pq.write_table(pa.table({"user": ["a", "b"], "item": ["1", "1"], "time": times}), tmp_path / "events.parquet")
-    sentence = failing(work, "csv", items, events=str(tmp_path / "events.parquet"))
-    assert "'time'" in sentence
-    assert ("days written as numbers" in sentence) == (written != "true")
+    assert "which is bool; give a timestamp" in failing(work, "csv", items, events=str(tmp_path / "events.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -401,14 +397,14 @@ def test_a_time_of_minutes_is_one(work: Work, tmp_path: Path, written: str) -> N
     folder = write(
         tmp_path / "own",
         items__csv="item,title\n1,One\n",
-        events__csv=f"user,item,time\na,1,{written}\nb,1,7\nb,1,x\n",
+        events__csv="user,item,time\n" + f"a,1,{written}\n" * 3 + "b,1,7\nb,1,x\n",
     )
     build(work, "csv", folder / "items.csv", events=str(folder / "events.csv"))
-    assert events.load(work.out).time.tolist() == [960_000_000]
+    assert events.load(work.out).time.tolist() == [960_000_000] * 3
 
 
 @pytest.mark.parametrize("table", ["items", "events"])
-@pytest.mark.parametrize("value", [["a b"], {"a": "b"}])
+@pytest.mark.parametrize("value", [[{"a": "b"}], {"a": "b"}])
 def test_a_column_that_is_neither_text_nor_number_is_refused(
     work: Work, tmp_path: Path, table: str, value: object
 ) -> None:
@@ -436,21 +432,20 @@ def test_a_parquet_column_that_comes_twice_is_refused(work: Work, tmp_path: Path
     [
         (None, EVENTS, ["items.csv does not exist"]),
         (ITEMS, None, ["events.csv does not exist"]),
-        ("item;title\n1;one\n", EVENTS, ["items.csv", "'item'", "semicolons"]),
-        (ITEMS, "user\titem\ttime\nu\t1\t1\n", ["events.csv", "'user'", "tabs"]),
-        ("id,title\n1,one\n", EVENTS, ["items.csv", "'item'", "id, title"]),
-        ("item,name\n1,one\n", EVENTS, ["items.csv", "'title'"]),
-        (ITEMS, "user,video\nu,1\n", ["events.csv", "'item'"]),
+        ("item:title\n1:one\n", EVENTS, ["items.csv", "'item'", "colons"]),
+        (ITEMS, "user item time\nu 1 1\n", ["events.csv", "'user'", "spaces"]),
+        ("key,title\n1,one\n", EVENTS, ["items.csv", "'item'", "key, title"]),
+        ("item,words\n1,one\n", EVENTS, ["items.csv", "'title'"]),
+        (ITEMS, "user,thing\nu,1\n", ["events.csv", "'item'"]),
         ("", EVENTS, ["items.csv is empty"]),
         (ITEMS, "", ["events.csv is empty"]),
         ("item,title\n", EVENTS, ["items.csv", "no usable items"]),
         (ITEMS, "user,item\n", ["events.csv", "no usable events"]),
         (ITEMS, "user,item\nu,9\n", ["events.csv", "no usable events", "unknown item: 1"]),
-        ("item,title\n1,one\n".encode("utf-16"), EVENTS, ["items.csv", "not UTF-8"]),
         ("item,títle\n1,one\n".encode("latin-1"), EVENTS, ["items.csv", "not UTF-8"]),
         (b"item,title\n" + "1,Café\n".encode("latin-1") * 50, EVENTS, ["items.csv", "not UTF-8", "50"]),
-        (b"PAR1\0\0\0item,title\n", EVENTS, ["items.csv", "is a parquet file and no CSV"]),
-        (b"\x1f\x8b\x08\0item,title\n", EVENTS, ["items.csv", "is a gzip file"]),
+        (b"PAR1\0\0\0item,title\n", EVENTS, ["items.csv", "is not a parquet file, or was cut short"]),
+        (b"\x1f\x8b\x08\0item,title\n", EVENTS, ["items.csv", "is a gzip file that is damaged"]),
         ("\nitem,title\n1,one\n", EVENTS, ["items.csv", "empty first line"]),
     ],
 )  # fmt: skip
@@ -464,11 +459,11 @@ def test_a_csv_that_is_not_what_it_says(
         assert part in message
 
 
-def test_a_directory_where_a_file_is_expected(work: Work, tmp_path: Path) -> None:
+def test_a_folder_without_files(work: Work, tmp_path: Path) -> None:
     (tmp_path / "items.csv").mkdir()
     write(tmp_path, events__csv=EVENTS)
     message = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
-    assert "items.csv is a directory where a file is expected" in message
+    assert "items.csv is a folder without files of data" in message
 
 
 @pytest.fixture
@@ -543,7 +538,7 @@ def test_toml_for_a_public_set_reads_back(work: Work, tmp_path: Path) -> None:
         movies__csv="movieId,title,genres\n1,Heat,Crime\n",
         ratings__csv="userId,movieId,rating,timestamp\n1,1,5,1000\n",
     )
-    (tmp_path / "byway.toml").write_text(sources.toml_for("movielens", folder))
+    (tmp_path / "byway.toml").write_text(starting.start("movielens", folder).text)
     knobs = config.load(tmp_path / "byway.toml").catalog
     assert (knobs.source, knobs.items, knobs.positive) == ("movielens", str(folder), 0.75)
     assert catalog.build(work, knobs, tmp_path, now=NOW).counts["events"] == 1
@@ -551,7 +546,7 @@ def test_toml_for_a_public_set_reads_back(work: Work, tmp_path: Path) -> None:
 
 def test_toml_for_own_tables_guesses_usual_names(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv="video_id,title\n1,one\n", events__csv="userId,video_id,timestamp\nu,1,1600000000\n")
-    (tmp_path / "byway.toml").write_text(sources.toml_for("csv", tmp_path))
+    (tmp_path / "byway.toml").write_text(starting.start("csv", tmp_path).text)
     knobs = config.load(tmp_path / "byway.toml").catalog
     assert knobs.item_columns == {"item": "video_id"}
     assert knobs.event_columns == {"user": "userId", "item": "video_id", "time": "timestamp"}
@@ -561,8 +556,8 @@ def test_toml_for_own_tables_guesses_usual_names(work: Work, tmp_path: Path) -> 
 def test_toml_for_what_is_not_there(tmp_path: Path) -> None:
     for name in ("microlens-50k", "movielens-latest-small", "kuairec", "kuairand", "parquet", "csv"):
         with pytest.raises(UserError, match=str(tmp_path)):
-            sources.toml_for(name, tmp_path)
+            starting.start(name, tmp_path)
     with pytest.raises(UserError, match="no source 'netflix'"):
-        sources.toml_for("netflix", tmp_path)
+        starting.start("netflix", tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
-        sources.toml_for("csv", tmp_path / "nowhere")
+        starting.start("csv", tmp_path / "nowhere")

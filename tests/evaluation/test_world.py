@@ -17,18 +17,18 @@ from byway import config
 from byway.artifact import Work
 from byway.data import catalog
 from byway.errors import UserError
-from byway.evaluation import loop, people, topics, world
+from byway.evaluation import loop, media, people, topics, world
 from byway.evaluation.loop import Log
 from byway.evaluation.people import WorldKnobs
 from byway.evaluation.topics import TITLE_KINDS
 from byway.evaluation.world import DAY, START, World
 
-SMALL = replace(world.QUICK, n_users=300)
+SMALL = replace(world.SMALL, n_users=300)
 
 
 @pytest.fixture(scope="module")
 def quick() -> World:
-    return world.build(0, world.QUICK)
+    return world.build(0, world.SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_popularity_is_zipf_like(quick: World, log: Log, benchmark: ModuleType):
 
 
 def test_feedback_loop_narrows_what_people_consume(quick: World, log: Log, benchmark: ModuleType):
-    random = world.build(0, replace(world.QUICK, recommender="random"))
+    random = world.build(0, replace(world.SMALL, recommender="random"))
     random_log = loop.simulate(random)
     early = benchmark.spread(quick, log, 0, 20, known=True)
     late = benchmark.spread(quick, log, 40, 60, known=True)
@@ -357,7 +357,7 @@ def test_chance_liking_is_chance(quick: World, benchmark: ModuleType):
 
 
 def test_nothing_learned_or_known_beats_chance_where_liking_is_chance(benchmark: ModuleType):
-    made = world.chance_liking(world.build(0, replace(world.QUICK, n_users=1500)))
+    made = world.chance_liking(world.build(0, replace(world.SMALL, n_users=1500)))
     log = loop.simulate(made)
     found = benchmark.novel_transitions(made, log)
     cut = int(0.8 * len(found))
@@ -439,9 +439,12 @@ def test_a_world_is_loaded_as_it_was_written(tmp_path: Path):
 
 
 def test_the_demo_writes_its_world(quick: World, tmp_path: Path):
-    loop.write_demo(tmp_path, quick=True)
+    loop.write_demo(tmp_path)
     assert world.load(tmp_path).knobs == quick.knobs
-    assert pq.read_metadata(tmp_path / "items.parquet").num_rows == len(quick.items)
+    items = pq.read_table(tmp_path / "items.parquet")
+    assert items.num_rows == len(quick.items)
+    shares = [1 - items[name].null_count / len(items) for name in ("media", "thumbnail")]
+    np.testing.assert_allclose(shares, [loop.SOME_FILMED, media.WITH_THUMBNAIL], atol=0.04)
 
 
 def test_what_is_no_world_is_said_in_a_sentence(tmp_path: Path):

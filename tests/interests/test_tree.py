@@ -150,3 +150,15 @@ def test_two_builds_are_byte_identical_and_load_back(tmp_path: Path) -> None:
     kmeans, own = outcome.metrics["tree.coherence_kmeans"], outcome.metrics["tree.coherence"]
     assert own == sorted(own)
     assert own[1] > 0.9 * kmeans
+
+
+def test_a_tree_on_equal_vectors_says_that_its_coherence_is_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kinds, told in ((1, True), (9, True), (40, False)):
+        vectors = np.eye(40, dtype=np.float32)[np.arange(40) % kinds]
+        links = graph.nearest(vectors, 5)
+        work = planted.work(tmp_path, f"tree-{kinds}")
+        outcome = tree.build(work, KNOBS, vectors, links, planted.events(np.ones(40)))
+        assert outcome.metrics["tree.distinct_vectors"] == kinds
+        assert ("coherence says nothing" in capsys.readouterr().err.replace("\n", " ")) == told

@@ -26,7 +26,8 @@ def test_it_scores_as_the_layer_it_stands_for(tiny: PreTrainedModel) -> None:
     head.learn(tiny, ANSWERS)
     hidden = torch.randn(3, 5, 32)
     layer = tiny.get_output_embeddings()
-    assert torch.equal(layer(hidden), plain.get_output_embeddings()(hidden))
+    # Another product, which some processors round in another order.
+    torch.testing.assert_close(layer(hidden), plain.get_output_embeddings()(hidden))
     assert torch.equal(layer.of(torch.tensor([40, 7])), plain.get_output_embeddings().weight[[40, 7]])
     with pytest.raises(IndexError):
         layer.of(torch.tensor([8]))

@@ -19,14 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from byway import config
 from byway.artifact import Outcome, Work
-from byway.data import events, files, sources, text
+from byway.data import events, files, ids, sources, tags, text
 from byway.data.files import MALFORMED
 from byway.data.quarantine import Quarantine, Sieve
 from byway.data.text import compute
 from byway.errors import UserError
+from byway.progress import say
 
 SCHEMA = pa.schema(
     [
@@ -95,7 +97,9 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     """
     began = clock.perf_counter()
     present = clock.time_ns() // 1000 if now is None else now
-    raw = sources.read(knobs, workspace)
+    raw = sources.read(knobs, workspace, work.scratch / "copies")
+    for sentence in raw.said:
+        say(f"  {escape(sentence)}")
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
     items = cleaned(raw, knobs, kept_out, outcome.counts)
@@ -106,6 +110,8 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     require_some(len(log), "events", raw.events_from, kept_out)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
+    for sentence in log.said:
+        say(f"  [yellow]{escape(sentence)}[/]")
     log.write(work.out, knobs.positive)
     outcome.timings["events"] = clock.perf_counter() - began
     named = [compute.not_equal(compute.fill_null(items[name], ""), "") for name in ("media", "thumbnail")]
@@ -118,6 +124,7 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
         "catalog.events": len(log),
         "catalog.users": log.n_users,
         "catalog.quarantined": reasons,
+        "catalog.read": [*raw.said, *log.said],
     }
     return outcome
 
@@ -144,6 +151,8 @@ def cleaned(raw: sources.Raw, knobs: config.Catalog, kept_out: Quarantine, count
     if not pieces:
         return SCHEMA.empty_table()
     items, row = pa.concat_tables(pieces), np.concatenate(rows)
+    settled = ids.settled(items["item"].combine_chunks(), raw.items_from, "item")
+    items = items.set_column(0, SCHEMA.field("item"), compute.cast(settled, pa.string()))
     codes = items["item"].combine_chunks().dictionary_encode().indices.to_numpy()
     first = np.unique(codes, return_index=True)[1]
     repeated = np.ones(len(row), bool)
@@ -172,21 +181,23 @@ def _clean_batch(
             continue
         if name == "title":
             breaks = compute.count_substring(column, "\n")
+        if name in ("title", "description"):
+            column = tags.unlisted(column)
         texts[name], mended = text.stripped(column)
         cleaned |= mended
-    tags, bad, mended = _hashtags(batch)
+    hashtags, bad, mended = _hashtags(batch)
     texts["title"] = compute.fill_null(texts["title"], "")
     length = np.asarray(compute.utf8_length(texts["title"]))
     longest = np.maximum(length, np.asarray(compute.fill_null(compute.utf8_length(texts["description"]), 0)))
     wordless = ~text.mask(compute.match_substring_regex(texts["title"], r"[\p{L}\p{N}]"))
     wordless &= ~text.mask(compute.match_substring_regex(texts["description"], r"[\p{L}\p{N}]"))
-    wordless &= np.diff(tags.offsets.to_numpy()) == 0
+    wordless &= np.diff(hashtags.offsets.to_numpy()) == 0
 
     sieve = Sieve(kept_out, "items", first_row, texts["item"])
     if MALFORMED in batch.schema.names:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), texts["title"])
     sieve.reject("invalid utf-8", invalid | bad, texts["title"])
-    sieve.reject("empty id", text.mask(compute.equal(compute.fill_null(texts["item"], ""), "")), texts["title"])
+    sieve.reject("empty id", text.missing_ids(texts["item"]), texts["title"])
     sieve.reject("bad id", bad_id, texts["title"])
     # An unclosed quote swallows rows: the line breaks tell how many.
     sizes = text.joined(pa.array(longest), " characters, ", breaks, " line breaks: ", texts["title"])
@@ -199,7 +210,7 @@ def _clean_batch(
     columns: list[pa.Array] = []
     for field in SCHEMA:
         if field.name == "hashtags":
-            columns.append(tags)
+            columns.append(hashtags)
         elif field.name in texts:
             columns.append(texts[field.name])
         elif field.name in batch.schema.names:
@@ -224,21 +235,19 @@ def _hashtags(batch: pa.RecordBatch) -> tuple[pa.ListArray, NDArray[np.bool_], N
     invalid = none
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         column, invalid = text.decoded(column)
-        column = compute.split_pattern_regex(
-            compute.replace_substring_regex(column, r"""[\[\]"']""", ""), r"[|,;#]+"
-        )
+        column = tags.lists(column)
     owner = compute.list_parent_indices(column).to_numpy().astype(np.int64)
-    tags, bad = text.decoded(compute.list_flatten(column))
-    tags, mended = text.stripped(tags)
-    tags = compute.utf8_trim_whitespace(compute.utf8_ltrim(compute.fill_null(tags, ""), "# "))
+    words, bad = text.decoded(compute.list_flatten(column))
+    words, mended = text.stripped(words)
+    words = compute.utf8_trim_whitespace(compute.utf8_ltrim(compute.fill_null(words, ""), "# "))
     invalid = invalid | _rows(owner[bad], size)
     # The same tag in another case is the same tag; the first spelling stays.
-    codes = compute.utf8_lower(tags).dictionary_encode().indices.to_numpy().astype(np.int64)
-    first = np.unique(owner * (len(tags) + 1) + codes, return_index=True)[1]
+    codes = compute.utf8_lower(words).dictionary_encode().indices.to_numpy().astype(np.int64)
+    first = np.unique(owner * (len(words) + 1) + codes, return_index=True)[1]
     first = np.sort(first)
-    first = first[text.mask(compute.match_substring_regex(tags, r"[\p{L}\p{N}]"))[first]]
+    first = first[text.mask(compute.match_substring_regex(words, r"[\p{L}\p{N}]"))[first]]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner[first], minlength=size))]).astype(np.int32)
-    kept = compute.cast(tags.take(pa.array(first)), pa.string())
+    kept = compute.cast(words.take(pa.array(first)), pa.string())
     return pa.ListArray.from_arrays(offsets, kept), invalid, _rows(owner[mended], size)
 
 

@@ -6,6 +6,8 @@ order in which the log first names them. It knows no layout: `sources` brings th
 A log has a clock (microseconds since 1970) or only an order; without a clock `time` is the event's position in
 its user's own sequence. Rows that come unsorted are sorted by their clock. Where a source has both a clock and an
 explicit `order`, the order is believed: an event whose clock is behind an earlier one of its user is quarantined.
+Where that would be more than a tenth of the events (a purchase number, say), the clock is believed, the order only
+among equal times, and that is said.
 
 An event is quarantined, and counted, for the first of these reasons: `wrong fields`, `invalid utf-8`, `empty id`,
 `bad id`, `unknown item`, `bad time` (missing, unreadable, before 1970), `future time` (more than a day from now),
@@ -22,13 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway.data import files, sources, text
+from byway.data import files, ids, sources, text
 from byway.data.files import MALFORMED
-from byway.data.quarantine import Quarantine, Sieve
+from byway.data.quarantine import Faults, Quarantine, Sieve
+from byway.data.raw import WRITTEN
 from byway.data.text import compute
 
 DAY = 86_400_000_000
 """Microseconds."""
+
+CONTRADICTED = 0.1
+"""Where the clock is behind in a larger share of the events, their `order` is no order."""
 
 SCHEMA = pa.schema(
     [
@@ -96,6 +102,24 @@ def traffic(events: Events) -> NDArray[np.float64]:
     return np.bincount(events.item, minlength=events.n_items).astype(np.float64)
 
 
+def latest(time: NDArray[np.int64], user: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
+    """[N] which of some events, each user's in order, are the last `share` of them by time.
+
+    Of many at the instant of the cut as many are taken as the share asks for: by users, in an order that only their
+    numbers settle, and of one user the last ones.
+    """
+    if not len(time) or share == 0:
+        return np.zeros(len(time), bool)
+    cut = int(np.quantile(time, 1 - share, method="lower"))
+    late, tied = time > cut, np.flatnonzero(time == cut)
+    room = round(share * len(time)) - int(late.sum())
+    if len(tied) > 1 and room > 0:
+        # Numbers scattered over 64 bits: users come in the order in which the log names them, often that of time.
+        scattered = user[tied].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        late[tied[np.argsort(scattered, kind="stable")[-room:]]] = True
+    return late
+
+
 @dataclass(slots=True)
 class Log:
     """The clean log in memory as columns, in order of arrival.
@@ -109,6 +133,8 @@ class Log:
     clock: bool
     order: NDArray[np.int64] = field(repr=False)
     """Arrival numbers in the order of the file that is written."""
+    said: list[str] = field(default_factory=list)
+    """What a person should know of how it was ordered, in sentences."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -145,13 +171,14 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
     `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
     """
     names = raw.events.column_names
-    known = compute.cast(items, pa.large_string())
+    known = ids.Lookup(items)
     kept: dict[str, list[NDArray[Any]]] = {"item": [], "satisfaction": []}
     users: list[pa.DictionaryArray] = []
     origins: list[pa.DictionaryArray] = []
     first_row = 0
+    faults = Faults(raw.events_from)
     for batch in files.batches(raw.events, raw.events_from, BATCH_ROWS):
-        good, columns = _clean_batch(batch, first_row, known, kept_out, now)
+        good, columns = _clean_batch(batch, first_row, known, raw.events_from, kept_out, now, faults)
         rows = pa.array(good)
         users.append(columns.pop("user").take(rows).dictionary_encode())
         if "source" in columns:
@@ -161,8 +188,10 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
         if "order" in names and "time" in names:
             kept.setdefault("row", []).append(good + first_row)
         first_row += batch.num_rows
+    known.check(raw.events_from)
+    faults.require_few()
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
-    user = _unified(users)
+    user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()
     log = Log(
         users=user.dictionary,
@@ -176,14 +205,20 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
 
 
 def _clean_batch(
-    batch: pa.RecordBatch, first_row: int, known: pa.Array, kept_out: Quarantine, now: int
+    batch: pa.RecordBatch,
+    first_row: int,
+    known: ids.Lookup,
+    where: Path,
+    kept_out: Quarantine,
+    now: int,
+    faults: Faults,
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """One batch of raw events: which rows are good, and all rows' columns."""
     user, bad_user = text.decoded(batch.column("user"))
     item, bad_item = text.decoded(batch.column("item"))
     user, bad_id = text.checked_ids(user)
-    item = compute.utf8_trim_whitespace(item)
-    index = compute.index_in(item, value_set=known)
+    item = text.checked_ids(item)[0]
+    index = known.rows(item, where)
     columns: dict[str, Any] = {"user": user}
     invalid = bad_user | bad_item
     if "source" in batch.schema.names:
@@ -195,10 +230,7 @@ def _clean_batch(
     if MALFORMED in batch.schema.names:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), item)
     sieve.reject("invalid utf-8", invalid, item)
-    empty = compute.or_(
-        compute.equal(compute.fill_null(user, ""), ""), compute.equal(compute.fill_null(item, ""), "")
-    )
-    sieve.reject("empty id", text.mask(empty), item)
+    sieve.reject("empty id", text.missing_ids(user) | text.missing_ids(item), item)
     sieve.reject("bad id", bad_id, user)
     sieve.reject("unknown item", text.mask(compute.is_null(index)), item)
     columns["item"] = compute.fill_null(index, -1).to_numpy()
@@ -207,9 +239,11 @@ def _clean_batch(
             found = batch.column(name)
             value = compute.fill_null(found, -1).to_numpy()
             bad = value < 0 if name == "time" else text.mask(compute.is_null(found))
-            sieve.reject(f"bad {name}", bad, found)
-            if name == "time":
-                sieve.reject("future time", value > now + DAY, found)
+            written = _written(batch, name)
+            sieve.reject(f"bad {name}", bad, written)
+            late = (value > now + DAY) & (name == "time")
+            sieve.reject("future time", late, written)
+            faults.add(name, bad | late, written)
             columns[name] = value
     for name, reason, low, high in (
         ("satisfaction", "bad satisfaction", 0.0, 1.0),
@@ -225,9 +259,15 @@ def _clean_batch(
         good = (value >= low) & (value <= high)
         if name != "satisfaction":
             good |= text.mask(compute.is_null(found))
-        sieve.reject(reason, ~good, found)
+        sieve.reject(reason, ~good, _written(batch, name))
+        faults.add(name, ~good, _written(batch, name))
         columns[name] = np.where(good, value, np.nan).astype(np.float32)
     return np.flatnonzero(sieve.kept), columns
+
+
+def _written(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """A column as it stood in the file, where it is known."""
+    return batch.column(f"{WRITTEN}{name}" if f"{WRITTEN}{name}" in batch.schema.names else name)
 
 
 def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
@@ -235,6 +275,12 @@ def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
     if not chunks:
         return pa.array([], pa.large_string()).dictionary_encode()
     return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
+
+
+def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
+    """Users under one way of writing their ids, in order of first appearance."""
+    settled = ids.settled(user.dictionary, where, "user").dictionary_encode()
+    return pa.DictionaryArray.from_arrays(settled.indices.take(user.indices), settled.dictionary)
 
 
 def _sort(log: Log, kept_out: Quarantine) -> None:
@@ -245,7 +291,16 @@ def _sort(log: Log, kept_out: Quarantine) -> None:
     if "order" in columns:
         arrival = np.lexsort((columns["order"], user))
         if log.clock:
-            arrival = _forward(log, arrival, kept_out)
+            behind = _behind(log, arrival)
+            if behind.mean() > CONTRADICTED:
+                log.said.append(
+                    f"`order` contradicts `time` in {int(behind.sum()):,} of {len(behind):,} events, so it is no "
+                    "place in a user's sequence: the clock is believed, and `order` only where times are equal."
+                )
+                arrival = np.lexsort((columns["order"], columns["time"], user))
+            else:
+                _put_backward(log, arrival[behind], kept_out)
+                arrival = arrival[~behind]
         else:
             columns["time"] = _positions(user, arrival)
     elif not log.clock:
@@ -269,19 +324,20 @@ def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64
     return position
 
 
-def _forward(log: Log, order: NDArray[np.int64], kept_out: Quarantine) -> NDArray[np.int64]:
-    """Drop events whose clock is behind an earlier one of their user, who come one after the other in `order`."""
+def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whose clock is behind that of an earlier event of their user; events are one after the other in `order`."""
     user, time = log.columns["user"][order].astype(np.int64), log.columns["time"][order]
     # Times as ranks, so that one running maximum over user * N + rank fits into 64 bits.
     rank = np.unique(time, return_inverse=True)[1]
     key = user * (len(order) + 1) + rank
-    behind = key < np.maximum.accumulate(key)
-    wrong = order[behind]
+    return key < np.maximum.accumulate(key)
+
+
+def _put_backward(log: Log, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
     kept_out.put(
         "events",
         "backward time",
         log.columns["row"][wrong],
         log.users.take(pa.array(log.columns["user"][wrong])),
-        pa.array(log.columns["time"][wrong]),
+        pa.array(log.columns["time"][wrong], pa.timestamp("us")),
     )
-    return order[~behind]

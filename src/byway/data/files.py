@@ -1,6 +1,6 @@
 """Opening a table on disk: it is what it says, or one sentence says what is wrong.
 
-Owns: where a path leads, the checks on a file before it is read (is it there, is it UTF-8, has it the columns),
+Owns: the checks on a file before it is read (is it there, is it UTF-8, has it the columns),
 and the stream of record batches out of a dataframe. It knows neither layouts nor what a column means.
 
 A CSV is read as bytes, never as guessed types: text that is not UTF-8 and numbers that are none then reach the
@@ -8,7 +8,6 @@ cleaning as they are, and one bad row costs one row. Quotes follow RFC 4180; a q
 the rows after it, which the cleaning sees as one text that is too long.
 """
 
-import codecs
 import csv as text_csv
 import glob
 import io
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from byway import engine
+from byway.data import containers
 from byway.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,50 +33,60 @@ _HEADER_BYTES = 1 << 16
 _CHUNK_ROWS = 1 << 17
 _CHUNK_BYTES = 1 << 26
 _FOREIGN_LINES = 20
+_NO_QUOTE = "\x1f"
+"""A character that no text has, for Daft, which always has a quote."""
 _NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", ":": "colons", " ": "spaces"}
 
 
-def expand(path: Path) -> list[Path]:
-    """The files that a path with `*` or `?` names, in alphabetical order; any other path names itself.
-
-    Raises UserError where no file matches, and where a path is a directory or does not exist.
-    """
-    if any(mark in path.name for mark in "*?"):
-        found = sorted(path.parent.glob(path.name))
-        if not found:
-            raise UserError(f"{path} matches no file.")
-    else:
-        found = [path]
-    for file in found:
-        if file.is_dir():
-            raise UserError(f"{file} is a directory where a file is expected.")
-        if not file.exists():
-            raise UserError(f"{file} does not exist.")
-    return found
+def present(path: Path) -> None:
+    """Raise UserError where there is no file at `path`."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory where a file is expected.")
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
 
 
-def header(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of the CSV file at `path`.
+def header(path: Path, delimiter: str = ",", quote: str | None = '"') -> list[str]:
+    """Column names of the CSV file at `path`, which may be packed.
 
     Raises UserError where it is empty or not UTF-8 as a whole.
     """
-    start = _head(path)[:_HEADER_BYTES].decode("utf-8-sig", "replace")
-    line = next(text_csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), [])
+    start = head_text(path)
+    quoting = text_csv.QUOTE_NONE if quote is None else text_csv.QUOTE_MINIMAL
+    lines = io.StringIO(start, newline="")
+    line = next(text_csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting), [])
     if not line:
         what = "has an empty first line" if start.strip() else "is empty"
         raise UserError(f"{path} {what}; its first line must name the columns.")
+    if len(line) <= 2 and line[0].lower().startswith("sep="):
+        raise UserError(f"{path} begins with {line[0]!r}, a hint for Excel; take out that line.")
     return [name.strip() for name in line]
 
 
+def head_text(path: Path) -> str:
+    """The first 64 kB of a text file, which may be packed; what is no UTF-8 there is replaced."""
+    return _head(path)[:_HEADER_BYTES].decode("utf-8-sig", "replace")
+
+
 def csv(
-    path: Path, columns: Sequence[str], *, delimiter: str = ",", names: Sequence[str] | None = None
+    path: Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    quote: str | None = '"',
+    names: Sequence[str] | None = None,
+    headless: bool = True,
 ) -> "daft.DataFrame":
     """Stream the named columns of one CSV file as binary, in file order, and `MALFORMED`.
 
-    `names` gives the columns of a file without a header. Raises UserError for a missing column, a wrong
-    delimiter, an empty file, and a file that is not UTF-8 as a whole.
+    `names` gives the columns of a file without a header, or other names for one that has it (`headless=False`).
+    Raises UserError for a missing column, a wrong delimiter, an empty file, one that is packed, and one that is not
+    UTF-8 as a whole.
     """
-    first = header(path, delimiter)
+    present(path)
+    if packed := containers.packing(path):
+        raise UserError(f"{path} is a {packed} file; unpack it first.")
+    first = header(path, delimiter, quote)
     if names is not None and len(first) < len(names):
         raise UserError(
             f"{path} has no column {names[len(first)]!r}: its first line must have {len(names)} fields "
@@ -90,20 +100,21 @@ def csv(
     unique = [name if name not in found[:i] else f"{name}#{i}" for i, name in enumerate(found)]
     binary = daft.DataType.binary()
     frame = daft.read_csv(
-        _literal(path),
+        literal(path),
         infer_schema=False,
         schema={name: binary for name in [*unique, MALFORMED]},
-        has_headers=names is None,
+        has_headers=names is None or not headless,
         delimiter=delimiter,
+        quote=_NO_QUOTE if quote is None else quote,
         allow_variable_columns=True,
-        _chunk_size=_chunk_rows(path, delimiter),
+        _chunk_size=_chunk_rows(path, delimiter, quote),
     )
     # An empty field is an empty string: null only where the row ended early.
     malformed = daft.col(unique[-1]).is_null() | daft.col(MALFORMED).not_null()
     return frame.select(*(daft.col(name) for name in dict.fromkeys(columns)), malformed.alias(MALFORMED))
 
 
-def _chunk_rows(path: Path, delimiter: str) -> int:
+def _chunk_rows(path: Path, delimiter: str, quote: str | None) -> int:
     """Rows that Daft may hold at once, by the longest record among the first 4 MB.
 
     Its reader sets aside room for that many records of the mean size plus a standard deviation, taken from the
@@ -113,8 +124,10 @@ def _chunk_rows(path: Path, delimiter: str) -> int:
     head = _head(path).decode("latin-1")
     longest, line, start = 1, 1, 1
     limit = text_csv.field_size_limit(2 * _HEAD_BYTES)
+    quoting = text_csv.QUOTE_NONE if quote is None else text_csv.QUOTE_MINIMAL
     try:
-        reader = text_csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        lines = io.StringIO(head, newline="")
+        reader = text_csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting)
         for record in reader:
             longest, start, line = max(longest, sum(map(len, record)) + len(record)), line, reader.line_num + 1
     finally:
@@ -130,12 +143,12 @@ def parquet(path: Path, columns: Sequence[str]) -> "daft.DataFrame":
     Raises UserError for a missing column and for a file that is not parquet or was cut short.
     """
     require(path, parquet_columns(path), columns)
-    return engine.daft().read_parquet(_literal(path)).select(*dict.fromkeys(columns))
+    return engine.daft().read_parquet(literal(path)).select(*dict.fromkeys(columns))
 
 
 def parquet_columns(path: Path) -> list[str]:
     """Column names of the parquet file at `path`; UserError where it is not one or was cut short."""
-    expand(path)
+    present(path)
     try:
         with pq.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
@@ -145,7 +158,7 @@ def parquet_columns(path: Path) -> list[str]:
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or 'permission denied'}.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path} is not a parquet file, or was cut short ({_first_line(error)}).") from error
+        raise UserError(f"{path} is not a parquet file, or was cut short ({first_line(error)}).") from error
 
 
 def require(path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str = "") -> None:
@@ -187,7 +200,7 @@ def _stream(frame: "daft.DataFrame", what: Path) -> Iterator[pa.RecordBatch]:
     try:
         yield from frame.to_arrow_iter()
     except (errors, OSError) as error:
-        raise UserError(f"{what} could not be read to its end: {_first_line(error)}.") from error
+        raise UserError(f"{what} could not be read to its end: {first_line(error)}.") from error
     except engine.lost() as error:
         raise UserError(f"The cluster lost a worker while it read {what}; type the same command again.") from error
 
@@ -199,20 +212,15 @@ def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
 def _head(path: Path) -> bytes:
     """The first 4 MB of a text file; UserError where they show that it is not UTF-8.
 
-    Single bad lines belong to the cleaning. A file counts as foreign where it starts with a UTF-16 mark, holds
+    Single bad lines belong to the cleaning. A file counts as foreign where it holds
     NUL bytes in its first line, or fails in most of the lines that have anything beyond ASCII (20 at least).
     """
-    expand(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    for mark, kind in ((b"PAR1", "parquet"), (b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip")):
-        if head.startswith(mark):
-            raise UserError(f"{path} is a {kind} file and no CSV; name it .parquet, or unpack it first.")
+    present(path)
+    head = containers.head(path, _HEAD_BYTES)
+    if name := containers.utf16(head):
+        head = head[: len(head) // 2 * 2].decode(name, "ignore").encode()
     lines = head.split(b"\n")
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in lines[0]:
+    if b"\0" in lines[0]:
         raise UserError(f"{path} is not UTF-8 text; convert it first, for example with iconv.")
     if len(head) == _HEAD_BYTES and len(lines) > 1:
         lines.pop()
@@ -234,10 +242,10 @@ def _decodes(line: bytes) -> bool:
     return True
 
 
-def _literal(path: Path) -> str:
+def literal(path: Path) -> str:
     """The path as Daft wants it: marks that it would read as a pattern are taken literally."""
     return glob.escape(str(path))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0][:300].rstrip(".")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byway import engine
-from byway.data import files
+from byway.data import containers, files
 from byway.data.files import MALFORMED
 from byway.data.raw import (
     Raw,
@@ -118,7 +118,7 @@ def _lines(path: Path, delimiter: str, fields: int) -> list[list[str]]:
 
     A row with fewer fields is filled up with empty ones.
     """
-    files.expand(path)
+    files.present(path)
     data = path.read_bytes()
     try:
         text = data.decode("utf-8")
@@ -262,7 +262,7 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
         .alias("created_at"),
         broken.alias(MALFORMED),
     )
-    logs = files.expand(events) if events else _find_all(folder, "KuaiRand", "log_standard_*.csv")
+    logs = containers.expand(events) if events else _find_all(folder, "KuaiRand", "log_standard_*.csv")
     signals = ["is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"]
     columns = ["user_id", "video_id", "time_ms", "play_time_ms", "tab", *signals]
     log = concat([files.csv(path, columns) for path in logs])

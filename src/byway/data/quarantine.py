@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from byway.data import survey, text
 from byway.data.text import compute
+from byway.errors import UserError
 
 MAX_DETAIL = 200
 
@@ -75,8 +77,45 @@ class Sieve:
         self._quarantine.put(self._table, reason, rows + self._first_row, ids, details)
 
 
+class Faults:
+    """Counts what cannot be read in each column; where that is most of what is there, the column is at fault."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+        self._rows: Counter[str] = Counter()
+        self._missing: Counter[str] = Counter()
+        self._bad: Counter[str] = Counter()
+        self._shown: dict[str, str] = {}
+
+    def add(self, name: str, wrong: NDArray[np.bool_], written: pa.Array) -> None:
+        """Take in the next rows of a column, which of them are wrong, and what stood in the file."""
+        self._rows[name] += len(wrong)
+        rows = np.flatnonzero(wrong)
+        if len(rows) == 0:
+            return
+        found = survey.filled(written.take(pa.array(rows)))
+        self._missing[name] += len(rows) - len(found)
+        self._bad[name] += len(found)
+        if len(found):
+            self._shown.setdefault(name, found[0].as_py()[:40])
+
+    def require_few(self) -> None:
+        """Raise UserError for a column of which most cannot be read, or of which nothing is there."""
+        for name, rows in self._rows.items():
+            there = rows - self._missing[name]
+            if 2 * self._bad[name] > there > 0:
+                raise UserError(
+                    f"{self._where}: {self._bad[name]:,} of {there:,} values of {name} are out of range or no "
+                    f'{name}, such as {self._shown[name]!r}; mend the column, or name another (or none, "") in '
+                    "event_columns."
+                )
+            if rows and not there and name in ("time", "order", "satisfaction"):
+                raise UserError(
+                    f"{self._where}: {name} is empty in every row; leave it out with event_columns = "
+                    f'{{ {name} = "" }}.'
+                )
+
+
 def clipped(column: pa.Array, length: int = MAX_DETAIL) -> pa.Array:
     """Any column as text of at most `length` characters."""
-    return compute.cast(
-        compute.utf8_slice_codeunits(compute.cast(column, pa.large_string()), 0, length), pa.string()
-    )
+    return compute.cast(compute.utf8_slice_codeunits(text.decoded(column)[0], 0, length), pa.string())

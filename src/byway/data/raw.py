@@ -6,7 +6,8 @@ the file is text), in file order. It knows neither the layouts nor what is wrong
 Raw items: `item`, and any of `title`, `hashtags` (a list, or one text), `description`, `creator`, `duration`
 (seconds), `thumbnail`, `media`, `created_at` (microseconds). Raw events: `user`, `item`, and any of `time`
 (microseconds since 1970), `order`, `satisfaction`, `watch_seconds`, `source`, `propensity`. Both may have
-`files.MALFORMED`. A log without `time` and without `order` is in the order of its rows.
+`files.MALFORMED`; events may have a column as it was written beside one (`WRITTEN`). A log without `time` and
+without `order` is in the order of its rows.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from byway import engine
 if TYPE_CHECKING:
     import daft
 
+    from byway.data.meaning import Told
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:
@@ -28,6 +31,17 @@ class Raw:
     items_from: Path
     """The file or folder that an error about items names."""
     events_from: Path
+    told: tuple["Told", ...] = ()
+    """What was decided about the columns of each file on the way."""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The same in sentences."""
+        return tuple(dict.fromkeys(sentence for each in self.told for sentence in each.said))
+
+
+WRITTEN = "_written_"
+"""Before the name of a column of events: what stood in the file, where `events` converts it."""
 
 
 def concat(frames: list["daft.DataFrame"]) -> "daft.DataFrame":

@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 compute: Any = pyarrow.compute
 """Arrow's functions. They are made when Arrow is imported, where no type checker sees them."""
 
+NOTHING = (
+    "", "nan", "NaN", "NAN", "-nan", "-NaN", "null", "NULL", "Null", "none", "None", "NONE", "na", "NA", "N/A",
+    "n/a", "<NA>", "#N/A", "#NA", "NaT", "\\N", "undefined",
+)  # fmt: skip
+"""What other systems write where an id is missing."""
+
 MAX_ID = 256
 """Characters of an id; what is longer is most likely rows that an unclosed quote swallowed."""
 
@@ -25,7 +31,8 @@ The joiners inside emoji and Indic words stay."""
 def decoded(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """A column as large_string, and which rows held bytes that are not UTF-8 (there � stands for them).
 
-    Numbers become their decimal digits; a float that is whole (an id that met a missing value) loses its `.0`.
+    Numbers become their decimal digits; a float that is whole (an id that met a missing value) loses its `.0`, and
+    NaN is null.
     """
     kind = column.type
     invalid = np.zeros(len(column), bool)
@@ -33,6 +40,7 @@ def decoded(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
         whole = compute.and_(
             compute.equal(column, compute.floor(column)), compute.less(compute.abs(column), 2.0**53)
         )
+        column = compute.if_else(compute.is_nan(column), None, column)
         safe = compute.if_else(compute.fill_null(whole, False), column, None)
         digits = compute.cast(compute.cast(safe, pa.int64()), pa.large_string())
         return compute.coalesce(digits, compute.cast(column, pa.large_string())), invalid
@@ -75,6 +83,11 @@ def checked_ids(column: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
         compute.match_substring_regex(ids, _CONTROL), compute.greater(compute.utf8_length(ids), MAX_ID)
     )
     return ids, mask(bad)
+
+
+def missing_ids(ids: pa.Array) -> NDArray[np.bool_]:
+    """Which rows have no id: null, or what other systems write for it (`NOTHING`)."""
+    return mask(compute.or_(compute.is_null(ids), compute.is_in(ids, value_set=pa.array(NOTHING, ids.type))))
 
 
 def joined(*parts: pa.Array | str) -> pa.Array:

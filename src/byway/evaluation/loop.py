@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from byway.evaluation import media, people
 from byway.evaluation.people import State, WorldKnobs, stream
 from byway.evaluation.topics import TITLE_KINDS
-from byway.evaluation.world import DAY, DEMO, QUICK, START, Settings, World, build, watch
+from byway.evaluation.world import DAY, FULL, SMALL, START, Settings, World, build, watch
+
+SOME_FILMED = 0.1
+"""Share of the small world's items that have a video."""
 
 SOURCES = ("feed", "search", "friend")
 """Where an event comes from; `Log.source` is an index into this."""
@@ -188,15 +191,17 @@ def write(world: World, log: Log, folder: Path) -> None:
     (truth / "world.json").write_bytes(msgspec.json.format(settings, indent=2))
 
 
-def write_demo(folder: Path, quick: bool = False, seed: int = 0) -> None:
+def write_demo(folder: Path, full: bool = False, seed: int = 0) -> None:
     """Build the world of `byway demo`, live its days, and write its files into `folder`.
 
-    The quick world has no media: filming it, looking at it and a second fine-tuning take longer than all the rest.
+    The small world has a thumbnail for most items and few videos: to film takes longer than all the rest.
     """
-    made = build(seed, QUICK if quick else DEMO)
+    made = build(seed, FULL if full else SMALL)
     write(made, simulate(made), folder)
-    if not quick:
+    if full:
         media.film(made, folder)
+    else:
+        media.film(made, folder, filmed_share=SOME_FILMED)
 
 
 def _open(world: World) -> _Platform:

@@ -24,11 +24,11 @@ START = 1_767_225_600_000_000
 DAY = 86_400_000_000
 """Microseconds of a day."""
 
-DEMO = WorldKnobs()
-"""The world of `byway demo`."""
+FULL = WorldKnobs()
+"""The world of `byway demo --full`."""
 
-QUICK = WorldKnobs(n_items=900, n_users=600, events_per_user=52.0)
-"""The world of `byway demo --quick`."""
+SMALL = WorldKnobs(n_items=900, n_users=600, events_per_user=52.0)
+"""The world of `byway demo`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class World:
         return [f"u{i:06d}" for i in range(len(self.users))]
 
 
-def build(seed: int = 0, knobs: WorldKnobs = DEMO) -> World:
+def build(seed: int = 0, knobs: WorldKnobs = FULL) -> World:
     """Make the world of this seed. Raises UserError where it would be too small to hold every topic."""
     topics = read()
     if knobs.n_items < len(topics) or knobs.n_users < 2:

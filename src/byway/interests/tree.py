@@ -30,7 +30,8 @@ from byway.interests.partition import (
     partition,
     sharpen,
 )
-from byway.progress import bar
+from byway.interests.projection import alike
+from byway.progress import bar, say
 
 LEVELS = 4
 FEWEST_ITEMS = 16
@@ -104,6 +105,13 @@ def build(work: Work, knobs: config.Tree, vectors: NDArray[np.float32], graph: G
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
     metrics = measure(tree, rows, traffic, knobs)
+    different = len(np.unique(alike(rows)))
+    metrics["tree.distinct_vectors"] = different
+    if different < sizes[-1]:
+        say(
+            f"  [yellow]{different:,} different vectors among {len(rows):,} items are fewer than the {sizes[-1]:,} "
+            "clusters of level 4[/]: items with one vector are parted at random, and coherence says nothing"
+        )
     metrics["tree.coherence_kmeans"] = round(kmeans_coherence(rows, sizes[1], int(work.rng.integers(1 << 30))), 4)
     return Outcome(
         counts={f"clusters_{level}": tree.size(level) for level in range(1, LEVELS + 1)},

@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from byway import config
 from byway.artifact import Outcome, Work
-from byway.data.events import Events
+from byway.data.events import Events, latest
 from byway.errors import UserError
 from byway.interests.tree import Tree
 from byway.language import align
 from byway.language.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
+from byway.progress import say
 
 Ints = NDArray[np.int32]
 FEEDBACK = "feedback.parquet"
+TIED = 0.05
+"""Share of the turns at split instants from which it is said."""
 PARTS = ("train", "validation", "heldout", "samples")
 
 
@@ -106,7 +109,11 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
         write(counted[name], work.out / f"{name}.parquet", meta)
     if knobs.feedback:
         early = (1 - knobs.heldout) * (1 - knobs.validation)
-        until = float(found.time[part == 0].max(initial=0)) if events.clock else early
+        until = early
+        if events.clock:
+            # Of an instant that is split nothing is learned.
+            first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
+            until = float(min(found.time[part == 0].max(initial=0), first - 1))
         feedback = align.collect(events, tree.assign(knobs.level), knobs.history, until)
         columns = {f"c{k + 1}": feedback.context[:, k] for k in range(knobs.history)}
         satisfied = {"label": feedback.label, "satisfaction": feedback.satisfaction}
@@ -114,6 +121,12 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
     samples = counted["samples"]
     labels = np.bincount(samples.label, minlength=clusters)
     heldout = counted["heldout"].several()
+    tied = split_instants(found, part).mean() if events.clock else 0.0
+    if tied > TIED:
+        say(
+            f"  [yellow]{tied:.0%} of the turns are of instants that a cut splits[/]: the clock is coarse, and of "
+            "such an instant some users are held out, by their numbers."
+        )
     seen = np.isin(_key(heldout.context, clusters), _key(several.context, clusters))
     return Outcome(
         counts={
@@ -128,6 +141,7 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
             "transitions.heldout_unseen_pairs": round(
                 float(heldout.count[~seen].sum() / max(1, heldout.count.sum())), 4
             ),
+            "transitions.tied": round(float(tied), 4),
             "transitions.labels_covered": round(float((labels > 0).mean()), 4),
             "transitions.samples_a_label": [int(labels.min()), float(np.median(labels)), int(labels.max())],
         },
@@ -143,6 +157,7 @@ class Found:
     time: NDArray[np.int64]
     progress: NDArray[np.float64]
     """Where in the user's own sequence the label stands, in (0, 1]."""
+    user: Ints
     short: int
     """Novel clusters without any cluster before them."""
     not_new: int
@@ -163,6 +178,7 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: i
         label=np.concatenate([part.label for part in parts]),
         time=np.concatenate([part.time for part in parts]),
         progress=np.concatenate([part.progress for part in parts]),
+        user=np.concatenate([part.user for part in parts]),
         short=sum(part.short for part in parts),
         not_new=sum(part.not_new for part in parts),
     )
@@ -193,6 +209,7 @@ def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Foun
         label=cluster[new].astype(np.int32),
         time=time[new],
         progress=progress[new],
+        user=user[new].astype(np.int32),
         short=int((~enough).sum()),
         not_new=len(user) - int(first.sum()),
     )
@@ -254,16 +271,29 @@ def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArr
     """0 train, 1 validation, 2 held out for each transition, by time.
 
     With a clock the last `heldout` share of all transitions is held out; without one, the end of each user's own
-    sequence. Validation is the same cut once more inside the rest.
+    sequence. Validation is the same cut once more inside the rest. Of many at one instant the cut takes some
+    (`events.latest`), so that days do for a clock.
     """
-    when = found.time.astype(np.float64) if clock else found.progress
-    if not len(when):
+    if not len(found.label):
         return np.zeros(0, dtype=np.int8)
-    late = np.quantile(when, 1 - heldout) if clock else 1 - heldout
-    held = when > late
-    rest = when[~held]
-    cut = (np.quantile(rest, 1 - validation) if len(rest) else late) if clock else late * (1 - validation)
-    return np.where(held, 2, np.where(when > cut, 1, 0)).astype(np.int8)
+    if not clock:
+        late = 1 - heldout
+        held = found.progress > late
+        return np.where(held, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(np.int8)
+    held = latest(found.time, found.user, heldout)
+    part = np.where(held, 2, 0).astype(np.int8)
+    rest = np.flatnonzero(~held)
+    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
+    return part
+
+
+def split_instants(found: Found, part: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """[N] which transitions are of an instant that lies in more than one part."""
+    _, at = np.unique(found.time, return_inverse=True)
+    first, last = np.full(at.max(initial=-1) + 1, 2), np.zeros(at.max(initial=-1) + 1, np.int64)
+    np.minimum.at(first, at, part)
+    np.maximum.at(last, at, part)
+    return (first < last)[at]
 
 
 def count(context: Ints, label: Ints, clusters: int) -> Samples:

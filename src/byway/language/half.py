@@ -62,8 +62,9 @@ def fastest() -> str:
     known = precision.fastest()
     if library() is None:
         return known
-    other = precision.seconds(precision.dtype(known))
-    return "float16" if other > precision.GAIN * precision.seconds(torch.float16, product) else known
+    other = precision.seconds(precision.product, precision.dtype(known))
+    own = precision.seconds(lambda dtype: precision.product(dtype, product), torch.float16)
+    return "float16" if other > precision.GAIN * own else known
 
 
 def product(left_NK: Tensor, right_MK: Tensor, out_NM: Tensor | None = None) -> Tensor:

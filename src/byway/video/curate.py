@@ -17,7 +17,7 @@ from scipy import sparse
 
 from byway import config
 from byway.artifact import Outcome, Work
-from byway.data.events import Events
+from byway.data.events import Events, latest
 from byway.data.media import Seen
 from byway.errors import UserError
 from byway.interests.tree import Tree
@@ -78,6 +78,7 @@ class Found:
     time: NDArray[np.int64]
     progress: NDArray[np.float64]
     """Where in the user's own sequence the next one stands, in (0, 1]."""
+    user: Ints
 
 
 def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
@@ -136,7 +137,9 @@ def find(events: Events, gap_hours: float) -> Found:
     if events.clock:
         follows &= np.diff(events.time) <= gap_hours * HOUR
     at = np.flatnonzero(follows) + 1
-    return Found(events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress[at])
+    return Found(
+        events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress[at], user[at]
+    )
 
 
 def kinds(found: Found, fine: Ints, broad: Ints) -> NDArray[np.int8]:
@@ -148,13 +151,18 @@ def kinds(found: Found, fine: Ints, broad: Ints) -> NDArray[np.int8]:
 
 def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
     """0 train, 1 validation, 2 held out: by the log's clock, else by the place in each user's own sequence."""
-    when = found.time.astype(np.float64) if clock else found.progress
-    if not len(when):
+    if not len(found.time):
         return np.zeros(0, np.int8)
-    late = float(np.quantile(when, 1 - heldout)) if clock else 1 - heldout
-    rest = when[when <= late]
-    cut = (float(np.quantile(rest, 1 - validation)) if len(rest) else late) if clock else late * (1 - validation)
-    return np.where(when > late, 2, np.where(when > cut, 1, 0)).astype(np.int8)
+    if not clock:
+        late = 1 - heldout
+        return np.where(found.progress > late, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(
+            np.int8
+        )
+    held = latest(found.time, found.user, heldout)
+    part = np.where(held, 2, 0).astype(np.int8)
+    rest = np.flatnonzero(~held)
+    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
+    return part
 
 
 def satisfactions(found: Found, kind: NDArray[np.int8], part: NDArray[np.int8]) -> dict[str, float]:

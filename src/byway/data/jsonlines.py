@@ -1,0 +1,211 @@
+"""JSON as a table: an object a line, or one array of objects.
+
+Owns the way from JSON to a plain parquet file of text columns: a number stays as it is written, lists of texts are
+joined where one text is wanted, hashtags stay JSON. What Python wrote in place of JSON (single quotes, NaN) is read
+too. A line that is no object is a row with `MALFORMED`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from byway.data import tags
+from byway.data.columns import role_of
+from byway.data.containers import head
+from byway.data.files import MALFORMED
+from byway.errors import UserError
+
+MAX_ARRAY = 1 << 28
+"""Bytes of a file that is one array, which is held at once; lines are streamed."""
+
+MAX_LINE = 1 << 26
+
+_ROWS = 1 << 15
+_SAMPLE = 20_000
+_TEXT = pa.large_string()
+_EXTENDED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$numberDecimal", "$uuid")
+
+
+def keys(path: Path) -> list[str]:
+    """Keys of the first objects, in order of appearance; UserError where the first is none."""
+    start = head(path)
+    if start.lstrip().startswith(b"["):
+        rows: Iterator[bytes] = _objects_of(start)
+    else:
+        lines = start.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        rows = iter(lines[:-1] if len(lines) > 1 and lines[-1] else lines)
+    found: dict[str, None] = {}
+    bad = 0
+    for row in islice(rows, _SAMPLE):
+        if row.strip():
+            value = _any(row)
+            bad += value is None
+            found |= dict.fromkeys(value or {})
+    if not found:
+        raise UserError(
+            f"{path} has no JSON object in its first line; give an object a line, or an array of objects."
+        )
+    return list(found)
+
+
+def _objects_of(start: bytes) -> Iterator[bytes]:
+    """The whole objects at the head of an array that may be cut."""
+    text = start.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()[1:]
+    decoder = json.JSONDecoder()
+    at = 0
+    while at < len(text):
+        at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,")) if text[at] in " \t\r\n," else 0
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except ValueError:
+            return
+        yield json.dumps(value).encode()
+        at = end
+        if at < len(text) and text[at] == "]":
+            return
+
+
+def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[str, str]:
+    """Write the `wanted` columns (ours to theirs) and `MALFORMED` as parquet at `out`, under our names.
+
+    Returns which of them any row has. Raises UserError where the file is no table, and for an id that is a list, an
+    object or true.
+    """
+    fields = {f"f{n}": theirs for n, theirs in enumerate(dict.fromkeys(wanted.values()))}
+    places = {ours: next(f for f, theirs in fields.items() if theirs == name) for ours, name in wanted.items()}
+    row_type = msgspec.defstruct(
+        "Row", [(f, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for f in fields], rename=fields
+    )
+    decoder = msgspec.json.Decoder(row_type)
+    kept = 0
+    schema = pa.schema([*((ours, _TEXT) for ours in wanted), (MALFORMED, pa.bool_())])
+    present: set[str] = set()
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        rows = _rows(path, where)
+        while batch := list(islice(rows, _ROWS)):
+            columns: dict[str, list[Any]] = {ours: [] for ours in wanted}
+            malformed: list[bool] = []
+            for row in batch:
+                values, bad = _decoded(row, decoder, fields)
+                malformed.append(bad)
+                for ours, place in places.items():
+                    raw = values.get(place)
+                    columns[ours].append(_value(raw, ours, wanted[ours], where) if raw else None)
+            table = {ours: pa.array(column, _TEXT) for ours, column in columns.items()}
+            present |= {ours for ours, column in table.items() if column.null_count < len(column)}
+            kept += len(malformed) - sum(malformed)
+            writer.write_table(pa.table({**table, MALFORMED: pa.array(malformed)}, schema=schema))
+    if not kept:
+        raise UserError(
+            f"{where} has no JSON object in any line; give an object a line (for example with jq -c .), or an "
+            "array of objects."
+        )
+    return {ours: ours for ours in wanted if ours in present}
+
+
+def _rows(path: Path, where: Path) -> Iterator[bytes]:
+    """Each object as bytes; lines without anything are left out."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        file.seek(0)
+        if not start.startswith(b"["):
+            first = True
+            while line := file.readline(MAX_LINE):
+                line = line.removeprefix(b"\xef\xbb\xbf") if first else line
+                first = False
+                if len(line) == MAX_LINE:
+                    raise UserError(f"{where} has a line of more than {MAX_LINE >> 20} MB: give an object a line.")
+                if line := line.strip().rstrip(b","):
+                    yield line
+            return
+        if path.stat().st_size > MAX_ARRAY:
+            raise UserError(
+                f"{where} is one JSON array of more than {MAX_ARRAY >> 20} MB; write an object a line "
+                "(for example with jq -c '.[]')."
+            )
+        whole = file.read().removeprefix(b"\xef\xbb\xbf")
+    try:
+        yield from (bytes(each) for each in msgspec.json.decode(whole, type=list[msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeError):
+        try:
+            yield from (json.dumps(each).encode() for each in json.loads(whole))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{where} is not JSON to its end ({str(error)[:100]}).") from error
+
+
+def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str, bytes], bool]:
+    """The raw values of the wanted fields, and whether the row is no object."""
+    try:
+        row.decode()
+        found = decoder.decode(row)
+        return {field: bytes(raw) for field in fields if (raw := getattr(found, field))}, False
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = _any(row)
+    if value is None:
+        return {}, True
+    return {
+        field: json.dumps(value[name], ensure_ascii=False).encode("utf-8", "replace")
+        for field, name in fields.items()
+        if name in value
+    }, False
+
+
+def _any(row: bytes) -> dict[str, Any] | None:
+    """An object as JSON, with NaN, or as Python writes it; None for anything else."""
+    written = row.decode("utf-8", "replace")
+    if "\ufffd" in written:
+        return None
+    try:
+        value = json.loads(written, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        value = tags.literal(written)
+    return value if isinstance(value, dict) else None
+
+
+def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
+    """The text that stands for a value in this place."""
+    first = raw[:1]
+    if first == b'"':
+        return _string(raw)
+    if first in (b"n", b"N"):
+        return None
+    if first not in (b"t", b"f", b"[", b"{"):
+        return raw.decode()
+    role = role_of(ours)
+    if first in (b"t", b"f"):
+        if role == "number":
+            return "1" if first == b"t" else "0"
+        if role in ("id", "time", "whole"):
+            raise _wrong(where, ours, theirs, raw)
+        return raw.decode()
+    value = msgspec.json.decode(raw)
+    if isinstance(value, dict) and len(value) == 1 and (key := next(iter(value))) in _EXTENDED:
+        inner = value[key]
+        return str(inner[_EXTENDED[2]] if isinstance(inner, dict) and _EXTENDED[2] in inner else inner)
+    if role == "tags":
+        return raw.decode()
+    if role == "text" and isinstance(value, list):
+        return (", " if ours == "creator" else " ").join(tags.names(value)) or None
+    if role == "path" or (role == "number" and not value):
+        return None
+    raise _wrong(where, ours, theirs, raw)
+
+
+def _string(raw: bytes) -> str:
+    """A JSON string; halves of a surrogate pair become question marks."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        return json.loads(raw).encode("utf-8", "replace").decode()
+
+
+def _wrong(where: Path, ours: str, theirs: str, raw: bytes) -> UserError:
+    shown = re.sub(r"\s+", " ", raw[:60].decode("utf-8", "replace"))
+    return UserError(f"{where}: {ours} is read from {theirs!r}, which has {shown}; give text or a number.")

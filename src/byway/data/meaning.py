@@ -1,0 +1,204 @@
+"""From the columns of one file to ours: numbers, times and satisfaction, decided over all of its rows.
+
+Owns the order of the decisions and the words in which they are told; `times` and `scales` know the forms. It knows
+neither how a file is opened nor which of its columns is which of ours.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from byway import config, engine
+from byway.data import naming, scales, survey, times
+from byway.data.files import MALFORMED
+from byway.data.naming import Chosen
+from byway.data.raw import WRITTEN, as_number, as_text
+from byway.data.scales import Found
+from byway.errors import UserError
+
+if TYPE_CHECKING:
+    import daft
+
+EXTRA = "watch_seconds."
+"""Before the names of columns that are only looked at: they hold numbers, like the column they are named after."""
+
+_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity")
+_TIMES = ("time", "created_at")
+_KEPT = ("time", "order", "satisfaction", "watch_seconds", "propensity")
+"""Columns that are converted and whose rows may be kept out: what stood in the file goes along."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What was decided about one file."""
+
+    said: list[str] = field(default_factory=list)
+    """Sentences for people."""
+    satisfaction: Found | None = None
+    left: list[str] = field(default_factory=list)
+    """Ours that are not read after all."""
+
+
+def typed(
+    frame: "daft.DataFrame",
+    names: dict[str, str],
+    chosen: Chosen,
+    path: Path,
+    knobs: config.Catalog,
+    propose: bool = False,
+) -> tuple["daft.DataFrame", Told]:
+    """Columns under our names, numbers and times as such, and beside them what stood in the file.
+
+    `names` are ours to those of `frame`. With `propose` a scale that is found is taken, else it is asked for, and
+    columns that say nothing are left out as if nobody had named them. Raises UserError for a column that is neither
+    what it should be nor text, and for a whole column that cannot be read.
+    """
+    daft = engine.daft()
+    told = Told()
+    guessed = names.keys() if propose else chosen.guessed
+    kinds: dict[str, Any] = {ours: frame.schema()[theirs].dtype for ours, theirs in names.items()}
+    for ours, theirs in names.items():
+        kind = kinds[ours]
+        listed = ours == "hashtags" and kind.is_list() and (kind.dtype.is_string() or kind.dtype.is_null())
+        if not listed and (kind.is_list() or kind.is_fixed_size_list() or kind.is_struct() or kind.is_map()):
+            raise UserError(f"{path}: {ours} is read from {theirs!r}, which is {kind}; give text or a number.")
+    asked = [ours for ours in (*_TIMES, "satisfaction") if ours in names and not _settled(kinds[ours], ours)]
+    seen = survey.look(frame, list({names[ours] for ours in asked}), path, [names.get("satisfaction", "")])
+    columns: dict[str, Any] = {}
+    details: list[str] = []
+    for ours, theirs in names.items():
+        if ours.startswith(EXTRA):
+            continue
+        if ours in _TIMES:
+            try:
+                column = seen.get(theirs)
+                if propose and ours == "time" and column is not None and not column.filled:
+                    raise UserError(
+                        f"{path}: {theirs!r} is empty in every row; leave it out with event_columns = "
+                        '{ time = "" }.'
+                    )
+                columns[ours], words = _time(frame, ours, theirs, column, path, knobs)
+            except UserError as error:
+                if ours != "created_at" or ours not in guessed:
+                    others = chosen.rivals.get(ours)
+                    if others is None:
+                        raise
+                    other = f" Or is the time in {others[0]!r}? Then name that in event_columns."
+                    raise UserError(f"{error}{other}") from error
+                told.left.append(ours)
+                details.append(f"{theirs} is not used after all ({str(error).partition(': ')[2].rstrip('.')})")
+                continue
+            details.append(words)
+        elif ours == "satisfaction":
+            column = seen.get(theirs)
+            if ours in guessed and not knobs.event_scale and column is not None and _constant(column):
+                told.left.append(ours)
+                what = f"{column.low:g}" if column.filled else "empty"
+                details.append(f"{theirs} is not used after all: it is {what} in every row")
+                continue
+            told.satisfaction = _scale(column, chosen, path, theirs, knobs, propose)
+            columns[ours] = scales.as_satisfaction(frame, theirs, told.satisfaction, knobs.event_unrated)
+            details.append(_of_scale(theirs, told.satisfaction))
+        elif ours == "order":
+            columns[ours] = _whole(frame, theirs)
+        elif ours in _NUMBERS:
+            columns[ours] = as_number(frame, theirs)
+        else:
+            columns[ours] = daft.col(theirs)
+    written = {f"{WRITTEN}{ours}": daft.col(names[ours]) for ours in columns if ours in _KEPT}
+    if MALFORMED in frame.column_names:
+        columns[MALFORMED] = daft.col(MALFORMED)
+    details = [detail for detail in details if detail]
+    told.said.append("; ".join([f"{path.name}: {naming.in_words(chosen)}", *details]) + ".")
+    if "user" in names and "time" not in names and "order" not in names:
+        told.said += _sorted(frame, names, path)
+    chosen_columns = [column.alias(name) for name, column in (columns | written).items()]
+    return frame.select(*chosen_columns), told
+
+
+def _settled(kind: Any, ours: str) -> bool:
+    """Whether the type of a column says all."""
+    return kind.is_boolean() if ours == "satisfaction" else kind.is_date() or kind.is_timestamp()
+
+
+def _time(
+    frame: "daft.DataFrame", ours: str, theirs: str, seen: survey.Column | None, path: Path, knobs: config.Catalog
+) -> tuple[Any, str]:
+    """Microseconds since 1970, and the form in words."""
+    daft = engine.daft()
+    kind = frame.schema()[theirs].dtype
+    if seen is None:
+        return daft.col(theirs).cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64()), ""
+    if kind.is_boolean() or kind.is_temporal():
+        raise UserError(f"{path}: {theirs!r} is {kind}, which is no time; give a timestamp, text or a number.")
+    sample = seen.sample
+    wanted = knobs.time_format
+    if ours == "created_at" and wanted and 2 * times.readable(sample, times.given(wanted)) <= len(sample):
+        wanted = ""  # the setting is for the events
+    form = times.decide(sample, wanted, path, theirs)
+    some = f"{seen.rows - seen.filled:,} of {seen.rows:,} are empty" if seen.filled < seen.rows else ""
+    words = f"{theirs} is {times.with_example(form, sample).words}"
+    return times.as_microseconds(frame, theirs, form), f"{words} ({some})" if some else words
+
+
+def _scale(
+    seen: survey.Column | None, chosen: Chosen, path: Path, theirs: str, knobs: config.Catalog, propose: bool
+) -> Found:
+    if seen is None:
+        return Found(words="true and false")
+    found = scales.look(seen)
+    scale = (knobs.event_scale[0], knobs.event_scale[1]) if knobs.event_scale else None
+    if propose and scale is None and found.scale is not None:
+        return found
+    mapped = knobs.event_columns.get("satisfaction", theirs)
+    if scale is not None and not found.scale and not found.unclear and (theirs != mapped or _fits(seen, scale)):
+        # A log such as the service's own lies beside the others, and is on our scale.
+        return found
+    return scales.chosen(found, scale, path, theirs)
+
+
+def _constant(seen: survey.Column) -> bool:
+    """Whether a column is empty, or one number that is not on our scale."""
+    return not seen.filled or (seen.low == seen.high > 1 and seen.numbers == seen.filled)
+
+
+def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:
+    """Whether numbers from 0 to 1 are none of the scale."""
+    values = survey.numbers_of(seen.sample)
+    return bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
+
+
+def _of_scale(theirs: str, found: Found) -> str:
+    if found.scale is None:
+        return "" if found.words in ("0 to 1", "nothing") else f"{theirs} holds {found.words}"
+    return f"{theirs} holds {found.words}, so that {found.scale[0]:g} is 0 and {found.scale[1]:g} is 1"
+
+
+def _whole(frame: "daft.DataFrame", name: str) -> Any:
+    """A whole number as int64, exactly; null where it is none."""
+    daft = engine.daft()
+    kind = frame.schema()[name].dtype
+    number = as_number(frame, name)
+    rounded = daft.functions.when(number.not_nan(), number).cast(daft.DataType.int64())
+    if not (kind.is_binary() or kind.is_string()):
+        return daft.col(name).cast(daft.DataType.int64()) if kind.is_integer() else rounded
+    return daft.functions.coalesce(as_text(frame, name).strip().try_cast(daft.DataType.int64()), rounded)
+
+
+def _sorted(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> list[str]:
+    """A warning where there is no clock and the rows of each user are sorted by a number."""
+    looked = [
+        names[ours]
+        for ours in names
+        if ours in ("satisfaction", "watch_seconds", "propensity") or ours.startswith(EXTRA)
+    ]
+    if not looked:
+        return []
+    for name, found in survey.sorting(frame, names["user"], looked, path).items():
+        if found.sorted():
+            way = "falling" if 2 * found.falling > found.pairs else "rising"
+            return [
+                f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
+                "counts as recent are the last rows. Give a time or an order if you have one."
+            ]
+    return []

@@ -1,0 +1,267 @@
+"""How content somebody was, on whatever scale a table keeps it, as a number from 0 to 1.
+
+Owns the scales that are told apart by themselves, the sentence for those that are not, and the reading of a column
+by a scale. It knows neither files nor columns by name.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from byway import engine
+from byway.data import survey
+from byway.data.raw import as_text
+from byway.data.survey import Column
+from byway.data.text import compute
+from byway.errors import UserError
+
+if TYPE_CHECKING:
+    import daft
+
+Writing = Literal["number", "percent", "comma", "word"]
+
+STRAY = 0.1
+"""A column of which a larger share lies outside 0 to 1 is on another scale."""
+
+_YES = ("true", "t", "yes", "y", "like", "liked", "up", "recommended", "positive", "thumbs up", "good", "on")
+_NO = (
+    "false", "f", "no", "n", "dislike", "disliked", "down", "not recommended", "negative", "thumbs down", "bad",
+    "off",
+)  # fmt: skip
+_WORDS = pa.array([*_YES, *_NO], pa.large_string())
+_UNRATED = (0.0, -1.0)
+"""What stands for no rating where the scale begins above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the numbers of a column are."""
+
+    writing: Writing = "number"
+    scale: tuple[float, float] | None = None
+    """Worst and best; None where they are 0 and 1."""
+    unrated: float = 0.0
+    """Share of the rows that have no rating."""
+    words: str = ""
+    """For people, for example `1 to 5`."""
+    unclear: str = ""
+    """Why no scale can be told, empty where one can."""
+
+
+def look(column: Column) -> Found:
+    """What a column of satisfaction holds, over all of its rows."""
+    sample = column.sample
+    if not len(sample):
+        return Found(words="nothing")
+    lower = compute.utf8_lower(sample)
+    for writing, fits in (
+        ("percent", compute.match_substring_regex(sample, r"^\d+([.,]\d+)?\s*%$")),
+        ("comma", compute.match_substring_regex(sample, r"^-?\d+(,\d+)?$")),
+        ("word", compute.is_in(lower, value_set=_WORDS)),
+    ):
+        share = float(np.asarray(compute.fill_null(fits, False)).mean())
+        if writing == "comma" and 2 * column.numbers > column.filled:
+            continue
+        if share > 0.5 and writing == "word":
+            return Found("word", words=f"words such as {sample[0]}")
+        if share > 0.5 and writing == "percent":
+            return Found("percent", words=f"percentages such as {sample[0]}")
+        if share > 0.5 and writing == "comma":
+            values = survey.numbers_of(compute.replace_substring(sample, ",", "."))
+            return _of_numbers("comma", values[np.isfinite(values)], column, None)
+    if 2 * column.numbers <= column.filled:
+        return Found(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
+    values = survey.numbers_of(sample)
+    return _of_numbers("number", values[np.isfinite(values)], column, (column.low, column.high))
+
+
+def _of_numbers(
+    writing: Writing, values: NDArray[np.float64], column: Column, ends: tuple[float, float] | None
+) -> Found:
+    low, high = ends or (float(values.min()), float(values.max()))
+    outside = float(((values < 0) | (values > 1)).mean()) if ends is None else column.outside / column.numbers
+    different = np.unique(values)
+    span = f"{low:g} to {high:g}"
+    if set(different.tolist()) <= {-1.0, 0.0, 1.0} and low == -1 and outside > 0.01:
+        return Found(writing, (-1, 1), words=" and ".join(f"{value:g}" for value in different))
+    if outside <= STRAY:
+        return Found(writing, words="0 to 1" if outside == 0 else f"{span}, nearly all from 0 to 1")
+    # A few rows beside all others are mistakes of rows, not of the column.
+    core = np.quantile(values, [0.002, 0.998], method="nearest") if len(values) >= 1000 else (low, high)
+    core_low, core_high = float(core[0]), float(core[1])
+    rated = values
+    unrated = 0.0
+    if sentinel := _sentinel(values, core_high):
+        rated = values[~np.isin(values, sentinel)]
+        unrated = float(np.isin(values, sentinel).mean())
+        core_low = float(rated.min())
+    scale = _natural(rated, core_low, core_high)
+    if scale is None:
+        # Without the largest fiftieth, where what is left is no count: of those most are 1.
+        usual = rated[rated <= np.quantile(rated, 0.98, method="lower")]
+        levels, counts = np.unique(usual, return_counts=True)
+        if len(levels) > 1 and counts[0] < counts.max():
+            core_low, core_high = float(usual.min()), float(usual.max())
+            scale = _natural(usual, core_low, core_high)
+    missing, empty = "", 1 - column.filled / column.rows
+    if unrated:
+        shown = " and ".join(f"{value:g}" for value in sentinel)
+        missing = f" ({unrated:.0%} of the rows are {shown}, read as not rated)"
+    elif empty:
+        missing = f" ({empty:.0%} of the rows are empty)"
+        unrated = empty
+    if scale is None:
+        half = float(np.median(values))
+        return Found(writing, words=span, unclear=f"holds {span}, half of them up to {half:g}")
+    return Found(writing, scale, unrated, f"{core_low:g} to {core_high:g}{missing}")
+
+
+def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
+    """Values below the scale that stand for no rating: -1 beside numbers from 0 on, and 0 where it is more frequent
+    than the worst rating."""
+    found: list[float] = []
+    whole = bool((values == np.floor(values)).all() or (values * 2 == np.floor(values * 2)).all())
+    if (values == -1).any() and not (values < -1).any() and not ((values < 0) & (values > -1)).any() and high > 1:
+        found.append(-1.0)
+    ratings = values[values > 0]
+    if whole and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
+        found.append(0.0)
+    return found
+
+
+def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float] | None:
+    """The scale that people know and that holds the numbers, None where none is likely."""
+    middle = float(np.median(values))
+    whole = bool((values == np.floor(values)).all())
+    halves = bool((values * 2 == np.floor(values * 2)).all())
+    if low < 0:
+        ends = next((end for end in (1, 2, 3, 5, 10, 100) if -end <= low and high <= end), None)
+        return None if ends is None or high < ends / 2 or low > -ends / 2 else (-ends, ends)
+    start = 0.5 if halves and not whole and low >= 0.5 else 1.0 if low >= 1 else 0.0
+    if high <= 5:
+        # Three or four grades are believed only where many rows have no fifth.
+        few = whole and start == 1 and 3 <= high < 5 and len(values) >= 50
+        return (start, high if few else 5.0)
+    if high <= 7 and whole and start == 1:
+        return (1.0, 7.0 if high == 7 else 10.0)
+    if high <= 10:
+        # Counts lie low, ratings do not.
+        return None if middle < 2 and high > 5 else (start, 10.0)
+    if high <= 20 and high > 15 and middle >= 8:
+        return (0.0, 20.0)
+    if 50 < high <= 100 and middle >= 20:
+        return (0.0, 100.0)
+    return None
+
+
+def chosen(found: Found, scale: tuple[float, float] | None, where: Path, name: str) -> Found:
+    """What is read by `catalog.event_scale`; UserError where the column needs one and none is given, or another."""
+    if scale is not None:
+        if found.unclear.endswith("no number"):
+            raise UserError(f"{where}: {name!r} {found.unclear}; give numbers, percentages, or yes and no.")
+        return Found("number" if found.writing in ("percent", "word") else found.writing, scale, words=found.words)
+    if found.unclear:
+        raise UserError(f"{where}: {name!r} {unclear(found)}.")
+    if found.scale is not None:
+        raise UserError(
+            f"{where}: {name!r} holds {found.words}, and satisfaction goes from 0 to 1; set [catalog] "
+            f"event_scale = {listed(found.scale)}, which makes {found.scale[0]:g} the worst and "
+            f"{found.scale[1]:g} the best."
+        )
+    return found
+
+
+def unclear(found: Found) -> str:
+    """What to do about a column whose scale cannot be told."""
+    if found.unclear.endswith("no number"):
+        return (
+            f"{found.unclear}; give numbers, percentages, or yes and no, or leave it out with event_columns = "
+            '{ satisfaction = "" }, so that every event counts 1'
+        )
+    return (
+        f"{found.unclear}: counts and times are no ratings; leave it out with event_columns = {{ satisfaction = "
+        '"" }, so that every event counts 1, or say which is the worst and which the best with event_scale'
+    )
+
+
+def listed(scale: tuple[float, float]) -> str:
+    """As TOML has it.
+
+    >>> listed((0.5, 5.0))
+    '[0.5, 5]'
+    """
+    return f"[{scale[0]:g}, {scale[1]:g}]"
+
+
+def positive(scale: tuple[float, float]) -> tuple[float, str]:
+    """What counts as a high-quality interaction on a scale: its upper quarter, or four stars of five; and why.
+
+    >>> positive((1, 5))
+    (0.75, '4 and more, (4 - 1) / 4 = 0.75')
+    >>> positive((0.5, 5))[0], positive((0, 100))[0], positive((-1, 1))[0]
+    (0.75, 0.75, 0.75)
+    """
+    low, high = scale
+    if low == -high:
+        bar = high / 2
+    elif high <= 5:
+        bar = min(4.0, high - (high - low) / 4) if high == 5 else high - (high - low) / 4
+    else:
+        bar = round((low + 0.75 * (high - low)) * 2) / 2
+    share = int(100 * (bar - low) / (high - low)) / 100
+    if low == -high:
+        return 0.75, f"{bar:g} and more"
+    minus = f"({bar:g} - {low:g}) / {high - low:g}" if low else f"{bar:g} / {high:g}"
+    return (0.75 if abs(share - 0.75) < 0.04 else share), f"{bar:g} and more, {minus} = {share:g}"
+
+
+def as_satisfaction(frame: "daft.DataFrame", name: str, found: Found, unrated: float | None) -> Any:
+    """A column as float64 on 0 to 1, outside it where it is outside its scale; null for what is no number.
+
+    What is missing, and a 0 or -1 below the scale, becomes `unrated` where that is not None.
+    """
+    daft = engine.daft()
+    when, lit = daft.functions.when, daft.lit
+    number = _number(frame, name, found.writing)
+    result = number
+    if found.scale is not None:
+        low, high = found.scale
+        result = (number - low) / (high - low)
+    if unrated is not None:
+        empty = _missing(frame, name, number)
+        if found.scale is not None:
+            for value in _UNRATED:
+                if value < found.scale[0]:
+                    empty = empty | (number == value)
+        result = when(empty, lit(float(unrated))).otherwise(result)
+    return result
+
+
+def _missing(frame: "daft.DataFrame", name: str, number: Any) -> Any:
+    daft = engine.daft()
+    kind = frame.schema()[name].dtype
+    if not (kind.is_binary() or kind.is_string()):
+        return number.is_null() | number.is_nan()
+    words = as_text(frame, name).strip()
+    return words.is_null() | words.is_in([daft.lit(each) for each in survey.MISSING])
+
+
+def _number(frame: "daft.DataFrame", name: str, writing: Writing) -> Any:
+    daft = engine.daft()
+    when, lit, double = daft.functions.when, daft.lit, daft.DataType.float64()
+    kind = frame.schema()[name].dtype
+    if not (kind.is_binary() or kind.is_string()):
+        return daft.col(name).cast(double)
+    words = as_text(frame, name).strip()
+    if writing == "word":
+        lower = words.lower()
+        return when(lower.is_in([lit(each) for each in _YES]), lit(1.0)).when(
+            lower.is_in([lit(each) for each in _NO]), lit(0.0)
+        )
+    if writing == "percent":
+        return words.regexp_replace(r"\s*%$", "").regexp_replace(",", ".").try_cast(double) / 100
+    return (words.regexp_replace(",", ".") if writing == "comma" else words).try_cast(double)

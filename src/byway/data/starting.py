@@ -1,0 +1,197 @@
+"""The [catalog] section of a new workspace: what was found in the data, as settings that a person may mend.
+
+Owns what `byway init` writes and says. Whether a setting is good is found out by reading the data with it.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from byway import config
+from byway.data import described, naming, scales, sources, tables
+from byway.data.described import DESCRIBED
+from byway.data.naming import Kind
+from byway.data.scales import Found
+from byway.data.sources import OWN
+from byway.errors import UserError
+
+_STARS = [
+    "# Four stars of five and more are a high-quality interaction: (4 - 0.5) / 4.5 = 0.78.",
+    "positive = 0.75",
+]
+NAMES: dict[str, tuple[config.Source, list[str]]] = {
+    "microlens-50k": ("microlens", []),
+    "microlens": ("microlens", []),
+    "movielens-latest-small": ("movielens", _STARS),
+    "movielens": ("movielens", _STARS),
+    "kuairec": ("kuairec", ["# Watched once to the end is 0.5, twice is 1.", "positive = 0.5"]),
+    "kuairand": ("kuairand", ["# A click is 0.5, a long view 0.75, a like or more 1.", "positive = 0.5"]),
+    "parquet": ("parquet", []),
+    "csv": ("csv", []),
+    "json": ("json", []),
+    "recbole": ("csv", []),
+    **{name: (name, []) for name in DESCRIBED},
+}
+"""Names for `--from`: the source, and lines of advice."""
+
+_UNRATED = 0.5
+"""What an event without a rating counts, where many have none: neither good nor bad."""
+_SETTINGS = ("time_format", "event_scale", "item_columns", "event_columns")
+"""Settings that a sentence may ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A new workspace."""
+
+    text: str
+    """Of its byway.toml."""
+    said: tuple[str, ...] = ()
+    """What was found, in sentences."""
+    stopped: str = ""
+    """Why the data cannot be read so; empty where they can."""
+    line: int = 0
+    """The line of `text` to mend then, from 1."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is known while the data are looked at."""
+
+    source: config.Source
+    items: Path
+    events: str
+    columns: dict[Kind, dict[str, str]] = field(default_factory=dict)
+    found: dict[Kind, list[str]] = field(default_factory=dict)
+    scale: tuple[float, float] | None = None
+    unrated: float = 0.0
+
+    def knobs(self) -> config.Catalog:
+        return config.Catalog(
+            self.source,
+            str(self.items),
+            self.events,
+            self.columns.get("items", {}),
+            self.columns.get("events", {}),
+            event_scale=list(self.scale or ()),
+            event_unrated=_UNRATED if self.unrated else None,
+        )
+
+
+def start(source_name: str, path: Path) -> Start:
+    """The [catalog] section of a workspace on the data set `source_name` at `path`.
+
+    Raises UserError for a name that is not known, and where the tables are not there or cannot be opened; where
+    they can and something else is unclear, the section says what was found and which line to mend.
+    """
+    if source_name not in NAMES:
+        raise UserError(f"There is no source {source_name!r}; there are {', '.join(NAMES)}.")
+    source, advice = NAMES[source_name]
+    path = path.resolve()
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; --from {source_name} takes the folder of the data.")
+    draft = _Draft(source, path, "")
+    with tempfile.TemporaryDirectory() as scratch:
+        if source not in OWN:
+            sources.read(draft.knobs(), Path(), Path(scratch))
+            return Start(_text(draft, advice))
+        draft.items, draft.events = tables.pair(path, source)
+        _name(draft)
+        try:
+            raw = sources.read(draft.knobs(), Path(), Path(scratch), propose=True)
+            found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
+            _settle(draft, found)
+        except UserError as error:
+            return _to_mend(draft, str(error))
+    for ours in sorted({ours for told in raw.told for ours in told.left}):
+        draft.columns["items" if ours == "created_at" else "events"][ours] = ""
+    return Start(_text(draft, _scale_lines(draft, found)), raw.said)
+
+
+def _name(draft: _Draft) -> None:
+    """The column maps, by usual names; an id that both tables name alike comes first."""
+    paths: dict[Kind, Path] = {"items": draft.items, "events": Path(draft.events)}
+    for kind, table in paths.items():
+        draft.found[kind] = tables.column_names(table, draft.source)
+    shared = set.intersection(*({naming.plain(name) for name in names} for names in draft.found.values()))
+    for kind, table in paths.items():
+        typed = described.atomic(draft.found[kind], described.is_atomic(table))
+        chosen = naming.chosen(draft.found[kind], kind, typed, shared).columns
+        draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
+
+
+def _settle(draft: _Draft, found: list[Found]) -> None:
+    """One scale for all files: the widest."""
+    spans = [each.scale for each in found if each.scale is not None]
+    if spans:
+        draft.scale = min(low for low, _ in spans), max(high for _, high in spans)
+        draft.unrated = max(each.unrated for each in found)
+
+
+def _scale_lines(draft: _Draft, found: list[Found]) -> list[str]:
+    if draft.scale is None:
+        return []
+    name = draft.columns["events"].get("satisfaction", "satisfaction")
+    words = next(each.words for each in found if each.scale is not None)
+    bar, why = scales.positive(draft.scale)
+    lines = [f"# {name} holds {words}.", f"event_scale = {scales.listed(draft.scale)}"]
+    if draft.unrated:
+        lines += ["# An event without a rating counts so much; without this line it is kept out."]
+        lines += [f"event_unrated = {_UNRATED:g}"]
+    return [*lines, f"# A high-quality interaction: {why}.", f"positive = {bar:g}"]
+
+
+def _text(draft: _Draft, more: list[str]) -> str:
+    lines = ["[catalog]", f"source = {_quoted(draft.source)}", f"items = {_quoted(str(draft.items))}"]
+    if draft.events:
+        lines.append(f"events = {_quoted(draft.events)}")
+    for kind, names in draft.columns.items():
+        if names:
+            unused = [name for name in draft.found[kind] if name not in (*names, *names.values())]
+            aside = [name for name in unused if name not in naming.OURS[kind]]
+            lines.append("# Our column to yours; mend it where the guess is wrong.")
+            if aside:
+                lines.append(f"# Not used: {', '.join(_on_one_line(name) for name in aside)}.")
+            lines.append(f"{kind[:-1]}_columns = {_map(names)}")
+    return "\n".join([*lines, *more]) + "\n"
+
+
+def _to_mend(draft: _Draft, sentence: str) -> Start:
+    """A section in which one line is to be mended, with what was found beside it."""
+    asked = next((name for name in _SETTINGS if name in sentence), "")
+    kind: Kind = "items" if sentence.startswith(str(draft.items)) else "events"
+    if not asked or asked.endswith("_columns"):
+        asked = f"{kind[:-1]}_columns"
+        names = draft.columns.get(kind, {})
+        required = ("item", "title") if kind == "items" else ("user", "item")
+        known = {*names, *draft.found[kind]}
+        blank = {ours: "" for ours in required if ours not in known}
+        if "satisfaction" in sentence and kind == "events":
+            blank["satisfaction"] = ""
+        draft = replace(draft, columns={**draft.columns, kind: {}})
+        line = f"{asked} = {_map(names | blank)}"
+    else:
+        line = "event_scale = []" if asked == "event_scale" else 'time_format = ""'
+    of = draft.found.get(kind, [])
+    more = [
+        "",
+        f"# To mend: {_on_one_line(sentence)}",
+        f"# Columns of {kind}: {', '.join(_on_one_line(name) for name in of)}.",
+        line,
+    ]
+    text = _text(draft, more)
+    return Start(text, stopped=sentence, line=len(text.splitlines()))
+
+
+def _map(names: dict[str, str]) -> str:
+    return f"{{ {', '.join(f'{ours} = {_quoted(theirs)}' for ours, theirs in names.items())} }}"
+
+
+def _on_one_line(words: str) -> str:
+    """For a comment: TOML has no control characters there."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

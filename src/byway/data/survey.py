@@ -1,0 +1,162 @@
+"""What stands in some columns of a table, looked at over all of its rows: an even sample, and the ends of numbers.
+
+A decision from the head of a file is wrong where the head is empty or old, so the whole is read once, a batch at a
+time; what is held does not grow with it. It decides nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from byway.data import files, text
+from byway.data.text import compute
+
+if TYPE_CHECKING:
+    import daft
+
+MISSING = (*text.NOTHING, "?", "-", "--", "None", "nil", "NIL", "(null)", "0000-00-00", "0000-00-00 00:00:00")
+"""What stands for nothing in a column of times or numbers."""
+
+SAMPLE = 10_000
+"""Values held a column: between this many and twice as many where there are more."""
+
+_BATCH_ROWS = 1 << 16
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+@dataclass(slots=True)
+class Column:
+    """What was seen of one column."""
+
+    rows: int = 0
+    filled: int = 0
+    """Rows that are not missing."""
+    numbers: int = 0
+    """Rows that are finite numbers, counted where they are asked for."""
+    outside: int = 0
+    """Numbers outside 0 to 1."""
+    low: float = np.inf
+    high: float = -np.inf
+    _step: int = 1
+    _held: list[pa.Array] = field(default_factory=list)
+    _size: int = 0
+
+    @property
+    def sample(self) -> pa.Array:
+        """Values that are not missing as text, evenly spaced over the file, in its order."""
+        return pa.concat_arrays(self._held) if self._held else pa.array([], pa.large_string())
+
+    def add(self, column: pa.Array, measured: bool) -> None:
+        """Take in the next rows; `measured` counts numbers too."""
+        self.rows += len(column)
+        if measured:
+            values = filled(column)
+            self._measure(values)
+        else:
+            # Words for nothing are left out of what is held; empty ones are none.
+            values = column.filter(_there(column))
+        # Every step-th of all that are not missing.
+        rows = np.arange(-self.filled % self._step, len(values), self._step)
+        self.filled += len(values)
+        held = values.take(pa.array(rows))
+        held = held if measured else filled(held)
+        self.filled -= 0 if measured or self._step > 1 else len(rows) - len(held)
+        self._held.append(held)
+        self._size += len(held)
+        while self._size > 2 * SAMPLE:
+            whole = self.sample
+            self._held = [whole.take(pa.array(np.arange(0, len(whole), 2)))]
+            self._size = len(self._held[0])
+            self._step *= 2
+
+    def _measure(self, values: pa.Array) -> None:
+        counted = compute.value_counts(values)
+        found, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
+        known = np.isfinite(found)
+        found, count = found[known], count[known]
+        if len(found):
+            self.numbers += int(count.sum())
+            self.outside += int(count[(found < 0) | (found > 1)].sum())
+            self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
+
+
+def _there(column: pa.Array) -> pa.Array:
+    """Which values are something, by their length alone."""
+    valid = compute.is_valid(column)
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return compute.and_(valid, compute.invert(compute.fill_null(compute.is_nan(column), True)))
+    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind):
+        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
+    if pa.types.is_binary(kind):
+        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
+    return valid
+
+
+def look(
+    frame: "daft.DataFrame", names: Sequence[str], where: Path, measured: Sequence[str] = ()
+) -> dict[str, Column]:
+    """Read the named columns of a table once; those in `measured` also as numbers."""
+    found = {name: Column() for name in names}
+    if not names:
+        return found
+    for batch in files.batches(frame.select(*found), where, rows=_BATCH_ROWS):
+        for name, column in found.items():
+            column.add(batch.column(name), name in measured)
+    return found
+
+
+def filled(column: pa.Array) -> pa.Array:
+    """The values of a column that are not missing, as large_string without blanks around them."""
+    if pa.types.is_boolean(column.type):
+        column = compute.cast(column, pa.string())
+    words = compute.utf8_trim_whitespace(text.decoded(column)[0])
+    return words.filter(pa.array(~missing(words)))
+
+
+def missing(words: pa.Array) -> NDArray[np.bool_]:
+    """Which of some trimmed texts say nothing."""
+    return text.mask(compute.is_null(words)) | text.mask(compute.is_in(words, value_set=_MISSING))
+
+
+def numbers_of(values: pa.Array) -> NDArray[np.float64]:
+    """float64 of trimmed texts, NaN where there is no number."""
+    numeric = compute.match_substring_regex(values, _NUMBER)
+    plain = compute.utf8_ltrim(compute.if_else(numeric, values, None), "+")
+    return compute.cast(plain, pa.float64()).to_numpy(zero_copy_only=False)
+
+
+_MISSING = pa.array(MISSING, pa.large_string())
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """How the rows of each user, as they come, stand to the numbers of a column."""
+
+    pairs: int
+    """Rows after another of the same user with another number."""
+    falling: int
+    """Those with a smaller one."""
+
+    def sorted(self) -> bool:
+        """Whether nearly all rows fall or rise, and there are enough to say so."""
+        return self.pairs >= 12 and not 0.02 < self.falling / self.pairs < 0.98
+
+
+def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path) -> dict[str, Sorting]:
+    """Look whether each user's rows are sorted by one of the named columns."""
+    pairs, falling = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for batch in files.batches(frame.select(user, *names), where, rows=_BATCH_ROWS):
+        who = text.decoded(batch.column(user))[0]
+        same = text.mask(compute.equal(who.slice(1), who.slice(0, len(who) - 1)))
+        for name in names:
+            value = numbers_of(compute.utf8_trim_whitespace(text.decoded(batch.column(name))[0]))
+            step = np.diff(value)[same]
+            pairs[name] += int((np.isfinite(step) & (step != 0)).sum())
+            falling[name] += int((step < 0).sum())
+    return {name: Sorting(pairs[name], falling[name]) for name in names}
