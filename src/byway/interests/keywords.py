@@ -29,6 +29,8 @@ BREADTH = 0.2
 """Power of the share of a cluster's children in which a term is at home: a broad name sums up its children's."""
 HASHTAG = 0.3
 """How much a term gains that people write as a hashtag."""
+PHRASE = 1.15
+"""How much a phrase gains over a word: it is rarer than its words, but says more."""
 ABSORBED = 0.9
 """A word that from this share of its items stands in one phrase is no keyword: *kung fu* is, *kung* is not."""
 NEW_ITEMS = 0.8
@@ -124,12 +126,12 @@ def _scores(
 
     A term that share s of a cluster's items hold, share g of the catalog's and share q of the parent's, scores
     s^0.85·(log(s/g) + log(s/q)), more where few other clusters and many of its children hold it, and a little more
-    for hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
+    for phrases and hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
     """
     sizes = np.diff(tree.starts[level - 1])
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
     catalog_share = holders / len(tree.order)
-    gain = 1 + HASHTAG * terms.tagged
+    gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
     gain[_absorbed(terms, holders)] = 0.0
     breadth = _breadth(terms, tree, level, counts) if level < LEVELS else np.ones(len(counts.data))
     parents = tree.parent(level) if level > 1 else None
