@@ -69,6 +69,8 @@ def test_no_module_unpickles_unpacks_or_evaluates(path: Path) -> None:
     text = path.read_text("utf-8")
     # EfficientNet's weights come inside an installed package, in torch's own format; it reads tensors alone.
     allowed = {"torch.load"} if path.name == "pictures.py" and text.count("weights_only=True") == 1 else set[str]()
+    # A log that is the only member of a zip archive is read as a stream: no name in the archive becomes a path.
+    allowed |= {"zipfile"} if path.name == "containers.py" and ".extract" not in text else set[str]()
     assert found_in(text) == allowed
 
 
