@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from byway.evaluation import controls
-from byway.evaluation.arms import CONTROL
-from byway.evaluation.tallies import Tally
+from byway.simulation import controls
+from byway.simulation.arms import CONTROL
+from byway.simulation.tallies import Tally
 
 
 def accounts(path: Path) -> Tally:

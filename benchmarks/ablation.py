@@ -28,22 +28,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway import config, memory
-from byway.artifact import Work
+from byway.base import config, memory, models
+from byway.base.artifact import Work
+from byway.base.metrics import over_seeds
+from byway.base.ranking import macro_recall_at, ranks_in, recall_at
 from byway.data import events
 from byway.data.events import Events
 from byway.evaluation import baselines
 from byway.evaluation.baselines import Guess
-from byway.evaluation.metrics import over_seeds
 from byway.interests import describe, embed, tree
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import bulk, curate, models, tune
-from byway.language.counts import Evidence, Successors, ranks_of
-from byway.language.curate import Samples, Transitions, pick
-from byway.language.generate import Policy
+from byway.language import tune
+from byway.language.fast import bulk
+from byway.language.fast.generate import Policy
 from byway.language.plan import open_policy
-from byway.ranking import macro_recall_at, ranks_in, recall_at
+from byway.transitions import curate
+from byway.transitions.counts import Evidence, Successors, ranks_of
+from byway.transitions.curate import Samples, Transitions, pick
 
 KS = (1, 5, 10)
 SPOKEN = 1000

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from byway import config, pipeline
+from byway.base import config
+from byway.workflow import pipeline
 
 ACTOR = "_Actor"
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import artifact
+from byway.base import artifact
 from byway.data import events
 from byway.data.events import traffic as traffic_of
-from byway.video import plan
+from byway.multimodal import plan
 
 STAGE = "11-context-table"
 

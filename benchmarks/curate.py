@@ -50,11 +50,11 @@ def one(n: int, items: int, seed: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from byway import config
+    from byway.base import config
     from byway.data import events, sources
     from byway.data.quarantine import Quarantine
-    from byway.language import curate
-    from byway.language.standing import where_users_stand
+    from byway.transitions import curate
+    from byway.transitions.standing import where_users_stand
 
     rng = np.random.default_rng(seed)
     cluster_of = rng.integers(CLUSTERS, size=items).astype(np.int32)

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway import artifact, config
+from byway.base import artifact, config
 from byway.evaluation import baselines
 from byway.evaluation.offline import recalls
 from byway.interests import describe, embed, encoders, ngrams, projection, tree
-from byway.language import curate
-from byway.language.counts import Evidence, Successors, ranks_of
+from byway.transitions import curate
+from byway.transitions.counts import Evidence, Successors, ranks_of
 
 CAPTIONS, NEAREST, NAMES = 1500, 10, 12
 LEVELS = ("first", "second", "third")

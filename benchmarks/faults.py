@@ -31,10 +31,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,8 @@ BEGINNINGS = ("empty", "older", "interrupted")
 
 def small(folder: Path, how: str) -> None:
     """Three stages that write as real ones do: arrays, folders in folders, shards in the scratch."""
-    from byway import config, pipeline
+    from byway.base import config
+    from byway.workflow import pipeline
 
     if how == "interrupted":
         os.environ["FAULTS_STOP"] = "doubles"
@@ -59,55 +60,47 @@ def small(folder: Path, how: str) -> None:
 
 def toy_stages() -> None:
     """Put the small stages in the pipeline's place."""
-    from byway import artifact, pipeline
-    from byway.artifact import Outcome, Work
-    from byway.pipeline import Stage
+    from byway.base import artifact
+    from byway.base.artifact import Outcome, Work
+    from byway.workflow import pipeline, stages
+    from byway.workflow.stages import Inputs, Stage
 
-    def numbers(work: Work, knobs: Any, workspace: Path) -> Outcome:
-        np.save(work.out / "numbers.npy", np.arange(knobs.max_title))
+    def numbers(work: Work, inputs: Inputs) -> Outcome:
+        size = inputs.config.catalog.max_title
+        np.save(work.out / "numbers.npy", np.arange(size))
         (work.out / "inner" / "deep").mkdir(parents=True)
-        (work.out / "inner" / "deep" / "text.txt").write_text("text " * knobs.max_title, "utf-8")
-        return Outcome(metrics={"numbers": knobs.max_title})
+        (work.out / "inner" / "deep" / "text.txt").write_text("text " * size, "utf-8")
+        return Outcome(metrics={"numbers": size})
 
-    def doubles(work: Work, knobs: Any, numbers: Any) -> Outcome:
+    def doubles(work: Work, inputs: Inputs) -> Outcome:
         shards = [work.scratch / f"shard-{i}.npy" for i in range(3)]
         for i, shard in enumerate(shards):
             if not shard.exists():
-                artifact.write_atomic(shard, (2 * numbers[i::3]).tobytes())
+                artifact.write_atomic(shard, (2 * load_numbers(inputs)[i::3]).tobytes())
             if i == 1 and os.environ.get("FAULTS_STOP") == "doubles":
                 os._exit(0)
         (work.out / "doubles").write_bytes(b"".join(shard.read_bytes() for shard in shards))
         return Outcome()
 
-    def total(work: Work, knobs: Any, numbers: Any, doubled: bytes) -> Outcome:
-        (work.out / "total.json").write_text(json.dumps([int(numbers.sum()), len(doubled)]), "utf-8")
+    def total(work: Work, inputs: Inputs) -> Outcome:
+        doubled = inputs.load(DOUBLES, lambda path: (path / "doubles").read_bytes())
+        found = [int(load_numbers(inputs).sum()), len(doubled or b"")]
+        (work.out / "total.json").write_text(json.dumps(found), "utf-8")
         return Outcome()
 
-    def load_numbers(path: Path) -> Any:
-        return np.load(path / "numbers.npy")
+    def load_numbers(inputs: Inputs) -> Any:
+        return inputs.load(NUMBERS, lambda path: np.load(path / "numbers.npy"))
 
-    def load_doubles(path: Path) -> bytes:
-        return (path / "doubles").read_bytes()
-
-    stages = (
-        Stage(1, "catalog", "faults.numbers"),
-        Stage(2, "embeddings", "faults.doubles", ("numbers",)),
-        Stage(3, "graph", "faults.total", ("numbers", "doubled")),
-    )
-    loads = {"faults.numbers": load_numbers, "faults.doubles": load_doubles, "faults.total": None}
-    for stage, build in zip(stages, (numbers, doubles, total), strict=True):
-        module = ModuleType(stage.module)
-        vars(module).update(build=build, load=loads[stage.module])
-        sys.modules[stage.module] = module
-    pipeline.STAGES = stages
-    pipeline.BY_NAME = {stage.name: stage for stage in stages}
-    pipeline.READS = {"numbers": ("catalog", "faults.numbers"), "doubled": ("embeddings", "faults.doubles")}
-    vars(pipeline)["_prepare"] = lambda config: None
+    NUMBERS = Stage(1, "catalog", numbers, outside=stages.CATALOG.outside)
+    DOUBLES = Stage(2, "embeddings", doubles, (NUMBERS,))
+    pipeline.STAGES = (NUMBERS, DOUBLES, Stage(3, "graph", total, (NUMBERS, DOUBLES)))
+    vars(pipeline)["prepare"] = lambda config: None
 
 
 def real(folder: Path, how: str) -> None:
     """The real stages on the log in `folder`."""
-    from byway import config, pipeline
+    from byway.base import config
+    from byway.workflow import pipeline
 
     overrides = ["item_policy.epochs=1", "item_policy.dim=8", "item_policy.history=8", "run.threads=1"]
     overrides.append("descriptions.tokenizer=")
@@ -121,14 +114,14 @@ def real_stages() -> None:
     """The real stages, with a quick encoder, and counts in the place of the language model."""
     import zlib
 
-    for module in ("data.catalog", "interests.describe", "policy.sequence", "serving.bundle"):
+    for module in ("data.catalog", "interests.describe", "items.sequence", "serving.pack"):
         import_module(f"byway.{module}")  # once, before the processes part
-    from byway import engine, pipeline
-    from byway.artifact import Outcome, Work
+    from byway.base import engine
+    from byway.base.artifact import Outcome, Work
     from byway.interests import embed
-    from byway.language.counts import Successors
-    from byway.language.curate import Transitions
-    from byway.language.plan import load as load_table
+    from byway.transitions.counts import Successors
+    from byway.transitions.curate import Transitions
+    from byway.workflow import pipeline, stages
 
     engine.daft()
 
@@ -139,7 +132,7 @@ def real_stages() -> None:
 
         return encode
 
-    def table(work: Work, knobs: Any, transitions: Transitions) -> Outcome:
+    def table(work: Work, transitions: Transitions) -> Outcome:
         clusters = transitions.clusters
         pairs = np.array(list(itertools.product(range(clusters), repeat=2)), np.int32)
         scores = Successors.of(transitions).probability(pairs)
@@ -150,15 +143,15 @@ def real_stages() -> None:
         np.save(work.out / "scores.npy", np.zeros(best.shape, np.float32))
         return Outcome()
 
-    module = ModuleType("faults.table")
-    vars(module).update(build=table, load=load_table)
-    sys.modules["faults.table"] = module
     vars(embed)["sentence_encoder"] = encoder
-    kept = [stage for stage in pipeline.STAGES if stage.name not in ("language_model", "metrics")]
-    at = [stage.name for stage in kept].index("transition_table")
-    kept[at] = pipeline.Stage(8, "transition_table", "faults.table", ("transitions",))
+    counted = replace(
+        stages.TRANSITION_TABLE,
+        build=lambda work, inputs: table(work, inputs.transitions),
+        reads=(stages.TRANSITIONS,),
+    )
+    kept = [stage for stage in pipeline.STAGES if stage not in (stages.LANGUAGE_MODEL, stages.METRICS)]
+    kept[kept.index(stages.TRANSITION_TABLE)] = counted
     pipeline.STAGES = tuple(kept)
-    pipeline.BY_NAME = {stage.name: stage for stage in kept}
 
 
 def tiny_log(folder: Path) -> None:
@@ -186,7 +179,7 @@ def forked(action: Callable[[], None], said: Path) -> int:
             action()
             code = 0
         except BaseException as error:  # noqa: BLE001  what it is becomes the exit code
-            from byway.errors import UserError
+            from byway.base.errors import UserError
 
             traceback.print_exc()
             # A failure of the disk reaches the caller as what it is, or as a sentence.
@@ -219,7 +212,8 @@ def lose_unsynced(log: Path) -> list[str]:
 
 def digests(folder: Path) -> dict[str, str]:
     """What each artifact is, by its folder: absent, or the digest of its files; raises where it is not whole."""
-    from byway import artifact, pipeline
+    from byway.base import artifact
+    from byway.workflow import pipeline
 
     found: dict[str, str] = {}
     for stage in pipeline.STAGES:

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from request import make, start
 
-from byway import config
-from byway.serving import bundle, history, publish
+from byway.base import config
+from byway.serving import bundle, publish, stores
 
 ITEMS, CLUSTERS, USERS = 20_000, 41, 2_000
 KNOBS = config.Serving(min_match_rate=0)
@@ -193,7 +193,7 @@ async def load(workspace: Path, server: int, made: dict[str, Path], given: Any) 
 
 async def missing(workspace: Path, tally: Tally) -> int:
     """Acknowledged events that the store does not have."""
-    store, users = history.open("", workspace / "serving"), dict[str, set[str]]()
+    store, users = stores.open("", workspace / "serving"), dict[str, set[str]]()
     for event, user in tally.acknowledged.items():
         users.setdefault(user, set()).add(event)
     lost = 0

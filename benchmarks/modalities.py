@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
 from byway.data import catalog, events, media
 from byway.data.events import Events
 from byway.interests import embed, graph, tree

@@ -25,12 +25,13 @@ import torch
 from benchmarks.plan import log, names
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from byway import config, memory, precision
-from byway.language import bulk, head, models, prompts, tune
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples, Transitions
-from byway.language.generate import Policy, policy
+from byway.base import config, memory, models, precision
+from byway.language import head, prompts, tune
+from byway.language.fast import bulk
+from byway.language.fast.generate import Policy, policy
 from byway.language.training import Optimiser
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples, Transitions
 
 SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "smollm2-135m": (LlamaConfig, {"hidden_size": 576, "layers": 30, "heads": (9, 3), "inner": 1536}),

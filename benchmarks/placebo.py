@@ -11,9 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
-from byway import artifact, config, demonstration, pipeline
-from byway.evaluation import loop, world
-from byway.evaluation.world import World
+from byway.base import artifact, config
+from byway.simulation import loop, world
+from byway.simulation.world import World
+from byway.workflow import demonstration, pipeline
 
 METRICS = ("positive_rate", "novel_impressions", "serendipity")
 

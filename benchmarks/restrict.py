@@ -21,7 +21,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.policy.restrict import top_in_slice
+from byway.items.restrict import top_in_slice
 
 K = 50
 DIM = 64

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score
 
-from byway import config
+from byway.base import config
 from byway.interests import describe, embed, encoders, tree
 from byway.interests.projection import alike
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from byway import config, pipeline
+from byway.base import config
+from byway.base.errors import UserError
+from byway.base.ranking import ndcg_at, recall_at
 from byway.data import events as events_of
-from byway.errors import UserError
 from byway.interests import embed
-from byway.policy import sequence, windows
-from byway.ranking import ndcg_at, recall_at
+from byway.items import sequence, windows
+from byway.workflow import pipeline
 
 
 def figures(rank: np.ndarray, seconds: float, epochs: float) -> dict[str, float]:

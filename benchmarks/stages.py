@@ -55,7 +55,8 @@ def one(n: int, events: int, seed: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from byway import config, pipeline
+    from byway.base import config
+    from byway.workflow import pipeline
 
     rng = np.random.default_rng(seed)
     _, truth = planted.topics(n, rng, dim=8)

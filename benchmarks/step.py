@@ -31,11 +31,11 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     import torch
     from benchmarks.plan import opened
 
-    from byway import config, memory, precision
-    from byway.language import head, models, training, tune
-    from byway.language.counts import Evidence, Successors
-    from byway.language.curate import Samples, Transitions
-    from byway.language.generate import policy
+    from byway.base import config, memory, models, precision
+    from byway.language import head, training, tune
+    from byway.language.fast.generate import policy
+    from byway.transitions.counts import Evidence, Successors
+    from byway.transitions.curate import Samples, Transitions
 
     memory.keep()
     torch.set_num_threads(options.threads)
@@ -137,8 +137,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from benchmarks.plan import opened
 
-    from byway import precision
-    from byway.language import models
+    from byway.base import models, precision
 
     tokenizer = models.load_tokenizer(models.SHIPPED)
     load, prompt = opened(options.tiny, tokenizer, options.names)

@@ -59,7 +59,7 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
     import planted
     from sklearn.metrics import normalized_mutual_info_score as nmi
 
-    from byway import config
+    from byway.base import config
     from byway.interests import graph as graphs
     from byway.interests import partition, tree
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.evaluation import loop, world
-from byway.evaluation.loop import Log
-from byway.evaluation.world import DAY, START, World
+from byway.simulation import loop, world
+from byway.simulation.loop import Log
+from byway.simulation.world import DAY, START, World
 
 
 def novel_transitions(world: World, log: Log) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from byway.artifact import Work
+from byway.base.artifact import Work
 
 # A deadline measures the machine, which other work may share, and not the code.
 hypothesis.settings.register_profile("byway", deadline=None)

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from byway import artifact, cli, config, demonstration, memory, pipeline, preview
-from byway.artifact import Outcome
+from byway import cli
+from byway.base import artifact, config, memory
+from byway.base.artifact import Outcome
 from byway.data.events import DAY
-from byway.evaluation import loop
+from byway.simulation import loop
+from byway.workflow import demonstration, pipeline, preview
 from tests.serving.planted import NAMES, Planted
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace

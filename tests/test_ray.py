@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from byway.language import models
+from byway.base import models
 from tests.language.conftest import make_tiny
 
 pytestmark = [

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from byway import config
+from byway.base import config, models
+from byway.base.errors import UserError
 from byway.data import catalog
-from byway.errors import UserError
 from byway.interests import embed, encoders, graph, tree
-from byway.language import models, plan, standing
-from byway.policy import sequence
+from byway.items import sequence
+from byway.language import plan
 from byway.serving import bundle
+from byway.transitions import standing
 from tests.language.conftest import make_tiny
 
 SOURCES = sorted((Path(__file__).resolve().parents[1] / "src" / "byway").rglob("*.py"))

@@ -1,16 +1,14 @@
 """Three toy stages in the pipeline's place: numbers from a file, their doubles, and the sum of both."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from byway import config, pipeline
-from byway.artifact import Gate, Outcome, Work
-from byway.pipeline import Stage
+from byway.base.artifact import Gate, Outcome, Work
+from byway.workflow import pipeline, stages
+from byway.workflow.stages import Inputs, Stage
 
 
 class Toys:
@@ -23,22 +21,12 @@ class Toys:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.built: list[str] = []
         self.fail_in: str | None = None
-        stages = (
-            Stage(1, "catalog", "toy.catalog"),
-            Stage(2, "embeddings", "toy.embeddings", ("numbers",)),
-            Stage(3, "graph", "toy.graph", ("numbers", "doubles")),
-        )
-        for stage, build in zip(stages, (self.catalog, self.embeddings, self.graph), strict=True):
-            module = ModuleType(stage.module)
-            module.build = build
-            module.load = self.load
-            monkeypatch.setitem(sys.modules, stage.module, module)
-        reads = {"numbers": ("catalog", "toy.catalog"), "doubles": ("embeddings", "toy.embeddings")}
-        monkeypatch.setattr(pipeline, "STAGES", stages)
-        monkeypatch.setattr(pipeline, "READS", reads)
-        monkeypatch.setattr(pipeline, "BY_NAME", {stage.name: stage for stage in stages})
+        numbers = Stage(1, "catalog", self.catalog, outside=stages.CATALOG.outside)
+        doubles = Stage(2, "embeddings", self.embeddings, (numbers,))
+        self.stages = (numbers, doubles, Stage(3, "graph", self.graph, (numbers, doubles)))
+        monkeypatch.setattr(pipeline, "STAGES", self.stages)
         # Threads and dataframes are not for toys; the real thing takes seconds.
-        monkeypatch.setattr(pipeline, "_prepare", lambda config: None)
+        monkeypatch.setattr(pipeline, "prepare", lambda config: None)
 
     def load(self, path: Path) -> Any:
         return json.loads((path / "values.json").read_text("utf-8"))
@@ -52,15 +40,21 @@ class Toys:
         gate = {f"{name}.size": Gate(float(len(str(values))), 3.0)}
         return Outcome(metrics={f"{name}.values": values}, gates=gate)
 
-    def catalog(self, work: Work, knobs: config.Catalog, workspace: Path) -> Outcome:
-        text = (workspace / knobs.items).read_text("utf-8")
-        return self.write("catalog", work, [n for n in map(int, text.split()) if n < knobs.max_title])
+    def catalog(self, work: Work, inputs: Inputs) -> Outcome:
+        settings = inputs.config.catalog
+        text = (inputs.workspace / settings.items).read_text("utf-8")
+        return self.write("catalog", work, [n for n in map(int, text.split()) if n < settings.max_title])
 
-    def embeddings(self, work: Work, knobs: config.Embeddings, numbers: list[int]) -> Outcome:
-        return self.write("embeddings", work, [2 * n // knobs.batch * knobs.batch for n in numbers])
+    def embeddings(self, work: Work, inputs: Inputs) -> Outcome:
+        batch = inputs.config.embeddings.batch
+        return self.write("embeddings", work, [2 * n // batch * batch for n in self.read(inputs, 0)])
 
-    def graph(self, work: Work, knobs: config.Graph, numbers: list[int], doubles: list[int]) -> Outcome:
-        return self.write("graph", work, sum(numbers) + sum(doubles) + knobs.neighbours)
+    def graph(self, work: Work, inputs: Inputs) -> Outcome:
+        total = sum(self.read(inputs, 0)) + sum(self.read(inputs, 1))
+        return self.write("graph", work, total + inputs.config.graph.neighbours)
+
+    def read(self, inputs: Inputs, stage: int) -> Any:
+        return inputs.load(self.stages[stage], self.load)
 
     def did(self) -> list[str]:
         """The stages built since the last time that this was asked."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from byway.errors import UserError
-from byway.progress import command
+from byway.base.errors import UserError
+from byway.base.progress import command
 
 app = App(
     name="byway",
@@ -41,7 +41,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Make a workspace in DIRECTORY for the data at PATH."""
-    from byway.artifact import write_atomic
+    from byway.base.artifact import write_atomic
     from byway.data import starting
 
     if directory.exists() and not directory.is_dir():
@@ -76,7 +76,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Build every artifact of the workspace that is missing or out of date."""
-    from byway import pipeline
+    from byway.workflow import pipeline
 
     config = _config(directory, set)
     if engine:
@@ -104,7 +104,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Print artifacts, gates, drift, figures and the interest tree."""
-    from byway import showing
+    from byway.workflow import showing
 
     config = _config(directory, None)
     print(showing.as_json(directory, config) if json else showing.as_text(directory, config, depth))
@@ -120,7 +120,7 @@ def refresh(
     json: Json = False,
 ) -> None:
     """Take in new items and events, at a cost in proportion to what is new."""
-    from byway import refresh as module
+    from byway.workflow import refresh as module
 
     found, text = module.run(directory, _config(directory, set), items, events)
     _say(json, found, text)
@@ -144,15 +144,15 @@ def recommend(
     import msgspec
     import numpy as np
 
-    from byway import showing
-    from byway.pipeline import BY_NAME
     from byway.serving import context
     from byway.serving import recommend as module
     from byway.serving.recommend import Seen
+    from byway.workflow import showing
+    from byway.workflow.stages import BUNDLE
 
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
-    if not (directory / BY_NAME["bundle"].folder).exists():
+    if not (directory / BUNDLE.folder).exists():
         _config(directory, None)
     opened, now = showing.served(directory), None
     if user is not None:
@@ -214,19 +214,19 @@ def rollback(directory: Path, *, json: Json = False) -> None:
 
 
 def _publish(directory: Path, config: Any) -> str:
-    from byway import pipeline
     from byway.serving import publish as module
+    from byway.workflow import pipeline, stages
 
     records = pipeline.records(directory)
     if "bundle" not in records:
         raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
-    return module.publish(directory, directory / pipeline.BY_NAME["bundle"].folder, config.serving, records)
+    return module.publish(directory, directory / stages.BUNDLE.folder, config.serving, records)
 
 
 @app.command
 def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Simulated live experiments, or a replay of real feedback: every arm beside the same control."""
-    from byway import pipeline
+    from byway.workflow import pipeline
 
     record = pipeline.run(directory, _config(directory, set), only="experiment")["experiment"]
     text = (
@@ -239,7 +239,7 @@ def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
 @app.command
 def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Diversified against random samples: fine-tune a model on each and compare what they say of every pair."""
-    from byway import pipeline
+    from byway.workflow import pipeline
 
     record = pipeline.run(directory, _config(directory, set), only="curations")["curations"]
     shown = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
@@ -250,7 +250,7 @@ def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
 @app.command
 def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Four prompts, one to eight frames, thumbnail or frame: fine-tune a multimodal model on each and compare."""
-    from byway import pipeline
+    from byway.workflow import pipeline
 
     record = pipeline.run(directory, _config(directory, set), only="views")["views"]
     rows = {name: row for name, row in record.metrics.items() if isinstance(row, dict) and "mean" in row}
@@ -264,10 +264,10 @@ def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
 @app.command
 def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """One page on what experiment and models show."""
-    from byway import pipeline
+    from byway.workflow import pipeline, stages
 
     pipeline.run(directory, _config(directory, set), only="report")
-    path = directory / pipeline.BY_NAME["report"].folder / "report.html"
+    path = directory / stages.REPORT.folder / "report.html"
     _say(json, {"wrote": str(path)}, f"Wrote {path}: open it in a browser.")
 
 
@@ -279,7 +279,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Build the embedded world in DIRECTORY, run every stage on it, and answer somebody in it."""
-    from byway import demonstration
+    from byway.workflow import demonstration
 
     text, found = demonstration.run(directory, full)
     _say(json, found, text)
@@ -308,7 +308,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _config(directory: Path, overrides: list[str] | None) -> Any:
-    from byway import config
+    from byway.base import config
 
     if not (directory / CONFIG).exists():
         raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command('init')}.")
@@ -327,7 +327,7 @@ PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EL
 
 def main() -> None:
     """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C, 141 for a closed pipe."""
-    from byway import memory
+    from byway.base import memory
 
     memory.keep()
     try:

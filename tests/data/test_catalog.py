@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from byway import config
-from byway.artifact import Outcome, Work
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
 from byway.data import catalog, events, text
-from byway.errors import UserError
 
 NOW = 1_700_000_000_000_000
 

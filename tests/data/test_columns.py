@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.test_sources import NOW, build, failing, rows, write
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data import catalog, columns, events
-from byway.errors import UserError
 
 SIZE = 4
 NUMBERS = list(range(1, SIZE + 1))

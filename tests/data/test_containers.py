@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.test_sources import NOW, build, failing, rows, write
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data import catalog, containers, dialect, events, starting
-from byway.errors import UserError
 
 ITEMS = "item,title\n1,One\n2,Zwei – é\n"
 EVENTS = "user,item,time\nann,1,1600000000\nbo,2,1600000001\nann,2,1600000002\n"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tests.data import clips
 
-from byway import config
+from byway.base import config
 from byway.data import decoding, sound
 from byway.data.decoding import Decoder, Refused, decode
 

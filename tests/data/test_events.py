@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway import config
-from byway.artifact import Outcome, Work
+from byway.base import config
+from byway.base.artifact import Outcome, Work
 from byway.data import catalog, events
 
 SECOND = 1_000_000

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.test_sources import NOW, rows, write
 
-from byway import cli, config
-from byway.artifact import Work
+from byway import cli
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data import catalog, events, naming, scales, survey, times
-from byway.errors import UserError
 
 WHERE = Path("events.csv")
 SECOND = 1_000_000

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.data import clips
 
-from byway import artifact, config
-from byway.artifact import Record
+from byway.base import artifact, config
+from byway.base.artifact import Record
+from byway.base.errors import UserError
 from byway.data import media, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
-from byway.errors import UserError
 
 KNOBS = config.Media(frames=2, patches=1)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tests.data.test_sources import NOW, rows, write
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data import catalog, events, starting
-from byway.errors import UserError
 
 
 def made(work: Work, name: str, folder: Path) -> dict[str, int]:

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data import catalog, events, files, starting
-from byway.errors import UserError
 
 NOW = 1_700_000_000_000_000
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byway import config
-from byway.artifact import Work
-from byway.errors import UserError
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
+from byway.base.ranking import recall_at
 from byway.evaluation import baselines, offline
 from byway.interests.describe import Descriptions
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples, Transitions
-from byway.ranking import recall_at
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples, Transitions
 
 
 def test_ranks_in_the_table() -> None:

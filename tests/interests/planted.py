@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from byway.artifact import Work
+from byway.base.artifact import Work
 from byway.data.catalog import SCHEMA, Catalog
 from byway.data.events import Events
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway import config
-from byway.artifact import Outcome
+from byway.base import config, models
+from byway.base.artifact import Outcome
 from byway.interests import clarity, describe, keywords, tree
 from byway.interests.terms import read
-from byway.language import models, prompts
+from byway.language import prompts
 from tests.interests import planted, scripts
 
 KEYWORD = re.compile(r"[^\W_]+(?:['-]+[^\W_]+)*(?: [^\W_]+(?:['-]+[^\W_]+)*)?")

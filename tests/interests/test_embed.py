@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from byway import config
-from byway.artifact import Gate, Outcome
-from byway.errors import UserError
+from byway.base import config
+from byway.base.artifact import Gate, Outcome
+from byway.base.errors import UserError
 from byway.interests import embed, encoders
 from tests.interests import planted
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway import config
+from byway.base import config
 from byway.interests import graph
 from tests.interests import planted
 

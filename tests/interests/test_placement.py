@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from byway import config
+from byway.base import config
 from byway.interests import placement, tree
 from byway.interests.graph import nearest
 from tests.interests import planted

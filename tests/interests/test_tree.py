@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
-from byway import config
-from byway.errors import UserError
+from byway.base import config
+from byway.base.errors import UserError
 from byway.interests import graph, tree
 from tests.interests import planted
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from byway.base import models
 from byway.interests import write
-from byway.language import models
 from tests.language.conftest import make_tiny
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from byway.language import models
-from byway.language.generate import Choices
+from byway.base import models
+from byway.language.fast.generate import Choices
 
 HOSTILE = [
     "ramen, broth, noodles",

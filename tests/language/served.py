@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from byway.language import models
+from byway.base import models
 from tests.language.conftest import make_tiny
 
 

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from byway.language import bulk, prompts
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples
-from byway.language.generate import Attention, Choices, Policy, ask, policy
-from byway.ranking import best_first
+from byway.base.ranking import best_first
+from byway.language import prompts
+from byway.language.fast import bulk
+from byway.language.fast.generate import Attention, Choices, Policy, ask, policy
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)

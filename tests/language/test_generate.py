@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from byway.errors import UserError
+from byway.base.errors import UserError
+from byway.base.ranking import best_first
 from byway.language import prompts
-from byway.language.generate import (
+from byway.language.fast.generate import (
     Attention,
     Choices,
     Policy,
@@ -23,7 +24,6 @@ from byway.language.generate import (
     slot_end,
     top,
 )
-from byway.ranking import best_first
 from tests.language.conftest import HOSTILE, resolved
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)

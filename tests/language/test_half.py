@@ -9,13 +9,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from byway import precision
-from byway.errors import UserError
-from byway.language import bulk, half, plan, prompts, tune
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples
-from byway.language.generate import Attention, Choices, ask, policy
-from byway.language.reading import prepare, read
+from byway.base import precision
+from byway.base.errors import UserError
+from byway.language import plan, prompts, tune
+from byway.language.fast import bulk, half
+from byway.language.fast.generate import Attention, Choices, ask, policy
+from byway.language.fast.reading import prepare, read
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 from tests.language.test_plan import DESCRIPTIONS, KNOBS, transitions
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from byway.language import head, models
+from byway.base import models
+from byway.language import head
 
 ANSWERS = [[11, 7, 2], [40, 7, 2]]
 TOKENS = [2, 7, 11, 40]

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from byway import config
-from byway.artifact import Work
-from byway.errors import UserError
+from byway.base import config
+from byway.base.artifact import Work
+from byway.base.errors import UserError
+from byway.base.ranking import best_first
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import bulk, half, plan, prompts, triples, tune
-from byway.language.curate import Samples, Transitions
-from byway.language.generate import Choices, Policy, ask
-from byway.ranking import best_first
+from byway.language import plan, prompts, tune
+from byway.language.fast import bulk, half
+from byway.language.fast.generate import Choices, Policy, ask
+from byway.transitions import triples
+from byway.transitions.curate import Samples, Transitions
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 
 M = len(HOSTILE)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from byway.language import half, reading
-from byway.language.reading import Along, Back, Pass, Reading, prepare, read, read_together
+from byway.language.fast import half, reading
+from byway.language.fast.reading import Along, Back, Pass, Reading, prepare, read, read_together
 from tests.language.conftest import make_tiny, needs_mkl
 
 A, B = 3, 4

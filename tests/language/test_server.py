@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from byway.errors import UserError
+from byway.base.errors import UserError
 from byway.language import server as servers
 from byway.language.asking import InProcess, LanguageModel
-from byway.language.generate import policy
+from byway.language.fast.generate import policy
 from byway.language.prompts import ENDINGS, Prompt, tokenise
 from byway.language.server import Server
 from tests.language.conftest import HOSTILE, make_tiny

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from byway import config
-from byway.errors import UserError
+from byway.base import config
+from byway.base.errors import UserError
 from byway.language import training
 
 

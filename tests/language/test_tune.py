@@ -10,14 +10,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config, models
+from byway.base.artifact import Work
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import bulk, models, prompts, training, tune
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Samples, Transitions, spread_out
-from byway.language.generate import Attention, Policy, policy
+from byway.language import prompts, training, tune
+from byway.language.fast import bulk
+from byway.language.fast.generate import Attention, Policy, policy
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Samples, Transitions, spread_out
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_generate import brute_force, make, reference
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from byway import artifact, config
-from byway.artifact import Gate, Outcome
-from byway.serving import bundle, publish
+from byway.base import artifact, config
+from byway.base.artifact import Gate, Outcome
+from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
 from tests.serving.planted import policy_file
 
@@ -83,7 +83,7 @@ def build(workspace: Path, seed: int = 0, match_rate: float = 0.97, **knobs: obj
     manifest = Manifest(2, NAMES, 8, True, msgspec.to_builtins(section))
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {"made": seed}, {"transition_table": "t"}) as work:
-        bundle.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
+        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
     timings = {"seconds": 1.0}
     record = artifact.commit(path, "bundle", {"made": seed}, {"transition_table": "t"}, Outcome(timings=timings))
     figures = {

@@ -10,19 +10,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from byway import config
-from byway.artifact import Work
+from byway.base import config
+from byway.base.artifact import Work
 from byway.data.catalog import SCHEMA, Catalog
 from byway.data.events import Events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.curate import Samples, Transitions
+from byway.items.sequence import ItemPolicy
 from byway.language.plan import Table
-from byway.language.triples import Triples, key
-from byway.policy.sequence import ItemPolicy
-from byway.serving import bundle
+from byway.multimodal.plan import ContextTable
+from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
-from byway.video.plan import ContextTable
+from byway.transitions.curate import Samples, Transitions
+from byway.transitions.triples import Triples, key
 
 SIZES = (4, 4, 4, 4, 1, 7, 2)
 M = len(SIZES)
@@ -133,7 +133,7 @@ class Planted:
             for row, triple in enumerate(ordered):
                 clusters[row, : len(self.triples[triple])] = self.triples[triple]
             table = replace(table, triples=Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters))
-        outcome = bundle.build(
+        outcome = pack.build(
             work,
             self.knobs,
             self.catalog(),

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from byway import config
+from byway.base import config
 from byway.serving import app, security
 
 

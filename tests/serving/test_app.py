@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from byway import config
-from byway.errors import UserError
-from byway.serving import history, processes, security
+from byway.base import config
+from byway.base.errors import UserError
+from byway.serving import history, processes, security, stores
 from byway.serving.history import DAY
 from byway.serving.service import now
 from tests.serving import house, running
@@ -129,7 +129,7 @@ def test_the_log_is_an_input_of_the_pipeline(client: httpx.Client, tmp_path: Pat
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
     knobs = config.Catalog(source="csv", items=str(tmp_path / "items.csv"), events=str(tmp_path / "events.csv"))
-    from byway.artifact import Work
+    from byway.base.artifact import Work
 
     outcome = module.build(Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(0)), knobs, tmp_path)
     log, users = events.load(tmp_path / "out"), events.load_users(tmp_path / "out")
@@ -450,18 +450,16 @@ def test_the_log_may_take_longer_and_others_are_answered_meanwhile(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred people on a disk that takes ten milliseconds for each: a second, where a request has a third."""
-    read = history.Files.of
+    read = stores.Files.of
 
-    async def slowly(
-        store: history.Files, user: str, since: int, limit: int = history.LIMIT
-    ) -> list[history.Event]:
+    async def slowly(store: stores.Files, user: str, since: int, limit: int = history.LIMIT) -> list[history.Event]:
         time.sleep(0.01)
         return await read(store, user, since, limit)
 
     with running.thread(workspace, max_seconds=0.3) as client:
         for n in range(100):
             assert send(client, f"reader-{n:03}", "c0-0", "c0-1")["stored"] == 2
-        monkeypatch.setattr(history.Files, "of", slowly)
+        monkeypatch.setattr(stores.Files, "of", slowly)
         answered: list[float] = []
 
         def ask() -> None:

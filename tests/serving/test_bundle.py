@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway import config
+from byway.base import config
+from byway.multimodal.plan import ContextTable
 from byway.serving import bundle
 from byway.serving.bundle import Bundle, Strings
-from byway.video.plan import ContextTable
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
 
 HARD_IDS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byway import config
-from byway.errors import UserError
+from byway.base import config
+from byway.base.errors import UserError
 from byway.serving import context
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import Seen

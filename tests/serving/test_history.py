@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from byway.serving import history
-from byway.serving.history import DAY, Answered, Event, Exposure, Files, as_rows
+from byway.serving import history, stores
+from byway.serving.history import DAY, Answered, Event, Exposure, as_rows
+from byway.serving.stores import Files
 from byway.serving.valkey import Valkey
 
 NOW = 20_000 * DAY
@@ -59,7 +60,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["files", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
-    """What `history.open` is given."""
+    """What `stores.open` is given."""
     if request.param == "files":
         return "", tmp_path / "store"
     import redis
@@ -83,7 +84,7 @@ def run(place: tuple[str, Path], *steps: object) -> list[object]:
     """Open the store, await each step, close it."""
 
     async def main() -> list[object]:
-        store = history.open(*place, DAYS)
+        store = stores.open(*place, DAYS)
         try:
             return [await step(store) for step in steps]
         finally:
@@ -223,7 +224,7 @@ def test_what_is_stored_is_there_when_it_is_opened_again(place: tuple[str, Path]
 
 def test_two_stores_on_one_place_see_each_other(place: tuple[str, Path]) -> None:
     async def main() -> None:
-        one, two = history.open(*place, DAYS), history.open(*place, DAYS)
+        one, two = stores.open(*place, DAYS), stores.open(*place, DAYS)
         rows = [event(n) for n in range(100)]
         news = await asyncio.gather(
             *(store.add(rows[n : n + 10]) for n in range(0, 100, 10) for store in (one, two))
@@ -240,11 +241,11 @@ def test_two_stores_on_one_place_see_each_other(place: tuple[str, Path]) -> None
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from byway.serving import history
+from byway.serving import stores
 from byway.serving.history import Event, Answered, Exposure
 
 async def main():
-    store = history.open(sys.argv[1], Path(sys.argv[2]), 30)
+    store = stores.open(sys.argv[1], Path(sys.argv[2]), 30)
     async def write(k):
         for n in range(10**9):
             e = Event(f"{k}-{n}", "ann", f"i{n}", n + 1)
@@ -298,7 +299,7 @@ def test_a_server_keeps_what_happened_as_long_as_the_knob_says(url: str) -> None
             where = (url, Path(), days)
 
             async def main(where: tuple[str, Path, int] = where) -> None:
-                store = history.open(*where)
+                store = stores.open(*where)
                 await store.add([event(1)])
                 await store.expose(answered(1))
                 await store.close()

@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from byway import artifact, config
-from byway.artifact import Record
-from byway.errors import UserError
+from byway.base import artifact, config
+from byway.base.artifact import Record
+from byway.base.errors import UserError
 from byway.serving import bundle, publish, service
 from tests.serving import house, running
 from tests.serving.planted import policy_file

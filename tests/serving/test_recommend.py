@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway import config
+from byway.base import config
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import DAY, Answer, Seen, draw, explain, recommend
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted

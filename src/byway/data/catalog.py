@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from byway import config
-from byway.artifact import Outcome, Work
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.base.progress import say
 from byway.data import events, files, ids, sources, tags, text
 from byway.data.files import MALFORMED
 from byway.data.quarantine import Quarantine, Sieve
 from byway.data.text import compute
-from byway.errors import UserError
-from byway.progress import say
 
 SCHEMA = pa.schema(
     [

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byway.base.errors import UserError
 from byway.data import tags, text
 from byway.data.text import compute
-from byway.errors import UserError
 
 Role = Literal["id", "text", "path", "tags", "number", "whole", "time"]
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from byway.errors import UserError
+from byway.base.errors import UserError
 
 Kind = Literal["parquet", "arrow", "text", "json"]
 

@@ -30,7 +30,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from byway import config
+from byway.base import config
 
 SIDE = 224
 """Pixels a side of every picture that is kept: the whole picture, brought to a square."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from byway import config, engine
+from byway.base import config, engine
+from byway.base.errors import UserError
 from byway.data import containers, dialect, files, tables, text
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw, as_bytes, as_number, as_text, concat
 from byway.data.text import compute
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

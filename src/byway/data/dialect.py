@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byway import engine
+from byway.base import engine
 from byway.data import files
 from byway.data.raw import as_text
 

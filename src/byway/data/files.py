@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from byway import engine
+from byway.base import engine
+from byway.base.errors import UserError
 from byway.data import containers
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

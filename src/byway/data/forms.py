@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from byway.base.errors import UserError
 from byway.data import text
 from byway.data.text import compute
-from byway.errors import UserError
 
 Ints = NDArray[np.int64]
 

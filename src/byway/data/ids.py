@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from byway.base.errors import UserError
 from byway.data import text
 from byway.data.text import compute
-from byway.errors import UserError
 
 _WHOLE = r"^-?(0|[1-9][0-9]*)$"
 _DOTTED = r"^-?(0|[1-9][0-9]*)\.0*$"

@@ -16,11 +16,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from byway.base.errors import UserError
 from byway.data import tags
 from byway.data.columns import role_of
 from byway.data.containers import head
 from byway.data.files import MALFORMED
-from byway.errors import UserError
 
 MAX_ARRAY = 1 << 28
 """Bytes of a file that is one array, which is held at once; lines are streamed."""

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byway import engine
+from byway.base import engine
+from byway.base.errors import UserError
 from byway.data import containers, files
 from byway.data.files import MALFORMED
 from byway.data.raw import (
@@ -23,7 +24,6 @@ from byway.data.raw import (
     known,
     without_hashtags,
 )
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byway import config, engine
+from byway.base import config, engine
+from byway.base.errors import UserError
 from byway.data import naming, scales, survey, times
 from byway.data.files import MALFORMED
 from byway.data.naming import Chosen
 from byway.data.raw import WRITTEN, as_number, as_text
 from byway.data.scales import Found
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway import config, engine
-from byway.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
+from byway.base import config, engine
+from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
+from byway.base.progress import bar
 from byway.data import pictures, sound
 from byway.data.catalog import Catalog
 from byway.data.decoding import Decoder
-from byway.progress import bar
 
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""

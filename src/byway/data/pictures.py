@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from byway import precision as arithmetic
-from byway.errors import UserError
+from byway.base import precision as arithmetic
+from byway.base.errors import UserError
 
 SHIPPED = "efficientnet-lite0"
 WEIGHTS = "efficientnet-lite0-57934424.pth"

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from byway.base.errors import UserError
 from byway.data import survey, text
 from byway.data.text import compute
-from byway.errors import UserError
 
 MAX_DETAIL = 200
 

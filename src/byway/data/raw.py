@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byway import engine
+from byway.base import engine
 
 if TYPE_CHECKING:
     import daft

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from byway import engine
+from byway.base import engine
+from byway.base.errors import UserError
 from byway.data import survey
 from byway.data.raw import as_text
 from byway.data.survey import Column
 from byway.data.text import compute
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

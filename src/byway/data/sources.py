@@ -8,7 +8,8 @@ column is which, `meaning` what a column means, `raw` what a source yields; clea
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from byway import config, engine
+from byway.base import config, engine
+from byway.base.errors import UserError
 from byway.data import containers, described, meaning, naming, tables
 from byway.data.containers import Part
 from byway.data.described import DESCRIBED
@@ -17,7 +18,6 @@ from byway.data.layouts import LAYOUTS
 from byway.data.meaning import Told
 from byway.data.naming import Chosen, Kind
 from byway.data.raw import Raw, concat
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

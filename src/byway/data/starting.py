@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from byway import config
+from byway.base import config
+from byway.base.errors import UserError
 from byway.data import described, naming, scales, sources, tables
 from byway.data.described import DESCRIBED
 from byway.data.naming import Kind
 from byway.data.scales import Found
 from byway.data.sources import OWN
-from byway.errors import UserError
 
 _STARS = [
     "# Four stars of five and more are a high-quality interaction: (4 - 0.5) / 4.5 = 0.78.",

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import ipc
 
-from byway import engine
+from byway.base import engine
+from byway.base.errors import UserError
 from byway.data import columns as types
 from byway.data import containers, dialect, files, jsonlines
 from byway.data.containers import Part
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

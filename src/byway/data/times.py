@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from byway import engine
+from byway.base import engine
+from byway.base.errors import UserError
 from byway.data import text
 from byway.data.forms import CLEAR, ORDERS, UNITS, Ints, parsed, pattern_of
 from byway.data.text import compute
-from byway.errors import UserError
 
 if TYPE_CHECKING:
     import daft

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway.language.counts import Successors, ranks_of
-from byway.language.curate import Ints, Samples, Transitions
+from byway.transitions.counts import Successors, ranks_of
+from byway.transitions.curate import Ints, Samples, Transitions
 
 Guess = Callable[[Ints], NDArray[np.floating]]
 WIDTH = 64

@@ -15,18 +15,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import artifact, config
-from byway.artifact import Outcome, Work
+from byway.base import artifact, config
+from byway.base.artifact import Outcome, Work
+from byway.base.metrics import over_seeds
+from byway.base.progress import say
+from byway.base.ranking import recall_at
 from byway.data.events import Events
 from byway.evaluation import offline
-from byway.evaluation.metrics import over_seeds
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import curate, plan, tune
-from byway.language.counts import Successors
-from byway.language.curate import Samples
-from byway.progress import say
-from byway.ranking import recall_at
+from byway.language import plan, tune
+from byway.transitions import curate
+from byway.transitions.counts import Successors
+from byway.transitions.curate import Samples
 
 CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 """What diversified samples should make smaller, and what greater."""

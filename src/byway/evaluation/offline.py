@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway import config, precision
-from byway.artifact import Gate, Outcome, Work
-from byway.errors import UserError
+from byway.base import config, models, precision
+from byway.base.artifact import Gate, Outcome, Work
+from byway.base.errors import UserError
+from byway.base.ranking import macro_recall_at, ranks_in, recall_at
 from byway.evaluation import baselines
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import models, prompts, reference
-from byway.language.bulk import first
-from byway.language.counts import Evidence, Successors, ranks_of
-from byway.language.curate import Samples, Transitions, pick, spread_out
-from byway.language.generate import Policy, policy
+from byway.language import prompts
+from byway.language.fast import reference
+from byway.language.fast.bulk import first
+from byway.language.fast.generate import Policy, policy
 from byway.language.plan import Table
-from byway.language.triples import Triples, look_up
 from byway.language.tune import Tuned, spoken_answers
-from byway.ranking import macro_recall_at, ranks_in, recall_at
+from byway.transitions.counts import Evidence, Successors, ranks_of
+from byway.transitions.curate import Samples, Transitions, pick, spread_out
+from byway.transitions.triples import Triples, look_up
 
 KS = (1, 5, 10)
 

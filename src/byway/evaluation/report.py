@@ -9,11 +9,11 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from byway import config
-from byway.artifact import Outcome, Work
+from byway.base import config
+from byway.base.artifact import Outcome, Work
 from byway.evaluation import wording
-from byway.evaluation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
 from byway.evaluation.drawing import Point, Series, bars, histogram, lines, scatter
+from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
 

@@ -13,21 +13,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from byway import artifact, config
-from byway.artifact import Outcome, Work
+from byway.base import artifact, config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.base.metrics import over_seeds
+from byway.base.progress import say
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
-from byway.errors import UserError
-from byway.evaluation.metrics import over_seeds
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import tune as language
-from byway.progress import say
-from byway.video import tune
-from byway.video.curate import Pairs
-from byway.video.model import contexts, new_seer
-from byway.video.prompts import Kind
+from byway.multimodal import tune
+from byway.multimodal.contexts import contexts
+from byway.multimodal.curate import Pairs
+from byway.multimodal.model import new_seer
+from byway.multimodal.prompts import Kind
 
 FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
 

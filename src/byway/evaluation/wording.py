@@ -5,7 +5,7 @@ Every sentence has its opposite here too: a page that could only praise would be
 
 from typing import Any
 
-from byway.evaluation.arms import EXPLOITATION, EXPLORATION, MULTIMODAL, PLACEBO, REFERENCE
+from byway.simulation.arms import EXPLOITATION, EXPLORATION, MULTIMODAL, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway import config
-from byway.artifact import Gate, Outcome, Work
+from byway.base import config
+from byway.base.artifact import Gate, Outcome, Work
 from byway.data.catalog import Catalog
 from byway.interests.clarity import coherence, coverage, precision
 from byway.interests.keywords import choose, spell_with

@@ -23,17 +23,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import artifact, config, engine
-from byway.artifact import Gate, Outcome, Work
+from byway.base import artifact, config, engine
+from byway.base.artifact import Gate, Outcome, Work
+from byway.base.errors import UserError
+from byway.base.progress import bar, say
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
-from byway.errors import UserError
 from byway.interests import ngrams
 from byway.interests.encoders import NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
 from byway.interests.projection import Projection, alike, project, thinned
-from byway.progress import bar, say
 
 VECTORS = "vectors.npy"
 ENCODER = "encoder.json"

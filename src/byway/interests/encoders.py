@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway import config
-from byway.errors import UserError
+from byway.base import config
+from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
 """The name of no encoder: texts are read by their letters alone."""

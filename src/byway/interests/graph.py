@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway import config
-from byway.artifact import Outcome, Work
-from byway.progress import bar
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.progress import bar
 
 FAINTEST = 1e-4
 """Weight of an edge whose cosine is not positive: an item keeps its neighbours even when all are far."""

@@ -50,7 +50,7 @@ def spell_with(model: str) -> Spell:
     """The tokens of each term as a model reads a name; a first one that is but a space counts with the next."""
     if not model:
         return lambda forms: [(form,) for form in forms]
-    from byway.language import models  # seconds to import: only where it is used
+    from byway.base import models
 
     tokenizer = models.load_tokenizer(model)
     space = tokenizer(" ", add_special_tokens=False).input_ids

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import config
-from byway.artifact import Outcome, Work
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.base.progress import bar, say
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
-from byway.errors import UserError
 from byway.interests.graph import Graph, kmeans
 from byway.interests.partition import (
     DIRECT,
@@ -31,7 +32,6 @@ from byway.interests.partition import (
     sharpen,
 )
 from byway.interests.projection import alike
-from byway.progress import bar, say
 
 LEVELS = 4
 FEWEST_ITEMS = 16

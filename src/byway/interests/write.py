@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from byway import precision
-from byway.language import models
+from byway.base import models, precision
 
 TITLES = 8
 """Titles of a cluster that are shown to the writer."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.language.generate import Policy, ask, decode_freely, top
+from byway.language.fast.generate import Policy, ask, decode_freely, top
 
 
 class LanguageModel(Protocol):

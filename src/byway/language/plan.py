@@ -18,19 +18,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway import config, engine, precision
-from byway.artifact import Outcome, Work, alone, write_atomic
-from byway.errors import UserError
+from byway.base import config, engine, models, precision
+from byway.base.artifact import Outcome, Work, alone, write_atomic
+from byway.base.errors import UserError
+from byway.base.progress import bar
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import align, bulk, half, models, prompts
-from byway.language.bulk import TILE, Again, Fitted
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Ints, Samples, Transitions, added
-from byway.language.generate import TOGETHER, Policy, policy
-from byway.language.triples import MOST, Triples, key
+from byway.language import prompts
+from byway.language.fast import bulk, half
+from byway.language.fast.bulk import TILE, Again, Fitted
+from byway.language.fast.generate import TOGETHER, Policy, policy
 from byway.language.tune import Tuned
-from byway.progress import bar
+from byway.transitions import align
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Ints, Samples, Transitions, added
+from byway.transitions.triples import MOST, Triples, key
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.errors import UserError
+from byway.base.errors import UserError
 from byway.language.prompts import Prompt
 
 KEY = "BYWAY_SERVER_KEY"

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from byway import config
-from byway.artifact import flush, write_atomic
-from byway.errors import UserError
-from byway.parallel import average, size
+from byway.base import config
+from byway.base.artifact import flush, write_atomic
+from byway.base.errors import UserError
+from byway.base.parallel import average, size
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 Knobs = config.LanguageModel | config.MultimodalModel

@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from byway import config, precision
-from byway.artifact import Gate, Outcome, Work
+from byway.base import config, models, precision
+from byway.base.artifact import Gate, Outcome, Work
+from byway.base.parallel import rank, together
+from byway.base.progress import bar
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import adapters, head, models, prompts
-from byway.language.bulk import first
-from byway.language.counts import Evidence, Successors
-from byway.language.curate import Ints, Samples, Transitions, pick, spread_out
-from byway.language.generate import (
+from byway.language import adapters, head, prompts
+from byway.language.fast.bulk import first
+from byway.language.fast.generate import (
     Attention,
     Policy,
     ask,
@@ -39,8 +39,8 @@ from byway.language.generate import (
 )
 from byway.language.training import Optimiser, Progress, rate
 from byway.language.trie import first_choice
-from byway.parallel import rank, together
-from byway.progress import bar
+from byway.transitions.counts import Evidence, Successors
+from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
 
 DEEPER = 64
 """Examples a step that are followed below the trie's first branching, where names share a first token: to read them

@@ -7,8 +7,7 @@ import asyncio
 import csv
 import io
 import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,177 +16,42 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 import structlog
 from litestar import Litestar, Request, Response, delete, get, post
-from litestar.connection import ASGIConnection
 from litestar.datastructures import ResponseHeader, State
 from litestar.exceptions import (
     HTTPException,
-    NotAuthorizedException,
-    PermissionDeniedException,
-    TooManyRequestsException,
     ValidationException,
 )
-from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
-from litestar.types import ASGIApp, Message, Receive, Send
-from litestar.types import Scope as AsgiScope
+from litestar.types import ASGIApp
 from msgspec import Meta
 
-from byway import __version__, config
+from byway import __version__
+from byway.base import config
 from byway.serving import history, meters, recommend, security
+from byway.serving.guard import LOG, PROBLEM, Asking, bounded, needs, service_of
 from byway.serving.history import DAY, Event
+from byway.serving.messages import (
+    Cluster,
+    Clusters,
+    Deleted,
+    EventIn,
+    Health,
+    ItemFacts,
+    Problem,
+    RecommendRequest,
+    Taken,
+)
 from byway.serving.recommend import Explanation, Seen
 from byway.serving.service import Asked, Reply, Service, now
 
 log = structlog.get_logger()
 
-Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+(?!\n)$")]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Micros = Annotated[int, Meta(ge=0, le=2**53)]
 AHEAD = DAY
 """How far a client's clock may be before ours."""
-PROBLEM = "application/problem+json"
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """What went wrong, as RFC 9457 has it."""
-
-    title: str
-    status: int
-    detail: str
-    type: str = "about:blank"
-
-
-class Met(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One item of a history, the most recent last."""
-
-    item: Id
-    time: Micros | None = None
-    """Microseconds since 1970."""
-    satisfaction: Share = 1.0
-
-
-class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who is asking, and for what. With neither user nor history the answer is what is popular."""
-
-    user: Id | None = None
-    """Whose stored history counts; exposures are logged under this name."""
-    history: Annotated[list[Met], Meta(max_length=500)] | None = None
-    """Taken instead of the stored history."""
-    k: Annotated[int, Meta(ge=1, le=100)] | None = None
-    """Items in the answer."""
-    context: Id | None = None
-    """The item being watched, as the last of the interests that are looked up; without it the surface is the home
-    page."""
-    mix: Share = 1.0
-    """Share of the k places that explore."""
-    exclude: Annotated[list[Id], Meta(max_length=500)] = []
-    """Items that are not to be shown."""
-    watching: Id | None = None
-    """The item being watched, where what is seen in it should lead on; where it leads nowhere it is `context`."""
-
-
-class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A person met an item."""
-
-    event: Id
-    """Sent again under the same id and user, an event changes nothing."""
-    user: Id
-    item: Id
-    time: Micros | None = None
-    """Microseconds since 1970; now where it is not given. At most a day ahead."""
-    satisfaction: Share = 1.0
-    """How content; 0 is a skip."""
-    watch_seconds: Annotated[float, Meta(ge=0, le=1e9)] | None = None
-    source: Annotated[str, Meta(max_length=256)] = ""
-    answer: Annotated[str, Meta(max_length=64)] = ""
-    """Id of the answer that showed the item."""
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """What became of the events that were sent."""
-
-    stored: int
-    known: int
-    expired: int
-
-
-class Deleted(msgspec.Struct, frozen=True):
-    """How many events and answers are gone."""
-
-    deleted: int
-
-
-class Cluster(msgspec.Struct, frozen=True):
-    """A cluster of the planning level."""
-
-    cluster: int
-    description: str
-    items: int
-    traffic: float
-    next: list[str]
-    """Where somebody with this interest alone is led, the likeliest first."""
-
-
-class Clusters(msgspec.Struct, frozen=True):
-    """A page of clusters."""
-
-    total: int
-    clusters: list[Cluster]
-
-
-class ItemFacts(msgspec.Struct, frozen=True):
-    """What is known of an item."""
-
-    item: str
-    title: str
-    thumbnail: str
-    cluster: str
-    traffic: float
-    quality: float
-
-
-class Health(msgspec.Struct, frozen=True):
-    """How a worker is."""
-
-    status: str
-    bundle: str = ""
-
-
-Asking = Request[Any, Any, State]
-
-
-def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any, Any]) -> Service:
-    """The worker's state."""
-    return connection.app.state.service
-
-
-def needs(
-    scope: security.Scope,
-) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
-
-    # Not because it waits for anything: a plain function would be called in another thread.
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        known: dict[bytes, security.Token] = connection.app.state.tokens
-        if not known:
-            return
-        kind, _, given = connection.headers.get("authorization", "").partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else connection.cookies.get("byway", "")
-        token = known.get(security.digest(given))
-        if token is None:
-            raise NotAuthorizedException("Send a known token: Authorization: Bearer ...")
-        if scope not in token.scopes:
-            raise PermissionDeniedException(f"This token lacks the scope {scope}.")
-        wait = connection.app.state.limits.wait(token.place)
-        if wait > 0:
-            headers = {"Retry-After": str(int(wait) + 1)}
-            raise TooManyRequestsException("Too many requests with this token.", headers=headers)
-
-    return guard
 
 
 def _documented(*statuses: int) -> dict[int, ResponseSpec]:
@@ -310,7 +174,6 @@ def _as_sent(request: Asking, before: str, routed: str) -> str:
     return path.removeprefix(before) if path.startswith(before) else routed.removeprefix("/")
 
 
-LOG = "/v1/log"
 COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
 
 
@@ -397,66 +260,6 @@ def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.exception("request failed", path=request.url.path, exc_info=error)
     return problem(500, "The service could not do this.")
-
-
-def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
-    """Around everything: time, counts, and what a browser on another site may not do."""
-
-    async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await inner(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
-        limit = asyncio.timeout(seconds)
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif scope.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
-                limit.reschedule(None)  # however long it is, it is read to its end
-            await send(message)
-
-        refusal = _foreign(scope, open_to_all)
-        try:
-            if refusal:
-                await _send(counted, 403, refusal)
-            else:
-                async with limit:
-                    await inner(scope, receive, counted)
-        except TimeoutError:
-            if status:
-                raise
-            await _send(counted, 503, f"This took longer than {seconds:g} seconds.")
-        finally:
-            route = scope.get("path_template") or "unmatched"
-            meters.requests.labels(route, scope["method"], str(status)).inc()
-            meters.seconds.labels(route).observe(time.perf_counter() - started)
-
-    return app
-
-
-async def _send(send: Callable[[Any], Any], status: int, detail: str) -> None:
-    body = msgspec.json.encode(Problem("Forbidden" if status == 403 else "Service Unavailable", status, detail))
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _foreign(scope: Any, open_to_all: bool) -> str:
-    """Why a request is refused as coming from somewhere else; empty where it is not.
-
-    A page of another site may send forms here, and with a name that it makes point here it may read replies.
-    """
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
-    host = headers.get(b"host", "")
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    if open_to_all and host and not security.is_loopback(name):
-        return "Without tokens this service answers on the loopback alone."
-    origin = headers.get(b"origin")
-    if origin is not None and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
-        return "This request comes from a page of another site."
-    return ""
 
 
 CSP = (

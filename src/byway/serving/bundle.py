@@ -5,39 +5,25 @@ to answer is decided in `recommend`.
 """
 
 import hashlib
-import shutil
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from byway import config
-from byway.artifact import Outcome, Work, read_record
-from byway.language.triples import Triples, look_up
-
-if TYPE_CHECKING:
-    from byway.data.catalog import Catalog
-    from byway.data.events import Events
-    from byway.interests.describe import Descriptions
-    from byway.interests.tree import Tree
-    from byway.language.curate import Transitions
-    from byway.language.plan import Table
-    from byway.policy.sequence import ItemPolicy
-    from byway.video.plan import ContextTable
+from byway.base import config
+from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
     "vectors", "rows", "starts", "traffic", "quality", "created", "table", "popularity", "id_hashes",
     "id_positions",
 )  # fmt: skip
 STRINGS = ("ids", "titles", "thumbnails")
-SMOKE = 32
-"""Requests with their answers that a bundle carries, so that whoever takes it up can try it."""
 HOUR = 3_600_000_000
 """Microseconds."""
 CONTEXTS = ("context_clusters", "context_via", "context_items")
@@ -161,7 +147,7 @@ class Bundle:
         if not items:
             return []
         # As uint64: beside plain ints numpy would compare in float64, which is inexact and copies the array.
-        wanted = np.array([_hash(item) for item in items], dtype=np.uint64)
+        wanted = np.array([hash_of(item) for item in items], dtype=np.uint64)
         first = np.searchsorted(self.id_hashes, wanted)
         return [self._of_hash(*asked) for asked in zip(items, wanted, first.tolist(), strict=True)]
 
@@ -219,135 +205,6 @@ class Bundle:
         return np.asarray(vectors, dtype=np.float32)[0]
 
 
-def build(
-    work: Work,
-    knobs: config.Bundle,
-    catalog: "Catalog",
-    events: "Events",
-    tree: "Tree",
-    descriptions: "Descriptions",
-    transitions: "Transitions",
-    table: "Table",
-    item_policy: "ItemPolicy",
-    contexts: "ContextTable | None" = None,
-) -> Outcome:
-    """Lay out everything in the tree's order."""
-    traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
-    liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
-    mean = float(events.satisfaction.mean()) if len(events) else 0.0
-    quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
-    known = np.arange(len(catalog), dtype=np.int32)
-    lay_out(
-        work.out, knobs, catalog, events.clock, traffic, quality, known, tree, descriptions, transitions, table,
-        item_policy, contexts, work.rng,
-    )  # fmt: skip
-    return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
-
-
-def lay_out(
-    out: Path,
-    knobs: config.Bundle,
-    catalog: "Catalog",
-    clock: bool,
-    traffic: NDArray[np.float32],
-    quality: NDArray[np.float32],
-    known: NDArray[np.int32],
-    tree: "Tree",
-    descriptions: "Descriptions",
-    transitions: "Transitions",
-    table: "Table",
-    item_policy: "ItemPolicy",
-    contexts: "ContextTable | None",
-    rng: np.random.Generator,
-) -> None:
-    """Write a bundle into `out`. `traffic` and `quality` [n] are by item; `known` [n] is the item that the policy
-    reads for it."""
-    level = transitions.level
-    order = tree.order
-    ids, titles = catalog.ids(), catalog.titles()
-    thumbnails = [text or "" for text in catalog.items["thumbnail"].to_pylist()]
-    created = catalog.items["created_at"].fill_null(np.iinfo(np.int64).max).to_numpy()
-    arrays = {
-        "vectors": item_policy.items[order],
-        "rows": known[order],
-        "starts": tree.starts[level - 1],
-        "traffic": traffic[order],
-        "quality": quality[order],
-        "created": created.astype(np.int64)[order],
-        "table": np.asarray(table.clusters),
-        "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
-    }
-    # Both tables speak of one set of clusters: a context table of another level is not served beside this one.
-    if contexts is not None and contexts.level == level:
-        place = np.empty(len(order), np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        # An item that came since is answered as the one most like it, where that is of its own cluster.
-        cluster_of = tree.assign(level)
-        via = np.where(cluster_of[known] == cluster_of, contexts.via[known], -1)
-        arrays |= {
-            "context_clusters": np.asarray(contexts.clusters),
-            "context_via": via[order],
-            "context_items": place[contexts.item],
-        }
-    if table.triples is not None and knobs.interests == 3:
-        arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
-    length = _session(item_policy.model).get_inputs()[0].shape[1]
-    history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
-    manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(knobs))
-    levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
-    texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}
-    by_position = {name: [some[i] for i in order] for name, some in texts.items()}
-    write(out, by_position, arrays, manifest, levels, item_policy.model, rng)
-
-
-def write(
-    out: Path,
-    texts: dict[str, list[str]],
-    arrays: dict[str, NDArray[Any]],
-    manifest: Manifest,
-    levels: list[Level],
-    model: Path,
-    rng: np.random.Generator,
-) -> None:
-    """Write the files of a bundle. `texts` are those of STRINGS and `arrays` those of ARRAYS without the index of
-    ids, which is made here; all by position."""
-    for name in STRINGS:
-        packed = Strings.of(texts[name])
-        np.save(out / f"{name}.npy", packed.data)
-        np.save(out / f"{name}_offsets.npy", packed.offsets)
-    hashes = np.array([_hash(item) for item in texts["ids"]], dtype=np.uint64)
-    by_hash = np.argsort(hashes, kind="stable")
-    index = {"id_hashes": hashes[by_hash], "id_positions": by_hash.astype(np.int32)}
-    for name, array in (arrays | index).items():
-        np.save(out / f"{name}.npy", np.ascontiguousarray(array))
-    shutil.copyfile(model, out / "policy.onnx")
-    _write(out / "manifest.json", manifest)
-    _write(out / "levels.json", levels)
-    _write(out / "smoke.json", _smoke(load(out), rng))
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(value)))
-
-
-def _trained_on(model: Path) -> int:
-    """Items of a history on which the item policy was trained, by the record beside its file; 50 without one."""
-    record = read_record(model.parent)
-    return int(record.knobs["history"]) if record and record.knobs.get("history") else 50
-
-
-def _smoke(bundle: Bundle, rng: np.random.Generator) -> list[Smoke]:
-    """Some histories with no, one and more items, and what they are answered."""
-    from byway.serving.recommend import Seen, recommend
-
-    found: list[Smoke] = []
-    for seed in range(SMOKE):
-        history = [bundle.ids[int(p)] for p in rng.integers(len(bundle.ids), size=seed % 5)]
-        answer = recommend(bundle, [Seen(item) for item in history], np.random.default_rng(seed))
-        found.append(Smoke(history, seed, answer.road, answer.cluster, [shown.item for shown in answer.items]))
-    return found
-
-
 def load(path: Path) -> Bundle:
     """Open a bundle; arrays are mapped, not read."""
     manifest = msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
@@ -357,7 +214,7 @@ def load(path: Path) -> Bundle:
     fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
     fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
     triples = [_mapped(file) for name in TRIPLES if (file := path / f"{name}.npy").exists()]
-    session = _session(path / "policy.onnx")
+    session = open_policy(path / "policy.onnx")
     return Bundle(
         manifest=manifest,
         knobs=msgspec.convert(manifest.knobs, config.Bundle),
@@ -386,13 +243,13 @@ def _mapped(path: Path) -> NDArray[Any]:
     return np.asarray(np.load(path, mmap_mode="r")) if path.stat().st_size > 128 else np.load(path)
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def open_policy(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _hash(item: str) -> int:
+def hash_of(item: str) -> int:
     """64-bit hash of an item's id; of anything that a command line or a request can bring."""
     data = item.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -6,8 +6,8 @@ the answers stand in the context table.
 
 from collections.abc import Sequence
 
-from byway.errors import UserError
-from byway.policy.restrict import top_in_slice
+from byway.base.errors import UserError
+from byway.items.restrict import top_in_slice
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import Answer, Seen, as_shown, read
 

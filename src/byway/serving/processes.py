@@ -20,8 +20,8 @@ import structlog
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from byway import config
-from byway.errors import UserError
+from byway.base import config
+from byway.base.errors import UserError
 from byway.serving import security
 
 if TYPE_CHECKING:

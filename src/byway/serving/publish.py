@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_errors  # pyright: ignore[reportAttributeAccessIssue]
 
-from byway import artifact, config
-from byway.artifact import Record
-from byway.errors import UserError
-from byway.progress import command
+from byway.base import artifact, config
+from byway.base.artifact import Record
+from byway.base.errors import UserError
+from byway.base.progress import command
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import Seen, recommend

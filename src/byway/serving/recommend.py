@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.policy.restrict import top_anywhere, top_in_slice
+from byway.items.restrict import top_anywhere, top_in_slice
 from byway.serving.bundle import Bundle, Eligible
 
 DAY = 86_400_000_000

@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 import structlog
 
-from byway import config
-from byway.errors import UserError
-from byway.policy.restrict import top_anywhere
-from byway.serving import bundle, context, history, meters, publish
+from byway.base import config
+from byway.base.errors import UserError
+from byway.items.restrict import top_anywhere
+from byway.serving import bundle, context, history, meters, publish, stores
 from byway.serving.bundle import Bundle, Level
 from byway.serving.history import DAY, Answered, Event, Exposure
 from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recommend
@@ -138,7 +138,7 @@ class Service:
     def __init__(self, workspace: Path, knobs: config.Serving):
         self.workspace, self.knobs = workspace, knobs
         self.live = open_current(workspace)
-        self.history = history.open(knobs.history, workspace / "serving", knobs.forget_days)
+        self.history = stores.open(knobs.history, workspace / "serving", knobs.forget_days)
         self.rng = np.random.default_rng(secrets.randbits(128))
         meters.loaded.set(time.time())
 

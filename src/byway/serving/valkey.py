@@ -66,7 +66,7 @@ return gone
 
 
 class Valkey:
-    """The store on a server. The methods are those of `history.Files`."""
+    """The store on a server. The methods are those of `stores.Files`."""
 
     def __init__(self, url: str, days: int):
         """`days` is how long what happened is kept."""

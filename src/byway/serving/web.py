@@ -21,7 +21,7 @@ from litestar.exceptions import NotFoundException, ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 
 from byway.serving import history, meters, recommend, security
-from byway.serving.app import Asking, needs, service_of
+from byway.serving.guard import Asking, needs, service_of
 from byway.serving.history import Event
 from byway.serving.service import Asked, Live, Service, now
 

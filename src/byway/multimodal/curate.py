@@ -1,0 +1,256 @@
+"""09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1).
+
+A pair is an event and the one before it of the same person: the context video and the next. The two are *similar*
+where they lie in the same cluster at level l, *serendipitous* where they lie in different ones there and in the
+same at level l - δ. This module counts; it sees no pictures and knows no words.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy import sparse
+
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.data.events import Events, latest
+from byway.data.media import Seen
+from byway.interests.tree import Tree
+
+Ints = NDArray[np.int32]
+PARTS = ("log", "samples", "validation", "heldout")
+BACK_OFF = 20.0
+"""Pairs that what a context video's cluster says of it weighs as much as; its siblings' popularity likewise."""
+HOUR = 3_600_000_000
+"""Microseconds."""
+SIMILAR, SERENDIPITOUS, UNRELATED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Context items and clusters, one row for each different pair."""
+
+    item: Ints
+    """[N] row of the catalog."""
+    label: Ints
+    """[N] the serendipitous cluster."""
+    count: Ints
+    """[N] how often; of validation and held-out pairs, how often with high quality."""
+    satisfaction: NDArray[np.float32]
+    """[N] mean satisfaction with the next video."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """09-pairs as read back."""
+
+    level: int
+    delta: int
+    clusters: int
+    log: Samples
+    """All serendipitous pairs of the training part."""
+    samples: Samples
+    """What the model is fine-tuned on: the best context videos of each cluster, every cluster equally often."""
+    validation: Samples
+    """High-quality pairs later than the samples' log: for choosing a checkpoint."""
+    heldout: Samples
+    """Later than both: for figures only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every event that follows from another, in order of user and time."""
+
+    context: Ints
+    """[N] item before."""
+    next: Ints
+    """[N] item after."""
+    satisfaction: NDArray[np.float32]
+    """[N] with the next."""
+    time: NDArray[np.int64]
+    progress: NDArray[np.float64]
+    """Where in the user's own sequence the next one stands, in (0, 1]."""
+    user: Ints
+
+
+def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
+    """Find the pairs, report who was content with what, split them in time, curate the samples."""
+    if not 1 <= knobs.level - knobs.delta < knobs.level <= len(tree.starts):
+        raise UserError(
+            f"pairs.level = {knobs.level} and pairs.delta = {knobs.delta}: both levels must be among the tree's 1 "
+            "to 4, and delta at least 1."
+        )
+    fine, broad = tree.assign(knobs.level), tree.assign(knobs.level - knobs.delta)
+    clusters = tree.size(knobs.level)
+    found = find(events, knobs.gap_hours)
+    kind = kinds(found, fine, broad)
+    part = split(found, events.clock, knobs.heldout, knobs.validation)
+    seeable = np.zeros(events.n_items, bool)
+    seeable[seen.item] = True
+    usable = (kind == SERENDIPITOUS) & seeable[found.context]
+    good = found.satisfaction >= events.positive
+    label = fine[found.next]
+    log = aggregate(found, label, usable & (part == 0), clusters)
+    tables = {
+        "log": log,
+        "samples": diversified(log, knobs.per_label, knobs.prior, clusters, work.rng),
+        "validation": aggregate(found, label, usable & (part == 1) & good, clusters),
+        "heldout": aggregate(found, label, usable & (part == 2) & good, clusters),
+    }
+    meta = {"level": str(knobs.level), "delta": str(knobs.delta), "clusters": str(clusters)}
+    for name, samples in tables.items():
+        _write(samples, work.out / f"{name}.parquet", meta)
+    labels = np.bincount(tables["samples"].label, minlength=clusters)
+    return Outcome(
+        counts={
+            "pairs": len(kind),
+            "similar": int((kind == SIMILAR).sum()),
+            "serendipitous": int((kind == SERENDIPITOUS).sum()),
+            "unseen_context": int(((kind == SERENDIPITOUS) & ~seeable[found.context]).sum()),
+            **{name: len(samples) for name, samples in tables.items() if name != "log"},
+        },
+        metrics={
+            **satisfactions(found, kind, part),
+            "pairs.serendipitous": int((kind == SERENDIPITOUS).sum()),
+            "pairs.contexts": len(np.unique(log.item)),
+            "pairs.labels_covered": round(float((labels > 0).mean()), 4),
+            "pairs.samples": len(tables["samples"]),
+        },
+    )
+
+
+def find(events: Events, gap_hours: float) -> Found:
+    """Each event of a person and the one before it, unless it is the same item or the gap is too long."""
+    user = events.user
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    length = np.diff(np.append(starts, len(user)))
+    progress = (np.arange(len(user)) - np.repeat(starts, length) + 1) / np.repeat(length, length)
+    follows = (user[1:] == user[:-1]) & (events.item[1:] != events.item[:-1])
+    if events.clock:
+        follows &= np.diff(events.time) <= gap_hours * HOUR
+    at = np.flatnonzero(follows) + 1
+    return Found(
+        events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress[at], user[at]
+    )
+
+
+def kinds(found: Found, fine: Ints, broad: Ints) -> NDArray[np.int8]:
+    """[N] SIMILAR, SERENDIPITOUS or UNRELATED, from each item's cluster at level l and at level l - δ."""
+    similar = fine[found.context] == fine[found.next]
+    near = broad[found.context] == broad[found.next]
+    return np.where(similar, SIMILAR, np.where(near, SERENDIPITOUS, UNRELATED)).astype(np.int8)
+
+
+def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
+    """0 train, 1 validation, 2 held out: by the log's clock, else by the place in each user's own sequence."""
+    if not len(found.time):
+        return np.zeros(0, np.int8)
+    if not clock:
+        late = 1 - heldout
+        return np.where(found.progress > late, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(
+            np.int8
+        )
+    held = latest(found.time, found.user, heldout)
+    part = np.where(held, 2, 0).astype(np.int8)
+    rest = np.flatnonzero(~held)
+    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
+    return part
+
+
+def satisfactions(found: Found, kind: NDArray[np.int8], part: NDArray[np.int8]) -> dict[str, float]:
+    """Mean satisfaction with the next video after similar, serendipitous and unrelated pairs, outside held out.
+
+    Paper 2 (section 2) justifies its hypothesis by the first two.
+    """
+    out: dict[str, float] = {}
+    for name, number in (("similar", SIMILAR), ("serendipitous", SERENDIPITOUS), ("unrelated", UNRELATED)):
+        some = found.satisfaction[(kind == number) & (part < 2)]
+        out[f"video.{name}_satisfaction"] = round(float(some.mean()), 4) if len(some) else 0.0
+    return out
+
+
+def aggregate(found: Found, label: Ints, keep: NDArray[np.bool_], clusters: int) -> Samples:
+    """One row for each (context item, next cluster) among the pairs to keep, with count and mean satisfaction."""
+    key = found.context[keep].astype(np.int64) * clusters + label[keep]
+    unique, row, count = np.unique(key, return_inverse=True, return_counts=True)
+    total = np.bincount(row.reshape(-1), found.satisfaction[keep], len(unique))
+    return Samples(
+        (unique // clusters).astype(np.int32),
+        (unique % clusters).astype(np.int32),
+        count.astype(np.int32),
+        (total / np.maximum(count, 1)).astype(np.float32),
+    )
+
+
+def diversified(log: Samples, per_label: int, prior: float, clusters: int, rng: np.random.Generator) -> Samples:
+    """The `per_label` context items with the highest satisfaction of every cluster (paper 2, section 4.1).
+
+    A mean over one event is mostly luck, so every mean is drawn towards its cluster's as if that had been seen
+    `prior` times. Ties go to the more frequent pair, then to chance. A cluster with fewer contexts repeats its own,
+    the best first; one that no pair leads to stays absent: no behaviour is invented.
+    """
+    total = np.bincount(log.label, log.satisfaction * log.count, clusters)
+    usual = total / np.maximum(np.bincount(log.label, log.count, clusters), 1)
+    drawn = (log.satisfaction * log.count + prior * usual[log.label]) / np.maximum(log.count + prior, 1e-9)
+    order = np.lexsort((rng.random(len(log)), -log.count, -drawn, log.label))
+    label = log.label[order]
+    rank = np.arange(len(order)) - np.searchsorted(label, label)
+    kept = order[rank < per_label]
+    have = np.bincount(log.label[kept], minlength=clusters)
+    rows = [kept]
+    for c in np.flatnonzero((have > 0) & (have < per_label)):
+        rows.append(np.resize(kept[log.label[kept] == c], per_label - have[c]))
+    chosen = np.sort(np.concatenate(rows))
+    return Samples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
+
+
+def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Callable[[Ints], NDArray[np.float32]]:
+    """What the log says is likely to follow each context item: [N, clusters], whose rows sum to 1.
+
+    Counts of the item are backed off to those of its cluster, those to the popularity of the cluster's siblings, as
+    Dirichlet priors. Balanced, popularity is divided out: every cluster is as often a label, as the curated samples
+    have it (paper 2, section 4.1).
+    """
+    log, M = pairs.log, pairs.clusters
+    own = np.zeros(M, np.int32)
+    own[fine] = broad
+    possible = (own[:, None] == own[None, :]) & ~np.eye(M, dtype=bool)
+    of_item = sparse.csr_array((log.count.astype(float), (log.item, log.label)), shape=(len(fine), M))
+    of_cluster = np.zeros((M, M))
+    np.add.at(of_cluster, (fine[log.item], log.label), log.count)
+    popular = of_cluster.sum(axis=0) + 1.0
+    prior = possible * popular
+    prior /= np.maximum(prior.sum(axis=1, keepdims=True), 1e-12)
+    known = of_cluster + BACK_OFF * prior
+    known /= np.maximum(known.sum(axis=1, keepdims=True), 1e-12)
+
+    def of(items: Ints) -> NDArray[np.float32]:
+        found = (of_item[items].toarray() + BACK_OFF * known[fine[items]]) / (popular if balanced else 1.0)
+        return (found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+    return of
+
+
+def _write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
+    columns = {name: getattr(samples, name) for name in ("item", "label", "count", "satisfaction")}
+    pq.write_table(pa.table(columns).replace_schema_metadata(meta), path)
+
+
+def load(path: Path) -> Pairs:
+    """Read 09-pairs."""
+    parts: dict[str, Samples] = {}
+    meta: dict[bytes, bytes] = {}
+    for name in PARTS:
+        table = pq.read_table(path / f"{name}.parquet")
+        meta = table.schema.metadata
+        columns = (table[column].to_numpy() for column in ("item", "label", "count", "satisfaction"))
+        parts[name] = Samples(*columns)
+    return Pairs(int(meta[b"level"]), int(meta[b"delta"]), int(meta[b"clusters"]), **parts)

@@ -1,0 +1,225 @@
+"""The embedded door: vectors of pictures, a projector, soft tokens in a causal language model's prompt.
+
+The eyes are those of 01-media and stay as they are; the projector is trained in full, the language model by
+adapters. Prompts are read as one grid and answered by the same machinery as those of `language`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from byway.base import config, models
+from byway.base.progress import say
+from byway.language import adapters
+from byway.language.fast.generate import Asked, Policy, go_on, logits, pad, policy, top
+from byway.language.fast.reading import Back, Reading, read
+from byway.language.tune import Examples, first_nats, later_nats
+from byway.multimodal import prompts
+from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
+from byway.multimodal.projector import Projector, align
+from byway.multimodal.prompts import Kind
+
+
+@dataclass(slots=True)
+class Eyes:
+    """A language model that is shown pictures as soft tokens."""
+
+    policy: Policy
+    projector: Projector
+    tokenizer: Any
+    asked: Contexts
+    words: prompts.Words
+    newlines: dict[int, int]
+    """Line breaks in each token that was met so far."""
+
+    def trained(self) -> nn.Module:
+        return nn.ModuleList([self.policy.model, self.projector])
+
+    def loss(
+        self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        prompt, n = self.policy.prompt, len(labels)
+        thoughts = [self.ids(prompts.thought(self.asked.item(i), self.asked.thoughts.get(i, ""))) for i in items]
+        thinks = kind == "thought"
+        tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
+        hidden, asked = self._read(kind, items, tails)
+        answers = [prompt.answers[c] for c in labels]
+        ids, valid = pad([answer[:-1] for answer in answers], prompt.end)
+        hidden_later, _ = go_on(self.policy, asked, torch.arange(n), ids, valid)
+        said = torch.cat([asked.hidden_NH[:n, None], hidden_later], dim=1)
+        wanted, there = pad(answers, prompt.end)
+        predicted, targets = [said[:, : wanted.shape[1]][there]], [wanted[there]]
+        if thinks:
+            ends = asked.position_N.tolist()
+            for row, (thought, end) in enumerate(zip(thoughts[:n], ends[:n], strict=True)):
+                start = end - len(prompt.cue) - len(thought)
+                predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
+                targets.append(torch.tensor(thought))
+        spoken = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
+        alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
+        later = later_nats(self.policy, alike, said)
+        if not self.policy.trie.at_cue:
+            return spoken, later
+        return spoken, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+
+    @torch.no_grad()
+    def best(
+        self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
+    ) -> Best:
+        asked, thoughts = self._ask(kind, items)
+        ((clusters, scores),) = top(self.policy, asked, n, excluded_NM, [lambda log_p: log_p])
+        return Best(clusters, scores, thoughts, self._speak(asked) if free else None)
+
+    def _speak(self, asked: Asked) -> list[str]:
+        longest = max(map(len, self.policy.prompt.answers)) + 2
+        answers, _ = self._go(asked, longest, ends=lambda ids: ids[-1] == self.policy.prompt.end)
+        end = self.policy.prompt.end
+        # Only a finished answer is an answer; one that runs on is nobody's name.
+        return [self.tokenizer.decode(a[:-1]).strip() if a and a[-1] == end else "" for a in answers]
+
+    def save(self, out: Path) -> None:
+        self.policy.model.save_pretrained(out / "language", state_dict=adapters.merged(self.policy.model))
+        self.tokenizer.save_pretrained(out / "language")
+        save_file(self.projector.state_dict(), out / "projector.safetensors")
+        (out / "seer.json").write_text(json.dumps({"door": "eyes", "text": self.words}) + "\n", "utf-8")
+
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a piece of a prompt."""
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Asked]:
+        """Read one prompt an item, and what follows it: hidden states [N, T, H], and where the answer goes on."""
+        table = self.policy.model.get_input_embeddings()
+        assert table is not None
+        embed = cast(nn.Embedding, table)
+        after = self.ids(prompts.after(kind))
+        before = [self.ids(prompts.before(kind, self.asked.item(i), self.words)) for i in items]
+        rests = [after + tail for tail in tails]
+        length = [len(b) + len(r) for b, r in zip(before, rests, strict=True)]
+        tokens = embed(torch.tensor([t for b, r in zip(before, rests, strict=True) for t in b + r]))
+        shown: list[Tensor] = [tokens[:0]] * len(items)
+        if kind in prompts.SEES:
+            vectors = [torch.from_numpy(self.asked.pictures(i)) for i in items]
+            soft = self.projector(torch.cat(vectors)).to(tokens.dtype)
+            shown = list(soft.split([len(v) for v in vectors]))
+        rows: list[Tensor] = []
+        for part, b, s in zip(tokens.split(length), before, shown, strict=True):
+            rows.append(torch.cat([part[: len(b)], s, part[len(b) :]]))
+        sizes = torch.tensor([len(row) for row in rows])
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        T = padded.shape[1]
+        valid = (torch.arange(T) < sizes[:, None])[:, None]
+        hidden, reading = read(self.policy.model, padded[:, None], torch.arange(T), valid, [])
+        hidden = hidden[:, 0]
+        at_last = hidden[torch.arange(len(rows)), sizes - 1]
+        return hidden, Asked(at_last, [Back(reading, "cells")], sizes)
+
+    def _ask(self, kind: Kind, items: list[int]) -> tuple[Asked, list[str]]:
+        """Read the prompts, letting the model think where it shall, up to where the answer goes on."""
+        _, asked = self._read(kind, items, [[] for _ in items])
+        if kind != "thought":
+            return asked, [""] * len(items)
+        thoughts, asked = self._go(asked, LONGEST_THOUGHT, self._thought_ends, then=self.policy.prompt.cue)
+        return asked, [self.tokenizer.decode(t).strip() for t in thoughts]
+
+    def _thought_ends(self, ids: list[int]) -> bool:
+        for t in ids[-1:]:
+            if t not in self.newlines:
+                self.newlines[t] = self.tokenizer.decode([t]).count("\n")
+        ends = sum(self.newlines.get(t, 0) for t in ids) >= prompts.ENDS_THOUGHT
+        return ends or ids[-1] == self.policy.prompt.end
+
+    def _go(
+        self, asked: Asked, longest: int, ends: Any, then: list[int] | None = None
+    ) -> tuple[list[list[int]], Asked]:
+        """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
+
+        All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
+        was spoken is one reading that grows, and not one a token: attention goes over two parts, not eighty.
+        """
+        N = len(asked.position_N)
+        said: list[list[int]] = [[] for _ in range(N)]
+        alive = torch.ones(N, dtype=torch.bool)
+        hidden, position, spoken = asked.hidden_NH, asked.position_N, None
+        for _ in range(longest):
+            token, were = logits(self.policy, hidden).argmax(-1), alive.clone()
+            for i in were.nonzero().flatten().tolist():
+                said[i].append(int(token[i]))
+                alive[i] = not ends(said[i])
+            # The token that ends a speech is read only where something follows it.
+            reads = alive if then is None else were
+            if not reads.any():
+                break
+            hidden, position, spoken = self._step(asked, spoken, token[:, None], reads[:, None], position, hidden)
+            if not alive.any():
+                break
+        back = [*asked.context, *([Back(spoken, "cells")] if spoken is not None else [])]
+        ready = Asked(hidden, back, position)
+        if then is None:
+            return said, ready
+        ids = torch.tensor(then).expand(N, -1)
+        _, ready = go_on(self.policy, ready, torch.arange(N), ids, torch.ones_like(ids, dtype=torch.bool))
+        return said, ready
+
+    def _step(
+        self,
+        asked: Asked,
+        spoken: Reading | None,
+        ids_NT: Tensor,
+        reads_NT: Tensor,
+        position: Tensor,
+        hidden: Tensor,
+    ) -> tuple[Tensor, Tensor, Reading]:
+        context = [*asked.context, *([Back(spoken, "cells")] if spoken is not None else [])]
+        out, made = read(self.policy.model, ids_NT[:, None], position[:, None, None], reads_NT[:, None], context)
+        if spoken is not None:
+            joined = [
+                [torch.cat(pair, dim=2) for pair in zip(a, b, strict=True)]
+                for a, b in ((spoken.keys, made.keys), (spoken.values, made.values))
+            ]
+            made = Reading(joined[0], joined[1], torch.cat([spoken.valid_ABT, made.valid_ABT], dim=2))
+        return torch.where(reads_NT, out[:, 0, 0], hidden), position + reads_NT[:, 0], made
+
+
+def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Eyes:
+    embedding = model.get_input_embeddings().weight
+    embedding.requires_grad_(False)
+    size = float(embedding.detach().float().pow(2).mean().sqrt())
+    projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size)
+    asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
+    model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
+    return Eyes(asked_of, projector, tokenizer, asked, words, {})
+
+
+def new(knobs: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Eyes:
+    """A language model by name with a new projector that has had its first lesson, ready to be trained."""
+    model: Any = models.load(knobs.model, dtype)
+    if knobs.method == "lora":
+        model = adapters.adapt(model, knobs.lora_rank, rng)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        eyes = _build(model, models.load_tokenizer(knobs.model), asked, knobs.text)
+    if knobs.lessons and set(knobs.prompts) & set(prompts.SEES):
+        items = np.flatnonzero(asked.row >= 0)
+        table = model.get_input_embeddings().weight.detach()
+        names = torch.stack([table[answer[:-1]].float().mean(0) for answer in eyes.policy.prompt.answers])
+        shown = [asked.pictures(i) for i in items.tolist()]
+        right = align(eyes.projector, shown, asked.cluster[items], names, knobs.lessons, rng)
+        say(f"  of videos held back, {right:.1%} look like their own cluster")
+    return eyes
+
+
+def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Eyes:
+    """What `save` wrote."""
+    folder = str(path / "language")
+    with torch.random.fork_rng():
+        eyes = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
+    eyes.projector.load_state_dict(load_file(path / "projector.safetensors"))
+    return eyes

@@ -1,0 +1,218 @@
+"""11-context-table: the answer for every item that much of the traffic meets (paper 2, section 3.2).
+
+The most popular items are answered once each, until they make up the share of the impressions that is asked for.
+An answer stands under a hash of all that it follows from, so that a later run computes what is new or changed and
+takes the rest over. An item without an answer of its own is given that of its nearest covered neighbour in
+embedding space within its own cluster.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway.base import config, engine, precision
+from byway.base.artifact import Outcome, Work, hash_json, read_record, write_atomic
+from byway.base.progress import bar
+from byway.data.catalog import Catalog
+from byway.data.events import Events
+from byway.data.events import traffic as traffic_of
+from byway.data.media import Seen
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.multimodal import prompts
+from byway.multimodal.contexts import Contexts, Seer, contexts
+from byway.multimodal.curate import Pairs
+from byway.multimodal.model import open_seer
+from byway.multimodal.tune import Tuned, own
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTable:
+    """For every covered item its best serendipitous clusters, best first; -1 where fewer are legal."""
+
+    item: Ints
+    """[N] rows of the catalog, ascending."""
+    clusters: Ints
+    """[N, n]."""
+    scores: NDArray[np.float32]
+    """[N, n] log-probability among the legal names."""
+    via: Ints
+    """[items] row of this table that answers for each item of the catalog; -1 where none does."""
+    level: int
+
+
+def load(path: Path) -> ContextTable:
+    """Read 11-context-table."""
+    table = pq.read_table(path / "answers.parquet", columns=["item"])
+    arrays = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("clusters", "scores", "via"))
+    level = int((table.schema.metadata or {})[b"level"])
+    return ContextTable(table["item"].to_numpy(), *arrays, level=level)
+
+
+def build(
+    work: Work,
+    knobs: config.ContextTable,
+    events: Events,
+    vectors: NDArray[np.float32],
+    catalog: Catalog,
+    tree: Tree,
+    descriptions: Descriptions,
+    seen: Seen,
+    pairs: Pairs,
+    seer: Tuned,
+) -> Outcome:
+    """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
+    # A hash of an answer names its arithmetic, and all machines that share the items follow it.
+    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
+    asked = contexts(seer.knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    traffic = traffic_of(events)
+    items = covered(traffic, asked.row >= 0 if seer.kind in prompts.SEES else traffic >= 0, knobs.coverage)
+    keys = keys_of(items, asked, seer, knobs)
+    started = time.perf_counter()
+    known = _known(work, knobs.top)
+    former = len(known)
+    left = [i for i in items.tolist() if keys[i] not in known]
+    fresh: dict[str, dict[str, Any]] = {}
+    if left:
+        parts = [left[start : start + knobs.batch] for start in range(0, len(left), knobs.batch)]
+        path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
+        open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
+        done = len(items) - sum(map(len, open_parts))
+        with bar("context table", len(items), done) as advance:
+            for i, made in engine.spread(partial(_answerer, seer, asked, knobs, keys), open_parts):
+                write_atomic(path_of[keys[open_parts[i][0]]], made)
+                advance(len(open_parts[i]))
+        for path in path_of.values():
+            fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
+    seconds = time.perf_counter() - started
+    rows = [fresh.get(keys[i]) or known[keys[i]] for i in items.tolist()]
+    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), knobs.top)
+    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), knobs.top)
+    via = nearest(items, vectors, asked.cluster)
+    _write(work.out, items, keys, rows, clusters, scores, via, pairs.level)
+    share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
+    gone = former - len(items) + len(left)
+    return Outcome(
+        counts={"items": len(items), "computed": len(left), "taken_over": len(items) - len(left), "left": gone},
+        metrics={
+            "video.coverage": round(share, 4),
+            "video.covered_items": len(items),
+            "video.reached": round(float(traffic[via >= 0].sum() / max(traffic.sum(), 1e-12)), 4),
+            "video.distinct": len(np.unique(clusters[:, 0])),
+            # What is computed over what a full run would compute: 1 where nothing was there.
+            "video.refresh_cost_ratio": round(len(left) / max(1, len(items)), 4),
+            "video.table_seconds": round(seconds, 1),
+            "video.items_per_second": round(len(left) / seconds, 2) if left else 0.0,
+        },
+    )
+
+
+def covered(traffic: NDArray[np.float64], able: NDArray[np.bool_], share: float) -> Ints:
+    """Items in order of traffic until they make up `share` of it, ascending; only those that can be looked at.
+
+    Where many popular items cannot be, less popular ones make up for them; an item without traffic never counts.
+    """
+    order = np.lexsort((np.arange(len(traffic)), -traffic))
+    order = order[able[order] & (traffic[order] > 0)]
+    upto = np.cumsum(traffic[order])
+    enough = int(np.searchsorted(upto, share * traffic.sum() - 1e-9)) + 1
+    return np.sort(order[:enough]).astype(np.int32)
+
+
+def keys_of(items: Ints, asked: Contexts, seer: Tuned, knobs: config.ContextTable) -> dict[int, str]:
+    """A hash for each item of all that its answer follows from: model, names, what is shown and what is said."""
+    record = read_record(seer.path)
+    assert record is not None
+    weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
+    common = hash_json([weights, asked.names, seer.kind, knobs.top, knobs.precision])
+    looks = seer.knobs.pictures, seer.knobs.frames
+    out: dict[int, str] = {}
+    for i in items.tolist():
+        shown = asked.seen.digest[int(asked.row[i])] if seer.kind in prompts.SEES else ""
+        said = prompts.before(seer.kind, asked.item(i), seer.knobs.text)
+        out[i] = hash_json([common, looks, shown, said, int(asked.cluster[i])])
+    return out
+
+
+def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
+    """The answers of the artifact that this one replaces, by their keys."""
+    path = work.out.with_name(work.out.name.removesuffix(".part"))
+    if path == work.out or read_record(path) is None:
+        return {}
+    rows = pq.read_table(path / "answers.parquet").to_pylist()
+    return {row["key"]: row for row in rows if len(row["clusters"]) == top}
+
+
+def _answerer(
+    seer: Tuned, asked: Contexts, knobs: config.ContextTable, keys: dict[int, str]
+) -> Callable[[list[int]], bytes]:
+    """What answers a batch of items."""
+    model = open_seer(seer.path, asked, knobs.precision)
+    return lambda part: answer(model, seer.kind, part, asked, knobs.top, keys)
+
+
+def answer(
+    model: Seer, kind: prompts.Kind, part: list[int], asked: Contexts, top: int, keys: dict[int, str]
+) -> bytes:
+    """Answer a few items: a parquet file in bytes."""
+    n = min(top, len(asked.names))
+    best = model.best(kind, part, n, own(asked, np.array(part)))
+    fill = ((0, 0), (0, top - n))
+    columns = {
+        "item": pa.array(part, pa.int32()),
+        "key": [keys[i] for i in part],
+        "clusters": np.pad(best.clusters, fill, constant_values=-1).tolist(),
+        "scores": np.pad(best.scores, fill, constant_values=-np.inf).tolist(),
+        "thought": best.thoughts,
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
+    """[n] place in `items` that answers for each item: its own, else its cluster's nearest; -1 without any."""
+    via = np.full(len(vectors), -1, np.int32)
+    via[items] = np.arange(len(items), dtype=np.int32)
+    of_cluster = cluster[items]
+    for c in np.unique(of_cluster):
+        here = np.flatnonzero(of_cluster == c)
+        open_items = np.flatnonzero((cluster == c) & (via < 0))
+        if len(open_items):
+            likeness = np.asarray(vectors[open_items]) @ np.asarray(vectors[items[here]]).T
+            via[open_items] = here[likeness.argmax(axis=1)]
+    return via
+
+
+def _write(
+    out: Path,
+    items: Ints,
+    keys: dict[int, str],
+    rows: list[dict[str, Any]],
+    clusters: Ints,
+    scores: NDArray[np.float32],
+    via: Ints,
+    level: int,
+) -> None:
+    table = pa.table(
+        {
+            "item": items,
+            "key": [keys[i] for i in items.tolist()],
+            "clusters": pa.array(clusters.tolist(), pa.list_(pa.int32())),
+            "scores": pa.array(scores.tolist(), pa.list_(pa.float32())),
+            "thought": pa.array([row["thought"] for row in rows], pa.string()),
+        }
+    )
+    pq.write_table(table.replace_schema_metadata({"level": str(level)}), out / "answers.parquet")
+    for name, array in (("clusters", clusters), ("scores", scores), ("via", via)):
+        np.save(out / f"{name}.npy", array)

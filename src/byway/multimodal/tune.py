@@ -1,0 +1,250 @@
+"""10-multimodal-model: fine-tuning on serendipitous pairs (paper 2, sections 2 and 3.1).
+
+The loss is on what is to be said: the answer, and before it the thought where the prompt makes the model think.
+Beside it stands the choice among legal names, as in `language.tune`, whose target is what the log knows of the
+context video and of its cluster: a single next cluster is mostly luck. `choice_weight = 0` is the paper's recipe.
+Kinds of prompt take turns, a step each. Match rate and recall are measured for each of them.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byway.base import config
+from byway.base.artifact import Gate, Outcome, Work, write_atomic
+from byway.base.errors import UserError
+from byway.base.progress import bar
+from byway.base.ranking import best_first
+from byway.data.catalog import Catalog
+from byway.data.media import Seen
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.language import tune as language
+from byway.language.training import Optimiser, Progress, rate
+from byway.multimodal.contexts import Contexts, Seer, contexts
+from byway.multimodal.curate import Pairs, Samples, posterior
+from byway.multimodal.model import new_seer
+from byway.multimodal.prompts import Kind
+
+RECALLS = (1, 5, 10)
+ASKED_AT_ONCE = 32
+"""Prompts a pass when looking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """10-multimodal-model as read back; `video.model.open_seer` opens it."""
+
+    path: Path
+    knobs: config.MultimodalModel
+    curve: list[dict[str, Any]]
+
+    @property
+    def kind(self) -> Kind:
+        """The prompt that is served."""
+        return self.knobs.prompts[0]
+
+
+def load(path: Path) -> Tuned:
+    """Read 10-multimodal-model."""
+    curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
+    knobs = msgspec.json.decode((path / "knobs.json").read_bytes(), type=config.MultimodalModel)
+    return Tuned(path, knobs, curve)
+
+
+def build(
+    work: Work,
+    knobs: config.MultimodalModel,
+    pairs: Pairs,
+    catalog: Catalog,
+    tree: Tree,
+    descriptions: Descriptions,
+    seen: Seen,
+    tuned: language.Tuned,
+) -> Outcome:
+    """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
+    if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
+        raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
+    if knobs.spoken < 1:
+        raise UserError("multimodal_model.spoken must be at least 1: names that are never spoken are not learned.")
+    asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    _think(work, knobs, asked, pairs)
+    seer = new_seer(started_from(knobs, tuned.path), asked, work.rng)
+    started = time.perf_counter()
+    curve, best = fine_tune(seer, knobs, pairs, asked, work)
+    trained = time.perf_counter()
+    seer.save(work.out)
+    (work.out / "knobs.json").write_bytes(msgspec.json.format(msgspec.json.encode(knobs)))
+    (work.out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")
+    final = {k: v for kind in knobs.prompts for k, v in measure(seer, kind, asked, pairs, knobs, work.rng).items()}
+    served = final[f"video.match_rate.{knobs.prompts[0]}"]
+    return Outcome(
+        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in _weights(seer))},
+        metrics={"video.curve": curve, "video.best_step": best["step"], **final, **baselines(pairs, asked)},
+        gates={"video.match_rate": Gate(value=served, at_least=knobs.match_gate)},
+        timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
+    )
+
+
+def started_from(knobs: config.MultimodalModel, tuned: Path) -> config.MultimodalModel:
+    """The knobs with the model that is trained: where none is named, the fine-tuned language model at `tuned`."""
+    return replace(knobs, model=knobs.model or str(tuned))
+
+
+def _weights(seer: Seer) -> Iterator[torch.nn.Parameter]:
+    return (p for p in seer.trained().parameters() if p.requires_grad)
+
+
+def _think(work: Work, knobs: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
+    """Let a larger model say what it sees in the training items; kept in the scratch, since it is slow."""
+    if knobs.thought == "catalog" or "thought" not in knobs.prompts:
+        return
+    if not knobs.thinker:
+        raise UserError("multimodal_model.thought = 'model' needs a model's name in multimodal_model.thinker.")
+    from byway.multimodal import hub
+
+    path = work.scratch / "thoughts.json"
+    known = {int(i): t for i, t in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
+    left = [int(i) for i in np.unique(pairs.samples.item) if int(i) not in known]
+    if left:
+        thinker = hub.open_thinker(knobs.thinker, asked)
+        with bar("thoughts", len(left)) as advance:
+            for i in left:
+                known[i] = thinker(i)
+                write_atomic(path, json.dumps(known).encode())
+                advance(1)
+    asked.thoughts.update(known)
+
+
+def fine_tune(
+    seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train `seer` and leave it with its best weights; the curve, and the best point of it."""
+    seed = int(work.rng.integers(2**31))
+    optimiser = Optimiser(seer.trained(), knobs)
+    progress = Progress(work.scratch, optimiser)
+    step = progress.restore()
+    if step == 0:
+        progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
+    samples, first = pairs.samples, knobs.prompts[0]
+    usual = posterior(pairs, asked.cluster, asked.parent, balanced=True) if knobs.target == "posterior" else None
+    with bar("multimodal fine-tuning", knobs.steps, step) as advance:
+        while step < knobs.steps:
+            rng = np.random.default_rng([seed, step])
+            chosen = rng.choice(len(samples), min(knobs.batch, len(samples)), replace=False)
+            kind = knobs.prompts[step % len(knobs.prompts)]
+            item, label = samples.item[chosen], samples.label[chosen]
+            target = np.eye(pairs.clusters, dtype=np.float32)[label] if usual is None else usual(item)
+            # The paper's recipe speaks every answer and chooses none.
+            speak = knobs.spoken if knobs.choice_weight else len(chosen)
+            spoken, choice = seer.loss(kind, item.tolist(), target, label[:speak].tolist())
+            (spoken + knobs.choice_weight * choice).backward()
+            optimiser.step(rate(step, knobs))
+            step += 1
+            advance(1)
+            if step % knobs.evaluate_every == 0 or step == knobs.steps:
+                progress.curve.append({"step": step, **look(seer, knobs, pairs, asked, seed)})
+                names = f"match_rate.{first}", f"recall_at_10.{first}"
+                progress.keep_best(knobs.match_gate, *names, knobs.evaluate_on)
+            if step % knobs.checkpoint_every == 0 and step < knobs.steps:
+                progress.save(step)
+    progress.take_best()
+    return progress.curve, progress.best
+
+
+def look(seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, seed: int) -> dict[str, float]:
+    """Match rate, distinct outputs and recall of each kind of prompt, on a few validation pairs."""
+    rng = np.random.default_rng([seed, 1])
+    some = pick(pairs.validation, knobs.evaluate_on, rng)
+    out: dict[str, float] = {}
+    for kind in knobs.prompts:
+        if len(some):
+            out |= {f"{name}.{kind}": value for name, value in _figures(seer, kind, asked, some).items()}
+    return out
+
+
+def measure(
+    seer: Seer, kind: Kind, asked: Contexts, pairs: Pairs, knobs: config.MultimodalModel, rng: np.random.Generator
+) -> dict[str, float]:
+    """The figures of one kind of prompt on held-out pairs, under their stable keys (paper 2, section 3.1).
+
+    Match rate: share of free greedy outputs that are exactly some cluster's description. Recall: share of outputs
+    under the trie that are exactly the label; beside it that of the first 5 and 10.
+    """
+    some = pick(pairs.heldout, knobs.final_on, rng)
+    if not len(some):
+        return {f"video.match_rate.{kind}": 0.0}
+    found = _figures(seer, kind, asked, some)
+    out = {f"video.match_rate.{kind}": found["match_rate"], f"video.recall.{kind}": found["recall_at_1"]}
+    out |= {f"video.recall_at_{k}.{kind}": found[f"recall_at_{k}"] for k in RECALLS[1:]}
+    out[f"video.distinct_outputs.{kind}"] = found["distinct_outputs"]
+    out[f"video.serendipitous.{kind}"] = found["serendipitous"]
+    return out
+
+
+def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
+    """Recall on all held-out pairs of who guesses without looking.
+
+    Popularity says the same to everybody, its own cluster aside. Counts know the video's cluster and what followed
+    it: what a model that looks may at best find out where the cluster says all.
+    """
+    some, log = pairs.heldout, pairs.log
+    if not len(some):
+        return {}
+    popular = np.bincount(log.label, log.count, pairs.clusters)
+    counts = posterior(pairs, asked.cluster, asked.parent, balanced=False)(some.item)
+    excluded = own(asked, some.item)
+    out: dict[str, float] = {}
+    for name, score in (("popularity", np.broadcast_to(popular, counts.shape)), ("counts", counts)):
+        best = best_first(np.where(excluded, -np.inf, score).astype(np.float32), min(max(RECALLS), pairs.clusters))
+        out |= {f"video.baseline.{name}.{key}": value for key, value in _recalls(best, some).items()}
+    return out
+
+
+def _recalls(clusters_Nn: NDArray[np.integer], some: Samples) -> dict[str, float]:
+    """Share of the pairs, by their counts, whose label is among the first of the clusters."""
+    hit = clusters_Nn == some.label[:, None]
+    return {f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS}
+
+
+def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
+    items, row = np.unique(some.item, return_inverse=True)
+    parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
+    found = [seer.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
+    clusters = np.concatenate([best.clusters for best in found])
+    free = [said for best in found for said in best.free or []]
+    legal = set(asked.names)
+    # The share of first answers that lie in the context's own broader cluster: serendipitous by the paper's word.
+    of_name = np.full(len(asked.names), -1)
+    of_name[asked.cluster] = asked.parent
+    near = of_name[clusters[:, 0]] == asked.parent[items]
+    return {
+        "match_rate": round(float(np.mean([said in legal for said in free])), 4),
+        "distinct_outputs": len(set(free)),
+        **_recalls(clusters[row.reshape(-1)], some),
+        "serendipitous": round(float(near.mean()), 4),
+    }
+
+
+def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, M] the items' own clusters, which are no surprise."""
+    excluded = np.zeros((len(items), len(asked.names)), np.bool_)
+    excluded[np.arange(len(items)), asked.cluster[items]] = True
+    return excluded
+
+
+def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
+    """At most n different pairs, drawn by their counts, each counted once."""
+    if len(samples) <= n:
+        return samples
+    chosen = np.sort(rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum()))
+    ones = np.ones(n, np.int32)
+    return Samples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])

@@ -1,0 +1,119 @@
+"""What a request may look like, and what is replied."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Id = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+(?!\n)$")]
+
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+Micros = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What went wrong, as RFC 9457 has it."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+class Met(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One item of a history, the most recent last."""
+
+    item: Id
+    time: Micros | None = None
+    """Microseconds since 1970."""
+    satisfaction: Share = 1.0
+
+
+class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is asking, and for what. With neither user nor history the answer is what is popular."""
+
+    user: Id | None = None
+    """Whose stored history counts; exposures are logged under this name."""
+    history: Annotated[list[Met], Meta(max_length=500)] | None = None
+    """Taken instead of the stored history."""
+    k: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Items in the answer."""
+    context: Id | None = None
+    """The item being watched, as the last of the interests that are looked up; without it the surface is the home
+    page."""
+    mix: Share = 1.0
+    """Share of the k places that explore."""
+    exclude: Annotated[list[Id], Meta(max_length=500)] = []
+    """Items that are not to be shown."""
+    watching: Id | None = None
+    """The item being watched, where what is seen in it should lead on; where it leads nowhere it is `context`."""
+
+
+class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person met an item."""
+
+    event: Id
+    """Sent again under the same id and user, an event changes nothing."""
+    user: Id
+    item: Id
+    time: Micros | None = None
+    """Microseconds since 1970; now where it is not given. At most a day ahead."""
+    satisfaction: Share = 1.0
+    """How content; 0 is a skip."""
+    watch_seconds: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    source: Annotated[str, Meta(max_length=256)] = ""
+    answer: Annotated[str, Meta(max_length=64)] = ""
+    """Id of the answer that showed the item."""
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of the events that were sent."""
+
+    stored: int
+    known: int
+    expired: int
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """How many events and answers are gone."""
+
+    deleted: int
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """A cluster of the planning level."""
+
+    cluster: int
+    description: str
+    items: int
+    traffic: float
+    next: list[str]
+    """Where somebody with this interest alone is led, the likeliest first."""
+
+
+class Clusters(msgspec.Struct, frozen=True):
+    """A page of clusters."""
+
+    total: int
+    clusters: list[Cluster]
+
+
+class ItemFacts(msgspec.Struct, frozen=True):
+    """What is known of an item."""
+
+    item: str
+    title: str
+    thumbnail: str
+    cluster: str
+    traffic: float
+    quality: float
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How a worker is."""
+
+    status: str
+    bundle: str = ""

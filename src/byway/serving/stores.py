@@ -1,0 +1,257 @@
+"""The store of the history: SQLite files here, or a Redis or Valkey server (`valkey`) by its URL.
+
+Events and answers stand in two files, because they are written with different care. An event is flushed to the disk
+before it is acknowledged (a flush takes 4 to 30 ms here), an answer is in the operating system's hands before it
+is sent: it outlives the process, and a power cut may take the last ones."""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from byway.serving.history import LIMIT, Answered, Event, Unavailable
+
+if TYPE_CHECKING:
+    from byway.serving.valkey import Valkey
+
+
+TABLES = {
+    "events": """
+        CREATE TABLE IF NOT EXISTS events (
+            user TEXT NOT NULL, event TEXT NOT NULL, item TEXT NOT NULL, time INTEGER NOT NULL,
+            satisfaction REAL NOT NULL, watch_seconds REAL, source TEXT NOT NULL, answer TEXT NOT NULL,
+            UNIQUE (user, event));
+        CREATE INDEX IF NOT EXISTS events_of ON events (user, time);
+        CREATE INDEX IF NOT EXISTS events_at ON events (time);""",
+    "answers": """
+        CREATE TABLE IF NOT EXISTS answers (user TEXT NOT NULL, time INTEGER NOT NULL, body BLOB NOT NULL);
+        CREATE INDEX IF NOT EXISTS answers_of ON answers (user, time);
+        CREATE INDEX IF NOT EXISTS answers_at ON answers (time);""",
+}
+
+
+Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+
+
+class _Writer:
+    """The one thread of a process that writes a file. Jobs that wait together share a transaction and its flush."""
+
+    def __init__(self, path: Path, durable: bool):
+        self._path, self._durable = path, durable
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        _connect(path, durable).close()
+        self._thread = threading.Thread(target=self._run, name=f"writes {path.name}", daemon=True)
+        self._thread.start()
+
+    async def do(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run `job` in a transaction; returns when that is committed."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        self._jobs.put((job, loop, done))
+        return await done
+
+    def close(self) -> None:
+        """Finish what was handed in."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        connection = _connect(self._path, self._durable)
+        stop = False
+        while not stop:
+            batch: list[Job] = []
+            job = self._jobs.get()
+            while job is not None:
+                batch.append(job)
+                if len(batch) == 256 or self._jobs.empty():
+                    break
+                job = self._jobs.get()
+            stop = job is None
+            if batch:
+                _transact(connection, batch)
+        connection.close()
+
+
+def _connect(path: Path, durable: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    name = path.stem
+    for left in reversed(range(50)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            # Another process turns the fresh file into WAL at this moment, which no timeout waits for.
+            if not left:
+                raise
+            time.sleep(0.02)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    # What is deleted is overwritten, so that nothing of it is left in the file.
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.executescript(TABLES[name])
+    return connection
+
+
+def _transact(connection: sqlite3.Connection, batch: list[Job]) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        results = [job(connection) for job, _, _ in batch]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        failure = Unavailable(f"The history cannot be written: {error}.")
+        outcomes: list[tuple[Job, Any]] = [(job, failure) for job in batch]
+    else:
+        outcomes = list(zip(batch, results, strict=True))
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome[0][1], []).append(outcome)
+    for loop, mine in by_loop.items():
+        # A loop that has ended waits for nobody.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, mine)
+
+
+def _resolve(outcomes: list[tuple[Job, Any]]) -> None:
+    for (_, _, done), result in outcomes:
+        if done.done():
+            continue
+        if isinstance(result, Unavailable):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
+
+
+class Files:
+    """The store in a folder, shared by the processes of one machine."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events, self._answers = folder / "events.db", folder / "answers.db"
+        self._event_writer = _Writer(self._events, durable=True)
+        self._answer_writer = _Writer(self._answers, durable=False)
+        # Reading takes microseconds and never waits for a writer, so it is done in place.
+        self._read = _connect(self._events, durable=False)
+        self._read_answers = _connect(self._answers, durable=False)
+
+    async def add(self, events: list[Event]) -> list[bool]:
+        """Store events; whether each is new. When this returns they are on the disk."""
+        rows = [
+            (e.user, e.event, e.item, e.time, e.satisfaction, e.watch_seconds, e.source, e.answer) for e in events
+        ]
+
+        def store(connection: sqlite3.Connection) -> list[bool]:
+            insert = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            return [connection.execute(insert, row).rowcount == 1 for row in rows]
+
+        return await self._event_writer.do(store)
+
+    async def of(self, user: str, since: int, limit: int = LIMIT) -> list[Event]:
+        """The latest events of a user after `since`, the most recent last; equal times in order of arrival."""
+        found = self._select(
+            self._read,
+            "SELECT event, user, item, time, satisfaction, watch_seconds, source, answer FROM events "
+            "WHERE user = ? AND time > ? ORDER BY time DESC, rowid DESC LIMIT ?",
+            (user, since, limit),
+        )
+        return [Event(*row) for row in reversed(found)]
+
+    async def expose(self, answered: Answered) -> None:
+        """Log an answer."""
+        row = (answered.user, answered.time, msgspec.json.encode(answered))
+        await self._answer_writer.do(lambda c: c.execute("INSERT INTO answers VALUES (?, ?, ?)", row) and None)
+
+    async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
+        """The latest answers to a user after `since`, the most recent last."""
+        found = self._select(
+            self._read_answers,
+            "SELECT body FROM answers WHERE user = ? AND time > ? ORDER BY time DESC, rowid DESC LIMIT ?",
+            (user, since, limit),
+        )
+        return [msgspec.json.decode(body, type=Answered) for (body,) in reversed(found)]
+
+    async def delete(self, user: str) -> int:
+        """Forget a user: events and answers, how many. Nothing of them is left in the files."""
+        counts = [
+            await writer.do(
+                lambda c, table=table: c.execute(f"DELETE FROM {table} WHERE user = ?", (user,)).rowcount
+            )
+            for writer, table in self._writers()
+        ]
+        await asyncio.to_thread(self._empty_journals)
+        return sum(counts)
+
+    async def forget(self, before: int) -> int:
+        """Drop what happened before a time; how many rows."""
+        counts = [
+            await writer.do(
+                lambda c, table=table: c.execute(f"DELETE FROM {table} WHERE time < ?", (before,)).rowcount
+            )
+            for writer, table in self._writers()
+        ]
+        return sum(counts)
+
+    async def users(self) -> AsyncIterator[str]:
+        """Everybody of whom something is known, in order."""
+        seen: set[str] = set()
+        for connection, table in ((self._read, "events"), (self._read_answers, "answers")):
+            seen |= {user for (user,) in self._select(connection, f"SELECT DISTINCT user FROM {table}", ())}
+        for user in sorted(seen):
+            yield user
+
+    async def recent_users(self, limit: int) -> list[str]:
+        """Some of the people who did something last."""
+        query = "SELECT user FROM events ORDER BY time DESC LIMIT ?"
+        return list(dict.fromkeys(u for (u,) in self._select(self._read, query, (20 * limit,))))[:limit]
+
+    async def ping(self) -> None:
+        """Raises Unavailable where the store cannot be read."""
+        self._select(self._read, "SELECT 1 FROM events LIMIT 1", ())
+
+    async def close(self) -> None:
+        """Finish what was handed in and close the files."""
+        for writer, _ in self._writers():
+            writer.close()
+        self._read.close()
+        self._read_answers.close()
+
+    def _writers(self) -> tuple[tuple[_Writer, str], tuple[_Writer, str]]:
+        return (self._event_writer, "events"), (self._answer_writer, "answers")
+
+    def _empty_journals(self) -> None:
+        """Move the journals into the files and cut them to nothing: they hold what was deleted."""
+        for path in (self._events, self._answers):
+            connection = _connect(path, durable=True)
+            try:
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.Error as error:
+                raise Unavailable(f"The history cannot be written: {error}.") from error
+            finally:
+                connection.close()
+            if busy:
+                raise Unavailable("The history is in use and could not be cleared; ask for the deletion again.")
+
+    @staticmethod
+    def _select(connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[Any]:
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise Unavailable(f"The history cannot be read: {error}.") from error
+
+
+def open(url: str, folder: Path, days: int) -> "Files | Valkey":
+    """The store that a URL names: files in `folder` where it is empty, else `redis://host:port/number`.
+
+    `days` is how long what happened is kept: a server forgets people who do not come back by itself.
+    """
+    if not url:
+        return Files(folder)
+    from byway.serving.valkey import Valkey
+
+    return Valkey(url, days)

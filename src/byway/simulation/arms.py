@@ -1,0 +1,174 @@
+"""The arms of an experiment by name: what each adds to the same control.
+
+Whoever adds an arm adds a row to `ARMS` and a branch to `source`. All of them pass the conformance suite.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from byway.base import config
+from byway.base.errors import UserError
+from byway.simulation import neural
+from byway.simulation.hierarchical import HierarchicalBandit
+from byway.simulation.neural import Encoded
+from byway.simulation.neural_linear import NeuralLinear
+from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Tabled, Watching
+from byway.simulation.source import Known, Logged, Source
+from byway.transitions.counts import Successors
+from byway.transitions.triples import Triples, look_up, unkey
+
+CONTROL = "control"
+REFERENCE = "hierarchical_bandit"
+"""What paper 1's figures 4b and 4c measure from."""
+PLACEBO = "placebo"
+MULTIMODAL = "multimodal"
+"""Only where items have been looked at."""
+
+ARMS: dict[str, str] = {
+    CONTROL: "nothing is added",
+    "two_tower": "exploitation: two towers, mixed negatives (paper 1 [35])",
+    "sequence": "exploitation: transformer with off-policy correction (paper 1 [8], [27])",
+    "novelty": "exploration: the sequence model, rewards of new clusters times 4 (paper 1 [9])",
+    REFERENCE: "exploration: a LinUCB a level, restricted item policy (paper 1 [28])",
+    "neural_linear": "exploration: neural linear bandit on the next novel cluster (paper 2)",
+    "context": "exploration: similar to what was watched last (paper 2)",
+    "keyword": "the table's novel cluster, items by keyword search over titles",
+    PLACEBO: "a random novel cluster, restricted item policy",
+    "counts": "the log's successor counts alone as the table, restricted item policy",
+    "model": "the language model alone as the table, restricted item policy",
+    "byway": "the table as served, restricted item policy",
+    MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
+}
+"""Every arm in words."""
+
+TOGETHER = 4096
+"""Contexts whose counts are looked up at a time."""
+EXPLOITATION = ("two_tower", "sequence")
+EXPLORATION = ("novelty", REFERENCE, "neural_linear", "context")
+NEURAL = {"two_tower": "two_tower", "sequence": "sequence", "novelty": "novelty", "context": "context"}
+"""Arms that score all items by an encoder of their own; the others plan and share the `restricted` one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What arms are made from: logs, content and tables, and nothing of the truth."""
+
+    known: Known
+    log: Logged
+    titles: list[str]
+    names: list[str]
+    """[M] descriptions."""
+    tables: dict[str, Ranking]
+    """What the table says of each context, by arm: `byway`, `model`, `counts`."""
+    interests: int
+    """Interests that a table is asked with."""
+    watching: NDArray[np.int32] | None
+    """[N, n] serendipitous clusters of each item, best first; None where no item has been looked at."""
+    popularity: NDArray[np.int32]
+    """[M] clusters, the one most turned to first."""
+    training: config.ItemPolicy
+    epochs: int
+    every: int
+    """Days between trainings of the encoders."""
+    days: int
+    """Days of history from which interests are drawn."""
+    seed: int
+    folder: Path
+    """Where trained encoders are kept."""
+
+
+def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
+    """The arms by name, control first; all that can be run where none is named.
+
+    `looked` says whether there is a context table. Raises UserError for a name that is no arm, or one that cannot
+    be run.
+    """
+    for name in names:
+        if name not in ARMS:
+            raise UserError(f"There is no arm {name!r}; set experiment.arms to some of {', '.join(ARMS)}.")
+    if MULTIMODAL in names and not looked:
+        raise UserError(
+            f"The arm {MULTIMODAL!r} needs items with videos or thumbnails, and pairs.level the same as "
+            "transitions.level; take it out of experiment.arms."
+        )
+    there = [name for name in ARMS if looked or name != MULTIMODAL]
+    return tuple(name for name in there if not names or name == CONTROL or name in names)
+
+
+def encoders(kit: Kit, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
+    """Train, on the log before the experiment, every encoder that these arms need."""
+    kinds = {NEURAL.get(name, "restricted") for name in names if name != CONTROL} - {"none"}
+    return {
+        kind: neural.trained(
+            kind,
+            kit.known,
+            kit.log,
+            kit.training,
+            kit.seed + place,
+            kit.epochs,
+            kit.folder / f"encoder-{kind}.safetensors",
+        )
+        for place, kind in enumerate(sorted(kinds))
+    }
+
+
+def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
+    """The source that the arm adds, afresh; None for the control."""
+    if name == CONTROL:
+        return None
+    if name in NEURAL:
+        return Scored(_encoder(NEURAL[name], kit, trained, seed))
+    if name == "keyword":
+        return Planned(kit.known, _table(kit, "byway"), Keywords(kit.titles, kit.names), inside=False)
+    restricted = _encoder("restricted", kit, trained, seed)
+    if name == REFERENCE:
+        return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
+    if name == "neural_linear":
+        return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
+    if name == MULTIMODAL:
+        assert kit.watching is not None  # `check` has seen to it
+        return Planned(kit.known, Watching(kit.watching, kit.popularity), restricted)
+    plan = Chance() if name == PLACEBO else _table(kit, name)
+    return Planned(kit.known, plan, restricted)
+
+
+def _table(kit: Kit, name: str) -> Tabled:
+    return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days, kit.interests)
+
+
+def _encoder(kind: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
+    return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, kit.every)
+
+
+def counted(successors: Successors, clusters: int, top: int, triples: Triples | None) -> Ranking:
+    """The table that the log's counts alone would make of all pairs, and of the triples that the table has.
+
+    As in the table, K interests are asked for with the first of the pair in every place but the last.
+    """
+    K = len(successors.alone_KMM)
+    pairs = np.empty((clusters, clusters, top), np.int32)
+    for first in range(clusters):
+        others = [np.full(clusters, first)] * max(1, K - 1)
+        pairs[first] = _most_frequent(successors, np.column_stack([*others, np.arange(clusters)]), top)
+    if triples is None:
+        return partial(look_up, pairs, None)
+    contexts = np.array(unkey(triples.keys, clusters))
+    parts = np.array_split(contexts, max(1, len(contexts) // TOGETHER))
+    ranked = np.concatenate([_most_frequent(successors, part, triples.clusters.shape[1]) for part in parts])
+    return partial(look_up, pairs, Triples(np.asarray(triples.keys), ranked))
+
+
+def _most_frequent(successors: Successors, context_NK: NDArray[np.integer], top: int) -> NDArray[np.int32]:
+    """[N, top] the most frequent successors outside the context; -1 where fewer are left."""
+    context = context_NK.astype(np.int32)
+    score = successors.probability(context)
+    np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
+    order = np.argsort(-score, axis=1, kind="stable")[:, :top]
+    found = np.full((len(context), top), -1, np.int32)
+    found[:, : order.shape[1]] = np.where(np.take_along_axis(score, order, 1) < 0, -1, order)
+    return found

@@ -1,0 +1,50 @@
+"""Controls that can fail: a source that peeks at the truth, and two identical arms.
+
+They know the platform and its figures, and no particular arm.
+"""
+
+import copy
+
+import numpy as np
+
+from byway.base.metrics import draws, lift
+from byway.simulation.platform import Nature
+from byway.simulation.source import Asked, Source
+from byway.simulation.tallies import Tally
+
+
+def peeks(source: Source, nature: Nature, asked: Asked, k: int, seed: int) -> bool:
+    """Whether the source's answer depends on the truth.
+
+    The same question is put three times: as things are, with every hidden array overwritten in place by a
+    permutation of itself, and with the truth restored. Whatever way a source came by a reference, its answer then
+    changes. One that would build the world anew from its seed is not caught: that is for a reader of the code.
+    """
+    # Each time a copy answers, so that a source that counts its questions is not taken for one that peeks. The
+    # arrays of the truth stay shared: a copy of them would not feel the change.
+    shared = {id(array): array for array in nature.hidden()}
+
+    def answer() -> np.ndarray:
+        asked_again = copy.deepcopy(source, dict(shared))
+        return asked_again.nominate(asked, k, np.random.default_rng(seed))
+
+    before = answer()
+    kept = [array.copy() for array in nature.hidden()]
+    rng = np.random.default_rng(seed + 1)
+    for array in nature.hidden():
+        array[...] = rng.permutation(array.ravel()).reshape(array.shape)
+    during = answer()
+    for array, was in zip(nature.hidden(), kept, strict=True):
+        array[...] = was
+    return not (np.array_equal(before, during) and np.array_equal(before, answer()))
+
+
+def different(one: Tally, other: Tally, times: int, rng: np.random.Generator) -> dict[str, bool]:
+    """By metric that both arms have: whether they differ significantly at 5%."""
+    drawn = draws(len(next(iter(one.values()))[0]), times, rng)
+    found: dict[str, bool] = {}
+    for name in sorted(one.keys() & other.keys()):
+        interval = lift(one[name], other[name], drawn)
+        if np.isfinite([interval.low, interval.high]).all():
+            found[name] = interval.away_from(0)
+    return found

@@ -1,0 +1,343 @@
+"""15-experiment: live experiments of all arms on one platform (paper 1, section 3; paper 2, section 4).
+
+Owns segments, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
+A run that is done stands in the scratch, so that an interrupted experiment goes on after it.
+
+Segments are equal and no account is in two. Where there are fewer people in the log than the segments need, they
+are dealt again to further segments: an account then has twins of the same history and taste elsewhere, never in its
+own segment. The bootstrap draws people, with all their twins, so that intervals know.
+"""
+
+import json
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from byway.base import config, metrics
+from byway.base.artifact import Outcome, Work
+from byway.base.progress import bar
+from byway.data.catalog import Catalog
+from byway.data.events import DAY, Events
+from byway.data.media import Seen
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.items.sequence import ItemPolicy
+from byway.language.plan import Table
+from byway.multimodal.plan import ContextTable
+from byway.simulation import arms, controls, platform, truth, visual
+from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, Kit
+from byway.simulation.platform import Nature, asked_of
+from byway.simulation.pooling import measure, row
+from byway.simulation.runs import Run, Setting, run_arm
+from byway.simulation.simulated import Simulated
+from byway.simulation.source import NONE, Ints, Known, Logged
+from byway.simulation.tallies import Tally
+from byway.transitions.counts import Successors
+from byway.transitions.curate import Transitions
+from byway.transitions.triples import look_up
+
+A_DAY = 10
+"""Events that count as a day where the log has no clock."""
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The figures of the finished artifact at `path`."""
+    return json.loads((path / "figures.json").read_text("utf-8"))
+
+
+def build(
+    work: Work,
+    knobs: config.Experiment,
+    catalog: Catalog,
+    events: Events,
+    vectors: np.ndarray,
+    tree: Tree,
+    descriptions: Descriptions,
+    transitions: Transitions,
+    table: Table,
+    item_policy: ItemPolicy,
+    seen: Seen | None,
+    contexts: ContextTable | None,
+    user_ids: list[str],
+    folder: Path,
+    sections: config.Config,
+) -> Outcome:
+    """Run every arm, the controls, and measure."""
+    started = time.perf_counter()
+    seed = int(work.rng.integers(2**31))
+    if contexts is not None and (not len(contexts.item) or contexts.level != transitions.level):
+        contexts = None
+    names = arms.check(knobs.arms, contexts is not None)
+    ids = catalog.ids()
+    nature, users, missing = truth.open_truth(folder, ids, user_ids, events, knobs.list_length)
+    kit = make_kit(
+        work.scratch,
+        knobs,
+        catalog,
+        events,
+        vectors,
+        tree,
+        descriptions,
+        transitions,
+        table,
+        contexts,
+        sections.item_policy,
+        seed,
+    )
+    score = None if seen is None else visual.interest(seen, kit.known.vectors)
+    bucket = None if score is None else metrics.buckets(score)
+    setting = Setting(kit, nature, users, missing, bucket, knobs, work.scratch)
+    trained = arms.encoders(setting.kit, names)
+    prepared = time.perf_counter()
+    leaking = _leaks(setting, trained, names, seed)
+    runs = [(s, name) for s in range(knobs.seeds) for name in names]
+    found: dict[str, list[Run]] = {name: [] for name in names}
+    dealt = [deal(setting.users, len(names), knobs.users, _rng(seed, s, "segments")) for s in range(knobs.seeds)]
+    with bar("experiment: arms", len(runs)) as advance:
+        for s, name in runs:
+            found[name].append(run_arm(setting, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
+            advance(1)
+    lived = time.perf_counter()
+    figures = measure(setting, found, np.random.default_rng([seed, 1]))
+    aa = _identical(setting, seed)
+    chance = _by_chance(setting, trained, names, seed)
+    figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setting.nature)}
+    figures["arms_in_words"] = {name: arms.ARMS[name] for name in names}
+    figures["setting"] = {
+        "days": knobs.days,
+        "seeds": knobs.seeds,
+        "users": len(dealt[0][0]),
+        "people": len(setting.users),
+        "clusters": setting.kit.known.n_clusters,
+        "share": knobs.share,
+        "kind": "simulated" if isinstance(setting.nature, Simulated) else "replay",
+        "retrain_every": knobs.retrain_every,
+    }
+    (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
+    _write_tallies(work.out / "tallies.parquet", found, setting.users)
+    return Outcome(
+        counts={"arms": len(names), "runs": len(runs), "impressions": _impressions(found)},
+        metrics=_keys(figures),
+        timings={
+            "prepare": prepared - started,
+            "arms": lived - prepared,
+            "controls": time.perf_counter() - lived,
+        },
+    )
+
+
+def make_kit(
+    scratch: Path,
+    knobs: config.Experiment,
+    catalog: Catalog,
+    events: Events,
+    vectors: np.ndarray,
+    tree: Tree,
+    descriptions: Descriptions,
+    transitions: Transitions,
+    table: Table,
+    contexts: ContextTable | None,
+    training: config.ItemPolicy,
+    seed: int,
+) -> Kit:
+    """Everything that arms are made from: nothing of the truth is among it."""
+    level = transitions.level
+    clusters = tree.size(level)
+    parent = tree.parent(level) if level > 1 else np.zeros(clusters, np.int64)
+    known = Known(
+        np.ascontiguousarray(vectors, np.float32),
+        tree.assign(level).astype(np.int64),
+        np.asarray(parent, np.int64),
+        events.positive,
+    )
+    top = table.clusters.shape[2]
+    triples = table.triples if knobs.interests == 3 else None
+    watching = None
+    if contexts is not None:
+        watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
+    return Kit(
+        known=known,
+        log=logged(events),
+        titles=catalog.titles(),
+        names=descriptions.names[level - 1],
+        tables={
+            "byway": partial(look_up, np.asarray(table.clusters), triples),
+            "model": partial(
+                look_up, np.asarray(table.model), table.model_triples if triples is not None else None
+            ),
+            "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
+        },
+        interests=knobs.interests,
+        watching=watching,
+        popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
+        training=training,
+        epochs=knobs.epochs,
+        every=knobs.retrain_every,
+        days=30,
+        seed=seed,
+        folder=scratch,
+    )
+
+
+def logged(events: Events) -> Logged:
+    """The log before the experiment, in order of time; its last day is -1.
+
+    Where the log has no clock, `A_DAY` events of a user count as a day.
+    """
+    user = events.user.astype(np.int64)
+    if events.clock:
+        day = events.time // DAY - (int(events.time.max(initial=0)) // DAY + 1)
+        order = np.argsort(events.time, kind="stable")
+    else:
+        after = np.searchsorted(user, user, side="right") - 1 - np.arange(len(user))
+        day = -1 - after // A_DAY
+        order = np.argsort(day, kind="stable")
+    return Logged(
+        user[order],
+        events.item[order].astype(np.int64),
+        events.satisfaction[order],
+        day[order].astype(np.int64),
+        events.n_users,
+    )
+
+
+def deal(users: Ints, segments: int, size: int, rng: np.random.Generator) -> list[Ints]:
+    """Segments of equal size; nobody is twice in one, and nobody in two while there are enough people."""
+    size = min(size, len(users))
+    dealt: list[Ints] = []
+    while len(dealt) < segments:
+        order = rng.permutation(users)
+        dealt += [np.sort(order[i * size : (i + 1) * size]) for i in range(len(order) // size)]
+    return dealt[:segments]
+
+
+def _leaks(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
+    """Arms whose answers change when the truth is overwritten: there must be none."""
+    book = platform.Book.of(setting.kit.known, setting.kit.log, setting.missing)
+    asked = asked_of(book, setting.users[:20], 0)
+    caught: list[str] = []
+    for name in names:
+        source = arms.source(name, setting.kit, trained, seed)
+        if source is None:
+            continue
+        source.learn(setting.kit.log, 0)
+        if controls.peeks(source, setting.nature, asked, setting.knobs.candidates, seed):
+            caught.append(name)
+    return caught
+
+
+def _identical(setting: Setting, seed: int) -> dict[str, Any]:
+    """A/A: two controls with other users, seed by seed; the share of metrics that differ significantly."""
+    tests = apart = 0
+    with bar("experiment: A/A", setting.knobs.aa_seeds) as advance:
+        for s in range(setting.knobs.aa_seeds):
+            own = _seed(seed, 1000 + s)
+            segments = deal(
+                setting.users, 2, min(setting.knobs.users, len(setting.users) // 2), _rng(seed, s, "aa")
+            )
+            one, other = (
+                run_arm(setting, {}, name, users, own, "").tally
+                for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
+            )
+            found = controls.different(one, other, setting.knobs.bootstrap, np.random.default_rng(own))
+            tests += len(found)
+            apart += sum(found.values())
+            advance(1)
+    return {
+        "seeds": setting.knobs.aa_seeds,
+        "tests": tests,
+        "significant": apart,
+        "share": round(apart / max(tests, 1), 4),
+    }
+
+
+def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Where undiscovered liking is chance: every planned arm beside the random novel cluster.
+
+    Compared is positive feedback on what the user had never met; what was met before is still liked as before.
+    """
+    planned = [name for name in ("byway", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
+    if not (setting.knobs.chance and isinstance(setting.nature, Simulated) and PLACEBO in planned):
+        return {}
+    segments = deal(setting.users, len(planned), setting.knobs.users, _rng(seed, 0, "chance"))
+    sums: dict[str, Tally] = {
+        name: run_arm(setting, trained, name, users, _seed(seed, 5000), "chance").tally
+        for name, users in zip(planned, segments, strict=True)
+    }
+    drawn = metrics.draws(len(setting.users), setting.knobs.bootstrap, _rng(seed, 1, "chance"))
+    metric = "unmet_positive_rate"
+    return {
+        name: {
+            "rate": row(metrics.ratio(*sums[name][metric], drawn)),
+            "lift": row(lift := metrics.lift(sums[name][metric], sums[PLACEBO][metric], drawn)),
+            "beats_placebo": bool(lift.low > 0),
+        }
+        for name in planned
+        if metric in sums[name]
+    }
+
+
+def _world(nature: Nature) -> dict[str, str]:
+    """Which world this is, for a placebo world's report to be set beside."""
+    if not isinstance(nature, Simulated):
+        return {"words": "real", "liking": "real"}
+    return {"words": nature.world.knobs.words, "liking": nature.world.knobs.liking}
+
+
+def _keys(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures under their stable keys."""
+    found: dict[str, Any] = {
+        f"experiment.arms.{name}.{metric}": row
+        for name, rows in figures["arms"].items()
+        for metric, row in rows.items()
+    }
+    for reference, by_arm in figures["lift"].items():
+        found |= {
+            f"experiment.lift.{reference}.{name}.{metric}": row
+            for name, rows in by_arm.items()
+            for metric, row in rows.items()
+        }
+    own = figures["controls"]
+    found |= {f"experiment.controls.aa.{name}": value for name, value in own["aa"].items()}
+    found |= {f"experiment.controls.chance.{name}": value for name, value in own["chance"].items()}
+    found["experiment.controls.leaking"] = own["leaking"]
+    found["experiment.controls.world"] = own["world"]
+    return found
+
+
+def _impressions(found: dict[str, list[Run]]) -> int:
+    return int(sum(run.tally["platform.positive_rate"][1].sum() for runs in found.values() for run in runs))
+
+
+def _write_tallies(path: Path, found: dict[str, list[Run]], people: Ints) -> None:
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("arm", "seed", "metric", "user", "numerator", "denominator")
+    }
+    for name, runs in found.items():
+        for s, run in enumerate(runs):
+            for metric, (top, below) in run.tally.items():
+                user = np.flatnonzero(below)
+                for column, value in (
+                    ("arm", [name] * len(user)),
+                    ("seed", [s] * len(user)),
+                    ("metric", [metric] * len(user)),
+                    ("user", people[user].tolist()),
+                    ("numerator", top[user].tolist()),
+                    ("denominator", below[user].tolist()),
+                ):
+                    columns[column] += value
+    pq.write_table(pa.table(columns), path)
+
+
+def _seed(seed: int, run: int) -> int:
+    return (seed * 1_000_003 + run) % 2**31
+
+
+def _rng(seed: int, run: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, run, zlib.crc32(purpose.encode())])

@@ -1,0 +1,258 @@
+"""The platform on which arms live their days: who comes, what is shown, what is logged.
+
+A request collects candidates from the control's sources and the arm's, a ranker learned on the log orders them, and
+the list is watched from the top. `share` of the places are kept for the arm's source, as a nominator under test has
+them in production, and for the others it competes. Every night sources and ranker learn from the log that they
+caused. What people feel comes from a `Nature`: simulated people, or a matrix of real feedback. Nothing but
+`Logged` and `Asked` goes to a source.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.simulation.control import Book, Ranker, control_sources
+from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source
+
+ARM = 8
+"""Bit of the arm's source in `Impressions.nominators`; the control's three have 1, 2 and 4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """How watching was."""
+
+    satisfaction: Floats
+    """[n] in [0, 1]."""
+    seconds: Floats
+    """[n] watched."""
+    unmet: Flags
+    """[n] whether what the item is about was never met before: the truth, for controls only."""
+
+
+class Nature(Protocol):
+    """What is true of the people; no source sees it."""
+
+    def visits(self, day: int, rng: np.random.Generator) -> Ints:
+        """[U] items that each user has time for today, 0 for who does not come."""
+        ...
+
+    def wander(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+        """[n] items that users find by themselves this time, by search or friends; NONE for who takes the feed."""
+        ...
+
+    def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
+        """Unique users watch one item each."""
+        ...
+
+    def night(self) -> None:
+        """A day is over."""
+        ...
+
+    def hidden(self) -> Sequence[NDArray[np.generic]]:
+        """The arrays that hold the truth, for the leakage control to overwrite for a moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Impressions:
+    """All that was watched, in order of time; arrays of one length."""
+
+    user: Ints
+    item: Ints
+    day: Ints
+    nominators: NDArray[np.int8]
+    """Bits of the sources that had named the item; 0 where the user found it without the feed."""
+    novel: Flags
+    """Whether, when the visit began, the user had never met the item's cluster."""
+    satisfaction: Floats
+    seconds: Floats
+    unmet: Flags
+    """See `Felt`."""
+    context: Ints
+    """What the user had watched last when the visit began; NONE where nothing."""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def by_arm(self) -> Flags:
+        """Impressions that the arm's source had named."""
+        return (self.nominators & ARM) > 0
+
+
+def live(
+    nature: Nature,
+    known: Known,
+    log: Logged,
+    missing: Flags,
+    arm: Source | None,
+    users: Ints,
+    rng: np.random.Generator,
+    *,
+    days: int,
+    share: float,
+    candidates: int,
+    blur: float,
+) -> Impressions:
+    """Live `days` days with these users, the control's sources, and the arm's where there is one.
+
+    `missing` [N] are items that nobody may be shown. `blur` is the deviation of the noise on the ranker's score,
+    which keeps lists from being the same every day.
+    """
+    book = Book.of(known, log, missing)
+    sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]
+    ranker = Ranker.of(known, log, missing)
+    parts: list[Impressions] = []
+    own = np.zeros(log.n_users, np.bool_)
+    own[users] = True
+    for day in range(days):
+        for source in sources:
+            source.learn(log, day)
+        lengths = np.where(own, nature.visits(day, rng), 0)
+        came = np.flatnonzero(lengths)
+        if len(came):
+            lists = _rank(known, book, ranker, sources, came, day, candidates, blur, rng)
+            today = _watch(nature, known, book, lists, lengths[came], share if arm else 0.0, day, rng)
+            _teach(ranker, lists, today)
+            parts.append(today)
+            log = extended(log, today)
+        nature.night()
+        book.night()
+    return joined(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What was named for the B users of a day, and how it was ranked."""
+
+    user: Ints
+    item: Ints
+    """[B, C] candidates of all sources; NONE where there is none."""
+    score: Floats
+    """[B, C]; -inf where there is none."""
+    features: Floats
+    """[B, C, F] what the ranker saw."""
+    nominators: NDArray[np.int8]
+    """[B, N] bits of the sources that named the item."""
+    own: int
+    """The first column of the arm's candidates, which stand in its own order."""
+    met: Flags
+    """[B, M] clusters met before the visit."""
+    context: Ints
+    """[B] the item watched last before the visit; NONE where there is none."""
+
+
+def asked_of(book: Book, user: Ints, day: int) -> Asked:
+    """What a source is told of those who come."""
+    return Asked(
+        user, book.history[user], book.felt[user], book.when[user], day, book.seen[user], book.count[user] > 0
+    )
+
+
+def _rank(
+    known: Known,
+    book: Book,
+    ranker: Ranker,
+    sources: list[Source],
+    user: Ints,
+    day: int,
+    k: int,
+    blur: float,
+    rng: np.random.Generator,
+) -> Lists:
+    asked = asked_of(book, user, day)
+    nominators = np.zeros((len(user), known.n_items + 1), np.int8)
+    rows = np.arange(len(user))[:, None]
+    named: list[Ints] = []
+    for bit, source in enumerate(sources):
+        found = source.nominate(asked, k, rng)
+        # NONE marks the last column, which is no item.
+        nominators[rows, found] |= np.int8(1 << bit)
+        named.append(found)
+    item = np.concatenate(named, axis=1)
+    features = book.features(known, user, np.maximum(item, 0))
+    score = features @ ranker.weights() + np.float32(blur) * rng.gumbel(size=item.shape).astype(np.float32)
+    score = np.where(item == NONE, np.float32(-np.inf), score)
+    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met, asked.history[:, -1] - 1)
+
+
+def _watch(
+    nature: Nature,
+    known: Known,
+    book: Book,
+    lists: Lists,
+    length: Ints,
+    share: float,
+    day: int,
+    rng: np.random.Generator,
+) -> Impressions:
+    turns: list[Impressions] = []
+    for turn in range(int(length.max())):
+        row = np.flatnonzero(length > turn)
+        user = lists.user[row]
+        item = nature.wander(user, book.seen[user], rng)
+        wandered = item != NONE
+        named = lists.item[row]
+        left = (named != NONE) & ~np.take_along_axis(book.seen[user], np.maximum(named, 0), 1)
+        column = np.where(left, lists.score[row], -np.inf).argmax(1)
+        if share:
+            kept = left[:, lists.own :]
+            reserved = (rng.random(len(row)) < share) & kept.any(1)
+            column = np.where(reserved, lists.own + kept.argmax(1), column)
+        fed = left.any(1) & ~wandered
+        at = np.arange(len(row))
+        item = np.where(fed, named[at, column], item)
+        shown = item != NONE
+        row, user, item, fed = row[shown], user[shown], item[shown], fed[shown]
+        felt = nature.watch(user, item, rng)
+        book.add(known, user, item, felt.satisfaction, day)
+        turns.append(
+            Impressions(
+                user=user,
+                item=item,
+                day=np.full(len(user), day),
+                nominators=np.where(fed, lists.nominators[row, item], 0).astype(np.int8),
+                novel=~lists.met[row, known.cluster[item]],
+                satisfaction=felt.satisfaction,
+                seconds=felt.seconds,
+                unmet=felt.unmet,
+                context=lists.context[row],
+            )
+        )
+    return joined(turns)
+
+
+def _teach(ranker: Ranker, lists: Lists, shown: Impressions) -> None:
+    """What the feed showed today, as the ranker saw it this morning."""
+    fed = shown.nominators > 0
+    row = np.searchsorted(lists.user, shown.user[fed])
+    column = (lists.item[row] == shown.item[fed][:, None]).argmax(1)
+    ranker.add(lists.features[row, column], shown.satisfaction[fed])
+
+
+def extended(log: Logged, shown: Impressions) -> Logged:
+    """The log with what was watched."""
+    return Logged(
+        np.concatenate([log.user, shown.user]),
+        np.concatenate([log.item, shown.item]),
+        np.concatenate([log.satisfaction, shown.satisfaction]),
+        np.concatenate([log.day, shown.day]),
+        log.n_users,
+    )
+
+
+def joined(parts: list[Impressions]) -> Impressions:
+    """One table of all, in their order."""
+    if not parts:
+        empty = np.empty(0)
+        return Impressions(
+            *(
+                empty.astype(t)
+                for t in (np.int64, np.int64, np.int64, np.int8, np.bool_, "f4", "f4", np.bool_, np.int64)
+            )
+        )
+    return Impressions(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Impressions)))

@@ -1,0 +1,116 @@
+"""Runs of many arms and seeds as figures: pooled over seeds, with intervals, lifts and growth over the days."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from byway.base import metrics
+from byway.base.metrics import BUCKETS, Drawn, Interval
+from byway.simulation.arms import CONTROL, PLACEBO, REFERENCE
+from byway.simulation.runs import Run, Setting
+from byway.simulation.source import Flags
+from byway.simulation.tallies import Tally, added
+
+REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
+"""Arms over which lifts are reported: paper 1's reference, what is added to, chance, and paper 2's exploitation."""
+
+Row = dict[str, float | None]
+"""`mean`, `low` and `high`, as JSON."""
+
+
+def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
+    """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
+    knobs = setting.knobs
+    drawn = metrics.draws(len(setting.users), knobs.bootstrap, rng)
+    pooled = {
+        name: {metric: metrics.drawn(*sums, drawn)[0] for metric, sums in _pooled([r.tally for r in runs]).items()}
+        for name, runs in found.items()
+    }
+    by_arm = {name: {metric: row(one.interval()) for metric, one in of.items()} for name, of in pooled.items()}
+    for name, runs in found.items():
+        by_arm[name]["coverage"] = _coverage(runs, ~setting.missing)
+    lifts = {
+        reference: {
+            name: {
+                metric: row(one.over(pooled[reference][metric]))
+                for metric, one in of.items()
+                if metric in pooled[reference]
+            }
+            for name, of in pooled.items()
+            if name != reference
+        }
+        for reference in REFERENCES
+        if reference in pooled
+    }
+    return {
+        "arms": by_arm,
+        "lift": lifts,
+        "against": {metric: _against(pooled, metric) for metric in ("positive_rate", "serendipity")},
+        "by_bucket": {name: _by_bucket(of) for name, of in pooled.items() if "bucket_1.source" in of},
+        "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
+        "traffic": {
+            name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
+        },
+        "seeds": {name: [_means(run.tally) for run in runs] for name, runs in found.items()},
+    }
+
+
+def _against(pooled: dict[str, dict[str, Drawn]], metric: str) -> dict[str, Any]:
+    """Byway's lift over every other arm."""
+    if metric not in pooled.get("byway", {}):
+        return {}
+    own = pooled["byway"][metric]
+    return {name: row(own.over(of[metric])) for name, of in pooled.items() if name != "byway" and metric in of}
+
+
+def _by_bucket(of: dict[str, Drawn]) -> list[Row]:
+    """Lift of what the arm's source named over the rest of the feed, by bucket of visual interest (figure 8)."""
+    return [row(of[f"bucket_{b}.source"].over(of[f"bucket_{b}.rest"])) for b in range(1, BUCKETS + 1)]
+
+
+def _means(tallied: Tally) -> dict[str, float]:
+    return {name: round(float(a.sum() / b.sum()), 5) for name, (a, b) in tallied.items() if b.sum()}
+
+
+def _pooled(tallies: Sequence[Tally]) -> Tally:
+    total: Tally = {}
+    for one in tallies:
+        total = added(total, one) if total else one
+    return total
+
+
+def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[Row]]:
+    """Lift over the control up to and with each day (paper 1, figure 5; paper 2, figure 7), by metric."""
+    found: dict[str, list[Row]] = {}
+    n = drawn.shape[1]
+    sizes = [
+        np.bincount(np.concatenate([r.users for r in some]), minlength=n).astype(float) for some in (runs, control)
+    ]
+    for metric in ("watch", "over_ten", "engaged"):
+        ours, theirs = (np.cumsum(sum(r.daily[metric] for r in some), 0) for some in (runs, control))
+        both = (metrics.drawn(sums, size, drawn) for sums, size in zip((ours, theirs), sizes, strict=True))
+        found[metric] = [row(own.over(other)) for own, other in zip(*both, strict=True)]
+    return found
+
+
+def _coverage(runs: list[Run], there: Flags) -> Row:
+    """Share of the catalog that the feed showed; the interval says what chance left in, not who took part.
+
+    Drawing users anew would only ever lose items, so that the usual interval lies below the figure. Here each
+    item's impressions are Poisson around what was seen, an item shown n times is missed with probability exp(-n),
+    and the interval is centred.
+    """
+    shown = np.sum([run.items for run in runs], axis=0)[there]
+    value = float((shown > 0).mean())
+    missed = np.exp(-shown.astype(float))
+    spread = 1.96 * float(np.sqrt((missed * (1 - missed) * (shown > 0)).sum())) / len(shown)
+    return row(Interval(value, max(value - spread, 0.0), min(value + spread, 1.0)))
+
+
+def row(interval: Interval) -> Row:
+    """As JSON; what could not be measured is null."""
+    return {
+        name: round(value, 6) if np.isfinite(value) else None
+        for name, value in (("mean", interval.mean), ("low", interval.low), ("high", interval.high))
+    }

@@ -1,0 +1,125 @@
+"""From an arm's impressions to a numerator and a denominator a user for every metric.
+
+The definitions are those of `metrics`; here they are summed by user, so that the bootstrap over users is a product.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.base.metrics import (
+    BUCKETS,
+    clusters_within,
+    engaged_pairs,
+    over_ten_minutes,
+    serendipitous,
+    sole_impressions,
+    uci_range,
+)
+from byway.simulation.platform import ARM, Impressions
+from byway.simulation.source import Ints, Known
+
+Tally = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""By metric, (numerator, denominator), both [U]; 0 for users of other arms."""
+
+WEEK = 7
+
+OF_SOURCE = ("novel_impressions", "sole_impressions", "positive_rate", "satisfaction", "serendipity")
+"""Metrics over the impressions that the arm's source named; the control has none."""
+OF_PLATFORM = (
+    "platform.positive_rate",
+    "platform.novel_impressions",
+    "platform.serendipity",
+    "platform.impressions",
+    "watch_minutes",
+    "daily_users_over_ten_minutes",
+    "engaged_pairs",
+    "new_clusters",
+    "intra_list_diversity",
+)
+"""Metrics over all that the arm's users watched."""
+
+
+def tally(
+    shown: Impressions, users: Ints, n_users: int, days: int, known: Known, bucket: Ints | None = None
+) -> Tally:
+    """Every metric of one arm over its users.
+
+    `bucket` [N] is each item's bucket of visual interest: with it, positive feedback on what the arm's source named
+    and on the rest of the feed, by the bucket of what was watched before the visit (paper 2, figure 8).
+    """
+    positive = shown.satisfaction >= known.positive
+    pleased_new = serendipitous(shown.satisfaction, shown.novel, known.positive)
+    everyone = np.zeros(n_users)
+    everyone[users] = 1
+
+    def by_user(value: np.ndarray, where: np.ndarray | None = None) -> NDArray[np.float64]:
+        chosen = slice(None) if where is None else where
+        return np.bincount(shown.user[chosen], value[chosen], n_users).astype(np.float64)
+
+    all_shown = by_user(np.ones(len(shown)))
+    found: Tally = {}
+    own = shown.by_arm
+    if own.any():
+        count = by_user(own)
+        found["novel_impressions"] = by_user(shown.novel, own), count
+        found["sole_impressions"] = by_user(sole_impressions(shown.nominators, ARM), own), count
+        found["positive_rate"] = by_user(positive, own), count
+        found["satisfaction"] = by_user(shown.satisfaction, own), count
+        found["serendipity"] = by_user(pleased_new, own), count
+        found["unmet_positive_rate"] = by_user(positive, own & shown.unmet), by_user(own & shown.unmet)
+        if bucket is not None:
+            within = np.where(shown.context >= 0, bucket[shown.context], 0)
+            rest = ~own & (shown.nominators > 0)
+            for b in range(1, BUCKETS + 1):
+                for name, part in (("source", own & (within == b)), ("rest", rest & (within == b))):
+                    found[f"bucket_{b}.{name}"] = by_user(positive, part), by_user(part)
+    found["platform.positive_rate"] = by_user(positive), all_shown
+    found["platform.novel_impressions"] = by_user(shown.novel), all_shown
+    found["platform.serendipity"] = by_user(pleased_new), all_shown
+    found["platform.impressions"] = all_shown, everyone * days
+    watched = np.zeros((n_users, days))
+    np.add.at(watched, (shown.user, shown.day), shown.seconds)
+    if watched.any():
+        found["watch_minutes"] = watched.sum(1) / 60, everyone * days
+        found["daily_users_over_ten_minutes"] = over_ten_minutes(watched).astype(np.float64), everyone * days
+    pairs = engaged_pairs(shown.user, shown.item, shown.satisfaction, n_users, known.positive)
+    found["engaged_pairs"] = pairs.astype(np.float64), everyone
+    cluster = known.cluster[shown.item]
+    new = np.unique((shown.user * known.n_clusters + cluster)[pleased_new]) // known.n_clusters
+    found["new_clusters"] = np.bincount(new, minlength=n_users).astype(np.float64), everyone
+    ends = range(min(WEEK, days) - 1, days)
+    held = [clusters_within(shown.user, cluster, shown.day, end, n_users, known.n_clusters, WEEK) for end in ends]
+    for n in uci_range(known.n_clusters):
+        reached = sum((h >= n).astype(np.float64) for h in held)
+        found[f"uci_{n}"] = np.asarray(reached, np.float64), everyone * len(ends)
+    found["intra_list_diversity"] = _diversity(shown, n_users, known)
+    return found
+
+
+def _diversity(shown: Impressions, n_users: int, known: Known) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per user, intra-list diversity summed over the days' lists of two items or more, and their number."""
+    key = shown.user * (int(shown.day.max(initial=0)) + 1) + shown.day
+    lists, place = np.unique(key, return_inverse=True)
+    total = np.zeros((len(lists), known.vectors.shape[1]))
+    vectors = known.vectors[shown.item]
+    np.add.at(total, place, vectors)
+    own = np.bincount(place, (vectors * vectors).sum(1), len(lists))
+    n = np.bincount(place, minlength=len(lists))
+    long = n > 1
+    value = 1 - ((total * total).sum(1) - own)[long] / (n * (n - 1))[long]
+    user = lists[long] // (int(shown.day.max(initial=0)) + 1)
+    lists_of = np.bincount(user, minlength=n_users).astype(np.float64)
+    return np.bincount(user, value, n_users).astype(np.float64), lists_of
+
+
+def added(one: Tally, other: Tally) -> Tally:
+    """The tally of two runs together."""
+    nothing = np.zeros(len(next(iter((one or other).values()))[0]))
+    none = nothing, nothing
+    return {
+        name: (
+            one.get(name, none)[0] + other.get(name, none)[0],
+            one.get(name, none)[1] + other.get(name, none)[1],
+        )
+        for name in {**one, **other}
+    }

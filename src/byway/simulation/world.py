@@ -1,0 +1,252 @@
+"""The embedded world: a catalog, people, and the truth about both.
+
+Everything here is simulated and follows `docs/world.md`. Owns the items, `World`, and the questions a simulator
+asks of it: what somebody likes, how an event feels, what the placebo worlds are. It does not know any
+recommender; the log that one would have left is made in `loop.py`. No model may read a `World`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.base.errors import UserError
+from byway.simulation import people
+from byway.simulation.people import State, Users, WorldKnobs, stream
+from byway.simulation.topics import TITLE_KINDS, Text, Topics, creator_name, read, write_text
+
+START = 1_767_225_600_000_000
+"""2026-01-01T00:00Z in microseconds since the epoch: the first morning of the log."""
+
+DAY = 86_400_000_000
+"""Microseconds of a day."""
+
+FULL = WorldKnobs()
+"""The world of `byway demo --full`."""
+
+SMALL = WorldKnobs(n_items=900, n_users=600, events_per_user=52.0)
+"""The world of `byway demo`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """N items, in the order of their ids, which says nothing of their topics."""
+
+    topic: NDArray[np.int32]
+    """[N] topic: the truth."""
+    quality: NDArray[np.float32]
+    """[N] in [0, 1]: the truth."""
+    reach: NDArray[np.float32]
+    """[N] r to the power of -zipf for the item of rank r: how far it spreads by itself."""
+    kind: NDArray[np.int8]
+    """[N] index into TITLE_KINDS."""
+    seconds: NDArray[np.float32]
+    """[N] length."""
+    created: NDArray[np.int64]
+    """[N] microseconds since the epoch."""
+    creators: tuple[str, ...]
+    texts: tuple[Text, ...]
+
+    def __len__(self) -> int:
+        return len(self.topic)
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"v{i:06d}" for i in range(len(self))]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a world follows from."""
+
+    seed: int
+    knobs: WorldKnobs
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Who and what there is. Equal knobs and seed make an equal world."""
+
+    knobs: WorldKnobs
+    seed: int
+    topics: Topics
+    items: Items
+    users: Users
+
+    @property
+    def user_ids(self) -> list[str]:
+        return [f"u{i:06d}" for i in range(len(self.users))]
+
+
+def build(seed: int = 0, knobs: WorldKnobs = FULL) -> World:
+    """Make the world of this seed. Raises UserError where it would be too small to hold every topic."""
+    topics = read()
+    if knobs.n_items < len(topics) or knobs.n_users < 2:
+        raise UserError(
+            f"The embedded world needs at least {len(topics)} items, one a topic, and 2 users; "
+            f"n_items is {knobs.n_items} and n_users is {knobs.n_users}."
+        )
+    return World(
+        knobs=knobs,
+        seed=seed,
+        topics=topics,
+        items=make_items(knobs, topics, seed),
+        users=people.make_users(knobs, topics, seed),
+    )
+
+
+def load(folder: Path) -> World:
+    """The world whose files `loop.write` put in `folder`, made again from its seed and knobs.
+
+    Raises UserError where `folder` holds no embedded world.
+    """
+    path = folder / "truth" / "world.json"
+    try:
+        settings = msgspec.json.decode(path.read_bytes(), type=Settings)
+    except (FileNotFoundError, msgspec.DecodeError) as error:
+        raise UserError(f"{path} does not describe an embedded world ({error}).") from error
+    return build(settings.seed, settings.knobs)
+
+
+def shuffled_words(world: World, unit: Literal["topic", "sub_area"] = "topic") -> World:
+    """Placebo: the words of the topics are dealt out anew, all else is as it was, the log too.
+
+    By `topic`, a cluster of similar texts holds items of unrelated topics. By `sub_area`, whole sub-areas
+    change places: their items still belong together, and only what the words tell of the *other* sub-areas is
+    wrong. The second takes away a model's knowledge of the world and leaves the tree as good as before.
+    """
+    words = "shuffled_topics" if unit == "topic" else "shuffled_sub_areas"
+    knobs = replace(world.knobs, words=words)
+    return replace(world, knobs=knobs, items=make_items(knobs, world.topics, world.seed))
+
+
+def chance_liking(world: World) -> World:
+    """Placebo: each user's affinities to the topics not yet known are permuted among them.
+
+    As many undiscovered interests as before, but neither areas nor appeals nor other people tell which. Searches
+    no longer start from the mood of the moment, which would follow the appeals. The log has to be made anew.
+    """
+    return build(world.seed, replace(world.knobs, liking="chance", mood=0.0))
+
+
+def affinity(world: World, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
+    """[n] in [0, 1]: the affinity of each user to the topic of each item. Any shapes that go together."""
+    return world.users.affinity[user, world.items.topic[item]]
+
+
+def satisfaction(
+    world: World,
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    tired: NDArray[np.float32],
+    novelty: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """[n] mean satisfaction of `user` with `item`; see people.expected_satisfaction for the formula."""
+    return people.expected_satisfaction(
+        world.knobs, affinity(world, user, item), world.items.quality[item], tired, novelty
+    )
+
+
+def watch(
+    world: World,
+    state: State,
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Each user watches one item: satisfaction [n] in [0, 1] and watch time [n] in seconds.
+
+    The users must be unique. `state` is brought up to date in place.
+    """
+    topic = world.items.topic[item]
+    tired = people.tiredness(world.knobs, state.load[user, topic])
+    novelty = (~state.known[user, topic]).astype(np.float32)
+    drawn = people.draw_satisfaction(world.knobs, satisfaction(world, user, item, tired, novelty), rng)
+    people.feel(world.knobs, world.topics, state, user, topic, drawn)
+    share = np.clip(0.1 + 0.9 * drawn + rng.normal(0, 0.1, len(user)), 0.03, 1)
+    return drawn, (world.items.seconds[item] * share).astype(np.float32)
+
+
+def make_items(knobs: WorldKnobs, topics: Topics, seed: int) -> Items:
+    """Draw the catalog: topics, quality, reach, age, who made it, and what stands under it."""
+    n, t = knobs.n_items, len(topics)
+    rng = stream(seed, "items")
+    share = rng.lognormal(0, knobs.topic_spread, t)
+    topic = np.concatenate([np.arange(t), rng.choice(t, n - t, p=share / share.sum())])
+    first = np.arange(n) < t
+    order = rng.permutation(n)
+    topic, first = topic[order].astype(np.int32), first[order]
+
+    kind = rng.choice(len(TITLE_KINDS), n, p=np.asarray(knobs.title_shares) / sum(knobs.title_shares))
+    clickbait = kind == TITLE_KINDS.index("clickbait")
+    quality = np.clip(rng.beta(*knobs.quality_shape, n) + knobs.clickbait_quality * clickbait, 0, 1)
+    pull = 1.5 * quality + knobs.clickbait_reach * clickbait + rng.normal(0, 1, n)
+    reach = (1.0 + (-pull).argsort().argsort()) ** -knobs.zipf
+
+    # One item of each topic is old, so that no topic is empty on the first morning.
+    old = first | (rng.random(n) < knobs.old_items)
+    age = np.where(old, -180 * rng.random(n) ** 1.5, knobs.days * rng.random(n))
+    return Items(
+        topic=topic,
+        quality=quality.astype(np.float32),
+        reach=reach.astype(np.float32),
+        kind=kind.astype(np.int8),
+        seconds=np.clip(rng.lognormal(np.log(knobs.median_seconds), 0.7, n), 6, 600).round().astype(np.float32),
+        created=START + (age * DAY).astype(np.int64),
+        creators=_creators(knobs, topics, topics.sub_area[topic], rng),
+        texts=_texts(knobs, topics, topic, kind, seed),
+    )
+
+
+def _creators(
+    knobs: WorldKnobs, topics: Topics, home: NDArray[np.int32], rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Accounts with a sub-area of their own, from which some items stray."""
+    n, s = len(home), len(topics.sub_areas)
+    accounts = max(s, n // 8)
+    territory = np.concatenate([np.arange(s), rng.integers(0, s, accounts - s)])
+    size = (1.0 + rng.permutation(accounts)) ** -0.8
+    of_home = np.where(territory == np.arange(s)[:, None], size, 0.0)
+    strays = np.where(rng.random(n) < knobs.strays, rng.integers(0, s, n), home)
+    drawn = [int(rng.choice(accounts, p=of_home[h] / of_home[h].sum())) for h in strays]
+    return tuple(creator_name(topics, account) for account in drawn)
+
+
+def _texts(
+    knobs: WorldKnobs, topics: Topics, topic: NDArray[np.int32], kind: NDArray[np.int64], seed: int
+) -> tuple[Text, ...]:
+    """One text an item, from a stream of its own: other words change nothing but the words."""
+    speaks = words_of(knobs, topics, seed)
+    return tuple(
+        write_text(
+            topics,
+            int(speaks[topic[i]]),
+            int(kind[i]),
+            np.random.default_rng([seed, 7, i]),
+            hashtag_share=knobs.hashtag_share,
+            appeal_share=knobs.appeal_share,
+            typo_share=knobs.typo_share,
+            description_share=knobs.description_share,
+        )
+        for i in range(len(topic))
+    )
+
+
+def words_of(knobs: WorldKnobs, topics: Topics, seed: int) -> NDArray[np.int64]:
+    """[T] the topic whose words each topic speaks: itself, or in a placebo world a permutation."""
+    t = len(topics)
+    if knobs.words == "true":
+        return np.arange(t)
+    rng = stream(seed, "words")
+    if knobs.words == "shuffled_topics":
+        return rng.permutation(t)
+    # Sub-areas change places with others of the same number of topics, so that each gets whole words.
+    members = [np.flatnonzero(topics.sub_area == s) for s in range(len(topics.sub_areas))]
+    out = np.arange(t)
+    for size in sorted({len(m) for m in members}):
+        alike = [m for m in members if len(m) == size]
+        for own, other in zip(alike, rng.permutation(len(alike)), strict=True):
+            out[own] = alike[other]
+    return out

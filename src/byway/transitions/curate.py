@@ -1,0 +1,386 @@
+"""06-transitions: what people turned to next that was new to them.
+
+A transition `[(C1, C2), C_L]` (paper 1, section 2.3): from a user's high-quality interactions in time order, the
+first item of a cluster the user had never consumed (C_L) and the K unique clusters most recently consumed before
+it, the most recent last. The same cluster twice in a row counts once. This module counts; it knows no words.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.base.progress import say
+from byway.data.events import Events, latest
+from byway.interests.tree import Tree
+from byway.transitions import align
+from byway.transitions.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
+
+Ints = NDArray[np.int32]
+FEEDBACK = "feedback.parquet"
+TIED = 0.05
+"""Share of the turns at split instants from which it is said."""
+PARTS = ("train", "validation", "heldout", "samples")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Counted transitions, one row for each different one."""
+
+    context: Ints
+    """[N, K] clusters, the most recent last. A user with a single interest so far has it K times."""
+    label: Ints
+    """[N] the novel cluster."""
+    count: Ints
+    """[N] how often."""
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def several(self) -> "Samples":
+        """Only transitions whose K clusters are all different, which is the paper's definition."""
+        ordered = np.sort(self.context, axis=1)
+        keep = (np.diff(ordered, axis=1) != 0).all(axis=1)
+        return Samples(self.context[keep], self.label[keep], self.count[keep])
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """06-transitions as read back."""
+
+    level: int
+    clusters: int
+    whole_log: bool
+    """Whether the samples are the training log itself."""
+    train: Samples
+    """The log up to the validation part: evidence for counting."""
+    validation: Samples
+    """The last part of what is not held out: for choosing a checkpoint and fitting weights."""
+    heldout: Samples
+    """Later than everything above: for figures only."""
+    samples: Samples
+    """What the model is fine-tuned on, after curation."""
+    feedback: align.Feedback | None = None
+    """Satisfaction with what was new in the training part, where transitions.feedback is set."""
+
+    def popularity(self) -> NDArray[np.float64]:
+        """Training transitions into each cluster, [clusters]."""
+        return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
+
+
+def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> Outcome:
+    """Find the transitions, split them in time, curate the fine-tuning samples."""
+    clusters = tree.size(knobs.level)
+    if clusters <= knobs.history:
+        raise UserError(
+            f"Level {knobs.level} of the tree has {clusters} clusters, and a prompt holds {knobs.history} of them: "
+            "there is nothing to choose from. Set transitions.level deeper, or the numbers in tree.levels higher."
+        )
+    found = find(events, tree.assign(knobs.level), clusters, knobs.history)
+    where_users_stand(events, tree.assign(knobs.level), clusters, knobs.history).write(work.out)
+    part = split(found, events.clock, knobs.heldout, knobs.validation)
+    counted = {
+        name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
+    }
+    several = counted["train"].several()
+    if knobs.curation == "log":
+        counted["samples"] = counted["train"]
+    elif knobs.curation == "diversified":
+        counted["samples"] = diversified(several, knobs.per_label, clusters, work.rng)
+    else:
+        counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
+    # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
+    parts = {"samples": counted["samples"]}
+    parts |= {part: counted[part].several() for part in ("validation", "heldout") if getattr(knobs, part)}
+    if lacking := [name for name, samples in parts.items() if not len(samples)]:
+        raise UserError(
+            f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
+            f"{' and the '.join(lacking)}: too few to learn from. Use more of the log or a deeper "
+            "transitions.level."
+        )
+    for name in PARTS:
+        meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
+        write(counted[name], work.out / f"{name}.parquet", meta)
+    if knobs.feedback:
+        early = (1 - knobs.heldout) * (1 - knobs.validation)
+        until = early
+        if events.clock:
+            # Of an instant that is split nothing is learned.
+            first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
+            until = float(min(found.time[part == 0].max(initial=0), first - 1))
+        feedback = align.collect(events, tree.assign(knobs.level), knobs.history, until)
+        columns = {f"c{k + 1}": feedback.context[:, k] for k in range(knobs.history)}
+        satisfied = {"label": feedback.label, "satisfaction": feedback.satisfaction}
+        pq.write_table(pa.table({**columns, **satisfied}), work.out / FEEDBACK)
+    samples = counted["samples"]
+    labels = np.bincount(samples.label, minlength=clusters)
+    heldout = counted["heldout"].several()
+    tied = split_instants(found, part).mean() if events.clock else 0.0
+    if tied > TIED:
+        say(
+            f"  [yellow]{tied:.0%} of the turns are of instants that a cut splits[/]: the clock is coarse, and of "
+            "such an instant some users are held out, by their numbers."
+        )
+    seen = np.isin(_key(heldout.context, clusters), _key(several.context, clusters))
+    return Outcome(
+        counts={
+            **{name: int(counted[name].count.sum()) for name in PARTS[:3]},
+            "samples": len(samples),
+            "short_history": found.short,
+            "not_new": found.not_new,
+        },
+        metrics={
+            "transitions.train": int(several.count.sum()),
+            "transitions.heldout": int(heldout.count.sum()),
+            "transitions.heldout_unseen_pairs": round(
+                float(heldout.count[~seen].sum() / max(1, heldout.count.sum())), 4
+            ),
+            "transitions.tied": round(float(tied), 4),
+            "transitions.labels_covered": round(float((labels > 0).mean()), 4),
+            "transitions.samples_a_label": [int(labels.min()), float(np.median(labels)), int(labels.max())],
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Every transition of the log, one row each, in order of user and time."""
+
+    context: Ints
+    label: Ints
+    time: NDArray[np.int64]
+    progress: NDArray[np.float64]
+    """Where in the user's own sequence the label stands, in (0, 1]."""
+    user: Ints
+    short: int
+    """Novel clusters without any cluster before them."""
+    not_new: int
+    """High-quality visits to a cluster that was not new."""
+
+
+def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: int = CHUNK) -> Found:
+    """All transitions with `history` unique clusters before them; fewer are filled up with the oldest one.
+
+    A cluster is new to a user where no event of any quality touched it before; contexts and labels are
+    high-quality interactions. Users are independent, so about `chunk` events are looked at together.
+    """
+    parts = [_find(part, cluster_of, clusters, history) for part in by_users(events, chunk)]
+    if len(parts) == 1:
+        return parts[0]
+    return Found(
+        context=np.concatenate([part.context for part in parts]),
+        label=np.concatenate([part.label for part in parts]),
+        time=np.concatenate([part.time for part in parts]),
+        progress=np.concatenate([part.progress for part in parts]),
+        user=np.concatenate([part.user for part in parts]),
+        short=sum(part.short for part in parts),
+        not_new=sum(part.not_new for part in parts),
+    )
+
+
+def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found:
+    cluster = cluster_of[events.item].astype(np.int64)
+    user = events.user.astype(np.int64)
+    first = np.zeros(len(user), dtype=bool)
+    first[np.unique(user * clusters + cluster, return_index=True)[1]] = True
+    good = events.good()
+    user, cluster, first, time = user[good], cluster[good], first[good], events.time[good]
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    length = np.diff(np.append(starts, len(user)))
+    progress = (np.arange(len(user)) - np.repeat(starts, length) + 1) / np.repeat(length, length)
+    # Runs: the same cluster twice in a row counts once.
+    run = np.flatnonzero((np.diff(user, prepend=-1) != 0) | (np.diff(cluster, prepend=-1) != 0))
+    user, cluster, first, time, progress = user[run], cluster[run], first[run], time[run], progress[run]
+    start = np.maximum.accumulate(np.where(np.diff(user, prepend=-1) != 0, np.arange(len(user)), 0))
+    new = np.flatnonzero(first)
+    context = most_recent(cluster, start, new, history)
+    enough = context[:, -1] >= 0
+    new, context = new[enough], context[enough]
+    for k in range(history - 2, -1, -1):
+        context[:, k] = np.where(context[:, k] < 0, context[:, k + 1], context[:, k])
+    return Found(
+        context=context.astype(np.int32),
+        label=cluster[new].astype(np.int32),
+        time=time[new],
+        progress=progress[new],
+        user=user[new].astype(np.int32),
+        short=int((~enough).sum()),
+        not_new=len(user) - int(first.sum()),
+    )
+
+
+def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) -> tuple[Samples, Standing]:
+    """The transitions of new events of users who stand as `standing` says, and where these leave them.
+
+    `events` are sorted by user and later than what `standing` knows; `n_users` counts new users too. What a user
+    did before is played again in short: each cluster touched, then those most recently enjoyed; it makes no
+    transition, since none of them is new, and is all that those of the new events depend on.
+    """
+    history = standing.recent.shape[1]
+    fresh = events.n_users - (len(standing.starts) - 1)
+    starts = np.concatenate([standing.starts, np.full(fresh, standing.starts[-1])])
+    recent = np.concatenate([standing.recent, np.full((fresh, history), -1, np.int32)])
+    users = np.unique(events.user)
+    length = starts[users + 1] - starts[users]
+    before = np.arange(length.sum()) + np.repeat(starts[users] - (np.cumsum(length) - length), length)
+    liked_by, slot = np.nonzero(recent[users] >= 0)
+    user = np.concatenate([np.repeat(users, length), users[liked_by], events.user])
+    item = np.concatenate([standing.touched[before], recent[users[liked_by], slot], cluster_of[events.item]])
+    good = np.concatenate(
+        [np.zeros(len(before), bool), np.ones(len(slot), bool), events.satisfaction >= events.positive]
+    )
+    order = np.argsort(user, kind="stable")
+    replayed = Events(
+        user=user[order].astype(np.int32),
+        item=item[order].astype(np.int32),
+        time=np.zeros(len(order), np.int64),
+        satisfaction=good[order].astype(np.float32),
+        clock=False,
+        n_users=events.n_users,
+        n_items=clusters,
+    )
+    itself = np.arange(clusters, dtype=np.int32)
+    found = find(replayed, itself, clusters, history)
+    after = where_users_stand(replayed, itself, clusters, history)
+    # Users without new events stay where they were.
+    quiet = np.ones(events.n_users, bool)
+    quiet[users] = False
+    count_of = np.where(quiet, np.diff(starts), np.diff(after.starts))
+    touched = np.empty(int(count_of.sum()), np.int32)
+    ends = np.cumsum(count_of)
+    owner_is_quiet = np.repeat(quiet, count_of)
+    touched[owner_is_quiet] = standing.touched[
+        np.repeat(quiet[: len(standing.starts) - 1], np.diff(standing.starts))
+    ]
+    touched[~owner_is_quiet] = after.touched
+    standing = Standing(
+        np.append(0, ends).astype(np.int64),
+        touched,
+        np.where(quiet[:, None], recent, after.recent).astype(np.int32),
+    )
+    return count(found.context, found.label, clusters), standing
+
+
+def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
+    """0 train, 1 validation, 2 held out for each transition, by time.
+
+    With a clock the last `heldout` share of all transitions is held out; without one, the end of each user's own
+    sequence. Validation is the same cut once more inside the rest. Of many at one instant the cut takes some
+    (`events.latest`), so that days do for a clock.
+    """
+    if not len(found.label):
+        return np.zeros(0, dtype=np.int8)
+    if not clock:
+        late = 1 - heldout
+        held = found.progress > late
+        return np.where(held, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(np.int8)
+    held = latest(found.time, found.user, heldout)
+    part = np.where(held, 2, 0).astype(np.int8)
+    rest = np.flatnonzero(~held)
+    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
+    return part
+
+
+def split_instants(found: Found, part: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """[N] which transitions are of an instant that lies in more than one part."""
+    _, at = np.unique(found.time, return_inverse=True)
+    first, last = np.full(at.max(initial=-1) + 1, 2), np.zeros(at.max(initial=-1) + 1, np.int64)
+    np.minimum.at(first, at, part)
+    np.maximum.at(last, at, part)
+    return (first < last)[at]
+
+
+def count(context: Ints, label: Ints, clusters: int) -> Samples:
+    """One row for each different transition, in order of context and label."""
+    key = _key(np.column_stack([context, label]), clusters)
+    _, index, counts = np.unique(key, return_index=True, return_counts=True)
+    return Samples(context[index], label[index], counts.astype(np.int32))
+
+
+def added(a: Samples, b: Samples) -> Samples:
+    """Both counts in one."""
+    rows = np.concatenate([np.column_stack([s.context, s.label]) for s in (a, b)])
+    if not len(rows):
+        return a
+    different, at = np.unique(rows, axis=0, return_inverse=True)
+    total = np.bincount(at.reshape(-1), np.concatenate([a.count, b.count]))
+    return Samples(*(np.ascontiguousarray(x, np.int32) for x in (different[:, :-1], different[:, -1], total)))
+
+
+def diversified(log: Samples, per_label: int, clusters: int, rng: np.random.Generator) -> Samples:
+    """The `per_label` most frequent contexts of every label: each label equally often (paper 1, section 2.3).
+
+    A label with fewer contexts repeats its own, the most frequent first, and a label that the log never shows
+    stays absent: no behaviour is invented. Ties are broken at random.
+    """
+    order = np.lexsort((rng.random(len(log)), -log.count, log.label))
+    label = log.label[order]
+    rank = np.arange(len(order)) - np.searchsorted(label, label)
+    kept = order[rank < per_label]
+    have = np.bincount(log.label[kept], minlength=clusters)
+    rows = [kept]
+    for c in np.flatnonzero((have > 0) & (have < per_label)):
+        own = kept[log.label[kept] == c]
+        rows.append(np.resize(own, per_label - len(own)))
+    chosen = np.sort(np.concatenate(rows))
+    return Samples(log.context[chosen], log.label[chosen], np.ones(len(chosen), dtype=np.int32))
+
+
+def sampled(log: Samples, size: int, rng: np.random.Generator) -> Samples:
+    """`size` transitions drawn from the log as they come: the paper's low-diversity control (figure 3)."""
+    total = int(log.count.sum())
+    drawn = rng.choice(np.repeat(np.arange(len(log)), log.count), min(size, total), replace=False)
+    drawn.sort()
+    return Samples(log.context[drawn], log.label[drawn], np.ones(len(drawn), dtype=np.int32))
+
+
+def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
+    """At most n different samples, drawn by their counts, each counted once."""
+    if len(samples) <= n:
+        return samples
+    chosen = rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum())
+    chosen.sort()
+    return Samples(samples.context[chosen], samples.label[chosen], np.ones(n, dtype=np.int32))
+
+
+def spread_out(rows_NK: Ints, n: int) -> Ints:
+    """At most n rows, evenly spaced: the first n of ordered contexts would all begin in one corner of the tree."""
+    return rows_NK[np.linspace(0, len(rows_NK) - 1, min(n, len(rows_NK))).astype(int)]
+
+
+def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
+    """One integer a row of cluster numbers."""
+    key = np.zeros(len(clusters_NK), dtype=np.int64)
+    for column in clusters_NK.T:
+        key = key * clusters + column
+    return key
+
+
+def write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
+    columns = {f"c{k + 1}": samples.context[:, k] for k in range(samples.context.shape[1])}
+    table = pa.table({**columns, "label": samples.label, "count": samples.count})
+    pq.write_table(table.replace_schema_metadata(meta), path)
+
+
+def load(path: Path) -> Transitions:
+    """Read 06-transitions."""
+    parts: dict[str, Samples] = {}
+    meta: dict[bytes, bytes] = {}
+    for name in PARTS:
+        table = pq.read_table(path / f"{name}.parquet")
+        meta = table.schema.metadata
+        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
+        parts[name] = Samples(context, table["label"].to_numpy(), table["count"].to_numpy())
+    feedback = None
+    if (path / FEEDBACK).exists():
+        table = pq.read_table(path / FEEDBACK)
+        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
+        feedback = align.Feedback(context, table["label"].to_numpy(), table["satisfaction"].to_numpy())
+    level, clusters, whole = int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log"
+    return Transitions(level, clusters, whole, **parts, feedback=feedback)

@@ -1,0 +1,491 @@
+"""17-refresh: new items and events between two full runs, and the bundle with them in it.
+
+Owns the artifact that holds all that came since the last full run: items with their vectors and places, traffic,
+the transitions of new events, where users now stand, and how far the world has drifted. New items are servable at
+once, and pairs of interests whose most frequent successor has changed are answered anew. The tree's cut, its names,
+the language model and the item policy stay as they are; what they do not know is said. A full run starts over from
+the sources, so new rows belong there too.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway.base import artifact, config, engine
+from byway.base.artifact import Gate, Outcome, Record, Work
+from byway.base.config import Config
+from byway.base.errors import UserError
+from byway.base.progress import say
+from byway.data import catalog as items_of
+from byway.data import events as events_of
+from byway.data import sources
+from byway.data.catalog import Catalog
+from byway.data.events import Events
+from byway.data.quarantine import Quarantine
+from byway.data.text import compute
+from byway.evaluation import drift
+from byway.interests import describe, embed, placement
+from byway.interests import tree as trees
+from byway.interests.partition import centroids, loads_of
+from byway.interests.tree import LEVELS, Tree
+from byway.items import sequence
+from byway.language import plan, tune
+from byway.language.fast.bulk import Fitted
+from byway.language.fast.generate import Policy
+from byway.multimodal import plan as contextual
+from byway.serving import bundle, pack
+from byway.transitions import curate
+from byway.transitions.curate import Samples, Transitions
+from byway.transitions.standing import load_standing
+from byway.transitions.triples import unkey
+from byway.workflow import pipeline
+from byway.workflow.stages import BUNDLE, REFRESH, REFRESHED, STAGES
+
+FOLDER = REFRESH
+BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
+"""The artifacts of the full run that a refresh stands on."""
+GATES = {"language.match_rate": "match_gate", "language.recall_at_10.heldout": "recall_gate"}
+"""Figures of the full run that halt a publication, and the knobs that hold their bars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """All that came since the full run, as read back from 17-refresh; empty where nothing has come."""
+
+    items: pa.Table
+    """New items, in the catalog's columns."""
+    vectors: NDArray[np.float32]
+    """[m, dim] their embeddings."""
+    leaf: NDArray[np.int64]
+    """[m] their clusters of level 4."""
+    alike: NDArray[np.int32]
+    """[m] the most similar item of the full run, which the item policy reads in their place."""
+    users: list[str]
+    """Ids of users that the full run's log did not have."""
+    traffic: NDArray[np.float32]
+    """[n + m] events an item, old and new."""
+    transitions: Samples
+    """Of new events, counted."""
+    pairs: NDArray[np.int32]
+    """[p, K] pairs, and triples of the table, whose most frequent successor is another one since."""
+    answers: NDArray[np.int32]
+    """[p, n] their rankings now."""
+
+
+def run(workspace: Path, config: Config, items: Path | None, events: Path | None) -> tuple[dict[str, Any], str]:
+    """Take in the tables of new items and events and publish the bundle with them; figures, and words for them.
+
+    A table that was taken in before is left out; without new tables the bundle is published again where a run has
+    rebuilt it. Raises UserError where the full run is missing or out of date, and where a gate fails.
+    """
+    for path in (items, events):
+        if path is not None and not path.is_file():
+            raise UserError(f"{path} is no file; give a table of new rows.")
+    with artifact.locked(workspace):
+        engine.use(config.run.engine, config.run.threads)
+        records = _full_run(workspace)
+        gates = _gates(records, config.refresh)
+        path = workspace / FOLDER
+        base = {name: records[name].digest for name in BASE}
+        record = artifact.read_record(path)
+        if record is not None and (
+            record.layout != artifact.LAYOUT
+            or any(record.inputs.get(name) != digest for name, digest in base.items())
+        ):
+            say(f"{FOLDER} belongs to an earlier full run; starting over.")
+            record = None
+        taken = {} if record is None else {k: v for k, v in record.inputs.items() if k not in base}
+        given: dict[str, Path] = {}
+        for kind, table in (("items", items), ("events", events)):
+            if table is None:
+                continue
+            name = f"{kind} {artifact.hash_file(table)}"
+            if name in taken:
+                say(f"{table} was taken in before; left out.")
+                continue
+            given[kind] = table.resolve()
+            taken[name] = "taken in"
+        if given:
+            record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates)
+        if record is None:
+            raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
+        if records["bundle"].metrics.get(REFRESHED) != record.digest:
+            _publish(workspace, records["bundle"], record)
+    return record.metrics, _in_words(workspace, record)
+
+
+def _full_run(workspace: Path) -> dict[str, Record]:
+    """The records that a refresh stands on; UserError where one is missing or not what the bundle was made of."""
+    records = pipeline.records(workspace)
+    folder = {stage.name: stage.folder for stage in STAGES}
+    for name in (*BASE, "bundle"):
+        if name not in records:
+            raise UserError(f"A refresh needs {folder[name]}; run all stages first.")
+        if records[name].layout != artifact.LAYOUT:
+            raise UserError(f"{folder[name]} is of an older version; run all stages first.")
+    for owner, digest in records["bundle"].inputs.items():
+        if owner not in records or records[owner].digest != digest:
+            raise UserError(f"The bundle is older than {folder[owner]}; run all stages first.")
+    if records["catalog"].knobs["source"] not in ("parquet", "csv"):
+        raise UserError("A refresh takes tables in parquet or CSV, as [catalog] source names them; run in full.")
+    return records
+
+
+def _gates(records: dict[str, Record], knobs: config.Refresh) -> dict[str, Gate]:
+    """Match rate and held-out recall of the full run, where they were measured; UserError where one fails."""
+    figures = pipeline.figures(records)
+    gates = {name: Gate(figures[name], getattr(knobs, bar)) for name, bar in GATES.items() if name in figures}
+    for name, gate in gates.items():
+        if not gate.passed:
+            raise UserError(
+                f"Nothing was published: {name} = {gate}. Tune longer, or lower refresh.{GATES[name]} knowingly."
+            )
+    return gates
+
+
+def _section(record: Record, kind: type[Any]) -> Any:
+    """The knobs that an artifact was made with."""
+    return msgspec.convert({k: v for k, v in record.knobs.items() if k != "seed"}, kind)
+
+
+def load(path: Path) -> Grown:
+    """Read 17-refresh."""
+    counted = pq.read_table(path / "transitions.parquet")
+    context = np.column_stack([counted[name].to_numpy() for name in counted.column_names[:-2]])
+    return Grown(
+        pq.read_table(path / "items.parquet"),
+        *(np.load(path / f"{name}.npy") for name in ("vectors", "leaf", "alike")),
+        users=events_of.load_users(path),
+        traffic=np.load(path / "traffic.npy"),
+        transitions=Samples(context, counted["label"].to_numpy(), counted["count"].to_numpy()),
+        pairs=np.load(path / "pairs.npy"),
+        answers=np.load(path / "answers.npy"),
+    )
+
+
+def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int) -> Grown:
+    """What there is before the first refresh."""
+    opened = bundle.load(workspace / BUNDLE.folder)
+    n = records["catalog"].counts["items"]
+    if len(opened.rows) != n:
+        raise UserError(f"The bundle holds a refresh that {FOLDER} lacks; delete the bundle and run again.")
+    traffic = np.zeros(n, np.float32)
+    traffic[opened.rows] = opened.traffic
+    none = np.zeros(0, np.int32)
+    return Grown(
+        items_of.SCHEMA.empty_table(), np.zeros((0, dim), np.float32), none.astype(np.int64), none, [], traffic,
+        Samples(np.zeros((0, history), np.int32), none, none), none[:, None], none[:, None],
+    )  # fmt: skip
+
+
+def _take_in(
+    workspace: Path,
+    config: Config,
+    records: dict[str, Record],
+    again: bool,
+    given: dict[str, Path],
+    inputs: dict[str, str],
+    gates: dict[str, Gate],
+) -> Record:
+    """Build 17-refresh from what it held (`again`) and the given tables."""
+    started = time.perf_counter()
+    path = workspace / FOLDER
+    knobs = msgspec.to_builtins(config.refresh)
+    with artifact.part(path, "refresh", knobs, inputs, config.run.seed) as work:
+        outcome = _build(work, workspace, config.refresh, records, again, given)
+    outcome.gates = gates
+    seconds = time.perf_counter() - started
+    outcome.timings["seconds"] = seconds
+    whole = sum(record.timings.get("seconds", 0.0) for record in records.values())
+    outcome.metrics["refresh.share_of_full_run"] = round(seconds / whole, 4) if whole > 0 else None
+    return artifact.commit(path, "refresh", knobs, inputs, outcome)
+
+
+def _build(
+    work: Work,
+    workspace: Path,
+    knobs: config.Refresh,
+    records: dict[str, Record],
+    again: bool,
+    given: dict[str, Path],
+) -> Outcome:
+    folder = {stage.name: workspace / stage.folder for stage in STAGES}
+    vectors, tree = embed.load(folder["embeddings"]), trees.load(folder["tree"])
+    transitions = curate.load(folder["transitions"])
+    level, clusters = transitions.level, transitions.clusters
+    history = transitions.train.context.shape[1]
+    stood = workspace / FOLDER if again else folder["transitions"]
+    held = load(workspace / FOLDER) if again else _nothing(workspace, records, vectors.shape[1], history)
+    known = items_of.load(folder["catalog"]).items["item"]
+    old_ids = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string())
+
+    read = _section(records["catalog"], config.Catalog)
+    kept_out = Quarantine(work.out / "quarantine.parquet")
+    copies = work.scratch / "copies"
+    outcome = Outcome()
+    fresh = items_of.SCHEMA.empty_table()
+    if "items" in given:
+        raw = sources.new_rows(read, "items", given["items"], copies)
+        fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
+        if kept_out.reasons:
+            items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
+        new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
+        outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
+        fresh = fresh.filter(new)
+    everything = pa.concat_tables([held.items, fresh])
+    ids = pa.chunked_array([*known.chunks, *everything["item"].chunks], pa.string()).combine_chunks()
+    users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
+    log, new_users = None, list[str]()
+    if "events" in given:
+        raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
+        log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
+        if kept_out.reasons.total() > before:
+            items_of.require_some(len(log), "events", given["events"], kept_out)
+    kept_out.close()
+
+    rows = np.zeros((0, vectors.shape[1]), np.float32)
+    if fresh.num_rows:
+        rows = embed.embed_new(
+            folder["embeddings"], _section(records["embeddings"], config.Embeddings), Catalog(fresh).texts()
+        )
+    before = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
+    came = np.zeros(len(before)) if log is None else events_of.traffic(log)
+    traffic = before + came
+    standing_tree = placement.grown(tree, held.leaf)
+    settled = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    cut = _section(records["tree"], config.Tree)
+    sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
+    weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
+    placed = placement.place(standing_tree, settled, rows, weights, knobs.room)
+    now = placement.grown(standing_tree, placed.leaf)
+    cluster_of = now.assign(level)
+
+    counted, standing = held.transitions, load_standing(stood)
+    recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
+    if log is not None:
+        recent, standing = curate.extend(standing, log, cluster_of, clusters)
+        counted = curate.added(held.transitions, recent)
+    standing.write(work.out)
+
+    pq.write_table(everything, work.out / "items.parquet", compression="zstd")
+    np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
+    np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(settled) :])
+    np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
+    pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
+                   work.out / "users.parquet")  # fmt: skip
+    np.save(work.out / "traffic.npy", traffic.astype(np.float32))
+    meta = {"level": str(level), "clusters": str(clusters)}
+    curate.write(counted, work.out / "transitions.parquet", meta)
+    pairs, answers = _followed(records, folder, transitions, counted, tree.alike(vectors, level))
+    np.save(work.out / "pairs.npy", pairs)
+    np.save(work.out / "answers.npy", answers)
+
+    outcome.counts |= {
+        "items": fresh.num_rows,
+        "events": 0 if log is None else len(log),
+        "users": len(new_users),
+        "transitions": int(recent.count.sum()),
+        "pairs": int((~plan.are_triples(pairs)).sum()),
+        "triples": int(plan.are_triples(pairs).sum()),
+        "all_items": everything.num_rows,
+        **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
+    }
+    outcome.metrics = {f"refresh.{name}": outcome.counts[name] for name in ("items", "events", "users")}
+    outcome.metrics |= {
+        "refresh.displaced": placed.displaced,
+        "refresh.crowded": placed.crowded,
+        "refresh.balance_blended": [
+            round(trees.balance(loads_of(now.assign(each), w, now.size(each))), 4)
+            for each, w in enumerate(weights, 1)
+        ],
+    }
+    old = _before(transitions, held.transitions)
+    all_rows = np.concatenate([settled, rows]) if len(rows) else settled
+    outcome.metrics |= _drift(
+        work, knobs, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
+    )
+    return outcome
+
+
+def _followed(
+    records: dict[str, Record],
+    folder: dict[str, Path],
+    transitions: Transitions,
+    counted: Samples,
+    alike_MM: NDArray[np.float64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
+    made = records["transition_table"]
+    if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
+        return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
+    # In the table's own arithmetic, whatever is fastest where this runs; an older table names its own in its knobs,
+    # and divides no popularity out.
+    knobs = _section(made, config.TransitionTable)
+    knobs = replace(knobs, precision=made.metrics.get("table.precision", knobs.precision))
+    weights = (made.metrics.get(f"table.{name}", 0.0) for name in ("prior_weight", "likeness_pull", "fairness"))
+    fitted = Fitted(*weights)
+
+    def ask() -> Policy:
+        tuned = tune.load(folder["language_model"])
+        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), knobs)
+
+    table = plan.load(folder["transition_table"])
+    triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
+    return plan.follow(transitions, counted, alike_MM, fitted, table.clusters.shape[-1], ask, triples)
+
+
+def _new_events(
+    raw: sources.Raw, ids: pa.Array, users: pa.Array, positive: float, kept_out: Quarantine
+) -> tuple[Events, list[str]]:
+    """The clean new log, its users numbered on from the old ones, and the ids of those who are new."""
+    log = events_of.cleaned(raw, ids, kept_out, time.time_ns() // 1000)
+    number = compute.index_in(log.users, value_set=users)
+    unknown = np.flatnonzero(compute.is_null(number).to_numpy(zero_copy_only=False))
+    numbers = compute.fill_null(number, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    numbers[unknown] = len(users) + np.arange(len(unknown))
+    order = log.order
+    user = numbers[log.columns["user"][order]]
+    # By the old numbers now; a user's own events keep their order.
+    order = order[np.argsort(user, kind="stable")]
+    item, when, satisfaction = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
+    new_users = log.users.take(pa.array(unknown)).to_pylist()
+    found = Events(
+        np.sort(user).astype(np.int32),
+        item,
+        when,
+        satisfaction,
+        log.clock,
+        len(users) + len(unknown),
+        len(ids),
+        positive,
+    )
+    return found, new_users
+
+
+def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:
+    """[M, M] transitions known before this refresh: the last interest, and what came next."""
+    counts = np.zeros((transitions.clusters, transitions.clusters))
+    for part in (transitions.train, transitions.validation, transitions.heldout, since):
+        np.add.at(counts, (part.context[:, -1], part.label), part.count)
+    return counts
+
+
+def _drift(
+    work: Work,
+    knobs: config.Refresh,
+    old_MM: NDArray[np.float64],
+    recent: Samples,
+    tree: Tree,
+    now: Tree,
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
+    traffic: tuple[NDArray[np.number], NDArray[np.number]],
+    level: int,
+) -> dict[str, Any]:
+    """Drift by cluster into `drift.parquet`, its means, and what is due."""
+    M = tree.size(level)
+    new_MM = np.zeros((M, M))
+    np.add.at(new_MM, (recent.context[:, -1], recent.label), recent.count)
+    overlap, expected = drift.successor_overlap(old_MM, new_MM, work.rng)
+    load, came = (np.bincount(now.assign(level), part, M) for part in traffic)
+    middle = [centroids(v, t.assign(level), M) for v, t in zip(vectors, (tree, now), strict=True)]
+    cosine = np.einsum("ij,ij->i", *middle)
+    moved = drift.shift(load, came)
+    chance = drift.expected_shift(load, int(came.sum()), work.rng)
+    pq.write_table(
+        pa.table(
+            {
+                "cluster": np.arange(M, dtype=np.int32),
+                "items_before": np.diff(tree.starts[level - 1]),
+                "items": np.diff(now.starts[level - 1]),
+                "centroid_cosine": cosine,
+                "traffic_share_before": load / max(1.0, load.sum()),
+                "traffic_share": came / max(1.0, came.sum()),
+                "successor_overlap": overlap,
+                "successor_overlap_expected": expected,
+            }
+        ),
+        work.out / "drift.parquet",
+    )
+    metrics: dict[str, Any] = {
+        "refresh.successor_overlap": drift.mean_over(overlap),
+        "refresh.successor_overlap_expected": drift.mean_over(expected),
+        "refresh.clusters_compared": int((~np.isnan(overlap)).sum()),
+        "refresh.traffic_shift": round(moved, 4),
+        "refresh.traffic_shift_expected": round(chance, 4),
+        "refresh.centroid_cosine_least": round(float(cosine.min()), 4),
+    }
+    weights_heavy = trees.balance(np.bincount(now.assign(level), minlength=M).astype(np.float64))
+    metrics["refresh.balance_items"] = round(weights_heavy, 4)
+    measured, usual = (metrics[f"refresh.successor_overlap{end}"] for end in ("", "_expected"))
+    metrics["refresh.finetuning_due"] = measured is not None and measured < knobs.least_overlap * usual
+    metrics["refresh.repartition_due"] = moved - chance > knobs.most_shift
+    return metrics
+
+
+def _publish(workspace: Path, base: Record, record: Record) -> None:
+    """Put what 17-refresh holds into the bundle; its record keeps the knobs and inputs, so no run rebuilds it."""
+    folder = {stage.name: workspace / stage.folder for stage in STAGES}
+    path = folder["bundle"]
+    held = load(workspace / FOLDER)
+    vectors, tree = embed.load(folder["embeddings"]), trees.load(folder["tree"])
+    policy = sequence.load(folder["item_policy"])
+    whole = Catalog(pa.concat_tables([items_of.load(folder["catalog"]).items, held.items]))
+    known = np.concatenate([np.arange(len(vectors), dtype=np.int32), held.alike])
+    served = np.concatenate([policy.items, held.vectors @ policy.content]).astype(np.float32)
+    before = bundle.load(path)
+    clock = before.manifest.clock
+    judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
+    usual = float(before.quality.mean())
+    quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
+    # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
+    contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
+    table = plan.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
+    started = time.perf_counter()
+    with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
+        pack.lay_out(
+            work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
+            placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
+            curate.load(folder["transitions"]), table,
+            replace(policy, items=served), contexts, work.rng,
+        )  # fmt: skip
+    outcome = Outcome(
+        counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},
+        metrics={REFRESHED: record.digest},
+        timings={"seconds": time.perf_counter() - started},
+    )
+    artifact.commit(path, "bundle", base.knobs, base.inputs, outcome)
+
+
+def _in_words(workspace: Path, record: Record) -> str:
+    """What was taken in, what it did not change, and what is due."""
+    found = record.metrics
+    triples = f"and {n:,} triples " if (n := record.counts.get("triples", 0)) else ""
+    lines = [
+        f"{found['refresh.items']:,} new items are servable and {found['refresh.events']:,} new events counted; "
+        f"{record.counts['all_items']:,} items have come since the last full run.",
+        f"{record.counts['pairs']:,} pairs {triples}of interests are answered anew: another one follows most often "
+        "now. "
+        "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
+        "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
+    ]
+    if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > record.knobs["room"]:
+        lines.append(
+            "A re-partition is due: clusters have outgrown their room. Add the rows to the sources and run."
+        )
+    elif found["refresh.repartition_due"]:
+        lines.append("A re-partition is due: traffic has moved between clusters. Add the rows and run.")
+    if found["refresh.finetuning_due"]:
+        lines.append(
+            "A new fine-tuning is due: what people turn to next overlaps with before by "
+            f"{found['refresh.successor_overlap']:.2f}, and by {found['refresh.successor_overlap_expected']:.2f} "
+            "if nothing had changed. Add the rows to the sources and run."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,634 @@
+"""The stages from the log to the bundle: what each one reads, and the function that builds its artifact.
+
+A stage's settings are the section of the configuration that has its name. What a function here needs it imports
+itself, so that to know the stages loads nothing. To add a stage: a function and an object here, a section in
+`settings`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from byway.base import artifact
+from byway.base.artifact import Outcome, Record, Work
+from byway.base.config import Config
+from byway.base.errors import UserError
+from byway.base.progress import say
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from byway.data.catalog import Catalog
+    from byway.data.events import Events
+    from byway.data.media import Seen
+    from byway.interests.describe import Descriptions
+    from byway.interests.graph import Graph
+    from byway.interests.tree import Tree
+    from byway.items.sequence import ItemPolicy
+    from byway.language.plan import Table
+    from byway.language.tune import Tuned
+    from byway.multimodal import tune as multimodal
+    from byway.multimodal.curate import Pairs
+    from byway.multimodal.plan import ContextTable
+    from byway.transitions.curate import Transitions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One stage, which makes one numbered artifact."""
+
+    number: int
+    name: str
+    """Of the artifact and of its section of the settings."""
+    build: Callable[[Work, "Inputs"], Outcome]
+    reads: tuple["Stage", ...] = ()
+    """Whose artifacts `build` is given; where one of these changes this one is out of date."""
+    outside: Callable[["Inputs"], dict[str, str]] = lambda inputs: {}
+    """Identity of everything that it reads beside artifacts, by name."""
+    only_if: tuple["Stage", str] | None = None
+    """A stage and one of its counts: where that is 0 this stage is skipped, and whoever reads it is given None."""
+    asked_for: bool = False
+    """Whether it is built only when it is named: not every workspace has what it takes."""
+    sections: tuple[str, ...] = ()
+    """Further sections of the settings that shape it, because it trains models of its own."""
+    refuse: Callable[[Config], None] = lambda config: None
+    """Raises UserError where it could never be built, before the hours of the stages in front of it."""
+
+    @property
+    def folder(self) -> str:
+        return f"{self.number:02d}-{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a stage may read: settings, and the artifacts of the stages that it declares, loaded when asked for."""
+
+    workspace: Path
+    config: Config
+    of: Stage
+
+    def load(self, owner: Stage, load: Callable[[Path], T]) -> T | None:
+        """An artifact; None where there was nothing for its stage to do."""
+        if owner not in self.of.reads:
+            raise LookupError(f"{self.of.name} does not declare that it reads {owner.name}")
+        if skipped(self.workspace, owner):
+            return None
+        folder = self.workspace / owner.folder
+        with artifact.reading(folder):
+            return load(folder)
+
+    def record(self, owner: Stage) -> Record | None:
+        return artifact.read_record(self.workspace / owner.folder)
+
+    @property
+    def catalog(self) -> "Catalog":
+        from byway.data import catalog
+
+        return _there(self.load(CATALOG, catalog.load))
+
+    @property
+    def events(self) -> "Events":
+        from byway.data import events
+
+        return _there(self.load(CATALOG, events.load))
+
+    @property
+    def users(self) -> list[str]:
+        from byway.data import events
+
+        return _there(self.load(CATALOG, events.load_users))
+
+    @property
+    def seen(self) -> "Seen | None":
+        from byway.data import media
+
+        found = self.load(MEDIA, media.load)
+        return None if found is None else replace(found, folder=self.media_folder)
+
+    @property
+    def vectors(self) -> "NDArray[np.float32]":
+        from byway.interests import embed
+
+        return _there(self.load(EMBEDDINGS, embed.load))
+
+    @property
+    def graph(self) -> "Graph":
+        from byway.interests import graph
+
+        return _there(self.load(GRAPH, graph.load))
+
+    @property
+    def tree(self) -> "Tree":
+        from byway.interests import tree
+
+        return _there(self.load(TREE, tree.load))
+
+    @property
+    def descriptions(self) -> "Descriptions":
+        from byway.interests import describe
+
+        return _there(self.load(DESCRIPTIONS, describe.load))
+
+    @property
+    def transitions(self) -> "Transitions":
+        from byway.transitions import curate
+
+        return _there(self.load(TRANSITIONS, curate.load))
+
+    @property
+    def tuned(self) -> "Tuned":
+        from byway.language import tune
+
+        return _there(self.load(LANGUAGE_MODEL, tune.load))
+
+    @property
+    def table(self) -> "Table":
+        from byway.language import plan
+
+        return _there(self.load(TRANSITION_TABLE, plan.load))
+
+    @property
+    def pairs(self) -> "Pairs":
+        from byway.multimodal import curate
+
+        return _there(self.load(PAIRS, curate.load))
+
+    @property
+    def multimodal(self) -> "multimodal.Tuned":
+        from byway.multimodal import tune
+
+        return _there(self.load(MULTIMODAL_MODEL, tune.load))
+
+    @property
+    def contexts(self) -> "ContextTable | None":
+        from byway.multimodal import plan
+
+        return self.load(CONTEXT_TABLE, plan.load)
+
+    @property
+    def item_policy(self) -> "ItemPolicy":
+        from byway.items import sequence
+
+        return _there(self.load(ITEM_POLICY, sequence.load))
+
+    @property
+    def media_folder(self) -> Path:
+        """The folder that relative names of media files start at: that of the input."""
+        path = self.workspace / self.config.catalog.items
+        return path if path.is_dir() and self.config.catalog.source not in OWN else path.parent
+
+    @property
+    def truth_folder(self) -> Path:
+        """The folder that says what people feel: named, or beside the tables of items."""
+        if self.config.experiment.truth:
+            return self.workspace / self.config.experiment.truth
+        items = self.workspace / self.config.catalog.items
+        return items if items.is_dir() else items.parent
+
+
+def _there(found: T | None) -> T:
+    if found is None:
+        raise LookupError("a stage without inputs was to be skipped")
+    return found
+
+
+OWN = ("parquet", "csv", "json")
+"""Sources that are tables of one's own."""
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
+"""Endings of the files of a public data set that hold items and events."""
+
+
+def _catalog(work: Work, inputs: Inputs) -> Outcome:
+    from byway.data import catalog
+
+    return catalog.build(work, inputs.config.catalog, inputs.workspace)
+
+
+def _source_files(inputs: Inputs) -> dict[str, str]:
+    """The tables that the catalog is read from: those named, also by pattern, and all in a named folder.
+
+    Their names start with the setting, since files of items and of events may share one.
+    """
+    settings, found = inputs.config.catalog, dict[str, Path]()
+    for setting, name in (("items", settings.items), ("events", settings.events)):
+        path = inputs.workspace / name
+        if not name:
+            continue
+        folder = path if path.is_dir() else path.parent
+        files: list[Path] = []
+        for each in [path] if path.is_dir() else folder.glob(path.name):
+            files += (
+                [p for p in each.rglob("*") if _is_table(p, each, settings.source)] if each.is_dir() else [each]
+            )
+        found |= {f"{setting}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
+    return {name: artifact.hash_file(path) for name, path in found.items()}
+
+
+def _is_table(path: Path, folder: Path, source: str) -> bool:
+    """Whether a file in a named folder is read: each part of an own table, else what ends as tables do."""
+    from byway.data import containers
+
+    if source in OWN:
+        return containers.is_part(path, folder)
+    return any(suffix in TABLES for suffix in path.suffixes[-2:])
+
+
+def _media(work: Work, inputs: Inputs) -> Outcome:
+    from byway.data import media
+
+    return media.build(work, inputs.config.media, inputs.catalog, inputs.media_folder)
+
+
+def _media_files(inputs: Inputs) -> dict[str, str]:
+    from byway.data import media
+
+    return {"files": media.state(inputs.catalog, inputs.media_folder)}
+
+
+def _embeddings(work: Work, inputs: Inputs) -> Outcome:
+    from byway.interests import embed
+
+    return embed.build(work, inputs.config.embeddings, inputs.catalog, inputs.seen)
+
+
+def _graph(work: Work, inputs: Inputs) -> Outcome:
+    from byway.interests import graph
+
+    return graph.build(work, inputs.config.graph, inputs.vectors)
+
+
+def _tree(work: Work, inputs: Inputs) -> Outcome:
+    from byway.interests import tree
+
+    return tree.build(work, inputs.config.tree, inputs.vectors, inputs.graph, inputs.events)
+
+
+def _descriptions(work: Work, inputs: Inputs) -> Outcome:
+    from byway.interests import describe
+
+    return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree)
+
+
+def _transitions(work: Work, inputs: Inputs) -> Outcome:
+    from byway.transitions import curate
+
+    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree)
+
+
+def _language_model(work: Work, inputs: Inputs) -> Outcome:
+    from byway.language import tune
+
+    return tune.build(
+        work,
+        inputs.config.language_model,
+        inputs.transitions,
+        inputs.descriptions,
+        inputs.vectors,
+        inputs.tree,
+    )
+
+
+def _transition_table(work: Work, inputs: Inputs) -> Outcome:
+    from byway.language import plan
+
+    return plan.build(
+        work,
+        inputs.config.transition_table,
+        inputs.transitions,
+        inputs.descriptions,
+        inputs.tuned,
+        inputs.vectors,
+        inputs.tree,
+    )
+
+
+def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
+    """Compute one shard's rows of the transition table into the scratch of `work`."""
+    from byway.language import plan
+
+    plan.fill(
+        work,
+        inputs.config.transition_table,
+        inputs.transitions,
+        inputs.descriptions,
+        inputs.tuned,
+        inputs.vectors,
+        inputs.tree,
+        shard=shard,
+    )
+
+
+def _pairs_or_triples(config: Config) -> None:
+    """A model of other histories can be fine-tuned, and no table made of it."""
+    if config.transitions.history not in (2, 3):
+        raise UserError(
+            f"transitions.history is {config.transitions.history}, and the table answers pairs and triples: set it "
+            "to 2 or 3, or stop with --until language_model."
+        )
+
+
+def _pairs(work: Work, inputs: Inputs) -> Outcome:
+    from byway.multimodal import curate
+
+    seen, planned = inputs.config.pairs.level, inputs.config.transitions.level
+    if seen != planned:
+        say(
+            f"[yellow]pairs.level is {seen} and transitions.level {planned}[/]: what the multimodal model says of "
+            "other clusters is made, and neither served nor given an arm. Set both to one level, 2 or deeper."
+        )
+    return curate.build(work, inputs.config.pairs, inputs.events, inputs.tree, _there(inputs.seen))
+
+
+def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
+    from byway.multimodal import tune
+
+    return tune.build(
+        work,
+        inputs.config.multimodal_model,
+        inputs.pairs,
+        inputs.catalog,
+        inputs.tree,
+        inputs.descriptions,
+        _there(inputs.seen),
+        inputs.tuned,
+    )
+
+
+def _context_table(work: Work, inputs: Inputs) -> Outcome:
+    from byway.multimodal import plan
+
+    return plan.build(
+        work,
+        inputs.config.context_table,
+        inputs.events,
+        inputs.vectors,
+        inputs.catalog,
+        inputs.tree,
+        inputs.descriptions,
+        _there(inputs.seen),
+        inputs.pairs,
+        inputs.multimodal,
+    )
+
+
+def _item_policy(work: Work, inputs: Inputs) -> Outcome:
+    from byway.items import sequence
+
+    return sequence.build(work, inputs.config.item_policy, inputs.events, inputs.vectors)
+
+
+def _bundle(work: Work, inputs: Inputs) -> Outcome:
+    from byway.serving import pack
+
+    return pack.build(
+        work,
+        inputs.config.bundle,
+        inputs.catalog,
+        inputs.events,
+        inputs.tree,
+        inputs.descriptions,
+        inputs.transitions,
+        inputs.table,
+        inputs.item_policy,
+        inputs.contexts,
+    )
+
+
+def _metrics(work: Work, inputs: Inputs) -> Outcome:
+    from byway.evaluation import offline
+
+    return offline.build(
+        work,
+        inputs.config.metrics,
+        inputs.transitions,
+        inputs.descriptions,
+        inputs.tuned,
+        inputs.table,
+        inputs.vectors,
+        inputs.tree,
+    )
+
+
+def _experiment(work: Work, inputs: Inputs) -> Outcome:
+    from byway.simulation import experiment
+
+    return experiment.build(
+        work,
+        inputs.config.experiment,
+        inputs.catalog,
+        inputs.events,
+        inputs.vectors,
+        inputs.tree,
+        inputs.descriptions,
+        inputs.transitions,
+        inputs.table,
+        inputs.item_policy,
+        inputs.seen,
+        inputs.contexts,
+        inputs.users,
+        inputs.truth_folder,
+        inputs.config,
+    )
+
+
+def _truth_files(inputs: Inputs) -> dict[str, str]:
+    from byway.simulation import truth
+
+    return {f"truth/{path.name}": artifact.hash_file(path) for path in truth.files(inputs.truth_folder)}
+
+
+def _report(work: Work, inputs: Inputs) -> Outcome:
+    from byway.evaluation import report
+    from byway.simulation import experiment
+
+    found = _drawn(inputs)
+    if not found:
+        raise UserError("There is nothing to report yet: run the stages, or an experiment, first.")
+    path = inputs.workspace / EXPERIMENT.folder
+    live = experiment.load(path) if EXPERIMENT in found else None
+    figures = {name: value for record in found.values() for name, value in record.metrics.items()}
+    return report.build(work, inputs.config.report, live, figures)
+
+
+def _drawn(inputs: Inputs) -> dict[Stage, Record]:
+    """The records whose figures the report draws, where they are there."""
+    drawn = (LANGUAGE_MODEL, METRICS, EXPERIMENT, CURATIONS, VIEWS)
+    found = {stage: inputs.record(stage) for stage in drawn if not skipped(inputs.workspace, stage)}
+    return {stage: record for stage, record in found.items() if record is not None}
+
+
+def _drawn_figures(inputs: Inputs) -> dict[str, str]:
+    return {stage.name: record.fingerprint for stage, record in _drawn(inputs).items()}
+
+
+def _curations(work: Work, inputs: Inputs) -> Outcome:
+    from byway.evaluation import curations
+
+    return curations.build(
+        work,
+        inputs.config.curations,
+        inputs.events,
+        inputs.vectors,
+        inputs.tree,
+        inputs.descriptions,
+        inputs.config,
+    )
+
+
+def _views(work: Work, inputs: Inputs) -> Outcome:
+    from byway.evaluation import views
+
+    return views.build(
+        work,
+        inputs.config.views,
+        inputs.catalog,
+        inputs.tree,
+        inputs.descriptions,
+        _there(inputs.seen),
+        inputs.pairs,
+        inputs.tuned,
+        inputs.config,
+    )
+
+
+CATALOG = Stage(1, "catalog", _catalog, outside=_source_files)
+MEDIA = Stage(1, "media", _media, (CATALOG,), _media_files, only_if=(CATALOG, "media"))
+EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA))
+GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
+TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
+DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE))
+TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
+LANGUAGE_MODEL = Stage(7, "language_model", _language_model, (TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE))
+TRANSITION_TABLE = Stage(
+    8,
+    "transition_table",
+    _transition_table,
+    (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, EMBEDDINGS, TREE),
+    refuse=_pairs_or_triples,
+)
+PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"))
+MULTIMODAL_MODEL = Stage(
+    10,
+    "multimodal_model",
+    _multimodal_model,
+    (PAIRS, CATALOG, TREE, DESCRIPTIONS, MEDIA, LANGUAGE_MODEL),
+    only_if=(PAIRS, "samples"),
+)
+CONTEXT_TABLE = Stage(
+    11,
+    "context_table",
+    _context_table,
+    (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, MEDIA, PAIRS, MULTIMODAL_MODEL),
+    only_if=(PAIRS, "samples"),
+)
+ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS))
+BUNDLE = Stage(
+    13,
+    "bundle",
+    _bundle,
+    (CATALOG, TREE, DESCRIPTIONS, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY, CONTEXT_TABLE),
+)
+METRICS = Stage(
+    14,
+    "metrics",
+    _metrics,
+    (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, TRANSITION_TABLE, EMBEDDINGS, TREE),
+)
+EXPERIMENT = Stage(
+    15,
+    "experiment",
+    _experiment,
+    (
+        CATALOG,
+        EMBEDDINGS,
+        TREE,
+        DESCRIPTIONS,
+        TRANSITIONS,
+        TRANSITION_TABLE,
+        ITEM_POLICY,
+        MEDIA,
+        CONTEXT_TABLE,
+    ),
+    _truth_files,
+    asked_for=True,
+    sections=("item_policy",),
+)
+REPORT = Stage(16, "report", _report, outside=_drawn_figures, asked_for=True)
+CURATIONS = Stage(
+    18,
+    "curations",
+    _curations,
+    (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS),
+    asked_for=True,
+    sections=("transitions", "language_model", "transition_table"),
+)
+VIEWS = Stage(
+    19,
+    "views",
+    _views,
+    (CATALOG, TREE, DESCRIPTIONS, MEDIA, PAIRS, LANGUAGE_MODEL),
+    only_if=(PAIRS, "samples"),
+    asked_for=True,
+    sections=("media", "multimodal_model"),
+)
+
+STAGES = (
+    CATALOG, MEDIA, EMBEDDINGS, GRAPH, TREE, DESCRIPTIONS, TRANSITIONS, LANGUAGE_MODEL, TRANSITION_TABLE, PAIRS,
+    MULTIMODAL_MODEL, CONTEXT_TABLE, ITEM_POLICY, BUNDLE, METRICS, EXPERIMENT, REPORT, CURATIONS, VIEWS,
+)  # fmt: skip
+"""In the order in which they are built."""
+
+REFRESH = "17-refresh"
+"""Folder of what `byway refresh` makes between two runs; it is no stage."""
+
+REFRESHED = "refresh.digest"
+"""Metric of the bundle's record: the refresh that is in it."""
+
+
+def skipped(workspace: Path, stage: Stage) -> bool:
+    """Whether there is nothing for this stage to do, as those of paper 2 where no item can be seen."""
+    if stage.only_if is None:
+        return False
+    owner, count = stage.only_if
+    if skipped(workspace, owner):
+        return True
+    record = artifact.read_record(workspace / owner.folder)
+    return record is not None and not record.counts.get(count, 0)
+
+
+def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
+    """The settings that shape the artifact, as its record will hold them: its own section and the run's seed."""
+    own = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
+    for name in stage.sections:
+        own[name] = msgspec.json.decode(msgspec.json.encode(getattr(config, name)))
+    return {**own, "seed": config.run.seed}
+
+
+def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
+    """Identity of everything that the stage reads. Raises UserError where some of it is not there yet."""
+    found: dict[str, str] = {}
+    for owner in stage.reads:
+        if skipped(workspace, owner):
+            continue
+        record = artifact.read_record(workspace / owner.folder)
+        if record is None:
+            raise UserError(f"{stage.folder} needs {owner.folder}; run the stages before it first.")
+        found[owner.name] = record.digest
+    return found | stage.outside(Inputs(workspace, config, stage))
+
+
+def prepare(config: Config) -> None:
+    """Set what holds for the whole process: threads, and which engine runs the dataframes."""
+    import torch
+
+    from byway.base import engine
+
+    torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
+    engine.use(config.run.engine, config.run.threads)

@@ -1,0 +1,188 @@
+"""Knobs: where a value comes from, and what is said about a wrong one."""
+
+import ast
+import inspect
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byway.base import config
+from byway.base.config import Config
+from byway.base.errors import UserError
+
+
+def load(folder: Path, toml: str | bytes = "", overrides: tuple[str, ...] = ()) -> Config:
+    (folder / "byway.toml").write_bytes(toml if isinstance(toml, bytes) else toml.encode())
+    return config.load(folder / "byway.toml", overrides)
+
+
+def refused(folder: Path, toml: str | bytes = "", *overrides: str) -> str:
+    """The one sentence about what is wrong."""
+    with pytest.raises(UserError) as error:
+        load(folder, toml, overrides)
+    return str(error.value)
+
+
+def test_no_file_is_the_defaults(tmp_path: Path) -> None:
+    assert config.load(tmp_path / "byway.toml") == Config()
+
+
+def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path: Path) -> None:
+    toml = "[tree]\nitems_per_cluster = 30\ntolerance = 1.5\n[run]\nseed = 7\n"
+    found = load(tmp_path, toml, ("tree.items_per_cluster=20", "bundle.days=3"))
+    assert found.tree.items_per_cluster == 20
+    assert found.tree.tolerance == 1.5
+    assert found.run.seed == 7
+    assert found.bundle.days == 3
+    assert found.tree.traffic_share == Config().tree.traffic_share
+    assert found.graph == Config().graph
+
+
+def test_the_last_override_holds(tmp_path: Path) -> None:
+    assert load(tmp_path, "", ("run.seed=1", "run.seed=2")).run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "knob", "value"),
+    [
+        ("tree.levels=[12, 300, 900, 2700]", "tree", "levels", (12, 300, 900, 2700)),
+        (" tree.items_per_cluster = 9 ", "tree", "items_per_cluster", 9),
+        ("catalog.items=/data/a=b.parquet", "catalog", "items", "/data/a=b.parquet"),
+        ("catalog.items='12'", "catalog", "items", "12"),
+        ("catalog.items=", "catalog", "items", ""),
+        ("catalog.item_columns={item = 'video_id'}", "catalog", "item_columns", {"item": "video_id"}),
+        ("run.engine=ray", "run", "engine", "ray"),
+        ("tree.tolerance=2", "tree", "tolerance", 2.0),
+        ("descriptions.drop=['films', 'Видео']", "descriptions", "drop", ("films", "Видео")),
+    ],
+)
+def test_overrides_are_read_as_toml_or_as_plain_text(
+    tmp_path: Path, override: str, section: str, knob: str, value: object
+) -> None:
+    assert getattr(getattr(load(tmp_path, "", (override,)), section), knob) == value
+
+
+@pytest.mark.parametrize(
+    ("toml", "overrides", "named"),
+    [
+        ("[trees]\nlevels = [1]", (), ["byway.toml", "[trees]", "transitions, tree, views."]),
+        ("", ("trees.levels=[1]",), ["[trees]"]),
+        ("[tree]\nlevel = [1]", (), ["byway.toml", "[tree]", "'level'", "levels"]),
+        ("", ("tree.level=[1]",), ["[tree]", "'level'"]),
+        ("", ("catalog.item_columns.item=x",), ["[catalog]", "'item_columns.item'"]),
+        ("[run]\nseed = 'one'", (), ["[run]", "seed", "expected a whole number"]),
+        ("[run]\nseed = true", (), ["[run]", "seed", "expected a whole number"]),
+        ("", ("run.seed=one",), ["[run]", "seed", "expected a whole number"]),
+        ("[tree]\nlevels = ['a']", (), ["[tree]", "levels"]),
+        ("[tree]\nlevels = 3", (), ["[tree]", "levels"]),
+        ("[run]\nengine = 'spark'", (), ["[run]", "engine", "spark", "native, ray"]),
+        ("[catalog]\nitems = 3", (), ["[catalog]", "items", "expected text"]),
+        ("[catalog]\nitems = 2020-01-01", (), ["[catalog]", "items"]),
+        ("run = 3", (), ["[run]"]),
+        ("run = 3", ("run.seed=1",), ["[run]"]),
+        ("[[run]]\nseed = 1", ("run.seed=1",), ["[run]"]),
+        ("[run]\nseed = -1", (), ["[run]", "seed", "-1"]),
+        ("[run]\nseed = 99999999999999999999", (), ["[run]", "seed", "99999999999999999999"]),
+        ("[tree]\ntolerance = nan", (), ["[tree]", "tolerance", "nan"]),
+        ("", ("tree.tolerance=inf",), ["[tree]", "tolerance", "inf"]),
+        ("[embeddings]\nbatch = 0", (), ["[embeddings]", "batch is 0", "at least 1"]),
+        ("", ("tree.tolerance=0.9",), ["[tree]", "tolerance is 0.9", "at least 1"]),
+        ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
+        ("", ("experiment.interests=3",), ["[experiment]", "transitions.history = 3"]),
+        ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
+        ("", ("seed=1",), ["--set seed=1", "section.knob=value"]),
+        ("", ("run.seed",), ["--set run.seed", "section.knob=value"]),
+        ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
+        ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
+        ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
+        ("[item_policy]\nheads = 3", (), ["[item_policy]", "dim is 64", "multiple of heads"]),
+        ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
+        ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
+        ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
+        ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
+        ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
+        (b"[run]\n# \xff", (), ["byway.toml", "not valid TOML"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_sentence(
+    tmp_path: Path, toml: str | bytes, overrides: tuple[str, ...], named: list[str]
+) -> None:
+    sentence = refused(tmp_path, toml, *overrides)
+    assert [name for name in named if name not in sentence] == []
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+
+
+SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in fields(Config)}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(SECTIONS)), st.text(max_size=20), st.text(max_size=20))
+def test_any_override_is_a_configuration_or_one_sentence(section: str, knob: str, value: str) -> None:
+    try:
+        found = config.load(Path("none.toml"), [f"{section}.{knob}={value}"])
+    except UserError:
+        return
+    assert knob.strip() in asdict(getattr(found, section))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPathFactory, data) -> None:
+    """Numbers and texts of any kind reach the knob that they are written for, and no other."""
+    section = data.draw(st.sampled_from(sorted(SECTIONS)))
+    default = asdict(getattr(Config(), section))
+    plain = {k: v for k, v in default.items() if type(v) in (int, float)}
+    if not plain:
+        return
+    knob = data.draw(st.sampled_from(sorted(plain)))
+    least = int(knob in config.POSITIVE.get(section, ()))
+    whole = type(plain[knob]) is int
+    most = config.AT_MOST.get(section, {}).get(knob, 2**62 if whole else 1e18)
+    # As far as these go without another knob.
+    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(knob, most)
+    least = 2 if (section, knob) == ("pairs", "level") else least
+    kind = st.integers(least, int(most)) if whole else st.floats(least, most)
+    if (section, knob) == ("item_policy", "dim"):
+        kind = st.integers(1, 2**60).map(lambda n: 2 * n)
+    value = data.draw(kind)
+    written = data.draw(st.booleans())
+    folder = tmp_path_factory.mktemp("w")
+    if written:
+        found = load(folder, f"[{section}]\n{knob} = {value!r}\n")
+    else:
+        found = load(folder, "", (f"{section}.{knob}={value!r}",))
+    assert asdict(getattr(found, section)) == {**default, knob: value}
+    assert [f.name for f in fields(Config) if getattr(found, f.name) != getattr(Config(), f.name)] in (
+        [section],
+        [],
+    )
+
+
+def test_every_knob_and_every_section_says_what_it_does() -> None:
+    module = ast.parse(inspect.getsource(config))
+    silent: list[str] = []
+    for node in (n for n in module.body if isinstance(n, ast.ClassDef)):
+        silent += [node.name] * (ast.get_docstring(node) is None)
+        for at, statement in enumerate(node.body):
+            if not isinstance(statement, ast.AnnAssign) or node.name == "Config":
+                continue
+            below = node.body[at + 1] if at + 1 < len(node.body) else None
+            said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
+            silent += [] if said else [f"{node.name}.{ast.unparse(statement.target)}"]
+    assert silent == []
+
+
+def test_the_knobs_that_must_be_positive_are_knobs_and_are_refused_at_zero(tmp_path: Path) -> None:
+    for section, knobs in config.POSITIVE.items():
+        for knob in knobs:
+            assert getattr(getattr(Config(), section), knob) >= 1
+            assert f"{knob} is 0" in refused(tmp_path, "", f"{section}.{knob}=0")
+
+
+def test_the_defaults_are_a_valid_configuration() -> None:
+    assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()

@@ -1,0 +1,288 @@
+"""Each baseline against its source's formulas, written out naively."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from byway.base import config
+from byway.serving import recommend
+from byway.serving.recommend import Seen
+from byway.simulation import neural
+from byway.simulation.hierarchical import HierarchicalBandit
+from byway.simulation.neural_linear import NeuralLinear
+from byway.simulation.planned import Chance, Keywords, Planned, Tabled, Watching, draw_interests
+from byway.simulation.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
+from byway.simulation.two_tower import TwoTower
+from byway.transitions.triples import look_up
+from tests.serving.planted import NAMES, Planted
+from tests.serving.planted import M as CLUSTERS
+
+RNG = np.random.default_rng(0)
+N, M = 24, 6
+KNOWN = Known(
+    (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, np.array([0, 0, 0, 1, 1, 1])
+)
+KNOBS = config.ItemPolicy(dim=8, heads=1, layers=1, batch=256, history=6, negatives=0, dropout=0.0)
+
+
+def asked(history: list[list[int]], n: int = N, known: Known = KNOWN) -> Asked:
+    """Users with these items, all liked, all yesterday."""
+    length = max(map(len, history))
+    padded = np.array([[0] * (length - len(h)) + [i + 1 for i in h] for h in history])
+    seen, met = np.zeros((len(history), n), np.bool_), np.zeros((len(history), known.n_clusters), np.bool_)
+    for row, items in enumerate(history):
+        seen[row, items] = True
+        met[row, known.cluster[items]] = True
+    there = padded > 0
+    return Asked(np.arange(len(history)), padded, there.astype(np.float32), -there.astype(np.int64), 0, seen, met)
+
+
+def a_log(events: int = 120, users: int = 5) -> Logged:
+    rng = np.random.default_rng(1)
+    return Logged(
+        rng.integers(users, size=events),
+        rng.integers(N, size=events),
+        rng.random(events).astype(np.float32),
+        np.sort(rng.integers(-20, 0, size=events)),
+        users,
+    )
+
+
+def test_the_hierarchical_bandit_is_one_linucb_a_user_and_level() -> None:
+    log, bandit = a_log(), HierarchicalBandit(KNOWN, alpha=0.7, dim=4)
+    half = Logged(log.user[:50], log.item[:50], log.satisfaction[:50], log.day[:50], log.n_users)
+    bandit.learn(half, -5)
+    bandit.learn(log, 0)
+    question = asked([[0], [1], [2], [3], [4]])
+    free = np.ones((5, M), np.bool_)
+    free[1, 3] = False
+    chosen = bandit.choose(question, free, np.random.default_rng(0))
+    paths = (KNOWN.parent[KNOWN.cluster], KNOWN.cluster)
+    for user in range(5):
+        bounds: list[np.ndarray] = []
+        for level, nodes in enumerate(bandit.nodes):
+            own = log.user == user
+            x = nodes[paths[level][log.item[own]]].astype(float)
+            inverse = np.linalg.inv(np.eye(4) + x.T @ x)
+            theta = inverse @ (x.T @ log.satisfaction[own])
+            bounds.append(nodes @ theta + 0.7 * np.sqrt(np.einsum("ni,ij,nj->n", nodes, inverse, nodes)))
+        parent = int(bounds[0].argmax())
+        among = [c for c in range(M) if KNOWN.parent[c] == parent and free[user, c]]
+        assert chosen[user] == max(among, key=lambda c: bounds[1][c])
+
+
+def test_the_hierarchical_bandit_learns_what_pleases() -> None:
+    """Of two areas one pleases: after a while the descent goes there."""
+    bandit = HierarchicalBandit(KNOWN, alpha=0.1, dim=5)
+    item = np.tile(np.arange(N), 4)
+    good = KNOWN.cluster[item] == 4
+    bandit.learn(Logged(np.zeros(len(item), np.int64), item, good.astype(np.float32), item * 0, 1), 0)
+    assert bandit.choose(asked([[0]]), np.ones((1, M), np.bool_), np.random.default_rng(0)).tolist() == [4]
+
+
+def encoder(kind: str = "restricted", log: Logged | None = None, folder: Path | None = None) -> neural.Encoded:
+    parts = neural.begin(kind, KNOWN, neural.knobs_of(kind, KNOBS, 1), 0).eval()
+    return neural.encoded(kind, KNOWN, parts, KNOBS, 1, 0, 3)
+
+
+def test_the_neural_linear_bandit_is_bayesian_regression() -> None:
+    log = a_log(400, 40)
+    bandit = NeuralLinear(KNOWN, encoder(), ridge=1e-3)
+    bandit.learn(log, 0)
+    rows, phi = np.flatnonzero(first_meetings(KNOWN, log)), []
+    for row in rows:
+        before = np.flatnonzero(log.user[:row] == log.user[row])[-20:]
+        history = np.zeros((1, 20), np.int64)
+        history[0, 20 - len(before) :] = log.item[before] + 1
+        state = bandit.encoder.states(history)[0] / np.sqrt(8)
+        centre = bandit.centre[KNOWN.cluster[log.item[row]]]
+        phi.append(np.concatenate([state * centre, centre, [1]]))
+    x = np.array(phi)
+    np.testing.assert_allclose(bandit.precision, 1e-3 * np.eye(17) + x.T @ x, atol=1e-4)
+    np.testing.assert_allclose(bandit.moment, x.T @ log.satisfaction[rows], atol=1e-4)
+
+
+def test_the_neural_linear_bandit_finds_the_cluster_that_pleases() -> None:
+    log = a_log(4000, 900)
+    good = np.where(KNOWN.cluster[log.item] == 2, 0.95, 0.1).astype(np.float32)
+    bandit = NeuralLinear(KNOWN, encoder())
+    bandit.learn(Logged(log.user, log.item, good, log.day, log.n_users), 0)
+    chosen = bandit.choose(asked([[0]] * 50), np.ones((50, M), np.bool_), np.random.default_rng(0))
+    assert (chosen == 2).mean() > 0.8
+
+
+def test_novelty_rewards_are_four_times_where_the_week_had_none() -> None:
+    user, item = np.array([0, 0, 0, 1, 0]), np.array([0, 6, 0, 0, 1])
+    log = Logged(user, item, np.array([1, 0.8, 1, 1, 0.2], np.float32), np.array([0, 3, 11, 11, 11]), 2)
+    # Items 0 and 6 share a cluster: new, then known, then eight days apart, then another user; the last disliked.
+    assert neural.novelty()(KNOWN, log).tolist() == pytest.approx([4, 0.8, 4, 4, 0])
+
+
+@pytest.mark.parametrize("kind", ["restricted", "sequence", "novelty", "context", "two_tower"])
+def test_every_encoder_learns_what_comes_next(kind: str) -> None:
+    """Item i is followed by i + 1: after training it is named first, where a random guess has 1 of 24."""
+    user = np.arange(150).repeat(6)
+    start = np.random.default_rng(2).integers(N, size=150).repeat(6)
+    item = (start + np.tile(np.arange(6), 150)) % N
+    log = Logged(user, item, np.ones(900, np.float32), np.tile(np.arange(-6, 0), 150), 150)
+    knobs = neural.knobs_of(kind, KNOBS, 1)
+    parts = neural.begin(kind, KNOWN, knobs, 0)
+    reward = neural.satisfaction(KNOWN, log)
+    neural.fit(parts, neural.sequences(log, reward, N), knobs, 0, 25, 0.02)
+    found = neural.encoded(kind, KNOWN, parts, KNOBS, 1, 0, 0)
+    found.nearest = 0
+    scores = found.scores(asked([[i - 2, i - 1, i] for i in range(2, N - 1)]), np.full(N - 3, NONE))
+    hit = (best(scores, 3) == np.arange(3, N)[:, None]).any(1).mean()
+    assert hit > 0.6
+
+
+def test_context_scores_only_what_is_near_the_last_item() -> None:
+    found = encoder("context")
+    found.nearest = 5
+    scores = found.scores(asked([[3, 7]]), np.array([NONE]))[0]
+    likeness = KNOWN.vectors @ KNOWN.vectors[7]
+    likeness[[3, 7]] = -np.inf
+    assert set(np.flatnonzero(scores > -np.inf)) == set(np.argsort(-likeness)[:5])
+
+
+def test_arms_train_apart_and_only_on_their_days() -> None:
+    log = a_log(300, 20)
+    parts = neural.begin("restricted", KNOWN, neural.knobs_of("restricted", KNOBS, 1), 0)
+    one, other = (neural.encoded("restricted", KNOWN, parts, KNOBS, 1, 0, 3) for _ in range(2))
+    before = other.vectors().copy()
+    live = Logged(log.user, log.item, log.satisfaction, log.day + 15, log.n_users)
+    one.learn(live, 2)
+    np.testing.assert_array_equal(one.vectors(), before)
+    one.learn(live, 3)
+    assert not np.array_equal(one.vectors(), before)
+    np.testing.assert_array_equal(other.vectors(), before)
+
+
+def test_a_trained_encoder_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
+    log, path = a_log(), tmp_path / "c.safetensors"
+    first = neural.trained("two_tower", KNOWN, log, KNOBS, 0, 1, path)
+    again = neural.trained("two_tower", KNOWN, log, KNOBS, 99, 50, path)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+def test_the_user_tower_reads_no_later_item() -> None:
+    torch.manual_seed(0)
+    tower = TwoTower(KNOWN.vectors, 8, 0.0).eval()
+    whole = tower(torch.tensor([[0, 3, 5, 9]]))
+    torch.testing.assert_close(whole[:, :3], tower(torch.tensor([[0, 3, 5]])))
+    torch.testing.assert_close(whole[:, 2:3], tower(torch.tensor([[3, 5]]))[:, 1:])
+
+
+def test_the_table_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
+    """The same histories through `serving.recommend` and through the arm: the same clusters, as often."""
+    planted = Planted()
+    bundle = planted.build(tmp_path)
+    cluster = np.array([bundle.cluster(p) for p in range(len(planted.ids))])
+    known = Known(planted.vectors[planted.order], cluster, np.zeros(CLUSTERS, np.int64))
+    table = np.roll(planted.rankings(), 1, axis=0)[:, :, :2].copy()
+    planted_again = Planted(table=table)
+    bundle = planted_again.build(tmp_path / "again")
+    plan = Tabled(known, partial(look_up, table, None), np.asarray(bundle.popularity))
+    for history in (["c0-0", "c1-0", "c0-1"], ["c2-0"], ["c5-0", "c6-0", "c3-0", "c5-1"]):
+        positions = [planted.ids.index(name) for name in history]
+        question = asked([positions] * 400, len(planted.ids), known)
+        found = plan.choose(question, open_clusters(known, question, True), np.random.default_rng(0))
+        arm = np.bincount(found, minlength=CLUSTERS) / 400
+        served = np.zeros(CLUSTERS)
+        for seed in range(400):
+            answer = recommend.recommend(bundle, [Seen(name) for name in history], np.random.default_rng(seed))
+            served[NAMES.index(str(answer.cluster))] += 1 / 400
+        np.testing.assert_allclose(arm, served, atol=0.1)
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+def test_one_and_three_interests_are_planned_from_as_the_service_does(interests: int, tmp_path: Path) -> None:
+    table = np.roll(Planted().rankings(), 1, axis=0)
+    triples = {(5, 6, 3): [1, 2], (5, 3, 0): [4], (6, 3, 0): [2, 1], (5, 6, 0): [4]}
+    planted = Planted(
+        table=table, triples=triples if interests == 3 else None, knobs=config.Bundle(interests=interests)
+    )
+    bundle = planted.build(tmp_path)
+    known = Known(
+        planted.vectors[planted.order],
+        np.array([bundle.cluster(p) for p in range(len(planted.ids))]),
+        np.zeros(CLUSTERS, np.int64),
+    )
+    plan = Tabled(known, bundle.ranking, np.asarray(bundle.popularity), interests=interests)
+    for history in (["c5-0", "c6-0", "c3-0", "c0-1"], ["c5-0", "c6-0", "c3-0"], ["c1-0", "c2-0"], ["c2-1"]):
+        question = asked([[planted.ids.index(name) for name in history]] * 600, len(planted.ids), known)
+        found = plan.choose(question, open_clusters(known, question, True), np.random.default_rng(0))
+        served = np.zeros(CLUSTERS)
+        for seed in range(600):
+            answer = recommend.recommend(bundle, [Seen(name) for name in history], np.random.default_rng(seed))
+            served[NAMES.index(str(answer.cluster))] += 1 / 600
+        np.testing.assert_allclose(np.bincount(found, minlength=CLUSTERS) / 600, served, atol=0.1)
+
+
+def test_three_interests_stand_in_order_and_the_oldest_fills_up() -> None:
+    """Items 0, 1, 2 and 6 are of clusters 0, 1, 2 and 0; nobody has NONE."""
+    question = asked([[0, 1, 2], [0, 1, 6], [4], []])
+    drawn = draw_interests(KNOWN, question, 30, np.random.default_rng(0), 3)
+    assert drawn.tolist() == [[0, 1, 2], [1, 1, 0], [4, 4, 4], [-1, -1, -1]]
+
+
+def test_the_watching_plan_takes_the_first_open_cluster_of_what_was_watched_last() -> None:
+    ranking = np.tile(np.array([1, 2, -1], np.int32), (len(KNOWN.cluster), 1))
+    ranking[0] = [4, 1, 2]
+    plan = Watching(ranking, np.arange(M, dtype=np.int32)[::-1].copy())
+    question = asked([[1, 0], [0, 6], [0], []])
+    every = np.ones((4, M), np.bool_)
+    rng = np.random.default_rng(0)
+    assert plan.choose(question, every, rng).tolist() == [4, 1, 4, M - 1]
+    some = every.copy()
+    some[:, [1, 4]] = False
+    assert plan.choose(question, some, rng).tolist()[:3] == [2, 2, 2]
+    some[:, 2] = False
+    assert plan.choose(question, some, rng).tolist()[:3] == [M - 1] * 3
+    assert plan.choose(question, ~every, rng).tolist() == [-1] * 4
+
+
+def test_interests_are_drawn_by_satisfaction_and_the_recent_one_is_second() -> None:
+    question = asked([[0, 1, 2, 6]] * 3000)
+    weight = np.tile([0.9, 0.1, 0.0, 0.0], (3000, 1)).astype(np.float32)
+    question = Asked(question.user, question.history, weight, question.day, 0, question.seen, question.met)
+    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(0)).T
+    # Items 0 and 6 are of cluster 0, the last watched: it comes second whenever it is drawn.
+    assert set(zip(one.tolist(), two.tolist(), strict=True)) == {(1, 0)}
+
+
+def drawn_by(question: Asked, seed: int) -> tuple[int, int]:
+    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(seed))[0].tolist()
+    return one, two
+
+
+def test_old_interests_count_only_where_there_are_no_recent_ones() -> None:
+    question = asked([[0, 1, 2]])
+    days = np.array([[-50, -2, -1]])
+    recent = Asked(question.user, question.history, question.satisfaction, days, 0, question.seen, question.met)
+    drawn = {drawn_by(recent, s) for s in range(30)}
+    assert drawn == {(1, 2)}
+    old = Asked(question.user, question.history, question.satisfaction, days - 90, 0, question.seen, question.met)
+    drawn = {drawn_by(old, s) for s in range(60)}
+    assert drawn == {(0, 1), (0, 2), (1, 2)}
+
+
+def test_chance_is_even_over_open_clusters() -> None:
+    free = np.tile([True, False, True, True, False, True], (8000, 1))
+    share = np.bincount(Chance().choose(asked([[0]] * 8000), free, np.random.default_rng(0)), minlength=M) / 8000
+    np.testing.assert_allclose(share, [0.25, 0, 0.25, 0.25, 0, 0.25], atol=0.02)
+
+
+def test_keywords_find_words_wherever_they_stand() -> None:
+    titles = [f"thing {i}" for i in range(N)]
+    titles[9], titles[4] = "Jazz piano for beginners", "piano keys"
+    words = Keywords(titles, ["jazz, piano", *["nothing"] * (M - 1)])
+    plan = Tabled(KNOWN, lambda context: np.zeros((len(context), 1), np.int32), np.arange(M, dtype=np.int32))
+    source = Planned(KNOWN, plan, words, inside=False)
+    found = source.nominate(asked([[1]]), 4, np.random.default_rng(0))
+    # Neither is of cluster 0, which was meant: that is what the restriction is for.
+    assert found.tolist() == [[9, 4, NONE, NONE]]

@@ -1,0 +1,180 @@
+"""The context table: coverage, neighbours, and what a refresh costs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byway.base import artifact, config, models
+from byway.base.artifact import Outcome, Work
+from byway.language import prompts
+from byway.language import tune as language
+from byway.multimodal import curate, plan, tune
+from byway.multimodal.curate import Pairs
+from tests.language.conftest import make_tiny
+from tests.multimodal import planted
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    traffic=st.lists(st.integers(0, 50), min_size=1, max_size=40),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 9),
+)
+def test_the_most_popular_items_cover_the_share_and_none_is_spare(
+    traffic: list[int], share: float, seed: int
+) -> None:
+    weight = np.array(traffic, np.float64)
+    able = np.random.default_rng(seed).random(len(weight)) < 0.7
+    items = plan.covered(weight, able, share)
+    total, got = weight.sum(), weight[items].sum()
+    assert able[items].all()
+    assert (weight[items] > 0).all()
+    if got < share * total - 1e-6:
+        assert set(items) == set(np.flatnonzero(able & (weight > 0)))
+    elif len(items):
+        assert got - weight[items].min() < share * total + 1e-6
+        others = np.setdiff1d(np.flatnonzero(able), items)
+        assert weight[others].max(initial=0) <= weight[items].min()
+
+
+def test_an_uncovered_item_is_answered_by_its_nearest_covered_neighbour_in_its_cluster() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 8)).astype(np.float32)
+    cluster = rng.integers(0, 5, 60).astype(np.int32)
+    items = np.flatnonzero((rng.random(60) < 0.3) & (cluster != 4)).astype(np.int32)
+    via = plan.nearest(items, vectors, cluster)
+    for i in range(60):
+        own = [p for p, c in enumerate(items) if cluster[c] == cluster[i]]
+        if i in items:
+            assert items[via[i]] == i
+        elif not own:
+            assert via[i] == -1
+        else:
+            assert via[i] == max(own, key=lambda p: float(vectors[i] @ vectors[items[p]]))
+    assert (via == -1).sum() == (cluster == 4).sum()
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
+    """A tiny model, fine-tuned for a moment on what the pictures tell."""
+    folder = tmp_path_factory.mktemp("tuned")
+    make_tiny().save_pretrained(folder / "tiny")
+    models.load_tokenizer("smollm2-135m").save_pretrained(folder / "tiny")
+    seen = planted.seen(folder)
+    curate.build(_work(folder / "pairs"), config.Pairs(), planted.serendipitous(), planted.tree(), seen)
+    pairs = curate.load(folder / "pairs")
+    knobs = config.MultimodalModel(
+        prompts=("video",),
+        method="full",
+        steps=45,
+        learning_rate=1e-2,
+        warmup=5,
+        evaluate_every=45,
+        evaluate_on=20,
+        final_on=40,
+        precision="float32",
+    )
+    # No model is named, so that the workspace's own is taken.
+    spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", prompts.ENDINGS["block"], [])
+    with artifact.part(folder / "model", "multimodal_model", {}, {}) as work:
+        outcome = tune.build(
+            work,
+            knobs,
+            pairs,
+            planted.catalog(),
+            planted.tree(),
+            planted.descriptions(),
+            seen,
+            spoken,
+        )
+    artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
+    assert outcome.metrics["video.recall.video"] > 0.9
+    assert outcome.metrics["video.baseline.counts.recall_at_1"] == 1.0
+    assert outcome.metrics["video.baseline.popularity.recall_at_1"] < 0.4
+    assert outcome.metrics["video.curve"][0]["recall_at_1.video"] < 0.6
+    return folder / "model", pairs
+
+
+def _work(path: Path) -> Work:
+    scratch = path.with_name(path.name + ".scratch")
+    for folder in (path, scratch):
+        folder.mkdir()
+    return Work(path, scratch, np.random.default_rng(0))
+
+
+KNOBS = config.ContextTable(coverage=1.0, batch=8, top=3, precision="float32")
+
+
+def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 8, **changed: Any) -> Outcome:
+    """Build the artifact at `path` from the items `rows`, as the pipeline does."""
+    model, pairs = tuned
+    seen = planted.seen(path, rows=rows.astype(np.int32))
+    if "digest" in changed:
+        seen.digest[0] = changed["digest"]
+    with artifact.part(path, "context_table", {}, {"rows": str(rows)}) as work:
+        outcome = plan.build(
+            work,
+            config.ContextTable(coverage=1.0, batch=batch, top=3, precision="float32"),
+            planted.serendipitous(),
+            np.eye(planted.ITEMS, 256, dtype=np.float32),
+            planted.catalog(),
+            planted.tree(),
+            planted.descriptions(),
+            seen,
+            pairs,
+            tune.load(model),
+        )
+    artifact.commit(path, "context_table", {}, {"rows": str(rows)}, outcome)
+    return outcome
+
+
+def test_a_refresh_computes_what_is_new_or_changed_and_ends_as_a_full_run(
+    tmp_path: Path, tuned: tuple[Path, Pairs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last items of clusters are new: their pictures do not depend on who else is there.
+    monkeypatch.setattr(
+        planted, "seen", lambda path, rows=None, noise=0.0, real=planted.seen: real(path, noise, rows)
+    )
+    every = np.arange(planted.ITEMS)
+    old = every[every % 8 < 6]
+    assert table(tmp_path / "t", tuned, old).metrics["video.refresh_cost_ratio"] == 1
+    outcome = table(tmp_path / "t", tuned, every)
+    assert outcome.counts == {"items": 48, "computed": 12, "taken_over": 36, "left": 0}
+    assert outcome.metrics["video.refresh_cost_ratio"] == 0.25
+    table(tmp_path / "full", tuned, every, batch=5)
+    one, other = plan.load(tmp_path / "t"), plan.load(tmp_path / "full")
+    np.testing.assert_array_equal(one.item, other.item)
+    np.testing.assert_array_equal(one.clusters, other.clusters)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+    assert (one.clusters[:, 0] == (one.item // 8) ^ 1).mean() > 0.9
+    assert not (one.clusters == (one.item // 8)[:, None]).any()
+    # What left is dropped; a file with other bytes is computed anew.
+    outcome = table(tmp_path / "t", tuned, every[:-8], digest="other")
+    assert outcome.counts == {"items": 40, "computed": 1, "taken_over": 39, "left": 9}
+
+
+def test_a_run_that_is_cut_goes_on(
+    tmp_path: Path, tuned: tuple[Path, Pairs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, calls = plan.answer, 0
+
+    def cut(*arguments: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    monkeypatch.setattr(plan, "answer", cut)
+    with pytest.raises(KeyboardInterrupt):
+        table(tmp_path / "t", tuned, np.arange(planted.ITEMS))
+    table(tmp_path / "t", tuned, np.arange(planted.ITEMS))
+    assert calls == 4 + 3
+    shutil.rmtree(tmp_path / "t")
+    table(tmp_path / "t", tuned, np.arange(planted.ITEMS))
+    assert len(plan.load(tmp_path / "t").item) == planted.ITEMS

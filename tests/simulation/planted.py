@@ -1,0 +1,96 @@
+"""A tiny simulated platform without a pipeline: the world's own sub-areas as clusters, tables that are known."""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from byway.base import config, metrics
+from byway.data.events import Events
+from byway.simulation import experiment, loop, simulated, world
+from byway.simulation.arms import Kit
+from byway.simulation.people import WorldKnobs
+from byway.simulation.runs import Setting
+from byway.simulation.simulated import Simulated
+from byway.simulation.source import Known
+from byway.simulation.world import World
+from byway.transitions.triples import look_up
+
+TRAINING = config.ItemPolicy(dim=8, heads=1, layers=1, batch=512, history=10, negatives=0)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """World, log and people."""
+
+    world: World
+    log: loop.Log
+    events: Events
+    user_ids: list[str]
+
+    def people(self) -> Simulated:
+        """The people on the morning after the log, afresh."""
+        return simulated.of(self.world, self.world.items.ids, self.user_ids, self.events)
+
+
+@cache
+def tiny(seed: int = 0, users: int = 60) -> Tiny:
+    """A world of a few people, its log, and the same log as the catalog's stage would keep it."""
+    made = world.build(seed, WorldKnobs(n_items=420, n_users=users, events_per_user=30.0, days=25))
+    log = loop.simulate(made)
+    logged, first = np.unique(log.user, return_index=True)
+    ids = [made.user_ids[i] for i in logged[np.argsort(first)]]
+    place = {name: i for i, name in enumerate(ids)}
+    user = np.array([place[made.user_ids[i]] for i in log.user], np.int32)
+    order = np.lexsort((log.time, user))
+    events = Events(
+        user[order], log.item[order], log.time[order], log.satisfaction[order], True, len(ids), len(made.items)
+    )
+    return Tiny(made, log, events, ids)
+
+
+def known_of(made: World) -> Known:
+    """Sub-areas as clusters, areas above them, and content that tells topics apart."""
+    topics = made.topics
+    rng = np.random.default_rng(3)
+    place = rng.normal(size=(len(topics.areas), 16))[topics.topic_area] + rng.normal(size=(len(topics), 16))
+    vectors = place[made.items.topic] + 0.3 * rng.normal(size=(len(made.items), 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return Known(
+        vectors.astype(np.float32),
+        topics.sub_area[made.items.topic].astype(np.int64),
+        np.asarray(topics.area, np.int64),
+    )
+
+
+def kit(of: Tiny, folder: Path) -> Kit:
+    """Everything that arms are made from; all three tables rank the next clusters in a circle."""
+    known = known_of(of.world)
+    m = known.n_clusters
+    circle = ((np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m).astype(np.int32)
+    return Kit(
+        known=known,
+        log=experiment.logged(of.events),
+        titles=[text.title for text in of.world.items.texts],
+        names=list(of.world.topics.sub_areas),
+        tables={name: partial(look_up, circle, None) for name in ("byway", "model", "counts")},
+        interests=2,
+        watching=((known.cluster[:, None] + np.arange(1, 9)) % m).astype(np.int32),
+        popularity=np.arange(m, dtype=np.int32),
+        training=TRAINING,
+        epochs=1,
+        every=2,
+        days=30,
+        seed=0,
+        folder=folder,
+    )
+
+
+def setting(of: Tiny, folder: Path, **knobs: int | float | bool) -> Setting:
+    """A whole platform."""
+    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **knobs})
+    people = of.people()
+    buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
+    nobody = np.zeros(len(of.world.items), np.bool_)
+    return Setting(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, buckets, own, folder)

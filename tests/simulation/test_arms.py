@@ -1,0 +1,132 @@
+"""One conformance suite for every arm and every source of the control."""
+
+import numpy as np
+import pytest
+
+from byway.base.errors import UserError
+from byway.simulation import arms, control, platform
+from byway.simulation.arms import ARMS, CONTROL, Kit
+from byway.simulation.source import NONE, Asked, Logged, Source
+from tests.simulation import planted
+
+NAMES = [*(name for name in ARMS if name != CONTROL), "profile", "together", "popular"]
+NOVEL = ("byway", "multimodal", "model", "counts", "placebo", "neural_linear")
+"""Arms that may only name items of clusters never met."""
+ONE_CLUSTER = (*NOVEL, "hierarchical_bandit")
+"""Arms that stay inside one cluster."""
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+    return planted.kit(planted.tiny(), tmp_path_factory.mktemp("kit"))
+
+
+@pytest.fixture(scope="module")
+def make(kit: Kit):
+    trained = arms.encoders(kit, tuple(ARMS))
+
+    def source(name: str) -> Source:
+        own = dict(zip(("profile", "together", "popular"), control.control_sources(kit.known), strict=True))
+        found = own[name] if name in own else arms.source(name, kit, trained, 3)
+        assert found is not None
+        found.learn(kit.log, 0)
+        return found
+
+    return source
+
+
+def ask(kit: Kit, users: int = 25, hide: float = 0.0) -> Asked:
+    """What the first users ask; a share of items that nobody may be shown."""
+    missing = np.random.default_rng(1).random(kit.known.n_items) < hide
+    book = platform.Book.of(kit.known, kit.log, missing)
+    return platform.asked_of(book, np.arange(users), 0)
+
+
+every_source = pytest.mark.parametrize("name", NAMES)
+
+
+@every_source
+@pytest.mark.parametrize("hide", [0.0, 0.9, 1.0])
+def test_names_unseen_items_once_each_and_none_only_at_the_end(name: str, hide: float, kit: Kit, make) -> None:
+    asked = ask(kit, hide=hide)
+    found = make(name).nominate(asked, 12, np.random.default_rng(0))
+    assert found.shape == (25, 12)
+    for row, seen in zip(found, asked.seen, strict=True):
+        named = row[row != NONE]
+        assert len(np.unique(named)) == len(named)
+        assert not seen[named].any()
+        assert (row[len(named) :] == NONE).all()
+    assert (found != NONE).any() == (hide < 1)
+
+
+@every_source
+def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, kit: Kit, make) -> None:
+    asked, source = ask(kit), make(name)
+    before = [array.copy() for array in (asked.history, asked.seen, asked.met, asked.satisfaction)]
+    first = source.nominate(asked, 5, np.random.default_rng(4))
+    np.testing.assert_array_equal(first, source.nominate(asked, 5, np.random.default_rng(4)))
+    for was, now in zip(before, (asked.history, asked.seen, asked.met, asked.satisfaction), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@every_source
+def test_nobody_and_newcomers_are_answered(name: str, kit: Kit, make) -> None:
+    asked = ask(kit)
+    source = make(name)
+    nobody = Asked(
+        *(part[:0] for part in (asked.user, asked.history, asked.satisfaction, asked.day)),
+        asked.today,
+        asked.seen[:0],
+        asked.met[:0],
+    )
+    assert source.nominate(nobody, 5, np.random.default_rng(0)).shape == (0, 5)
+    new = Asked(
+        asked.user[:2],
+        np.zeros_like(asked.history[:2]),
+        np.zeros_like(asked.satisfaction[:2]),
+        np.zeros_like(asked.day[:2]),
+        0,
+        np.zeros_like(asked.seen[:2]),
+        np.zeros_like(asked.met[:2]),
+    )
+    assert source.nominate(new, 5, np.random.default_rng(0)).shape == (2, 5)
+
+
+@every_source
+def test_learns_a_longer_log(name: str, kit: Kit, make) -> None:
+    source = make(name)
+    log = kit.log
+    tomorrow = np.zeros(30, np.int64)
+    more = Logged(
+        np.concatenate([log.user, np.arange(30)]),
+        np.concatenate([log.item, tomorrow]),
+        np.concatenate([log.satisfaction, np.ones(30, np.float32)]),
+        np.concatenate([log.day, tomorrow]),
+        log.n_users,
+    )
+    source.learn(more, 2)
+    assert (source.nominate(ask(kit), 5, np.random.default_rng(0)) != NONE).any()
+
+
+@pytest.mark.parametrize("name", NOVEL)
+def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: Kit, make) -> None:
+    asked = ask(kit)
+    found = make(name).nominate(asked, 12, np.random.default_rng(0))
+    row, _ = np.nonzero(found != NONE)
+    assert not asked.met[row, kit.known.cluster[found[found != NONE]]].any()
+
+
+@pytest.mark.parametrize("name", ONE_CLUSTER)
+def test_a_restricted_arm_stays_inside_one_cluster(name: str, kit: Kit, make) -> None:
+    for row in make(name).nominate(ask(kit), 12, np.random.default_rng(0)):
+        assert len(np.unique(kit.known.cluster[row[row != NONE]])) <= 1
+
+
+def test_control_comes_first_and_an_unknown_arm_is_named() -> None:
+    assert arms.check(("byway", "placebo"), looked=False) == ("control", "placebo", "byway")
+    assert arms.check((), looked=True) == tuple(ARMS)
+    assert arms.check((), looked=False) == tuple(name for name in ARMS if name != "multimodal")
+    with pytest.raises(UserError, match="needs items with videos"):
+        arms.check(("multimodal",), looked=False)
+    with pytest.raises(UserError, match="no arm 'bywya'"):
+        arms.check(("bywya",), looked=True)

@@ -1,0 +1,60 @@
+"""The controls can fail: a source that peeks is caught, arms that differ are told apart."""
+
+import numpy as np
+
+from byway.simulation import controls, platform
+from byway.simulation.planned import Chance, Planned, Scored
+from byway.simulation.simulated import Simulated
+from byway.simulation.source import Asked, Floats, Ints, Logged
+from tests.simulation import planted
+
+
+class Peeking:
+    """A grounding that knows what people like."""
+
+    def __init__(self, people: Simulated):
+        self.affinity, self.topic = people.world.users.affinity, people.world.items.topic
+
+    def learn(self, log: Logged, today: int) -> None: ...
+
+    def scores(self, asked: Asked, chosen: Ints) -> Floats:
+        return self.affinity[asked.user][:, self.topic]
+
+
+class Remembering(Peeking):
+    """The same by way of the people's state alone."""
+
+    def __init__(self, people: Simulated):
+        self.state, self.topic = people.state, people.world.items.topic
+
+    def scores(self, asked: Asked, chosen: Ints) -> Floats:
+        return self.state.known[asked.user][:, self.topic].astype(np.float32)
+
+
+def test_a_source_that_peeks_is_caught_and_the_truth_is_put_back() -> None:
+    tiny = planted.tiny()
+    people = tiny.people()
+    known, log = planted.known_of(tiny.world), planted.experiment.logged(tiny.events)
+    book = platform.Book.of(known, log, np.zeros(known.n_items, np.bool_))
+    asked = platform.asked_of(book, np.arange(10), 0)
+    before = [array.copy() for array in people.hidden()]
+    assert controls.peeks(Scored(Peeking(people)), people, asked, 5, 0)
+    assert controls.peeks(Planned(known, Chance(), Remembering(people)), people, asked, 5, 0)
+    honest = platform.control_sources(known)[0]
+    honest.learn(log, 0)
+    assert not controls.peeks(honest, people, asked, 5, 0)
+    for was, now in zip(before, people.hidden(), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_what_differs_is_told_from_what_does_not() -> None:
+    rng = np.random.default_rng(0)
+    half = np.arange(400) < 200
+    shown = {side: np.where(half == side, 10.0, 0.0) for side in (True, False)}
+
+    def liked(side: bool, share: float) -> np.ndarray:
+        return rng.binomial(shown[side].astype(int), share).astype(float)
+
+    one = {"same": (liked(True, 0.5), shown[True]), "other": (liked(True, 0.5), shown[True])}
+    two = {"same": (liked(False, 0.5), shown[False]), "other": (liked(False, 0.3), shown[False])}
+    assert controls.different(one, two, 300, rng) == {"same": False, "other": True}

@@ -1,0 +1,81 @@
+"""Counting: back-off from what is seen together to what is seen alone, with weights that the data choose."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from byway.base.ranking import ndcg_at
+from byway.transitions import counts
+from byway.transitions.counts import FAIR, PULLS, WEIGHTS, Evidence, Successors, ranks_of
+from byway.transitions.curate import Samples, Transitions
+
+M = 12
+
+
+def test_counts_back_off_from_the_pair_to_each_interest_to_popularity() -> None:
+    context = np.array([[0, 1]] * 2 + [[2, 1]], dtype=np.int32)
+    some = Samples(context, np.array([3, 4, 4], np.int32), np.array([900, 100, 10], np.int32))
+    successors = Successors.count(some, 6)
+    seen, half, new = successors.probability(np.array([[0, 1], [2, 0], [5, 5]], dtype=np.int32))
+    np.testing.assert_allclose([seen.sum(), half.sum(), new.sum()], 1)
+    assert seen[3] == pytest.approx(0.9, abs=0.05)
+    assert half[4] > new[4]
+    np.testing.assert_allclose(new, successors.popularity_M)
+    assert successors.seen(np.array([[0, 1], [1, 0]], dtype=np.int32)).tolist() == [True, False]
+
+
+def test_noise_is_shrunk_to_popularity_and_a_rule_is_not() -> None:
+    rng = np.random.default_rng(0)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(2000)], dtype=np.int32)
+    noise = np.where(rng.random(2000) < 0.5, 0, rng.integers(0, M, 2000)).astype(np.int32)
+    rule = ((context[:, 1] + 1) % M).astype(np.int32)
+    weights: list[float] = []
+    for label in (noise, rule):
+        parts = [Samples(context[i::2], label[i::2], np.ones(1000, dtype=np.int32)) for i in range(2)]
+        successors = Successors.of(Transitions(2, M, True, parts[0], parts[1], parts[1], parts[0]))
+        weights.append(successors.alone_weight)
+    assert weights[0] >= 1000
+    assert weights[1] <= 20
+
+
+def test_the_weights_are_those_under_which_the_validation_part_is_likeliest() -> None:
+    rng = np.random.default_rng(1)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(900)], dtype=np.int32)
+    label = np.where(rng.random(900) < 0.3, (context[:, 1] + 1) % M, rng.integers(0, M, 900)).astype(np.int32)
+    parts = [Samples(context[i::2], label[i::2], rng.integers(1, 4, 450).astype(np.int32)) for i in range(2)]
+    found = Successors.of(Transitions(2, M, True, parts[0], parts[1], parts[1], parts[0]))
+
+    def likelihood(alone: float, together: float) -> float:
+        tried = replace(found, alone_weight=alone, together_weight=together)
+        return float(parts[1].count @ np.log(tried.probability(parts[1].context)[np.arange(450), parts[1].label]))
+
+    likeliest = max(product(WEIGHTS, WEIGHTS), key=lambda pair: likelihood(*pair))
+    assert (found.alone_weight, found.together_weight) == likeliest
+    assert likelihood(*likeliest) > likelihood(WEIGHTS[0], WEIGHTS[-1])
+
+
+def test_exponents_are_those_that_rank_the_labels_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tried by the evidence itself, in one piece; the fit goes through parts of seven."""
+    rng = np.random.default_rng(2)
+    context = np.array([rng.choice(M, 2, replace=False) for _ in range(400)], dtype=np.int32)
+    alike = rng.random((M, M))
+    pulled = np.exp(3 * alike[context].mean(axis=1))
+    pulled[np.arange(400)[:, None], context] = 0
+    label = np.array([rng.choice(M, p=p / p.sum()) for p in pulled], dtype=np.int32)
+    parts = [Samples(context[i::2], label[i::2], rng.integers(1, 4, 200).astype(np.int32)) for i in range(2)]
+    evidence = Evidence(Successors.count(parts[0], M), alike)
+
+    def gain(pull: float, fair: float) -> float:
+        return ndcg_at(
+            ranks_of(replace(evidence, pull=pull, fair=fair)(parts[1].context), parts[1]), M, parts[1].count
+        )
+
+    monkeypatch.setattr(counts, "PART", 7)
+    found = evidence.fitted(parts[1], rng)
+    best = max(product(PULLS, FAIR), key=lambda each: gain(*each))
+    assert gain(found.pull, found.fair) == pytest.approx(gain(*best), abs=1e-6)
+    assert found.pull > 0
+    nothing = Samples(context[:0], label[:0], label[:0])
+    assert (evidence.fitted(nothing, rng).pull, evidence.fitted(nothing, rng).fair) == (0, 0)
