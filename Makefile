@@ -10,8 +10,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constr
 demo: $(READY)
 	$(BIN)/byway demo byway-demo
 
+# Two files at a time: with one thread each they are done in half of the time, and need 4 GB together.
 test: check
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 check: $(TOOLS)
 	$(BIN)/ruff format --check .

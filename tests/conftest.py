@@ -1,6 +1,11 @@
 """What tests of several layers share."""
 
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side: two threads that wait for each other on a busy processor are slower than one.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Callable
 from pathlib import Path
 

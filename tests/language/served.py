@@ -1,11 +1,12 @@
 """A small real server of the OpenAI completions protocol with guided choice: a tiny model on loopback, for tests.
 
-    python -m tests.language.served [--fault ignores-choice|busy|garbage|refuses]
+    python -m tests.language.served
 
-Prints its port. Greedy decoding, token by token, each token among those with which a choice can still be spelt.
+Prints its port. Under /v1 it does what it should; under /ignores-choice/v1, /busy/v1, /garbage/v1 and /refuses/v1
+it has the fault of that name. Greedy decoding, token by token, each among those with which a choice can still be
+spelt.
 """
 
-import argparse
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,29 +35,28 @@ def greedy(model: Any, prompt: list[int], legal: list[list[int]] | None, longest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fault", default="")
-    fault = parser.parse_args().fault
     torch.set_num_threads(1)
     model, tokenizer = make_tiny(), models.load_tokenizer("smollm2-135m")
-    asked: list[dict[str, Any]] = []
+    busy = [2]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append(body)
-            if self.path != "/v1/completions" or body["model"] != "tiny" or fault == "refuses":
+            fault, _, route = self.path.lstrip("/").rpartition("v1/")
+            fault = fault.rstrip("/")
+            if route != "completions" or body["model"] != "tiny" or fault == "refuses":
                 self.reply(404, {"error": {"message": "there is no such model"}})
-            elif fault == "busy" and len(asked) <= 2:
+            elif fault == "busy" and busy[0]:
+                busy[0] -= 1
                 self.reply(503, {"error": {"message": "loading"}})
             elif fault == "garbage":
                 self.reply(200, ["no", "completion"])
             else:
-                self.complete(body)
+                self.complete(body, fault)
 
-        def complete(self, body: dict[str, Any]) -> None:
+        def complete(self, body: dict[str, Any], fault: str) -> None:
             choices = body.get("structured_outputs", {}).get("choice") or body.get("guided_choice")
             if fault == "ignores-choice":
                 choices = None

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +39,13 @@ def prompt(tokenizer: Any) -> Prompt:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., str]]:
-    """Start a server with a fault, or without; returns its address."""
-    with ExitStack() as stack:
-        known: dict[str, str] = {}
-
-        def begin(fault: str = "") -> str:
-            if fault not in known:
-                command = [sys.executable, "-m", "tests.language.served", "--fault", fault]
-                process = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-                )
-                stack.callback(process.wait)
-                stack.callback(process.kill)
-                assert process.stdout is not None
-                known[fault] = f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-                process.stdout.close()
-            return known[fault]
-
-        yield begin
+    """The address of a server with a fault, or without."""
+    command = [sys.executable, "-m", "tests.language.served"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        yield lambda fault="": f"http://127.0.0.1:{port}/{fault}/v1" if fault else f"http://127.0.0.1:{port}/v1"
+        process.kill()
 
 
 def contexts(seed: int, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -127,6 +127,15 @@ class _Actor:
         return self.function(part)
 
 
+def processors() -> int:
+    """How many processors this process may use: OMP_NUM_THREADS where it is set, else those it is allowed to."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def use(engine: Engine, threads: int = 0) -> None:
     """Choose the runner for this process, once; the native one holds where nothing was chosen.
 

@@ -26,6 +26,7 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 from PIL import Image
 
+from byway.base import engine
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.simulation.world import World, words_of
@@ -83,7 +84,7 @@ def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: 
     # Processes of their own, started afresh: a copy of this one would hold its threads' locks.
     with (
         bar("film the world", n) as advance,
-        ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _look_up, (read(world),)) as pool,
+        ProcessPoolExecutor(engine.processors(), get_context("spawn"), _look_up, (read(world),)) as pool,
     ):
         for video, thumbnail in pool.map(_film, work, chunksize=16):
             media.append(video)

@@ -5,7 +5,6 @@ itself, so that to know the stages loads nothing. To add a stage: a function and
 `settings`.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -630,5 +629,5 @@ def prepare(config: Config) -> None:
 
     from byway.base import engine
 
-    torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.run.threads or engine.processors())
     engine.use(config.run.engine, config.run.threads)
