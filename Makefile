@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test check knobs
+.PHONY: demo test check settings
 demo: $(READY)
 	$(BIN)/byway demo byway-demo
 
@@ -33,5 +33,5 @@ $(TOOLS): $(READY)
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
-knobs: $(TOOLS)
-	$(BIN)/python -m tests.knobs > docs/knobs.md
+settings: $(TOOLS)
+	$(BIN)/python -m tests.settings > docs/settings.md

@@ -1,6 +1,7 @@
 """What each choice in the language policy is worth: one is changed at a time, and a model fine-tuned anew.
 
-    python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--first 0] [--keep FOLDER] [--set section.knob=value …]
+    python benchmarks/ablation.py W [VARIANT …] [--seeds 1] [--first 0] [--keep FOLDER] [--set section.setting=value
+    …]
 
 W is a workspace that `byway run` has taken to 05-descriptions; nothing in it is changed. With `--keep` the
 models stay in that folder: one that is done is taken as it is, and one that was cut off goes on from its last
@@ -12,7 +13,7 @@ that there only what stands on the same line is its measure.
 Each figure is recall at 1, 5 and 10, that at 10 averaged over labels, and that at 10 on pairs that the log
 never showed: of `alone`, the fine-tuned model by itself; of `calibrated`, the same with popularity, which it was
 not taught, given back to the power that validation transitions ask for; of `served`, which weighs it with the
-log's counts and the likeness of items, as the table does; of `turned`, the model asked with the two interests the
+log's counts and the similarity of items, as the table does; of `turned`, the model asked with the two interests the
 other way round; and of who does not read. Over several seeds follow means and 95% intervals (Student's t).
 """
 
@@ -82,10 +83,10 @@ def place(folder: Path, seed: int) -> Work:
     return Work(folder / "out", folder / "scratch", np.random.default_rng(seed))
 
 
-def curated(folder: Path, knobs: config.Transitions, log: Events, grown: Tree, seed: int) -> Transitions:
-    """06-transitions with other knobs."""
+def curated(folder: Path, settings: config.Transitions, log: Events, grown: Tree, seed: int) -> Transitions:
+    """06-transitions with other settings."""
     here = place(folder, seed)
-    curate.build(here, knobs, log, grown)
+    curate.build(here, settings, log, grown)
     return curate.load(here.out)
 
 
@@ -129,14 +130,14 @@ def recalls(
     names: Descriptions,
     tuned: tune.Tuned,
     alike: Any,
-    knobs: config.Config,
+    settings: config.Config,
     seed: int,
 ) -> dict[str, Any]:
     """Figures of one variant, beside those who do not read."""
-    policy = open_policy(tuned, transitions, names, knobs.transition_table)
+    policy = open_policy(tuned, transitions, names, settings.transition_table)
     successors = Successors.of(transitions)
     fitted = bulk.fit(policy, transitions.validation, Evidence(successors, alike), np.random.default_rng(0))
-    evidence = Evidence(successors, alike, fitted.pull, fitted.fair)
+    evidence = Evidence(successors, alike, fitted.similarity_weight, fitted.popularity_exponent)
     n, known = min(10, transitions.clusters), successors.seen(some.context)
     power, prior = with_prior(policy, transitions.validation, successors)
     first_answers: list[int] = []
@@ -198,8 +199,8 @@ def recalls(
         "match_rate": round(float(np.mean([answer in legal for answer in spoken])), 4),
         "distinct": len(set(spoken) & legal),
         "weight": fitted.weight,
-        "pull": fitted.pull,
-        "fair": fitted.fair,
+        "similarity_weight": fitted.similarity_weight,
+        "fair": fitted.popularity_exponent,
         "prior_power": power,
         **{name: of_list(listed) for name, listed in answered().items()},
         # Clusters that are the model's first answer to some pair of all.
@@ -245,26 +246,26 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in range(given.first, given.first + given.seeds):
         for name in given.variants:
-            knobs = config.load(W / "byway.toml", [*given.set, *VARIANTS[name]])
-            torch.set_num_threads(knobs.run.threads or torch.get_num_threads())
+            settings = config.load(W / "byway.toml", [*given.set, *VARIANTS[name]])
+            torch.set_num_threads(settings.run.threads or torch.get_num_threads())
             with tempfile.TemporaryDirectory(dir=W.resolve().parent) as folder:
                 part = some_users(log, given.users, seed)
-                transitions = curated(Path(folder) / "own", knobs.transitions, part, grown, seed)
-                K = knobs.transitions.history
+                transitions = curated(Path(folder) / "own", settings.transitions, part, grown, seed)
+                K = settings.transitions.history
                 three = config.load(W / "byway.toml", [*given.set, *VARIANTS[name], "transitions.history=3"])
                 heldout = curated(Path(folder) / "three", three.transitions, log, grown, seed).heldout.several()
                 here = place((given.keep or Path(folder)) / f"{name}-{seed}", seed)
                 started = time.perf_counter()
                 of = [*given.set, f"users={given.users}"]
                 if (here.out / "of.json").exists() and json.loads((here.out / "of.json").read_text("utf-8")) != of:
-                    raise SystemExit(f"{here.out} holds a model of other knobs: give --keep another folder.")
+                    raise SystemExit(f"{here.out} holds a model of other settings: give --keep another folder.")
                 (here.out / "of.json").write_text(json.dumps(of), "utf-8")
                 if not (here.out / "policy.json").exists():
-                    tune.build(here, knobs.language_model, transitions, names, vectors, grown)
+                    tune.build(here, settings.language_model, transitions, names, vectors, grown)
                 seconds = round(time.perf_counter() - started, 1)
-                alike = grown.alike(vectors, transitions.level)
+                alike = grown.similarity(vectors, transitions.level)
                 some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)
-                found = recalls(transitions, some, names, tune.load(here.out), alike, knobs, seed)
+                found = recalls(transitions, some, names, tune.load(here.out), alike, settings, seed)
             counts = {"seed": seed, "transitions": int(transitions.train.count.sum()), "seconds": seconds}
             rows.append({"variant": name, **counts, **found})
             print(json.dumps(rows[-1]), flush=True)

@@ -1,10 +1,10 @@
 """The same stages on this machine and on a local Ray cluster: seconds, and whether the artifacts are the same.
 
-    python benchmarks/cluster.py W [--until transition_table] [--set section.knob=value]... [--json]
+    python benchmarks/cluster.py W [--until transition_table] [--set section.setting=value]... [--json]
 
-Takes the source and the knobs of workspace W and makes its artifacts three times in a temporary folder: natively,
-on Ray, and on Ray while the first actor that is seen at work is killed. Two workers share this machine's cores, so
-seconds show what the cluster costs and not what more machines would gain. Needs the extra `ray`.
+Takes the source and the settings of workspace W and makes its artifacts three times in a temporary folder:
+natively, on Ray, and on Ray while the first actor that is seen at work is killed. Two workers share this machine's
+cores, so seconds show what the cluster costs and not what more machines would gain. Needs the extra `ray`.
 """
 
 import argparse
@@ -56,22 +56,22 @@ def kill_first(tasks: tuple[str, ...]) -> None:
 
 
 def one(folder: Path, engine: str, until: str, overrides: list[str], tasks: tuple[str, ...]) -> None:
-    """The road in this process; prints digest, counts and seconds of every artifact."""
+    """The stages in this process; prints digest, counts and seconds of every artifact."""
     if engine == "ray":
         import ray
 
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
         if tasks:
             threading.Thread(target=kill_first, args=(tasks,), daemon=True).start()
-    knobs = config.load(folder / "byway.toml", [*overrides, f"run.engine={engine}"])
-    records = pipeline.run(folder, knobs, until=until)
+    settings = config.load(folder / "byway.toml", [*overrides, f"run.engine={engine}"])
+    records = pipeline.run(folder, settings, until=until)
     print(json.dumps({name: [r.digest, r.counts, r.timings["seconds"]] for name, r in records.items()}))
 
 
 def run(
     folder: Path, engine: str, until: str, *tasks: str, overrides: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """The road under one engine, in a process of its own, since a process has one runner.
+    """The stages under one engine, in a process of its own, since a process has one runner.
 
     The first worker that is seen at one of `tasks` is killed.
     """
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--until", default="transition_table")
-    parser.add_argument("--set", action="append", default=[], help="section.knob=value")
+    parser.add_argument("--set", action="append", default=[], help="section.setting=value")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--kill", action="append", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")

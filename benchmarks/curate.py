@@ -65,10 +65,10 @@ def one(n: int, items: int, seed: int) -> dict[str, Any]:
         titles = pa.table({"item": ids, "title": pa.array([f"item {i}" for i in range(items)])})
         pq.write_table(titles, folder / "items.parquet")
         # Positive from 0.5 on, which is what the planted satisfaction of 0 and 1 means.
-        knobs = config.Catalog(items="items.parquet", events="raw.parquet")
+        settings = config.Catalog(items="items.parquet", events="raw.parquet")
         began = time.perf_counter()
         kept_out = Quarantine(folder / "quarantine.parquet")
-        log = events.cleaned(sources.read(knobs, folder), ids, kept_out, time.time_ns() // 1000)
+        log = events.cleaned(sources.read(settings, folder), ids, kept_out, time.time_ns() // 1000)
         kept_out.close()
         log.write(folder, 0.5)
         assert len(log) == written, kept_out.reasons

@@ -5,8 +5,8 @@
 
 The first, for each encoder: `byway init`, `byway run --until transitions`, then, of the tree, its balance and
 coherence at each level; of names, the scripts of their letters and some of them; of held-out transitions, recall at
-10 of popularity, counts, likeness of items, and counts with likeness (what 14-metrics has as baselines). Coherence
-is in an encoder's own vectors and does not compare them; recall does, though of other clusters.
+10 of popularity, counts, similarity of items, and counts with similarity (what 14-metrics has as baselines).
+Coherence is in an encoder's own vectors and does not compare them; recall does, though of other clusters.
 
 The second, on 1,500 captions of `videos.csv` (different ones, seed 0), nothing else being read: of ten nearest
 captions the share of the same category, and milliseconds a caption on one thread.
@@ -55,7 +55,7 @@ def through(source: str, folder: Path, model: str, settings: list[str]) -> dict[
     assert read is not None
     assert cut is not None
     heldout, successors = transitions.heldout.several(), Successors.of(transitions)
-    alike = grown.alike(vectors, transitions.level)
+    alike = grown.similarity(vectors, transitions.level)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,
@@ -101,9 +101,9 @@ def captions(folder: Path) -> dict[str, Any]:
         encoded = encoder(texts)
         seconds = time.perf_counter() - started
         vectors = projected(encoded)
-        likeness = vectors @ vectors.T
-        np.fill_diagonal(likeness, -2)
-        near = np.argsort(-likeness, axis=1, kind="stable")[:, :NEAREST]
+        similarity = vectors @ vectors.T
+        np.fill_diagonal(similarity, -2)
+        near = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
         found[model] = {
             "same_category": [round(float((kind[near] == kind[:, None]).mean()), 4) for kind in kinds.values()],
             "vectors": len(np.unique(projection.alike(vectors))),

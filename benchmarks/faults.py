@@ -125,7 +125,7 @@ def real_stages() -> None:
 
     engine.daft()
 
-    def encoder(knobs: Any) -> Callable[[list[str]], Any]:
+    def encoder(settings: Any) -> Callable[[list[str]], Any]:
         def encode(texts: list[str]) -> Any:
             rows = [np.random.default_rng(zlib.crc32(t.split()[0].encode())).normal(size=32) for t in texts]
             return np.asarray(rows, np.float32)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def records(workspace: Path) -> dict[str, dict]:
-    """The records of all artifacts, without what tells the time: digests of files, knobs, inputs, figures."""
+    """The records of all artifacts, without what tells the time: digests of files, settings, inputs, figures."""
     found = {p.parent.name: json.loads(p.read_text()) for p in sorted(workspace.glob("*/record.json"))}
     for record in found.values():
         for name in ("timings", "created"):

@@ -27,7 +27,7 @@ from byway.base import config
 from byway.serving import bundle, publish, stores
 
 ITEMS, CLUSTERS, USERS = 20_000, 41, 2_000
-KNOBS = config.Serving(min_match_rate=0)
+SETTINGS = config.Serving(min_match_rate=0)
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Truth:
         for item in reply["items"]:
             if self.cluster.get(item["item"]) != item["cluster"]:
                 return f"{item['item']} is not in {item['cluster']}"
-        if reply["road"] == "table":
+        if reply["strategy"] == "table":
             a, b = self.number[reply["interests"][0]], self.number[reply["interests"][-1]]
             if self.number[reply["cluster"]] not in self.table[a, b]:
                 return f"{reply['cluster']} does not follow {a}, {b}"
@@ -166,7 +166,7 @@ async def trouble(workspace: Path, server: int, second: Path, given: Any, tally:
         await asyncio.sleep(0.1)
         if time.monotonic() >= switch:
             if tally.switches % 2:
-                await asyncio.to_thread(publish.publish, workspace, second, KNOBS, {})
+                await asyncio.to_thread(publish.publish, workspace, second, SETTINGS, {})
             else:
                 publish.rollback(workspace)
             tally.switches += 1
@@ -219,7 +219,7 @@ def main() -> None:
     made: dict[str, Path] = {}
     for clusters in (CLUSTERS, CLUSTERS + 2):
         make(workspace, ITEMS, clusters, USERS)
-        name = publish.publish(workspace, workspace / "13-bundle", KNOBS, {})
+        name = publish.publish(workspace, workspace / "13-bundle", SETTINGS, {})
         made[name] = (workspace / "13-bundle").rename(workspace / f"made-{clusters}")
     server = start(workspace, given.port, 2, "")
     began = time.perf_counter()

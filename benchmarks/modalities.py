@@ -59,12 +59,12 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for name, (pictures, sound) in VARIANTS.items():
         own = settings.embeddings
-        knobs = replace(own, pictures=pictures * own.pictures, sound=sound * own.sound)
+        settings = replace(own, pictures=pictures * own.pictures, sound=sound * own.sound)
         with tempfile.TemporaryDirectory() as folder:
             for part in ("a", "b"):
                 (Path(folder) / part).mkdir()
             work = Work(Path(folder) / "a", Path(folder) / "b", np.random.default_rng(0))
-            embed.build(work, knobs, items, seen)
+            embed.build(work, settings, items, seen)
             vectors = np.array(embed.load(work.out))
             graph.build(work, settings.graph, vectors)
             grown = tree.build(work, settings.tree, vectors, graph.load(work.out), log).metrics

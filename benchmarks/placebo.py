@@ -1,6 +1,6 @@
 """Workspaces of the placebo worlds, so that what a model's knowledge was worth can be measured.
 
-    python benchmarks/placebo.py FOLDER [--world full|small] [--seed 0] [--set section.knob=value]...
+    python benchmarks/placebo.py FOLDER [--world full|small] [--seed 0] [--set section.setting=value]...
 
 Makes FOLDER/true, FOLDER/shuffled-words and FOLDER/chance-liking, runs every stage, the experiment and the report
 in each, and prints one JSON object: for every arm its positive feedback and novel impressions in the three worlds.
@@ -35,10 +35,10 @@ def run(folder: Path, made: World, small: bool, overrides: list[str]) -> dict[st
         loop.write(made, loop.simulate(made), folder / "source")
         toml = demonstration.SOURCE + (demonstration.SMALL if small else demonstration.FULL)
         artifact.write_atomic(folder / "byway.toml", toml.encode())
-    knobs = config.load(folder / "byway.toml", overrides)
-    pipeline.run(folder, knobs)
-    pipeline.run(folder, knobs, only="experiment")
-    pipeline.run(folder, knobs, only="report")
+    settings = config.load(folder / "byway.toml", overrides)
+    pipeline.run(folder, settings)
+    pipeline.run(folder, settings, only="experiment")
+    pipeline.run(folder, settings, only="report")
     return pipeline.figures(pipeline.records(folder))
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--world", choices=["full", "small"], default="full")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], help="section.knob=value")
+    parser.add_argument("--set", action="append", default=[], help="section.setting=value")
     options = parser.parse_args()
     small = options.world == "small"
     found: dict[str, object] = {}

@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--json] [--llama PYTHON] [--vllm PYTHON] [--cores 1 2] [--tiny]
 
-Ours, with the table's default knobs (the 20 best of every pair under counts and model, and the model's own 10
+Ours, with the table's default settings (the 20 best of every pair under counts and model, and the model's own 10
 best): `exact` under causal attention, `block` under block attention; `exact_top1` and `block_top1` the model's
 first answer, which is what the others give, and the second, which tells near ties. All but `block` have the prompt
 of causal attention, which is two tokens shorter (`byway.language.prompts`). `generate` is the library's
@@ -40,7 +40,7 @@ from byway.language.prompts import Prompt
 from byway.transitions.counts import Evidence, Successors
 from byway.transitions.curate import Samples
 
-KNOBS = config.TransitionTable()
+SETTINGS = config.TransitionTable()
 WEIGHT = 0.3
 TIED = 0.065
 """Share of pairs that are asked again in float32, at least. An untuned model may answer nearly every pair alike and
@@ -130,7 +130,7 @@ def ours(
 ) -> dict[str, float]:
     """Whole chunks of rows, until the time is over, near ties again as in a run."""
     M, chunks = asked_of.clusters, cycle(sampled(asked_of))
-    n, m, weight = (2, 2, 0.0) if top1 else (KNOBS.top, KNOBS.model_top, WEIGHT)
+    n, m, weight = (2, 2, 0.0) if top1 else (SETTINGS.top, SETTINGS.model_top, WEIGHT)
     began = time.perf_counter()
     rows_of = bulk.answerer(asked_of, log(M), weight, n, m, again)
     once = time.perf_counter() - began  # what is read once for the whole table
@@ -153,7 +153,7 @@ def ours(
 
 def shares(asked_of: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, KNOBS.top)
+    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, SETTINGS.top)
     rows_of(range(1))
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -244,7 +244,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         finely = policy(exact, prompt, attention)
         again = None
         if ours_in != "float32":
-            near = bulk.rounding(asked_of, finely, KNOBS.rounding, np.random.default_rng(0))
+            near = bulk.rounding(asked_of, finely, SETTINGS.rounding, np.random.default_rng(0))
             near = tied(asked_of, near)
             again, found[f"{name}.near"] = bulk.Again.of(finely, near), near
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)

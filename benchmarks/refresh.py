@@ -35,7 +35,7 @@ def tables(workspace: Path, folder: Path, share: float, rng: np.random.Generator
     """New items and new events as files of the workspace's own kind, and the row that each new item copies."""
     path = workspace / stages.CATALOG.folder
     items, log, users = catalog.load(path).items, events.load(path), events.load_users(path)
-    knobs = pipeline.records(workspace)["catalog"].knobs
+    settings = pipeline.records(workspace)["catalog"].settings
     copied = rng.choice(len(items), max(1, int(share * len(items))), replace=False)
     fresh = items.take(pa.array(copied))
     names = [f"new-{name}" for name in fresh["item"].to_pylist()]
@@ -56,16 +56,16 @@ def tables(workspace: Path, folder: Path, share: float, rng: np.random.Generator
         columns["time"] = columns["time"] - max(0, late)
     found: list[Path] = []
     for name, table in (("items", fresh), ("events", pa.table(columns))):
-        mapped = knobs[f"{name[:-1]}_columns"]
+        mapped = settings[f"{name[:-1]}_columns"]
         table = table.rename_columns([mapped.get(ours, ours) for ours in table.column_names])
-        if knobs["source"] == "csv":
+        if settings["source"] == "csv":
             if "hashtags" in table.column_names:
                 at = table.column_names.index("hashtags")
                 table = table.set_column(at, "hashtags", compute.binary_join(table["hashtags"], "|"))
             pc.write_csv(table, folder / f"{name}.csv")
         else:
             pq.write_table(table, folder / f"{name}.parquet")
-        found.append(folder / f"{name}.{knobs['source']}")
+        found.append(folder / f"{name}.{settings['source']}")
     return found[0], found[1], copied.tolist()
 
 
@@ -83,9 +83,9 @@ def main() -> None:
         folder = Path(name) / "w"
         shutil.copytree(options.workspace, folder)
         items, log, copied = tables(folder, Path(name), options.share, rng)
-        knobs = config.load(folder / "byway.toml")
+        settings = config.load(folder / "byway.toml")
         began = time.perf_counter()
-        found, text = refresh.run(folder, knobs, items, log)
+        found, text = refresh.run(folder, settings, items, log)
         seconds = time.perf_counter() - began
         opened = bundle.load(folder / stages.BUNDLE.folder)
         old = catalog.load(folder / stages.CATALOG.folder).ids()

@@ -44,9 +44,9 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     (workspace / "byway.toml").write_text("[serving]\nmin_match_rate = 0\n", "utf-8")
     rng = np.random.default_rng(0)
     vectors, starts = world(items, clusters)
-    knobs = config.ItemPolicy()
+    settings = config.ItemPolicy()
     torch.manual_seed(0)
-    model = SequenceModel(items, DIM, knobs.layers, knobs.heads, knobs.history, knobs.dropout).eval()
+    model = SequenceModel(items, DIM, settings.layers, settings.heads, settings.history, settings.dropout).eval()
     export.write(model, workspace / "policy.onnx")
     names = [f"interest {c}, made up" for c in range(clusters)]
     texts = {
@@ -64,7 +64,7 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
         "table": rankings(clusters, rng),
         "popularity": rng.permutation(clusters).astype(np.int32),
     }
-    manifest = Manifest(2, names, knobs.history, True, msgspec.to_builtins(config.Bundle()))
+    manifest = Manifest(2, names, settings.history, True, msgspec.to_builtins(config.Bundle()))
     levels = [Level(names, starts.tolist())] * 4
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {}, {}) as work:
@@ -176,8 +176,8 @@ async def steady(port: int, rate: float, seconds: float, users: int, connections
 
 def start(workspace: Path, port: int, workers: int, url: str) -> subprocess.Popen[bytes]:
     """`byway serve`, once it is ready."""
-    knobs = [f"serving.workers={workers}", "serving.rate=0"] + ([f'serving.history="{url}"'] if url else [])
-    sets = [word for knob in knobs for word in ("--set", knob)]
+    settings = [f"serving.workers={workers}", "serving.rate=0"] + ([f'serving.history="{url}"'] if url else [])
+    sets = [word for setting in settings for word in ("--set", setting)]
     command = [
         sys.executable,
         "-m",

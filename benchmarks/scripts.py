@@ -85,9 +85,9 @@ def measure(name: str, titles: dict[str, list[str]], model: str) -> dict[str, An
         vectors, grown = np.array(embed.load(space / "02-embeddings")), tree.load(space / "04-tree")
         label = np.unique(topics, return_inverse=True)[1]
         short = sum(map(len, titles.values()))
-        likeness = vectors[:short] @ vectors[:short].T
-        np.fill_diagonal(likeness, -2)
-        near = np.argsort(-likeness, axis=1, kind="stable")[:, :NEAREST]
+        similarity = vectors[:short] @ vectors[:short].T
+        np.fill_diagonal(similarity, -2)
+        near = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
         coherence = json.loads((space / "04-tree/record.json").read_bytes())["metrics"]["tree.coherence"]
         return {
             "catalog": name,
@@ -117,9 +117,9 @@ def plain(name: str, titles: dict[str, list[str]], models: list[str]) -> dict[st
         different = len(np.unique(alike(rows)))
         rows = rows - rows.mean(axis=0)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        likeness = rows @ rows.T
-        np.fill_diagonal(likeness, -2)
-        near = np.argsort(-likeness, axis=1, kind="stable")[:, :NEAREST]
+        similarity = rows @ rows.T
+        np.fill_diagonal(similarity, -2)
+        near = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
         found[model] = {"vectors": different, "same_topic": round(float((label[near] == label[:, None]).mean()), 3)}
     return found
 

@@ -5,7 +5,7 @@
 
 Each W is a workspace with a catalog and embeddings (byway run W --until embeddings). Of a tenth of the users the
 last liked item that is new to them is held out; candidates are all items that they have not met. Ours trains by its
-knobs, the peer for as many seconds as ours took, at the same width, blocks, heads and history, with its own loss
+settings, the peer for as many seconds as ours took, at the same width, blocks, heads and history, with its own loss
 and schedule. The peer runs in a process and an environment of its own (`sequence_peer.py`).
 """
 
@@ -49,14 +49,14 @@ def compare(workspace: Path, peer: Path, overrides: list[str], seed: int) -> dic
         if not (folders[name] / "record.json").exists():
             raise UserError(f"{workspace} has no {name} yet; run: byway run {workspace} --until embeddings")
     log, vectors = events_of.load(folders["catalog"]), np.asarray(embed.load(folders["embeddings"]))
-    knobs = replace(made.item_policy, checkpoint_every=10**9)
+    settings = replace(made.item_policy, checkpoint_every=10**9)
     heldout = windows.hold_out(log, 0.1, np.random.default_rng(seed))
     seen = windows.sequences(log, heldout)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        model, _ = sequence.train(seen, vectors, knobs, seed, Path(folder) / "checkpoint.safetensors")
+        model, _ = sequence.train(seen, vectors, settings, seed, Path(folder) / "checkpoint.safetensors")
         seconds = time.perf_counter() - started
-        rank, popular = sequence.ranks(model, seen, log, heldout, knobs.history)
+        rank, popular = sequence.ranks(model, seen, log, heldout, settings.history)
         rows = np.flatnonzero(seen.seen())
         question = Path(folder) / "question.npz"
         np.savez(
@@ -67,10 +67,10 @@ def compare(workspace: Path, peer: Path, overrides: list[str], seed: int) -> dic
             target=log.item[heldout.at],
             n_items=log.n_items,
             seconds=seconds,
-            dim=knobs.dim,
-            blocks=knobs.layers,
-            heads=knobs.heads,
-            history=knobs.history,
+            dim=settings.dim,
+            blocks=settings.layers,
+            heads=settings.heads,
+            history=settings.history,
             threads=torch.get_num_threads(),
             seed=seed,
         )
@@ -82,7 +82,7 @@ def compare(workspace: Path, peer: Path, overrides: list[str], seed: int) -> dic
         "users": len(rank),
         "items": log.n_items,
         "events": len(rows),
-        "byway": figures(rank, seconds, knobs.epochs),
+        "byway": figures(rank, seconds, settings.epochs),
         "rectools": figures(np.array(answer["rank"]), answer["seconds"], answer["epochs"]),
         "popularity": figures(popular, 0.0, 1.0),
     }
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("workspaces", type=Path, nargs="+")
     parser.add_argument("--peer", type=Path, required=True, help="python of the environment that has RecTools")
-    parser.add_argument("--set", action="append", default=[], help="section.knob=value")
+    parser.add_argument("--set", action="append", default=[], help="section.setting=value")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

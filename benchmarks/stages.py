@@ -68,9 +68,9 @@ def one(n: int, events: int, seed: int) -> dict[str, Any]:
             folder / "events.parquet", n * events, n * events // EVENTS_A_USER, truth[1], rng
         )
         (folder / "byway.toml").write_text(TOML)
-        knobs = config.load(folder / "byway.toml")
-        records = pipeline.run(folder, knobs, until="transitions")
-        records |= pipeline.run(folder, knobs, only="item_policy")
+        settings = config.load(folder / "byway.toml")
+        records = pipeline.run(folder, settings, until="transitions")
+        records |= pipeline.run(folder, settings, only="item_policy")
     return {
         "items": n,
         "events": written,

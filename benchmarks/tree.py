@@ -66,9 +66,9 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     vectors, truth = planted.topics(n, rng)
     traffic = planted.zipf(n, rng)
-    knobs = config.Tree()
-    sizes = tree.level_sizes(n, knobs)
-    weights = tree.blended_weights(traffic, sizes, 2, knobs)
+    settings = config.Tree()
+    sizes = tree.level_sizes(n, settings)
+    weights = tree.blended_weights(traffic, sizes, 2, settings)
 
     def figures(labels: NDArray[np.int64], seconds: float) -> dict[str, Any]:
         parts = sizes[1]
@@ -83,15 +83,15 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
 
     def timed() -> tuple[graphs.Graph, float]:
         began = time.perf_counter()
-        knobs = config.Graph()
-        graph = graphs.nearest(vectors, knobs.neighbours, exact=n <= knobs.exact_up_to, seed=seed)
+        settings = config.Graph()
+        graph = graphs.nearest(vectors, settings.neighbours, exact=n <= settings.exact_up_to, seed=seed)
         return graph, time.perf_counter() - began
 
     # The tree reads the graph up to so many items; beyond, its time is taken when the tree's memory was.
     needed = n <= partition.DIRECT
     graph, graph_seconds = timed() if needed else (None, 0.0)
     began = time.perf_counter()
-    grown = tree.grow(vectors, graph, traffic, sizes, knobs, np.random.default_rng(seed))
+    grown = tree.grow(vectors, graph, traffic, sizes, settings, np.random.default_rng(seed))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if not needed:
@@ -104,7 +104,7 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
         "peak_gb": round(peak, 2),
         "empty": int(sum((np.diff(start) == 0).sum() for start in grown.starts)),
         "nmi_topics": round(float(nmi(truth[0], grown.assign(1))), 4),
-        "measured": tree.measure(grown, vectors, traffic, knobs),
+        "measured": tree.measure(grown, vectors, traffic, settings),
     }
     began = time.perf_counter()
     kmeans = faiss.Kmeans(

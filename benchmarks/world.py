@@ -30,7 +30,7 @@ def novel_transitions(world: World, log: Log) -> NDArray[np.int64]:
     for user, cluster, satisfaction in zip(
         log.user.tolist(), sub_area.tolist(), log.satisfaction.tolist(), strict=True
     ):
-        if satisfaction >= world.knobs.positive:
+        if satisfaction >= world.settings.positive:
             recent = enjoyed[user]
             if cluster not in met[user] and len(recent) >= 2:
                 found.append((recent[-2], recent[-1], cluster, user))
@@ -43,7 +43,7 @@ def novel_transitions(world: World, log: Log) -> NDArray[np.int64]:
 
 def scores(world: World, train: NDArray[np.int64], test: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """[tests, sub-areas] a score for every way to guess, the truth about the user being the last and highest."""
-    topics, knobs = world.topics, world.knobs
+    topics, settings = world.topics, world.settings
     s = len(topics.sub_areas)
     share = np.eye(s)[topics.sub_area]
     share /= share.sum(0)
@@ -52,7 +52,7 @@ def scores(world: World, train: NDArray[np.int64], test: NDArray[np.int64]) -> d
     for place in (0, 1):
         np.add.at(successors, (train[:, place], train[:, 2]), 1)
     appeals = share.T @ (topics.appeals @ topics.appeals.T) @ share
-    world_rule = appeals + knobs.mood_area * (topics.area[:, None] == topics.area)
+    world_rule = appeals + settings.mood_area * (topics.area[:, None] == topics.area)
     liking = (world.users.affinity**4) @ share
     one, two, user = test[:, 0], test[:, 1], test[:, 3]
     return {
@@ -80,7 +80,7 @@ def liked(world: World, log: Log, score: NDArray[np.float64], test: NDArray[np.i
     met[log.user, topics.sub_area[world.items.topic[log.item]]] = True
     best = np.where(met[user], -np.inf, score).argmax(1)
     within = topics.sub_area == best[:, None]
-    return float(((world.users.affinity[user] >= world.knobs.liked) & within).any(1).mean())
+    return float(((world.users.affinity[user] >= world.settings.liked) & within).any(1).mean())
 
 
 def spread(world: World, log: Log, first: int, last: int, known: bool) -> float:
@@ -133,7 +133,7 @@ def zipf_slope(plays: NDArray[np.int64]) -> float:
 def figures(made: World) -> dict[str, float]:
     """Every figure of one world, by name."""
     log = loop.simulate(made)
-    days = made.knobs.days
+    days = made.settings.days
     day = (log.time - START) // DAY
     watched = np.zeros((len(made.users), days))
     np.add.at(watched, (log.user, np.minimum(day, days - 1)), log.watch_seconds)
@@ -142,16 +142,16 @@ def figures(made: World) -> dict[str, float]:
     cut = int(0.8 * len(found))
     test = found[cut:]
     ways = scores(made, found[:cut], test)
-    random = world.build(made.seed, replace(made.knobs, recommender="random"))
+    random = world.build(made.seed, replace(made.settings, recommender="random"))
     random_log = loop.simulate(random)
     out = {
         "events": len(log),
         "satisfaction": float(log.satisfaction.mean()),
-        "positive": float((log.satisfaction >= made.knobs.positive).mean()),
+        "positive": float((log.satisfaction >= made.settings.positive).mean()),
         "daily_users": float((watched > 0).mean()),
         "daily_users_over_ten_minutes": float((watched > 600).mean()),
         "known_at_start": float(made.users.known.sum(1).mean()),
-        "undiscovered_at_start": float(made.users.undiscovered(made.knobs).sum(1).mean()),
+        "undiscovered_at_start": float(made.users.undiscovered(made.settings).sum(1).mean()),
         "known_at_end": float(log.end.known.sum(1).mean()),
         "zipf_slope": zipf_slope(plays),
         "traffic_of_top_tenth": float(np.sort(plays)[-len(plays) // 10 :].sum() / plays.sum()),

@@ -286,11 +286,11 @@ def test_run_passes_on_what_it_is_told(byway: Byway, toys: Toys, workspace: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "graph.neighbors=3"], "[graph] has no knob 'neighbors'"),
+        (["--set", "graph.neighbors=3"], "[graph] has no setting 'neighbors'"),
         (["--set", "grpah.neighbours=3"], "no section [grpah]"),
         (["--set", "graph.neighbours=many"], "expected a whole number"),
         (["--set", "graph.neighbours=-1"], "neighbours is -1"),
-        (["--set", "graph"], "--set graph: write section.knob=value"),
+        (["--set", "graph"], "--set graph: write section.setting=value"),
         (["--until", "grpah"], "no stage 'grpah'"),
         (["--only", "grpah"], "no stage 'grpah'"),
         (["--only", "graph"], "03-graph needs 01-catalog"),
@@ -407,8 +407,8 @@ def test_show_tells_drift_and_files_changed_by_hand(byway: Byway, toys: Toys, wo
     shown = byway("show", workspace, "--json").json()
     assert shown["01-catalog"]["drift"] == ["input items/items.csv changed"]
     assert shown["02-embeddings"]["drift"] == ["file values.json missing"]
-    assert shown["03-graph"]["drift"] == ["knob neighbours: 20 → 7"]
-    assert "out of date: knob neighbours: 20 → 7" in byway("show", workspace).out
+    assert shown["03-graph"]["drift"] == ["setting neighbours: 20 → 7"]
+    assert "out of date: setting neighbours: 20 → 7" in byway("show", workspace).out
 
 
 def test_show_tells_a_gate_that_failed(byway: Byway, toys: Toys, workspace: Path) -> None:
@@ -451,8 +451,8 @@ def test_show_finishes_a_move_that_was_cut_short(byway: Byway, toys: Toys, works
 
 def test_recommend(byway: Byway, served: Path) -> None:
     answer = byway("recommend", served, "--history", "c0-0, c1-2,", "--k", "2", "--json").json()
-    assert list(answer) == ["items", "road", "interests", "cluster", "rank", "reasons"]
-    assert (answer["road"], answer["cluster"], answer["rank"]) == ("table", NAMES[2], 1)
+    assert list(answer) == ["items", "strategy", "interests", "cluster", "rank", "reasons"]
+    assert (answer["strategy"], answer["cluster"], answer["rank"]) == ("table", NAMES[2], 1)
     assert [item["item"] in ("c2-0", "c2-1", "c2-2", "c2-3") for item in answer["items"]] == [True, True]
     lines = byway("recommend", served, "--history", "c0-0,c1-2", "--k", "2").out.splitlines()
     assert lines[:2] == answer["reasons"]
@@ -461,7 +461,7 @@ def test_recommend(byway: Byway, served: Path) -> None:
 
 
 def test_recommend_to_nobody(byway: Byway, served: Path) -> None:
-    assert byway("recommend", served, "--json").json()["road"] == "popular_items"
+    assert byway("recommend", served, "--json").json()["strategy"] == "popular_items"
 
 
 def test_recommend_to_a_user_of_the_log(byway: Byway, served: Path) -> None:
@@ -526,7 +526,7 @@ def test_a_bundle_that_is_older_than_the_log_knows_no_users(byway: Byway, served
     (other / "13-bundle").symlink_to(served / "13-bundle")
     commit(other / "01-catalog", "catalog", lambda out: (out / "items.parquet").touch())
     assert "older than its catalog" in byway("recommend", other, "--user", "Ann 🎬").sentence()
-    assert byway("recommend", other, "--history", "c0-0", "--json").json()["road"] == "table"
+    assert byway("recommend", other, "--history", "c0-0", "--json").json()["strategy"] == "table"
 
 
 def test_an_argument_that_is_no_text(byway: Byway, served: Path) -> None:
@@ -556,7 +556,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(pipeline, "run", lambda workspace, chosen, until=None, only=None: {})
     monkeypatch.setattr(pipeline, "figures", lambda records: found)
     monkeypatch.setattr(preview, "text", lambda workspace: "[names of interests]")
-    monkeypatch.setattr(demonstration, "_answers", lambda directory, knobs: ("u1", "v1", "An answer."))
+    monkeypatch.setattr(demonstration, "_answers", lambda directory, settings: ("u1", "v1", "An answer."))
     return made
 
 

@@ -1,4 +1,4 @@
-"""What the documents print is so: knobs, links, files, verbs, stages, sources, reasons, figures, TOML."""
+"""What the documents print is so: settings, links, files, verbs, stages, sources, reasons, figures, TOML."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ from byway.base.errors import UserError
 from byway.cli import app
 from byway.data import catalog, events, starting
 from byway.workflow import pipeline, showing
-from tests.knobs import render
+from tests.settings import render
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "byway"
@@ -28,11 +28,11 @@ def blocks(page: str, language: str) -> list[str]:
     return [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.M | re.S) if kind == language]
 
 
-def test_the_table_of_knobs_is_generated_from_the_code() -> None:
-    assert text("docs/knobs.md") == render(), "run make knobs"
+def test_the_table_of_settings_is_generated_from_the_code() -> None:
+    assert text("docs/settings.md") == render(), "run make settings"
 
 
-def test_every_knob_says_what_it_does() -> None:
+def test_every_setting_says_what_it_does() -> None:
     assert not re.findall(r"^\| .* \|  \|$", render(), re.M)
 
 
@@ -53,19 +53,17 @@ def test_files_named_in_the_documents_exist(page: Path) -> None:
     assert not [name for name in named if not any(path.endswith(f"/{name}") for path in there)]
 
 
-def test_the_tree_in_the_readme_lists_every_module() -> None:
+def test_the_tree_in_the_readme_lists_every_folder_in_the_order_of_the_layers() -> None:
     (tree,) = [block for block in blocks(text("README.md"), "") if block.startswith("src/byway/")]
-    listed: set[str] = set()
-    folder = inner = ""
-    for line in tree.splitlines()[1:]:
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2 - 1
-        if name.endswith("/"):
-            folder, inner = (folder, name) if depth else (name, "")
-        else:
-            listed.add(("", folder, folder + inner)[depth] + name)
-    there = {p for kind in ("*.py", "*.toml") for p in PACKAGE.rglob(kind) if p.name != "__init__.py"}
-    assert listed == {p.relative_to(PACKAGE).as_posix() for p in there}
+    listed = [line.split()[0].rstrip("/") for line in tree.splitlines()[1:]]
+    folders = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    assert set(listed) == folders | {"cli.py"}
+    layers = [
+        re.findall(r"byway\.(\w+)", line) for line in text("pyproject.toml").split("layers = [")[1].splitlines()
+    ]
+    rank = {name: place for place, names in enumerate(layers) for name in names}
+    places = [rank[name.removesuffix(".py")] for name in listed]
+    assert places == sorted(places)
 
 
 def test_every_verb_stands_in_the_readme() -> None:
@@ -111,6 +109,6 @@ def test_toml_in_the_documents_is_a_configuration(page: Path, tmp_path: Path) ->
 
 
 @by_page
-def test_overrides_in_the_documents_are_knobs(page: Path, tmp_path: Path) -> None:
+def test_overrides_in_the_documents_are_settings(page: Path, tmp_path: Path) -> None:
     named = re.findall(r"--set '?(\w+\.\w+=[^`'\n]+?)(?=['`\s])", page.read_text("utf-8"))
     config.load(tmp_path / "none.toml", [name for name in named if not name.startswith("section.")])

@@ -185,10 +185,10 @@ def test_paths_of_an_input_are_never_opened(tmp_path: Path) -> None:
     """Thumbnails and media are columns: the catalog keeps them and opens none."""
     (tmp_path / "items.csv").write_text("item,title,media\n../../x,A title,/etc/shadow\n", "utf-8")
     (tmp_path / "events.csv").write_text("user,item\n../u,../../x\n", "utf-8")
-    knobs = config.Catalog(source="csv", items="items.csv", events="events.csv")
+    settings = config.Catalog(source="csv", items="items.csv", events="events.csv")
     (tmp_path / "out").mkdir()
     work = catalog.Work(tmp_path / "out", tmp_path, np.random.default_rng(0))
-    catalog.build(work, knobs, tmp_path)
+    catalog.build(work, settings, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]
     assert catalog.load(tmp_path / "out").items["media"].to_pylist() == ["/etc/shadow"]
 

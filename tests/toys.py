@@ -14,8 +14,9 @@ from byway.workflow.stages import Inputs, Stage
 class Toys:
     """The stages under the names of real ones, and what they did.
 
-    `catalog` reads the file that its knob names and writes the numbers below `max_title`; `embeddings` doubles
-    them, rounded down to a multiple of its knob `batch`; `graph` sums everything and needs its knob `neighbours`.
+    `catalog` reads the file that its setting names and writes the numbers below `max_title`; `embeddings` doubles
+    them, rounded down to a multiple of its setting `batch`; `graph` sums everything and needs its setting
+    `neighbours`.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):

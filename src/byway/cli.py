@@ -24,7 +24,7 @@ app = App(
 )
 
 CONFIG = "byway.toml"
-Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a knob: section.knob=value.")]
+Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a setting: section.setting=value.")]
 Json = Annotated[bool, Parameter(help="Print one JSON object instead of text.")]
 Engine = Annotated[
     Literal["native", "ray"] | None,

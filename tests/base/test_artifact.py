@@ -41,12 +41,12 @@ class Killed(BaseException):
 
 def build(path: Path, text: str, inputs: dict[str, str] | None = None, seed: int = 0) -> Record:
     """Make the artifact that consists of this text, as the pipeline makes one."""
-    knobs, inputs = {"text": text}, inputs or {}
+    settings, inputs = {"text": text}, inputs or {}
     record = artifact.read_record(path)
-    if record is not None and not artifact.drift(record, knobs, inputs):
+    if record is not None and not artifact.drift(record, settings, inputs):
         artifact.tidy(path)
         return record
-    with artifact.part(path, STAGE, knobs, inputs, seed) as work:
+    with artifact.part(path, STAGE, settings, inputs, seed) as work:
         (work.out / "first.txt").write_text(text, "utf-8")
         (work.scratch / "checkpoint").write_text(text, "utf-8")
         (work.out / "inner").mkdir()
@@ -54,7 +54,7 @@ def build(path: Path, text: str, inputs: dict[str, str] | None = None, seed: int
         drawn = work.rng.integers(1 << 30, size=4)
     np.save(path.with_name(path.name + ".part") / "drawn.npy", drawn)
     outcome = Outcome({"letters": len(text)}, {"toy.letters": len(text)}, {"toy": Gate(1.0, 0.5)}, {"toy": 0.12345})
-    return artifact.commit(path, STAGE, knobs, inputs, outcome)
+    return artifact.commit(path, STAGE, settings, inputs, outcome)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -88,10 +88,10 @@ def assert_whole(path: Path, texts: set[str]) -> None:
     """There is an artifact of one of the texts, with all of its files, and no others."""
     record = artifact.read_record(path)
     assert record is not None
-    assert record.knobs["text"] in texts
+    assert record.settings["text"] in texts
     assert artifact.edited(path, record) == []
     assert set(contents(path)) == {*record.files, artifact.RECORD}
-    assert (path / "first.txt").read_text("utf-8") == record.knobs["text"]
+    assert (path / "first.txt").read_text("utf-8") == record.settings["text"]
 
 
 @pytest.mark.parametrize("before", [None, "old"])
@@ -106,7 +106,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path: Path, before: st
             build(path, before)
         finished = not killed_at(n, lambda path=path: build(path, "new"))
         record = artifact.read_record(path)
-        seen.add(None if record is None else record.knobs["text"])
+        seen.add(None if record is None else record.settings["text"])
         if record is not None:
             assert_whole(path, {"new", *([before] if before else [])})
         else:
@@ -169,9 +169,9 @@ def test_a_reader_beside_the_run_does_not_move_what_is_moved(
 def test_scratch_survives_a_failed_build_of_the_same_artifact_only(tmp_path: Path) -> None:
     path = tmp_path / "04-toy"
 
-    def attempt(knobs: dict[str, int], inputs: dict[str, str]) -> list[str]:
+    def attempt(settings: dict[str, int], inputs: dict[str, str]) -> list[str]:
         """What a build finds in its scratch before it fails."""
-        with pytest.raises(OSError), artifact.part(path, STAGE, knobs, inputs) as work:  # noqa: PT012
+        with pytest.raises(OSError), artifact.part(path, STAGE, settings, inputs) as work:  # noqa: PT012
             assert list(work.out.iterdir()) == []
             found = sorted(p.name for p in work.scratch.iterdir() if p.name != "wanted")
             (work.scratch / f"step-{len(found)}").touch()
@@ -189,7 +189,7 @@ def test_scratch_survives_a_failed_build_of_the_same_artifact_only(tmp_path: Pat
 
 
 def test_scratch_that_was_half_removed_belongs_to_nothing(tmp_path: Path) -> None:
-    """A kill while the scratch of knobs A is removed for knobs B, then A again."""
+    """A kill while the scratch of settings A is removed for settings B, then A again."""
     for n in itertools.count():
         path = tmp_path / str(n) / "04-toy"
         path.parent.mkdir()
@@ -277,11 +277,11 @@ def test_drift_names_what_changed_field_by_field(tmp_path: Path) -> None:
     record = artifact.commit(
         tmp_path / "01-a", STAGE, {"kept": [1], "dim": 64, "gone": 1}, {"catalog": "x", "tree": "y"}, Outcome()
     )
-    assert artifact.drift(record, record.knobs, record.inputs) == []
+    assert artifact.drift(record, record.settings, record.inputs) == []
     assert artifact.drift(record, {"kept": [1], "dim": 256, "fresh": "z"}, {"catalog": "x", "tree": "other"}) == [
-        "knob dim: 64 → 256",
-        "knob fresh: None → z",
-        "knob gone: 1 → None",
+        "setting dim: 64 → 256",
+        "setting fresh: None → z",
+        "setting gone: 1 → None",
         "input tree changed",
     ]
 
@@ -303,7 +303,7 @@ def test_a_record_changed_by_hand_is_named(tmp_path: Path) -> None:
     record = artifact.read_record(path)
     assert record is not None
     assert artifact.edited(path, record) == [artifact.RECORD]
-    assert artifact.drift(record, {"text": "text"}, {}) == ["knob text: other → text"]
+    assert artifact.drift(record, {"text": "text"}, {}) == ["setting text: other → text"]
 
 
 def test_a_copied_workspace_is_up_to_date(tmp_path: Path) -> None:
@@ -469,4 +469,4 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
     build(tmp_path / "04-toy", "é 🎬")
     text = (tmp_path / "04-toy" / artifact.RECORD).read_text("utf-8")
     assert json.loads(text) == msgspec.json.decode(text)
-    assert json.loads(text)["knobs"] == {"text": "é 🎬"}
+    assert json.loads(text)["settings"] == {"text": "é 🎬"}

@@ -1,4 +1,4 @@
-"""Knobs: where a value comes from, and what is said about a wrong one."""
+"""Settings: where a value comes from, and what is said about a wrong one."""
 
 import ast
 import inspect
@@ -47,7 +47,7 @@ def test_the_last_override_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "section", "knob", "value"),
+    ("override", "section", "setting", "value"),
     [
         ("tree.levels=[12, 300, 900, 2700]", "tree", "levels", (12, 300, 900, 2700)),
         (" tree.items_per_cluster = 9 ", "tree", "items_per_cluster", 9),
@@ -61,9 +61,9 @@ def test_the_last_override_holds(tmp_path: Path) -> None:
     ],
 )
 def test_overrides_are_read_as_toml_or_as_plain_text(
-    tmp_path: Path, override: str, section: str, knob: str, value: object
+    tmp_path: Path, override: str, section: str, setting: str, value: object
 ) -> None:
-    assert getattr(getattr(load(tmp_path, "", (override,)), section), knob) == value
+    assert getattr(getattr(load(tmp_path, "", (override,)), section), setting) == value
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
         ("", ("experiment.interests=3",), ["[experiment]", "transitions.history = 3"]),
         ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
-        ("", ("seed=1",), ["--set seed=1", "section.knob=value"]),
-        ("", ("run.seed",), ["--set run.seed", "section.knob=value"]),
+        ("", ("seed=1",), ["--set seed=1", "section.setting=value"]),
+        ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
         ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
@@ -122,48 +122,48 @@ SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in fields(Config)}
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(SECTIONS)), st.text(max_size=20), st.text(max_size=20))
-def test_any_override_is_a_configuration_or_one_sentence(section: str, knob: str, value: str) -> None:
+def test_any_override_is_a_configuration_or_one_sentence(section: str, setting: str, value: str) -> None:
     try:
-        found = config.load(Path("none.toml"), [f"{section}.{knob}={value}"])
+        found = config.load(Path("none.toml"), [f"{section}.{setting}={value}"])
     except UserError:
         return
-    assert knob.strip() in asdict(getattr(found, section))
+    assert setting.strip() in asdict(getattr(found, section))
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_every_knob_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPathFactory, data) -> None:
-    """Numbers and texts of any kind reach the knob that they are written for, and no other."""
+def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempPathFactory, data) -> None:
+    """Numbers and texts of any kind reach the setting that they are written for, and no other."""
     section = data.draw(st.sampled_from(sorted(SECTIONS)))
     default = asdict(getattr(Config(), section))
     plain = {k: v for k, v in default.items() if type(v) in (int, float)}
     if not plain:
         return
-    knob = data.draw(st.sampled_from(sorted(plain)))
-    least = int(knob in config.POSITIVE.get(section, ()))
-    whole = type(plain[knob]) is int
-    most = config.AT_MOST.get(section, {}).get(knob, 2**62 if whole else 1e18)
-    # As far as these go without another knob.
-    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(knob, most)
-    least = 2 if (section, knob) == ("pairs", "level") else least
+    setting = data.draw(st.sampled_from(sorted(plain)))
+    least = int(setting in config.POSITIVE.get(section, ()))
+    whole = type(plain[setting]) is int
+    most = config.AT_MOST.get(section, {}).get(setting, 2**62 if whole else 1e18)
+    # As far as these go without another setting.
+    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(setting, most)
+    least = 2 if (section, setting) == ("pairs", "level") else least
     kind = st.integers(least, int(most)) if whole else st.floats(least, most)
-    if (section, knob) == ("item_policy", "dim"):
+    if (section, setting) == ("item_policy", "dim"):
         kind = st.integers(1, 2**60).map(lambda n: 2 * n)
     value = data.draw(kind)
     written = data.draw(st.booleans())
     folder = tmp_path_factory.mktemp("w")
     if written:
-        found = load(folder, f"[{section}]\n{knob} = {value!r}\n")
+        found = load(folder, f"[{section}]\n{setting} = {value!r}\n")
     else:
-        found = load(folder, "", (f"{section}.{knob}={value!r}",))
-    assert asdict(getattr(found, section)) == {**default, knob: value}
+        found = load(folder, "", (f"{section}.{setting}={value!r}",))
+    assert asdict(getattr(found, section)) == {**default, setting: value}
     assert [f.name for f in fields(Config) if getattr(found, f.name) != getattr(Config(), f.name)] in (
         [section],
         [],
     )
 
 
-def test_every_knob_and_every_section_says_what_it_does() -> None:
+def test_every_setting_and_every_section_says_what_it_does() -> None:
     module = ast.parse(inspect.getsource(config))
     silent: list[str] = []
     for node in (n for n in module.body if isinstance(n, ast.ClassDef)):
@@ -177,11 +177,11 @@ def test_every_knob_and_every_section_says_what_it_does() -> None:
     assert silent == []
 
 
-def test_the_knobs_that_must_be_positive_are_knobs_and_are_refused_at_zero(tmp_path: Path) -> None:
-    for section, knobs in config.POSITIVE.items():
-        for knob in knobs:
-            assert getattr(getattr(Config(), section), knob) >= 1
-            assert f"{knob} is 0" in refused(tmp_path, "", f"{section}.{knob}=0")
+def test_the_settings_that_must_be_positive_are_settings_and_are_refused_at_zero(tmp_path: Path) -> None:
+    for section, names in config.POSITIVE.items():
+        for setting in names:
+            assert getattr(getattr(Config(), section), setting) >= 1
+            assert f"{setting} is 0" in refused(tmp_path, "", f"{section}.{setting}=0")
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

@@ -21,7 +21,7 @@ NOW = 1_700_000_000_000_000
 
 
 def build(
-    work: Work, folder: Path, items: bytes | pa.Table, log: str = "user,item\nu,1\n", **knobs: int
+    work: Work, folder: Path, items: bytes | pa.Table, log: str = "user,item\nu,1\n", **settings: int
 ) -> Outcome:
     """The catalog of a CSV (bytes) or parquet (table) of items, with a log beside it."""
     folder.mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def build(
         pq.write_table(
             pa.table(dict(zip(columns[0], zip(*columns[1:], strict=True), strict=True))), folder / "events.parquet"
         )
-    given = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", **knobs)
+    given = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", **settings)
     return catalog.build(work, given, folder, now=NOW)
 
 

@@ -268,8 +268,8 @@ def test_the_same_ids_make_the_same_catalog_whatever_their_types(
             (folder / part).mkdir()
         work = Work(folder / "out", folder / "scratch", np.random.default_rng(0))
         items = next(file for file in folder.glob("items.*"))
-        knobs = config.Catalog(source="parquet", items=str(items), events=str(folder / "events-*"))
-        outcome = catalog.build(work, knobs, folder, now=NOW)
+        settings = config.Catalog(source="parquet", items=str(items), events=str(folder / "events-*"))
+        outcome = catalog.build(work, settings, folder, now=NOW)
         assert outcome.metrics["catalog.quarantined"] == {}
         assert catalog.load(work.out).ids() == [str(n) for n in ids]
         users, log = events.load_users(work.out), events.load(work.out)
@@ -305,8 +305,8 @@ def test_a_uuid_is_one_id_as_bytes_and_as_text(forms: list[str], ids: list[uuid.
         for part in ("out", "scratch"):
             (folder / part).mkdir()
         work = Work(folder / "out", folder / "scratch", np.random.default_rng(0))
-        knobs = config.Catalog(items=str(folder / "items.parquet"), events=str(folder / "events-*"))
-        outcome = catalog.build(work, knobs, folder, now=NOW)
+        settings = config.Catalog(items=str(folder / "items.parquet"), events=str(folder / "events-*"))
+        outcome = catalog.build(work, settings, folder, now=NOW)
         assert outcome.metrics["catalog.quarantined"] == {}
         assert outcome.counts["users"] == len(ids)
         assert outcome.counts["events"] == len(ids) * len(forms[1:])

@@ -105,8 +105,8 @@ def test_the_same_table_in_any_form_packing_and_name(form: str, packing: str, en
         work = Work(folder / "out", folder / "scratch", np.random.default_rng(0))
         for each in (work.out, work.scratch):
             each.mkdir()
-        knobs = config.Catalog(source="csv", items=str(folder / "items.csv"), events=str(path))
-        outcome = catalog.build(work, knobs, folder, now=NOW)
+        settings = config.Catalog(source="csv", items=str(folder / "items.csv"), events=str(path))
+        outcome = catalog.build(work, settings, folder, now=NOW)
         assert outcome.metrics["catalog.quarantined"] == {}
         assert [(row["user"], row["item"], row["time"]) for row in rows(work, "events.parquet")] == [
             (0, 0, 1600000000_000_000), (0, 1, 1600000002_000_000), (1, 1, 1600000001_000_000),
@@ -183,7 +183,10 @@ def foreign() -> dict[str, tuple[bytes, str]]:
         "pickle": (b"\x80\x04\x95\x10\0\0", "is a pickle"),
         "html": (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
         "html without doctype": (b"\xef\xbb\xbf<html lang=en>", "is a web page"),
-        "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        "lfs": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "git lfs pull",
+        ),
         "zip of two": (zipped(a__csv=b"x", b__csv=b"y"), "is a zip archive of 2 files (a.csv, b.csv)"),
         "zip of none": (zipped() + b"", "is a zip archive of 0 files"),
         "tar": (out.getvalue(), "is a tar archive"),
@@ -239,9 +242,9 @@ def test_init_finds_tables_in_any_container_and_leaves_no_copies(
     )
     (tmp_path / "byway.toml").write_text(starting.start("csv", folder).text)
     assert list((tmp_path / "tmp").iterdir()) == []
-    knobs = config.load(tmp_path / "byway.toml").catalog
-    assert knobs.item_columns == {"item": "itemId"}
-    assert catalog.build(work, knobs, tmp_path, now=NOW).counts["events"] == 1
+    settings = config.load(tmp_path / "byway.toml").catalog
+    assert settings.item_columns == {"item": "itemId"}
+    assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
 
 
 def test_columns_of_json_that_come_late_and_lines_that_are_none(work: Work, tmp_path: Path) -> None:
@@ -272,7 +275,7 @@ def test_ids_and_times_as_mongo_exports_them(work: Work, tmp_path: Path) -> None
     assert events.load(work.out).time.tolist() == [1577836800_000_000]
 
 
-def test_a_file_without_a_header_has_its_names_from_the_knob(work: Work, tmp_path: Path) -> None:
+def test_a_file_without_a_header_has_its_names_from_the_setting(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv="1\tOne\n2\tTwo\n", events__csv="ann::x\n")
     (tmp_path / "events.csv").write_text("ann|1|5\nbo|2|4\n")
     build(

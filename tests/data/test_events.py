@@ -30,8 +30,8 @@ def build(work: Work, folder: Path, log: bytes | str | pa.Table, **mapped: str) 
     else:
         (folder / "events.csv").write_bytes(log.encode() if isinstance(log, str) else log)
         (folder / "items.csv").write_text(ITEMS)
-    knobs = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", event_columns=mapped)
-    return catalog.build(work, knobs, folder, now=NOW)
+    settings = config.Catalog(source=kind, items=f"items.{kind}", events=f"events.{kind}", event_columns=mapped)
+    return catalog.build(work, settings, folder, now=NOW)
 
 
 def quarantined(work: Work) -> list[tuple[int, str, str, str | None]]:

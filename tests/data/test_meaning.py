@@ -34,8 +34,8 @@ def begin(tmp_path: Path, capsys: pytest.CaptureFixture[str], log: str, items: s
 
 def built(work: Work, tmp_path: Path, **changed: object) -> catalog.Outcome:
     """The catalog of the workspace that `begin` made."""
-    knobs = config.load(tmp_path / "w" / "byway.toml", [f"catalog.{k}={v}" for k, v in changed.items()]).catalog
-    return catalog.build(work, knobs, tmp_path / "w", now=NOW)
+    settings = config.load(tmp_path / "w" / "byway.toml", [f"catalog.{k}={v}" for k, v in changed.items()]).catalog
+    return catalog.build(work, settings, tmp_path / "w", now=NOW)
 
 
 def stars(values: list[object], name: str = "rating", extra: str = "") -> str:
@@ -204,9 +204,9 @@ def test_what_is_not_rated_is_told_from_the_worst_rating() -> None:
 
 def test_stars_are_asked_about_and_with_the_setting_all_are_kept(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv=ITEMS, events__csv=stars([n % 5 + 1 for n in range(200)], "satisfaction"))
-    knobs = config.Catalog("csv", "items.csv", "events.csv")
+    settings = config.Catalog("csv", "items.csv", "events.csv")
     with pytest.raises(UserError, match=r"'satisfaction' holds 1 to 5, .* event_scale = \[1, 5\]"):
-        catalog.build(work, knobs, tmp_path, now=NOW)
+        catalog.build(work, settings, tmp_path, now=NOW)
     outcome = catalog.build(
         work, config.Catalog("csv", "items.csv", "events.csv", event_scale=[1, 5]), tmp_path, now=NOW
     )
@@ -250,10 +250,10 @@ def test_a_log_on_our_scale_stands_beside_stars(work: Work, tmp_path: Path) -> N
             "events-2__csv": stars([0.5, 0, 1, 0.75], "satisfaction"),
         },
     )
-    knobs = config.Catalog(
+    settings = config.Catalog(
         "csv", "items.csv", "events-*.csv", event_columns={"satisfaction": "stars"}, event_scale=[1, 5]
     )
-    outcome = catalog.build(work, knobs, tmp_path, now=NOW)
+    outcome = catalog.build(work, settings, tmp_path, now=NOW)
     assert outcome.metrics["catalog.quarantined"] == {}
     assert sorted(events.load(work.out).satisfaction.tolist()) == [0, 0, 0.25, 0.5, 0.75, 0.75, 1, 1]
 
@@ -271,10 +271,10 @@ def test_any_scale_is_a_line_from_0_to_1(
     log = {"user": ["u"] * len(values), "item": ["1"] * len(values), "stars": values}
     pq.write_table(pa.table(log), folder / "events.parquet")
     write(folder, items__csv=ITEMS)
-    knobs = config.Catalog(
+    settings = config.Catalog(
         "csv", "items.csv", "events.parquet", event_columns={"satisfaction": "stars"}, event_scale=[low, high]
     )
-    outcome = catalog.build(Work(folder, folder, np.random.default_rng(0)), knobs, folder, now=NOW)
+    outcome = catalog.build(Work(folder, folder, np.random.default_rng(0)), settings, folder, now=NOW)
     assert outcome.metrics["catalog.quarantined"] == {"bad satisfaction": 2}
     found = events.load(folder).satisfaction
     assert (found[0], found[1]) == (0, 1)

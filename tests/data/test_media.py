@@ -19,7 +19,7 @@ from byway.base.errors import UserError
 from byway.data import media, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
 
-KNOBS = config.Media(frames=2, patches=1)
+SETTINGS = config.Media(frames=2, patches=1)
 
 
 def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
@@ -31,10 +31,12 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
     inputs = {"files": media.state(items, folder)}
-    knobs = {name: getattr(KNOBS, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")}
-    with artifact.part(path, "media", knobs, inputs) as work:
-        outcome = media.build(work, KNOBS, items, folder)
-    return artifact.commit(path, "media", knobs, inputs, outcome)
+    settings = {
+        name: getattr(SETTINGS, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
+    }
+    with artifact.part(path, "media", settings, inputs) as work:
+        outcome = media.build(work, SETTINGS, items, folder)
+    return artifact.commit(path, "media", settings, inputs, outcome)
 
 
 def reference(of: dict[str, NDArray[np.float32]], x: Any) -> Any:

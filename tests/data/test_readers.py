@@ -19,8 +19,8 @@ def made(work: Work, name: str, folder: Path) -> dict[str, int]:
     workspace = folder.parent / "W"
     workspace.mkdir()
     (workspace / "byway.toml").write_text(starting.start(name, folder).text)
-    knobs = config.load(workspace / "byway.toml").catalog
-    return catalog.build(work, knobs, workspace, now=NOW).metrics["catalog.quarantined"]
+    settings = config.load(workspace / "byway.toml").catalog
+    return catalog.build(work, settings, workspace, now=NOW).metrics["catalog.quarantined"]
 
 
 def log(work: Work) -> list[tuple[str, str, float]]:

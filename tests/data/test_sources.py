@@ -25,8 +25,8 @@ def write(folder: Path, **contents: str | bytes) -> Path:
     return folder
 
 
-def build(work: Work, source: config.Source, items: Path | str, **knobs: object) -> catalog.Outcome:
-    chosen = msgspec.convert({"source": source, "items": str(items), **knobs}, config.Catalog)
+def build(work: Work, source: config.Source, items: Path | str, **settings: object) -> catalog.Outcome:
+    chosen = msgspec.convert({"source": source, "items": str(items), **settings}, config.Catalog)
     return catalog.build(work, chosen, Path("/"), now=NOW)
 
 
@@ -326,9 +326,9 @@ def test_any_line_end_a_byte_order_mark_and_a_column_twice(work: Work, tmp_path:
 
 def test_relative_paths_start_at_the_workspace(work: Work, tmp_path: Path) -> None:
     write(tmp_path / "data", items__csv="item,title\n1,one\n", events__csv="user,item\nu,1\n")
-    knobs = config.Catalog(source="csv", items="../data/items.csv", events="../data/events.csv")
+    settings = config.Catalog(source="csv", items="../data/items.csv", events="../data/events.csv")
     (tmp_path / "w").mkdir()
-    assert catalog.build(work, knobs, tmp_path / "w", now=NOW).counts["events"] == 1
+    assert catalog.build(work, settings, tmp_path / "w", now=NOW).counts["events"] == 1
 
 
 # --- Files that are not what they say ---------------------------------------------------------------------
@@ -336,10 +336,10 @@ def test_relative_paths_start_at_the_workspace(work: Work, tmp_path: Path) -> No
 ITEMS, EVENTS = "item,title\n1,one\n", "user,item,time\nu,1,1600000000\n"
 
 
-def failing(work: Work, source: config.Source, items: Path, **knobs: object) -> str:
+def failing(work: Work, source: config.Source, items: Path, **settings: object) -> str:
     """The sentence of the UserError, having checked that nothing was left that looks like a result."""
     with pytest.raises(UserError) as error:
-        build(work, source, items, **knobs)
+        build(work, source, items, **settings)
     assert not {"items.parquet", "events.parquet", "users.parquet"} & {p.name for p in work.out.iterdir()}
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -539,18 +539,18 @@ def test_toml_for_a_public_set_reads_back(work: Work, tmp_path: Path) -> None:
         ratings__csv="userId,movieId,rating,timestamp\n1,1,5,1000\n",
     )
     (tmp_path / "byway.toml").write_text(starting.start("movielens", folder).text)
-    knobs = config.load(tmp_path / "byway.toml").catalog
-    assert (knobs.source, knobs.items, knobs.positive) == ("movielens", str(folder), 0.75)
-    assert catalog.build(work, knobs, tmp_path, now=NOW).counts["events"] == 1
+    settings = config.load(tmp_path / "byway.toml").catalog
+    assert (settings.source, settings.items, settings.positive) == ("movielens", str(folder), 0.75)
+    assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
 
 
 def test_toml_for_own_tables_guesses_usual_names(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv="video_id,title\n1,one\n", events__csv="userId,video_id,timestamp\nu,1,1600000000\n")
     (tmp_path / "byway.toml").write_text(starting.start("csv", tmp_path).text)
-    knobs = config.load(tmp_path / "byway.toml").catalog
-    assert knobs.item_columns == {"item": "video_id"}
-    assert knobs.event_columns == {"user": "userId", "item": "video_id", "time": "timestamp"}
-    assert catalog.build(work, knobs, tmp_path, now=NOW).counts["events"] == 1
+    settings = config.load(tmp_path / "byway.toml").catalog
+    assert settings.item_columns == {"item": "video_id"}
+    assert settings.event_columns == {"user": "userId", "item": "video_id", "time": "timestamp"}
+    assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
 
 
 def test_toml_for_what_is_not_there(tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ def test_ranks_leave_out_the_context_and_count_ties_against_the_label() -> None:
 def test_nothing_to_measure_on_is_said_in_a_sentence(tmp_path: Path) -> None:
     some = Samples(np.array([[0, 1]], np.int32), np.array([2], np.int32), np.ones(1, np.int32))
     none = Samples(some.context[:0], some.label[:0], some.count[:0])
-    work, knobs = Work(tmp_path, tmp_path, np.random.default_rng(0)), config.Metrics()
+    work, settings = Work(tmp_path, tmp_path, np.random.default_rng(0)), config.Metrics()
     names = Descriptions((["a", "b", "c"],) * 4)
     for validation, heldout, name in ((some, none, "heldout"), (none, some, "validation")):
         transitions = Transitions(2, 3, True, train=some, validation=validation, heldout=heldout, samples=some)
         with pytest.raises(UserError, match=f"transitions.{name} keeps no turn"):
-            offline.build(work, knobs, transitions, names, *[None] * 4)  # pyright: ignore[reportArgumentType]
+            offline.build(work, settings, transitions, names, *[None] * 4)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_even_spread_has_no_gini_and_full_entropy() -> None:
@@ -105,6 +105,9 @@ def test_popularity_is_divided_out_where_the_later_log_turns_from_it() -> None:
     label = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
     before = Successors.count(Samples(context, label, np.ones(2000, np.int32)), 40)
     later = Samples(context, rng.integers(20, 40, 2000).astype(np.int32), np.ones(2000, np.int32))
-    assert Evidence(before).fitted(later, rng).fair == 1
+    assert Evidence(before).fitted(later, rng).popularity_exponent == 1
     alike = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
-    assert Evidence(before).fitted(Samples(context[::-1], alike, np.ones(2000, np.int32)), rng).fair == 0
+    assert (
+        Evidence(before).fitted(Samples(context[::-1], alike, np.ones(2000, np.int32)), rng).popularity_exponent
+        == 0
+    )

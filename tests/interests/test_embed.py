@@ -51,7 +51,7 @@ def build(path: Path, name: str, titles: list[str], dim: int = 16) -> NDArray[np
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Counting:
     encoder = Counting()
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: encoder)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: encoder)
     monkeypatch.setattr(embed, "SHARD", 8)
     return encoder
 
@@ -102,12 +102,12 @@ def test_kill_and_go_on_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(embed, "SHARD", 8)
     titles = [chr(97 + i % 26) * (i + 1) for i in range(50)]
     dying, rest, whole = Counting(dies_at=3), Counting(), Counting()
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: dying)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: dying)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, "killed", titles)
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: rest)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: rest)
     build(tmp_path, "killed", titles)
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: whole)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: whole)
     build(tmp_path, "undisturbed", titles)
     assert dying.calls + rest.calls == whole.calls == 7
     assert (tmp_path / "killed/vectors.npy").read_bytes() == (tmp_path / "undisturbed/vectors.npy").read_bytes()
@@ -132,7 +132,7 @@ def test_megabyte_titles_are_cut_before_the_encoder(tmp_path: Path, monkeypatch:
         seen.extend(len(text) for text in texts)
         return fake_encoder(texts)
 
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: encoder)
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: encoder)
     build(tmp_path, "long", ["a" * 1_000_000, "b", ""])
     assert max(seen) <= config.Embeddings().max_tokens * embed.CHARACTERS_A_TOKEN
 
@@ -152,9 +152,9 @@ class Blind:
         return rows
 
 
-def outcome(path: Path, name: str, titles: list[str], **knobs: object) -> tuple[Path, Outcome]:
+def outcome(path: Path, name: str, titles: list[str], **settings: object) -> tuple[Path, Outcome]:
     work = planted.work(path, name)
-    found = embed.build(work, msgspec.convert({"dim": 16, **knobs}, config.Embeddings), planted.catalog(titles))
+    found = embed.build(work, msgspec.convert({"dim": 16, **settings}, config.Embeddings), planted.catalog(titles))
     return work.out, found
 
 
@@ -238,7 +238,7 @@ def test_the_same_words_in_another_order_are_another_text(tmp_path: Path) -> Non
 def test_a_mixed_catalog_keeps_apart_what_its_encoder_does_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: Blind())
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: Blind())
     english = [f"the {a} of the {b}" for a in ("cat", "house", "garden") for b in ("king", "river")]
     titles = [*english, *CHEROKEE, "the cat ᏣᎳᎩ"]
     out, found = outcome(tmp_path, "mixed", titles, model="minilm")
@@ -266,7 +266,7 @@ def test_any_titles_have_unit_rows_and_the_same_ones_when_they_are_new(
     titles: list[str], model: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embed, "sentence_encoder", lambda knobs: Blind(LETTERS))
+        patch.setattr(embed, "sentence_encoder", lambda settings: Blind(LETTERS))
         out, found = outcome(tmp_path_factory.mktemp("any"), "w", titles, model=model)
         vectors = embed.load(out)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -282,7 +282,7 @@ def test_an_unknown_encoder_that_is_blind_is_found_out(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The encoder is not one of ours: only its rows tell what it does not read."""
-    monkeypatch.setattr(embed, "sentence_encoder", lambda knobs: Blind())
+    monkeypatch.setattr(embed, "sentence_encoder", lambda settings: Blind())
     odd = round(share * 40)
     titles = [f"é {chr(97 + i % 26)} {i}" for i in range(odd)] + [f"plain {i}" for i in range(40 - odd)]
     out, found = outcome(tmp_path, "blind", titles, model="some/model")
@@ -298,7 +298,7 @@ def test_an_unknown_encoder_that_is_blind_is_found_out(
 def test_equal_vectors_do_not_pass_and_equal_words_do() -> None:
     rows = np.eye(4, 8, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     rows[4:] += 1e-6
-    group = embed.alike(rows)
+    group = embed.similarity(rows)
     assert len(set(group.tolist())) == 4
     assert group[0] == group[4]
     assert group[1] == group[5]
@@ -311,8 +311,8 @@ def test_a_build_that_goes_on_keeps_the_encoder_that_was_chosen(
 ) -> None:
     asked: list[str] = []
 
-    def make(knobs: config.Embeddings) -> Counting:
-        asked.append(knobs.model)
+    def make(settings: config.Embeddings) -> Counting:
+        asked.append(settings.model)
         return Counting(dies_at=0) if len(asked) == 1 else Counting()
 
     monkeypatch.setattr(embed, "sentence_encoder", make)
@@ -369,16 +369,16 @@ def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> No
     shown = np.repeat(looks[:, None, None], 2, axis=1).astype(np.float16)
     there = np.tile([True, False], (32, 1))
     seen = media.Seen(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
-    likeness: list[float] = []
+    similarity: list[float] = []
     for weight in (0.0, 0.5, 2.0):
         joined, kept, _ = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
         np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-5)
-        likeness.append(float((joined[0] * joined[1]).sum()))
+        similarity.append(float((joined[0] * joined[1]).sum()))
         # Items of which nothing was seen are told by their words alone.
         assert (joined[38] * joined[39]).sum() == pytest.approx(1, abs=1e-4)
         assert kept > 0.9
-    assert likeness[0] == pytest.approx(1, abs=1e-5)
-    assert likeness[0] > likeness[1] > likeness[2]
+    assert similarity[0] == pytest.approx(1, abs=1e-5)
+    assert similarity[0] > similarity[1] > similarity[2]
 
 
 def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path: Path, fake: Counting) -> None:
@@ -390,10 +390,10 @@ def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path:
     shown = rng.normal(size=(30, 2, 1, 3)).astype(np.float16)
     sounds = np.full((30, 5), np.nan, np.float32)
     seen = media.Seen(seen_items, shown, np.tile([True, False], (30, 1)), sounds, [], tmp_path)
-    knobs = config.Embeddings(dim=8)
+    settings = config.Embeddings(dim=8)
     work = planted.work(tmp_path, "joint")
-    embed.build(work, knobs, planted.catalog(titles), seen)
-    vectors, new = embed.load(work.out), embed.embed_new(work.out, knobs, titles)
+    embed.build(work, settings, planted.catalog(titles), seen)
+    vectors, new = embed.load(work.out), embed.embed_new(work.out, settings, titles)
     np.testing.assert_allclose(new[30:], vectors[30:], atol=1e-5)
     # Of the others something was seen that a title does not say.
     assert (np.abs(new[:30] - vectors[:30]).max(axis=1) > 1e-2).all()

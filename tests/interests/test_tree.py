@@ -14,14 +14,18 @@ from byway.base.errors import UserError
 from byway.interests import graph, tree
 from tests.interests import planted
 
-KNOBS = config.Tree()
+SETTINGS = config.Tree()
 
 
 def grow(
-    vectors: np.ndarray, traffic: np.ndarray, sizes: tuple[int, ...], seed: int = 0, knobs: config.Tree = KNOBS
+    vectors: np.ndarray,
+    traffic: np.ndarray,
+    sizes: tuple[int, ...],
+    seed: int = 0,
+    settings: config.Tree = SETTINGS,
 ) -> tree.Tree:
     links = graph.nearest(vectors, 20)
-    return tree.grow(vectors, links, traffic, sizes, knobs, np.random.default_rng(seed))
+    return tree.grow(vectors, links, traffic, sizes, settings, np.random.default_rng(seed))
 
 
 def check(found: tree.Tree, n: int, sizes: tuple[int, ...]) -> None:
@@ -52,9 +56,9 @@ def test_planted_levels_are_found() -> None:
     assert scores[0] > 0.93
     assert scores[1] > 0.93
     assert min(scores) > 0.85
-    measured = tree.measure(found, vectors, traffic, KNOBS)
+    measured = tree.measure(found, vectors, traffic, SETTINGS)
     assert measured["tree.levels"] == list(sizes)
-    assert max(measured["tree.balance_blended"][:2]) <= KNOBS.tolerance + 1e-4
+    assert max(measured["tree.balance_blended"][:2]) <= SETTINGS.tolerance + 1e-4
 
 
 @settings(max_examples=12, deadline=None)
@@ -70,10 +74,10 @@ def test_any_catalog_gives_a_whole_tree(n: int, exponent: float, copies: int, pe
     vectors = rng.normal(size=(n, 8)).astype(np.float32)
     vectors[: min(copies, n)] = vectors[0]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    knobs = replace(KNOBS, items_per_cluster=per)
-    sizes = tree.level_sizes(n, knobs)
+    settings = replace(SETTINGS, items_per_cluster=per)
+    sizes = tree.level_sizes(n, settings)
     assert 2 <= sizes[0] < sizes[1] < sizes[2] < sizes[3] <= n
-    check(grow(vectors, planted.zipf(n, rng, exponent), sizes, seed, knobs), n, sizes)
+    check(grow(vectors, planted.zipf(n, rng, exponent), sizes, seed, settings), n, sizes)
 
 
 def test_no_traffic_at_all_balances_items() -> None:
@@ -87,37 +91,37 @@ def test_no_traffic_at_all_balances_items() -> None:
     [(16, (2, 4, 5, 8)), (40, (2, 4, 12, 20)), (9742, (13, 152, 456, 1368)), (19220, (25, 300, 900, 2700))],
 )
 def test_sizes_are_derived_from_the_catalog(n: int, expected: tuple[int, ...]) -> None:
-    assert tree.level_sizes(n, KNOBS) == expected
+    assert tree.level_sizes(n, SETTINGS) == expected
 
 
 def test_level_2_stops_at_the_paper_s_761() -> None:
-    assert tree.level_sizes(1_000_000, KNOBS) == (64, 761, 2283, 6849)
+    assert tree.level_sizes(1_000_000, SETTINGS) == (64, 761, 2283, 6849)
 
 
 def test_sizes_that_cannot_be_are_refused_in_one_sentence() -> None:
     with pytest.raises(UserError, match="at least 16"):
-        tree.level_sizes(15, KNOBS)
+        tree.level_sizes(15, SETTINGS)
     with pytest.raises(UserError, match="four numbers that grow"):
-        tree.level_sizes(10_000, replace(KNOBS, levels=(10, 10, 20, 40)))
+        tree.level_sizes(10_000, replace(SETTINGS, levels=(10, 10, 20, 40)))
     with pytest.raises(UserError, match="four numbers that grow"):
-        tree.level_sizes(10_000, replace(KNOBS, levels=(10, 20, 40)))
+        tree.level_sizes(10_000, replace(SETTINGS, levels=(10, 20, 40)))
     with pytest.raises(UserError, match="has 100 items"):
-        tree.level_sizes(100, replace(KNOBS, levels=(2, 10, 50, 101)))
-    assert tree.level_sizes(7000, replace(KNOBS, levels=(64, 761, 2283, 6849))) == (64, 761, 2283, 6849)
+        tree.level_sizes(100, replace(SETTINGS, levels=(2, 10, 50, 101)))
+    assert tree.level_sizes(7000, replace(SETTINGS, levels=(64, 761, 2283, 6849))) == (64, 761, 2283, 6849)
 
 
 def test_blended_weight_caps_heads_level_by_level() -> None:
     traffic = np.array([1000.0, *[1.0] * 99])
     sizes = (2, 4, 10, 20)
     for level in (1, 2, 3, 4):
-        weights = tree.blended_weights(traffic, sizes, level, KNOBS)
+        weights = tree.blended_weights(traffic, sizes, level, SETTINGS)
         assert weights.sum() == pytest.approx(1.0)
-        assert (weights >= (1 - KNOBS.traffic_share) / 100 - 1e-12).all()
+        assert (weights >= (1 - SETTINGS.traffic_share) / 100 - 1e-12).all()
     # α · mean = 0.25 · 1099 / 4 at level 2, and at level 1 the same.
     cap = 0.25 * 1099 / 4
     expected = 0.8 * cap / (cap + 99) + 0.2 / 100
     for level in (1, 2):
-        assert tree.blended_weights(traffic, sizes, level, KNOBS)[0] == pytest.approx(expected)
+        assert tree.blended_weights(traffic, sizes, level, SETTINGS)[0] == pytest.approx(expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,7 +142,7 @@ def test_two_builds_are_byte_identical_and_load_back(tmp_path: Path) -> None:
     log = planted.events(planted.zipf(len(vectors), rng))
     links = graph.nearest(vectors, 20)
     for name in ("one", "two"):
-        outcome = tree.build(planted.work(tmp_path, name), KNOBS, vectors, links, log)
+        outcome = tree.build(planted.work(tmp_path, name), SETTINGS, vectors, links, log)
     files = ["order.npy", *(f"level-{level}.npy" for level in range(1, 5))]
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -159,6 +163,6 @@ def test_a_tree_on_equal_vectors_says_that_its_coherence_is_empty(
         vectors = np.eye(40, dtype=np.float32)[np.arange(40) % kinds]
         links = graph.nearest(vectors, 5)
         work = planted.work(tmp_path, f"tree-{kinds}")
-        outcome = tree.build(work, KNOBS, vectors, links, planted.events(np.ones(40)))
+        outcome = tree.build(work, SETTINGS, vectors, links, planted.events(np.ones(40)))
         assert outcome.metrics["tree.distinct_vectors"] == kinds
         assert ("coherence says nothing" in capsys.readouterr().err.replace("\n", " ")) == told

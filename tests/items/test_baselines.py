@@ -25,7 +25,7 @@ N, M = 24, 6
 KNOWN = Known(
     (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, np.array([0, 0, 0, 1, 1, 1])
 )
-KNOBS = config.ItemPolicy(dim=8, heads=1, layers=1, batch=256, history=6, negatives=0, dropout=0.0)
+SETTINGS = config.ItemPolicy(dim=8, heads=1, layers=1, batch=256, history=6, negatives=0, dropout=0.0)
 
 
 def asked(history: list[list[int]], n: int = N, known: Known = KNOWN) -> Asked:
@@ -84,8 +84,8 @@ def test_the_hierarchical_bandit_learns_what_pleases() -> None:
 
 
 def encoder(kind: str = "restricted", log: Logged | None = None, folder: Path | None = None) -> neural.Encoded:
-    parts = neural.begin(kind, KNOWN, neural.knobs_of(kind, KNOBS, 1), 0).eval()
-    return neural.encoded(kind, KNOWN, parts, KNOBS, 1, 0, 3)
+    parts = neural.begin(kind, KNOWN, neural.settings_of(kind, SETTINGS, 1), 0).eval()
+    return neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, 3)
 
 
 def test_the_neural_linear_bandit_is_bayesian_regression() -> None:
@@ -128,11 +128,11 @@ def test_every_encoder_learns_what_comes_next(kind: str) -> None:
     start = np.random.default_rng(2).integers(N, size=150).repeat(6)
     item = (start + np.tile(np.arange(6), 150)) % N
     log = Logged(user, item, np.ones(900, np.float32), np.tile(np.arange(-6, 0), 150), 150)
-    knobs = neural.knobs_of(kind, KNOBS, 1)
-    parts = neural.begin(kind, KNOWN, knobs, 0)
+    settings = neural.settings_of(kind, SETTINGS, 1)
+    parts = neural.begin(kind, KNOWN, settings, 0)
     reward = neural.satisfaction(KNOWN, log)
-    neural.fit(parts, neural.sequences(log, reward, N), knobs, 0, 25, 0.02)
-    found = neural.encoded(kind, KNOWN, parts, KNOBS, 1, 0, 0)
+    neural.fit(parts, neural.sequences(log, reward, N), settings, 0, 25, 0.02)
+    found = neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, 0)
     found.nearest = 0
     scores = found.scores(asked([[i - 2, i - 1, i] for i in range(2, N - 1)]), np.full(N - 3, NONE))
     hit = (best(scores, 3) == np.arange(3, N)[:, None]).any(1).mean()
@@ -143,15 +143,15 @@ def test_context_scores_only_what_is_near_the_last_item() -> None:
     found = encoder("context")
     found.nearest = 5
     scores = found.scores(asked([[3, 7]]), np.array([NONE]))[0]
-    likeness = KNOWN.vectors @ KNOWN.vectors[7]
-    likeness[[3, 7]] = -np.inf
-    assert set(np.flatnonzero(scores > -np.inf)) == set(np.argsort(-likeness)[:5])
+    similarity = KNOWN.vectors @ KNOWN.vectors[7]
+    similarity[[3, 7]] = -np.inf
+    assert set(np.flatnonzero(scores > -np.inf)) == set(np.argsort(-similarity)[:5])
 
 
 def test_arms_train_apart_and_only_on_their_days() -> None:
     log = a_log(300, 20)
-    parts = neural.begin("restricted", KNOWN, neural.knobs_of("restricted", KNOBS, 1), 0)
-    one, other = (neural.encoded("restricted", KNOWN, parts, KNOBS, 1, 0, 3) for _ in range(2))
+    parts = neural.begin("restricted", KNOWN, neural.settings_of("restricted", SETTINGS, 1), 0)
+    one, other = (neural.encoded("restricted", KNOWN, parts, SETTINGS, 1, 0, 3) for _ in range(2))
     before = other.vectors().copy()
     live = Logged(log.user, log.item, log.satisfaction, log.day + 15, log.n_users)
     one.learn(live, 2)
@@ -163,8 +163,8 @@ def test_arms_train_apart_and_only_on_their_days() -> None:
 
 def test_a_trained_encoder_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
     log, path = a_log(), tmp_path / "c.safetensors"
-    first = neural.trained("two_tower", KNOWN, log, KNOBS, 0, 1, path)
-    again = neural.trained("two_tower", KNOWN, log, KNOBS, 99, 50, path)
+    first = neural.trained("two_tower", KNOWN, log, SETTINGS, 0, 1, path)
+    again = neural.trained("two_tower", KNOWN, log, SETTINGS, 99, 50, path)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
 
@@ -204,7 +204,7 @@ def test_one_and_three_interests_are_planned_from_as_the_service_does(interests:
     table = np.roll(Planted().rankings(), 1, axis=0)
     triples = {(5, 6, 3): [1, 2], (5, 3, 0): [4], (6, 3, 0): [2, 1], (5, 6, 0): [4]}
     planted = Planted(
-        table=table, triples=triples if interests == 3 else None, knobs=config.Bundle(interests=interests)
+        table=table, triples=triples if interests == 3 else None, settings=config.Bundle(interests=interests)
     )
     bundle = planted.build(tmp_path)
     known = Known(

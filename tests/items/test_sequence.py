@@ -30,9 +30,9 @@ def log_of(histories, satisfaction=None, n_items=None):
 def circle(users=400, items=120, seed=0):
     """Everybody walks around one circle of items from a place of their own: the successor is certain."""
     rng = np.random.default_rng(seed)
-    road = rng.permutation(items)
+    order = rng.permutation(items)
     starts, lengths = rng.integers(items, size=users), rng.integers(3, 15, size=users)
-    return log_of([road[(s + np.arange(n)) % items] for s, n in zip(starts, lengths, strict=True)])
+    return log_of([order[(s + np.arange(n)) % items] for s, n in zip(starts, lengths, strict=True)])
 
 
 def vectors_of(n, width=24, seed=0):
@@ -51,11 +51,12 @@ def files(path):
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 12}]
+    "settings",
+    [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 12}],
 )
-def test_learns_the_successor(work, knobs):
+def test_learns_the_successor(work, settings):
     events = circle()
-    settings = replace(SMALL, **{"top_k": 0, "negatives": 0, **knobs})
+    settings = replace(SMALL, **{"top_k": 0, "negatives": 0, **settings})
     outcome = sequence.build(work, settings, events, vectors_of(events.n_items))
     found = outcome.metrics
     assert found["item_policy.recall_at_10"] > 0.9
@@ -217,7 +218,7 @@ def test_two_trainings_end_in_the_same_bytes(tmp_path):
     """Long histories, so that threads share the gradient of the distances' vectors."""
     rng = np.random.default_rng(0)
     events = log_of([rng.integers(200, size=60) for _ in range(80)])
-    knobs = config.ItemPolicy(dim=64, layers=2, heads=2, history=50, epochs=4, batch=512)
+    settings = config.ItemPolicy(dim=64, layers=2, heads=2, history=50, epochs=4, batch=512)
     for name in ("a", "b"):
-        sequence.build(work_in(tmp_path / name), knobs, events, vectors_of(events.n_items))
+        sequence.build(work_in(tmp_path / name), settings, events, vectors_of(events.n_items))
     assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -125,9 +125,9 @@ def test_likeness_pulls_where_the_later_log_follows_it(
     names = [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)]
     asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer, prompts.ENDINGS[attention]), attention)
     planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
-    assert bulk.fit(asked_of, after, planted, rng).pull > 0
+    assert bulk.fit(asked_of, after, planted, rng).similarity_weight > 0
     assert bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng) == bulk.Fitted(0.0, 0.0)
-    nothing = replace(planted, alike_MM=np.zeros((clusters, clusters)))
-    assert bulk.fit(asked_of, after, nothing, rng).pull == 0
-    gained = replace(planted, pull=2.0)(context[:1]) - planted(context[:1])
-    np.testing.assert_allclose(gained[0], 2 * planted.alike_MM[context[0]].mean(axis=0), atol=1e-5)
+    nothing = replace(planted, similarity_MM=np.zeros((clusters, clusters)))
+    assert bulk.fit(asked_of, after, nothing, rng).similarity_weight == 0
+    gained = replace(planted, similarity_weight=2.0)(context[:1]) - planted(context[:1])
+    np.testing.assert_allclose(gained[0], 2 * planted.similarity_MM[context[0]].mean(axis=0), atol=1e-5)

@@ -14,11 +14,11 @@ from byway.base.errors import UserError
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Attention, Choices, ask, policy
-from byway.language.fast.reading import prepare, read
+from byway.language.fast.passes import prepare, read
 from byway.transitions.counts import Evidence, Successors
 from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
-from tests.language.test_plan import DESCRIPTIONS, KNOBS, transitions
+from tests.language.test_plan import DESCRIPTIONS, SETTINGS, transitions
 
 M = len(HOSTILE)
 
@@ -161,5 +161,5 @@ def test_a_policy_is_opened_in_the_arithmetic_that_was_asked_for(tmp_path: Any, 
     make_tiny().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     tuned = tune.Tuned(tmp_path, str(tmp_path), "block", prompts.ENDINGS["block"], [])
-    opened = plan.open_policy(tuned, transitions(), DESCRIPTIONS, replace(KNOBS, precision="float16"))
+    opened = plan.open_policy(tuned, transitions(), DESCRIPTIONS, replace(SETTINGS, precision="float16"))
     assert any(isinstance(layer, half.Gated) for layer in opened.model.modules())

@@ -28,7 +28,7 @@ M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-KNOBS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
+SETTINGS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
 
 
 def transitions(history: int = 2) -> Transitions:
@@ -49,10 +49,10 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
 FILES = ("clusters.npy", "scores.npy", "model.npy")
 
 
-def build(path: Path, tuned: tune.Tuned, knobs: config.TransitionTable = KNOBS) -> plan.Table:
+def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETTINGS) -> plan.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE)
+    outcome = plan.build(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE)
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return plan.load(path)
@@ -72,7 +72,7 @@ def test_every_entry_is_legal(tmp_path: Path, tuned: tune.Tuned) -> None:
 
 def test_the_table_is_what_its_pairs_say_one_by_one(tmp_path: Path, tuned: tune.Tuned) -> None:
     table = build(tmp_path / "t", tuned)
-    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
+    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
     pairs = np.array([[0, 1], [5, 5], [11, 3], [7, 2]], dtype=np.int32)
     with torch.no_grad():
         log_p = resolved(Choices(asked_of, ask(asked_of, pairs)))
@@ -111,18 +111,18 @@ def test_a_cut_table_goes_on_and_ends_the_same(
 def test_shards_make_the_bytes_of_the_single_run_however_batched(
     tmp_path: Path, tuned: tune.Tuned, arithmetic: Any
 ) -> None:
-    knobs = replace(KNOBS, precision=arithmetic)
-    build(tmp_path / "whole", tuned, replace(knobs, rows_per_chunk=100))
+    settings = replace(SETTINGS, precision=arithmetic)
+    build(tmp_path / "whole", tuned, replace(settings, rows_per_chunk=100))
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
-    knobs = replace(knobs, rows_per_chunk=3)
+    settings = replace(settings, rows_per_chunk=3)
     for number in (2, 3, 1):
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         before = {p.name for p in scratch.glob("rows-*.npy")}
-        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+        plan.fill(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
-    build(tmp_path / "shards", tuned, knobs)
+    build(tmp_path / "shards", tuned, settings)
     assert rows == {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}, "nothing is left to compute"
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -131,15 +131,15 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
 def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
     tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(tmp_path / "whole", tuned, replace(KNOBS, precision="bfloat16"))
+    build(tmp_path / "whole", tuned, replace(SETTINGS, precision="bfloat16"))
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
-    knobs = replace(KNOBS, precision="auto")
+    settings = replace(SETTINGS, precision="auto")
     for number, fastest in enumerate(("bfloat16", "float32", "float32"), 1):
         monkeypatch.setattr(half, "fastest", lambda fastest=fastest: fastest)
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
-        plan.fill(work, knobs, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
-    build(tmp_path / "shards", tuned, knobs)
+        plan.fill(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+    build(tmp_path / "shards", tuned, settings)
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -156,7 +156,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
         fits.append(given)
         time.sleep(0.5)
         # Whoever fits second finds another weight, as one under load finds another arithmetic.
-        return replace(fit(*given), fair=float(len(fits) - 1))
+        return replace(fit(*given), popularity_exponent=float(len(fits) - 1))
 
     open_policy, one_at_a_time = plan.open_policy, threading.Lock()
 
@@ -170,7 +170,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     def shard(number: int) -> bulk.Fitted:
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         with torch.no_grad():
-            return plan.fill(work, KNOBS, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+            return plan.fill(work, SETTINGS, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(shard, (1, 2, 3)))
@@ -186,8 +186,8 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     (tmp_path / "out").mkdir()
     work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
     three = transitions(history=3)
-    knobs = replace(KNOBS, triples=100)
-    outcome = plan.build(work, knobs, three, DESCRIPTIONS, tuned, VECTORS, TREE)
+    settings = replace(SETTINGS, triples=100)
+    outcome = plan.build(work, settings, three, DESCRIPTIONS, tuned, VECTORS, TREE)
     table = plan.load(tmp_path / "out")
     assert table.triples is not None
     assert table.model_triples is not None
@@ -197,7 +197,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     kept = np.isin(known, table.triples.keys)
     assert kept.any()
     assert not kept.all()
-    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, knobs)
+    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, settings)
     some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
@@ -213,14 +213,14 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
 def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, KNOBS, transitions(history=4), DESCRIPTIONS, tuned, VECTORS, TREE)
+        plan.build(work, SETTINGS, transitions(history=4), DESCRIPTIONS, tuned, VECTORS, TREE)
 
 
 def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
     """Where rounding is measured the first answers of bfloat16 are float32's, but for one in a thousand."""
     tables = {
         (arithmetic, pairs): build(
-            tmp_path / f"{arithmetic}-{pairs}", tuned, replace(KNOBS, precision=arithmetic, rounding=pairs)
+            tmp_path / f"{arithmetic}-{pairs}", tuned, replace(SETTINGS, precision=arithmetic, rounding=pairs)
         )
         for arithmetic, pairs in (("float32", 256), ("bfloat16", 256), ("bfloat16", 0))
     }
@@ -234,7 +234,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     alike = np.zeros((M, M))
 
     def ask_model() -> plan.Policy:
-        return plan.open_policy(tuned, transitions(), DESCRIPTIONS, KNOBS)
+        return plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
 
     def follow(new: Samples, weight: float) -> tuple[Any, Any]:
         return plan.follow(transitions(), new, alike, plan.Fitted(weight, 0.0), 4, ask_model)

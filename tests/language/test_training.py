@@ -25,8 +25,8 @@ def learn(model: torch.nn.Linear, optimiser: training.Optimiser, step: int) -> N
 
 def test_on_float32_weights_it_is_the_library_s_optimiser() -> None:
     ours, theirs = line(), line()
-    knobs = config.LanguageModel(weight_decay=0.1)
-    optimiser = training.Optimiser(ours, knobs)
+    settings = config.LanguageModel(weight_decay=0.1)
+    optimiser = training.Optimiser(ours, settings)
     reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)
     for step in range(5):
         learn(ours, optimiser, step)
@@ -52,8 +52,8 @@ def test_a_step_too_small_for_bfloat16_is_not_lost() -> None:
 
 
 def test_the_rate_rises_then_falls_to_a_twentieth() -> None:
-    knobs = config.LanguageModel(steps=100, warmup=10, learning_rate=1.0)
-    found = [training.rate(step, knobs) for step in (0, 4, 10, 50, 99)]
+    settings = config.LanguageModel(steps=100, warmup=10, learning_rate=1.0)
+    found = [training.rate(step, settings) for step in (0, 4, 10, 50, 99)]
     assert found == pytest.approx([0.1, 0.5 * 0.96, 0.9, 0.5, 0.05])
 
 

@@ -91,8 +91,8 @@ def transitions_of(some: Samples, whole_log: bool) -> Transitions:
 def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() -> None:
     some = samples(400)
     successors = Successors.count(some, M)
-    knobs, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
-    batch = tune.draw(transitions_of(some, False), Evidence(successors), deep, knobs, np.random.default_rng(0))
+    settings, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
+    batch = tune.draw(transitions_of(some, False), Evidence(successors), deep, settings, np.random.default_rng(0))
     assert batch.grid is None
     asked = {(*c, label) for c, label in zip(some.context.tolist(), some.label.tolist(), strict=True)}
     row, label = np.nonzero(batch.target)
@@ -105,11 +105,11 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
 def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_itself() -> None:
     some = samples(400)
     successors = Successors.count(some, M)
-    knobs = config.LanguageModel(block_clusters=5, balance=1.0, sharpness=3.0)
+    settings = config.LanguageModel(block_clusters=5, balance=1.0, sharpness=3.0)
     deep = np.arange(M) < 4
     alike = np.random.default_rng(8).random((M, M))
-    evidence = Evidence(successors, alike, pull=2.0)
-    batch = tune.draw(transitions_of(some, True), evidence, deep, knobs, np.random.default_rng(0))
+    evidence = Evidence(successors, alike, similarity_weight=2.0)
+    batch = tune.draw(transitions_of(some, True), evidence, deep, settings, np.random.default_rng(0))
     assert len(batch.context) == 25
     assert batch.target.sum() == pytest.approx(1, abs=1e-5)
     assert np.take_along_axis(batch.target, batch.context.astype(np.int64), axis=1).max() == 0
@@ -117,10 +117,10 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     free = (successors.probability(batch.context) * likened / successors.popularity_M) ** 3
     np.put_along_axis(free, batch.context.astype(np.int64), 0, axis=1)
     np.testing.assert_allclose(batch.target, free / free.sum(axis=1, keepdims=True) / 25, rtol=1e-5)
-    assert batch.deep.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
+    assert batch.branching.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
 
 
-def stage(path: Path, knobs: config.LanguageModel) -> Any:
+def stage(path: Path, settings: config.LanguageModel) -> Any:
     """Run the stage on planted transitions: after (a, b) comes the name that follows b."""
     context = np.array([[a, b] for a in range(M) for b in range(M) if a != b], dtype=np.int32)
     label = ((context[:, 1] + 1) % M).astype(np.int32)
@@ -132,7 +132,7 @@ def stage(path: Path, knobs: config.LanguageModel) -> Any:
     work = Work(path, path / "scratch", np.random.default_rng(3))
     names: tuple[list[str], ...] = ([], HOSTILE, [], [])
     tree = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-    return tune.build(work, knobs, transitions, Descriptions(names), np.eye(M, dtype=np.float32), tree)
+    return tune.build(work, settings, transitions, Descriptions(names), np.eye(M, dtype=np.float32), tree)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def folder(tmp_path: Path, tokenizer: Any) -> str:
 def test_a_run_that_is_cut_ends_in_the_same_weights(
     tmp_path: Path, folder: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    knobs = config.LanguageModel(
+    settings = config.LanguageModel(
         model=folder,
         steps=7,
         evaluate_every=3,
@@ -157,7 +157,7 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
-    stage(tmp_path / "whole", knobs)
+    stage(tmp_path / "whole", settings)
     loss, calls = tune.loss, 0
 
     def cut(*arguments: Any) -> Any:
@@ -169,8 +169,8 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
 
     monkeypatch.setattr(tune, "loss", cut)
     with pytest.raises(KeyboardInterrupt):
-        stage(tmp_path / "cut", knobs)
-    stage(tmp_path / "cut", knobs)
+        stage(tmp_path / "cut", settings)
+    stage(tmp_path / "cut", settings)
     for name in ("model.safetensors", "curve.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -179,7 +179,7 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
 def test_what_is_saved_answers_as_what_was_looked_at(
     tmp_path: Path, folder: str, method: str, tokenizer: Any
 ) -> None:
-    knobs = config.LanguageModel(
+    settings = config.LanguageModel(
         model=folder,
         steps=20,
         evaluate_every=20,
@@ -189,7 +189,7 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
-    outcome = stage(tmp_path / "run", knobs)
+    outcome = stage(tmp_path / "run", settings)
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
     again = policy(models.load(str(tmp_path / "run")), prompt, "block")
     context = np.array([[a, b] for a in range(M) for b in range(M) if a not in (b, (b + 1) % M)], dtype=np.int32)
@@ -202,7 +202,7 @@ def test_what_is_saved_answers_as_what_was_looked_at(
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, processes: int) -> None:
-    knobs = config.LanguageModel(
+    settings = config.LanguageModel(
         model=folder,
         processes=processes,
         steps=150 // processes,
@@ -215,7 +215,7 @@ def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, pr
         warmup=5,
         balance=0.0,
     )
-    outcome = stage(tmp_path / "run", knobs)
+    outcome = stage(tmp_path / "run", settings)
     curve = outcome.metrics["language.curve"]
     assert curve[-1]["recall_at_1.validation"] > 0.9
     assert curve[0]["recall_at_1.validation"] < 0.4
@@ -228,7 +228,7 @@ def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, pr
 
 
 def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
-    knobs = config.LanguageModel(
+    settings = config.LanguageModel(
         model=folder,
         steps=2,
         evaluate_every=9,
@@ -237,7 +237,7 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
         evaluate_on=4,
         precision="float32",
     )
-    stage(tmp_path / "run", knobs)
+    stage(tmp_path / "run", settings)
     before, after = models.load(folder), models.load(str(tmp_path / "run"))
     assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
     changed = copy.deepcopy(before.state_dict())

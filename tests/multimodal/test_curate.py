@@ -115,9 +115,9 @@ def test_the_split_is_in_time() -> None:
 
 
 def test_levels_that_the_tree_has_not_got_are_refused(work: Work) -> None:
-    for knobs in (config.Pairs(level=2, delta=2), config.Pairs(level=5), config.Pairs(level=1, delta=0)):
+    for own in (config.Pairs(level=2, delta=2), config.Pairs(level=5), config.Pairs(level=1, delta=0)):
         with pytest.raises(UserError, match=r"pairs\.delta"):
-            curate.build(work, knobs, planted.serendipitous(), planted.tree(), planted.seen(work.out))
+            curate.build(work, own, planted.serendipitous(), planted.tree(), planted.seen(work.out))
 
 
 def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() -> None:

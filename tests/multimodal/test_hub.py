@@ -1,4 +1,4 @@
-"""The second door: real architectures in small, made on the spot, with their own processors and chat templates."""
+"""The hub backend: real architectures in small, made on the spot, with their own processors and chat templates."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,11 +180,11 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
             # Some projectors begin at zero, where no picture would matter.
             if weight.ndim > 1 and not weight.any():
                 weight.normal_(0, 0.3)
-    knobs = config.MultimodalModel(lora_rank=2)
+    settings = config.MultimodalModel(lora_rank=2)
     asked = contexts.contexts(
-        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
+        settings, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
     )
-    ready = hub.prepare(made.eval(), knobs, np.random.default_rng(0))
+    ready = hub.prepare(made.eval(), settings, np.random.default_rng(0))
     return hub.wrap(ready, processor, asked, "both", shown)
 
 

@@ -68,7 +68,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     seen = planted.seen(folder)
     curate.build(_work(folder / "pairs"), config.Pairs(), planted.serendipitous(), planted.tree(), seen)
     pairs = curate.load(folder / "pairs")
-    knobs = config.MultimodalModel(
+    settings = config.MultimodalModel(
         prompts=("video",),
         method="full",
         steps=45,
@@ -84,7 +84,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     with artifact.part(folder / "model", "multimodal_model", {}, {}) as work:
         outcome = tune.build(
             work,
-            knobs,
+            settings,
             pairs,
             planted.catalog(),
             planted.tree(),
@@ -107,7 +107,7 @@ def _work(path: Path) -> Work:
     return Work(path, scratch, np.random.default_rng(0))
 
 
-KNOBS = config.ContextTable(coverage=1.0, batch=8, top=3, precision="float32")
+SETTINGS = config.ContextTable(coverage=1.0, batch=8, top=3, precision="float32")
 
 
 def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 8, **changed: Any) -> Outcome:

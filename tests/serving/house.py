@@ -40,7 +40,9 @@ def title(cluster: int, i: int) -> str:
     return f"{word.capitalize()} {kind}, part {i // 5 + 1}"
 
 
-def build(workspace: Path, seed: int = 0, match_rate: float = 0.97, **knobs: object) -> dict[str, artifact.Record]:
+def build(
+    workspace: Path, seed: int = 0, match_rate: float = 0.97, **settings: object
+) -> dict[str, artifact.Record]:
     """Make `workspace` with a bundle and the record of its figures; not yet published. Seeds give other tables."""
     rng = np.random.default_rng(seed)
     m = len(NAMES)
@@ -79,7 +81,7 @@ def build(workspace: Path, seed: int = 0, match_rate: float = 0.97, **knobs: obj
         Level(texts["ids"], list(range(n + 1))),
     ]
     policy_file(workspace / "policy.onnx", vectors)
-    section = config.Bundle(**knobs)
+    section = config.Bundle(**settings)
     manifest = Manifest(2, NAMES, 8, True, msgspec.to_builtins(section))
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {"made": seed}, {"transition_table": "t"}) as work:

@@ -67,7 +67,7 @@ class Planted:
     triples: dict[tuple[int, int, int], list[int]] | None = None
     """Rankings of triples of interests."""
     contexts: ContextTable | None = None
-    knobs: config.Bundle = field(default_factory=config.Bundle)
+    settings: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
     order: NDArray[np.int32] = field(
@@ -135,7 +135,7 @@ class Planted:
             table = replace(table, triples=Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters))
         outcome = pack.build(
             work,
-            self.knobs,
+            self.settings,
             self.catalog(),
             self.events(),
             self.tree(),

@@ -26,10 +26,10 @@ def free_port() -> int:
 
 @contextmanager
 def thread(
-    workspace: Path, tokens: dict[bytes, security.Token] | None = None, **knobs: object
+    workspace: Path, tokens: dict[bytes, security.Token] | None = None, **settings: object
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
-    made = app.create(workspace, config.Serving(**knobs), tokens or {})
+    made = app.create(workspace, config.Serving(**settings), tokens or {})
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False))
     runner = threading.Thread(target=server.run, daemon=True)

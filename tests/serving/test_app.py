@@ -76,7 +76,7 @@ def log_of(client: httpx.Client, user: str) -> list[dict[str, str]]:
 def test_an_answer_says_why_for_each_item(client: httpx.Client) -> None:
     history = [{"item": "c0-1"}, {"item": "c6-1"}]
     reply = client.post("/v1/recommend", json={"history": history, "k": 3}).json()
-    assert reply["road"] == "table"
+    assert reply["strategy"] == "table"
     assert reply["interests"] == [house.NAMES[0], house.NAMES[6]]
     assert reply["cluster"] not in reply["interests"]
     assert len(reply["items"]) == 3
@@ -88,7 +88,7 @@ def test_an_answer_says_why_for_each_item(client: httpx.Client) -> None:
 
 
 def test_what_somebody_did_counts_in_the_next_request(client: httpx.Client) -> None:
-    assert client.post("/v1/recommend", json={"user": "next"}).json()["road"] == "popular_items"
+    assert client.post("/v1/recommend", json={"user": "next"}).json()["strategy"] == "popular_items"
     for n, (item, name) in enumerate([("c0-0", 0), ("c3-0", 3), ("c7-0", 7)]):
         assert send(client, "next", item) == {"stored": 1, "known": 0, "expired": 0}
         reply = client.post("/v1/recommend", json={"user": "next"}).json()
@@ -128,10 +128,12 @@ def test_the_log_is_an_input_of_the_pipeline(client: httpx.Client, tmp_path: Pat
     (tmp_path / "events.csv").write_bytes(client.get("/v1/log").content)
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
-    knobs = config.Catalog(source="csv", items=str(tmp_path / "items.csv"), events=str(tmp_path / "events.csv"))
+    settings = config.Catalog(source="csv", items=str(tmp_path / "items.csv"), events=str(tmp_path / "events.csv"))
     from byway.base.artifact import Work
 
-    outcome = module.build(Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(0)), knobs, tmp_path)
+    outcome = module.build(
+        Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(0)), settings, tmp_path
+    )
     log, users = events.load(tmp_path / "out"), events.load_users(tmp_path / "out")
     assert outcome.counts["events"] == len(log) > 0
     assert "again, “quoted”" in users
@@ -170,7 +172,7 @@ def test_a_user_is_deleted_by_one_call(client: httpx.Client) -> None:
     assert len(log_of(client, name)) > 2
     assert client.delete(f"/v1/users/{name}").json() == {"deleted": 3}
     assert log_of(client, name) == []
-    assert client.post("/v1/recommend", json={"user": name}).json()["road"] == "popular_items"
+    assert client.post("/v1/recommend", json={"user": name}).json()["strategy"] == "popular_items"
 
 
 @pytest.mark.parametrize("name", ["ann/", "ann//x", "/ann", "https://x.org/a/", "a%2Fb", "ann?x=1#y", "aGk//w=="])
@@ -204,7 +206,7 @@ def test_health(client: httpx.Client, workspace: Path) -> None:
     ready = client.get("/readyz").json()
     assert (workspace / "published" / ready["bundle"]).is_dir()
     said = client.get("/metrics").text
-    assert 'byway_answers_total{road="table"}' in said
+    assert 'byway_answers_total{strategy="table"}' in said
     assert 'byway_requests_total{method="GET",route="/healthz",status="200"}' in said
 
 
@@ -294,7 +296,7 @@ def test_whoever_keeps_to_the_rate_is_never_refused(tmp_path: Path, rate: float,
     limits.close()
 
 
-def test_an_allowance_that_other_knobs_used_up_is_no_longer_than_these(tmp_path: Path) -> None:
+def test_an_allowance_that_other_settings_used_up_is_no_longer_than_these(tmp_path: Path) -> None:
     limits = security.Limits(tmp_path / "l", 1, rate=1, burst=600)
     assert [limits.wait(0, 100.0) for _ in range(600)] == [0.0] * 600
     limits.close()

@@ -66,7 +66,7 @@ def test_everything_stands_in_the_order_of_the_tree(planted: Planted, opened: Bu
     assert opened.popularity.tolist() == [3, 5, 1, 6, 2, 4, 0]
     assert opened.manifest.names == NAMES
     assert (opened.manifest.level, opened.manifest.history, opened.manifest.clock) == (2, LENGTH, True)
-    assert opened.knobs == config.Bundle()
+    assert opened.settings == config.Bundle()
 
 
 def test_arrays_are_mapped_not_read(opened: Bundle) -> None:
@@ -143,7 +143,7 @@ def test_the_cluster_of_a_position(opened: Bundle) -> None:
 @pytest.mark.parametrize("count", [0, 1, 3, LENGTH, LENGTH + 5])
 def test_a_history_is_encoded_right_aligned_and_cut(tmp_path: Path, count: int, length: int | str) -> None:
     """The planted model takes a mean: over the padding too where its length is fixed."""
-    planted = Planted(length=length, knobs=config.Bundle(history=LENGTH))
+    planted = Planted(length=length, settings=config.Bundle(history=LENGTH))
     opened = planted.build(tmp_path)
     assert opened.manifest.history == LENGTH
     history = [(7 * i) % N for i in range(count)]
@@ -154,7 +154,7 @@ def test_a_history_is_encoded_right_aligned_and_cut(tmp_path: Path, count: int, 
 
 
 def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
-    opened = Planted(length=3, knobs=config.Bundle(history=50)).build(tmp_path)
+    opened = Planted(length=3, settings=config.Bundle(history=50)).build(tmp_path)
     assert opened.manifest.history == 3
     assert opened.encode([0, 1, 2, 3, 4]).shape == (5,)
 

@@ -40,7 +40,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_the_first_cluster_that_is_new(opened: Bundle) -> None:
     answer = context.recommend(opened, "c0-1", [])
-    assert (answer.road, answer.cluster, answer.rank) == ("context", NAMES[2], 1)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("context", NAMES[2], 1)
     assert {shown.item for shown in answer.items} == {f"c2-{i}" for i in range(4)}
     answer = context.recommend(opened, "c0-2", [Seen("c2-0"), Seen("unknown")], k=2)
     assert (answer.cluster, answer.rank, len(answer.items)) == (NAMES[3], 2, 2)
@@ -78,11 +78,11 @@ def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> N
         return replies
 
     one, two, *others = asyncio.run(main())
-    assert (one.road, one.cluster, len(one.items)) == ("context", house.NAMES[2], 3)
-    assert (two.road, two.cluster) == ("context", house.NAMES[3])
+    assert (one.strategy, one.cluster, len(one.items)) == ("context", house.NAMES[2], 3)
+    assert (two.strategy, two.cluster) == ("context", house.NAMES[3])
     assert "c3-0" not in [item.item for item in two.items]
     assert {item.propensity for item in (*one.items, *two.items)} == {1.0}
-    assert [reply.road for reply in others] == ["table"] * 3
+    assert [reply.strategy for reply in others] == ["table"] * 3
     assert all(len(reply.items) == 3 for reply in others)
 
 
@@ -100,9 +100,9 @@ def test_nothing_new_and_nothing_looked_at_are_said(opened: Bundle) -> None:
 def test_items_that_may_not_be_shown_are_not(opened: Bundle) -> None:
     """Quality rises with the position: half of cluster 2, and all of what follows, is good enough."""
     good = np.linspace(0, 1, N, dtype=np.float32)
-    strict = watched(opened, quality=good, knobs=config.Bundle(min_quality=float(good[10])))
+    strict = watched(opened, quality=good, settings=config.Bundle(min_quality=float(good[10])))
     assert {shown.item for shown in context.recommend(strict, "c0-1", []).items} == {"c2-2", "c2-3"}
-    none = watched(opened, quality=good, knobs=config.Bundle(min_quality=float(good[12]), min_eligible=0))
+    none = watched(opened, quality=good, settings=config.Bundle(min_quality=float(good[12]), min_eligible=0))
     answer = context.recommend(none, "c0-1", [])
     assert (answer.cluster, len(answer.items)) == (NAMES[3], 4)
 

@@ -290,7 +290,7 @@ def test_somebody_with_very_many_events_is_read_whole(place: tuple[str, Path]) -
     assert found == rows
 
 
-def test_a_server_keeps_what_happened_as_long_as_the_knob_says(url: str) -> None:
+def test_a_server_keeps_what_happened_as_long_as_the_setting_says(url: str) -> None:
     import redis
 
     with redis.Redis.from_url(url) as client:

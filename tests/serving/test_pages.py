@@ -134,10 +134,10 @@ def test_a_walk(page: "sync_api.Page", client: httpx.Client) -> None:
     section = page.get_by_role("region", name="With Byway")
     items = section.get_by_role("listitem")
     assert items.count() == 6
-    road = page.locator(".road")
-    assert house.NAMES[0] in road.inner_text()
-    assert house.NAMES[6] in road.inner_text()
-    new = road.locator("strong").inner_text()
+    shown = page.locator(".path")
+    assert house.NAMES[0] in shown.inner_text()
+    assert house.NAMES[6] in shown.inner_text()
+    new = shown.locator("strong").inner_text()
     assert new in house.NAMES
     assert new not in (house.NAMES[0], house.NAMES[6])
     usual = page.get_by_role("region", name="Without Byway").inner_text()
@@ -148,7 +148,7 @@ def test_a_walk(page: "sync_api.Page", client: httpx.Client) -> None:
     past = page.get_by_role("region", name="What they did")
     assert liked in past.get_by_role("listitem").first.inner_text()
     # What was new is known now, and the next answer is another.
-    assert page.locator(".road strong").inner_text() != new
+    assert page.locator(".path strong").inner_text() != new
     shoot(page, "walk")
     page.get_by_role("region", name="With Byway").get_by_role("button", name="Skip").first.click()
     page.get_by_text("was skipped").wait_for()

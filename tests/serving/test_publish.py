@@ -21,8 +21,8 @@ from tests.serving import house, running
 from tests.serving.planted import policy_file
 
 
-def put(workspace: Path, records: dict[str, Record], **knobs: object) -> str:
-    return publish.publish(workspace, workspace / "13-bundle", config.Serving(**knobs), records)
+def put(workspace: Path, records: dict[str, Record], **settings: object) -> str:
+    return publish.publish(workspace, workspace / "13-bundle", config.Serving(**settings), records)
 
 
 def test_what_is_published_is_a_whole_copy(tmp_path: Path) -> None:

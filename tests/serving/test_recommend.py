@@ -59,7 +59,7 @@ def scored(planted: Planted, bundle: Bundle, history: list[str]) -> dict[str, fl
 def test_two_interests(planted: Planted, tmp_path: Path) -> None:
     bundle = Planted(table=table_of({(0, 1): [5, 3], (1, 0): [6, 2]})).build(tmp_path)
     answer = ask(bundle, "c0-0", "c1-2")
-    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
     assert answer.interests == [NAMES[0], NAMES[1]]
     scores = scored(planted, bundle, ["c0-0", "c1-2"])
     assert names(answer) == sorted(items_of(5), key=lambda item: -scores[item])
@@ -85,14 +85,14 @@ def test_the_order_of_two_interests_is_that_of_their_last_item(tmp_path: Path) -
 def test_one_interest_asks_the_diagonal(tmp_path: Path) -> None:
     bundle = Planted(table=table_of({(2, 2): [6, 0]})).build(tmp_path)
     answer = ask(bundle, "c2-0", "c2-3", "c2-1")
-    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[6], 1)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[6], 1)
     assert answer.interests == [NAMES[2]]
     assert answer.reasons[0] == f"One recent interest: “{NAMES[2]}”."
 
 
 def test_a_bundle_of_one_interest_asks_the_diagonal_of_the_one_it_draws(tmp_path: Path) -> None:
     table = table_of({(0, 0): [5], (1, 1): [6]})
-    bundle = Planted(table=table, knobs=config.Bundle(interests=1)).build(tmp_path)
+    bundle = Planted(table=table, settings=config.Bundle(interests=1)).build(tmp_path)
     found = {(ask(bundle, "c0-0", "c1-0", seed=seed).cluster or "") for seed in range(20)}
     assert found == {NAMES[5], NAMES[6]}
 
@@ -101,21 +101,21 @@ THREE = config.Bundle(interests=3)
 
 
 def test_three_interests(tmp_path: Path) -> None:
-    bundle = Planted(table=table_of({(0, 2): [6, 3]}), triples={(0, 1, 2): [5, 3]}, knobs=THREE).build(tmp_path)
+    bundle = Planted(table=table_of({(0, 2): [6, 3]}), triples={(0, 1, 2): [5, 3]}, settings=THREE).build(tmp_path)
     answer = ask(bundle, "c0-0", "c1-2", "c2-1")
-    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
     assert answer.interests == NAMES[:3]
     assert answer.reasons[0] == (
         f"Three recent interests, drawn from the history: “{NAMES[0]}”, then “{NAMES[1]}”, then “{NAMES[2]}”."
     )
     # Another order is another triple, which nobody had: its last two are asked.
     answer = ask(bundle, "c1-2", "c0-0", "c2-1")
-    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[6], 1)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[6], 1)
     assert answer.reasons[1] == "Hardly anybody had these three together, so the last two decide."
 
 
 def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(tmp_path: Path) -> None:
-    planned = Planted(table=table_of({(4, 4): [0]}), triples={(0, 0, 1): [5], (2, 2, 2): [6]}, knobs=THREE)
+    planned = Planted(table=table_of({(4, 4): [0]}), triples={(0, 0, 1): [5], (2, 2, 2): [6]}, settings=THREE)
     bundle = planned.build(tmp_path)
     assert ask(bundle, "c0-0", "c1-2").cluster == NAMES[5]
     assert ask(bundle, "c0-0", "c1-2").interests == NAMES[:2]
@@ -125,7 +125,7 @@ def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(t
 
 def test_three_interests_are_drawn_from_those_met_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byway.serving.recommend.THREE_OF", 4)
-    bundle = Planted(triples={}, knobs=THREE).build(tmp_path)
+    bundle = Planted(triples={}, settings=THREE).build(tmp_path)
     history = [Seen(f"c{c}-0") for c in (2, 0, 1, 3, 5, 0)]
     found = {name for seed in range(60) for name in ask(bundle, *history, seed=seed).interests}
     assert found == {NAMES[c] for c in (0, 1, 3, 5)}
@@ -138,7 +138,7 @@ def test_no_history_is_popular_items_one_a_cluster(planted: Planted, opened: Bun
     best.sort(key=lambda p: -planted.traffic[p])
     assert names(answer) == [planted.ids[p] for p in best[:4]]
     assert [shown.score for shown in answer.items] == [planted.traffic[p] for p in best[:4]]
-    assert (answer.road, answer.interests, answer.cluster, answer.rank) == ("popular_items", [], None, None)
+    assert (answer.strategy, answer.interests, answer.cluster, answer.rank) == ("popular_items", [], None, None)
     assert answer.reasons == ["There is no history to start from, so these are popular items, one an interest."]
     assert len(ask(opened, k=100).items) == M
     assert len({shown.cluster for shown in ask(opened, k=100).items}) == M
@@ -146,7 +146,7 @@ def test_no_history_is_popular_items_one_a_cluster(planted: Planted, opened: Bun
 
 def test_unknown_items_only_are_no_history_and_it_is_said(opened: Bundle) -> None:
     answer = ask(opened, "c9-9", "", "🎬")
-    assert answer.road == "popular_items"
+    assert answer.strategy == "popular_items"
     assert answer.reasons[0] == "3 of 3 items in the history are not in the catalog and are ignored."
     assert names(answer) == names(ask(opened))
 
@@ -165,7 +165,7 @@ def test_the_next_in_the_ranking_where_the_first_is_known(tmp_path: Path) -> Non
     bundle = Planted(table=table_of({(0, 1): [2, 5, 3]})).build(tmp_path)
     recent = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW)]
     answer = ask(bundle, Seen("c2-0", NOW - 40 * DAY), *recent, now=NOW)
-    assert (answer.road, answer.cluster, answer.rank) == ("table", NAMES[5], 2)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[5], 2)
     assert answer.reasons[-1] == f"Only 7 of 10 items: “{NAMES[5]}” has no more to show."
     assert answer.reasons[-2] == (
         f"“{NAMES[5]}” is number 2 in the ranking of this pair; those before it are not new to this person or have "
@@ -185,8 +185,8 @@ def test_old_history_draws_no_interests_but_is_consumed_and_read(planted: Plante
     assert answer.items[0].item == max(items_of(5), key=lambda item: scores[item])
 
 
-def test_days_are_a_knob(tmp_path: Path) -> None:
-    bundle = Planted(knobs=config.Bundle(days=60)).build(tmp_path)
+def test_days_are_a_setting(tmp_path: Path) -> None:
+    bundle = Planted(settings=config.Bundle(days=60)).build(tmp_path)
     history = [Seen("c1-0", NOW - 31 * DAY), Seen("c0-3", NOW)]
     assert ask(bundle, *history, now=NOW).interests == [NAMES[1], NAMES[0]]
 
@@ -196,7 +196,7 @@ def test_old_history_alone_counts_as_recent_and_it_is_said(opened: Bundle) -> No
     answer = ask(opened, *history, now=NOW)
     assert answer.interests == [NAMES[1], NAMES[0]]
     assert answer.reasons[0] == "Nothing in the last 30 days, so the whole history counts."
-    assert answer.road == "table"
+    assert answer.strategy == "table"
 
 
 @pytest.mark.parametrize(("time", "now"), [(None, NOW), (0, None), (None, None)])
@@ -210,7 +210,7 @@ def test_a_ranking_that_is_used_up_gives_the_popular_cluster(tmp_path: Path) -> 
     history = [Seen("c5-0", NOW - 40 * DAY), Seen("c0-0", NOW), Seen("c3-0", NOW)]
     answer = ask(bundle, *history, now=NOW)
     # People turn to 3, 5, 1, 6, 2, 4, 0; the first two are consumed.
-    assert (answer.road, answer.cluster, answer.rank) == ("popular_cluster", NAMES[1], None)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("popular_cluster", NAMES[1], None)
     assert set(names(answer)) == set(items_of(1))
     assert answer.reasons[-3:] == [
         "Every interest in the ranking of this pair is known already or used up.",
@@ -221,7 +221,7 @@ def test_a_ranking_that_is_used_up_gives_the_popular_cluster(tmp_path: Path) -> 
 
 def test_an_empty_ranking_gives_the_popular_cluster(tmp_path: Path) -> None:
     bundle = Planted(table=table_of({})).build(tmp_path)
-    assert ask(bundle, "c0-0", "c1-0").road == "popular_cluster"
+    assert ask(bundle, "c0-0", "c1-0").strategy == "popular_cluster"
     assert ask(bundle, "c0-0", "c1-0").cluster == NAMES[3]
 
 
@@ -233,7 +233,7 @@ def test_every_interest_consumed_gives_the_whole_catalog_without_what_was_seen(
     scores = scored(planted, opened, history)
     unseen = sorted(set(planted.ids) - set(history), key=lambda item: -scores[item])
     assert names(answer) == unseen[:6]
-    assert (answer.road, answer.cluster, answer.rank) == ("unrestricted", None, None)
+    assert (answer.strategy, answer.cluster, answer.rank) == ("unrestricted", None, None)
     assert answer.reasons[-1] == "No interest is left to discover, so these items come from the whole catalog."
     assert len(answer.interests) == 2
     assert all(shown.cluster == NAMES[int(shown.item[1])] for shown in answer.items)
@@ -242,25 +242,25 @@ def test_every_interest_consumed_gives_the_whole_catalog_without_what_was_seen(
 def test_a_mix_shows_nothing_twice_where_every_interest_is_known(opened: Bundle) -> None:
     history = [Seen(f"c{c}-0") for c in range(M)]
     answer = recommend(opened, history, np.random.default_rng(0), 8, mix=0.5)
-    assert answer.road == "unrestricted"
+    assert answer.strategy == "unrestricted"
     assert len(set(names(answer))) == len(answer.items) == 8
     assert {shown.propensity for shown in answer.items} == {1.0}
 
 
 def test_every_item_consumed_leaves_nothing_and_it_is_said(planted: Planted, opened: Bundle) -> None:
     answer = ask(opened, *planted.ids)
-    assert (answer.road, answer.items) == ("unrestricted", [])
+    assert (answer.strategy, answer.items) == ("unrestricted", [])
     assert answer.reasons[-1] == "No interest is left to discover, nor an item to show."
 
 
 def test_a_cluster_with_too_few_items_is_passed_over(tmp_path: Path) -> None:
     table = table_of({(0, 1): [4, 6, 5]})
     for least, cluster, rank in ((1, 4, 1), (2, 6, 2), (3, 5, 3)):
-        bundle = Planted(table=table, knobs=config.Bundle(min_eligible=least)).build(tmp_path / str(least))
+        bundle = Planted(table=table, settings=config.Bundle(min_eligible=least)).build(tmp_path / str(least))
         answer = ask(bundle, "c0-0", "c1-0")
         assert (answer.cluster, answer.rank) == (NAMES[cluster], rank)
-    bundle = Planted(table=table, knobs=config.Bundle(min_eligible=8)).build(tmp_path / "8")
-    assert ask(bundle, "c0-0", "c1-0").road == "unrestricted"
+    bundle = Planted(table=table, settings=config.Bundle(min_eligible=8)).build(tmp_path / "8")
+    assert ask(bundle, "c0-0", "c1-0").strategy == "unrestricted"
 
 
 def test_more_items_than_the_cluster_has_are_all_of_it(opened: Bundle) -> None:
@@ -269,8 +269,8 @@ def test_more_items_than_the_cluster_has_are_all_of_it(opened: Bundle) -> None:
     assert sorted(names(answer)) == items_of(2)
 
 
-def test_the_knob_says_how_many_items(tmp_path: Path) -> None:
-    bundle = Planted(knobs=config.Bundle(items=3)).build(tmp_path)
+def test_the_setting_says_how_many_items(tmp_path: Path) -> None:
+    bundle = Planted(settings=config.Bundle(items=3)).build(tmp_path)
     assert len(ask(bundle, "c0-0", "c1-0").items) == 3
     assert len(ask(bundle, "c0-0", "c1-0", k=2).items) == 2
     assert len(ask(bundle).items) == 3
@@ -279,7 +279,7 @@ def test_the_knob_says_how_many_items(tmp_path: Path) -> None:
 def test_an_item_that_was_seen_twice_counts_once(opened: Bundle) -> None:
     answer = ask(opened, "c0-0", "c0-0", "c0-0")
     assert answer.interests == [NAMES[0]]
-    assert answer.road == "table"
+    assert answer.strategy == "table"
 
 
 def test_ids_of_any_script_are_answered(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_the_draw_is_by_satisfaction(opened: Bundle) -> None:
 
 
 def test_one_draw_follows_the_shares(tmp_path: Path) -> None:
-    bundle = Planted(knobs=config.Bundle(interests=1)).build(tmp_path)
+    bundle = Planted(settings=config.Bundle(interests=1)).build(tmp_path)
     found = drawn(bundle, [("c0-0", 0.1), ("c1-0", 0.9), ("c2-0", 0.5), ("c1-1", 0.5)])
     for cluster, expected in ((0, 0.05), (1, 0.7), (2, 0.25)):
         assert found[cluster,] == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 3000))
@@ -359,14 +359,14 @@ def persons(draw: st.DrawFn) -> list[Seen]:
 
 @pytest.fixture(scope="module")
 def random_table(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Rankings of two to four clusters for each pair, so that every road is met."""
+    """Rankings of two to four clusters for each pair, so that every strategy is met."""
     rng = np.random.default_rng(11)
     table = np.full((M, M, 4), -1, dtype=np.int32)
     for a in range(M):
         for b in range(M):
             others = rng.permutation([c for c in range(M) if c not in (a, b)])[: rng.integers(2, 5)]
             table[a, b, : len(others)] = others
-    return Planted(table=table, knobs=config.Bundle(min_eligible=2)).build(tmp_path_factory.mktemp("random"))
+    return Planted(table=table, settings=config.Bundle(min_eligible=2)).build(tmp_path_factory.mktemp("random"))
 
 
 @settings(deadline=None)
@@ -390,7 +390,7 @@ def test_every_answer_keeps_its_word(
     assert msgspec.json.decode(msgspec.json.encode(answer), type=Answer) == answer
     assert answer == recommend(bundle, person, np.random.default_rng(seed), k, now)
     liked = [NAMES.index(name) for name in answer.interests]
-    assert (answer.road == "popular_items") == (not known)
+    assert (answer.strategy == "popular_items") == (not known)
     if not known:
         assert len(answer.items) == min(k, M)
         return
@@ -406,12 +406,12 @@ def test_every_answer_keeps_its_word(
     on_the_table = [c for c in ranking if is_open[c]]
     popular = [c for c in bundle.popularity.tolist() if is_open[c]]
     if on_the_table:
-        assert (answer.road, answer.cluster) == ("table", NAMES[on_the_table[0]])
+        assert (answer.strategy, answer.cluster) == ("table", NAMES[on_the_table[0]])
         assert answer.rank == ranking.index(on_the_table[0]) + 1
     elif popular:
-        assert (answer.road, answer.cluster, answer.rank) == ("popular_cluster", NAMES[popular[0]], None)
+        assert (answer.strategy, answer.cluster, answer.rank) == ("popular_cluster", NAMES[popular[0]], None)
     else:
-        assert (answer.road, answer.cluster, answer.rank) == ("unrestricted", None, None)
+        assert (answer.strategy, answer.cluster, answer.rank) == ("unrestricted", None, None)
         assert len(answer.items) == min(k, N - len(seen))
         return
     chosen = NAMES.index(answer.cluster or "")
@@ -448,8 +448,8 @@ def test_a_propensity_is_how_often_the_item_is_shown(
             others = rng.permutation([c for c in range(M) if c not in (a, b)])[:3]
             table[a, b, : len(others)] = others
     triples = {(0, 2, 4): [6, 1], (1, 2, 3): [5], (0, 1, 3): [6], (0, 2, 1): [3], (4, 0, 1): [6]}
-    knobs = config.Bundle(interests=interests)
-    bundle = Planted(table=table, triples=triples if interests == 3 else None, knobs=knobs).build(tmp_path)
+    settings = config.Bundle(interests=interests)
+    bundle = Planted(table=table, triples=triples if interests == 3 else None, settings=settings).build(tmp_path)
     history = [Seen("c0-0", None, 0.9), Seen("c2-0", None, 0.2), Seen("c4-0", None, 0.5), Seen("c0-2", None, 0.1)]
     if interests == 3:
         history = [Seen("c3-3", None, 0.4), *history]
@@ -485,8 +485,8 @@ def test_excluded_items_count_as_used_up_but_not_as_met(opened: Bundle) -> None:
     assert (none.cluster, none.rank) == (NAMES[3], 2)
 
 
-def test_a_cluster_without_items_is_passed_over_whatever_the_knob(tmp_path: Path) -> None:
-    bundle = Planted(knobs=config.Bundle(min_eligible=0)).build(tmp_path)
+def test_a_cluster_without_items_is_passed_over_whatever_the_setting(tmp_path: Path) -> None:
+    bundle = Planted(settings=config.Bundle(min_eligible=0)).build(tmp_path)
     answer = recommend(bundle, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0), exclude=items_of(2))
     assert answer.cluster == NAMES[3]
     assert answer.items
@@ -497,9 +497,9 @@ def test_items_that_are_not_good_enough_are_not_shown(tmp_path: Path) -> None:
     # Planted satisfaction is all the same: make the items differ.
     good = np.linspace(0, 1, N, dtype=np.float32)
     strict = Bundle(
-        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("quality", "knobs", "eligible_at")},
+        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("quality", "settings", "eligible_at")},
         quality=good,
-        knobs=config.Bundle(min_quality=float(good[10])),
+        settings=config.Bundle(min_quality=float(good[10])),
     )
     answer = ask(strict, "c0-0", "c1-0")
     assert set(names(answer)) == {"c2-2", "c2-3"}
@@ -511,9 +511,9 @@ def test_items_that_are_too_old_are_not_shown(tmp_path: Path) -> None:
     created = np.full(N, NOW - 100 * DAY)
     created[[8, 12, 13]] = NOW - 5 * DAY
     fresh = Bundle(
-        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("created", "knobs", "eligible_at")},
+        **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("created", "settings", "eligible_at")},
         created=created,
-        knobs=config.Bundle(max_age_days=30, min_eligible=2),
+        settings=config.Bundle(max_age_days=30, min_eligible=2),
     )
     history = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW - DAY)]
     answer = recommend(fresh, history, np.random.default_rng(0), now=NOW)

@@ -9,9 +9,9 @@ import numpy as np
 from byway.base import config, metrics
 from byway.data.events import Events
 from byway.simulation import experiment, loop, simulated, world
-from byway.simulation.arms import Kit
-from byway.simulation.people import WorldKnobs
-from byway.simulation.runs import Setting
+from byway.simulation.arms import ArmContext
+from byway.simulation.people import WorldSettings
+from byway.simulation.runs import Setup
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Known
 from byway.simulation.world import World
@@ -37,7 +37,7 @@ class Tiny:
 @cache
 def tiny(seed: int = 0, users: int = 60) -> Tiny:
     """A world of a few people, its log, and the same log as the catalog's stage would keep it."""
-    made = world.build(seed, WorldKnobs(n_items=420, n_users=users, events_per_user=30.0, days=25))
+    made = world.build(seed, WorldSettings(n_items=420, n_users=users, events_per_user=30.0, days=25))
     log = loop.simulate(made)
     logged, first = np.unique(log.user, return_index=True)
     ids = [made.user_ids[i] for i in logged[np.argsort(first)]]
@@ -64,12 +64,12 @@ def known_of(made: World) -> Known:
     )
 
 
-def kit(of: Tiny, folder: Path) -> Kit:
+def kit(of: Tiny, folder: Path) -> ArmContext:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
     m = known.n_clusters
     circle = ((np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m).astype(np.int32)
-    return Kit(
+    return ArmContext(
         known=known,
         log=experiment.logged(of.events),
         titles=[text.title for text in of.world.items.texts],
@@ -87,10 +87,10 @@ def kit(of: Tiny, folder: Path) -> Kit:
     )
 
 
-def setting(of: Tiny, folder: Path, **knobs: int | float | bool) -> Setting:
+def setup(of: Tiny, folder: Path, **settings: int | float | bool) -> Setup:
     """A whole platform."""
-    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **knobs})
+    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **settings})
     people = of.people()
     buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)
-    return Setting(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, buckets, own, folder)
+    return Setup(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, buckets, own, folder)

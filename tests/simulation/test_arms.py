@@ -5,7 +5,7 @@ import pytest
 
 from byway.base.errors import UserError
 from byway.simulation import arms, control, platform
-from byway.simulation.arms import ARMS, CONTROL, Kit
+from byway.simulation.arms import ARMS, CONTROL, ArmContext
 from byway.simulation.source import NONE, Asked, Logged, Source
 from tests.simulation import planted
 
@@ -17,12 +17,12 @@ ONE_CLUSTER = (*NOVEL, "hierarchical_bandit")
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+def kit(tmp_path_factory: pytest.TempPathFactory) -> ArmContext:
     return planted.kit(planted.tiny(), tmp_path_factory.mktemp("kit"))
 
 
 @pytest.fixture(scope="module")
-def make(kit: Kit):
+def make(kit: ArmContext):
     trained = arms.encoders(kit, tuple(ARMS))
 
     def source(name: str) -> Source:
@@ -35,11 +35,11 @@ def make(kit: Kit):
     return source
 
 
-def ask(kit: Kit, users: int = 25, hide: float = 0.0) -> Asked:
+def ask(kit: ArmContext, users: int = 25, hide: float = 0.0) -> Asked:
     """What the first users ask; a share of items that nobody may be shown."""
     missing = np.random.default_rng(1).random(kit.known.n_items) < hide
-    book = platform.Book.of(kit.known, kit.log, missing)
-    return platform.asked_of(book, np.arange(users), 0)
+    state = platform.State.of(kit.known, kit.log, missing)
+    return platform.asked_of(state, np.arange(users), 0)
 
 
 every_source = pytest.mark.parametrize("name", NAMES)
@@ -47,7 +47,9 @@ every_source = pytest.mark.parametrize("name", NAMES)
 
 @every_source
 @pytest.mark.parametrize("hide", [0.0, 0.9, 1.0])
-def test_names_unseen_items_once_each_and_none_only_at_the_end(name: str, hide: float, kit: Kit, make) -> None:
+def test_names_unseen_items_once_each_and_none_only_at_the_end(
+    name: str, hide: float, kit: ArmContext, make
+) -> None:
     asked = ask(kit, hide=hide)
     found = make(name).nominate(asked, 12, np.random.default_rng(0))
     assert found.shape == (25, 12)
@@ -60,7 +62,7 @@ def test_names_unseen_items_once_each_and_none_only_at_the_end(name: str, hide: 
 
 
 @every_source
-def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, kit: Kit, make) -> None:
+def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, kit: ArmContext, make) -> None:
     asked, source = ask(kit), make(name)
     before = [array.copy() for array in (asked.history, asked.seen, asked.met, asked.satisfaction)]
     first = source.nominate(asked, 5, np.random.default_rng(4))
@@ -70,7 +72,7 @@ def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, ki
 
 
 @every_source
-def test_nobody_and_newcomers_are_answered(name: str, kit: Kit, make) -> None:
+def test_nobody_and_newcomers_are_answered(name: str, kit: ArmContext, make) -> None:
     asked = ask(kit)
     source = make(name)
     nobody = Asked(
@@ -93,7 +95,7 @@ def test_nobody_and_newcomers_are_answered(name: str, kit: Kit, make) -> None:
 
 
 @every_source
-def test_learns_a_longer_log(name: str, kit: Kit, make) -> None:
+def test_learns_a_longer_log(name: str, kit: ArmContext, make) -> None:
     source = make(name)
     log = kit.log
     tomorrow = np.zeros(30, np.int64)
@@ -109,7 +111,7 @@ def test_learns_a_longer_log(name: str, kit: Kit, make) -> None:
 
 
 @pytest.mark.parametrize("name", NOVEL)
-def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: Kit, make) -> None:
+def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: ArmContext, make) -> None:
     asked = ask(kit)
     found = make(name).nominate(asked, 12, np.random.default_rng(0))
     row, _ = np.nonzero(found != NONE)
@@ -117,7 +119,7 @@ def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: Kit, make) -
 
 
 @pytest.mark.parametrize("name", ONE_CLUSTER)
-def test_a_restricted_arm_stays_inside_one_cluster(name: str, kit: Kit, make) -> None:
+def test_a_restricted_arm_stays_inside_one_cluster(name: str, kit: ArmContext, make) -> None:
     for row in make(name).nominate(ask(kit), 12, np.random.default_rng(0)):
         assert len(np.unique(kit.known.cluster[row[row != NONE]])) <= 1
 

@@ -35,14 +35,14 @@ def test_a_source_that_peeks_is_caught_and_the_truth_is_put_back() -> None:
     tiny = planted.tiny()
     people = tiny.people()
     known, log = planted.known_of(tiny.world), planted.experiment.logged(tiny.events)
-    book = platform.Book.of(known, log, np.zeros(known.n_items, np.bool_))
-    asked = platform.asked_of(book, np.arange(10), 0)
+    state = platform.State.of(known, log, np.zeros(known.n_items, np.bool_))
+    asked = platform.asked_of(state, np.arange(10), 0)
     before = [array.copy() for array in people.hidden()]
-    assert controls.peeks(Scored(Peeking(people)), people, asked, 5, 0)
-    assert controls.peeks(Planned(known, Chance(), Remembering(people)), people, asked, 5, 0)
+    assert controls.leaks(Scored(Peeking(people)), people, asked, 5, 0)
+    assert controls.leaks(Planned(known, Chance(), Remembering(people)), people, asked, 5, 0)
     honest = platform.control_sources(known)[0]
     honest.learn(log, 0)
-    assert not controls.peeks(honest, people, asked, 5, 0)
+    assert not controls.leaks(honest, people, asked, 5, 0)
     for was, now in zip(before, people.hidden(), strict=True):
         np.testing.assert_array_equal(was, now)
 

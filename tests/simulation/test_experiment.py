@@ -91,11 +91,11 @@ def every_pair(ranking: Ranking) -> np.ndarray:
 
 
 def test_a_run_is_taken_from_the_scratch(tmp_path: Path) -> None:
-    setting = planted.setting(planted.tiny(), tmp_path)
-    first = run_arm(setting, {}, "control", setting.users[:20], 5, "")
+    setup = planted.setup(planted.tiny(), tmp_path)
+    first = run_arm(setup, {}, "control", setup.users[:20], 5, "")
     (path,) = tmp_path.glob("run*.npz")
     before = path.stat().st_mtime_ns
-    again = run_arm(setting, {}, "control", setting.users[:20], 5, "")
+    again = run_arm(setup, {}, "control", setup.users[:20], 5, "")
     assert path.stat().st_mtime_ns == before
     for name, (top, below) in first.tally.items():
         np.testing.assert_array_equal(top, again.tally[name][0])
@@ -104,10 +104,10 @@ def test_a_run_is_taken_from_the_scratch(tmp_path: Path) -> None:
 
 def test_nobody_likes_what_the_world_does_not_hold_open(tmp_path: Path) -> None:
     """The people that a run changed are copies: a second arm meets them as they were."""
-    setting = planted.setting(planted.tiny(), tmp_path)
-    before = [array.copy() for array in setting.nature.hidden()]
-    run_arm(setting, {}, "control", setting.users, 1, "chance")
-    for was, now in zip(before, setting.nature.hidden(), strict=True):
+    setup = planted.setup(planted.tiny(), tmp_path)
+    before = [array.copy() for array in setup.environment.hidden()]
+    run_arm(setup, {}, "control", setup.users, 1, "chance")
+    for was, now in zip(before, setup.environment.hidden(), strict=True):
         np.testing.assert_array_equal(was, now)
 
 

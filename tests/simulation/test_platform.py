@@ -28,7 +28,7 @@ class Simple:
     def visits(self, day: int, rng: np.random.Generator) -> Ints:
         return np.where(np.arange(USERS) == 0, 0, 3)
 
-    def wander(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
         return np.full(len(user), NONE)
 
     def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
@@ -145,7 +145,7 @@ def test_equal_seeds_make_equal_days() -> None:
 
 def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
     shown = run(Always(2), days=5)
-    book = platform.Book.of(KNOWN, log(), NOBODY)
+    state = platform.State.of(KNOWN, log(), NOBODY)
     rng = np.random.default_rng(0)
     assert len(rng.random(1)) == 1
     whole = log()
@@ -153,12 +153,12 @@ def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
         now = np.flatnonzero(shown.day == day)
         for i in now:
             one = slice(i, i + 1)
-            book.add(KNOWN, shown.user[one], shown.item[one], shown.satisfaction[one], day)
-        book.night()
+            state.add(KNOWN, shown.user[one], shown.item[one], shown.satisfaction[one], day)
+        state.night()
     whole = platform.extended(whole, shown)
-    again = platform.Book.of(KNOWN, whole, NOBODY)
+    again = platform.State.of(KNOWN, whole, NOBODY)
     for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "worth", "taste"):
-        np.testing.assert_allclose(getattr(book, name), getattr(again, name), atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(getattr(state, name), getattr(again, name), atol=1e-4, err_msg=name)
 
 
 def test_a_tally_counts_by_hand() -> None:

@@ -9,7 +9,7 @@ import pytest
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.simulation import replay, truth
-from byway.simulation.runs import Setting, run_arm
+from byway.simulation.runs import Setup, run_arm
 from tests.simulation import planted
 
 USERS, ITEMS = ["10", "11", "12"], ["v", "100", "101", "102"]
@@ -60,13 +60,13 @@ def test_strangers_and_an_empty_folder_are_explained(tmp_path: Path) -> None:
 def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     """Everything shown is in the matrix, and positive feedback is what the matrix says of just these pairs."""
     tiny = planted.tiny()
-    setting = planted.setting(tiny, tmp_path, days=3)
+    setup = planted.setup(tiny, tmp_path, days=3)
     n, items = len(tiny.user_ids), np.arange(0, 420, 2)
     liked = (np.random.default_rng(0).random((n, 420)) < 0.3).astype(np.float32)
     users = np.arange(0, n, 3)
     matrix = liked[np.ix_(users, items)]
     real = replay.Replay(matrix, np.zeros_like(matrix), users, items, (n, 420), 5)
-    own = Setting(setting.kit, real, real.users, real.missing(), None, setting.knobs, tmp_path)
+    own = Setup(setup.kit, real, real.users, real.missing(), None, setup.settings, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)

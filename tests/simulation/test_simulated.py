@@ -70,9 +70,9 @@ def test_who_searches_finds_what_is_not_known_yet_and_unseen() -> None:
     user = np.arange(40).repeat(1)
     rng = np.random.default_rng(0)
     seen = rng.random((40, len(people.world.items))) < 0.5
-    found = np.stack([people.wander(user, seen, rng) for _ in range(30)])
+    found = np.stack([people.discover(user, seen, rng) for _ in range(30)])
     share = (found >= 0).mean()
-    knobs = people.world.knobs
-    assert share == pytest.approx(knobs.from_search + knobs.from_friends, abs=0.05)
+    settings = people.world.settings
+    assert share == pytest.approx(settings.from_search + settings.from_friends, abs=0.05)
     turn, row = np.nonzero(found >= 0)
     assert not seen[row, found[turn, row]].any()

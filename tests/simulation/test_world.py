@@ -19,7 +19,7 @@ from byway.base.errors import UserError
 from byway.data import catalog
 from byway.simulation import loop, media, people, topics, world
 from byway.simulation.loop import Log
-from byway.simulation.people import WorldKnobs
+from byway.simulation.people import WorldSettings
 from byway.simulation.topics import TITLE_KINDS
 from byway.simulation.world import DAY, START, World
 
@@ -77,9 +77,9 @@ def test_titles_are_of_the_quality_that_people_write(quick: World):
     titles = [text.title for text in items.texts]
     assert all(title.strip() and "{" not in title for title in titles)
     shares = np.bincount(items.kind, minlength=len(TITLE_KINDS)) / len(items)
-    np.testing.assert_allclose(shares, quick.knobs.title_shares, atol=0.05)
+    np.testing.assert_allclose(shares, quick.settings.title_shares, atol=0.05)
     tagged = np.mean([bool(text.hashtags) for text in items.texts])
-    assert abs(tagged - quick.knobs.hashtag_share) < 0.06
+    assert abs(tagged - quick.settings.hashtag_share) < 0.06
     assert all(tag.isalnum() and tag.islower() for text in items.texts for tag in text.hashtags)
     assert np.mean([bool(text.description) for text in items.texts]) < 0.15
     vague = np.flatnonzero(items.kind == TITLE_KINDS.index("vague"))
@@ -116,7 +116,7 @@ def test_log_is_a_log(quick: World, log: Log):
     assert (np.diff(log.time[order])[same] > 0).all()
     assert (quick.items.created[log.item] <= log.time).all()
     assert log.time.min() >= START
-    assert log.time.max() < START + (quick.knobs.days + 1) * DAY
+    assert log.time.max() < START + (quick.settings.days + 1) * DAY
     assert ((log.satisfaction >= 0) & (log.satisfaction <= 1)).all()
     assert (log.watch_seconds <= quick.items.seconds[log.item] + 1e-3).all()
     assert max(Counter(zip(log.user.tolist(), log.item.tolist(), strict=True)).values()) == 1
@@ -132,8 +132,8 @@ def test_sizes_are_those_of_the_demo(quick: World, log: Log):
 
 def test_propensity_is_the_probability_of_being_shown():
     """A random feed shows each of the items that are out with the same probability, at each user's first event."""
-    knobs = replace(SMALL, recommender="random", from_search=0.0, from_friends=0.0)
-    made = world.build(0, knobs)
+    settings = replace(SMALL, recommender="random", from_search=0.0, from_friends=0.0)
+    made = world.build(0, settings)
     log = loop.simulate(made)
     _, first = np.unique(log.user, return_index=True)
     morning = START + (log.time[first] - START - 2 * 3_600_000_000) // DAY * DAY
@@ -144,7 +144,7 @@ def test_propensity_is_the_probability_of_being_shown():
 def test_popularity_is_zipf_like(quick: World, log: Log, benchmark: ModuleType):
     assert sorted(quick.items.reach, reverse=True)[0] == 1
     slope = benchmark.zipf_slope(np.sort(quick.items.reach) * 1e6)
-    assert slope == pytest.approx(-quick.knobs.zipf, abs=0.02)
+    assert slope == pytest.approx(-quick.settings.zipf, abs=0.02)
     # Of the traffic less is left: each reaches only who likes its topic. MicroLens-50K measures -0.62.
     plays = np.bincount(log.item, minlength=len(quick.items))
     assert -0.9 < benchmark.zipf_slope(plays) < -0.3
@@ -162,7 +162,7 @@ def test_feedback_loop_narrows_what_people_consume(quick: World, log: Log, bench
 
 
 def test_people_find_new_interests_and_most_stay_undiscovered(quick: World, log: Log):
-    known, undiscovered = quick.users.known, quick.users.undiscovered(quick.knobs)
+    known, undiscovered = quick.users.known, quick.users.undiscovered(quick.settings)
     assert (log.end.known >= known).all()
     found = (log.end.known & undiscovered).sum() / undiscovered.sum()
     assert 0.05 < found < 0.5
@@ -172,15 +172,15 @@ def test_people_find_new_interests_and_most_stay_undiscovered(quick: World, log:
 
 
 def test_interests_follow_what_was_planted(quick: World):
-    users, read, knobs = quick.users, quick.topics, quick.knobs
+    users, read, settings = quick.users, quick.topics, quick.settings
     assert (users.affinity[users.known] >= 0.6).all()
     own = (users.area_liking > 0)[:, read.topic_area]
     assert own[users.known].mean() > 0.99
     match = users.taste @ read.appeals.T
     abroad = ~own & ~users.known
-    assert users.affinity[abroad & (match > knobs.fit_to)].mean() > 0.6
-    assert users.affinity[abroad & (match < knobs.fit_from)].mean() < 0.2
-    undiscovered = users.undiscovered(knobs)
+    assert users.affinity[abroad & (match > settings.fit_to)].mean() > 0.6
+    assert users.affinity[abroad & (match < settings.fit_from)].mean() < 0.2
+    undiscovered = users.undiscovered(settings)
     assert 10 < undiscovered.sum(1).mean() < 30
     assert own[undiscovered].mean() < 0.5  # most of what people would like lies elsewhere
 
@@ -193,9 +193,9 @@ def test_friends_share_what_draws_them(quick: World):
 
 
 def test_expected_satisfaction_by_hand():
-    knobs = WorldKnobs(quality_share=0.4, tired_loss=0.5, surprise=0.1)
+    settings = WorldSettings(quality_share=0.4, tired_loss=0.5, surprise=0.1)
     # 0.8 x (1 - 0.4 x 0.5) x (1 - 0.5 x 0.5) + 0.1 x (2 x 0.8 - 1)
-    got = people.expected_satisfaction(knobs, [0.8, 0.0, 0.4], [0.5, 1, 1], [0.5, 0, 0], [1, 1, 1])
+    got = people.expected_satisfaction(settings, [0.8, 0.0, 0.4], [0.5, 1, 1], [0.5, 0, 0], [1, 1, 1])
     np.testing.assert_allclose(got, [0.48 + 0.06, 0.02, 0.4], rtol=1e-6)
 
 
@@ -204,53 +204,53 @@ unit = st.floats(0, 1, width=32)
 
 @given(unit, unit, unit, unit, unit)
 def test_satisfaction_grows_with_liking_and_falls_with_tiredness(a: float, b: float, q: float, t: float, n: float):
-    knobs = WorldKnobs()
+    settings = WorldSettings()
     low, high = sorted((a, b))
-    less, more = people.expected_satisfaction(knobs, [low, high], q, t, n)
+    less, more = people.expected_satisfaction(settings, [low, high], q, t, n)
     assert 0 < less <= more < 1
-    rested, tired = people.expected_satisfaction(knobs, a, q, [low, high], n)
+    rested, tired = people.expected_satisfaction(settings, a, q, [low, high], n)
     assert tired <= rested
 
 
 def test_drawn_satisfaction_has_its_mean():
     rng = np.random.default_rng(0)
     mean = np.repeat(np.array([0.02, 0.3, 0.98], np.float32), 20_000)
-    drawn = people.draw_satisfaction(WorldKnobs(), mean, rng).reshape(3, -1)
+    drawn = people.draw_satisfaction(WorldSettings(), mean, rng).reshape(3, -1)
     np.testing.assert_allclose(drawn.mean(1), [0.02, 0.3, 0.98], atol=0.01)
     assert ((drawn >= 0) & (drawn <= 1)).all()
 
 
 def test_repetition_tires_and_rest_helps(quick: World):
-    knobs, read = quick.knobs, quick.topics
+    settings, read = quick.settings, quick.topics
     state = people.start(quick.users)
     user, topic = np.array([3]), np.array([10])
     for _ in range(6):
-        people.feel(knobs, read, state, user, topic, np.full(1, 0.9, np.float32))
+        people.feel(settings, read, state, user, topic, np.full(1, 0.9, np.float32))
     assert state.load[3, 10] == pytest.approx(6)
     kin = np.flatnonzero((read.sub_area == read.sub_area[10]) & (np.arange(len(read)) != 10))
-    np.testing.assert_allclose(state.load[3, kin], 6 * knobs.tire_kin, rtol=1e-5)
-    assert state.load[3].sum() == pytest.approx(6 + 6 * knobs.tire_kin * len(kin), rel=1e-5)
-    assert people.tiredness(knobs, state.load[3, 10]) == pytest.approx(1 - np.exp(-1), rel=1e-5)
+    np.testing.assert_allclose(state.load[3, kin], 6 * settings.tire_kin, rtol=1e-5)
+    assert state.load[3].sum() == pytest.approx(6 + 6 * settings.tire_kin * len(kin), rel=1e-5)
+    assert people.tiredness(settings, state.load[3, 10]) == pytest.approx(1 - np.exp(-1), rel=1e-5)
     assert state.known[3, 10]
     assert not state.load[:3].any()
     before = state.weariness[3]
-    people.sleep(knobs, state)
-    assert state.load[3, 10] == pytest.approx(6 * knobs.rest)
+    people.sleep(settings, state)
+    assert state.load[3, 10] == pytest.approx(6 * settings.rest)
     assert 0 < state.weariness[3] < before
 
 
 def test_the_disappointed_learn_no_interest_and_come_back_less(quick: World):
-    knobs, users = quick.knobs, quick.users
+    settings, users = quick.settings, quick.users
     state = people.start(users)
     everybody = np.arange(len(users))
     new = (~users.known).argmax(1)
     for _ in range(20):
-        people.feel(knobs, quick.topics, state, everybody, new, np.full(len(users), 0.1, np.float32))
+        people.feel(settings, quick.topics, state, everybody, new, np.full(len(users), 0.1, np.float32))
     assert not state.known[everybody, new].any()
     fresh, weary = people.start(users), state
     rng = np.random.default_rng(0)
-    come = [np.mean([people.visits(knobs, users, s, rng) > 0 for _ in range(50)]) for s in (fresh, weary)]
-    stay = [np.mean([people.visits(knobs, users, s, rng).sum() for _ in range(50)]) for s in (fresh, weary)]
+    come = [np.mean([people.visits(settings, users, s, rng) > 0 for _ in range(50)]) for s in (fresh, weary)]
+    stay = [np.mean([people.visits(settings, users, s, rng).sum() for _ in range(50)]) for s in (fresh, weary)]
     assert come[1] < 0.8 * come[0]
     assert stay[1] < come[1] / come[0] * stay[0]
 
@@ -311,7 +311,7 @@ def test_shuffled_words_keep_all_but_the_words(quick: World, unit: Literal["topi
         np.testing.assert_array_equal(getattr(placebo.items, name), getattr(quick.items, name))
     assert placebo.items.creators == quick.items.creators
     assert placebo.users is quick.users
-    speaks = world.words_of(placebo.knobs, quick.topics, quick.seed)
+    speaks = world.words_of(placebo.settings, quick.topics, quick.seed)
     assert sorted(speaks) == list(range(len(quick.topics)))
     # Who knows the words' topics knows the area of an item no better than by chance.
     area = quick.topics.topic_area
@@ -326,7 +326,7 @@ def test_shuffled_words_keep_all_but_the_words(quick: World, unit: Literal["topi
 
 def test_shuffled_sub_areas_stay_whole(quick: World):
     placebo = world.shuffled_words(quick, "sub_area")
-    speaks = world.words_of(placebo.knobs, quick.topics, quick.seed)
+    speaks = world.words_of(placebo.settings, quick.topics, quick.seed)
     spoken = quick.topics.sub_area[speaks]
     for sub_area in range(len(quick.topics.sub_areas)):
         assert len(set(spoken[quick.topics.sub_area == sub_area])) == 1
@@ -352,7 +352,7 @@ def test_chance_liking_is_chance(quick: World, benchmark: ModuleType):
     assert before > 0.4
     assert abs(after) < 0.02
     own = (users.area_liking > 0)[:, quick.topics.topic_area]
-    undiscovered = users.undiscovered(placebo.knobs)
+    undiscovered = users.undiscovered(placebo.settings)
     assert abs(own[undiscovered].mean() - own[~users.known].mean()) < 0.02
 
 
@@ -422,8 +422,8 @@ def test_files_hold_the_public_schema_and_no_truth(quick: World, log: Log, tmp_p
 
 def test_the_catalog_takes_the_files_as_they_are(quick: World, log: Log, tmp_path: Path, work: Work):
     loop.write(quick, log, tmp_path)
-    knobs = config.Catalog(source="parquet", items="items.parquet", events="events.parquet")
-    outcome = catalog.build(work, knobs, tmp_path, now=START + 400 * DAY)
+    settings = config.Catalog(source="parquet", items="items.parquet", events="events.parquet")
+    outcome = catalog.build(work, settings, tmp_path, now=START + 400 * DAY)
     assert outcome.counts["items"] == len(quick.items)
     assert outcome.counts["events"] == len(log)
     assert not outcome.metrics["catalog.quarantined"]
@@ -433,14 +433,14 @@ def test_a_world_is_loaded_as_it_was_written(tmp_path: Path):
     made = world.chance_liking(world.build(5, SMALL))
     loop.write(made, loop.simulate(made), tmp_path)
     again = world.load(tmp_path)
-    assert again.knobs == made.knobs
+    assert again.settings == made.settings
     assert again.items.texts == made.items.texts
     np.testing.assert_array_equal(again.users.affinity, made.users.affinity)
 
 
 def test_the_demo_writes_its_world(quick: World, tmp_path: Path):
     loop.write_demo(tmp_path)
-    assert world.load(tmp_path).knobs == quick.knobs
+    assert world.load(tmp_path).settings == quick.settings
     items = pq.read_table(tmp_path / "items.parquet")
     assert items.num_rows == len(quick.items)
     shares = [1 - items[name].null_count / len(items) for name in ("media", "thumbnail")]

@@ -8,7 +8,14 @@ import pytest
 
 from byway.base.ranking import ndcg_at
 from byway.transitions import counts
-from byway.transitions.counts import FAIR, PULLS, WEIGHTS, Evidence, Successors, ranks_of
+from byway.transitions.counts import (
+    POPULARITY_EXPONENTS,
+    SIMILARITY_WEIGHTS,
+    WEIGHTS,
+    Evidence,
+    Successors,
+    ranks_of,
+)
 from byway.transitions.curate import Samples, Transitions
 
 M = 12
@@ -67,15 +74,25 @@ def test_exponents_are_those_that_rank_the_labels_first(monkeypatch: pytest.Monk
     parts = [Samples(context[i::2], label[i::2], rng.integers(1, 4, 200).astype(np.int32)) for i in range(2)]
     evidence = Evidence(Successors.count(parts[0], M), alike)
 
-    def gain(pull: float, fair: float) -> float:
+    def gain(similarity_weight: float, popularity_exponent: float) -> float:
         return ndcg_at(
-            ranks_of(replace(evidence, pull=pull, fair=fair)(parts[1].context), parts[1]), M, parts[1].count
+            ranks_of(
+                replace(evidence, similarity_weight=similarity_weight, popularity_exponent=popularity_exponent)(
+                    parts[1].context
+                ),
+                parts[1],
+            ),
+            M,
+            parts[1].count,
         )
 
     monkeypatch.setattr(counts, "PART", 7)
     found = evidence.fitted(parts[1], rng)
-    best = max(product(PULLS, FAIR), key=lambda each: gain(*each))
-    assert gain(found.pull, found.fair) == pytest.approx(gain(*best), abs=1e-6)
-    assert found.pull > 0
+    best = max(product(SIMILARITY_WEIGHTS, POPULARITY_EXPONENTS), key=lambda each: gain(*each))
+    assert gain(found.similarity_weight, found.popularity_exponent) == pytest.approx(gain(*best), abs=1e-6)
+    assert found.similarity_weight > 0
     nothing = Samples(context[:0], label[:0], label[:0])
-    assert (evidence.fitted(nothing, rng).pull, evidence.fitted(nothing, rng).fair) == (0, 0)
+    assert (evidence.fitted(nothing, rng).similarity_weight, evidence.fitted(nothing, rng).popularity_exponent) == (
+        0,
+        0,
+    )

@@ -140,11 +140,11 @@ def test_random_curation_draws_by_frequency() -> None:
     assert 0.86 < (drawn.label == 2).mean() < 0.94
 
 
-def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **knobs: float) -> None:
+def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **settings: float) -> None:
     whole = np.array([0, CLUSTERS], dtype=np.int64)
     starts = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (whole, starts, starts, starts))
-    own = config.Transitions(level=level, **knobs)  # pyright: ignore[reportArgumentType]
+    own = config.Transitions(level=level, **settings)  # pyright: ignore[reportArgumentType]
     curate.build(Work(folder, folder, np.random.default_rng(0)), own, log(users, True), tree)
 
 
@@ -172,11 +172,11 @@ def test_the_artifact_reads_back_and_repeats(tmp_path: Path, curation: str) -> N
     users = [[(int(c), rng.random() < 0.8) for c in rng.integers(0, CLUSTERS, 8)] for _ in range(50)]
     starts = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (starts, starts, starts, starts))
-    knobs = config.Transitions(curation=curation)  # pyright: ignore[reportArgumentType]
+    settings = config.Transitions(curation=curation)  # pyright: ignore[reportArgumentType]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         work = Work(tmp_path / name, tmp_path, np.random.default_rng(7))
-        outcome = curate.build(work, knobs, log(users), tree)
+        outcome = curate.build(work, settings, log(users), tree)
     read = curate.load(tmp_path / "a")
     assert read.clusters == CLUSTERS
     assert read.level == 2
@@ -235,8 +235,8 @@ def test_feedback_reads_back_and_is_not_later_than_training(tmp_path: Path, cloc
     finest = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (finest[[0, CLUSTERS]], finest, finest, finest))
     events = log(users, clock)
-    knobs = config.Transitions(feedback=True, heldout=0.4)
-    curate.build(Work(tmp_path, tmp_path, np.random.default_rng(7)), knobs, events, tree)
+    settings = config.Transitions(feedback=True, heldout=0.4)
+    curate.build(Work(tmp_path, tmp_path, np.random.default_rng(7)), settings, events, tree)
     made = curate.load(tmp_path)
     assert made.feedback is not None
     everything = align.collect(events, tree.assign(2), 2, np.inf)

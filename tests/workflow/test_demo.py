@@ -1,4 +1,4 @@
-"""The whole road on a tiny world with a tiny real model, through the command line's own functions."""
+"""Every stage on a tiny world with a tiny real model, through the command line's own functions."""
 
 import html
 import json
@@ -17,7 +17,7 @@ from byway.evaluation import wording
 from byway.language import plan
 from byway.serving import bundle, publish
 from byway.simulation import loop, world
-from byway.simulation.people import WorldKnobs
+from byway.simulation.people import WorldSettings
 from byway.transitions import align, curate
 from byway.workflow import pipeline, showing, stages
 from tests.language.conftest import make_tiny
@@ -82,7 +82,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("w")
     make_tiny().save_pretrained(folder / "model")
     models.load_tokenizer("smollm2-135m").save_pretrained(folder / "model")
-    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     loop.write(built, loop.simulate(built), folder / "source")
     (folder / "byway.toml").write_text(TOML.replace('"model"', f'"{folder / "model"}"'), "utf-8")
     pipeline.run(folder, config.load(folder / "byway.toml"))
@@ -139,10 +139,10 @@ def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pyt
         return real(work, kind, seed, *rest)
 
     monkeypatch.setattr(curations, "_one", counted)
-    knobs = config.load(workspace / "byway.toml", ["curations.seeds=1"])
+    settings = config.load(workspace / "byway.toml", ["curations.seeds=1"])
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(workspace, knobs, only="curations")
-    found = pipeline.run(workspace, knobs, only="curations")["curations"].metrics
+        pipeline.run(workspace, settings, only="curations")
+    found = pipeline.run(workspace, settings, only="curations")["curations"].metrics
     assert made == [("diversified", 0), ("stopped", 0), ("random", 0)]
     clusters = pipeline.records(workspace)["tree"].metrics["tree.levels"][1]
     for kind in ("diversified", "random"):
@@ -188,13 +188,13 @@ def test_shards_join_to_the_table_of_the_single_run(
 def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "w"
     shutil.copytree(workspace, copy)
-    knobs = [
+    settings = [
         "transitions.history=3",
         "transitions.feedback=true",
         "transition_table.best_of=3",
         "bundle.interests=3",
     ]
-    records = pipeline.run(copy, config.load(copy / "byway.toml", knobs))
+    records = pipeline.run(copy, config.load(copy / "byway.toml", settings))
     assert records["transition_table"].counts["triples"] > 0
     assert 0 < records["transition_table"].metrics["table.satisfaction_at_1"] < 1
     transitions = curate.load(copy / "06-transitions")
@@ -219,13 +219,13 @@ def test_a_second_score_without_feedback_is_said_before_the_table_is_filled(
     with pytest.raises(UserError, match=r"transitions\.feedback = true"):
         config.load(copy / "byway.toml", ["transition_table.best_of=3"])
     plain = config.load(copy / "byway.toml")
-    knobs = replace(plain, transition_table=replace(plain.transition_table, best_of=3))
+    settings = replace(plain, transition_table=replace(plain.transition_table, best_of=3))
     with pytest.raises(UserError, match=r"transitions\.feedback = true"):
-        pipeline.run(copy, knobs)
+        pipeline.run(copy, settings)
     assert not list((copy / "08-transition-table.scratch").glob("rows-*"))
 
 
-def test_another_knob_makes_only_what_depends_on_it_again(workspace: Path) -> None:
+def test_another_setting_makes_only_what_depends_on_it_again(workspace: Path) -> None:
     before = {p.parent.name: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
     changed = config.load(workspace / "byway.toml", ["item_policy.epochs=2"])
     pipeline.run(workspace, changed)
@@ -240,15 +240,15 @@ def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.Mo
     from byway.simulation import experiment, runs
     from byway.simulation.arms import ARMS, CONTROL, MULTIMODAL
 
-    own = config.load(workspace / "byway.toml", [f"experiment.{knob}" for knob in SMALL])
+    own = config.load(workspace / "byway.toml", [f"experiment.{setting}" for setting in SMALL])
     lived: list[str] = []
     live = runs.live
 
-    def counted(*arguments: Any, **knobs: Any) -> Any:
+    def counted(*arguments: Any, **settings: Any) -> Any:
         if len(lived) == 9:
             raise KeyboardInterrupt
         lived.append("one")
-        return live(*arguments, **knobs)
+        return live(*arguments, **settings)
 
     monkeypatch.setattr(runs, "live", counted)
     with pytest.raises(KeyboardInterrupt):

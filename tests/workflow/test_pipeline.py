@@ -49,7 +49,7 @@ def test_nothing_is_built_when_nothing_changed(toys: Toys, workspace: Path) -> N
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
-def test_a_knob_builds_its_stage_again_and_the_later_ones_only_where_its_content_changed(
+def test_a_setting_builds_its_stage_again_and_the_later_ones_only_where_its_content_changed(
     toys: Toys, workspace: Path
 ) -> None:
     run(workspace)
@@ -82,7 +82,7 @@ def test_the_seed_shapes_every_stage(toys: Toys, workspace: Path) -> None:
     assert toys.did() == []
 
 
-def test_knobs_of_other_sections_change_nothing(toys: Toys, workspace: Path) -> None:
+def test_settings_of_other_sections_change_nothing(toys: Toys, workspace: Path) -> None:
     run(workspace)
     toys.did()
     run(workspace, "bundle.days=3", "tree.levels=[2, 4, 8, 16]")
@@ -170,11 +170,11 @@ def test_histories_that_no_table_answers_are_refused_before_anything_is_built(
     made: list[str] = []
     monkeypatch.setattr(pipeline, "_make", lambda workspace, config, stage: made.append(stage.name))
     monkeypatch.setattr(pipeline, "prepare", lambda config: None)
-    knobs = config.load(tmp_path / "byway.toml", (f"transitions.history={history}",))
+    settings = config.load(tmp_path / "byway.toml", (f"transitions.history={history}",))
     with pytest.raises(UserError, match=f"transitions.history is {history}"):
-        pipeline.run(tmp_path, knobs)
+        pipeline.run(tmp_path, settings)
     assert made == []
-    pipeline.run(tmp_path, knobs, until="language_model")
+    pipeline.run(tmp_path, settings, until="language_model")
     assert made[-1] == "language_model"
 
 
@@ -247,7 +247,7 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(toys: Toys, workspace: 
 
 
 def test_a_change_is_told_as_it_is(toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brackets in a knob are no markup."""
+    """Brackets in a setting are no markup."""
     run(workspace)
     (workspace / "[a-z]items.csv").write_text("1", "utf-8")
     with progress.console.capture() as told:
@@ -291,39 +291,39 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path, changed: str) -> None:
     for name in ("a/data.csv", "b/data.csv"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(name, "utf-8")
-    knobs = ("catalog.items=a/data.csv", "catalog.events=b/data.csv")
-    before = sources_of(tmp_path, *knobs)
+    settings = ("catalog.items=a/data.csv", "catalog.events=b/data.csv")
+    before = sources_of(tmp_path, *settings)
     (tmp_path / changed).write_text("other", "utf-8")
-    after = sources_of(tmp_path, *knobs)
+    after = sources_of(tmp_path, *settings)
     assert [name for name in before if before[name] != after[name]] == [
         {"a": "items", "b": "events"}[changed[0]] + "/data.csv"
     ]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_knobs_are_those_that_the_record_gives_back(tmp_path: Path, stage: Stage) -> None:
+def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: Stage) -> None:
     """A tuple comes back as a list, and is no change."""
     chosen = config.load(tmp_path / "byway.toml", ("tree.levels=[2, 4, 8, 16]", "descriptions.drop=['film']"))
     for each in (config.Config(), chosen):
-        knobs = stages.settings_of(each, stage)
-        with artifact.part(tmp_path / "a", stage.name, knobs, {}):
+        settings = stages.settings_of(each, stage)
+        with artifact.part(tmp_path / "a", stage.name, settings, {}):
             pass
-        artifact.commit(tmp_path / "a", stage.name, knobs, {}, artifact.Outcome())
+        artifact.commit(tmp_path / "a", stage.name, settings, {}, artifact.Outcome())
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
         others = set(stage.sections)
-        assert set(knobs) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
+        assert set(settings) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
 
 
 @pytest.mark.parametrize(
-    ("name", "knob"),
+    ("name", "setting"),
     [("experiment", "item_policy.dim=32"), ("curations", "language_model.steps=5"), ("views", "media.frames=3")],
 )
 def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
-    tmp_path: Path, name: str, knob: str
+    tmp_path: Path, name: str, setting: str
 ) -> None:
-    before, after = (config.load(tmp_path / "byway.toml", knobs) for knobs in ((), (knob,)))
+    before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), (setting,)))
     stage = next(stage for stage in STAGES if stage.name == name)
     assert stages.settings_of(before, stage) != stages.settings_of(after, stage)
 
@@ -347,12 +347,12 @@ def test_a_stage_reads_what_was_made_before(stage: Stage) -> None:
 
 
 def test_records_survive_a_change_of_a_section() -> None:
-    """An old record lacks a new knob: that is drift, not damage."""
+    """An old record lacks a new setting: that is drift, not damage."""
     old = {**msgspec.to_builtins(config.Bundle()), "seed": 0}
     del old["days"]
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
     now = stages.settings_of(config.Config(), stages.BUNDLE)
-    assert artifact.drift(record, now, {}) == ["knob days: None → 30"]
+    assert artifact.drift(record, now, {}) == ["setting days: None → 30"]
 
 
 def test_shards_run_together_and_only_on_what_is_up_to_date(
@@ -366,15 +366,15 @@ def test_shards_run_together_and_only_on_what_is_up_to_date(
     table = replace(stages.TRANSITION_TABLE, reads=toys.stages[:1])
     monkeypatch.setattr(pipeline, "TRANSITION_TABLE", table)
     monkeypatch.setattr(pipeline, "fill_table", fill)
-    knobs = config.load(workspace / "byway.toml")
+    settings = config.load(workspace / "byway.toml")
     with pytest.raises(UserError, match="until language_model"):
-        pipeline.run_shard(workspace, knobs, 1, 3)
+        pipeline.run_shard(workspace, settings, 1, 3)
     run(workspace, until="graph")
     with artifact.locked(workspace, together=True):  # another shard
-        pipeline.run_shard(workspace, knobs, 2, 3)
+        pipeline.run_shard(workspace, settings, 2, 3)
     assert filled == [([10, 20, 30], (2, 3), "08-transition-table.scratch")]
     with artifact.locked(workspace), pytest.raises(UserError, match="in use"):
-        pipeline.run_shard(workspace, knobs, 2, 3)
+        pipeline.run_shard(workspace, settings, 2, 3)
     changed = config.load(workspace / "byway.toml", ["catalog.max_title=15"])
     with pytest.raises(UserError, match="01-catalog"):
         pipeline.run_shard(workspace, changed, 1, 3)

@@ -9,7 +9,7 @@ from byway.base import config
 from byway.data import catalog, events
 from byway.interests import describe, tree
 from byway.simulation import loop, world
-from byway.simulation.people import WorldKnobs
+from byway.simulation.people import WorldSettings
 from byway.transitions.standing import Standing, load_standing
 from byway.workflow import pipeline, preview
 
@@ -29,7 +29,7 @@ tokenizer = ""
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("w")
-    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     loop.write(built, loop.simulate(built), folder / "source")
     (folder / "byway.toml").write_text(TOML, "utf-8")
     pipeline.run(folder, config.load(folder / "byway.toml"), until=preview.LAST)

@@ -47,7 +47,7 @@ threads = 1
 """
 
 
-def encoder(knobs: object) -> Any:
+def encoder(settings: object) -> Any:
     """Texts of one topic lie together, and each at its own place."""
 
     def encode(texts: list[str]) -> Any:
@@ -58,7 +58,7 @@ def encoder(knobs: object) -> Any:
     return encode
 
 
-def table(work: Work, knobs: config.TransitionTable, transitions: Transitions) -> Outcome:
+def table(work: Work, settings: config.TransitionTable, transitions: Transitions) -> Outcome:
     """A table by the log's counts alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
@@ -141,8 +141,8 @@ def refreshed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def take_in(folder: Path, items: Path | None = None, events: Path | None = None, *knobs: str) -> dict[str, Any]:
-    return refresh.run(folder, config.load(folder / "byway.toml", knobs), items, events)[0]
+def take_in(folder: Path, items: Path | None = None, events: Path | None = None, *settings: str) -> dict[str, Any]:
+    return refresh.run(folder, config.load(folder / "byway.toml", settings), items, events)[0]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -170,8 +170,8 @@ def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> Non
 
 def test_a_refreshed_bundle_is_served(refreshed: Path, tmp_path: Path) -> None:
     records = pipeline.records(refreshed)
-    knobs = config.Serving(min_match_rate=0)
-    name = publish.publish(tmp_path, refreshed / "13-bundle", knobs, records)
+    settings = config.Serving(min_match_rate=0)
+    name = publish.publish(tmp_path, refreshed / "13-bundle", settings, records)
     assert publish.current(tmp_path) == publish.Current(name)
 
 
@@ -349,12 +349,12 @@ def test_a_kill_before_publishing_is_made_good(
     take_in(folder, new)
     assert len(bundle.load(folder / "13-bundle").rows) == ITEMS + 6
     # A run that rebuilds the bundle leaves the refresh out; without tables it is put back.
-    knobs = ("bundle.items=7",)
-    pipeline.run(folder, config.load(folder / "byway.toml", knobs))
+    settings = ("bundle.items=7",)
+    pipeline.run(folder, config.load(folder / "byway.toml", settings))
     assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
-    take_in(folder, None, None, *knobs)
+    take_in(folder, None, None, *settings)
     opened = bundle.load(folder / "13-bundle")
-    assert (len(opened.rows), opened.knobs.items) == (ITEMS + 6, 7)
+    assert (len(opened.rows), opened.settings.items) == (ITEMS + 6, 7)
 
 
 def test_a_workspace_may_be_named_from_where_one_stands(
@@ -394,10 +394,10 @@ def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -
 def test_a_failed_gate_publishes_nothing(built: Path, figure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digests(built)
     monkeypatch.setattr(pipeline, "figures", lambda records: {figure: 0.4})
-    knob = f"refresh.{refresh.GATES[figure]}=0.5"
+    setting = f"refresh.{refresh.GATES[figure]}=0.5"
     new = write(built / "gate.csv", ITEM, titles(ITEMS, ITEMS + 6))
     with pytest.raises(UserError, match=rf"Nothing was published: {figure} = 0.4, wanted at least 0.5"):
-        take_in(built, new, None, knob)
+        take_in(built, new, None, setting)
     assert digests(built) == before
     assert artifact.read_record(built / refresh.FOLDER) is None
 

@@ -2,7 +2,7 @@
 
 An artifact is built in `NN-name.part/` and moved to `NN-name/` when its `record.json` has been written, so
 that a reader never sees half of one. What a stage keeps in `NN-name.scratch/` (checkpoints, progress) survives
-a kill and is there when the same stage is run again with the same inputs and knobs. This module knows no stage.
+a kill and is there when the same stage is run again with the same inputs and settings. This module knows no stage.
 """
 
 import fcntl
@@ -76,10 +76,10 @@ class Record(msgspec.Struct, frozen=True):
     stage: str
     version: str
     fingerprint: str
-    """Hash of stage, knobs and inputs: says whether the artifact is up to date."""
+    """Hash of stage, settings and inputs: says whether the artifact is up to date."""
     digest: str
     """Hash of the artifact's files: what the next stage takes as its input's identity."""
-    knobs: dict[str, Any]
+    settings: dict[str, Any]
     inputs: dict[str, str]
     files: dict[str, str]
     counts: dict[str, int]
@@ -111,9 +111,9 @@ def hash_json(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def fingerprint(stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Identity of the artifact that `stage` would make from these knobs and inputs."""
-    return hash_json({"stage": stage, "knobs": dict(knobs), "inputs": dict(inputs)})
+def fingerprint(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Identity of the artifact that `stage` would make from these settings and inputs."""
+    return hash_json({"stage": stage, "settings": dict(settings), "inputs": dict(inputs)})
 
 
 def read_record(path: Path) -> Record | None:
@@ -143,13 +143,13 @@ def read_record(path: Path) -> Record | None:
     )
 
 
-def drift(record: Record, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+def drift(record: Record, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
     """Field by field, why `record` no longer matches: empty where it is up to date."""
     changed = [f"layout: {record.layout} → {LAYOUT}"] if record.layout != LAYOUT else []
-    for kind, then, now in (("knob", record.knobs, knobs), ("input", record.inputs, inputs)):
+    for kind, then, now in (("setting", record.settings, settings), ("input", record.inputs, inputs)):
         for name in sorted(set(then) | set(now)):
             if then.get(name) != now.get(name):
-                change = f": {then.get(name)} → {now.get(name)}" if kind == "knob" else " changed"
+                change = f": {then.get(name)} → {now.get(name)}" if kind == "setting" else " changed"
                 changed.append(f"{kind} {name}{change}")
     return changed
 
@@ -159,13 +159,13 @@ def edited(path: Path, record: Record) -> list[str]:
     found = {name: hash_file(path / name) for name in record.files if (path / name).exists()}
     changed = [name for name, digest in record.files.items() if found.get(name) != digest]
     whole = record.digest == hash_json(record.files)
-    whole &= record.fingerprint == fingerprint(record.stage, record.knobs, record.inputs)
+    whole &= record.fingerprint == fingerprint(record.stage, record.settings, record.inputs)
     return changed if whole else [RECORD, *changed]
 
 
 @contextmanager
 def part(
-    path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0
+    path: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0
 ) -> Generator[Work]:
     """Where to build the artifact at `path`: an empty directory, and the scratch of an interrupted build.
 
@@ -174,18 +174,18 @@ def part(
     directory = path.with_name(path.name + ".part")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    yield Work(directory, scratch(path, stage, knobs, inputs), _rng(seed, stage))
+    yield Work(directory, scratch(path, stage, settings, inputs), _rng(seed, stage))
 
 
-def shared(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> Work:
+def shared(path: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], seed: int = 0) -> Work:
     """Where one of several processes does its share of the artifact at `path`: it makes no part, only scratch."""
-    return Work(path.with_name(path.name + ".part"), scratch(path, stage, knobs, inputs), _rng(seed, stage))
+    return Work(path.with_name(path.name + ".part"), scratch(path, stage, settings, inputs), _rng(seed, stage))
 
 
-def scratch(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str]) -> Path:
-    """The scratch of the artifact at `path`, emptied where it belongs to other knobs or inputs."""
+def scratch(path: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Path:
+    """The scratch of the artifact at `path`, emptied where it belongs to other settings or inputs."""
     folder = path.with_name(path.name + ".scratch")
-    wanted, known = fingerprint(stage, knobs, inputs), folder / "wanted"
+    wanted, known = fingerprint(stage, settings, inputs), folder / "wanted"
     with _moving(path):  # two shards may start at once
         if not (known.exists() and known.read_text("utf-8") == wanted):
             _discard_scratch(path)
@@ -212,7 +212,9 @@ def _discard_scratch(path: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome) -> Record:
+def commit(
+    path: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], outcome: Outcome
+) -> Record:
     """Make the `.part` directory of `path` the artifact: flush its files, write the record last, move it."""
     directory = path.with_name(path.name + ".part")
     files: dict[str, str] = {}
@@ -224,9 +226,9 @@ def commit(path: Path, stage: str, knobs: Mapping[str, Any], inputs: Mapping[str
     record = Record(
         stage=stage,
         version=__version__,
-        fingerprint=fingerprint(stage, knobs, inputs),
+        fingerprint=fingerprint(stage, settings, inputs),
         digest=hash_json(files),
-        knobs=dict(knobs),
+        settings=dict(settings),
         inputs=dict(inputs),
         files=files,
         counts=outcome.counts,

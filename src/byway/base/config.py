@@ -1,7 +1,7 @@
-"""Every knob, on one page.
+"""Every setting, on one page.
 
 A section is named after the artifact that it shapes. A value comes from the default here, then from the
-workspace's `byway.toml`, then from `--set section.knob=value`. `docs/knobs.md` is generated from this file.
+workspace's `byway.toml`, then from `--set section.setting=value`. `docs/settings.md` is generated from this file.
 """
 
 import re
@@ -201,7 +201,7 @@ class LanguageModel:
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     sharpness: float = 4.0
     """With the whole log: the power to which what is special about a context is raised before it is learned."""
-    spoken: int = 16
+    names_per_step: int = 16
     """Samples a step whose whole answer is learned, every name equally often."""
     block_clusters: int = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
@@ -220,11 +220,12 @@ class LanguageModel:
     match_gate: float = 0.9
     """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: int = 100
-    """Steps between looks at match rate and recall."""
+    """Steps between evaluations of match rate and recall."""
     checkpoint_every: int = 25
     """Steps between checkpoints from which an interrupted run goes on."""
     evaluate_on: int = 1000
-    """Prompts a look, of the fine-tuning samples and of validation: of 200 recall has a standard error of 0.02."""
+    """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of
+    0.02."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +417,7 @@ class MultimodalModel:
 
     model: str = ""
     """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
-    or another by name, gets EfficientNet's eyes; an image-text-to-text model of the hub has its own."""
+    or another by name, is shown EfficientNet's vectors; an image-text-to-text model of the hub has its own."""
     prompts: tuple[Literal["text", "video", "both", "thought"], ...] = ("thought",)
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
@@ -440,7 +441,7 @@ class MultimodalModel:
     """Optimiser steps."""
     batch: int = 16
     """Samples a step (paper 2: 32)."""
-    spoken: int = 8
+    names_per_step: int = 8
     """Samples a step whose names are learned whole; the others teach the choice among names."""
     target: Literal["posterior", "label"] = "posterior"
     """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
@@ -458,11 +459,11 @@ class MultimodalModel:
     match_gate: float = 0.9
     """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: int = 100
-    """Steps between looks at match rate and recall."""
+    """Steps between evaluations of match rate and recall."""
     checkpoint_every: int = 50
     """Steps between checkpoints from which an interrupted run goes on."""
     evaluate_on: int = 100
-    """Prompts a look, of each kind and part."""
+    """Prompts an evaluation, of each kind and part."""
     final_on: int = 300
     """Held-out prompts of each kind that are measured at the end."""
 
@@ -549,7 +550,7 @@ class Views:
     steps: int = 0
     """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
     evaluate_every: int = 20
-    """Steps between looks at match rate and recall."""
+    """Steps between evaluations of match rate and recall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -587,7 +588,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "descriptions": ("words",),
     "transitions": ("level", "history", "per_label"),
     "language_model": (
-        "lora_rank", "batch", "spoken", "block_clusters", "evaluate_every", "checkpoint_every",
+        "lora_rank", "batch", "names_per_step", "block_clusters", "evaluate_every", "checkpoint_every",
         "evaluate_on",
     ),
     "transition_table": ("top", "model_top", "rows_per_chunk"),
@@ -606,7 +607,7 @@ POSITIVE: dict[str, tuple[str, ...]] = {
     "curations": ("seeds",),
     "views": ("seeds", "evaluate_every"),
 }  # fmt: skip
-"""Knobs that count something of which there must be one at least, or scale by 1 at least."""
+"""Settings that count something of which there must be one at least, or scale by 1 at least."""
 
 AT_MOST: dict[str, dict[str, float]] = {
     "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
@@ -617,15 +618,15 @@ AT_MOST: dict[str, dict[str, float]] = {
     "run": {"threads": 1024},
     "pairs": {"level": 4},
 }
-"""The most that a knob may be: a tree has four levels, a prompt four slots, and of a share something is left."""
+"""The most that a setting may be: a tree has four levels, a prompt four slots, and of a share something is left."""
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
-    """Read the defaults, then the TOML at `path`, then `section.knob=value` overrides.
+    """Read the defaults, then the TOML at `path`, then `section.setting=value` overrides.
 
-    Raises UserError with the section and the knob for anything that is not a knob or not of its type, for
-    a negative or infinite number, which no knob takes, for one below 1 where at least 1 makes sense, and for knobs
-    of two sections that do not go together.
+    Raises UserError with the section and the setting for anything that is not a setting or not of its type, for a
+    negative or infinite number, which no setting takes, for one below 1 where at least 1 makes sense, and for
+    settings of two sections that do not go together.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
@@ -633,12 +634,12 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         raise UserError(f"{path} is not valid TOML: {error}.") from error
     for text in overrides:
         name, equals, value = text.partition("=")
-        section, dot, knob = name.strip().partition(".")
+        section, dot, setting = name.strip().partition(".")
         if not equals or not dot:
-            raise UserError(f"--set {text}: write section.knob=value, for example tree.items_per_cluster=100.")
+            raise UserError(f"--set {text}: write section.setting=value, for example tree.items_per_cluster=100.")
         table = tables.setdefault(section, {})
         if isinstance(table, dict):
-            table[knob] = _value(value)
+            table[setting] = _value(value)
     config = Config()
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
@@ -648,24 +649,24 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         names = {f.name for f in fields(default)}
         if not isinstance(table, dict):
             raise UserError(f"{path.name}: {section} must be a section, written [{section}].")
-        for knob in table:
-            if knob not in names:
+        for setting in table:
+            if setting not in names:
                 raise UserError(
-                    f"{path.name}: [{section}] has no knob {knob!r}; it has {', '.join(sorted(names))}."
+                    f"{path.name}: [{section}] has no setting {setting!r}; it has {', '.join(sorted(names))}."
                 )
         try:
             merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
         except msgspec.ValidationError as error:
             raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default))}.") from error
-        for knob in table:
-            number = getattr(merged, knob)
+        for setting in table:
+            number = getattr(merged, setting)
             if isinstance(number, int | float) and not 0 <= number < 2**63:
-                raise UserError(f"{path.name}: [{section}] {knob} is {number}; a number goes from 0 to 2^63.")
-            if knob in POSITIVE.get(section, ()) and number < 1:
-                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at least 1.")
-            most = AT_MOST.get(section, {}).get(knob)
+                raise UserError(f"{path.name}: [{section}] {setting} is {number}; a number goes from 0 to 2^63.")
+            if setting in POSITIVE.get(section, ()) and number < 1:
+                raise UserError(f"{path.name}: [{section}] {setting} is {number}; it must be at least 1.")
+            most = AT_MOST.get(section, {}).get(setting)
             if most is not None and number > most:
-                raise UserError(f"{path.name}: [{section}] {knob} is {number}; it must be at most {most:g}.")
+                raise UserError(f"{path.name}: [{section}] {setting} is {number}; it must be at most {most:g}.")
         config = replace(config, **{section: merged})
     _go_together(path, config)
     return config
@@ -679,16 +680,16 @@ KINDS = {
 
 
 def _in_words(error: msgspec.ValidationError, section: type) -> str:
-    """What is wrong with a knob, without the library's signs."""
+    """What is wrong with a setting, without the library's signs."""
     said, _, where = str(error).partition(" - at ")
-    knob = (re.findall(r"\w+", where) or [""])[0]
+    setting = (re.findall(r"\w+", where) or [""])[0]
     if said.startswith("Invalid enum value"):
-        choices = re.findall(r"'([^']*)'", str(get_type_hints(section)[knob]))
-        return f"{knob}: there is no {said.removeprefix('Invalid enum value ')}; there are {', '.join(choices)}"
+        choices = re.findall(r"'([^']*)'", str(get_type_hints(section)[setting]))
+        return f"{setting}: there is no {said.removeprefix('Invalid enum value ')}; there are {', '.join(choices)}"
     for name, words in KINDS.items():
         said = said.replace(f"`{name}`", words)
     said = re.sub(r"`([\w|.]*)`", r"\1", said)
-    return f"{knob}: {said[:1].lower()}{said[1:]}" if knob else said
+    return f"{setting}: {said[:1].lower()}{said[1:]}" if setting else said
 
 
 def _go_together(path: Path, config: Config) -> None:

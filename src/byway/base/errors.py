@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Bad input or a bad knob. The command line prints the sentence and exits with code 2."""
+    """Bad input or a bad setting. The command line prints the sentence and exits with code 2."""

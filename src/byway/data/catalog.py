@@ -89,20 +89,20 @@ def load(path: Path) -> Catalog:
     return Catalog(pq.read_table(path / "items.parquet"))
 
 
-def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = None) -> Outcome:
-    """Read the source that the knobs name, clean it, write items, events, users and quarantine.
+def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None = None) -> Outcome:
+    """Read the source that the settings name, clean it, write items, events, users and quarantine.
 
     `now` is the present in microseconds since 1970 (default: the clock); only events more than a day after it
     depend on it. Raises UserError where a file is not what it says, and where nothing usable is left.
     """
     began = clock.perf_counter()
     present = clock.time_ns() // 1000 if now is None else now
-    raw = sources.read(knobs, workspace, work.scratch / "copies")
+    raw = sources.read(settings, workspace, work.scratch / "copies")
     for sentence in raw.said:
         say(f"  {escape(sentence)}")
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
-    items = cleaned(raw, knobs, kept_out, outcome.counts)
+    items = cleaned(raw, settings, kept_out, outcome.counts)
     require_some(items.num_rows, "items", raw.items_from, kept_out)
     outcome.timings["items"] = clock.perf_counter() - began
     began = clock.perf_counter()
@@ -112,7 +112,7 @@ def build(work: Work, knobs: config.Catalog, workspace: Path, now: int | None = 
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
     for sentence in log.said:
         say(f"  [yellow]{escape(sentence)}[/]")
-    log.write(work.out, knobs.positive)
+    log.write(work.out, settings.positive)
     outcome.timings["events"] = clock.perf_counter() - began
     named = [compute.not_equal(compute.fill_null(items[name], ""), "") for name in ("media", "thumbnail")]
     outcome.counts["media"] = compute.sum(compute.or_(*named)).as_py() or 0
@@ -137,22 +137,22 @@ def require_some(count: int, table: str, path: Path, kept_out: Quarantine) -> No
     raise UserError(f"{path} has no usable {table} ({reasons or 'it has no rows'}).")
 
 
-def cleaned(raw: sources.Raw, knobs: config.Catalog, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
+def cleaned(raw: sources.Raw, settings: config.Catalog, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
     """The items that may stay, in order of first appearance; the others go to quarantine."""
     counts |= {"cleaned": 0, "shortened": 0}
     pieces: list[pa.Table] = []
     rows: list[NDArray[np.int64]] = []
     first_row = 0
     for batch in files.batches(raw.items, raw.items_from, rows=BATCH_ROWS):
-        table, kept = _clean_batch(batch, first_row, knobs.max_title, kept_out, counts)
+        table, kept = _clean_batch(batch, first_row, settings.max_title, kept_out, counts)
         pieces.append(table)
         rows.append(kept)
         first_row += batch.num_rows
     if not pieces:
         return SCHEMA.empty_table()
     items, row = pa.concat_tables(pieces), np.concatenate(rows)
-    settled = ids.settled(items["item"].combine_chunks(), raw.items_from, "item")
-    items = items.set_column(0, SCHEMA.field("item"), compute.cast(settled, pa.string()))
+    canonical = ids.canonical(items["item"].combine_chunks(), raw.items_from, "item")
+    items = items.set_column(0, SCHEMA.field("item"), compute.cast(canonical, pa.string()))
     codes = items["item"].combine_chunks().dictionary_encode().indices.to_numpy()
     first = np.unique(codes, return_index=True)[1]
     repeated = np.ones(len(row), bool)

@@ -145,8 +145,16 @@ _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3\0", "an SQLite database", "export its tables, for example with sqlite3 -csv -header"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook", "save its sheets as CSV"),
-    (b"version https://git-lfs", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
-    (b"version https://hawser", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
+    (
+        b"version https://git-lfs",
+        "a pointer of git-lfs and not the file itself",
+        "fetch it with git lfs pull",
+    ),
+    (
+        b"version https://hawser",
+        "a pointer of git-lfs and not the file itself",
+        "fetch it with git lfs pull",
+    ),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write it as parquet or CSV"),
     (b"\x93NUMPY", "a NumPy array", "write it as parquet or CSV with named columns"),
     (b"FEA1", "an old Feather file", "write it as parquet"),

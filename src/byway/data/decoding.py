@@ -55,7 +55,7 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     frames: int
     """Frames wanted of a video; 0 for a picture."""
-    knobs: dict[str, Any]
+    settings: dict[str, Any]
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ class Decoded(msgspec.Struct, frozen=True):
         return np.frombuffer(self.sound, np.float32)
 
 
-def decode(name: str | Path, frames: int, knobs: config.Media) -> Decoded:
+def decode(name: str | Path, frames: int, settings: config.Media) -> Decoded:
     """Open one file here and now: `frames` frames and the sound of a video, or one picture where 0 are wanted.
 
     A picture in a video's place stands for all of its frames. Raises Refused.
@@ -87,15 +87,15 @@ def decode(name: str | Path, frames: int, knobs: config.Media) -> Decoded:
         raise Refused("address")
     path = Path(name)
     size = _size(path)
-    if size > knobs.max_megabytes << 20:
+    if size > settings.max_megabytes << 20:
         raise Refused("too large")
     with path.open("rb") as file:
         if _is_picture(file.read(16)):
-            picture = _picture(path, knobs)
+            picture = _picture(path, settings)
             return Decoded(pictures=np.repeat(picture[None], max(1, frames), axis=0).tobytes())
     if not frames:
         raise Refused("unknown format")
-    return _video(path, frames, knobs)
+    return _video(path, frames, settings)
 
 
 def _size(path: Path) -> int:
@@ -114,12 +114,12 @@ def _is_picture(head: bytes) -> bool:
     return head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _picture(path: Path, knobs: config.Media) -> NDArray[np.uint8]:
+def _picture(path: Path, settings: config.Media) -> NDArray[np.uint8]:
     """[SIDE, SIDE, 3]: upright, transparent parts white."""
     Image.MAX_IMAGE_PIXELS = None  # the bound below is ours, and is checked before anything is unpacked
     try:
         with Image.open(path, formats=PICTURES) as image:
-            if image.width * image.height > knobs.max_megapixels * 1_000_000:
+            if image.width * image.height > settings.max_megapixels * 1_000_000:
                 raise Refused("too many pixels")
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -136,19 +136,19 @@ def _picture(path: Path, knobs: config.Media) -> NDArray[np.uint8]:
         raise Refused("truncated" if "truncated" in str(error) else "damaged") from error
 
 
-def _video(path: Path, n: int, knobs: config.Media) -> Decoded:
+def _video(path: Path, n: int, settings: config.Media) -> Decoded:
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
             stream = next((s for s in box.streams.video if s.disposition != Disposition.attached_pic), None)
             if stream is None:
                 raise Refused("nothing to see")
-            if stream.width * stream.height > knobs.max_megapixels * 1_000_000:
+            if stream.width * stream.height > settings.max_megapixels * 1_000_000:
                 raise Refused("too many pixels")
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-            start, seconds = _span(box, stream, knobs)
-            if seconds > knobs.max_seconds:
+            start, seconds = _span(box, stream, settings)
+            if seconds > settings.max_seconds:
                 raise Refused("too long")
             targets = [start + seconds * (i + 0.5) / n for i in range(n)]
             frames = np.stack([_square(frame) for frame in _sampled(box, stream, targets)])
@@ -158,7 +158,7 @@ def _video(path: Path, n: int, knobs: config.Media) -> Decoded:
         raise Refused(_why(error)) from error
     except MemoryError as error:
         raise Refused("too much memory") from error
-    return Decoded(pictures=frames.tobytes(), sound=_sound(path, knobs).tobytes(), seconds=seconds)
+    return Decoded(pictures=frames.tobytes(), sound=_sound(path, settings).tobytes(), seconds=seconds)
 
 
 def _why(error: failure.FFmpegError) -> str:
@@ -169,7 +169,7 @@ def _why(error: failure.FFmpegError) -> str:
     return "unknown format" if isinstance(error, failure.ArgumentError) else "damaged"
 
 
-def _span(box: Any, stream: Any, knobs: config.Media) -> tuple[float, float]:
+def _span(box: Any, stream: Any, settings: config.Media) -> tuple[float, float]:
     """Time of the first frame and length in seconds; where the file does not say, its packets are counted."""
     start = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
     for length, base in ((stream.duration, stream.time_base), (box.duration, Fraction(1, 1_000_000))):
@@ -180,7 +180,7 @@ def _span(box: Any, stream: Any, knobs: config.Media) -> tuple[float, float]:
         seen += 1
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if end - start > knobs.max_seconds or seen > MOST_PACKETS:
+        if end - start > settings.max_seconds or seen > MOST_PACKETS:
             raise Refused("too long")
     box.seek(0)
     if end <= start and not seen:
@@ -228,10 +228,10 @@ def _square(frame: Any) -> NDArray[np.uint8]:
     return np.rot90(pixels, round(frame.rotation / 90) % 4)
 
 
-def _sound(path: Path, knobs: config.Media) -> NDArray[np.float32]:
+def _sound(path: Path, settings: config.Media) -> NDArray[np.float32]:
     """[samples] of the first seconds, mono; none where there is no sound or it cannot be decoded."""
     parts: list[NDArray[np.float32]] = []
-    wanted = int(knobs.sound_seconds * RATE)
+    wanted = int(settings.sound_seconds * RATE)
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
@@ -251,8 +251,8 @@ def _sound(path: Path, knobs: config.Media) -> NDArray[np.float32]:
 class Decoder:
     """A process that opens files; as many in turn as it takes."""
 
-    def __init__(self, knobs: config.Media):
-        self.knobs = knobs
+    def __init__(self, settings: config.Media):
+        self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Decoder":
@@ -263,13 +263,13 @@ class Decoder:
 
     def decode(self, name: str | Path, frames: int) -> Decoded:
         """As the function of that name, with the reason in the answer instead of an exception."""
-        request = Request(str(name), frames, msgspec.to_builtins(self.knobs))
+        request = Request(str(name), frames, msgspec.to_builtins(self.settings))
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
             _write(process.stdin, msgspec.msgpack.encode(request))
-            answer = _read(process.stdout.fileno(), time.monotonic() + self.knobs.seconds_a_file)
+            answer = _read(process.stdout.fileno(), time.monotonic() + self.settings.seconds_a_file)
         except BrokenPipeError:
             answer = b""
         except TimeoutError:
@@ -293,7 +293,7 @@ class Decoder:
             environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             # What the decoders write about broken files goes nowhere: the reason is the report.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "byway.data.decoding", str(self.knobs.megabytes_a_file)],
+                [sys.executable, "-m", "byway.data.decoding", str(self.settings.megabytes_a_file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -343,9 +343,9 @@ def serve(megabytes: int) -> None:
     _write(sink, b"ready")
     while head := source.read(8):
         request = msgspec.msgpack.decode(source.read(struct.unpack("<Q", head)[0]), type=Request)
-        knobs = msgspec.convert(request.knobs, config.Media)
+        settings = msgspec.convert(request.settings, config.Media)
         try:
-            answer = decode(request.path, request.frames, knobs)
+            answer = decode(request.path, request.frames, settings)
         except Refused as refused:
             answer = Decoded(str(refused))
         _write(sink, msgspec.msgpack.encode(answer))

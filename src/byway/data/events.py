@@ -279,8 +279,8 @@ def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
 
 def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
     """Users under one way of writing their ids, in order of first appearance."""
-    settled = ids.settled(user.dictionary, where, "user").dictionary_encode()
-    return pa.DictionaryArray.from_arrays(settled.indices.take(user.indices), settled.dictionary)
+    canonical = ids.canonical(user.dictionary, where, "user").dictionary_encode()
+    return pa.DictionaryArray.from_arrays(canonical.indices.take(user.indices), canonical.dictionary)
 
 
 def _sort(log: Log, kept_out: Quarantine) -> None:

@@ -25,7 +25,7 @@ _CUT = 6
 """Digits that a spreadsheet or `%g` leaves before the exponent: as many or more may have lost others."""
 
 
-def settled(ids: pa.Array, where: Path, column: str) -> pa.Array:
+def canonical(ids: pa.Array, where: Path, column: str) -> pa.Array:
     """The ids of a table, each in one way of writing: whole numbers without `.0` where all are whole numbers.
 
     Raises UserError where digits were lost (`1.23457E+12`), and where words stand beside numbers that are written

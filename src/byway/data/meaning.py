@@ -44,7 +44,7 @@ def typed(
     names: dict[str, str],
     chosen: Chosen,
     path: Path,
-    knobs: config.Catalog,
+    settings: config.Catalog,
     propose: bool = False,
 ) -> tuple["daft.DataFrame", Told]:
     """Columns under our names, numbers and times as such, and beside them what stood in the file.
@@ -77,7 +77,7 @@ def typed(
                         f"{path}: {theirs!r} is empty in every row; leave it out with event_columns = "
                         '{ time = "" }.'
                     )
-                columns[ours], words = _time(frame, ours, theirs, column, path, knobs)
+                columns[ours], words = _time(frame, ours, theirs, column, path, settings)
             except UserError as error:
                 if ours != "created_at" or ours not in guessed:
                     others = chosen.rivals.get(ours)
@@ -91,13 +91,13 @@ def typed(
             details.append(words)
         elif ours == "satisfaction":
             column = seen.get(theirs)
-            if ours in guessed and not knobs.event_scale and column is not None and _constant(column):
+            if ours in guessed and not settings.event_scale and column is not None and _constant(column):
                 told.left.append(ours)
                 what = f"{column.low:g}" if column.filled else "empty"
                 details.append(f"{theirs} is not used after all: it is {what} in every row")
                 continue
-            told.satisfaction = _scale(column, chosen, path, theirs, knobs, propose)
-            columns[ours] = scales.as_satisfaction(frame, theirs, told.satisfaction, knobs.event_unrated)
+            told.satisfaction = _scale(column, chosen, path, theirs, settings, propose)
+            columns[ours] = scales.as_satisfaction(frame, theirs, told.satisfaction, settings.event_unrated)
             details.append(_of_scale(theirs, told.satisfaction))
         elif ours == "order":
             columns[ours] = _whole(frame, theirs)
@@ -122,7 +122,12 @@ def _settled(kind: Any, ours: str) -> bool:
 
 
 def _time(
-    frame: "daft.DataFrame", ours: str, theirs: str, seen: survey.Column | None, path: Path, knobs: config.Catalog
+    frame: "daft.DataFrame",
+    ours: str,
+    theirs: str,
+    seen: survey.Column | None,
+    path: Path,
+    settings: config.Catalog,
 ) -> tuple[Any, str]:
     """Microseconds since 1970, and the form in words."""
     daft = engine.daft()
@@ -132,7 +137,7 @@ def _time(
     if kind.is_boolean() or kind.is_temporal():
         raise UserError(f"{path}: {theirs!r} is {kind}, which is no time; give a timestamp, text or a number.")
     sample = seen.sample
-    wanted = knobs.time_format
+    wanted = settings.time_format
     if ours == "created_at" and wanted and 2 * times.readable(sample, times.given(wanted)) <= len(sample):
         wanted = ""  # the setting is for the events
     form = times.decide(sample, wanted, path, theirs)
@@ -142,15 +147,15 @@ def _time(
 
 
 def _scale(
-    seen: survey.Column | None, chosen: Chosen, path: Path, theirs: str, knobs: config.Catalog, propose: bool
+    seen: survey.Column | None, chosen: Chosen, path: Path, theirs: str, settings: config.Catalog, propose: bool
 ) -> Found:
     if seen is None:
         return Found(words="true and false")
     found = scales.look(seen)
-    scale = (knobs.event_scale[0], knobs.event_scale[1]) if knobs.event_scale else None
+    scale = (settings.event_scale[0], settings.event_scale[1]) if settings.event_scale else None
     if propose and scale is None and found.scale is not None:
         return found
-    mapped = knobs.event_columns.get("satisfaction", theirs)
+    mapped = settings.event_columns.get("satisfaction", theirs)
     if scale is not None and not found.scale and not found.unclear and (theirs != mapped or _fits(seen, scale)):
         # A log such as the service's own lies beside the others, and is on our scale.
         return found

@@ -102,13 +102,13 @@ def state(catalog: Catalog, folder: Path) -> str:
     return hash_json(marks)
 
 
-def build(work: Work, knobs: config.Media, catalog: Catalog, folder: Path) -> Outcome:
+def build(work: Work, settings: config.Media, catalog: Catalog, folder: Path) -> Outcome:
     """Look at every item's files; write what was seen, and `quarantine.parquet` with what was refused."""
     started = time.perf_counter()
     found = sources(catalog, folder)
     items = sorted(found)
-    digests = {item: _digest(found[item], knobs) for item in items}
-    before = _before(work.out, knobs)
+    digests = {item: _digest(found[item], settings) for item in items}
+    before = _before(work.out, settings)
     known = {} if before is None else dict(zip(before.digest, range(len(before.digest)), strict=True))
     new = [item for item in items if digests[item] not in known]
     shards = [new[i : i + SHARD] for i in range(0, len(new), SHARD)]
@@ -118,36 +118,38 @@ def build(work: Work, knobs: config.Media, catalog: Catalog, folder: Path) -> Ou
             path = work.scratch / f"seen-{number:06d}.parquet"
             if not path.exists():
                 buffer = io.BytesIO()
-                pq.write_table(_look(shard, found, knobs), buffer)
+                pq.write_table(_look(shard, found, settings), buffer)
                 write_atomic(path, buffer.getvalue())
             rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
             advance(len(shard))
-    outcome = _write(work.out, knobs, named(catalog), digests, rows, before, known)
+    outcome = _write(work.out, settings, named(catalog), digests, rows, before, known)
     outcome.timings["look"] = time.perf_counter() - started
     return outcome
 
 
-def _digest(pair: tuple[str, str], knobs: config.Media) -> str:
+def _digest(pair: tuple[str, str], settings: config.Media) -> str:
     """Hash of the bytes of an item's files; a file that is no file, or too large, by its name."""
     parts: list[str] = []
     for name in pair:
         path = Path(name)
-        fit = name and "://" not in name and path.is_file() and path.stat().st_size <= knobs.max_megabytes << 20
+        fit = name and "://" not in name and path.is_file() and path.stat().st_size <= settings.max_megabytes << 20
         parts.append(hash_file(path) if fit else name)
     return hash_json(parts)
 
 
-def _before(out: Path, knobs: config.Media) -> Seen | None:
+def _before(out: Path, settings: config.Media) -> Seen | None:
     """What the artifact that this one replaces has seen, where it looked in the same way."""
     path = out.with_name(out.name.removesuffix(".part"))
     record = read_record(path) if path != out else None
     if record is None:
         return None
-    wanted = {name: getattr(knobs, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")}
-    return load(path) if all(record.knobs.get(name) == value for name, value in wanted.items()) else None
+    wanted = {
+        name: getattr(settings, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
+    }
+    return load(path) if all(record.settings.get(name) == value for name, value in wanted.items()) else None
 
 
-def _look(shard: list[int], found: dict[int, tuple[str, str]], knobs: config.Media) -> pa.Table:
+def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.Media) -> pa.Table:
     """What is seen of some items, one row each, by way of the dataframe engine."""
     daft = engine.daft()
     kinds = daft.DataType
@@ -160,7 +162,7 @@ def _look(shard: list[int], found: dict[int, tuple[str, str]], knobs: config.Med
         # In a thread that ends, and its helpers with it. The engine's threads live on: theirs would outnumber the
         # cores, OpenMP would then sleep at every barrier, and fine-tuning later take twice as long.
         with ThreadPoolExecutor(1) as own:
-            return own.submit(look, pairs, knobs).result()
+            return own.submit(look, pairs, settings).result()
 
     pairs = [found[item] for item in shard]
     columns = {"item": shard, "media": [p[0] for p in pairs], "thumbnail": [p[1] for p in pairs]}
@@ -178,15 +180,15 @@ def engine_has_several(daft: Any) -> bool:
     return daft.get_or_infer_runner_type() == "ray"
 
 
-def look(pairs: list[tuple[str, str]], knobs: config.Media) -> list[dict[str, Any]]:
+def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str, Any]]:
     """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32).
 
     Files are decoded ahead while the pictures before them are encoded.
     """
-    encode = pictures.encoder(knobs.model, knobs.patches, knobs.precision)
+    encode = pictures.encoder(settings.model, settings.patches, settings.precision)
     answers: list[dict[str, Any]] = []
-    with Decoder(knobs) as decoder, ThreadPoolExecutor(1) as ahead:
-        for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, knobs.frames), pairs):
+    with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
+        for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):
             answers.append({**answer, "pictures": encode(np.concatenate(shown)).tobytes() if shown else b""})
     return answers
 
@@ -215,7 +217,7 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
 
 def _write(
     out: Path,
-    knobs: config.Media,
+    settings: config.Media,
     found: dict[int, tuple[str, str]],
     digests: dict[int, str],
     rows: dict[int, dict[str, Any]],
@@ -224,7 +226,7 @@ def _write(
 ) -> Outcome:
     """Lay out what was seen, now and before, in the order of the catalog."""
     good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
-    fields, size = knobs.patches**2, knobs.frames + 1
+    fields, size = settings.patches**2, settings.frames + 1
     width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
     width = before.pictures.shape[-1] if before is not None else width
     shape = (len(good), size, fields, width)

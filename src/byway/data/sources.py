@@ -23,65 +23,65 @@ if TYPE_CHECKING:
     import daft
 
 
-def read(knobs: config.Catalog, workspace: Path, scratch: Path, propose: bool = False) -> Raw:
-    """Open the source that the knobs name; relative paths start at `workspace`.
+def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool = False) -> Raw:
+    """Open the source that the settings name; relative paths start at `workspace`.
 
-    With `propose` a scale of satisfaction that is found is taken, else it must stand in the knobs.
+    With `propose` a scale of satisfaction that is found is taken, else it must stand in the settings.
 
     Copies of files that are packed or not read as they are go to `scratch`, which must live as long as the rows.
 
     Raises UserError where a file of the layout is missing or is not what it says.
     """
-    if not knobs.items:
+    if not settings.items:
         raise UserError("[catalog] items is empty; name your file of items, or the folder of a public data set.")
-    items = workspace / knobs.items
-    events = workspace / knobs.events if knobs.events else None
-    if knobs.source in OWN:
+    items = workspace / settings.items
+    events = workspace / settings.events if settings.events else None
+    if settings.source in OWN:
         if events is None:
             raise UserError("[catalog] events is empty; name your file of events.")
-        return _own(knobs, items, events, scratch, propose)
+        return _own(settings, items, events, scratch, propose)
     if not items.is_dir():
-        raise UserError(f"{items} is not a folder; [catalog] items names the folder of {knobs.source}.")
-    if knobs.source in DESCRIBED:
-        return described.read(DESCRIBED[knobs.source], items, events, scratch)
-    return LAYOUTS[knobs.source](items, events)
+        raise UserError(f"{items} is not a folder; [catalog] items names the folder of {settings.source}.")
+    if settings.source in DESCRIBED:
+        return described.read(DESCRIBED[settings.source], items, events, scratch)
+    return LAYOUTS[settings.source](items, events)
 
 
 OWN = ("parquet", "csv", "json")
 """Sources that are tables of one's own."""
 
 
-def _own(knobs: config.Catalog, items: Path, events: Path, scratch: Path, propose: bool) -> Raw:
+def _own(settings: config.Catalog, items: Path, events: Path, scratch: Path, propose: bool) -> Raw:
     """Tables with a column map; a pattern such as `events-*.parquet` reads several files.
 
     A column that the map does not name is read under our own name, where the file has it, else under a usual one.
     Without `satisfaction` every event counts 1.
     """
-    item_rows, of_items = _items(knobs, items, scratch, propose)
-    event_rows, of_events = _open(knobs, "events", events, scratch, propose)
+    item_rows, of_items = _items(settings, items, scratch, propose)
+    event_rows, of_events = _open(settings, "events", events, scratch, propose)
     return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
 
 
-def new_rows(knobs: config.Catalog, kind: Kind, path: Path, scratch: Path) -> Raw:
+def new_rows(settings: config.Catalog, kind: Kind, path: Path, scratch: Path) -> Raw:
     """A table of your own beside a finished run, whatever that was read from; nothing else is opened.
 
     The one table stands in both places of what is returned. `scratch` as in `read`.
     """
-    frame = (_items(knobs, path, scratch) if kind == "items" else _open(knobs, kind, path, scratch))[0]
+    frame = (_items(settings, path, scratch) if kind == "items" else _open(settings, kind, path, scratch))[0]
     return Raw(frame, frame, path, path)
 
 
 def _items(
-    knobs: config.Catalog, path: Path, scratch: Path, propose: bool = False
+    settings: config.Catalog, path: Path, scratch: Path, propose: bool = False
 ) -> tuple["daft.DataFrame", list[Told]]:
-    frame, told = _open(knobs, "items", path, scratch, propose)
+    frame, told = _open(settings, "items", path, scratch, propose)
     if not {"title", "hashtags", "description"} & set(frame.column_names):
         raise UserError(f"{path} has no column 'title' (nor hashtags or description); map one in item_columns.")
     return frame, told
 
 
 def _open(
-    knobs: config.Catalog, kind: Kind, path: Path, scratch: Path, propose: bool = False
+    settings: config.Catalog, kind: Kind, path: Path, scratch: Path, propose: bool = False
 ) -> tuple["daft.DataFrame", list[Told]]:
     """The rows of all files at `path` under our names, and what was decided about each.
 
@@ -89,12 +89,12 @@ def _open(
     (the source where neither their content nor their ending says of which).
     """
     ours = naming.OURS[kind]
-    knob, mapped = f"{kind[:-1]}_columns", knobs.item_columns if kind == "items" else knobs.event_columns
-    header = tuple(knobs.item_header if kind == "items" else knobs.event_header)
+    setting, mapped = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
+    header = tuple(settings.item_header if kind == "items" else settings.event_header)
     for name in mapped:
         if name not in ours:
-            raise UserError(f"[catalog] {knob} has no column {name!r}; it maps {', '.join(ours)}.")
-    parts = containers.parts(path, knobs.source)
+            raise UserError(f"[catalog] {setting} has no column {name!r}; it maps {', '.join(ours)}.")
+    parts = containers.parts(path, settings.source)
     chosen: dict[Path, Chosen] = {}
     for part in parts:
         chosen[part.path] = naming.chosen(_names(part, header), kind, mapped)
@@ -115,7 +115,7 @@ def _open(
             columns |= {f"{meaning.EXTRA}{number}": name for number, name in enumerate(looked)}
         wanted = tables.Wanted(columns, needed, header)
         frame, names = tables.frame(part, wanted, scratch, flat={True, False} <= listed)
-        frames[part.path], told = meaning.typed(frame, names, each, part.path, knobs, propose)
+        frames[part.path], told = meaning.typed(frame, names, each, part.path, settings, propose)
         decided.append(told)
     return concat(_alike(frames)), decided
 

@@ -67,7 +67,7 @@ class _Draft:
     scale: tuple[float, float] | None = None
     unrated: float = 0.0
 
-    def knobs(self) -> config.Catalog:
+    def settings(self) -> config.Catalog:
         return config.Catalog(
             self.source,
             str(self.items),
@@ -94,12 +94,12 @@ def start(source_name: str, path: Path) -> Start:
     draft = _Draft(source, path, "")
     with tempfile.TemporaryDirectory() as scratch:
         if source not in OWN:
-            sources.read(draft.knobs(), Path(), Path(scratch))
+            sources.read(draft.settings(), Path(), Path(scratch))
             return Start(_text(draft, advice))
         draft.items, draft.events = tables.pair(path, source)
         _name(draft)
         try:
-            raw = sources.read(draft.knobs(), Path(), Path(scratch), propose=True)
+            raw = sources.read(draft.settings(), Path(), Path(scratch), propose=True)
             found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
             _settle(draft, found)
         except UserError as error:

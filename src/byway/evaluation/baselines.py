@@ -17,7 +17,7 @@ Guess = Callable[[Ints], NDArray[np.floating]]
 WIDTH = 64
 """Dimensions of the neural model's interests."""
 ROUND, BATCH = 100, 512
-"""Steps of the neural model between two looks at validation recall, and transitions a step."""
+"""Steps of the neural model between two evaluations of validation recall, and transitions a step."""
 PATIENCE = 5
 """Looks without a better recall after which it ends."""
 

@@ -1,7 +1,7 @@
 """18-curations: diversified against random samples at equal size, and what a model then says (paper 1, figure 3).
 
-For each way to curate and each seed the language model is fine-tuned anew, with the knobs of its own section, and
-asked, alone, about every ordered pair. It takes as long as so many runs of 07 and 08, so it is made when it is
+For each way to curate and each seed the language model is fine-tuned anew, with the settings of its own section,
+and asked, alone, about every ordered pair. It takes as long as so many runs of 07 and 08, so it is made when it is
 asked for.
 """
 
@@ -35,7 +35,7 @@ CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 
 def build(
     work: Work,
-    knobs: config.Curations,
+    settings: config.Curations,
     events: Events,
     vectors: NDArray[np.float32],
     tree: Tree,
@@ -43,11 +43,11 @@ def build(
     sections: config.Config,
 ) -> Outcome:
     """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in knobs.kinds}
-    for seed, kind in product(range(knobs.seeds), knobs.kinds):
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in settings.kinds}
+    for seed, kind in product(range(settings.seeds), settings.kinds):
         known = work.scratch / f"{kind}-{seed}.json"
         if not known.exists():
-            say(f"{kind} curation, seed {seed + 1} of {knobs.seeds} …")
+            say(f"{kind} curation, seed {seed + 1} of {settings.seeds} …")
             found = _one(work, kind, seed, events, vectors, tree, descriptions, sections)
             artifact.write_atomic(known, msgspec.json.encode(found))
             shutil.rmtree(work.scratch / f"{kind}-{seed}")

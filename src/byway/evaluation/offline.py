@@ -31,7 +31,7 @@ KS = (1, 5, 10)
 
 def build(
     work: Work,
-    knobs: config.Metrics,
+    settings: config.Metrics,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -61,7 +61,7 @@ def build(
                 metrics |= recalls(name, rank, samples, known)
             else:
                 metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
-    alike = tree.alike(vectors, transitions.level)
+    alike = tree.similarity(vectors, transitions.level)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,
@@ -73,7 +73,7 @@ def build(
     for name, guess in guesses.items():
         metrics |= recalls(f"baseline.{name}", ranks_of(guess(heldout.context), heldout), heldout, known)
     metrics |= labels(table.model, "language.labels")
-    some = pick(heldout, knobs.prompts, work.rng)
+    some = pick(heldout, settings.prompts, work.rng)
     tokenizer = models.load_tokenizer(str(tuned.path))
     history = heldout.context.shape[1]
     prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)
@@ -82,7 +82,7 @@ def build(
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
     metrics["language.prompts"] = len(outputs)
-    metrics |= agreement(table, tuned, prompt, after, knobs.agreement_pairs, work.rng)
+    metrics |= agreement(table, tuned, prompt, after, settings.agreement_pairs, work.rng)
     # Who was taught no prompt is asked with the one that says what is asked for.
     spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
     before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")

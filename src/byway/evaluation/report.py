@@ -57,10 +57,10 @@ tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--sof
 """
 
 
-def build(work: Work, knobs: config.Report, experiment: Figures | None, drawn: Figures) -> Outcome:
+def build(work: Work, settings: config.Report, experiment: Figures | None, drawn: Figures) -> Outcome:
     """Write `report.html`; `drawn` are the figures of the workspace's models."""
     about = "What the models have learned" if experiment is None else "What the experiment shows"
-    html = page(knobs.title or about, experiment, drawn)
+    html = page(settings.title or about, experiment, drawn)
     (work.out / "report.html").write_text(html, "utf-8")
     return Outcome(counts={"bytes": len(html.encode())})
 
@@ -133,7 +133,7 @@ def _at(step: float, row: Figures) -> Point:
 
 
 def _labels(drawn: Figures) -> list[str]:
-    """Figure 3: how many labels are spoken how often over all pairs, for each way to curate that was compared."""
+    """Figure 3: how many labels are named how often over all pairs, for each way to curate that was compared."""
     key = "language.labels.histogram"
     kinds = [name.removeprefix(f"{key}.") for name in drawn if name.startswith(f"{key}.")]
     found = {f"{kind} samples": drawn[f"{key}.{kind}"] for kind in kinds} or {"": drawn.get(key, [])}

@@ -27,7 +27,7 @@ from byway.language import tune as language
 from byway.multimodal import tune
 from byway.multimodal.contexts import contexts
 from byway.multimodal.curate import Pairs
-from byway.multimodal.model import new_seer
+from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
 FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
@@ -45,10 +45,10 @@ class View:
     def name(self) -> str:
         return f"{self.kind}-{self.frames}"
 
-    def of(self, knobs: config.MultimodalModel) -> config.MultimodalModel:
-        """The knobs of a model that is asked this way."""
+    def of(self, settings: config.MultimodalModel) -> config.MultimodalModel:
+        """The settings of a model that is asked this way."""
         pictures = "frames" if self.frames else "thumbnail"
-        return replace(knobs, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
+        return replace(settings, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
 
 
 def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
@@ -80,7 +80,7 @@ CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
 
 def build(
     work: Work,
-    knobs: config.Views,
+    settings: config.Views,
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
@@ -95,22 +95,23 @@ def build(
             "19-views needs pairs that training does not see: set pairs.heldout above 0, or use more log."
         )
     base = tune.started_from(sections.multimodal_model, tuned.path)
-    base = replace(base, steps=knobs.steps or base.steps, evaluate_every=knobs.evaluate_every)
-    views = {view.name: view for each in knobs.compare for view in compared(each, knobs.prompt).values()}
+    base = replace(base, steps=settings.steps or base.steps, evaluate_every=settings.evaluate_every)
+    views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
-    for number, (seed, name) in enumerate((s, name) for s in range(knobs.seeds) for name in views):
+    for number, (seed, name) in enumerate((s, name) for s in range(settings.seeds) for name in views):
         known = work.scratch / f"{name}-{seed}.json"
         if not known.exists():
-            say(f"{name}, seed {seed + 1} of {knobs.seeds} (model {number + 1} of {knobs.seeds * len(views)}) …")
+            count = f"model {number + 1} of {settings.seeds * len(views)}"
+            say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
             own = views[name].of(base)
             asked = contexts(own, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
             here = _place(work.scratch / f"{name}-{seed}", seed)
-            seer = new_seer(own, asked, here.rng)
-            curve, _ = tune.fine_tune(seer, own, pairs, asked, here)
+            model = new_model(own, asked, here.rng)
+            curve, _ = tune.fine_tune(model, own, pairs, asked, here)
             # The held-out pairs are the same for every view and seed.
-            final = tune.measure(seer, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
+            final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
             found = {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}
             artifact.write_atomic(known, msgspec.json.encode(found))
             shutil.rmtree(here.scratch.parent)
@@ -120,18 +121,18 @@ def build(
         counts={"models": sum(map(len, runs.values())), "steps": base.steps},
         metrics={
             key: value
-            for each in knobs.compare
-            for key, value in _figures(each, compared(each, knobs.prompt), runs).items()
+            for each in settings.compare
+            for key, value in _figures(each, compared(each, settings.prompt), runs).items()
         },
     )
 
 
-def _with_more_frames(folder: Path, knobs: config.Media, catalog: Catalog, seen: Seen) -> Seen:
+def _with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Seen) -> Seen:
     """Look at the media again where fewer frames were kept than are compared."""
-    if seen.frames >= knobs.frames:
+    if seen.frames >= settings.frames:
         return seen
     here = _place(folder, 0)
-    media.build(here, knobs, catalog, seen.folder)
+    media.build(here, settings, catalog, seen.folder)
     return replace(media.load(here.out), folder=seen.folder)
 
 
@@ -178,7 +179,7 @@ def _figures(
 
 
 def _of(run: dict[str, Any], figure: str) -> float:
-    """Recall on held-out pairs at the end; match rate, which all reach, as its mean over the looks."""
+    """Recall on held-out pairs at the end; match rate, which all reach, as its mean over the evaluations."""
     if figure == "match_rate":
         return float(np.mean([point[figure] for point in run["curve"]]))
     return run["final"][figure]

@@ -34,20 +34,20 @@ class Descriptions:
     """Four lists: `names[l-1][c]` describes cluster c of level l; unique over all levels."""
 
 
-def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) -> Outcome:
+def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tree) -> Outcome:
     """Describe every cluster of every level; write `descriptions.parquet`."""
     started = time.perf_counter()
     # Where level 1 has few clusters, a word that tells them apart stands in many items: half of all for two.
-    most = max(knobs.max_document_share, 1.5 / tree.size(1))
-    terms = read(_rows(catalog), most, knobs.drop)
+    most = max(settings.max_document_share, 1.5 / tree.size(1))
+    terms = read(_rows(catalog), most, settings.drop)
     counted = time.perf_counter()
-    keywords = choose(terms, tree, knobs.words, spell_with(knobs.tokenizer), knobs.max_tokens)
+    keywords = choose(terms, tree, settings.words, spell_with(settings.tokenizer), settings.max_tokens)
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
     clusters = [cluster for names in keywords for cluster in range(len(names))]
     flat = [words for names in keywords for words in names]
     names = [[", ".join(words) for words in level] for level in keywords]
-    if knobs.writer:
-        names = _written(knobs, names, keywords, terms, tree, catalog.titles())
+    if settings.writer:
+        names = _written(settings, names, keywords, terms, tree, catalog.titles())
     table = pa.table(
         {
             "level": pa.array(levels, pa.int8()),
@@ -80,7 +80,7 @@ def build(work: Work, knobs: config.Descriptions, catalog: Catalog, tree: Tree) 
 
 
 def _written(
-    knobs: config.Descriptions,
+    settings: config.Descriptions,
     names: list[list[str]],
     keywords: list[list[list[str]]],
     terms: Terms,
@@ -94,7 +94,7 @@ def _written(
     from byway.interests import write
 
     number = {form: i for i, form in enumerate(terms.forms)}
-    levels = [level for level in range(1, LEVELS + 1) if level in knobs.written_levels]
+    levels = [level for level in range(1, LEVELS + 1) if level in settings.written_levels]
     taken = {name.lower() for i, level in enumerate(names, 1) if i not in levels for name in level}
     written = list(names)
     for level in levels:
@@ -104,7 +104,7 @@ def _written(
             held = terms.matrix[items][:, [number[w] for w in words if w in number]].sum(axis=1)
             best = np.argsort(-np.asarray(held).ravel(), kind="stable")[: write.TITLES]
             shown.append([titles[i] for i in items[best]])
-        written[level - 1] = write.write(knobs.writer, shown, keywords[level - 1], taken)
+        written[level - 1] = write.write(settings.writer, shown, keywords[level - 1], taken)
     return written
 
 

@@ -46,30 +46,32 @@ DISTINCT = 0.9
 in Telugu; of English, Russian or Greek ones 36."""
 
 
-def build(work: Work, knobs: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
-    """Encode the catalog's texts, project them to `knobs.dim`, join what was seen, write `vectors.npy`."""
-    texts = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
+def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
+    """Encode the catalog's texts, project them to `settings.dim`, join what was seen, write `vectors.npy`."""
+    texts = [text[: settings.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
     distinct = sorted(set(texts), key=_shortest_first)
     number = {text: i for i, text in enumerate(distinct)}
     row_of = np.fromiter((number[text] for text in texts), np.int64, len(texts))
-    choice = _chosen(distinct, knobs, work.scratch)
+    choice = _chosen(distinct, settings, work.scratch)
     say(f"  texts are read by {choice.model}: {choice.why}")
     shards: list[Path] = []
     if choice.model != NGRAMS:
-        shards = encode(distinct, partial(sentence_encoder, replace(knobs, model=choice.model)), work.scratch)
+        shards = encode(distinct, partial(sentence_encoder, replace(settings, model=choice.model)), work.scratch)
     encoded = time.perf_counter()
-    rows, variance, reading, spelled = read(distinct, np.bincount(row_of), choice, shards, work.scratch, knobs.dim)
-    reading.write(work.out)
+    rows, variance, encoding, spelled = read(
+        distinct, np.bincount(row_of), choice, shards, work.scratch, settings.dim
+    )
+    encoding.write(work.out)
     group = alike(rows)
     metrics: dict[str, Any] = {
-        "embeddings.model": reading.choice.model,
-        "embeddings.why": reading.choice.why,
+        "embeddings.model": encoding.choice.model,
+        "embeddings.why": encoding.choice.why,
         "embeddings.variance": round(variance, 4),
     }
     vectors = rows[row_of]
     if seen is not None:
-        vectors, joined, together = join(vectors, seen, knobs, work.scratch)
+        vectors, joined, together = join(vectors, seen, settings, work.scratch)
         if together is not None:
             together.write(work.out, "joined_")
         metrics |= {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
@@ -92,20 +94,20 @@ def load(path: Path) -> NDArray[np.float32]:
     return np.load(path / VECTORS, mmap_mode="r")
 
 
-def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray[np.float32]:
+def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDArray[np.float32]:
     """Unit rows [len(texts), dim] for texts of new items, in the space of the artifact at `path`.
 
     They are read by the encoder that the artifact was built with, whatever they are written in.
 
     Raises UserError where the artifact does not hold its encoder and projection.
     """
-    reading = Reading.load(path, knobs.dim)
-    shortened = [text[: knobs.max_tokens * CHARACTERS_A_TOKEN] for text in texts]
+    encoding = Encoding.load(path, settings.dim)
+    shortened = [text[: settings.max_tokens * CHARACTERS_A_TOKEN] for text in texts]
     distinct = sorted(set(shortened), key=_shortest_first)
     row = {text: i for i, text in enumerate(distinct)}
-    model = reading.choice.model
+    model = encoding.choice.model
     share = unread(distinct, model)
-    if (lost := int((share == 1).sum())) and reading.spelled is None:
+    if (lost := int((share == 1).sum())) and encoding.spelled is None:
         say(
             f"[yellow]{lost:,} of {len(distinct):,} new texts are in letters that {model} does not read[/], and "
             "the catalog had none like them: add them to the sources and run."
@@ -113,10 +115,10 @@ def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray
     if model == NGRAMS:
         parts = [np.zeros((len(distinct), 1), np.float32)]
     else:
-        encoder = sentence_encoder(replace(knobs, model=model))
+        encoder = sentence_encoder(replace(settings, model=model))
         parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
-    rows = reading.apply(distinct, np.concatenate(parts), share)
-    together = Projection.load(path, knobs.dim, "joined_")
+    rows = encoding.apply(distinct, np.concatenate(parts), share)
+    together = Projection.load(path, settings.dim, "joined_")
     if together is not None:  # as an item that has words alone
         wide = np.zeros((len(rows), len(together.mean)))
         wide[:, : rows.shape[1]] = rows
@@ -124,11 +126,11 @@ def embed_new(path: Path, knobs: config.Embeddings, texts: list[str]) -> NDArray
     return rows[[row[text] for text in shortened]]
 
 
-def _chosen(distinct: Sequence[str], knobs: config.Embeddings, scratch: Path) -> Choice:
+def _chosen(distinct: Sequence[str], settings: config.Embeddings, scratch: Path) -> Choice:
     """The encoder; once chosen it is kept with the shards, so that a build that goes on has no two."""
     path = scratch / ENCODER
     if not path.exists():
-        artifact.write_atomic(path, msgspec.json.encode(choose(distinct, knobs.model)))
+        artifact.write_atomic(path, msgspec.json.encode(choose(distinct, settings.model)))
     return msgspec.json.decode(path.read_bytes(), type=Choice)
 
 
@@ -137,7 +139,7 @@ def _shortest_first(text: str) -> tuple[int, str]:
 
 
 def join(
-    words: NDArray[np.float32], seen: Seen, knobs: config.Embeddings, scratch: Path
+    words: NDArray[np.float32], seen: Seen, settings: config.Embeddings, scratch: Path
 ) -> tuple[NDArray[np.float32], float, Projection | None]:
     """Words, pictures and sound as one: [n, dim] unit rows, the share of the variance that was kept, and how they
     were brought to `dim`; None where there were words alone.
@@ -152,24 +154,24 @@ def join(
     if len(heard):
         spread = sounds.std(axis=0)
         sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    shown = media.vectors(seen) if knobs.pictures else np.zeros((0, 1), np.float32)
+    shown = media.vectors(seen) if settings.pictures else np.zeros((0, 1), np.float32)
     for name, weight, rows, features in (
-        ("pictures", knobs.pictures, seen.item, shown),
-        ("sounds", knobs.sound, seen.item[heard], sounds),
+        ("pictures", settings.pictures, seen.item, shown),
+        ("sounds", settings.sound, seen.item[heard], sounds),
     ):
         if not weight or not len(rows):
             continue
         path = scratch / f"{name}.npy"
         np.save(path, features)
-        projected, _, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), knobs.dim)
-        part = np.zeros((len(words), knobs.dim), np.float32)
+        projected, _, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), settings.dim)
+        part = np.zeros((len(words), settings.dim), np.float32)
         part[rows] = weight * projected
         parts.append(part)
     if len(parts) == 1:
         return words, 1.0, None
     path = scratch / "joined.npy"
     np.save(path, np.concatenate(parts, axis=1))
-    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), knobs.dim)
+    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), settings.dim)
 
 
 def encode(distinct: Sequence[str], make: Callable[[], Encoder], scratch: Path) -> list[Path]:
@@ -206,7 +208,7 @@ class Spelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Encoding:
     """From texts and the encoder's rows of them to vectors."""
 
     choice: Choice
@@ -270,7 +272,7 @@ def read(
     shards: list[Path],
     scratch: Path,
     dim: int,
-) -> tuple[NDArray[np.float32], float, Reading, int]:
+) -> tuple[NDArray[np.float32], float, Encoding, int]:
     """Unit rows [len(distinct), dim] of the texts that were encoded into `shards`; `counts` says how many items
     have each. Also the share of the variance that was kept, how they were made, and how many texts are not read
     whole.
@@ -297,7 +299,7 @@ def read(
             else:
                 rows, variance, first = project(shards, counts * (1 - share), every, dim)
     if first is not None and not share.any():
-        return rows, variance, Reading(choice, first), 0
+        return rows, variance, Encoding(choice, first), 0
     if first is None:
         share = np.ones(len(distinct))
     some = np.flatnonzero(share).tolist()
@@ -309,11 +311,11 @@ def read(
     found, kept, projection = project([path], counts[some] * share[some], np.arange(len(some)), dim)
     spelled = Spelled(letters, projection)
     if first is None:
-        return found, kept, Reading(choice, None, spelled), len(some)
+        return found, kept, Encoding(choice, None, spelled), len(some)
     path = scratch / "side-by-side.npy"
     np.save(path, side_by_side(rows, spelled, distinct, share))
     rows, kept, both = project([path], counts, every, dim)
-    return rows, kept, Reading(choice, first, spelled, both), len(some)
+    return rows, kept, Encoding(choice, first, spelled, both), len(some)
 
 
 def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:

@@ -169,31 +169,31 @@ def _share_in_english(texts: Sequence[str]) -> float:
     return whole / max(1, letters)
 
 
-def sentence_encoder(knobs: config.Embeddings) -> Encoder:
-    """The encoder that `knobs.model` names: one that installs with Byway, a folder, or a name on the hub."""
-    if knobs.model == "use-multilingual":
-        return _use_multilingual(knobs.max_tokens)
-    if knobs.model == "e5-multilingual":
-        return _e5_multilingual(knobs.max_tokens)
+def sentence_encoder(settings: config.Embeddings) -> Encoder:
+    """The encoder that `settings.model` names: one that installs with Byway, a folder, or a name on the hub."""
+    if settings.model == "use-multilingual":
+        return _use_multilingual(settings.max_tokens)
+    if settings.model == "e5-multilingual":
+        return _e5_multilingual(settings.max_tokens)
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the library draws one for a load that takes a second
 
-    name = str(packaged_minilm()) if knobs.model == "minilm" else knobs.model
+    name = str(packaged_minilm()) if settings.model == "minilm" else settings.model
     try:
         model = SentenceTransformer(
             name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"embeddings.model = {knobs.model!r} could not be loaded ({str(error).splitlines()[0]}); "
+            f"embeddings.model = {settings.model!r} could not be loaded ({str(error).splitlines()[0]}); "
             "name a sentence-transformers folder or model, or take 'auto'."
         ) from error
-    model.max_seq_length = min(knobs.max_tokens, model.max_seq_length or knobs.max_tokens)
+    model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
 
     def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(texts, batch_size=knobs.batch, convert_to_numpy=True, show_progress_bar=False)
+        rows = model.encode(texts, batch_size=settings.batch, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, np.float32)
 
     return call

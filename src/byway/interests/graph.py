@@ -37,11 +37,11 @@ class Graph:
         return len(self.indptr) - 1
 
 
-def build(work: Work, knobs: config.Graph, vectors: NDArray[np.float32]) -> Outcome:
+def build(work: Work, settings: config.Graph, vectors: NDArray[np.float32]) -> Outcome:
     """Link every item to its nearest neighbours; write `indptr.npy`, `indices.npy`, `weights.npy`."""
     started = time.perf_counter()
-    exact = len(vectors) <= knobs.exact_up_to
-    graph = nearest(vectors, knobs.neighbours, exact=exact, seed=int(work.rng.integers(1 << 31)))
+    exact = len(vectors) <= settings.exact_up_to
+    graph = nearest(vectors, settings.neighbours, exact=exact, seed=int(work.rng.integers(1 << 31)))
     for name in ("indptr", "indices", "weights"):
         np.save(work.out / f"{name}.npy", getattr(graph, name))
     return Outcome(

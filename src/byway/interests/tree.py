@@ -77,7 +77,7 @@ class Tree:
         above = np.searchsorted(self.starts[level - 2], self.starts[level - 1][:-1], side="right") - 1
         return above.astype(np.int32)
 
-    def alike(self, vectors: NDArray[np.float32], level: int) -> NDArray[np.float64]:
+    def similarity(self, vectors: NDArray[np.float32], level: int) -> NDArray[np.float64]:
         """[M, M] cosine of the centroids of a level's clusters."""
         middle = centroids(vectors, self.assign(level), self.size(level)).astype(np.float64)
         return middle @ middle.T
@@ -93,18 +93,18 @@ class Tree:
         return tuple(found)
 
 
-def build(work: Work, knobs: config.Tree, vectors: NDArray[np.float32], graph: Graph, events: Events) -> Outcome:
+def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph: Graph, events: Events) -> Outcome:
     """Grow the tree; write `order.npy` and `level-1.npy` to `level-4.npy` (the starts)."""
     started = time.perf_counter()
-    sizes = level_sizes(len(vectors), knobs)
+    sizes = level_sizes(len(vectors), settings)
     traffic = traffic_of(events)
     rows = np.ascontiguousarray(vectors, np.float32)
-    tree = grow(rows, graph, traffic, sizes, knobs, work.rng)
+    tree = grow(rows, graph, traffic, sizes, settings, work.rng)
     grown = time.perf_counter()
     np.save(work.out / "order.npy", tree.order)
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
-    metrics = measure(tree, rows, traffic, knobs)
+    metrics = measure(tree, rows, traffic, settings)
     different = len(np.unique(alike(rows)))
     metrics["tree.distinct_vectors"] = different
     if different < sizes[-1]:
@@ -127,12 +127,12 @@ def load(path: Path) -> Tree:
 
 
 def measure(
-    tree: Tree, vectors: NDArray[np.float32], traffic: NDArray[np.float64], knobs: config.Tree
+    tree: Tree, vectors: NDArray[np.float32], traffic: NDArray[np.float64], settings: config.Tree
 ) -> dict[str, list[int] | list[float] | float]:
     """Sizes, balance and coherence of every level, broadest first."""
     levels = range(1, LEVELS + 1)
     sizes = [tree.size(level) for level in levels]
-    weights = [blended_weights(traffic, sizes, level, knobs) for level in levels]
+    weights = [blended_weights(traffic, sizes, level, settings) for level in levels]
     return {
         "tree.levels": sizes,
         "tree.balance_blended": [
@@ -163,13 +163,13 @@ def kmeans_coherence(vectors: NDArray[np.float32], clusters: int, seed: int) -> 
     return coherence(vectors, kmeans(vectors, clusters, 20, seed)[0], clusters)
 
 
-def level_sizes(n: int, knobs: config.Tree) -> tuple[int, ...]:
-    """Clusters a level for n items: `knobs.levels`, or derived from `knobs.items_per_cluster`.
+def level_sizes(n: int, settings: config.Tree) -> tuple[int, ...]:
+    """Clusters a level for n items: `settings.levels`, or derived from `settings.items_per_cluster`.
 
     Raises UserError where four strictly growing levels do not fit into the catalog.
     """
-    if knobs.levels:
-        sizes = tuple(knobs.levels)
+    if settings.levels:
+        sizes = tuple(settings.levels)
         growing = all(a < b for a, b in pairwise(sizes))
         if len(sizes) != LEVELS or sizes[0] < 2 or not growing:
             raise UserError(
@@ -186,7 +186,7 @@ def level_sizes(n: int, knobs: config.Tree) -> tuple[int, ...]:
         raise UserError(
             f"The catalog has {n} items; a tree of four levels needs at least {FEWEST_ITEMS}: add items."
         )
-    second = round(n / knobs.items_per_cluster)
+    second = round(n / settings.items_per_cluster)
     # Two, three and four items at least on average in a cluster of level 4, 3 and 2.
     second = max(4, min(second, MOST_AT_LEVEL_2, n // 4))
     third = min(FANOUT_3 * second, n // 3)
@@ -196,7 +196,7 @@ def level_sizes(n: int, knobs: config.Tree) -> tuple[int, ...]:
 
 
 def blended_weights(
-    traffic: NDArray[np.float64], sizes: Sequence[int], level: int, knobs: config.Tree
+    traffic: NDArray[np.float64], sizes: Sequence[int], level: int, settings: config.Tree
 ) -> NDArray[np.float64]:
     """What the clusters of `level` are balanced in, one share an item, summing to 1 over the catalog.
 
@@ -206,10 +206,10 @@ def blended_weights(
     """
     uniform = np.full(len(traffic), 1.0 / len(traffic))
     mean_cluster = traffic.sum() / sizes[max(level, 2) - 1]
-    capped = np.minimum(traffic, knobs.traffic_cap * mean_cluster)
+    capped = np.minimum(traffic, settings.traffic_cap * mean_cluster)
     if capped.sum() <= 0:
         return uniform
-    share = knobs.traffic_share
+    share = settings.traffic_share
     return share * capped / capped.sum() + (1.0 - share) * uniform
 
 
@@ -218,7 +218,7 @@ def grow(
     graph: Graph | None,
     traffic: NDArray[np.float64],
     sizes: Sequence[int],
-    knobs: config.Tree,
+    settings: config.Tree,
     rng: np.random.Generator,
 ) -> Tree:
     """Four nested levels over unit rows `vectors` [n, d]; their `graph` is not read beyond `DIRECT` rows.
@@ -230,25 +230,25 @@ def grow(
     level 2 from 0.955 to 0.987; on MicroLens level 1 gains 0.02 of coherence and level 2 loses 0.006.
     Levels 3 and 4 are cut inside each parent.
     """
-    weights = [blended_weights(traffic, sizes, level, knobs) for level in range(1, LEVELS + 1)]
+    weights = [blended_weights(traffic, sizes, level, settings) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
-    draft = partition(vectors, weights[1], sizes[1], knobs.tolerance, rng, graph, micro, DRAFT_ROUNDS)
+    draft = partition(vectors, weights[1], sizes[1], settings.tolerance, rng, graph, micro, DRAFT_ROUNDS)
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
-    first = partition(middle, loads, sizes[0], knobs.tolerance, rng)[draft]
+    first = partition(middle, loads, sizes[0], settings.tolerance, rng)[draft]
     # Half the slack: level 2 spends the other half inside each parent.
-    half = (1 + knobs.tolerance) / 2
+    half = (1 + settings.tolerance) / 2
     first = sharpen(vectors, first, weights[0], sizes[0], half)
     # Level 1 stays balanced where its clusters have equally many children, and where the largest family, one
     # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
     most = -(-sizes[1] // sizes[0])
-    limit = max(half, knobs.tolerance * sizes[1] / sizes[0] / most)
-    second = _split(vectors, first, weights[1], sizes[1], knobs.tolerance, rng, "level 2", most, micro)
+    limit = max(half, settings.tolerance * sizes[1] / sizes[0] / most)
+    second = _split(vectors, first, weights[1], sizes[1], settings.tolerance, rng, "level 2", most, micro)
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
-    third = _split(vectors, second, weights[2], sizes[2], knobs.tolerance, rng, "level 3", micro=micro)
-    fourth = _split(vectors, third, weights[3], sizes[3], knobs.tolerance, rng, "level 4", micro=micro)
+    third = _split(vectors, second, weights[2], sizes[2], settings.tolerance, rng, "level 3", micro=micro)
+    fourth = _split(vectors, third, weights[3], sizes[3], settings.tolerance, rng, "level 4", micro=micro)
     return from_labels((parent[second], second, third, fourth))
 
 

@@ -57,30 +57,31 @@ def load(path: Path) -> ItemPolicy:
     )
 
 
-def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats) -> Outcome:
+def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floats) -> Outcome:
     """Train on the log without the held-out events, measure on these, export.
 
     `vectors` [n, width] are the content embeddings. A killed run goes on from its checkpoint to the same bytes.
     """
-    if knobs.dim % knobs.heads:
+    if settings.dim % settings.heads:
         raise UserError(
-            f"item_policy.dim ({knobs.dim}) must be a multiple of item_policy.heads ({knobs.heads}); change one."
+            f"item_policy.dim ({settings.dim}) must be a multiple of item_policy.heads ({settings.heads}); "
+            "change one."
         )
     seed = int(work.rng.integers(2**62))
-    heldout = windows.hold_out(events, knobs.heldout, work.rng)
+    heldout = windows.hold_out(events, settings.heldout, work.rng)
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
     checkpoint = work.scratch / "checkpoint.safetensors"
-    model, steps = together(knobs.processes, train, log, vectors, knobs, seed, checkpoint)
+    model, steps = together(settings.processes, train, log, vectors, settings, seed, checkpoint)
     trained = time.perf_counter()
     content = from_content(model, log, vectors)
-    policy, popularity = ranks(model, log, events, heldout, knobs.history)
+    policy, popularity = ranks(model, log, events, heldout, settings.history)
     ranked = time.perf_counter()
     np.save(work.out / "items.npy", model.vectors_ND.detach().numpy())
     np.save(work.out / "content.npy", content)
     export.write(model, work.out / "policy.onnx")
-    asked = next(windows.questions(events, heldout, knobs.history, 256), None)
-    probe = np.zeros((1, knobs.history), dtype=np.int64) if asked is None else asked.history
+    asked = next(windows.questions(events, heldout, settings.history, 256), None)
+    probe = np.zeros((1, settings.history), dtype=np.int64) if asked is None else asked.history
     gap = export.check(model, work.out / "policy.onnx", probe)
     metrics = {
         f"{who}.{name}_at_{k}": round(figure(places, k), 5)
@@ -109,7 +110,7 @@ def build(work: Work, knobs: config.ItemPolicy, events: Events, vectors: Floats)
     )
 
 
-def initial(n: int, vectors: Floats, knobs: config.ItemPolicy, seed: int) -> nn.ModuleDict:
+def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
     """The policy before training, and beside it the behaviour's own item vectors where the correction is on.
 
     An item starts at its content: the first axes of the embeddings, scaled to the length that random ones of
@@ -117,50 +118,50 @@ def initial(n: int, vectors: Floats, knobs: config.ItemPolicy, seed: int) -> nn.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = SequenceModel(n, knobs.dim, knobs.layers, knobs.heads, knobs.history, knobs.dropout)
-    width = min(knobs.dim, vectors.shape[1])
+        policy = SequenceModel(n, settings.dim, settings.layers, settings.heads, settings.history, settings.dropout)
+    width = min(settings.dim, vectors.shape[1])
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
     placed = vectors @ axes
-    placed *= 0.02 * math.sqrt(knobs.dim) / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)
+    placed *= 0.02 * math.sqrt(settings.dim) / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)
     with torch.no_grad():
         policy.items.weight.zero_()
         policy.items.weight[1:, :width] = torch.from_numpy(placed)
     parts = nn.ModuleDict({"policy": policy})
-    if knobs.top_k:
-        parts["behaviour"] = nn.Embedding(n, knobs.dim, _weight=torch.zeros(n, knobs.dim))
+    if settings.top_k:
+        parts["behaviour"] = nn.Embedding(n, settings.dim, _weight=torch.zeros(n, settings.dim))
     return parts
 
 
 def train(
-    log: Sequences, vectors: Floats, knobs: config.ItemPolicy, seed: int, checkpoint: Path
+    log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path
 ) -> tuple[SequenceModel, int]:
     """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps.
 
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
     moments and the place.
     """
-    parts = initial(log.n_items, vectors, knobs, seed)
-    optimiser = torch.optim.Adam(parts.parameters(), lr=knobs.learning_rate, betas=(0.9, 0.98), fused=True)
+    parts = initial(log.n_items, vectors, settings, seed)
+    optimiser = torch.optim.Adam(parts.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
     done = restore(checkpoint, parts, optimiser)
     labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
     step, leads = 0, rank() == 0
-    with bar("item policy: labels", knobs.epochs * labels) if leads else nullcontext(lambda n: None) as advance:
-        for epoch in range(knobs.epochs):
-            every = windows.batches(log, knobs.history, knobs.batch, seed, epoch)
+    with bar("item policy: labels", settings.epochs * labels) if leads else nullcontext(lambda n: None) as advance:
+        for epoch in range(settings.epochs):
+            every = windows.batches(log, settings.history, settings.batch, seed, epoch)
             order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
             for place, (first, length) in enumerate(order):
                 step += 1
                 advance(int(length.sum()))
                 if step <= done:
                     continue
-                rate = schedule((epoch + place / len(order)) / knobs.epochs)
+                rate = schedule((epoch + place / len(order)) / settings.epochs)
                 for group in optimiser.param_groups:
-                    group["lr"] = knobs.learning_rate * rate
+                    group["lr"] = settings.learning_rate * rate
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed + step)
-                    loss(parts, windows.assemble(log, first, length), share, knobs, seed + step).backward()
+                    loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
                 if size() > 1:
                     weights = [p for p in parts.parameters() if p.requires_grad]
                     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
@@ -168,7 +169,7 @@ def train(
                         weight.grad = gradient
                 optimiser.step()
                 optimiser.zero_grad()
-                if leads and step % knobs.checkpoint_every == 0:
+                if leads and step % settings.checkpoint_every == 0:
                     save(checkpoint, parts, optimiser, step)
     if leads and step > done:
         save(checkpoint, parts, optimiser, step)
@@ -183,7 +184,7 @@ def schedule(progress: float) -> float:
 
 
 def loss(
-    parts: nn.ModuleDict, batch: Batch, share: NDArray[np.float64], knobs: config.ItemPolicy, seed: int
+    parts: nn.ModuleDict, batch: Batch, share: NDArray[np.float64], settings: config.ItemPolicy, seed: int
 ) -> Tensor:
     """The loss of one step.
 
@@ -195,17 +196,17 @@ def loss(
     history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
     states = policy(history)[history > 0]
     reward = torch.from_numpy(batch.reward)
-    if 0 < knobs.negatives < len(share):
-        candidates = softmax.draw(label, share, knobs.negatives, np.random.default_rng(seed))
+    if 0 < settings.negatives < len(share):
+        candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
     else:
         candidates = softmax.every_item(len(share))
-    if not knobs.top_k:
+    if not settings.top_k:
         return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates)[0]
     head = parts["behaviour"].weight
     assert isinstance(head, Tensor)
     everything = torch.ones_like(reward)
     behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, knobs.top_k, knobs.weight_cap)
+    correction = softmax.top_k_correction(log_beta, settings.top_k, settings.weight_cap)
     return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
 
 

@@ -85,20 +85,20 @@ def load(path: Path) -> Table:
 
 
 def open_policy(
-    tuned: Tuned, transitions: Transitions, descriptions: Descriptions, knobs: config.TransitionTable
+    tuned: Tuned, transitions: Transitions, descriptions: Descriptions, settings: config.TransitionTable
 ) -> Policy:
     """The fine-tuned language policy, ready to be asked."""
     names = descriptions.names[transitions.level - 1]
     history = transitions.train.context.shape[1]
     prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)), tuned.ending)
-    arithmetic = half.resolved(knobs.precision)
+    arithmetic = half.resolved(settings.precision)
     model = models.load(str(tuned.path), precision.dtype(arithmetic))
     return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
 
 def build(
     work: Work,
-    knobs: config.TransitionTable,
+    settings: config.TransitionTable,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -110,23 +110,23 @@ def build(
     Where K is 3 a pair (C1, C2) is asked for as (C1, C1, C2), as the log has it for a user with two interests.
     """
     started = time.perf_counter()
-    fitted = fill(work, knobs, transitions, descriptions, tuned, vectors, tree)
+    fitted = fill(work, settings, transitions, descriptions, tuned, vectors, tree)
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
-    keys = triples_of(transitions, knobs.triples)
+    keys = triples_of(transitions, settings.triples)
     more = None
     if keys is not None:
         more = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("triples-*.npy"))])
     aligned = None
-    if knobs.best_of:
+    if settings.best_of:
         satisfaction = align.Satisfaction.of(_feedback(transitions), M)
         K = transitions.train.context.shape[1]
         aligned = np.empty(whole["cluster"].shape, np.float32)
         for c1 in range(M):
             context = np.column_stack([np.full((M, K - 1), c1), np.arange(M)]).astype(np.int32)
-            aligned[c1] = _ordered(whole[c1], satisfaction, context, knobs.best_of)
+            aligned[c1] = _ordered(whole[c1], satisfaction, context, settings.best_of)
         if keys is not None and more is not None:
-            _ordered(more, satisfaction, keys, knobs.best_of)
+            _ordered(more, satisfaction, keys, settings.best_of)
         np.save(work.out / "satisfaction.npy", aligned)
     np.save(work.out / "clusters.npy", whole["cluster"])
     np.save(work.out / "scores.npy", whole["score"])
@@ -150,8 +150,8 @@ def build(
             "table.legal": round(float(1 - illegal[:, :, 0].mean()), 6),
             "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
             "table.prior_weight": fitted.weight,
-            "table.likeness_pull": fitted.pull,
-            "table.fairness": fitted.fair,
+            "table.likeness_pull": fitted.similarity_weight,
+            "table.fairness": fitted.popularity_exponent,
             "table.precision": fitted.precision,
             "table.near": round(fitted.near, 4),
             **(
@@ -185,7 +185,7 @@ def _ordered(
 
 def fill(
     work: Work,
-    knobs: config.TransitionTable,
+    settings: config.TransitionTable,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -203,33 +203,33 @@ def fill(
             "The table answers pairs and triples: set transitions.history to 2 or 3, or stop with "
             "--until language_model."
         )
-    if knobs.best_of:
+    if settings.best_of:
         _feedback(transitions)  # said before the table is filled, not after
     M, (number, shards) = transitions.clusters, shard
-    size = -(-knobs.rows_per_chunk // TILE) * TILE
+    size = -(-settings.rows_per_chunk // TILE) * TILE
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]
-    triples = triples_of(transitions, knobs.triples)
+    triples = triples_of(transitions, settings.triples)
     starts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
     more: dict[Path, Ints] = {}
     for start in starts:
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    evidence = Evidence(Successors.of(transitions), tree.alike(vectors, transitions.level))
+    evidence = Evidence(Successors.of(transitions), tree.similarity(vectors, transitions.level))
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
-            made = _fitted(work, knobs, transitions, descriptions, tuned, evidence)
+            made = _fitted(work, settings, transitions, descriptions, tuned, evidence)
             write_atomic(known, msgspec.json.encode(made))
     fitted = msgspec.json.decode(known.read_bytes(), type=Fitted)
     if not (left or more):
         return fitted
     parts: list[range | Ints] = [*left, *more.values()]
     paths = [*(path_of[rows.start] for rows in left), *more]
-    ask = partial(_answerer, tuned, transitions, descriptions, knobs, evidence, fitted)
+    ask = partial(_answerer, tuned, transitions, descriptions, settings, evidence, fitted)
     total = sum(map(len, chunks)) + len(starts)
     with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
         for i, (found, seconds) in engine.spread(ask, parts):
@@ -243,27 +243,27 @@ def fill(
 
 def _fitted(
     work: Work,
-    knobs: config.TransitionTable,
+    settings: config.TransitionTable,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
     evidence: Evidence,
 ) -> Fitted:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
-    knobs = replace(knobs, precision=half.resolved(knobs.precision))
-    asked_of = open_policy(tuned, transitions, descriptions, knobs)
+    settings = replace(settings, precision=half.resolved(settings.precision))
+    asked_of = open_policy(tuned, transitions, descriptions, settings)
     fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
-    fitted = replace(fitted, precision=knobs.precision)
-    if knobs.rounding and knobs.precision != "float32":
-        exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
-        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, knobs.rounding, work.rng))
+    fitted = replace(fitted, precision=settings.precision)
+    if settings.rounding and settings.precision != "float32":
+        exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
+        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, settings.rounding, work.rng))
     return fitted
 
 
 def follow(
     transitions: Transitions,
     since: Samples,
-    alike_MM: NDArray[np.float64],
+    similarity_MM: NDArray[np.float64],
     fitted: Fitted,
     top: int,
     ask: Callable[[], Policy],
@@ -302,7 +302,7 @@ def follow(
             first.append(share.argmax(axis=1))
         changed.append(context[first[0] != first[1]])
     contexts = np.concatenate(changed)
-    evidence = Evidence(now, alike_MM, fitted.pull, fitted.fair)
+    evidence = Evidence(now, similarity_MM, fitted.similarity_weight, fitted.popularity_exponent)
     asked_of = ask() if fitted.weight and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
@@ -317,27 +317,32 @@ def _answerer(
     tuned: Tuned,
     transitions: Transitions,
     descriptions: Descriptions,
-    knobs: config.TransitionTable,
+    settings: config.TransitionTable,
     evidence: Evidence,
     fitted: Fitted,
 ) -> Callable[[range | Ints], tuple[NDArray[Any], float]]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
-    evidence, weight = replace(evidence, pull=fitted.pull, fair=fitted.fair), fitted.weight
+    evidence, weight = (
+        replace(
+            evidence, similarity_weight=fitted.similarity_weight, popularity_exponent=fitted.popularity_exponent
+        ),
+        fitted.weight,
+    )
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
-    knobs = replace(knobs, precision=fitted.precision)
-    asked_of = open_policy(tuned, transitions, descriptions, knobs)
+    settings = replace(settings, precision=fitted.precision)
+    asked_of = open_policy(tuned, transitions, descriptions, settings)
     again = None
     if fitted.near:
-        exact = open_policy(tuned, transitions, descriptions, replace(knobs, precision="float32"))
+        exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, evidence, weight, knobs.top, knobs.model_top, again)
+    rows_of = bulk.answerer(asked_of, evidence, weight, settings.top, settings.model_top, again)
 
     def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, evidence, weight, knobs.top, knobs.model_top, again)
+            found = bulk.answer_some(asked_of, part, evidence, weight, settings.top, settings.model_top, again)
         return found, time.perf_counter() - began
 
     return answer

@@ -17,7 +17,7 @@ from byway.base.errors import UserError
 from byway.base.parallel import average, size
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-Knobs = config.LanguageModel | config.MultimodalModel
+Settings = config.LanguageModel | config.MultimodalModel
 
 
 class Optimiser:
@@ -26,11 +26,15 @@ class Optimiser:
     The embedding table, whose dense gradient is 113 MB a pass, is frozen by whoever makes the model.
     """
 
-    def __init__(self, model: torch.nn.Module, knobs: Knobs):
+    def __init__(self, model: torch.nn.Module, settings: Settings):
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p.detach().float().requires_grad_() for p in self.weights]
         self.adam = torch.optim.AdamW(
-            self.masters, lr=knobs.learning_rate, betas=(0.9, 0.98), weight_decay=knobs.weight_decay, fused=True
+            self.masters,
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def step(self, learning_rate: float) -> float:
@@ -70,10 +74,10 @@ class Optimiser:
                     self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
 
 
-def rate(step: int, knobs: Knobs) -> float:
+def rate(step: int, settings: Settings) -> float:
     """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
-    warm = min(1.0, (step + 1) / max(1, knobs.warmup))
-    return knobs.learning_rate * warm * max(0.05, 1 - step / knobs.steps)
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    return settings.learning_rate * warm * max(0.05, 1 - step / settings.steps)
 
 
 class Progress:

@@ -42,7 +42,7 @@ from byway.language.trie import first_choice
 from byway.transitions.counts import Evidence, Successors
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
 
-DEEPER = 64
+BRANCHING = 64
 """Examples a step that are followed below the trie's first branching, where names share a first token: to read them
 all could cost as much as the rest of the step."""
 CONTEXTS = 600
@@ -69,26 +69,26 @@ class Batch:
     """[N, K] different contexts."""
     target: NDArray[np.float32]
     """[N, M] what is to be answered; sums to 1."""
-    spoken: Examples
+    named: Examples
     """Those whose whole answer is learned."""
     grid: NDArray[np.int64] | None
     """Clusters whose ordered pairs are the contexts, where they are."""
-    deep: Examples
+    branching: Examples
     """Those that are followed below the first branching; they weigh as much as all whose names go on there."""
 
 
 def draw(
     transitions: Transitions,
     evidence: Evidence,
-    deep: NDArray[np.bool_],
-    knobs: config.LanguageModel,
+    branching: NDArray[np.bool_],
+    settings: config.LanguageModel,
     rng: np.random.Generator,
 ) -> Batch:
-    """The batch of one step; `deep` [M] says whose names go on below what is chosen at the cue.
+    """The batch of one step; `branching` [M] says whose names go on below what is chosen at the cue.
 
     Curated samples, and all of them under causal attention: `batch`, drawn by their counts. The whole log under
     block attention: every context among a few random clusters, since a cluster's block is read once and serves all
-    of them; their target is the log's own posterior, and the likeness of items where it has shown its worth
+    of them; their target is the log's own posterior, and the similarity of items where it has shown its worth
     (`Evidence`), since hard labels of single transitions are mostly noise.
 
     Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
@@ -97,15 +97,15 @@ def draw(
     """
     samples, M = transitions.samples, transitions.clusters
     frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
-    usual = (frequency / frequency.sum()) ** knobs.balance
+    usual = (frequency / frequency.sum()) ** settings.balance
     grid = None
-    if knobs.attention == "causal" or not transitions.whole_log:
-        chosen = rng.choice(len(samples), knobs.batch, p=samples.count / samples.count.sum())
+    if settings.attention == "causal" or not transitions.whole_log:
+        chosen = rng.choice(len(samples), settings.batch, p=samples.count / samples.count.sum())
         context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
         target = np.zeros((len(context), M))
         np.add.at(target, (row.reshape(-1), samples.label[chosen]), 1)
     else:
-        members = rng.choice(M, min(M, knobs.block_clusters), replace=False)
+        members = rng.choice(M, min(M, settings.block_clusters), replace=False)
         grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
         context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
         if samples.context.shape[1] == 2:
@@ -113,16 +113,16 @@ def draw(
         elif len(context) > CONTEXTS:
             context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
         score = evidence(context) - np.log(usual)
-        target = np.exp(knobs.sharpness * (score - score.max(axis=1, keepdims=True)))
+        target = np.exp(settings.sharpness * (score - score.max(axis=1, keepdims=True)))
         np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
         target /= target.sum(axis=1, keepdims=True)
     if not transitions.whole_log:
         target /= usual
     target /= max(target.sum(), 1e-30)
-    # Each name is spoken equally often, where it is most special: a name has to be learned whatever its frequency.
-    spoken = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), knobs.spoken, rng)
-    deeper = _sampled(np.where(deep, target, 0), min(DEEPER, 2 * int(deep.sum())), rng)
-    return Batch(context, target.astype(np.float32), spoken, grid, deeper)
+    # Each name is named equally often, where it is most special: a name has to be learned whatever its frequency.
+    named = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), settings.names_per_step, rng)
+    below = _sampled(np.where(branching, target, 0), min(BRANCHING, 2 * int(branching.sum())), rng)
+    return Batch(context, target.astype(np.float32), named, grid, below)
 
 
 def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -> Examples:
@@ -136,17 +136,17 @@ def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -
 
 
 def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The two parts of the loss: the spoken answers' tokens, and the choice among legal names (in nats).
+    """The two parts of the loss: the named answers' tokens, and the choice among legal names (in nats).
 
     Tokens after an answer's first weigh `further_weight`: they spell the name, where the first chooses it.
     """
-    deep = batch.deep if choice_weight else Examples(*(array[:0] for array in astuple(batch.deep)))
-    # One pass reads on: whole answers of the spoken, and of the deep the path to their last branching node. The
+    branching = batch.branching if choice_weight else Examples(*(array[:0] for array in astuple(batch.branching)))
+    # One pass reads on: whole answers of the named, and of the branching the path to their last branching node. The
     # first token is asked of the cue, each further one of the token before it.
-    answers = [policy.prompt.answers[c] for c in batch.spoken.label]
-    paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in deep.label]
+    answers = [policy.prompt.answers[c] for c in batch.named.label]
+    paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in branching.label]
     ids, valid = pad([answer[:-1] for answer in answers] + paths, policy.prompt.end)
-    which = torch.from_numpy(np.concatenate([batch.spoken.row, deep.row]))
+    which = torch.from_numpy(np.concatenate([batch.named.row, branching.row]))
     if batch.grid is None:
         asked = ask(policy, batch.context)
         at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
@@ -157,13 +157,13 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     said = hidden[: len(answers), : wanted.shape[1]]
     by_token = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there], reduction="none")
     further = there.nonzero()[:, 1] > 0
-    spoken = torch.where(further, further_weight * by_token, by_token).mean()
+    named = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
-        return spoken, torch.zeros(())
-    below = later_nats(policy, deep, hidden[len(answers) :])
+        return named, torch.zeros(())
+    below = later_nats(policy, branching, hidden[len(answers) :])
     if not policy.trie.at_cue:
-        return spoken, below
-    return spoken, first_nats(policy, at_cue, batch.target).sum() + below
+        return named, below
+    return named, first_nats(policy, at_cue, batch.target).sum() + below
 
 
 def first_nats(policy: Policy, at_cue_NH: Tensor, target_NM: NDArray[np.float32]) -> Tensor:
@@ -181,11 +181,11 @@ def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
     return logits(policy, hidden_nH, policy.trie.nodes[node].tokens).log_softmax(-1)
 
 
-def later_nats(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
+def later_nats(policy: Policy, branching: Examples, hidden_nTH: Tensor) -> Tensor:
     """Weighed cross-entropy of the choices at the branching nodes after the cue; `hidden_nTH[:, t]` stands after t
     tokens of an answer."""
     by_node: dict[int, list[tuple[int, int]]] = {}
-    for i, c in enumerate(deep.label):
+    for i, c in enumerate(branching.label):
         for node, option in policy.trie.steps[c][policy.trie.at_cue :]:
             by_node.setdefault(node, []).append((i, option))
     total = torch.zeros(())
@@ -193,7 +193,7 @@ def later_nats(policy: Policy, deep: Examples, hidden_nTH: Tensor) -> Tensor:
         at = torch.tensor([i for i, _ in members])
         options = torch.tensor([o for _, o in members])
         scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)])
-        weight = torch.from_numpy(deep.weight)[at]
+        weight = torch.from_numpy(branching.weight)[at]
         total = total - (weight * scores[torch.arange(len(members)), options]).sum()
     return total
 
@@ -221,7 +221,7 @@ def load(path: Path) -> Tuned:
 
 def build(
     work: Work,
-    knobs: config.LanguageModel,
+    settings: config.LanguageModel,
     transitions: Transitions,
     descriptions: Descriptions,
     vectors: NDArray[np.float32],
@@ -229,30 +229,33 @@ def build(
 ) -> Outcome:
     """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
     names = descriptions.names[transitions.level - 1]
-    # With the default knobs every name is spoken 32 times, and its block read 24 times a slot; or more often where
-    # there are fewer than 50.
-    knobs = replace(knobs, steps=knobs.steps or max(100, 2 * len(names)))
-    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
+    # With the default settings every name is named 32 times, and its block read 24 times a slot; or more often
+    # where there are fewer than 50.
+    settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
+    settings = replace(settings, precision=precision.resolved(settings.precision))
     started = time.perf_counter()
     evidence = Evidence(Successors.of(transitions))
-    if transitions.whole_log and knobs.target == "evidence":
-        alike_MM = tree.alike(vectors, transitions.level)
+    if transitions.whole_log and settings.target == "evidence":
+        similarity_MM = tree.similarity(vectors, transitions.level)
         # Popularity is divided out by `balance`, whatever the table does with it.
-        evidence = replace(replace(evidence, alike_MM=alike_MM).fitted(transitions.validation, work.rng), fair=0.0)
+        evidence = replace(
+            replace(evidence, similarity_MM=similarity_MM).fitted(transitions.validation, work.rng),
+            popularity_exponent=0.0,
+        )
     model, tokenizer, progress = together(
-        knobs.processes, _fine_tune, work.scratch, work.rng, knobs, transitions, evidence, names
+        settings.processes, _fine_tune, work.scratch, work.rng, settings, transitions, evidence, names
     )
-    _save(model, tokenizer, work.out, knobs, progress.curve)
+    _save(model, tokenizer, work.out, settings, progress.curve)
     best = progress.best
     return Outcome(
-        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in progress.optimiser.weights)},
+        counts={"steps": settings.steps, "weights": sum(p.numel() for p in progress.optimiser.weights)},
         metrics={
             "language.curve": progress.curve,
             "language.best_step": best["step"],
-            "language.precision": knobs.precision,
-            "language.taught_pull": evidence.pull,
+            "language.precision": settings.precision,
+            "language.taught_pull": evidence.similarity_weight,
         },
-        gates={"match_rate": Gate(value=best["match_rate"], at_least=knobs.match_gate)},
+        gates={"match_rate": Gate(value=best["match_rate"], at_least=settings.match_gate)},
         timings={"tuning": time.perf_counter() - started},
     )
 
@@ -260,48 +263,50 @@ def build(
 def _fine_tune(
     scratch: Path,
     rng: np.random.Generator,
-    knobs: config.LanguageModel,
+    settings: config.LanguageModel,
     transitions: Transitions,
     evidence: Evidence,
     names: list[str],
 ) -> tuple[Any, Any, Progress]:
     """The best model, its tokenizer and how it came to be; one of the processes that train together."""
-    tokenizer = models.load_tokenizer(knobs.model)
-    model = models.load(knobs.model, precision.dtype(knobs.precision))
-    if knobs.method == "lora":
-        model = adapters.adapt(model, knobs.lora_rank, rng)
-    freeze(model, knobs.frozen)
-    ending = prompts.ENDINGS[knobs.attention]
+    tokenizer = models.load_tokenizer(settings.model)
+    model = models.load(settings.model, precision.dtype(settings.precision))
+    if settings.method == "lora":
+        model = adapters.adapt(model, settings.lora_rank, rng)
+    freeze(model, settings.frozen)
+    ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
-    asked_of = policy(model, prompt, knobs.attention)
+    asked_of = policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
-    looked_at = {
-        "train": pick(transitions.samples, knobs.evaluate_on, rng),
-        "validation": pick(transitions.validation.several(), knobs.evaluate_on, rng),
+    evaluated_on = {
+        "train": pick(transitions.samples, settings.evaluate_on, rng),
+        "validation": pick(transitions.validation.several(), settings.evaluate_on, rng),
     }
-    deep = asked_of.trie.goes_on()
-    optimiser = Optimiser(model, knobs)
+    branching = asked_of.trie.goes_on()
+    optimiser = Optimiser(model, settings)
     progress = Progress(scratch, optimiser)
     step = progress.restore()
     number, leads = rank(), rank() == 0
     if step == 0 and leads:
-        progress.curve.append({"step": 0, **look(asked_of, names, tokenizer, looked_at)})
-    with bar("fine-tuning", knobs.steps, step) if leads else nullcontext(lambda n: None) as advance:
-        while step < knobs.steps:
+        progress.curve.append({"step": 0, **evaluate(asked_of, names, tokenizer, evaluated_on)})
+    with bar("fine-tuning", settings.steps, step) if leads else nullcontext(lambda n: None) as advance:
+        while step < settings.steps:
             draws = np.random.default_rng([seed, step, number] if number else [seed, step])
-            batch = draw(transitions, evidence, deep, knobs, draws)
-            spoken, choice = loss(asked_of, batch, knobs.choice_weight, knobs.further_weight)
-            (spoken + knobs.choice_weight * choice).backward()
-            optimiser.step(rate(step, knobs))
+            batch = draw(transitions, evidence, branching, settings, draws)
+            named, choice = loss(asked_of, batch, settings.choice_weight, settings.further_weight)
+            (named + settings.choice_weight * choice).backward()
+            optimiser.step(rate(step, settings))
             step += 1
             advance(1)
             if not leads:
                 continue
-            if step % knobs.evaluate_every == 0 or step == knobs.steps:
-                progress.curve.append({"step": step, **look(asked_of, names, tokenizer, looked_at)})
-                progress.keep_best(knobs.match_gate, "match_rate", "recall_at_10.validation", knobs.evaluate_on)
-            if step % knobs.checkpoint_every == 0 and step < knobs.steps:
+            if step % settings.evaluate_every == 0 or step == settings.steps:
+                progress.curve.append({"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)})
+                progress.keep_best(
+                    settings.match_gate, "match_rate", "recall_at_10.validation", settings.evaluate_on
+                )
+            if step % settings.checkpoint_every == 0 and step < settings.steps:
                 progress.save(step)
     if leads:
         progress.take_best()
@@ -309,7 +314,7 @@ def _fine_tune(
 
 
 @torch.no_grad()
-def look(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
+def evaluate(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
     """Match rate and distinct outputs of free greedy answers, recall under the trie.
 
     Match rate: share of unconstrained greedy outputs that are exactly some cluster's description (paper 1, section
@@ -350,11 +355,13 @@ def freeze(model: Any, share: float) -> None:
         layer.requires_grad_(False)
 
 
-def _save(model: Any, tokenizer: Any, out: Path, knobs: config.LanguageModel, curve: list[dict[str, Any]]) -> None:
+def _save(
+    model: Any, tokenizer: Any, out: Path, settings: config.LanguageModel, curve: list[dict[str, Any]]
+) -> None:
     """Write the model (adapters merged, the output layer whole), the tokenizer and the curve."""
     head.settle(model)
     model.save_pretrained(out, state_dict=adapters.merged(model))
     tokenizer.save_pretrained(out)
-    made = {"model": knobs.model, "attention": knobs.attention, "ending": prompts.ENDINGS[knobs.attention]}
+    made = {"model": settings.model, "attention": settings.attention, "ending": prompts.ENDINGS[settings.attention]}
     (out / "policy.json").write_text(json.dumps(made) + "\n", "utf-8")
     (out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")

@@ -62,7 +62,7 @@ class Contexts:
 
 
 def contexts(
-    knobs: config.MultimodalModel,
+    settings: config.MultimodalModel,
     level: int,
     delta: int,
     catalog: Catalog,
@@ -71,12 +71,12 @@ def contexts(
     seen: Seen,
 ) -> Contexts:
     """Join what is known of the items. Raises UserError where more frames are asked for than were kept."""
-    if knobs.frames > seen.frames:
+    if settings.frames > seen.frames:
         raise UserError(
-            f"multimodal_model.frames = {knobs.frames} and media.frames = {seen.frames}: at most as many frames "
+            f"multimodal_model.frames = {settings.frames} and media.frames = {seen.frames}: at most as many frames "
             "can be shown as are kept."
         )
-    picks, there = media.picked(seen, knobs.pictures, knobs.frames)
+    picks, there = media.picked(seen, settings.pictures, settings.frames)
     return Contexts(
         names=descriptions.names[level - 1],
         parents=descriptions.names[level - delta - 1],
@@ -106,7 +106,7 @@ class Best:
     """[N] what it answers greedily without the trie, empty where it never ends; None where that was not asked."""
 
 
-class Seer(Protocol):
+class VisionLanguageModel(Protocol):
     """A model that is shown videos."""
 
     def loss(
@@ -130,5 +130,5 @@ class Seer(Protocol):
         ...
 
     def save(self, out: Path) -> None:
-        """Write what `open_seer` reads."""
+        """Write what `open_model` reads."""
         ...

@@ -81,18 +81,18 @@ class Found:
     user: Ints
 
 
-def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
+def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
     """Find the pairs, report who was content with what, split them in time, curate the samples."""
-    if not 1 <= knobs.level - knobs.delta < knobs.level <= len(tree.starts):
+    if not 1 <= settings.level - settings.delta < settings.level <= len(tree.starts):
         raise UserError(
-            f"pairs.level = {knobs.level} and pairs.delta = {knobs.delta}: both levels must be among the tree's 1 "
-            "to 4, and delta at least 1."
+            f"pairs.level = {settings.level} and pairs.delta = {settings.delta}: both levels must be among the "
+            "tree's 1 to 4, and delta at least 1."
         )
-    fine, broad = tree.assign(knobs.level), tree.assign(knobs.level - knobs.delta)
-    clusters = tree.size(knobs.level)
-    found = find(events, knobs.gap_hours)
+    fine, broad = tree.assign(settings.level), tree.assign(settings.level - settings.delta)
+    clusters = tree.size(settings.level)
+    found = find(events, settings.gap_hours)
     kind = kinds(found, fine, broad)
-    part = split(found, events.clock, knobs.heldout, knobs.validation)
+    part = split(found, events.clock, settings.heldout, settings.validation)
     seeable = np.zeros(events.n_items, bool)
     seeable[seen.item] = True
     usable = (kind == SERENDIPITOUS) & seeable[found.context]
@@ -101,11 +101,11 @@ def build(work: Work, knobs: config.Pairs, events: Events, tree: Tree, seen: See
     log = aggregate(found, label, usable & (part == 0), clusters)
     tables = {
         "log": log,
-        "samples": diversified(log, knobs.per_label, knobs.prior, clusters, work.rng),
+        "samples": diversified(log, settings.per_label, settings.prior, clusters, work.rng),
         "validation": aggregate(found, label, usable & (part == 1) & good, clusters),
         "heldout": aggregate(found, label, usable & (part == 2) & good, clusters),
     }
-    meta = {"level": str(knobs.level), "delta": str(knobs.delta), "clusters": str(clusters)}
+    meta = {"level": str(settings.level), "delta": str(settings.delta), "clusters": str(clusters)}
     for name, samples in tables.items():
         _write(samples, work.out / f"{name}.parquet", meta)
     labels = np.bincount(tables["samples"].label, minlength=clusters)

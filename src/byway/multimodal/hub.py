@@ -1,9 +1,9 @@
-"""The second door: any image-text-to-text model that transformers loads by name, with its own processor.
+"""The hub backend: any image-text-to-text model that transformers loads by name, with its own processor.
 
 The pictures themselves are shown, as the model's chat template lays them out; prompts and answers are those of the
-first door. Nothing is assumed of the architecture but its forward pass: names are scored by reading them after the
-prompt, so that an answer costs a few passes over the whole prompt and no cache is shared. Adapters go on the
-language model, the projector is trained in full, the picture tower stays.
+embedded backend. Nothing is assumed of the architecture but its forward pass: names are scored by reading them
+after the prompt, so that an answer costs a few passes over the whole prompt and no cache is shared. Adapters go on
+the language model, the projector is trained in full, the picture tower stays.
 """
 
 import json
@@ -55,7 +55,7 @@ class Hub:
     def loss(
         self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
     ) -> tuple[Tensor, Tensor]:
-        spoken: list[Tensor] = []
+        nats: list[Tensor] = []
         first, below = torch.zeros(()), torch.zeros(())
         target = torch.from_numpy(tries.first_choice(self.trie, target_NM))
         for row, item in enumerate(items):
@@ -72,14 +72,14 @@ class Hub:
                 first = first - target[row] @ said[0].log_softmax(-1)[self.trie.nodes[0].tokens]
             if not speaks:
                 continue
-            spoken.append(nn.functional.cross_entropy(said, torch.tensor(answer), reduction="none"))
+            nats.append(nn.functional.cross_entropy(said, torch.tensor(answer), reduction="none"))
             if thinks:
                 said_before = scores[: len(thinks)]
-                spoken.append(nn.functional.cross_entropy(said_before, torch.tensor(thinks), reduction="none"))
+                nats.append(nn.functional.cross_entropy(said_before, torch.tensor(thinks), reduction="none"))
             for node, option in self.trie.steps[labels[row]][self.trie.at_cue :]:
                 own = said[len(self.trie.nodes[node].path), self.trie.nodes[node].tokens]
                 below = below - own.log_softmax(-1)[option]
-        return torch.cat(spoken).mean(), first / len(items) + below / len(labels)
+        return torch.cat(nats).mean(), first / len(items) + below / len(labels)
 
     @torch.no_grad()
     def best(
@@ -108,7 +108,7 @@ class Hub:
     def save(self, out: Path) -> None:
         self.model.save_pretrained(out / "model", state_dict=adapters.merged(self.model))
         self.processor.save_pretrained(out / "model")
-        (out / "seer.json").write_text(json.dumps({"door": "hub", "text": self.words}) + "\n", "utf-8")
+        (out / "backend.json").write_text(json.dumps({"backend": "hub", "text": self.words}) + "\n", "utf-8")
 
     def _ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False).input_ids
@@ -233,12 +233,12 @@ def wrap(model: Any, processor: Any, asked: Contexts, words: prompts.Words, pict
     return Hub(model, processor, asked, prompt, tries.build(prompt.answers), words, pictures)
 
 
-def prepare(model: Any, knobs: config.MultimodalModel, rng: np.random.Generator) -> Any:
+def prepare(model: Any, settings: config.MultimodalModel, rng: np.random.Generator) -> Any:
     """Freeze the picture tower, put adapters on the language model (or free it), free the projector."""
     decoder = model.get_decoder()
     model.requires_grad_(False)
-    if knobs.method == "lora":
-        adapters.adapt(decoder, knobs.lora_rank, rng)
+    if settings.method == "lora":
+        adapters.adapt(decoder, settings.lora_rank, rng)
     else:
         decoder.requires_grad_(True)
     model.get_input_embeddings().weight.requires_grad_(False)
@@ -262,10 +262,10 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return model.eval(), processor
 
 
-def new(knobs: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Hub:
-    """The model called `knobs.model`, ready to be trained."""
-    model, processor = _load(knobs.model, dtype)
-    return wrap(prepare(model, knobs, rng), processor, asked, knobs.text, shower(asked))
+def new(settings: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Hub:
+    """The model called `settings.model`, ready to be trained."""
+    model, processor = _load(settings.model, dtype)
+    return wrap(prepare(model, settings, rng), processor, asked, settings.text, shower(asked))
 
 
 def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Hub:

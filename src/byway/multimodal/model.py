@@ -1,8 +1,9 @@
-"""What looks at a video and names a cluster: two doors, one protocol.
+"""What looks at a video and names a cluster: two backends, one protocol.
 
-A causal language model by name is given the eyes of 01-media (`eyes`): vectors of pictures, a projector that is
-trained here, soft tokens. An image-text-to-text model by name has its own (`hub`). Both answer under the trie of
-legal names. Owns the protocol, what both are asked with, and which door a name leads through.
+A causal language model by name is given the vectors of pictures that 01-media made (`embedded`): vectors of
+pictures, a projector that is trained here, soft tokens. An image-text-to-text model by name has its own (`hub`).
+Both answer under the trie of legal names. Owns the protocol, what both are asked with, and which backend a name
+means.
 """
 
 import json
@@ -13,7 +14,7 @@ import numpy as np
 
 from byway.base import config, models, precision
 from byway.base.errors import UserError
-from byway.multimodal.contexts import Contexts, Seer
+from byway.multimodal.contexts import Contexts, VisionLanguageModel
 
 
 def is_hub(name: str) -> bool:
@@ -33,26 +34,26 @@ def is_hub(name: str) -> bool:
     return found.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def new_seer(knobs: config.MultimodalModel, asked: Contexts, rng: np.random.Generator) -> Seer:
-    """The model that `knobs` name, ready to be trained."""
-    dtype = precision.dtype(knobs.precision)
-    if is_hub(knobs.model):
+def new_model(settings: config.MultimodalModel, asked: Contexts, rng: np.random.Generator) -> VisionLanguageModel:
+    """The model that `settings` name, ready to be trained."""
+    dtype = precision.dtype(settings.precision)
+    if is_hub(settings.model):
         from byway.multimodal import hub
 
-        return hub.new(knobs, asked, dtype, rng)
-    from byway.multimodal import eyes
+        return hub.new(settings, asked, dtype, rng)
+    from byway.multimodal import embedded
 
-    return eyes.new(knobs, asked, dtype, rng)
+    return embedded.new(settings, asked, dtype, rng)
 
 
-def open_seer(path: Path, asked: Contexts, arithmetic: str) -> Seer:
+def open_model(path: Path, asked: Contexts, arithmetic: str) -> VisionLanguageModel:
     """The fine-tuned model in the artifact at `path`."""
     dtype = precision.dtype(arithmetic)
-    made = json.loads((path / "seer.json").read_text("utf-8"))
-    if made["door"] == "hub":
+    made = json.loads((path / "backend.json").read_text("utf-8"))
+    if made["backend"] == "hub":
         from byway.multimodal import hub
 
         return hub.open_saved(path, made, asked, dtype)
-    from byway.multimodal import eyes
+    from byway.multimodal import embedded
 
-    return eyes.open_saved(path, made, asked, dtype)
+    return embedded.open_saved(path, made, asked, dtype)

@@ -28,9 +28,9 @@ from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import prompts
-from byway.multimodal.contexts import Contexts, Seer, contexts
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs
-from byway.multimodal.model import open_seer
+from byway.multimodal.model import open_model
 from byway.multimodal.tune import Tuned, own
 
 Ints = NDArray[np.int32]
@@ -61,7 +61,7 @@ def load(path: Path) -> ContextTable:
 
 def build(
     work: Work,
-    knobs: config.ContextTable,
+    settings: config.ContextTable,
     events: Events,
     vectors: NDArray[np.float32],
     catalog: Catalog,
@@ -69,35 +69,35 @@ def build(
     descriptions: Descriptions,
     seen: Seen,
     pairs: Pairs,
-    seer: Tuned,
+    model: Tuned,
 ) -> Outcome:
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
     # A hash of an answer names its arithmetic, and all machines that share the items follow it.
-    knobs = replace(knobs, precision=precision.resolved(knobs.precision))
-    asked = contexts(seer.knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    settings = replace(settings, precision=precision.resolved(settings.precision))
+    asked = contexts(model.settings, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
     traffic = traffic_of(events)
-    items = covered(traffic, asked.row >= 0 if seer.kind in prompts.SEES else traffic >= 0, knobs.coverage)
-    keys = keys_of(items, asked, seer, knobs)
+    items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
+    keys = keys_of(items, asked, model, settings)
     started = time.perf_counter()
-    known = _known(work, knobs.top)
+    known = _known(work, settings.top)
     former = len(known)
     left = [i for i in items.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
-        parts = [left[start : start + knobs.batch] for start in range(0, len(left), knobs.batch)]
+        parts = [left[start : start + settings.batch] for start in range(0, len(left), settings.batch)]
         path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
         open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
         done = len(items) - sum(map(len, open_parts))
         with bar("context table", len(items), done) as advance:
-            for i, made in engine.spread(partial(_answerer, seer, asked, knobs, keys), open_parts):
+            for i, made in engine.spread(partial(_answerer, model, asked, settings, keys), open_parts):
                 write_atomic(path_of[keys[open_parts[i][0]]], made)
                 advance(len(open_parts[i]))
         for path in path_of.values():
             fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
     seconds = time.perf_counter() - started
     rows = [fresh.get(keys[i]) or known[keys[i]] for i in items.tolist()]
-    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), knobs.top)
-    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), knobs.top)
+    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), settings.top)
+    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), settings.top)
     via = nearest(items, vectors, asked.cluster)
     _write(work.out, items, keys, rows, clusters, scores, via, pairs.level)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
@@ -129,17 +129,17 @@ def covered(traffic: NDArray[np.float64], able: NDArray[np.bool_], share: float)
     return np.sort(order[:enough]).astype(np.int32)
 
 
-def keys_of(items: Ints, asked: Contexts, seer: Tuned, knobs: config.ContextTable) -> dict[int, str]:
+def keys_of(items: Ints, asked: Contexts, model: Tuned, settings: config.ContextTable) -> dict[int, str]:
     """A hash for each item of all that its answer follows from: model, names, what is shown and what is said."""
-    record = read_record(seer.path)
+    record = read_record(model.path)
     assert record is not None
     weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
-    common = hash_json([weights, asked.names, seer.kind, knobs.top, knobs.precision])
-    looks = seer.knobs.pictures, seer.knobs.frames
+    common = hash_json([weights, asked.names, model.kind, settings.top, settings.precision])
+    looks = model.settings.pictures, model.settings.frames
     out: dict[int, str] = {}
     for i in items.tolist():
-        shown = asked.seen.digest[int(asked.row[i])] if seer.kind in prompts.SEES else ""
-        said = prompts.before(seer.kind, asked.item(i), seer.knobs.text)
+        shown = asked.seen.digest[int(asked.row[i])] if model.kind in prompts.SEES else ""
+        said = prompts.before(model.kind, asked.item(i), model.settings.text)
         out[i] = hash_json([common, looks, shown, said, int(asked.cluster[i])])
     return out
 
@@ -154,15 +154,15 @@ def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
 
 
 def _answerer(
-    seer: Tuned, asked: Contexts, knobs: config.ContextTable, keys: dict[int, str]
+    model: Tuned, asked: Contexts, settings: config.ContextTable, keys: dict[int, str]
 ) -> Callable[[list[int]], bytes]:
     """What answers a batch of items."""
-    model = open_seer(seer.path, asked, knobs.precision)
-    return lambda part: answer(model, seer.kind, part, asked, knobs.top, keys)
+    model = open_model(model.path, asked, settings.precision)
+    return lambda part: answer(model, model.kind, part, asked, settings.top, keys)
 
 
 def answer(
-    model: Seer, kind: prompts.Kind, part: list[int], asked: Contexts, top: int, keys: dict[int, str]
+    model: VisionLanguageModel, kind: prompts.Kind, part: list[int], asked: Contexts, top: int, keys: dict[int, str]
 ) -> bytes:
     """Answer a few items: a parquet file in bytes."""
     n = min(top, len(asked.names))
@@ -189,8 +189,8 @@ def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
         here = np.flatnonzero(of_cluster == c)
         open_items = np.flatnonzero((cluster == c) & (via < 0))
         if len(open_items):
-            likeness = np.asarray(vectors[open_items]) @ np.asarray(vectors[items[here]]).T
-            via[open_items] = here[likeness.argmax(axis=1)]
+            similarity = np.asarray(vectors[open_items]) @ np.asarray(vectors[items[here]]).T
+            via[open_items] = here[similarity.argmax(axis=1)]
     return via
 
 

@@ -29,9 +29,9 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import tune as language
 from byway.language.training import Optimiser, Progress, rate
-from byway.multimodal.contexts import Contexts, Seer, contexts
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs, Samples, posterior
-from byway.multimodal.model import new_seer
+from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
 RECALLS = (1, 5, 10)
@@ -41,28 +41,28 @@ ASKED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """10-multimodal-model as read back; `video.model.open_seer` opens it."""
+    """10-multimodal-model as read back; `video.model.open_model` opens it."""
 
     path: Path
-    knobs: config.MultimodalModel
+    settings: config.MultimodalModel
     curve: list[dict[str, Any]]
 
     @property
     def kind(self) -> Kind:
         """The prompt that is served."""
-        return self.knobs.prompts[0]
+        return self.settings.prompts[0]
 
 
 def load(path: Path) -> Tuned:
     """Read 10-multimodal-model."""
     curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
-    knobs = msgspec.json.decode((path / "knobs.json").read_bytes(), type=config.MultimodalModel)
-    return Tuned(path, knobs, curve)
+    settings = msgspec.json.decode((path / "settings.json").read_bytes(), type=config.MultimodalModel)
+    return Tuned(path, settings, curve)
 
 
 def build(
     work: Work,
-    knobs: config.MultimodalModel,
+    settings: config.MultimodalModel,
     pairs: Pairs,
     catalog: Catalog,
     tree: Tree,
@@ -71,43 +71,48 @@ def build(
     tuned: language.Tuned,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
-    if not knobs.prompts or len(set(knobs.prompts)) != len(knobs.prompts):
+    if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
-    if knobs.spoken < 1:
-        raise UserError("multimodal_model.spoken must be at least 1: names that are never spoken are not learned.")
-    asked = contexts(knobs, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
-    _think(work, knobs, asked, pairs)
-    seer = new_seer(started_from(knobs, tuned.path), asked, work.rng)
+    if settings.names_per_step < 1:
+        raise UserError(
+            "multimodal_model.names_per_step must be at least 1: names that are never said are not learned."
+        )
+    asked = contexts(settings, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    _think(work, settings, asked, pairs)
+    model = new_model(started_from(settings, tuned.path), asked, work.rng)
     started = time.perf_counter()
-    curve, best = fine_tune(seer, knobs, pairs, asked, work)
+    curve, best = fine_tune(model, settings, pairs, asked, work)
     trained = time.perf_counter()
-    seer.save(work.out)
-    (work.out / "knobs.json").write_bytes(msgspec.json.format(msgspec.json.encode(knobs)))
+    model.save(work.out)
+    (work.out / "settings.json").write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
     (work.out / "curve.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve), "utf-8")
-    final = {k: v for kind in knobs.prompts for k, v in measure(seer, kind, asked, pairs, knobs, work.rng).items()}
-    served = final[f"video.match_rate.{knobs.prompts[0]}"]
+    final = {
+        k: v for kind in settings.prompts for k, v in measure(model, kind, asked, pairs, settings, work.rng).items()
+    }
+    served = final[f"video.match_rate.{settings.prompts[0]}"]
     return Outcome(
-        counts={"steps": knobs.steps, "weights": sum(p.numel() for p in _weights(seer))},
+        counts={"steps": settings.steps, "weights": sum(p.numel() for p in _weights(model))},
         metrics={"video.curve": curve, "video.best_step": best["step"], **final, **baselines(pairs, asked)},
-        gates={"video.match_rate": Gate(value=served, at_least=knobs.match_gate)},
+        gates={"video.match_rate": Gate(value=served, at_least=settings.match_gate)},
         timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
     )
 
 
-def started_from(knobs: config.MultimodalModel, tuned: Path) -> config.MultimodalModel:
-    """The knobs with the model that is trained: where none is named, the fine-tuned language model at `tuned`."""
-    return replace(knobs, model=knobs.model or str(tuned))
+def started_from(settings: config.MultimodalModel, tuned: Path) -> config.MultimodalModel:
+    """The settings with the model that is trained: where none is named, the fine-tuned language model at
+    `tuned`."""
+    return replace(settings, model=settings.model or str(tuned))
 
 
-def _weights(seer: Seer) -> Iterator[torch.nn.Parameter]:
-    return (p for p in seer.trained().parameters() if p.requires_grad)
+def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
+    return (p for p in model.trained().parameters() if p.requires_grad)
 
 
-def _think(work: Work, knobs: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
+def _think(work: Work, settings: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
     """Let a larger model say what it sees in the training items; kept in the scratch, since it is slow."""
-    if knobs.thought == "catalog" or "thought" not in knobs.prompts:
+    if settings.thought == "catalog" or "thought" not in settings.prompts:
         return
-    if not knobs.thinker:
+    if not settings.thinker:
         raise UserError("multimodal_model.thought = 'model' needs a model's name in multimodal_model.thinker.")
     from byway.multimodal import hub
 
@@ -115,7 +120,7 @@ def _think(work: Work, knobs: config.MultimodalModel, asked: Contexts, pairs: Pa
     known = {int(i): t for i, t in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
     left = [int(i) for i in np.unique(pairs.samples.item) if int(i) not in known]
     if left:
-        thinker = hub.open_thinker(knobs.thinker, asked)
+        thinker = hub.open_thinker(settings.thinker, asked)
         with bar("thoughts", len(left)) as advance:
             for i in left:
                 known[i] = thinker(i)
@@ -125,64 +130,71 @@ def _think(work: Work, knobs: config.MultimodalModel, asked: Contexts, pairs: Pa
 
 
 def fine_tune(
-    seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
+    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train `seer` and leave it with its best weights; the curve, and the best point of it."""
+    """Train `model` and leave it with its best weights; the curve, and the best point of it."""
     seed = int(work.rng.integers(2**31))
-    optimiser = Optimiser(seer.trained(), knobs)
+    optimiser = Optimiser(model.trained(), settings)
     progress = Progress(work.scratch, optimiser)
     step = progress.restore()
     if step == 0:
-        progress.curve.append({"step": 0, **look(seer, knobs, pairs, asked, seed)})
-    samples, first = pairs.samples, knobs.prompts[0]
-    usual = posterior(pairs, asked.cluster, asked.parent, balanced=True) if knobs.target == "posterior" else None
-    with bar("multimodal fine-tuning", knobs.steps, step) as advance:
-        while step < knobs.steps:
+        progress.curve.append({"step": 0, **evaluate(model, settings, pairs, asked, seed)})
+    samples, first = pairs.samples, settings.prompts[0]
+    usual = posterior(pairs, asked.cluster, asked.parent, balanced=True) if settings.target == "posterior" else None
+    with bar("multimodal fine-tuning", settings.steps, step) as advance:
+        while step < settings.steps:
             rng = np.random.default_rng([seed, step])
-            chosen = rng.choice(len(samples), min(knobs.batch, len(samples)), replace=False)
-            kind = knobs.prompts[step % len(knobs.prompts)]
+            chosen = rng.choice(len(samples), min(settings.batch, len(samples)), replace=False)
+            kind = settings.prompts[step % len(settings.prompts)]
             item, label = samples.item[chosen], samples.label[chosen]
             target = np.eye(pairs.clusters, dtype=np.float32)[label] if usual is None else usual(item)
             # The paper's recipe speaks every answer and chooses none.
-            speak = knobs.spoken if knobs.choice_weight else len(chosen)
-            spoken, choice = seer.loss(kind, item.tolist(), target, label[:speak].tolist())
-            (spoken + knobs.choice_weight * choice).backward()
-            optimiser.step(rate(step, knobs))
+            speak = settings.names_per_step if settings.choice_weight else len(chosen)
+            said, choice = model.loss(kind, item.tolist(), target, label[:speak].tolist())
+            (said + settings.choice_weight * choice).backward()
+            optimiser.step(rate(step, settings))
             step += 1
             advance(1)
-            if step % knobs.evaluate_every == 0 or step == knobs.steps:
-                progress.curve.append({"step": step, **look(seer, knobs, pairs, asked, seed)})
+            if step % settings.evaluate_every == 0 or step == settings.steps:
+                progress.curve.append({"step": step, **evaluate(model, settings, pairs, asked, seed)})
                 names = f"match_rate.{first}", f"recall_at_10.{first}"
-                progress.keep_best(knobs.match_gate, *names, knobs.evaluate_on)
-            if step % knobs.checkpoint_every == 0 and step < knobs.steps:
+                progress.keep_best(settings.match_gate, *names, settings.evaluate_on)
+            if step % settings.checkpoint_every == 0 and step < settings.steps:
                 progress.save(step)
     progress.take_best()
     return progress.curve, progress.best
 
 
-def look(seer: Seer, knobs: config.MultimodalModel, pairs: Pairs, asked: Contexts, seed: int) -> dict[str, float]:
+def evaluate(
+    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, seed: int
+) -> dict[str, float]:
     """Match rate, distinct outputs and recall of each kind of prompt, on a few validation pairs."""
     rng = np.random.default_rng([seed, 1])
-    some = pick(pairs.validation, knobs.evaluate_on, rng)
+    some = pick(pairs.validation, settings.evaluate_on, rng)
     out: dict[str, float] = {}
-    for kind in knobs.prompts:
+    for kind in settings.prompts:
         if len(some):
-            out |= {f"{name}.{kind}": value for name, value in _figures(seer, kind, asked, some).items()}
+            out |= {f"{name}.{kind}": value for name, value in _figures(model, kind, asked, some).items()}
     return out
 
 
 def measure(
-    seer: Seer, kind: Kind, asked: Contexts, pairs: Pairs, knobs: config.MultimodalModel, rng: np.random.Generator
+    model: VisionLanguageModel,
+    kind: Kind,
+    asked: Contexts,
+    pairs: Pairs,
+    settings: config.MultimodalModel,
+    rng: np.random.Generator,
 ) -> dict[str, float]:
     """The figures of one kind of prompt on held-out pairs, under their stable keys (paper 2, section 3.1).
 
     Match rate: share of free greedy outputs that are exactly some cluster's description. Recall: share of outputs
     under the trie that are exactly the label; beside it that of the first 5 and 10.
     """
-    some = pick(pairs.heldout, knobs.final_on, rng)
+    some = pick(pairs.heldout, settings.final_on, rng)
     if not len(some):
         return {f"video.match_rate.{kind}": 0.0}
-    found = _figures(seer, kind, asked, some)
+    found = _figures(model, kind, asked, some)
     out = {f"video.match_rate.{kind}": found["match_rate"], f"video.recall.{kind}": found["recall_at_1"]}
     out |= {f"video.recall_at_{k}.{kind}": found[f"recall_at_{k}"] for k in RECALLS[1:]}
     out[f"video.distinct_outputs.{kind}"] = found["distinct_outputs"]
@@ -215,10 +227,10 @@ def _recalls(clusters_Nn: NDArray[np.integer], some: Samples) -> dict[str, float
     return {f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS}
 
 
-def _figures(seer: Seer, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
+def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
     items, row = np.unique(some.item, return_inverse=True)
     parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
-    found = [seer.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
+    found = [model.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
     clusters = np.concatenate([best.clusters for best in found])
     free = [said for best in found for said in best.free or []]
     legal = set(asked.names)

@@ -268,15 +268,15 @@ CSP = (
 )
 
 
-def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.Token]) -> ASGIApp:
+def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, security.Token]) -> ASGIApp:
     """The application for one worker."""
     from byway.serving import web
 
     @asynccontextmanager
     async def life(app: Litestar) -> AsyncGenerator[None]:
-        service = Service(workspace, knobs)
+        service = Service(workspace, settings)
         app.state.service = service
-        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), knobs.rate, knobs.burst)
+        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), settings.rate, settings.burst)
         app.state.limits = limits
         tasks = [asyncio.create_task(service.follow()), asyncio.create_task(service.tidy())]
         log.info("worker ready", process=os.getpid(), bundle=service.live.name)
@@ -312,7 +312,7 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
             RecursionError: _nested,
             Exception: _broken,
         },
-        request_max_body_size=knobs.max_body,
+        request_max_body_size=settings.max_body,
         openapi_config=OpenAPIConfig(
             title="Byway",
             version=__version__,
@@ -329,4 +329,4 @@ def create(workspace: Path, knobs: config.Serving, tokens: dict[bytes, security.
         ],
         logging_config=None,
     )
-    return bounded(app, knobs.max_seconds, not tokens)
+    return bounded(app, settings.max_seconds, not tokens)

@@ -65,7 +65,7 @@ class Smoke(msgspec.Struct, frozen=True):
 
     history: list[str]
     seed: int
-    road: str
+    strategy: str
     cluster: str | None
     items: list[str]
 
@@ -90,7 +90,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """Items that the item policy reads."""
     clock: bool
     """Whether the log had a clock, so that days mean something."""
-    knobs: dict[str, Any]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Bundle:
     """A bundle, opened. `position` is a place in the tree's order, `cluster` one of M at the planning level."""
 
     manifest: Manifest
-    knobs: config.Bundle
+    settings: config.Bundle
     ids: Strings
     titles: Strings
     thumbnails: Strings
@@ -175,16 +175,16 @@ class Bundle:
 
     def eligible(self, now: int | None) -> Eligible:
         """Items that are good and new enough (`bundle.min_quality`, `bundle.max_age_days`), to the hour."""
-        knobs = self.knobs
-        aged = knobs.max_age_days > 0 and now is not None
+        settings = self.settings
+        aged = settings.max_age_days > 0 and now is not None
         hour = now // HOUR if aged and now is not None else -1
         found = self.eligible_at.get(hour)
         if found is None:
             found = Eligible(None, np.diff(self.starts))
-            if aged or knobs.min_quality > 0:
-                mask = self.quality >= np.float32(knobs.min_quality)
+            if aged or settings.min_quality > 0:
+                mask = self.quality >= np.float32(settings.min_quality)
                 if aged:
-                    mask &= self.created >= hour * HOUR - knobs.max_age_days * 24 * HOUR
+                    mask &= self.created >= hour * HOUR - settings.max_age_days * 24 * HOUR
                 inside = np.concatenate([[0], np.cumsum(mask)])
                 found = Eligible(mask, np.diff(inside[self.starts]))
             self.eligible_at.clear()
@@ -217,7 +217,7 @@ def load(path: Path) -> Bundle:
     session = open_policy(path / "policy.onnx")
     return Bundle(
         manifest=manifest,
-        knobs=msgspec.convert(manifest.knobs, config.Bundle),
+        settings=msgspec.convert(manifest.settings, config.Bundle),
         **fields,
         triples=Triples(*triples) if len(triples) == len(TRIPLES) else None,
         session=session,

@@ -27,7 +27,7 @@ def recommend(
     what is in `exclude` is not shown.
     Raises UserError where the bundle has no context table or does not know the item.
     """
-    k = bundle.knobs.items if k is None else k
+    k = bundle.settings.items if k is None else k
     if bundle.context_clusters is None or bundle.context_via is None or bundle.context_items is None:
         raise UserError("This bundle has no context table: no item of the catalog has a video or a thumbnail.")
     watched = bundle.position(item)

@@ -1,7 +1,7 @@
 """What people did and what they were shown: SQLite files here, or a Redis or Valkey server (`valkey`) by its URL.
 
 Owns the two kinds of rows and the store in files. An event that was acknowledged is on disk; an event that comes
-again under its id changes nothing; what is older than the knob `serving.forget_days` is dropped. It knows no
+again under its id changes nothing; what is older than the setting `serving.forget_days` is dropped. It knows no
 bundle: items are ids, times are microseconds since 1970.
 
 Events and answers stand in two files, because they are written with different care. An event is flushed to the disk

@@ -13,7 +13,7 @@ seconds = Histogram(
     ["route"],
     buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
-answers = Counter("byway_answers_total", "Answers by road; all but `table` are fallbacks.", ["road"])
+answers = Counter("byway_answers_total", "Answers by strategy; all but `table` are fallbacks.", ["strategy"])
 items = Counter("byway_items_total", "Items shown, by arm.", ["arm"])
 short = Counter("byway_short_answers_total", "Answers with fewer items than were asked for.")
 events = Counter("byway_events_total", "Events: stored, known already, or too old.", ["result"])

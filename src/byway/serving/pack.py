@@ -44,7 +44,7 @@ SMOKE = 32
 
 def build(
     work: Work,
-    knobs: config.Bundle,
+    settings: config.Bundle,
     catalog: "Catalog",
     events: "Events",
     tree: "Tree",
@@ -61,7 +61,7 @@ def build(
     quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
     known = np.arange(len(catalog), dtype=np.int32)
     lay_out(
-        work.out, knobs, catalog, events.clock, traffic, quality, known, tree, descriptions, transitions, table,
+        work.out, settings, catalog, events.clock, traffic, quality, known, tree, descriptions, transitions, table,
         item_policy, contexts, work.rng,
     )  # fmt: skip
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
@@ -69,7 +69,7 @@ def build(
 
 def lay_out(
     out: Path,
-    knobs: config.Bundle,
+    settings: config.Bundle,
     catalog: "Catalog",
     clock: bool,
     traffic: NDArray[np.float32],
@@ -112,11 +112,11 @@ def lay_out(
             "context_via": via[order],
             "context_items": place[contexts.item],
         }
-    if table.triples is not None and knobs.interests == 3:
+    if table.triples is not None and settings.interests == 3:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]
-    history = length if isinstance(length, int) else knobs.history or _trained_on(item_policy.model)
-    manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(knobs))
+    history = length if isinstance(length, int) else settings.history or _trained_on(item_policy.model)
+    manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(settings))
     levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
     texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}
     by_position = {name: [some[i] for i in order] for name, some in texts.items()}
@@ -156,7 +156,7 @@ def _write(path: Path, value: Any) -> None:
 def _trained_on(model: Path) -> int:
     """Items of a history on which the item policy was trained, by the record beside its file; 50 without one."""
     record = read_record(model.parent)
-    return int(record.knobs["history"]) if record and record.knobs.get("history") else 50
+    return int(record.settings["history"]) if record and record.settings.get("history") else 50
 
 
 def _smoke(bundle: Bundle, rng: np.random.Generator) -> list[Smoke]:
@@ -165,5 +165,5 @@ def _smoke(bundle: Bundle, rng: np.random.Generator) -> list[Smoke]:
     for seed in range(SMOKE):
         history = [bundle.ids[int(p)] for p in rng.integers(len(bundle.ids), size=seed % 5)]
         answer = recommend(bundle, [Seen(item) for item in history], np.random.default_rng(seed))
-        found.append(Smoke(history, seed, answer.road, answer.cluster, [shown.item for shown in answer.items]))
+        found.append(Smoke(history, seed, answer.strategy, answer.cluster, [shown.item for shown in answer.items]))
     return found

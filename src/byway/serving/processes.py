@@ -27,10 +27,10 @@ from byway.serving import security
 if TYPE_CHECKING:
     from litestar.types import ASGIApp
 
-SPACE, KNOBS, FILE = "BYWAY_WORKSPACE", "BYWAY_SERVING", "BYWAY_TOKENS_FILE"
+SPACE, SETTINGS, FILE = "BYWAY_WORKSPACE", "BYWAY_SERVING", "BYWAY_TOKENS_FILE"
 
 
-def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: Path | None) -> None:
+def serve(workspace: Path, settings: config.Serving, host: str, port: int, tokens: Path | None) -> None:
     """Answer until the process is told to stop."""
     if not security.tokens(tokens) and not security.is_loopback(host):
         raise UserError(
@@ -54,7 +54,7 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
     counts.mkdir(parents=True)
     os.environ |= {
         SPACE: str(workspace.resolve()),
-        KNOBS: json.dumps(asdict(knobs)),
+        SETTINGS: json.dumps(asdict(settings)),
         FILE: str(tokens.resolve()) if tokens else "",
         "PROMETHEUS_MULTIPROC_DIR": str(counts),
     }
@@ -65,7 +65,7 @@ def serve(workspace: Path, knobs: config.Serving, host: str, port: int, tokens: 
         factory=True,
         host=host,
         port=port,
-        workers=max(knobs.workers, 1),
+        workers=max(settings.workers, 1),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -110,9 +110,9 @@ def worker() -> "ASGIApp":
     # A thread that writes the history asks for the interpreter several times an answer; each time it would wait for
     # up to five milliseconds, the default, while a request is computed.
     sys.setswitchinterval(0.0005)
-    knobs = msgspec.json.decode(os.environ[KNOBS], type=config.Serving)
+    settings = msgspec.json.decode(os.environ[SETTINGS], type=config.Serving)
     file = os.environ.get(FILE)
-    return app.create(Path(os.environ[SPACE]), knobs, security.tokens(Path(file) if file else None))
+    return app.create(Path(os.environ[SPACE]), settings, security.tokens(Path(file) if file else None))
 
 
 def _log() -> None:

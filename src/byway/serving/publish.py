@@ -61,7 +61,7 @@ def current(workspace: Path) -> Current | None:
         raise UserError(f"{path} is damaged ({error}); delete it and publish again.") from error
 
 
-def publish(workspace: Path, folder: Path, knobs: config.Serving, records: dict[str, Record]) -> str:
+def publish(workspace: Path, folder: Path, settings: config.Serving, records: dict[str, Record]) -> str:
     """Check the bundle at `folder` and serve it from now on; returns its name.
 
     `records` are those of the workspace: its figures decide whether the bundle may be served. Raises UserError with
@@ -76,7 +76,7 @@ def publish(workspace: Path, folder: Path, knobs: config.Serving, records: dict[
     with artifact.locked(home):
         now = current(workspace)
         if now is not None and now.bundle == name and not check(home / name, record):
-            if faults := _measured(records, record, knobs):
+            if faults := _measured(records, record, settings):
                 raise UserError(f"The bundle is served, and would stay out: {'; '.join(faults)}.")
             return name
         part = home / f"{name}.part"
@@ -87,7 +87,7 @@ def publish(workspace: Path, folder: Path, knobs: config.Serving, records: dict[
             {key: gate for r in records.values() for key, gate in r.gates.items()},
         )
         (part / FIGURES).write_bytes(msgspec.json.encode(figures))
-        faults = check(part, record) + _measured(records, record, knobs)
+        faults = check(part, record) + _measured(records, record, settings)
         if faults:
             shutil.rmtree(part)
             raise UserError(f"The bundle stays out: {'; '.join(faults)}.")
@@ -177,7 +177,7 @@ def shapes(opened: Bundle) -> list[str]:
 def _triples_fit(opened: Bundle) -> bool:
     triples, m, n = opened.triples, len(opened.manifest.names), opened.table.shape[2]
     if triples is None:
-        return opened.knobs.interests < 3
+        return opened.settings.interests < 3
     keys, led = triples.keys, triples.clusters
     if keys.ndim != 1 or led.ndim != 2 or len(led) != len(keys) or led.shape[1] > n:
         return False
@@ -212,15 +212,15 @@ def answers(opened: Bundle, smoke: list[bundle.Smoke]) -> list[str]:
         return ["it carries no request to try"]
     for asked in smoke:
         given = recommend(opened, [Seen(i) for i in asked.history], np.random.default_rng(asked.seed))
-        found = (given.road, given.cluster, [shown.item for shown in given.items])
-        if found != (asked.road, asked.cluster, asked.items):
+        found = (given.strategy, given.cluster, [shown.item for shown in given.items])
+        if found != (asked.strategy, asked.cluster, asked.items):
             return [f"request {asked.seed} of smoke.json is not answered as it was when the bundle was built"]
     return []
 
 
-def _measured(records: dict[str, Record], record: Record, knobs: config.Serving) -> list[str]:
+def _measured(records: dict[str, Record], record: Record, settings: config.Serving) -> list[str]:
     """Whether the figures of the model behind the bundle clear their bars."""
-    if knobs.min_match_rate == 0:
+    if settings.min_match_rate == 0:
         return []
     metrics = records.get("metrics")
     if metrics is None or MATCH not in metrics.metrics:
@@ -228,10 +228,14 @@ def _measured(records: dict[str, Record], record: Record, knobs: config.Serving)
     if metrics.inputs.get("transition_table") != record.inputs.get("transition_table"):
         return ["its figures are of another table: run the stage metrics again"]
     found, faults = metrics.metrics, list[str]()
-    if found[MATCH] < knobs.min_match_rate:
-        faults.append(f"match rate {found[MATCH]:.3f} is below {knobs.min_match_rate:g} (serving.min_match_rate)")
-    floor = knobs.min_recall or found[POPULARITY]
+    if found[MATCH] < settings.min_match_rate:
+        faults.append(
+            f"match rate {found[MATCH]:.3f} is below {settings.min_match_rate:g} (serving.min_match_rate)"
+        )
+    floor = settings.min_recall or found[POPULARITY]
     if found[RECALL] < floor:
-        whose = "serving.min_recall" if knobs.min_recall else "popularity's; serving.min_recall sets another floor"
+        whose = (
+            "serving.min_recall" if settings.min_recall else "popularity's; serving.min_recall sets another floor"
+        )
         faults.append(f"recall at 10 is {found[RECALL]:.3f}, below {floor:.3f} ({whose})")
     return faults

@@ -36,7 +36,7 @@ THREE_OF = 48
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
-Road = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context"]
+Strategy = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context"]
 """How the answer was found, from the first choice to the last resort:
 
 `table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
@@ -47,8 +47,9 @@ Road = Literal["table", "popular_cluster", "unrestricted", "popular_items", "con
 """
 
 Arm = Literal["table", "popular_cluster", "unrestricted", "popular_items", "context", "known", "usual"]
-"""How one item was found: by the answer's road; in a place that does not explore, as the item policy's choice among
-the interests that the person has (`known`); or by a recommender that never explores (`usual`, for comparing)."""
+"""How one item was found: by the answer's strategy; in a place that does not explore, as the item policy's choice
+among the interests that the person has (`known`); or by a recommender that never explores (`usual`, for
+comparing)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Shown(msgspec.Struct, frozen=True):
     title: str
     cluster: str
     score: float
-    """Item policy's score; traffic on the road `popular_items`."""
+    """Item policy's score; traffic where that is `popular_items`."""
     arm: Arm
     propensity: float
     """Probability that this request is answered with this item."""
@@ -81,7 +82,7 @@ class Answer(msgspec.Struct, frozen=True):
     """The items and why they were chosen."""
 
     items: list[Shown]
-    road: Road
+    strategy: Strategy
     interests: list[str]
     """Descriptions of the interests that were drawn, the most recent last."""
     cluster: str | None
@@ -159,7 +160,7 @@ def recommend(
     share of the k places that explore; the others hold what the item policy finds among the interests already
     known.
     """
-    k = bundle.knobs.items if k is None else k
+    k = bundle.settings.items if k is None else k
     names, reasons = bundle.manifest.names, list[str]()
     person = read(bundle, history, now, exclude, context, reasons)
     if not person.recent and person.context is None:
@@ -182,11 +183,11 @@ def recommend(
         reasons.append("Hardly anybody had these three together, so the last two decide.")
     ranking = [c for c in bundle.ranking(asked)[0].tolist() if c >= 0]
     rank = next((i for i, c in enumerate(ranking, 1) if person.open[c]), None)
-    road: Road = "table"
+    strategy: Strategy = "table"
     chosen = None if rank is None else ranking[rank - 1]
     if chosen is None:
         reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
-        road, chosen = "popular_cluster", _popular_open(bundle, person)
+        strategy, chosen = "popular_cluster", _popular_open(bundle, person)
     if chosen is None:
         found, scores = top_anywhere(bundle.vectors, user, k, exclude=person.barred(0, len(bundle.ids)))
         source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
@@ -194,7 +195,7 @@ def recommend(
         # No place is left to explore, so all of them are the item policy's, whatever the mix.
         shown = as_shown(bundle, found, scores, "unrestricted", [1.0] * len(found))
         return Answer(shown, "unrestricted", liked, None, None, reasons)
-    if road == "popular_cluster":
+    if strategy == "popular_cluster":
         reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
     elif rank == 1:
         reasons.append(f"People with these interests are most likely to enjoy “{names[chosen]}” next.")
@@ -212,9 +213,11 @@ def recommend(
     contexts, chance = drawable(bundle, person)
     leading = min(float(chance[_leads(bundle, person, contexts) == chosen].sum()), 1.0)
     chances = [leading * likely(r, True) for r in range(len(found))]
-    shown = as_shown(bundle, found, scores, road, chances)
+    shown = as_shown(bundle, found, scores, strategy, chances)
     known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
-    return Answer(_mixed(shown, known), road, liked, names[chosen], rank if road == "table" else None, reasons)
+    return Answer(
+        _mixed(shown, known), strategy, liked, names[chosen], rank if strategy == "table" else None, reasons
+    )
 
 
 def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context: str | None = None) -> Explanation:
@@ -255,11 +258,11 @@ def read(
         unknown = len(history) - len(known)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
     positions = [p for _, p in known]
-    recent = [(s, p) for s, p in known if _recent(s, now, bundle.knobs.days)]
+    recent = [(s, p) for s, p in known if _recent(s, now, bundle.settings.days)]
     if known and not recent:
-        reasons.append(f"Nothing in the last {bundle.knobs.days} days, so the whole history counts.")
+        reasons.append(f"Nothing in the last {bundle.settings.days} days, so the whole history counts.")
         recent = known
-    if bundle.knobs.interests > 2:
+    if bundle.settings.interests > 2:
         recent = _met_last(bundle, recent, THREE_OF)
     watched = None if context is None else bundle.position(context)
     if context is not None and watched is None:
@@ -272,7 +275,7 @@ def read(
     unseen = eligible.counts.copy()
     counted = apart if eligible.mask is None else apart[eligible.mask[apart]]
     np.subtract.at(unseen, bundle.clusters(counted), 1)
-    opened = unseen >= max(bundle.knobs.min_eligible, 1)
+    opened = unseen >= max(bundle.settings.min_eligible, 1)
     opened[bundle.clusters(np.array(positions, dtype=np.int64))] = False
     watching = None if watched is None else bundle.cluster(watched)
     return Person(positions, recent, watching, apart, eligible, opened)
@@ -291,7 +294,7 @@ def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generato
     place: dict[int, int] = {}
     for i in order.tolist():
         cluster = clusters[i]
-        if cluster in place or len(place) < bundle.knobs.interests:
+        if cluster in place or len(place) < bundle.settings.interests:
             place[cluster] = max(i, place.get(cluster, -1))
     return sorted(place, key=lambda c: place[c])
 
@@ -301,7 +304,7 @@ def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray
 
     Fewer interests than K are filled up with the oldest. The item being watched is the last, whatever is drawn.
     """
-    shares, n = _shares(bundle, person), bundle.knobs.interests
+    shares, n = _shares(bundle, person), bundle.settings.interests
     clusters, w = np.array(list(shares), dtype=np.int64), np.array(list(shares.values()))
     if person.context is None:
         sets, chance = _in_turn(w, n)
@@ -370,7 +373,7 @@ def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int
     """The context to look up."""
     if person.context is None:
         drawn = np.array([draw(bundle, person.recent, rng)])
-        return _filled(drawn, bundle.knobs.interests)[0].tolist()
+        return _filled(drawn, bundle.settings.interests)[0].tolist()
     contexts, chance = drawable(bundle, person)
     return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 

@@ -104,7 +104,7 @@ class Limits:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             (full,) = struct.unpack_from("d", self._map, 8 * place)
-            if full > now + self._ahead + ROUNDING:  # used up under other knobs
+            if full > now + self._ahead + ROUNDING:  # used up under other settings
                 full = now + self._ahead
                 struct.pack_into("d", self._map, 8 * place, full)
             after = max(full, now) + 1 / self._rate

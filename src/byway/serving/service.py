@@ -23,7 +23,7 @@ from byway.items.restrict import top_anywhere
 from byway.serving import bundle, context, history, meters, publish, stores
 from byway.serving.bundle import Bundle, Level
 from byway.serving.history import DAY, Answered, Event, Exposure
-from byway.serving.recommend import Answer, Road, Seen, Shown, as_shown, recommend
+from byway.serving.recommend import Answer, Seen, Shown, Strategy, as_shown, recommend
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
@@ -69,7 +69,7 @@ class Reply(msgspec.Struct, frozen=True):
     answer: str
     experiment: str
     bundle: str
-    road: Road
+    strategy: Strategy
     interests: list[str]
     cluster: str | None
     rank: int | None
@@ -135,34 +135,34 @@ def _led_by_what_is_seen(bundle: Bundle, asked: Asked, seen: list[Seen], k: int,
 class Service:
     """One worker's state."""
 
-    def __init__(self, workspace: Path, knobs: config.Serving):
-        self.workspace, self.knobs = workspace, knobs
+    def __init__(self, workspace: Path, settings: config.Serving):
+        self.workspace, self.settings = workspace, settings
         self.live = open_current(workspace)
-        self.history = stores.open(knobs.history, workspace / "serving", knobs.forget_days)
+        self.history = stores.open(settings.history, workspace / "serving", settings.forget_days)
         self.rng = np.random.default_rng(secrets.randbits(128))
         meters.loaded.set(time.time())
 
     async def answer(self, asked: Asked, experiment: str | None = None) -> Reply:
-        """Answer a request and log what it shows, under the knob's experiment unless another is named."""
+        """Answer a request and log what it shows, under the setting's experiment unless another is named."""
         live, at = self.live, now()
         seen = asked.history
         if seen is None:
             seen = await self.seen(asked.user, at) if asked.user else []
-        k = live.bundle.knobs.items if asked.k is None else asked.k
+        k = live.bundle.settings.items if asked.k is None else asked.k
         given = _led_by_what_is_seen(live.bundle, asked, seen, k, at)
         if given is None:
             watched = asked.watching or asked.context
             given = recommend(
                 live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
             )
-        reply = self._reply(live, given, self.knobs.experiment if experiment is None else experiment)
+        reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment)
         # Who is not named is a guest of this answer alone.
         user = asked.user or f"guest:{reply.answer}"
         shown = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
         await self.history.expose(
             Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, shown)
         )
-        meters.answers.labels(given.road).inc()
+        meters.answers.labels(given.strategy).inc()
         for arm, count in Counter(item.arm for item in given.items).items():
             meters.items.labels(arm).inc(count)
         if len(given.items) < k:
@@ -175,7 +175,7 @@ class Service:
             secrets.token_hex(12),
             experiment,
             live.name,
-            given.road,
+            given.strategy,
             given.interests,
             given.cluster,
             given.rank,
@@ -185,7 +185,7 @@ class Service:
 
     async def seen(self, user: str, at: int) -> list[Seen]:
         """What a user did in the days that are kept, the most recent last."""
-        events = await self.history.of(user, at - self.knobs.forget_days * DAY)
+        events = await self.history.of(user, at - self.settings.forget_days * DAY)
         return [Seen(e.item, e.time, e.satisfaction) for e in events]
 
     async def usual(self, user: str, k: int) -> list[Item]:
@@ -202,7 +202,7 @@ class Service:
 
     async def store(self, events: list[Event]) -> dict[Literal["stored", "known", "expired"], int]:
         """Take events in; how many are new, how many were known by their id, and how many are too old."""
-        oldest = now() - self.knobs.forget_days * DAY
+        oldest = now() - self.settings.forget_days * DAY
         young = [e for e in events if e.time >= oldest]
         new = sum(await self.history.add(young)) if young else 0
         counts: dict[Literal["stored", "known", "expired"], int] = {
@@ -246,7 +246,7 @@ class Service:
             # Not all workers at once.
             await asyncio.sleep(TIDY * (0.5 + self.rng.random()))
             try:
-                gone = await self.history.forget(now() - self.knobs.forget_days * DAY)
+                gone = await self.history.forget(now() - self.settings.forget_days * DAY)
             except history.Unavailable as error:
                 log.error("nothing forgotten", reason=str(error))
                 continue

@@ -127,7 +127,7 @@ async def _step(service: Service, user: str) -> dict[str, Any]:
     live, at = service.live, now()
     opened = live.bundle
     reply = await service.answer(Asked(user=user, k=K), experiment="walk")
-    events = await service.history.of(user, at - service.knobs.forget_days * history.DAY, 30)
+    events = await service.history.of(user, at - service.settings.forget_days * history.DAY, 30)
     shown: list[dict[str, Any]] = []
     for event in reversed(events):
         p = opened.position(event.item)
@@ -250,8 +250,8 @@ async def health(request: Asking) -> Response[str]:
     names = live.bundle.manifest.names
     counts = np.bincount(live.bundle.table[:, :, 0].ravel().clip(min=0), minlength=len(names))
     order = np.argsort(-counts, kind="stable")
-    roads = meters.total("byway_answers_total", "road")
-    asked = sum(roads.values())
+    strategies = meters.total("byway_answers_total", "strategy")
+    asked = sum(strategies.values())
     reached = int((counts > 0).sum())
     quick = [meters.quantile(share, "/v1/recommend") for share in (0.5, 0.99)]
     times = " / ".join("–" if t is None else f"{1e3 * t:.1f}" for t in quick)
@@ -266,7 +266,7 @@ async def health(request: Asking) -> Response[str]:
         ("Answers", f"{asked:,.0f}", "since the service was started"),
         (
             "From the table",
-            f"{roads.get('table', 0) / asked:.0%}" if asked else "–",
+            f"{strategies.get('table', 0) / asked:.0%}" if asked else "–",
             "of these; the rest are fallbacks",
         ),
         ("Milliseconds", times, "median / 99th of 100, answers over the interface"),
@@ -282,7 +282,7 @@ async def health(request: Asking) -> Response[str]:
         "health.html",
         cards=cards,
         gates=sorted(live.figures.gates.items()),
-        roads=[(road, roads.get(road, 0.0), meaning) for road, meaning in MEANING.items()],
+        strategies=[(strategy, strategies.get(strategy, 0.0), meaning) for strategy, meaning in MEANING.items()],
         labels=labels,
         reached=reached,
         total=len(names),

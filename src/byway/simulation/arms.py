@@ -55,7 +55,7 @@ NEURAL = {"two_tower": "two_tower", "sequence": "sequence", "novelty": "novelty"
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class ArmContext:
     """What arms are made from: logs, content and tables, and nothing of the truth."""
 
     known: Known
@@ -100,7 +100,7 @@ def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
     return tuple(name for name in there if not names or name == CONTROL or name in names)
 
 
-def encoders(kit: Kit, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
+def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
     """Train, on the log before the experiment, every encoder that these arms need."""
     kinds = {NEURAL.get(name, "restricted") for name in names if name != CONTROL} - {"none"}
     return {
@@ -117,7 +117,7 @@ def encoders(kit: Kit, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
     }
 
 
-def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
+def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
     """The source that the arm adds, afresh; None for the control."""
     if name == CONTROL:
         return None
@@ -137,11 +137,11 @@ def source(name: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) ->
     return Planned(kit.known, plan, restricted)
 
 
-def _table(kit: Kit, name: str) -> Tabled:
+def _table(kit: ArmContext, name: str) -> Tabled:
     return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days, kit.interests)
 
 
-def _encoder(kind: str, kit: Kit, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
+def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
     return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, kit.every)
 
 

@@ -8,12 +8,12 @@ import copy
 import numpy as np
 
 from byway.base.metrics import draws, lift
-from byway.simulation.platform import Nature
+from byway.simulation.platform import Environment
 from byway.simulation.source import Asked, Source
 from byway.simulation.tallies import Tally
 
 
-def peeks(source: Source, nature: Nature, asked: Asked, k: int, seed: int) -> bool:
+def leaks(source: Source, environment: Environment, asked: Asked, k: int, seed: int) -> bool:
     """Whether the source's answer depends on the truth.
 
     The same question is put three times: as things are, with every hidden array overwritten in place by a
@@ -22,19 +22,19 @@ def peeks(source: Source, nature: Nature, asked: Asked, k: int, seed: int) -> bo
     """
     # Each time a copy answers, so that a source that counts its questions is not taken for one that peeks. The
     # arrays of the truth stay shared: a copy of them would not feel the change.
-    shared = {id(array): array for array in nature.hidden()}
+    shared = {id(array): array for array in environment.hidden()}
 
     def answer() -> np.ndarray:
         asked_again = copy.deepcopy(source, dict(shared))
         return asked_again.nominate(asked, k, np.random.default_rng(seed))
 
     before = answer()
-    kept = [array.copy() for array in nature.hidden()]
+    kept = [array.copy() for array in environment.hidden()]
     rng = np.random.default_rng(seed + 1)
-    for array in nature.hidden():
+    for array in environment.hidden():
         array[...] = rng.permutation(array.ravel()).reshape(array.shape)
     during = answer()
-    for array, was in zip(nature.hidden(), kept, strict=True):
+    for array, was in zip(environment.hidden(), kept, strict=True):
         array[...] = was
     return not (np.array_equal(before, during) and np.array_equal(before, answer()))
 

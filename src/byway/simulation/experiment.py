@@ -31,10 +31,10 @@ from byway.items.sequence import ItemPolicy
 from byway.language.plan import Table
 from byway.multimodal.plan import ContextTable
 from byway.simulation import arms, controls, platform, truth, visual
-from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, Kit
-from byway.simulation.platform import Nature, asked_of
+from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
+from byway.simulation.platform import Environment, asked_of
 from byway.simulation.pooling import measure, row
-from byway.simulation.runs import Run, Setting, run_arm
+from byway.simulation.runs import Run, Setup, run_arm
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import NONE, Ints, Known, Logged
 from byway.simulation.tallies import Tally
@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def build(
     work: Work,
-    knobs: config.Experiment,
+    settings: config.Experiment,
     catalog: Catalog,
     events: Events,
     vectors: np.ndarray,
@@ -73,12 +73,12 @@ def build(
     seed = int(work.rng.integers(2**31))
     if contexts is not None and (not len(contexts.item) or contexts.level != transitions.level):
         contexts = None
-    names = arms.check(knobs.arms, contexts is not None)
+    names = arms.check(settings.arms, contexts is not None)
     ids = catalog.ids()
-    nature, users, missing = truth.open_truth(folder, ids, user_ids, events, knobs.list_length)
+    environment, users, missing = truth.open_truth(folder, ids, user_ids, events, settings.list_length)
     kit = make_kit(
         work.scratch,
-        knobs,
+        settings,
         catalog,
         events,
         vectors,
@@ -92,35 +92,37 @@ def build(
     )
     score = None if seen is None else visual.interest(seen, kit.known.vectors)
     bucket = None if score is None else metrics.buckets(score)
-    setting = Setting(kit, nature, users, missing, bucket, knobs, work.scratch)
-    trained = arms.encoders(setting.kit, names)
+    setup = Setup(kit, environment, users, missing, bucket, settings, work.scratch)
+    trained = arms.encoders(setup.kit, names)
     prepared = time.perf_counter()
-    leaking = _leaks(setting, trained, names, seed)
-    runs = [(s, name) for s in range(knobs.seeds) for name in names]
+    leaking = _leaks(setup, trained, names, seed)
+    runs = [(s, name) for s in range(settings.seeds) for name in names]
     found: dict[str, list[Run]] = {name: [] for name in names}
-    dealt = [deal(setting.users, len(names), knobs.users, _rng(seed, s, "segments")) for s in range(knobs.seeds)]
+    dealt = [
+        deal(setup.users, len(names), settings.users, _rng(seed, s, "segments")) for s in range(settings.seeds)
+    ]
     with bar("experiment: arms", len(runs)) as advance:
         for s, name in runs:
-            found[name].append(run_arm(setting, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
+            found[name].append(run_arm(setup, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
             advance(1)
     lived = time.perf_counter()
-    figures = measure(setting, found, np.random.default_rng([seed, 1]))
-    aa = _identical(setting, seed)
-    chance = _by_chance(setting, trained, names, seed)
-    figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setting.nature)}
+    figures = measure(setup, found, np.random.default_rng([seed, 1]))
+    aa = _identical(setup, seed)
+    chance = _by_chance(setup, trained, names, seed)
+    figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setup.environment)}
     figures["arms_in_words"] = {name: arms.ARMS[name] for name in names}
     figures["setting"] = {
-        "days": knobs.days,
-        "seeds": knobs.seeds,
+        "days": settings.days,
+        "seeds": settings.seeds,
         "users": len(dealt[0][0]),
-        "people": len(setting.users),
-        "clusters": setting.kit.known.n_clusters,
-        "share": knobs.share,
-        "kind": "simulated" if isinstance(setting.nature, Simulated) else "replay",
-        "retrain_every": knobs.retrain_every,
+        "people": len(setup.users),
+        "clusters": setup.kit.known.n_clusters,
+        "share": settings.share,
+        "kind": "simulated" if isinstance(setup.environment, Simulated) else "replay",
+        "retrain_every": settings.retrain_every,
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
-    _write_tallies(work.out / "tallies.parquet", found, setting.users)
+    _write_tallies(work.out / "tallies.parquet", found, setup.users)
     return Outcome(
         counts={"arms": len(names), "runs": len(runs), "impressions": _impressions(found)},
         metrics=_keys(figures),
@@ -134,7 +136,7 @@ def build(
 
 def make_kit(
     scratch: Path,
-    knobs: config.Experiment,
+    settings: config.Experiment,
     catalog: Catalog,
     events: Events,
     vectors: np.ndarray,
@@ -145,7 +147,7 @@ def make_kit(
     contexts: ContextTable | None,
     training: config.ItemPolicy,
     seed: int,
-) -> Kit:
+) -> ArmContext:
     """Everything that arms are made from: nothing of the truth is among it."""
     level = transitions.level
     clusters = tree.size(level)
@@ -157,11 +159,11 @@ def make_kit(
         events.positive,
     )
     top = table.clusters.shape[2]
-    triples = table.triples if knobs.interests == 3 else None
+    triples = table.triples if settings.interests == 3 else None
     watching = None
     if contexts is not None:
         watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
-    return Kit(
+    return ArmContext(
         known=known,
         log=logged(events),
         titles=catalog.titles(),
@@ -173,12 +175,12 @@ def make_kit(
             ),
             "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
         },
-        interests=knobs.interests,
+        interests=settings.interests,
         watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         training=training,
-        epochs=knobs.epochs,
-        every=knobs.retrain_every,
+        epochs=settings.epochs,
+        every=settings.retrain_every,
         days=30,
         seed=seed,
         folder=scratch,
@@ -217,60 +219,58 @@ def deal(users: Ints, segments: int, size: int, rng: np.random.Generator) -> lis
     return dealt[:segments]
 
 
-def _leaks(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
+def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
     """Arms whose answers change when the truth is overwritten: there must be none."""
-    book = platform.Book.of(setting.kit.known, setting.kit.log, setting.missing)
-    asked = asked_of(book, setting.users[:20], 0)
+    state = platform.State.of(setup.kit.known, setup.kit.log, setup.missing)
+    asked = asked_of(state, setup.users[:20], 0)
     caught: list[str] = []
     for name in names:
-        source = arms.source(name, setting.kit, trained, seed)
+        source = arms.source(name, setup.kit, trained, seed)
         if source is None:
             continue
-        source.learn(setting.kit.log, 0)
-        if controls.peeks(source, setting.nature, asked, setting.knobs.candidates, seed):
+        source.learn(setup.kit.log, 0)
+        if controls.leaks(source, setup.environment, asked, setup.settings.candidates, seed):
             caught.append(name)
     return caught
 
 
-def _identical(setting: Setting, seed: int) -> dict[str, Any]:
+def _identical(setup: Setup, seed: int) -> dict[str, Any]:
     """A/A: two controls with other users, seed by seed; the share of metrics that differ significantly."""
     tests = apart = 0
-    with bar("experiment: A/A", setting.knobs.aa_seeds) as advance:
-        for s in range(setting.knobs.aa_seeds):
+    with bar("experiment: A/A", setup.settings.aa_seeds) as advance:
+        for s in range(setup.settings.aa_seeds):
             own = _seed(seed, 1000 + s)
-            segments = deal(
-                setting.users, 2, min(setting.knobs.users, len(setting.users) // 2), _rng(seed, s, "aa")
-            )
+            segments = deal(setup.users, 2, min(setup.settings.users, len(setup.users) // 2), _rng(seed, s, "aa"))
             one, other = (
-                run_arm(setting, {}, name, users, own, "").tally
+                run_arm(setup, {}, name, users, own, "").tally
                 for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
             )
-            found = controls.different(one, other, setting.knobs.bootstrap, np.random.default_rng(own))
+            found = controls.different(one, other, setup.settings.bootstrap, np.random.default_rng(own))
             tests += len(found)
             apart += sum(found.values())
             advance(1)
     return {
-        "seeds": setting.knobs.aa_seeds,
+        "seeds": setup.settings.aa_seeds,
         "tests": tests,
         "significant": apart,
         "share": round(apart / max(tests, 1), 4),
     }
 
 
-def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> dict[str, Any]:
+def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> dict[str, Any]:
     """Where undiscovered liking is chance: every planned arm beside the random novel cluster.
 
     Compared is positive feedback on what the user had never met; what was met before is still liked as before.
     """
     planned = [name for name in ("byway", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
-    if not (setting.knobs.chance and isinstance(setting.nature, Simulated) and PLACEBO in planned):
+    if not (setup.settings.chance and isinstance(setup.environment, Simulated) and PLACEBO in planned):
         return {}
-    segments = deal(setting.users, len(planned), setting.knobs.users, _rng(seed, 0, "chance"))
+    segments = deal(setup.users, len(planned), setup.settings.users, _rng(seed, 0, "chance"))
     sums: dict[str, Tally] = {
-        name: run_arm(setting, trained, name, users, _seed(seed, 5000), "chance").tally
+        name: run_arm(setup, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(len(setting.users), setting.knobs.bootstrap, _rng(seed, 1, "chance"))
+    drawn = metrics.draws(len(setup.users), setup.settings.bootstrap, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {
@@ -283,11 +283,11 @@ def _by_chance(setting: Setting, trained: dict[str, Any], names: tuple[str, ...]
     }
 
 
-def _world(nature: Nature) -> dict[str, str]:
+def _world(environment: Environment) -> dict[str, str]:
     """Which world this is, for a placebo world's report to be set beside."""
-    if not isinstance(nature, Simulated):
+    if not isinstance(environment, Simulated):
         return {"words": "real", "liking": "real"}
-    return {"words": nature.world.knobs.words, "liking": nature.world.knobs.liking}
+    return {"words": environment.world.settings.words, "liking": environment.world.settings.liking}
 
 
 def _keys(figures: dict[str, Any]) -> dict[str, Any]:

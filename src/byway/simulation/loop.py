@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from byway.simulation import media, people
-from byway.simulation.people import State, WorldKnobs, stream
+from byway.simulation.people import State, WorldSettings, stream
 from byway.simulation.topics import TITLE_KINDS
-from byway.simulation.world import DAY, FULL, SMALL, START, Settings, World, build, watch
+from byway.simulation.world import DAY, FULL, SMALL, START, Made, World, build, watch
 
 SOME_FILMED = 0.1
 """Share of the small world's items that have a video."""
@@ -73,34 +73,34 @@ class _Platform:
     hunch: NDArray[np.float32]
     """[U, T] what people expect to like when they look around: blurred affinity^hunch_power."""
     alike: NDArray[np.float32]
-    """[T + 1, T] likeness of topics by appeals and area; the last row is that of no topic."""
+    """[T + 1, T] similarity of topics by appeals and area; the last row is that of no topic."""
 
 
 def simulate(world: World) -> Log:
-    """Live the days of the world's knobs.
+    """Live the days of the world's settings.
 
     Every morning the recommender learns from what was logged: a profile of each user (satisfaction by topic, old
     events fading), smoothed over sub-area and area as similar content is, and the plays of each item. The feed
     draws a topic by profile^feed_power x heat^heat_power, `trending` of it by heat alone, and in the topic an
     item that the user has not seen, by reach and plays. Search and friends are what breaks in from outside.
     """
-    knobs, users = world.knobs, world.users
+    settings, users = world.settings, world.users
     rng = stream(world.seed, "log")
     state = people.start(users)
     platform = _open(world)
     clock = np.zeros(len(users), np.int64)
     rounds: list[tuple[NDArray[np.generic], ...]] = []
-    for day in range(knobs.days):
+    for day in range(settings.days):
         morning = START + day * DAY
         _stock_up(world, platform, morning)
-        lengths = people.visits(knobs, users, state, rng)
+        lengths = people.visits(settings, users, state, rng)
         hour = np.clip(users.hour + rng.normal(0, 1.5, len(users)), 5, 22)
         clock = np.maximum(clock, morning + (3.6e9 * hour).astype(np.int64))
         feed = np.zeros(users.affinity.shape, np.float32)
         feed[lengths > 0] = _feed(world, platform, lengths > 0)
         for turn in range(int(lengths.max(initial=0))):
             user = np.flatnonzero(lengths > turn)
-            source = _source(knobs, len(user), rng)
+            source = _source(settings, len(user), rng)
             wish = _wish(world, platform, state, feed, user, source, rng)
             topic, p_topic = _draw(wish * (platform.unseen[user] > 0), rng)
             place, p_item = _draw(_offer(world, platform, user, topic), rng)
@@ -109,12 +109,12 @@ def simulate(world: World) -> Log:
             user, topic, source = user[found], topic[found], source[found]
             item = platform.shelf[topic, place[found]]
             liked, seconds = watch(world, state, user, item, rng)
-            _learn(knobs, platform, user, topic, item, liked)
+            _learn(settings, platform, user, topic, item, liked)
             shown = np.where(source == 0, (p_topic * p_item)[found], np.nan)
             rounds.append((user, item, clock[user], liked, seconds, source, shown))
             clock[user] += (1e6 * (1 + seconds + rng.exponential(15, len(user)))).astype(np.int64)
-        platform.profile *= np.float32(knobs.profile_memory)
-        people.sleep(knobs, state)
+        platform.profile *= np.float32(settings.profile_memory)
+        people.sleep(settings, state)
 
     columns = [np.concatenate(column) for column in zip(*rounds, strict=True)]
     order = np.lexsort((columns[0], columns[2]))
@@ -187,7 +187,7 @@ def write(world: World, log: Log, folder: Path) -> None:
         known_at_start=users.known,
         known_at_end=log.end.known,
     )
-    settings = msgspec.json.encode(Settings(world.seed, world.knobs))
+    settings = msgspec.json.encode(Made(world.seed, world.settings))
     (truth / "world.json").write_bytes(msgspec.json.format(settings, indent=2))
 
 
@@ -213,8 +213,8 @@ def _open(world: World) -> _Platform:
     shelf = np.zeros(filled.shape, np.int64)
     shelf[filled] = np.argsort(items.topic, kind="stable")
     near = topics.topic_area[:, None] == topics.topic_area
-    alike = topics.appeals @ topics.appeals.T + np.float32(world.knobs.mood_area) * near
-    blur = stream(world.seed, "hunch").lognormal(0, world.knobs.hunch_blur, (n, t))
+    alike = topics.appeals @ topics.appeals.T + np.float32(world.settings.mood_area) * near
+    blur = stream(world.seed, "hunch").lognormal(0, world.settings.hunch_blur, (n, t))
     return _Platform(
         shelf=shelf,
         filled=filled,
@@ -226,7 +226,7 @@ def _open(world: World) -> _Platform:
         plays=np.zeros(len(items)),
         weight=np.zeros(len(items), np.float32),
         heat=np.zeros(t, np.float32),
-        hunch=((users.affinity * blur) ** world.knobs.hunch_power).astype(np.float32),
+        hunch=((users.affinity * blur) ** world.settings.hunch_power).astype(np.float32),
         alike=np.vstack([alike, np.zeros((1, t), np.float32)]),
     )
 
@@ -243,17 +243,17 @@ def _stock_up(world: World, platform: _Platform, morning: int) -> None:
 
 def _feed(world: World, platform: _Platform, today: NDArray[np.bool_]) -> NDArray[np.float32]:
     """[users of today, T] what the recommender believes that they want: similar topics lend to each other."""
-    knobs, topics = world.knobs, world.topics
+    settings, topics = world.settings, world.topics
     kin = (topics.sub_area[:, None] == topics.sub_area).astype(np.float32)
     near = (topics.topic_area[:, None] == topics.topic_area).astype(np.float32)
-    mix = np.eye(len(topics), dtype=np.float32) + knobs.profile_kin * kin + knobs.profile_area * near
-    believed = (platform.profile[today] @ mix) ** np.float32(knobs.feed_power)
-    return believed * platform.heat ** np.float32(knobs.heat_power)
+    mix = np.eye(len(topics), dtype=np.float32) + settings.profile_kin * kin + settings.profile_area * near
+    believed = (platform.profile[today] @ mix) ** np.float32(settings.feed_power)
+    return believed * platform.heat ** np.float32(settings.heat_power)
 
 
-def _source(knobs: WorldKnobs, n: int, rng: np.random.Generator) -> NDArray[np.int8]:
+def _source(settings: WorldSettings, n: int, rng: np.random.Generator) -> NDArray[np.int8]:
     """[n] indexes into SOURCES."""
-    search, friends = knobs.from_search, knobs.from_friends
+    search, friends = settings.from_search, settings.from_friends
     return np.searchsorted([1 - search - friends, 1 - friends], rng.random(n), "right").astype(np.int8)
 
 
@@ -267,17 +267,17 @@ def _wish(
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """[n, T] weights by which the next topic of each user is drawn, by where the event comes from."""
-    knobs, left = world.knobs, platform.unseen[user]
-    if knobs.recommender == "random":
+    settings, left = world.settings, platform.unseen[user]
+    if settings.recommender == "random":
         wish = left.astype(np.float32)
     else:
-        boost = np.where(platform.named[user], np.float32(knobs.onboarding), np.float32(1))
-        wish = np.float32(1 - knobs.trending) * _normal(feed[user] * boost * (left > 0))
-        wish += np.float32(knobs.trending) * _normal(platform.heat * (left > 0))
+        boost = np.where(platform.named[user], np.float32(settings.onboarding), np.float32(1))
+        wish = np.float32(1 - settings.trending) * _normal(feed[user] * boost * (left > 0))
+        wish += np.float32(settings.trending) * _normal(platform.heat * (left > 0))
     # A search is for something else than what one knows, and starts from what one has just seen.
     searching = user[source == 1]
     mood = platform.alike[platform.recent[searching]].mean(1)
-    wish[source == 1] = platform.hunch[searching] * np.exp(knobs.mood * mood) * ~state.known[searching]
+    wish[source == 1] = platform.hunch[searching] * np.exp(settings.mood * mood) * ~state.known[searching]
     # A friend sends what the friend knows and thinks will please.
     told = user[source == 2]
     friend = world.users.friends[told, rng.integers(0, world.users.friends.shape[1], len(told))]
@@ -291,11 +291,11 @@ def _offer(
     """[n, longest] weights of the items on the shelf of `topic` that `user` has not seen."""
     items = platform.shelf[topic]
     weight = platform.weight[items] * (platform.filled[topic] & ~platform.seen[user[:, None], items])
-    return (weight > 0).astype(np.float32) if world.knobs.recommender == "random" else weight
+    return (weight > 0).astype(np.float32) if world.settings.recommender == "random" else weight
 
 
 def _learn(
-    knobs: WorldKnobs,
+    settings: WorldSettings,
     platform: _Platform,
     user: NDArray[np.int64],
     topic: NDArray[np.int64],
@@ -306,7 +306,7 @@ def _learn(
     platform.seen[user, item] = True
     platform.unseen[user, topic] -= 1
     platform.named[user, topic] = False
-    platform.profile[user, topic] += np.maximum(liked - knobs.profile_from, 0)
+    platform.profile[user, topic] += np.maximum(liked - settings.profile_from, 0)
     platform.plays += np.bincount(item, liked, len(platform.plays))
     platform.recent[user] = np.stack([platform.recent[user, 1], topic], 1)
 

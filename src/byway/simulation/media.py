@@ -72,7 +72,7 @@ def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: 
     there already are whole and are kept, so what was killed goes on.
     """
     topics, n = world.topics, len(world.items)
-    topic_of = words_of(world.knobs, topics, world.seed)[world.items.topic]
+    topic_of = words_of(world.settings, topics, world.seed)[world.items.topic]
     for name in ("media", "thumbnails"):
         (folder / name).mkdir(exist_ok=True)
     work = [

@@ -68,17 +68,17 @@ def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
     return new
 
 
-def begin(kind: str, known: Known, knobs: config.ItemPolicy, seed: int) -> nn.ModuleDict:
+def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
     """The model before training: a transformer, or two towers where `kind` is `two_tower`."""
     if kind != "two_tower":
-        return sequence.initial(known.n_items, known.vectors, knobs, seed)
+        return sequence.initial(known.n_items, known.vectors, settings, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.ModuleDict({"policy": TwoTower(known.vectors, knobs.dim, knobs.dropout)})
+        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, settings.dropout)})
 
 
 def fit(
-    parts: nn.ModuleDict, log: Sequences, knobs: config.ItemPolicy, seed: int, epochs: int, rate: float
+    parts: nn.ModuleDict, log: Sequences, settings: config.ItemPolicy, seed: int, epochs: int, rate: float
 ) -> None:
     """Train in place for `epochs` passes with peak learning rate `rate`, by the schedule of `sequence`."""
     optimiser = torch.optim.Adam(parts.parameters(), lr=rate, betas=(0.9, 0.98))
@@ -87,27 +87,27 @@ def fit(
     parts.train()
     step = 0
     for epoch in range(epochs):
-        order = windows.batches(log, knobs.history, knobs.batch, seed, epoch)
+        order = windows.batches(log, settings.history, settings.batch, seed, epoch)
         for place, (first, length) in enumerate(order):
             step += 1
             for group in optimiser.param_groups:
                 group["lr"] = rate * sequence.schedule((epoch + place / len(order)) / epochs)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + step)
-                loss(parts, windows.assemble(log, first, length), share, knobs, seed + step).backward()
+                loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
             optimiser.step()
             optimiser.zero_grad()
     parts.eval()
 
 
-def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, knobs: config.ItemPolicy, seed: int) -> Tensor:
+def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, settings: config.ItemPolicy, seed: int) -> Tensor:
     """As `sequence.loss`, for any encoder: softmax over mixed negatives, corrected where there is a behaviour."""
     policy = cast(Encoder, parts["policy"])
     history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
     states = policy(history)[history > 0]
     reward = torch.from_numpy(batch.reward)
-    if 0 < knobs.negatives < len(share):
-        candidates = softmax.draw(label, share, knobs.negatives, np.random.default_rng(seed))
+    if 0 < settings.negatives < len(share):
+        candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
     else:
         candidates = softmax.every_item(len(share))
     if "behaviour" not in parts:
@@ -116,7 +116,7 @@ def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, knobs: config.It
     assert isinstance(head, Tensor)
     everything = torch.ones_like(reward)
     behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, knobs.top_k, knobs.weight_cap)
+    correction = softmax.top_k_correction(log_beta, settings.top_k, settings.weight_cap)
     return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
 
 
@@ -136,7 +136,7 @@ class Encoded:
 
     known: Known
     parts: nn.ModuleDict
-    knobs: config.ItemPolicy
+    settings: config.ItemPolicy
     reward: Reward
     seed: int
     every: int = 10
@@ -148,12 +148,12 @@ class Encoded:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
         if self.every and today > 0 and today % self.every == 0:
             past = sequences(log, self.reward(self.known, log), self.known.n_items, since=0)
-            fit(self.parts, past, self.knobs, self.seed + today, 1, self.knobs.learning_rate / 3)
+            fit(self.parts, past, self.settings, self.seed + today, 1, self.settings.learning_rate / 3)
 
     def states(self, history: Ints) -> Floats:
         """[B, d] after histories [B, H] of item indexes + 1; of an empty history 0."""
         policy = cast(Encoder, self.parts["policy"])
-        read = history[:, -self.knobs.history :]
+        read = history[:, -self.settings.history :]
         # Columns that are empty for everybody cost time and change nothing.
         filled = np.flatnonzero((read > 0).any(0))
         read = np.ascontiguousarray(read[:, filled[0] :] if len(filled) else read[:, -1:])
@@ -170,16 +170,16 @@ class Encoded:
         if not self.nearest or self.nearest >= self.known.n_items:
             return found
         last = self.known.vectors[np.maximum(asked.history[:, -1] - 1, 0)]
-        likeness = np.where(asked.seen, np.float32(-np.inf), last @ self.known.vectors.T)
-        bar = -np.partition(-likeness, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
-        return np.where(likeness >= bar, found, np.float32(-np.inf))
+        similarity = np.where(asked.seen, np.float32(-np.inf), last @ self.known.vectors.T)
+        bar = -np.partition(-similarity, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
+        return np.where(similarity >= bar, found, np.float32(-np.inf))
 
 
-def knobs_of(kind: str, knobs: config.ItemPolicy, epochs: int) -> config.ItemPolicy:
-    """The training of each kind, from the item policy's own knobs."""
+def settings_of(kind: str, settings: config.ItemPolicy, epochs: int) -> config.ItemPolicy:
+    """The training of each kind, from the item policy's own settings."""
     if kind == "sequence":
-        return replace(knobs, epochs=epochs, top_k=16)
-    return replace(knobs, epochs=epochs, top_k=0, history=3 if kind == "context" else knobs.history)
+        return replace(settings, epochs=epochs, top_k=16)
+    return replace(settings, epochs=epochs, top_k=0, history=3 if kind == "context" else settings.history)
 
 
 REWARDS: dict[str, Reward] = {
@@ -193,10 +193,10 @@ REWARDS: dict[str, Reward] = {
 
 
 def trained(
-    kind: str, known: Known, log: Logged, knobs: config.ItemPolicy, seed: int, epochs: int, checkpoint: Path
+    kind: str, known: Known, log: Logged, settings: config.ItemPolicy, seed: int, epochs: int, checkpoint: Path
 ) -> nn.ModuleDict:
     """A kind trained on `log`, from `checkpoint` where it was trained before."""
-    own = knobs_of(kind, knobs, epochs)
+    own = settings_of(kind, settings, epochs)
     parts = begin(kind, known, own, seed)
     if checkpoint.exists():
         parts.load_state_dict(safetensors.torch.load(checkpoint.read_bytes()))
@@ -214,13 +214,13 @@ def trained(
 
 
 def encoded(
-    kind: str, known: Known, parts: nn.ModuleDict, knobs: config.ItemPolicy, epochs: int, seed: int, every: int
+    kind: str, known: Known, parts: nn.ModuleDict, settings: config.ItemPolicy, epochs: int, seed: int, every: int
 ) -> Encoded:
     """An arm's own copy of a trained kind."""
     return Encoded(
         known,
         copy.deepcopy(parts),
-        knobs_of(kind, knobs, epochs),
+        settings_of(kind, settings, epochs),
         REWARDS[kind],
         seed,
         every,

@@ -1,6 +1,6 @@
 """The people of the embedded world: what they like, what they know, and how they feel about what they watch.
 
-Owns the world's knobs, the users and the formulas of satisfaction, tiredness and return. The formulas are pure
+Owns the world's settings, the users and the formulas of satisfaction, tiredness and return. The formulas are pure
 and take arrays; `State` is the one thing that changes as days go. It does not know items, titles or any
 recommender.
 """
@@ -16,7 +16,7 @@ from byway.simulation.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
-class WorldKnobs:
+class WorldSettings:
     """Every assumption of the embedded world that is a number. `docs/world.md` says why."""
 
     n_items: int = 2400
@@ -140,9 +140,9 @@ class WorldKnobs:
     profile_memory: float = 0.97
     """Part of the profile that is left after a day."""
     mood: float = 4.0
-    """How much a search starts from the two topics watched last, by likeness of appeals (cosine)."""
+    """How much a search starts from the two topics watched last, by similarity of appeals (cosine)."""
     mood_area: float = 0.3
-    """What a common area adds to that likeness."""
+    """What a common area adds to that similarity."""
     hunch_power: float = 4.0
     """Exponent of the affinity in what people look for or send to friends."""
     hunch_blur: float = 0.3
@@ -175,9 +175,9 @@ class Users:
     def __len__(self) -> int:
         return len(self.affinity)
 
-    def undiscovered(self, knobs: WorldKnobs) -> NDArray[np.bool_]:
+    def undiscovered(self, settings: WorldSettings) -> NDArray[np.bool_]:
         """[U, T] topics that the user would like and does not know when the log begins."""
-        return (self.affinity >= knobs.liked) & ~self.known
+        return (self.affinity >= settings.liked) & ~self.known
 
 
 @dataclass(slots=True)
@@ -197,52 +197,52 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def make_users(knobs: WorldKnobs, topics: Topics, seed: int) -> Users:
+def make_users(settings: WorldSettings, topics: Topics, seed: int) -> Users:
     """Draw users: tastes, areas that follow them in part, affinity to every topic, known interests.
 
     affinity = max(floor, click x max(area liking x (area_floor + (1 - area_floor) x fit), fit x openness)), fit
     being the match of taste and appeals between `fit_from` and `fit_to`. The first term is the liking that stays
     within the user's own areas, the second the one that crosses them.
     """
-    n, t = knobs.n_users, len(topics)
+    n, t = settings.n_users, len(topics)
     rng = stream(seed, "users")
-    common = _popularity(topics.appeals.shape[1], knobs.appeal_zipf, rng)
-    taste = _some(rng, n, len(common), knobs.tastes, common)
+    common = _popularity(topics.appeals.shape[1], settings.appeal_zipf, rng)
+    taste = _some(rng, n, len(common), settings.tastes, common)
     taste *= rng.uniform(0.8, 1.2, taste.shape).astype(np.float32)
     taste /= np.linalg.norm(taste, axis=1, keepdims=True)
-    fit = np.clip((taste @ topics.appeals.T - knobs.fit_from) / (knobs.fit_to - knobs.fit_from), 0, 1)
+    fit = np.clip((taste @ topics.appeals.T - settings.fit_from) / (settings.fit_to - settings.fit_from), 0, 1)
 
     in_area = np.eye(len(topics.areas), dtype=np.float32)[topics.topic_area]
     area_fit = fit @ (in_area / in_area.sum(0))
     area_fit = (area_fit - area_fit.mean(1, keepdims=True)) / (area_fit.std(1, keepdims=True) + 1e-6)
-    loved = _popularity(len(topics.areas), knobs.area_zipf, rng)
-    area_liking = _some(rng, n, len(loved), knobs.areas, loved + knobs.area_by_appeal * area_fit)
+    loved = _popularity(len(topics.areas), settings.area_zipf, rng)
+    area_liking = _some(rng, n, len(loved), settings.areas, loved + settings.area_by_appeal * area_fit)
 
-    within = (area_liking @ in_area.T) * (knobs.area_floor + (1 - knobs.area_floor) * fit)
-    across = fit * rng.beta(*knobs.openness_shape, (n, 1)).astype(np.float32)
-    missed = rng.random((n, t), np.float32) < knobs.miss
-    click = np.where(missed, 1 - knobs.miss_loss, 1 - 0.2 * rng.random((n, t), np.float32))
-    floor = rng.beta(*knobs.indifference_shape, (n, t)).astype(np.float32)
+    within = (area_liking @ in_area.T) * (settings.area_floor + (1 - settings.area_floor) * fit)
+    across = fit * rng.beta(*settings.openness_shape, (n, 1)).astype(np.float32)
+    missed = rng.random((n, t), np.float32) < settings.miss
+    click = np.where(missed, 1 - settings.miss_loss, 1 - 0.2 * rng.random((n, t), np.float32))
+    floor = rng.beta(*settings.indifference_shape, (n, t)).astype(np.float32)
     affinity = np.maximum(floor, click * np.maximum(within, across))
 
     # People come to know a field as a whole: a sub-area draws once for all its topics.
     focus = rng.gumbel(size=(n, len(topics.sub_areas)))[:, topics.sub_area]
     rank = (-(3 * np.log(within + 1e-3) + focus + 0.5 * rng.gumbel(size=(n, t)))).argsort(1).argsort(1)
-    known = rank < 1 + rng.poisson(knobs.known_topics - 1, (n, 1))
-    affinity = np.where(known, np.maximum(affinity, rng.uniform(*knobs.known_affinity, (n, t))), affinity)
-    if knobs.liking == "chance":
+    known = rank < 1 + rng.poisson(settings.known_topics - 1, (n, 1))
+    affinity = np.where(known, np.maximum(affinity, rng.uniform(*settings.known_affinity, (n, t))), affinity)
+    if settings.liking == "chance":
         affinity = _shuffle_unknown(affinity, known, stream(seed, "chance"))
 
-    spread = knobs.activity_spread
-    activity = knobs.events_per_user / knobs.days * rng.lognormal(-(spread**2) / 2, spread, n)
+    spread = settings.activity_spread
+    activity = settings.events_per_user / settings.days * rng.lognormal(-(spread**2) / 2, spread, n)
     return Users(
         taste=taste,
         area_liking=area_liking,
         affinity=affinity.astype(np.float32),
         known=known,
-        activity=np.minimum(activity, 0.5 * knobs.n_items / knobs.days).astype(np.float32),
+        activity=np.minimum(activity, 0.5 * settings.n_items / settings.days).astype(np.float32),
         hour=np.clip(rng.normal(18, 4, n), 6, 22).astype(np.float32),
-        friends=_befriend(taste, knobs.friends, rng),
+        friends=_befriend(taste, settings.friends, rng),
     )
 
 
@@ -251,13 +251,13 @@ def start(users: Users) -> State:
     return State(users.known.copy(), np.zeros(users.affinity.shape, np.float32), np.zeros(len(users), np.float32))
 
 
-def tiredness(knobs: WorldKnobs, load: ArrayLike) -> NDArray[np.float32]:
+def tiredness(settings: WorldSettings, load: ArrayLike) -> NDArray[np.float32]:
     """1 - exp(-load / tire_scale): how tired somebody is of a topic after `load` events of it, in [0, 1)."""
-    return (1 - np.exp(-np.asarray(load, np.float32) / knobs.tire_scale)).astype(np.float32)
+    return (1 - np.exp(-np.asarray(load, np.float32) / settings.tire_scale)).astype(np.float32)
 
 
 def expected_satisfaction(
-    knobs: WorldKnobs, affinity: ArrayLike, quality: ArrayLike, tired: ArrayLike, novelty: ArrayLike
+    settings: WorldSettings, affinity: ArrayLike, quality: ArrayLike, tired: ArrayLike, novelty: ArrayLike
 ) -> NDArray[np.float32]:
     """Mean satisfaction in [0.02, 0.98]; all arguments in [0, 1] and of shapes that go together.
 
@@ -265,31 +265,31 @@ def expected_satisfaction(
     + surprise x novelty x max(0, 2 x affinity - 1). `novelty` is 1 where the user did not know the topic.
     """
     liking = np.asarray(affinity, np.float32)
-    mean = liking * (1 - knobs.quality_share * (1 - np.asarray(quality, np.float32)))
-    mean = mean * (1 - knobs.tired_loss * np.asarray(tired, np.float32))
-    mean = mean + knobs.surprise * np.asarray(novelty, np.float32) * np.maximum(0, 2 * liking - 1)
+    mean = liking * (1 - settings.quality_share * (1 - np.asarray(quality, np.float32)))
+    mean = mean * (1 - settings.tired_loss * np.asarray(tired, np.float32))
+    mean = mean + settings.surprise * np.asarray(novelty, np.float32) * np.maximum(0, 2 * liking - 1)
     return np.clip(mean, 0.02, 0.98).astype(np.float32)
 
 
 def draw_satisfaction(
-    knobs: WorldKnobs, expected: NDArray[np.float32], rng: np.random.Generator
+    settings: WorldSettings, expected: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Satisfaction in [0, 1], beta distributed around `expected`."""
-    k = knobs.concentration
+    k = settings.concentration
     return rng.beta(k * expected, k * (1 - expected)).astype(np.float32)
 
 
-def visits(knobs: WorldKnobs, users: Users, state: State, rng: np.random.Generator) -> NDArray[np.int64]:
+def visits(settings: WorldSettings, users: Users, state: State, rng: np.random.Generator) -> NDArray[np.int64]:
     """[U] events that each user has time for today, 0 for who does not come. The weary come less, and briefly."""
-    ease = 1 - knobs.weary_stay * state.weariness
-    comes = rng.random(len(users)) < np.minimum(users.activity / knobs.visit_events, 0.95) * ease
+    ease = 1 - settings.weary_stay * state.weariness
+    comes = rng.random(len(users)) < np.minimum(users.activity / settings.visit_events, 0.95) * ease
     # Where the activity is more than daily visits of usual length hold, the visits are longer.
-    length = np.maximum(knobs.visit_events, users.activity / 0.95) * ease
+    length = np.maximum(settings.visit_events, users.activity / 0.95) * ease
     return np.where(comes, 1 + rng.poisson(np.maximum(length - 1, 0)), 0)
 
 
 def feel(
-    knobs: WorldKnobs,
+    settings: WorldSettings,
     topics: Topics,
     state: State,
     user: NDArray[np.int64],
@@ -298,19 +298,19 @@ def feel(
 ) -> None:
     """Write into `state` what one event each does to `user`, who must be unique: the topic may become known,
     its load grows and that of its sub-area, weariness follows tiredness and dissatisfaction in equal parts."""
-    tired = tiredness(knobs, state.load[user, topic])
-    state.known[user, topic] |= satisfaction >= knobs.positive
+    tired = tiredness(settings, state.load[user, topic])
+    state.known[user, topic] |= satisfaction >= settings.positive
     kin = topics.sub_area[topic][:, None] == topics.sub_area
-    state.load[user] += np.float32(knobs.tire_kin) * kin
-    state.load[user, topic] += np.float32(1 - knobs.tire_kin)
+    state.load[user] += np.float32(settings.tire_kin) * kin
+    state.load[user, topic] += np.float32(1 - settings.tire_kin)
     ill = (tired + 1 - satisfaction) / 2
-    state.weariness[user] = knobs.weary_memory * state.weariness[user] + (1 - knobs.weary_memory) * ill
+    state.weariness[user] = settings.weary_memory * state.weariness[user] + (1 - settings.weary_memory) * ill
 
 
-def sleep(knobs: WorldKnobs, state: State) -> None:
+def sleep(settings: WorldSettings, state: State) -> None:
     """A night: load and weariness fade."""
-    state.load *= np.float32(knobs.rest)
-    state.weariness *= np.float32(knobs.weary_rest)
+    state.load *= np.float32(settings.rest)
+    state.weariness *= np.float32(settings.weary_rest)
 
 
 def _popularity(n: int, zipf: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 A request collects candidates from the control's sources and the arm's, a ranker learned on the log orders them, and
 the list is watched from the top. `share` of the places are kept for the arm's source, as a nominator under test has
 them in production, and for the others it competes. Every night sources and ranker learn from the log that they
-caused. What people feel comes from a `Nature`: simulated people, or a matrix of real feedback. Nothing but
+caused. What people feel comes from a `Environment`: simulated people, or a matrix of real feedback. Nothing but
 `Logged` and `Asked` goes to a source.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.simulation.control import Book, Ranker, control_sources
+from byway.simulation.control import Ranker, State, control_sources
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source
 
 ARM = 8
@@ -33,14 +33,14 @@ class Felt:
     """[n] whether what the item is about was never met before: the truth, for controls only."""
 
 
-class Nature(Protocol):
+class Environment(Protocol):
     """What is true of the people; no source sees it."""
 
     def visits(self, day: int, rng: np.random.Generator) -> Ints:
         """[U] items that each user has time for today, 0 for who does not come."""
         ...
 
-    def wander(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
         """[n] items that users find by themselves this time, by search or friends; NONE for who takes the feed."""
         ...
 
@@ -85,7 +85,7 @@ class Impressions:
 
 
 def live(
-    nature: Nature,
+    environment: Environment,
     known: Known,
     log: Logged,
     missing: Flags,
@@ -103,7 +103,7 @@ def live(
     `missing` [N] are items that nobody may be shown. `blur` is the deviation of the noise on the ranker's score,
     which keeps lists from being the same every day.
     """
-    book = Book.of(known, log, missing)
+    state = State.of(known, log, missing)
     sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]
     ranker = Ranker.of(known, log, missing)
     parts: list[Impressions] = []
@@ -112,16 +112,16 @@ def live(
     for day in range(days):
         for source in sources:
             source.learn(log, day)
-        lengths = np.where(own, nature.visits(day, rng), 0)
+        lengths = np.where(own, environment.visits(day, rng), 0)
         came = np.flatnonzero(lengths)
         if len(came):
-            lists = _rank(known, book, ranker, sources, came, day, candidates, blur, rng)
-            today = _watch(nature, known, book, lists, lengths[came], share if arm else 0.0, day, rng)
+            lists = _rank(known, state, ranker, sources, came, day, candidates, blur, rng)
+            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day, rng)
             _teach(ranker, lists, today)
             parts.append(today)
             log = extended(log, today)
-        nature.night()
-        book.night()
+        environment.night()
+        state.night()
     return joined(parts)
 
 
@@ -146,16 +146,16 @@ class Lists:
     """[B] the item watched last before the visit; NONE where there is none."""
 
 
-def asked_of(book: Book, user: Ints, day: int) -> Asked:
+def asked_of(state: State, user: Ints, day: int) -> Asked:
     """What a source is told of those who come."""
     return Asked(
-        user, book.history[user], book.felt[user], book.when[user], day, book.seen[user], book.count[user] > 0
+        user, state.history[user], state.felt[user], state.when[user], day, state.seen[user], state.count[user] > 0
     )
 
 
 def _rank(
     known: Known,
-    book: Book,
+    state: State,
     ranker: Ranker,
     sources: list[Source],
     user: Ints,
@@ -164,7 +164,7 @@ def _rank(
     blur: float,
     rng: np.random.Generator,
 ) -> Lists:
-    asked = asked_of(book, user, day)
+    asked = asked_of(state, user, day)
     nominators = np.zeros((len(user), known.n_items + 1), np.int8)
     rows = np.arange(len(user))[:, None]
     named: list[Ints] = []
@@ -174,16 +174,16 @@ def _rank(
         nominators[rows, found] |= np.int8(1 << bit)
         named.append(found)
     item = np.concatenate(named, axis=1)
-    features = book.features(known, user, np.maximum(item, 0))
+    features = state.features(known, user, np.maximum(item, 0))
     score = features @ ranker.weights() + np.float32(blur) * rng.gumbel(size=item.shape).astype(np.float32)
     score = np.where(item == NONE, np.float32(-np.inf), score)
     return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met, asked.history[:, -1] - 1)
 
 
 def _watch(
-    nature: Nature,
+    environment: Environment,
     known: Known,
-    book: Book,
+    state: State,
     lists: Lists,
     length: Ints,
     share: float,
@@ -194,22 +194,22 @@ def _watch(
     for turn in range(int(length.max())):
         row = np.flatnonzero(length > turn)
         user = lists.user[row]
-        item = nature.wander(user, book.seen[user], rng)
-        wandered = item != NONE
+        item = environment.discover(user, state.seen[user], rng)
+        discovered = item != NONE
         named = lists.item[row]
-        left = (named != NONE) & ~np.take_along_axis(book.seen[user], np.maximum(named, 0), 1)
+        left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
         column = np.where(left, lists.score[row], -np.inf).argmax(1)
         if share:
             kept = left[:, lists.own :]
             reserved = (rng.random(len(row)) < share) & kept.any(1)
             column = np.where(reserved, lists.own + kept.argmax(1), column)
-        fed = left.any(1) & ~wandered
+        fed = left.any(1) & ~discovered
         at = np.arange(len(row))
         item = np.where(fed, named[at, column], item)
         shown = item != NONE
         row, user, item, fed = row[shown], user[shown], item[shown], fed[shown]
-        felt = nature.watch(user, item, rng)
-        book.add(known, user, item, felt.satisfaction, day)
+        felt = environment.watch(user, item, rng)
+        state.add(known, user, item, felt.satisfaction, day)
         turns.append(
             Impressions(
                 user=user,

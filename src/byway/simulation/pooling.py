@@ -8,7 +8,7 @@ import numpy as np
 from byway.base import metrics
 from byway.base.metrics import BUCKETS, Drawn, Interval
 from byway.simulation.arms import CONTROL, PLACEBO, REFERENCE
-from byway.simulation.runs import Run, Setting
+from byway.simulation.runs import Run, Setup
 from byway.simulation.source import Flags
 from byway.simulation.tallies import Tally, added
 
@@ -19,17 +19,17 @@ Row = dict[str, float | None]
 """`mean`, `low` and `high`, as JSON."""
 
 
-def measure(setting: Setting, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
+def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
-    knobs = setting.knobs
-    drawn = metrics.draws(len(setting.users), knobs.bootstrap, rng)
+    settings = setup.settings
+    drawn = metrics.draws(len(setup.users), settings.bootstrap, rng)
     pooled = {
         name: {metric: metrics.drawn(*sums, drawn)[0] for metric, sums in _pooled([r.tally for r in runs]).items()}
         for name, runs in found.items()
     }
     by_arm = {name: {metric: row(one.interval()) for metric, one in of.items()} for name, of in pooled.items()}
     for name, runs in found.items():
-        by_arm[name]["coverage"] = _coverage(runs, ~setting.missing)
+        by_arm[name]["coverage"] = _coverage(runs, ~setup.missing)
     lifts = {
         reference: {
             name: {

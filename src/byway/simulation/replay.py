@@ -1,4 +1,4 @@
-"""KuaiRec's fully observed matrix as a platform's `Nature`: what real people really did with every video.
+"""KuaiRec's fully observed matrix as a platform's `Environment`: what real people really did with every video.
 
 Whatever an arm recommends to one of these users, the matrix says what came of it, so no taste is simulated. Nobody
 tires, nobody stays away: everybody is shown a list of the same length on every day. Gao et al., CIKM 2022.
@@ -41,7 +41,7 @@ class Replay:
         found[self.users] = self.length
         return found
 
-    def wander(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
         """Nobody searches: what they would have found is not known."""
         return np.full(len(user), NONE)
 

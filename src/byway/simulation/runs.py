@@ -15,8 +15,8 @@ import numpy as np
 from byway.base import config, metrics
 from byway.base.artifact import write_atomic
 from byway.simulation import arms, simulated
-from byway.simulation.arms import Kit
-from byway.simulation.platform import Impressions, Nature, live
+from byway.simulation.arms import ArmContext
+from byway.simulation.platform import Environment, Impressions, live
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Flags, Ints
 from byway.simulation.tallies import Tally, tally
@@ -28,11 +28,11 @@ KEPT = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Setup:
     """All that runs share."""
 
-    kit: Kit
-    nature: Nature
+    kit: ArmContext
+    environment: Environment
     """The people on the first morning; every run gets a copy."""
     users: Ints
     """Who can take part, ascending."""
@@ -40,7 +40,7 @@ class Setting:
     """[N] items that nobody can be shown."""
     bucket: Ints | None
     """[N] bucket of visual interest of each item; None where no item has been looked at."""
-    knobs: config.Experiment
+    settings: config.Experiment
     scratch: Path
     """Where runs that are done are kept."""
 
@@ -60,57 +60,59 @@ class Run:
     """Places of the segment's people among the U."""
 
 
-def run_arm(setting: Setting, trained: dict[str, Any], name: str, users: Ints, seed: int, kind: str) -> Run:
+def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed: int, kind: str) -> Run:
     """Live one arm, or take what an interrupted experiment has lived already.
 
     `kind` is "" or "chance", where the liking of what is undiscovered is permuted first.
     """
-    path = setting.scratch / f"run{kind}-{name}-{seed}.npz"
-    n = setting.kit.log.n_users
+    path = setup.scratch / f"run{kind}-{name}-{seed}.npz"
+    n = setup.kit.log.n_users
     if not path.exists():
-        nature = copy.deepcopy(setting.nature)
+        environment = copy.deepcopy(setup.environment)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        if kind and isinstance(nature, Simulated):
-            simulated.liked_by_chance(nature, np.random.default_rng([seed, 7]))
-        source = arms.source(name.removesuffix("_again"), setting.kit, trained, seed)
-        shown = _live(setting, nature, source, users, rng)
+        if kind and isinstance(environment, Simulated):
+            simulated.liked_by_chance(environment, np.random.default_rng([seed, 7]))
+        source = arms.source(name.removesuffix("_again"), setup.kit, trained, seed)
+        shown = _live(setup, environment, source, users, rng)
         arrays = {f.name: getattr(shown, f.name) for f in fields(Impressions)}
-        if isinstance(nature, Simulated):
-            arrays["interests"] = np.stack(nature.found(users, KEPT))
+        if isinstance(environment, Simulated):
+            arrays["interests"] = np.stack(environment.found(users, KEPT))
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_atomic(path, buffer.getvalue())
     with np.load(path) as saved:
         shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
         interests = saved.get("interests")
-    figures = tally(shown, users, n, setting.knobs.days, setting.kit.known, setting.bucket)
+    figures = tally(shown, users, n, setup.settings.days, setup.kit.known, setup.bucket)
     if interests is not None:
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted
         figures["interests_kept"] = kept, wanted
-    part = setting.users
+    part = setup.users
     return Run(
         {name: (top[part], below[part]) for name, (top, below) in figures.items()},
-        {name: value[:, part] for name, value in _daily(shown, n, setting.knobs.days).items()},
-        *_traffic(setting, shown),
+        {name: value[:, part] for name, value in _daily(shown, n, setup.settings.days).items()},
+        *_traffic(setup, shown),
         np.searchsorted(part, users),
     )
 
 
-def _live(setting: Setting, nature: Nature, source: Any, users: Ints, rng: np.random.Generator) -> Impressions:
-    knobs, kit = setting.knobs, setting.kit
+def _live(
+    setup: Setup, environment: Environment, source: Any, users: Ints, rng: np.random.Generator
+) -> Impressions:
+    settings, kit = setup.settings, setup.kit
     return live(
-        nature,
+        environment,
         kit.known,
         kit.log,
-        setting.missing,
+        setup.missing,
         source,
         users,
         rng,
-        days=knobs.days,
-        share=knobs.share,
-        candidates=knobs.candidates,
-        blur=knobs.blur,
+        days=settings.days,
+        share=settings.share,
+        candidates=settings.candidates,
+        blur=settings.blur,
     )
 
 
@@ -122,12 +124,12 @@ def _daily(shown: Impressions, n: int, days: int) -> dict[str, np.ndarray]:
     return {"watch": seconds, "over_ten": (seconds >= 600).astype(np.float32), "engaged": positive}
 
 
-def _traffic(setting: Setting, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
+def _traffic(setup: Setup, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
     """Concentration of the feed's traffic by window of days, and impressions of the feed by item."""
-    fed, n = shown.nominators > 0, setting.kit.known.n_items
+    fed, n = shown.nominators > 0, setup.kit.known.n_items
     # Whole windows only: in a short one traffic looks more concentrated than it is.
-    starts = range(0, max(1, setting.knobs.days - WINDOW + 1), WINDOW)
-    there = ~setting.missing
+    starts = range(0, max(1, setup.settings.days - WINDOW + 1), WINDOW)
+    there = ~setup.missing
     found = [
         metrics.gini(np.bincount(shown.item[fed & (shown.day >= s) & (shown.day < s + WINDOW)], minlength=n)[there])
         for s in starts

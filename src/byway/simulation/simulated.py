@@ -1,4 +1,5 @@
-"""The embedded world's people as a platform's `Nature`: who comes, what they find by themselves, how they feel.
+"""The embedded world's people as a platform's `Environment`: who comes, what they find by themselves, how they
+feel.
 
 Reuses the world's own formulas (`people`, `world.watch`). The people are those of the log, with the tiredness and
 weariness that the log left them in. This module holds the truth, and no source is ever given it.
@@ -23,38 +24,38 @@ class Simulated:
     """People of the log on the morning after its last day. Users and items have the catalog's indexes."""
 
     def __init__(self, world: World, state: State, recent: Ints, met: Flags, blur: NDArray[np.float32]):
-        knobs = world.knobs
+        settings = world.settings
         self.world, self.state, self.recent, self.met = world, state, recent, met
         self.start = self.state.known.copy()
         """[U, T] interests known when the experiment begins."""
-        self.wanted = (world.users.affinity >= knobs.liked) & ~self.start
+        self.wanted = (world.users.affinity >= settings.liked) & ~self.start
         """[U, T] interests undiscovered when the experiment begins."""
         self.enjoyed = np.zeros(self.start.shape, np.int16)
         self.last = np.full(self.start.shape, -1, np.int16)
         """[U, T] how often a topic pleased since the experiment began, and on which day last."""
         self.day = 0
-        self.hunch = ((world.users.affinity * blur) ** knobs.hunch_power).astype(np.float32)
+        self.hunch = ((world.users.affinity * blur) ** settings.hunch_power).astype(np.float32)
         topics = world.topics
         near = topics.topic_area[:, None] == topics.topic_area
-        alike = topics.appeals @ topics.appeals.T + np.float32(knobs.mood_area) * near
+        alike = topics.appeals @ topics.appeals.T + np.float32(settings.mood_area) * near
         self.alike = np.vstack([alike, np.zeros((1, len(topics)))]).astype(np.float32)
 
     def visits(self, day: int, rng: np.random.Generator) -> Ints:
         """The weary come less, and briefly (`people.visits`)."""
         self.day = day
-        return people.visits(self.world.knobs, self.world.users, self.state, rng)
+        return people.visits(self.world.settings, self.world.users, self.state, rng)
 
-    def wander(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
         """Search and friends, as in the log's own days (docs/world.md), by the same shares and the same rule."""
-        knobs, topic = self.world.knobs, self.world.items.topic
+        settings, topic = self.world.settings, self.world.items.topic
         found = np.full(len(user), NONE)
         way = rng.random(len(user))
-        search = way < knobs.from_search
-        friend = (way >= knobs.from_search) & (way < knobs.from_search + knobs.from_friends)
+        search = way < settings.from_search
+        friend = (way >= settings.from_search) & (way < settings.from_search + settings.from_friends)
         wish = np.zeros((len(user), len(self.world.topics)), np.float32)
         searching, told = user[search], user[friend]
         mood = self.alike[self.recent[searching]].mean(1)
-        wish[search] = self.hunch[searching] * np.exp(knobs.mood * mood) * ~self.state.known[searching]
+        wish[search] = self.hunch[searching] * np.exp(settings.mood * mood) * ~self.state.known[searching]
         friends = self.world.users.friends
         sender = friends[told, rng.integers(0, friends.shape[1], len(told))]
         wish[friend] = self.hunch[told] * self.state.known[sender]
@@ -75,7 +76,7 @@ class Simulated:
         topic = self.world.items.topic[item]
         unmet = ~self.met[user, topic]
         liked, seconds = watch(self.world, self.state, user, item, rng)
-        pleased = liked >= self.world.knobs.positive
+        pleased = liked >= self.world.settings.positive
         self.enjoyed[user[pleased], topic[pleased]] += 1
         self.last[user[pleased], topic[pleased]] = self.day
         self.met[user, topic] = True
@@ -83,7 +84,7 @@ class Simulated:
         return Felt(liked, seconds, unmet)
 
     def night(self) -> None:
-        people.sleep(self.world.knobs, self.state)
+        people.sleep(self.world.settings, self.state)
 
     def hidden(self) -> Sequence[NDArray[np.generic]]:
         users, items, state = self.world.users, self.world.items, self.state
@@ -126,8 +127,8 @@ def of(world: World, item_ids: list[str], user_ids: list[str], events: Events) -
             f"The embedded world beside this workspace's tables does not know {error.args[0]!r}; the tables are of "
             "another world. Point experiment.truth to the folder that was written with them."
         ) from error
-    knobs, t = world.knobs, len(world.topics)
-    blur = stream(world.seed, "hunch").lognormal(0, knobs.hunch_blur, (len(world.users), t))[users]
+    settings, t = world.settings, len(world.topics)
+    blur = stream(world.seed, "hunch").lognormal(0, settings.hunch_blur, (len(world.users), t))[users]
     place = np.zeros(len(world.users), np.int64)
     place[users] = np.arange(len(users))
     # A friend who left no event is not in the log; the friendship then leads nowhere but to oneself.
@@ -159,7 +160,7 @@ def of(world: World, item_ids: list[str], user_ids: list[str], events: Events) -
 
 def _awaken(world: World, events: Events) -> tuple[State, Ints, Flags]:
     """Live the log again: how people are after it, the two topics that they watched last, the topics met."""
-    knobs, n = world.knobs, len(world.users)
+    settings, n = world.settings, len(world.users)
     state = people.start(world.users)
     recent = np.full((n, 2), -1, np.int64)
     met = np.zeros(state.known.shape, np.bool_)
@@ -168,16 +169,16 @@ def _awaken(world: World, events: Events) -> tuple[State, Ints, Flags]:
     day = (events.time - START) // DAY
     user = events.user.astype(np.int64)
     order = np.lexsort((events.time, day))
-    days = np.searchsorted(day[order], np.arange(knobs.days + 1))
-    for today in range(knobs.days):
+    days = np.searchsorted(day[order], np.arange(settings.days + 1))
+    for today in range(settings.days):
         rows = order[days[today] : days[today + 1]]
         rows = rows[np.argsort(user[rows], kind="stable")]
         turn = np.arange(len(rows)) - np.searchsorted(user[rows], user[rows])
         for k in range(int(turn.max(initial=-1)) + 1):
             at = rows[turn == k]
-            people.feel(knobs, world.topics, state, user[at], topic[at], events.satisfaction[at])
+            people.feel(settings, world.topics, state, user[at], topic[at], events.satisfaction[at])
             recent[user[at]] = np.stack([recent[user[at], 1], topic[at]], 1)
-        people.sleep(knobs, state)
+        people.sleep(settings, state)
     return state, recent, met
 
 
@@ -190,8 +191,8 @@ def liked_by_chance(people_now: Simulated, rng: np.random.Generator) -> None:
     for user in range(len(affinity)):
         topics = np.flatnonzero(~people_now.met[user] & ~people_now.start[user])
         affinity[user, topics] = affinity[user, rng.permutation(topics)]
-    knobs = people_now.world.knobs
-    people_now.wanted = (affinity >= knobs.liked) & ~people_now.start
+    settings = people_now.world.settings
+    people_now.wanted = (affinity >= settings.liked) & ~people_now.start
     # Who searches knows the own liking, and is no longer led by appeals (as in `world.chance_liking`).
-    people_now.hunch = (affinity**knobs.hunch_power).astype(np.float32)
+    people_now.hunch = (affinity**settings.hunch_power).astype(np.float32)
     people_now.alike = np.zeros_like(people_now.alike)

@@ -8,7 +8,7 @@ import numpy as np
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.simulation import replay, simulated, world
-from byway.simulation.platform import Nature
+from byway.simulation.platform import Environment
 from byway.simulation.source import Flags, Ints
 
 WORLD = "world.json"
@@ -33,7 +33,7 @@ def files(folder: Path) -> list[Path]:
 
 def open_truth(
     folder: Path, item_ids: list[str], user_ids: list[str], events: Events, list_length: int
-) -> tuple[Nature, Ints, Flags]:
+) -> tuple[Environment, Ints, Flags]:
     """The people, which users [n] can be asked to take part, and which items [N] nobody can be shown."""
     (path,) = files(folder)
     if path.name == WORLD:
@@ -43,5 +43,5 @@ def open_truth(
     return real, real.users, real.missing()
 
 
-Fresh = Callable[[], Nature]
+Fresh = Callable[[], Environment]
 """Makes the people as they were on the first morning."""

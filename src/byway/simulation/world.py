@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from byway.base.errors import UserError
 from byway.simulation import people
-from byway.simulation.people import State, Users, WorldKnobs, stream
+from byway.simulation.people import State, Users, WorldSettings, stream
 from byway.simulation.topics import TITLE_KINDS, Text, Topics, creator_name, read, write_text
 
 START = 1_767_225_600_000_000
@@ -24,10 +24,10 @@ START = 1_767_225_600_000_000
 DAY = 86_400_000_000
 """Microseconds of a day."""
 
-FULL = WorldKnobs()
+FULL = WorldSettings()
 """The world of `byway demo --full`."""
 
-SMALL = WorldKnobs(n_items=900, n_users=600, events_per_user=52.0)
+SMALL = WorldSettings(n_items=900, n_users=600, events_per_user=52.0)
 """The world of `byway demo`."""
 
 
@@ -58,18 +58,18 @@ class Items:
         return [f"v{i:06d}" for i in range(len(self))]
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Made(msgspec.Struct, frozen=True):
     """What a world follows from."""
 
     seed: int
-    knobs: WorldKnobs
+    settings: WorldSettings
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who and what there is. Equal knobs and seed make an equal world."""
+    """Who and what there is. Equal settings and seed make an equal world."""
 
-    knobs: WorldKnobs
+    settings: WorldSettings
     seed: int
     topics: Topics
     items: Items
@@ -80,34 +80,34 @@ class World:
         return [f"u{i:06d}" for i in range(len(self.users))]
 
 
-def build(seed: int = 0, knobs: WorldKnobs = FULL) -> World:
+def build(seed: int = 0, settings: WorldSettings = FULL) -> World:
     """Make the world of this seed. Raises UserError where it would be too small to hold every topic."""
     topics = read()
-    if knobs.n_items < len(topics) or knobs.n_users < 2:
+    if settings.n_items < len(topics) or settings.n_users < 2:
         raise UserError(
             f"The embedded world needs at least {len(topics)} items, one a topic, and 2 users; "
-            f"n_items is {knobs.n_items} and n_users is {knobs.n_users}."
+            f"n_items is {settings.n_items} and n_users is {settings.n_users}."
         )
     return World(
-        knobs=knobs,
+        settings=settings,
         seed=seed,
         topics=topics,
-        items=make_items(knobs, topics, seed),
-        users=people.make_users(knobs, topics, seed),
+        items=make_items(settings, topics, seed),
+        users=people.make_users(settings, topics, seed),
     )
 
 
 def load(folder: Path) -> World:
-    """The world whose files `loop.write` put in `folder`, made again from its seed and knobs.
+    """The world whose files `loop.write` put in `folder`, made again from its seed and settings.
 
     Raises UserError where `folder` holds no embedded world.
     """
     path = folder / "truth" / "world.json"
     try:
-        settings = msgspec.json.decode(path.read_bytes(), type=Settings)
+        settings = msgspec.json.decode(path.read_bytes(), type=Made)
     except (FileNotFoundError, msgspec.DecodeError) as error:
         raise UserError(f"{path} does not describe an embedded world ({error}).") from error
-    return build(settings.seed, settings.knobs)
+    return build(settings.seed, settings.settings)
 
 
 def shuffled_words(world: World, unit: Literal["topic", "sub_area"] = "topic") -> World:
@@ -118,8 +118,8 @@ def shuffled_words(world: World, unit: Literal["topic", "sub_area"] = "topic") -
     wrong. The second takes away a model's knowledge of the world and leaves the tree as good as before.
     """
     words = "shuffled_topics" if unit == "topic" else "shuffled_sub_areas"
-    knobs = replace(world.knobs, words=words)
-    return replace(world, knobs=knobs, items=make_items(knobs, world.topics, world.seed))
+    settings = replace(world.settings, words=words)
+    return replace(world, settings=settings, items=make_items(settings, world.topics, world.seed))
 
 
 def chance_liking(world: World) -> World:
@@ -128,7 +128,7 @@ def chance_liking(world: World) -> World:
     As many undiscovered interests as before, but neither areas nor appeals nor other people tell which. Searches
     no longer start from the mood of the moment, which would follow the appeals. The log has to be made anew.
     """
-    return build(world.seed, replace(world.knobs, liking="chance", mood=0.0))
+    return build(world.seed, replace(world.settings, liking="chance", mood=0.0))
 
 
 def affinity(world: World, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -145,7 +145,7 @@ def satisfaction(
 ) -> NDArray[np.float32]:
     """[n] mean satisfaction of `user` with `item`; see people.expected_satisfaction for the formula."""
     return people.expected_satisfaction(
-        world.knobs, affinity(world, user, item), world.items.quality[item], tired, novelty
+        world.settings, affinity(world, user, item), world.items.quality[item], tired, novelty
     )
 
 
@@ -161,47 +161,47 @@ def watch(
     The users must be unique. `state` is brought up to date in place.
     """
     topic = world.items.topic[item]
-    tired = people.tiredness(world.knobs, state.load[user, topic])
+    tired = people.tiredness(world.settings, state.load[user, topic])
     novelty = (~state.known[user, topic]).astype(np.float32)
-    drawn = people.draw_satisfaction(world.knobs, satisfaction(world, user, item, tired, novelty), rng)
-    people.feel(world.knobs, world.topics, state, user, topic, drawn)
+    drawn = people.draw_satisfaction(world.settings, satisfaction(world, user, item, tired, novelty), rng)
+    people.feel(world.settings, world.topics, state, user, topic, drawn)
     share = np.clip(0.1 + 0.9 * drawn + rng.normal(0, 0.1, len(user)), 0.03, 1)
     return drawn, (world.items.seconds[item] * share).astype(np.float32)
 
 
-def make_items(knobs: WorldKnobs, topics: Topics, seed: int) -> Items:
+def make_items(settings: WorldSettings, topics: Topics, seed: int) -> Items:
     """Draw the catalog: topics, quality, reach, age, who made it, and what stands under it."""
-    n, t = knobs.n_items, len(topics)
+    n, t = settings.n_items, len(topics)
     rng = stream(seed, "items")
-    share = rng.lognormal(0, knobs.topic_spread, t)
+    share = rng.lognormal(0, settings.topic_spread, t)
     topic = np.concatenate([np.arange(t), rng.choice(t, n - t, p=share / share.sum())])
     first = np.arange(n) < t
     order = rng.permutation(n)
     topic, first = topic[order].astype(np.int32), first[order]
 
-    kind = rng.choice(len(TITLE_KINDS), n, p=np.asarray(knobs.title_shares) / sum(knobs.title_shares))
+    kind = rng.choice(len(TITLE_KINDS), n, p=np.asarray(settings.title_shares) / sum(settings.title_shares))
     clickbait = kind == TITLE_KINDS.index("clickbait")
-    quality = np.clip(rng.beta(*knobs.quality_shape, n) + knobs.clickbait_quality * clickbait, 0, 1)
-    pull = 1.5 * quality + knobs.clickbait_reach * clickbait + rng.normal(0, 1, n)
-    reach = (1.0 + (-pull).argsort().argsort()) ** -knobs.zipf
+    quality = np.clip(rng.beta(*settings.quality_shape, n) + settings.clickbait_quality * clickbait, 0, 1)
+    similarity_weight = 1.5 * quality + settings.clickbait_reach * clickbait + rng.normal(0, 1, n)
+    reach = (1.0 + (-similarity_weight).argsort().argsort()) ** -settings.zipf
 
     # One item of each topic is old, so that no topic is empty on the first morning.
-    old = first | (rng.random(n) < knobs.old_items)
-    age = np.where(old, -180 * rng.random(n) ** 1.5, knobs.days * rng.random(n))
+    old = first | (rng.random(n) < settings.old_items)
+    age = np.where(old, -180 * rng.random(n) ** 1.5, settings.days * rng.random(n))
     return Items(
         topic=topic,
         quality=quality.astype(np.float32),
         reach=reach.astype(np.float32),
         kind=kind.astype(np.int8),
-        seconds=np.clip(rng.lognormal(np.log(knobs.median_seconds), 0.7, n), 6, 600).round().astype(np.float32),
+        seconds=np.clip(rng.lognormal(np.log(settings.median_seconds), 0.7, n), 6, 600).round().astype(np.float32),
         created=START + (age * DAY).astype(np.int64),
-        creators=_creators(knobs, topics, topics.sub_area[topic], rng),
-        texts=_texts(knobs, topics, topic, kind, seed),
+        creators=_creators(settings, topics, topics.sub_area[topic], rng),
+        texts=_texts(settings, topics, topic, kind, seed),
     )
 
 
 def _creators(
-    knobs: WorldKnobs, topics: Topics, home: NDArray[np.int32], rng: np.random.Generator
+    settings: WorldSettings, topics: Topics, home: NDArray[np.int32], rng: np.random.Generator
 ) -> tuple[str, ...]:
     """Accounts with a sub-area of their own, from which some items stray."""
     n, s = len(home), len(topics.sub_areas)
@@ -209,38 +209,38 @@ def _creators(
     territory = np.concatenate([np.arange(s), rng.integers(0, s, accounts - s)])
     size = (1.0 + rng.permutation(accounts)) ** -0.8
     of_home = np.where(territory == np.arange(s)[:, None], size, 0.0)
-    strays = np.where(rng.random(n) < knobs.strays, rng.integers(0, s, n), home)
+    strays = np.where(rng.random(n) < settings.strays, rng.integers(0, s, n), home)
     drawn = [int(rng.choice(accounts, p=of_home[h] / of_home[h].sum())) for h in strays]
     return tuple(creator_name(topics, account) for account in drawn)
 
 
 def _texts(
-    knobs: WorldKnobs, topics: Topics, topic: NDArray[np.int32], kind: NDArray[np.int64], seed: int
+    settings: WorldSettings, topics: Topics, topic: NDArray[np.int32], kind: NDArray[np.int64], seed: int
 ) -> tuple[Text, ...]:
     """One text an item, from a stream of its own: other words change nothing but the words."""
-    speaks = words_of(knobs, topics, seed)
+    speaks = words_of(settings, topics, seed)
     return tuple(
         write_text(
             topics,
             int(speaks[topic[i]]),
             int(kind[i]),
             np.random.default_rng([seed, 7, i]),
-            hashtag_share=knobs.hashtag_share,
-            appeal_share=knobs.appeal_share,
-            typo_share=knobs.typo_share,
-            description_share=knobs.description_share,
+            hashtag_share=settings.hashtag_share,
+            appeal_share=settings.appeal_share,
+            typo_share=settings.typo_share,
+            description_share=settings.description_share,
         )
         for i in range(len(topic))
     )
 
 
-def words_of(knobs: WorldKnobs, topics: Topics, seed: int) -> NDArray[np.int64]:
+def words_of(settings: WorldSettings, topics: Topics, seed: int) -> NDArray[np.int64]:
     """[T] the topic whose words each topic speaks: itself, or in a placebo world a permutation."""
     t = len(topics)
-    if knobs.words == "true":
+    if settings.words == "true":
         return np.arange(t)
     rng = stream(seed, "words")
-    if knobs.words == "shuffled_topics":
+    if settings.words == "shuffled_topics":
         return rng.permutation(t)
     # Sub-areas change places with others of the same number of topics, so that each gets whole words.
     members = [np.flatnonzero(topics.sub_area == s) for s in range(len(topics.sub_areas))]

@@ -16,9 +16,9 @@ from byway.transitions.curate import Ints, Samples, Transitions, pick
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
-PULLS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Exponents of likeness that are tried beside the counts."""
-FAIR = (0.0, 0.25, 0.5, 0.75, 1.0)
+SIMILARITY_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+"""Exponents of similarity that are tried beside the counts."""
+POPULARITY_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Exponents of popularity that are tried below them."""
 FITTED = 50_000
 """Validation transitions on which both are fitted."""
@@ -107,17 +107,18 @@ class Evidence:
     """What speaks for each cluster beside the language model: the log's counts, and items that are alike."""
 
     successors: Successors
-    alike_MM: NDArray[np.float64] | None = None
+    similarity_MM: NDArray[np.float64] | None = None
     """Cosine of the clusters' centroids."""
-    pull: float = 0.0
-    """Exponent of likeness beside the counts."""
-    fair: float = 0.0
+    similarity_weight: float = 0.0
+    """Exponent of similarity beside the counts."""
+    popularity_exponent: float = 0.0
     """Exponent of the labels' popularity that is divided out: what is popular anyway counts for less."""
 
     def __call__(self, context_NK: Ints) -> NDArray[np.float32]:
-        """[N, M] log-probability, up to a constant a context: counts, and pull times the mean cosine."""
+        """[N, M] log-probability, up to a constant a context: counts, and similarity_weight times the mean
+        cosine."""
         counted, alike, usual = self._terms(context_NK)
-        return (counted + self.pull * alike - self.fair * usual).astype(np.float32)
+        return (counted + self.similarity_weight * alike - self.popularity_exponent * usual).astype(np.float32)
 
     def fitted(self, validation: Samples, rng: np.random.Generator) -> "Evidence":
         """This evidence with the exponents under which the validation part is ranked best.
@@ -127,24 +128,30 @@ class Evidence:
         """
         some = pick(validation.several(), FITTED, rng)
         if not len(some):
-            return replace(self, pull=0.0, fair=0.0)
-        pulls = PULLS if self.alike_MM is not None else (0.0,)
-        tried = list(product(pulls, FAIR))
+            return replace(self, similarity_weight=0.0, popularity_exponent=0.0)
+        similarity_weights = SIMILARITY_WEIGHTS if self.similarity_MM is not None else (0.0,)
+        tried = list(product(similarity_weights, POPULARITY_EXPONENTS))
         ranks: dict[tuple[float, float], list[NDArray[np.int64]]] = {weights: [] for weights in tried}
         for part in np.array_split(np.arange(len(some)), -(-len(some) // PART)):
             context, label = some.context[part], some.label[part]
             counted, alike, usual = self._terms(context)
-            for pull, fair in tried:
-                score = counted + pull * alike - fair * usual
-                ranks[pull, fair].append(ranks_of(score, Samples(context, label, some.count[part])))
+            for similarity_weight, popularity_exponent in tried:
+                score = counted + similarity_weight * alike - popularity_exponent * usual
+                ranks[similarity_weight, popularity_exponent].append(
+                    ranks_of(score, Samples(context, label, some.count[part]))
+                )
         M = len(self.successors.popularity_M)
-        pull, fair = max(tried, key=lambda weights: ndcg_at(np.concatenate(ranks[weights]), M, some.count))
-        return replace(self, pull=pull, fair=fair)
+        similarity_weight, popularity_exponent = max(
+            tried, key=lambda weights: ndcg_at(np.concatenate(ranks[weights]), M, some.count)
+        )
+        return replace(self, similarity_weight=similarity_weight, popularity_exponent=popularity_exponent)
 
     def _terms(self, context_NK: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Log-probability by counts [N, M], mean cosine with the context [N, M], log-popularity [M]."""
         counted = np.log(self.successors.probability(context_NK))
-        alike = np.zeros_like(counted) if self.alike_MM is None else self.alike_MM[context_NK].mean(axis=1)
+        alike = (
+            np.zeros_like(counted) if self.similarity_MM is None else self.similarity_MM[context_NK].mean(axis=1)
+        )
         return counted, alike, np.log(self.successors.popularity_M)
 
 

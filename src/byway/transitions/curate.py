@@ -74,30 +74,31 @@ class Transitions:
         return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
 
 
-def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> Outcome:
+def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) -> Outcome:
     """Find the transitions, split them in time, curate the fine-tuning samples."""
-    clusters = tree.size(knobs.level)
-    if clusters <= knobs.history:
+    clusters = tree.size(settings.level)
+    if clusters <= settings.history:
         raise UserError(
-            f"Level {knobs.level} of the tree has {clusters} clusters, and a prompt holds {knobs.history} of them: "
-            "there is nothing to choose from. Set transitions.level deeper, or the numbers in tree.levels higher."
+            f"Level {settings.level} of the tree has {clusters} clusters, and a prompt holds {settings.history} "
+            "of them: there is nothing to choose from. Set transitions.level deeper, or the numbers in "
+            "tree.levels higher."
         )
-    found = find(events, tree.assign(knobs.level), clusters, knobs.history)
-    where_users_stand(events, tree.assign(knobs.level), clusters, knobs.history).write(work.out)
-    part = split(found, events.clock, knobs.heldout, knobs.validation)
+    found = find(events, tree.assign(settings.level), clusters, settings.history)
+    where_users_stand(events, tree.assign(settings.level), clusters, settings.history).write(work.out)
+    part = split(found, events.clock, settings.heldout, settings.validation)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
     }
     several = counted["train"].several()
-    if knobs.curation == "log":
+    if settings.curation == "log":
         counted["samples"] = counted["train"]
-    elif knobs.curation == "diversified":
-        counted["samples"] = diversified(several, knobs.per_label, clusters, work.rng)
+    elif settings.curation == "diversified":
+        counted["samples"] = diversified(several, settings.per_label, clusters, work.rng)
     else:
-        counted["samples"] = sampled(several, knobs.per_label * clusters, work.rng)
+        counted["samples"] = sampled(several, settings.per_label * clusters, work.rng)
     # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
     parts = {"samples": counted["samples"]}
-    parts |= {part: counted[part].several() for part in ("validation", "heldout") if getattr(knobs, part)}
+    parts |= {part: counted[part].several() for part in ("validation", "heldout") if getattr(settings, part)}
     if lacking := [name for name, samples in parts.items() if not len(samples)]:
         raise UserError(
             f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
@@ -105,17 +106,17 @@ def build(work: Work, knobs: config.Transitions, events: Events, tree: Tree) -> 
             "transitions.level."
         )
     for name in PARTS:
-        meta = {"level": str(knobs.level), "clusters": str(clusters), "curation": knobs.curation}
+        meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)
-    if knobs.feedback:
-        early = (1 - knobs.heldout) * (1 - knobs.validation)
+    if settings.feedback:
+        early = (1 - settings.heldout) * (1 - settings.validation)
         until = early
         if events.clock:
             # Of an instant that is split nothing is learned.
             first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
             until = float(min(found.time[part == 0].max(initial=0), first - 1))
-        feedback = align.collect(events, tree.assign(knobs.level), knobs.history, until)
-        columns = {f"c{k + 1}": feedback.context[:, k] for k in range(knobs.history)}
+        feedback = align.collect(events, tree.assign(settings.level), settings.history, until)
+        columns = {f"c{k + 1}": feedback.context[:, k] for k in range(settings.history)}
         satisfied = {"label": feedback.label, "satisfaction": feedback.satisfaction}
         pq.write_table(pa.table({**columns, **satisfied}), work.out / FEEDBACK)
     samples = counted["samples"]

@@ -43,13 +43,13 @@ frames = 2
 [language_model]
 steps = 80
 block_clusters = 8
-spoken = 40
+names_per_step = 40
 evaluate_every = 40
 evaluate_on = 100
 checkpoint_every = 20
 
 [multimodal_model]
-# The short road: no thought before the answer.
+# No thought before the answer.
 prompts = ["video"]
 frames = 2
 steps = 60
@@ -73,20 +73,20 @@ patches = 1
 [language_model]
 steps = 20
 block_clusters = 6
-spoken = 12
+names_per_step = 12
 evaluate_every = 20
 checkpoint_every = 10
 evaluate_on = 16
 
 [multimodal_model]
-# The short road, and its shortest: thumbnails, and no thought before the answer.
+# Thumbnails alone, and no thought before the answer.
 prompts = ["video"]
 pictures = "thumbnail"
 frames = 1
 lessons = 2
 steps = 12
 batch = 4
-spoken = 4
+names_per_step = 4
 evaluate_every = 12
 evaluate_on = 20
 final_on = 20
@@ -131,15 +131,15 @@ def run(directory: Path, full: bool) -> tuple[str, dict[str, Any]]:
     if not source.exists():
         say("Building the embedded world …")
         _build_world(source, full)
-    knobs = config.load(known)
-    first = pipeline.run(directory, knobs, until=preview.LAST.name)
+    settings = config.load(known)
+    first = pipeline.run(directory, settings, until=preview.LAST.name)
     looked = time.perf_counter() - started
     say(f"\n{escape(preview.text(directory))}\n")
-    records = first | pipeline.run(directory, knobs)
+    records = first | pipeline.run(directory, settings)
     for stage in (EXPERIMENT, REPORT) if full else ():
-        records |= pipeline.run(directory, knobs, only=stage.name)
+        records |= pipeline.run(directory, settings, only=stage.name)
     found = pipeline.figures(records)
-    user, item, answers = _answers(directory, knobs)
+    user, item, answers = _answers(directory, settings)
     took = time.perf_counter() - started
     size = f"{found['catalog.items']:,} videos and {found['catalog.users']:,} people"
     text = f"""
@@ -163,14 +163,14 @@ def _build_world(folder: Path, full: bool) -> None:
     temporary.rename(folder)
 
 
-def _answers(directory: Path, knobs: Config) -> tuple[str, str, str]:
+def _answers(directory: Path, settings: Config) -> tuple[str, str, str]:
     """Somebody of the log, a video, and what Byway answers to them, in words; the pages are told of the people."""
     people = preview.typical(standing.load_standing(directory / preview.LAST.folder), _clusters(directory))
     users = events.load_users(directory / CATALOG.folder)
     shown = [users[person] for person in people.tolist()]
     opened = showing.served(directory)
     told = {user: showing.logged(directory, user) for user in shown}
-    _tell_pages(directory, knobs.serving, told)
+    _tell_pages(directory, settings.serving, told)
     seen, end = told[shown[0]]
     answer = recommend.recommend(opened, seen, np.random.default_rng(0), SHOWN, end)
     lines = [f"What {shown[0]} would be shown, and why:", showing.answer_text(answer)]
@@ -187,7 +187,7 @@ def _looked_at(directory: Path) -> str:
 
 
 def _tell_pages(
-    directory: Path, knobs: config.Serving, people: dict[str, tuple[list[recommend.Seen], int | None]]
+    directory: Path, settings: config.Serving, people: dict[str, tuple[list[recommend.Seen], int | None]]
 ) -> None:
     """Give the service these people's logs, so that its pages have somebody to show.
 
@@ -201,7 +201,7 @@ def _tell_pages(
     ]
 
     async def tell() -> None:
-        store = stores.open(knobs.history, directory / "serving", knobs.forget_days)
+        store = stores.open(settings.history, directory / "serving", settings.forget_days)
         try:
             await store.add(told)
         finally:

@@ -47,7 +47,7 @@ def text(workspace: Path) -> str:
     person = int(people[0])
     known = stands.touched[stands.starts[person] : stands.starts[person + 1]]
     pair = np.asarray(stands.recent[person])[None]
-    counted = Evidence(Successors.of(found), grown.alike(vectors, found.level))
+    counted = Evidence(Successors.of(found), grown.similarity(vectors, found.level))
     score = counted.fitted(found.validation, np.random.default_rng(0))(pair)[0].copy()
     score[known] = -np.inf
     called = names.names[found.level - 1]
@@ -56,7 +56,7 @@ def text(workspace: Path) -> str:
     lines += [
         "",
         f"{who} knows {len(known)} of {len(called)} interests, of late {of_late}.",
-        "Next, by the log's counts and by likeness alone, before anything is trained:",
+        "Next, by the log's counts and by similarity alone, before anything is trained:",
     ]
     for cluster in np.argsort(-score, kind="stable")[:OFFERED].tolist():
         items = grown.items(found.level, cluster)

@@ -52,7 +52,7 @@ FOLDER = REFRESH
 BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
 """The artifacts of the full run that a refresh stands on."""
 GATES = {"language.match_rate": "match_gate", "language.recall_at_10.heldout": "recall_gate"}
-"""Figures of the full run that halt a publication, and the knobs that hold their bars."""
+"""Figures of the full run that halt a publication, and the settings that hold their bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +133,15 @@ def _full_run(workspace: Path) -> dict[str, Record]:
     for owner, digest in records["bundle"].inputs.items():
         if owner not in records or records[owner].digest != digest:
             raise UserError(f"The bundle is older than {folder[owner]}; run all stages first.")
-    if records["catalog"].knobs["source"] not in ("parquet", "csv"):
+    if records["catalog"].settings["source"] not in ("parquet", "csv"):
         raise UserError("A refresh takes tables in parquet or CSV, as [catalog] source names them; run in full.")
     return records
 
 
-def _gates(records: dict[str, Record], knobs: config.Refresh) -> dict[str, Gate]:
+def _gates(records: dict[str, Record], settings: config.Refresh) -> dict[str, Gate]:
     """Match rate and held-out recall of the full run, where they were measured; UserError where one fails."""
     figures = pipeline.figures(records)
-    gates = {name: Gate(figures[name], getattr(knobs, bar)) for name, bar in GATES.items() if name in figures}
+    gates = {name: Gate(figures[name], getattr(settings, bar)) for name, bar in GATES.items() if name in figures}
     for name, gate in gates.items():
         if not gate.passed:
             raise UserError(
@@ -151,8 +151,8 @@ def _gates(records: dict[str, Record], knobs: config.Refresh) -> dict[str, Gate]
 
 
 def _section(record: Record, kind: type[Any]) -> Any:
-    """The knobs that an artifact was made with."""
-    return msgspec.convert({k: v for k, v in record.knobs.items() if k != "seed"}, kind)
+    """The settings that an artifact was made with."""
+    return msgspec.convert({k: v for k, v in record.settings.items() if k != "seed"}, kind)
 
 
 def load(path: Path) -> Grown:
@@ -197,21 +197,21 @@ def _take_in(
     """Build 17-refresh from what it held (`again`) and the given tables."""
     started = time.perf_counter()
     path = workspace / FOLDER
-    knobs = msgspec.to_builtins(config.refresh)
-    with artifact.part(path, "refresh", knobs, inputs, config.run.seed) as work:
+    settings = msgspec.to_builtins(config.refresh)
+    with artifact.part(path, "refresh", settings, inputs, config.run.seed) as work:
         outcome = _build(work, workspace, config.refresh, records, again, given)
     outcome.gates = gates
     seconds = time.perf_counter() - started
     outcome.timings["seconds"] = seconds
     whole = sum(record.timings.get("seconds", 0.0) for record in records.values())
     outcome.metrics["refresh.share_of_full_run"] = round(seconds / whole, 4) if whole > 0 else None
-    return artifact.commit(path, "refresh", knobs, inputs, outcome)
+    return artifact.commit(path, "refresh", settings, inputs, outcome)
 
 
 def _build(
     work: Work,
     workspace: Path,
-    knobs: config.Refresh,
+    settings: config.Refresh,
     records: dict[str, Record],
     again: bool,
     given: dict[str, Path],
@@ -259,11 +259,11 @@ def _build(
     came = np.zeros(len(before)) if log is None else events_of.traffic(log)
     traffic = before + came
     standing_tree = placement.grown(tree, held.leaf)
-    settled = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    before = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     cut = _section(records["tree"], config.Tree)
     sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
     weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
-    placed = placement.place(standing_tree, settled, rows, weights, knobs.room)
+    placed = placement.place(standing_tree, before, rows, weights, settings.room)
     now = placement.grown(standing_tree, placed.leaf)
     cluster_of = now.assign(level)
 
@@ -277,14 +277,14 @@ def _build(
     pq.write_table(everything, work.out / "items.parquet", compression="zstd")
     np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
     np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
-    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(settled) :])
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(before) :])
     np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
     pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
                    work.out / "users.parquet")  # fmt: skip
     np.save(work.out / "traffic.npy", traffic.astype(np.float32))
     meta = {"level": str(level), "clusters": str(clusters)}
     curate.write(counted, work.out / "transitions.parquet", meta)
-    pairs, answers = _followed(records, folder, transitions, counted, tree.alike(vectors, level))
+    pairs, answers = _followed(records, folder, transitions, counted, tree.similarity(vectors, level))
     np.save(work.out / "pairs.npy", pairs)
     np.save(work.out / "answers.npy", answers)
 
@@ -308,9 +308,9 @@ def _build(
         ],
     }
     old = _before(transitions, held.transitions)
-    all_rows = np.concatenate([settled, rows]) if len(rows) else settled
+    all_rows = np.concatenate([before, rows]) if len(rows) else before
     outcome.metrics |= _drift(
-        work, knobs, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
+        work, settings, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
     )
     return outcome
 
@@ -320,26 +320,26 @@ def _followed(
     folder: dict[str, Path],
     transitions: Transitions,
     counted: Samples,
-    alike_MM: NDArray[np.float64],
+    similarity_MM: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
     made = records["transition_table"]
-    if "table.prior_weight" not in made.metrics or made.knobs.get("best_of"):
+    if "table.prior_weight" not in made.metrics or made.settings.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
-    # In the table's own arithmetic, whatever is fastest where this runs; an older table names its own in its knobs,
-    # and divides no popularity out.
-    knobs = _section(made, config.TransitionTable)
-    knobs = replace(knobs, precision=made.metrics.get("table.precision", knobs.precision))
+    # In the table's own arithmetic, whatever is fastest where this runs; an older table names its own in its
+    # settings, and divides no popularity out.
+    settings = _section(made, config.TransitionTable)
+    settings = replace(settings, precision=made.metrics.get("table.precision", settings.precision))
     weights = (made.metrics.get(f"table.{name}", 0.0) for name in ("prior_weight", "likeness_pull", "fairness"))
     fitted = Fitted(*weights)
 
     def ask() -> Policy:
         tuned = tune.load(folder["language_model"])
-        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), knobs)
+        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
 
     table = plan.load(folder["transition_table"])
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    return plan.follow(transitions, counted, alike_MM, fitted, table.clusters.shape[-1], ask, triples)
+    return plan.follow(transitions, counted, similarity_MM, fitted, table.clusters.shape[-1], ask, triples)
 
 
 def _new_events(
@@ -380,7 +380,7 @@ def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:
 
 def _drift(
     work: Work,
-    knobs: config.Refresh,
+    settings: config.Refresh,
     old_MM: NDArray[np.float64],
     recent: Samples,
     tree: Tree,
@@ -425,13 +425,14 @@ def _drift(
     weights_heavy = trees.balance(np.bincount(now.assign(level), minlength=M).astype(np.float64))
     metrics["refresh.balance_items"] = round(weights_heavy, 4)
     measured, usual = (metrics[f"refresh.successor_overlap{end}"] for end in ("", "_expected"))
-    metrics["refresh.finetuning_due"] = measured is not None and measured < knobs.least_overlap * usual
-    metrics["refresh.repartition_due"] = moved - chance > knobs.most_shift
+    metrics["refresh.finetuning_due"] = measured is not None and measured < settings.least_overlap * usual
+    metrics["refresh.repartition_due"] = moved - chance > settings.most_shift
     return metrics
 
 
 def _publish(workspace: Path, base: Record, record: Record) -> None:
-    """Put what 17-refresh holds into the bundle; its record keeps the knobs and inputs, so no run rebuilds it."""
+    """Put what 17-refresh holds into the bundle; its record keeps the settings and inputs, so no run rebuilds
+    it."""
     folder = {stage.name: workspace / stage.folder for stage in STAGES}
     path = folder["bundle"]
     held = load(workspace / FOLDER)
@@ -449,7 +450,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
     table = plan.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
     started = time.perf_counter()
-    with artifact.part(path, "bundle", base.knobs, base.inputs) as work:
+    with artifact.part(path, "bundle", base.settings, base.inputs) as work:
         pack.lay_out(
             work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
             placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
@@ -461,7 +462,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
         metrics={REFRESHED: record.digest},
         timings={"seconds": time.perf_counter() - started},
     )
-    artifact.commit(path, "bundle", base.knobs, base.inputs, outcome)
+    artifact.commit(path, "bundle", base.settings, base.inputs, outcome)
 
 
 def _in_words(workspace: Path, record: Record) -> str:
@@ -476,7 +477,7 @@ def _in_words(workspace: Path, record: Record) -> str:
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
-    if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > record.knobs["room"]:
+    if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > record.settings["room"]:
         lines.append(
             "A re-partition is due: clusters have outgrown their room. Add the rows to the sources and run."
         )

@@ -216,7 +216,7 @@ def _source_files(inputs: Inputs) -> dict[str, str]:
     Their names start with the setting, since files of items and of events may share one.
     """
     settings, found = inputs.config.catalog, dict[str, Path]()
-    for setting, name in (("items", settings.items), ("events", settings.events)):
+    for key, name in (("items", settings.items), ("events", settings.events)):
         path = inputs.workspace / name
         if not name:
             continue
@@ -226,7 +226,7 @@ def _source_files(inputs: Inputs) -> dict[str, str]:
             files += (
                 [p for p in each.rglob("*") if _is_table(p, each, settings.source)] if each.is_dir() else [each]
             )
-        found |= {f"{setting}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
+        found |= {f"{key}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
     return {name: artifact.hash_file(path) for name, path in found.items()}
 
 

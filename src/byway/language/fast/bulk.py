@@ -28,7 +28,7 @@ from byway.language.fast.generate import (
     read_instruction,
     top,
 )
-from byway.language.fast.reading import Back
+from byway.language.fast.passes import Prefix
 from byway.transitions.counts import Evidence
 from byway.transitions.curate import Ints, Samples, pick
 
@@ -51,9 +51,9 @@ class Fitted:
 
     weight: float
     """Exponent of the model's probability."""
-    pull: float
-    """Exponent of likeness."""
-    fair: float = 0.0
+    similarity_weight: float
+    """Exponent of similarity."""
+    popularity_exponent: float = 0.0
     """Exponent of popularity, which is divided out."""
     near: float = 0.0
     """Nats: nearer ties are asked again in float32 (`rounding`)."""
@@ -145,7 +145,7 @@ def answer_some(
     if len(context):
         asked, score = ask(asked_of, context), evidence(context)
         *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m)
-        found["cluster"], found["score"], found["model"] = *served, _settled(again, context, own, scores)
+        found["cluster"], found["score"], found["model"] = *served, _first_by_float32(again, context, own, scores)
     return found
 
 
@@ -201,7 +201,7 @@ def answerer(
                 of = slice(done, done := done + len(asked.position_N))
                 own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m)
                 here["cluster"][of], here["score"][of], here["model"][of], scores[of] = own
-            here["model"] = _settled(again, context, here["model"], scores)
+            here["model"] = _first_by_float32(again, context, here["model"], scores)
         return found.reshape(len(rows), M)
 
     return rows_of
@@ -230,7 +230,7 @@ def _ranked(
     return *served, *own
 
 
-def _settled(
+def _first_by_float32(
     again: Again | None, context: NDArray[np.int32], own: NDArray[np.int32], scores: NDArray[np.float32]
 ) -> NDArray[np.int32]:
     """The m best under the model alone, of which the first is float32's.
@@ -303,11 +303,11 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
     if asked_of.attention == "block":
         blocks = read_blocks(asked_of, [every] * K, instruction)
         slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
-        columns = Back(slots[-1].turned(), "columns")
+        columns = Prefix(slots[-1].turned(), "columns")
 
         def grid(rows: range) -> Iterator[Asked]:
-            own = [Back(slot.part(rows), "rows") for slot in slots[:-1]]
-            yield ask_cue(asked_of, [Back(instruction, "all"), *own, columns], len(rows), M)
+            own = [Prefix(slot.part(rows), "rows") for slot in slots[:-1]]
+            yield ask_cue(asked_of, [Prefix(instruction, "all"), *own, columns], len(rows), M)
 
         return grid
 
@@ -329,7 +329,7 @@ def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
 
     def some(context_NK: Ints) -> Asked:
         places = [torch.from_numpy(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
-        back = [Back(instruction, "all"), *(Back(blocks, "rows", place) for place in places)]
+        back = [Prefix(instruction, "all"), *(Prefix(blocks, "rows", place) for place in places)]
         return ask_cue(asked_of, back, len(context_NK), 1)
 
     return some
@@ -349,7 +349,7 @@ def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
 
 @torch.no_grad()
 def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.random.Generator) -> Fitted:
-    """The exponents of likeness, popularity and the model's probability beside the counts, on validation.
+    """The exponents of similarity, popularity and the model's probability beside the counts, on validation.
 
     Evidence first, without the model, which costs nothing; then the model, by NDCG at 10. Only the names that may
     be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
@@ -379,7 +379,7 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
         rank = ranks_in(np.concatenate(listed[weight])[row.reshape(-1)], samples.label)
         return ndcg_at(rank, n, samples.count)
 
-    return Fitted(max(WEIGHTS, key=gain), fitted.pull, fitted.fair)
+    return Fitted(max(WEIGHTS, key=gain), fitted.similarity_weight, fitted.popularity_exponent)
 
 
 def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:

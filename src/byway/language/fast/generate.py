@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from byway.base.errors import UserError
 from byway.base.ranking import best_first
 from byway.language import trie as tries
-from byway.language.fast.reading import Back, Pass, Reading, prepare, read_together
+from byway.language.fast.passes import Cache, ForwardPass, Prefix, prepare, read_together
 from byway.language.head import NamesHead
 from byway.language.prompts import Prompt
 from byway.language.trie import Trie
@@ -48,7 +48,7 @@ class Asked:
 
     hidden_NH: Tensor
     """Last hidden state at the cue."""
-    context: list[Back]
+    context: list[Prefix]
     """What an answer looks back at."""
     position_N: Tensor
     """Position of the answer's first token."""
@@ -71,7 +71,7 @@ def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
     return ids, torch.arange(T) < length[:, None]
 
 
-def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Reading | None = None) -> Asked:
+def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Cache | None = None) -> Asked:
     """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
     instruction = instruction or read_instruction(policy)
     if policy.attention == "block":
@@ -79,19 +79,19 @@ def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Reading | No
     return _ask_causal(policy, instruction, context_NK)
 
 
-def read_instruction(policy: Policy) -> Reading:
+def read_instruction(policy: Policy) -> Cache:
     """Read what every prompt begins with."""
     return _read(policy, _instruction(policy))
 
 
-def _read(policy: Policy, one: Pass) -> Reading:
+def _read(policy: Policy, one: ForwardPass) -> Cache:
     read_together(policy.model, [one])
     return one.made
 
 
-def _instruction(policy: Policy) -> Pass:
+def _instruction(policy: Policy) -> ForwardPass:
     ids = torch.tensor(policy.prompt.instruction)[None, None]
-    return Pass(ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
+    return ForwardPass(ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
 
 
 def slot_end(prompt: Prompt, k: int) -> int:
@@ -99,29 +99,29 @@ def slot_end(prompt: Prompt, k: int) -> int:
     return len(prompt.instruction) + sum(max(map(len, slot)) for slot in prompt.slots[: k + 1])
 
 
-def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Reading:
-    """Read descriptions by themselves, `clusters[k]` in slot k: a reading of [their number, 1], slot by slot.
+def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Cache) -> Cache:
+    """Read descriptions by themselves, `clusters[k]` in slot k: a cache of [their number, 1], slot by slot.
 
     A description ends where its slot ends, so that the cue always follows it at once.
     """
     return _read(policy, _blocks(policy, clusters, instruction))
 
 
-def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Reading) -> Pass:
+def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Cache) -> ForwardPass:
     sequences = [policy.prompt.slots[k][c] for k, cs in enumerate(clusters) for c in cs]
     ids, valid = pad(sequences, policy.prompt.end)
     ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs])
     positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1]))[:, None]
-    return Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")])
+    return ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")])
 
 
-def _ask_blocks(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
+def _ask_blocks(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Asked:
     parts = [np.unique(column, return_inverse=True) for column in context_NK.T]
     blocks = read_blocks(policy, [clusters for clusters, _ in parts], instruction)
-    context = [Back(instruction, "all")]
+    context = [Prefix(instruction, "all")]
     start = 0
     for clusters, pick in parts:
-        context.append(Back(blocks, "rows", torch.from_numpy(pick + start)))
+        context.append(Prefix(blocks, "rows", torch.from_numpy(pick + start)))
         start += len(clusters)
     return ask_cue(policy, context, len(context_NK), 1)
 
@@ -142,32 +142,34 @@ def read_grid(
     A, B = len(first), len(second)
     instruction = _instruction(policy)
     blocks = _blocks(policy, [first, second], instruction.made)
-    rows = Back(blocks.made, "rows", part=range(A))
-    columns = Back(blocks.made, "columns", part=range(A, A + B), turned=True)
-    back = [Back(instruction.made, "all"), rows, columns]
+    rows = Prefix(blocks.made, "rows", part=range(A))
+    columns = Prefix(blocks.made, "columns", part=range(A, A + B), turned=True)
+    back = [Prefix(instruction.made, "all"), rows, columns]
     cue, position_N = _cue(policy, back, A, B)
-    answers, _ = _further([*back, Back(cue.made, "cells")], position_N, which_n, ids_nT[:, None], valid_nT[:, None])
+    answers, _ = _further(
+        [*back, Prefix(cue.made, "cells")], position_N, which_n, ids_nT[:, None], valid_nT[:, None]
+    )
     hidden = read_together(policy.model, [instruction, blocks, cue, answers])
     return hidden[2][:, :, -1].flatten(0, 1), hidden[3][:, 0]
 
 
-def ask_cue(policy: Policy, context: list[Back], A: int, B: int) -> Asked:
+def ask_cue(policy: Policy, context: list[Prefix], A: int, B: int) -> Asked:
     """Read the cue of A x B prompts whose blocks are ready."""
     cue, position_N = _cue(policy, context, A, B)
     (hidden,) = read_together(policy.model, [cue])
-    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Back(cue.made, "cells")], position_N)
+    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Prefix(cue.made, "cells")], position_N)
 
 
-def _cue(policy: Policy, context: list[Back], A: int, B: int) -> tuple[Pass, Tensor]:
+def _cue(policy: Policy, context: list[Prefix], A: int, B: int) -> tuple[ForwardPass, Tensor]:
     """The cue of A x B prompts, and the position after it."""
     cue = torch.tensor(policy.prompt.cue).expand(A, B, -1)
     start = slot_end(policy.prompt, policy.prompt.history - 1)
     positions = torch.arange(start, start + cue.shape[-1])
-    one = Pass(cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
+    one = ForwardPass(cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
     return one, torch.full((A * B,), start + cue.shape[-1])
 
 
-def ask_rows(policy: Policy, instruction: Reading, firsts: list[list[int]]) -> Iterator[Asked]:
+def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Iterator[Asked]:
     """Read the prompts of every C1, its slots having the tokens `firsts`, with every C2, under causal attention.
 
     One C1 comes after the other: the instruction and it are attended to as plain matrix products, and nothing of
@@ -179,14 +181,14 @@ def ask_rows(policy: Policy, instruction: Reading, firsts: list[list[int]]) -> I
     ids, valid = pad([first + prompt.slots[-1][0][:same] for first in firsts], prompt.end)
     start = len(prompt.instruction)
     positions = start + torch.arange(ids.shape[1])
-    before = _read(policy, Pass(ids[:, None], positions, valid[:, None], [Back(instruction, "all")]))
+    before = _read(policy, ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")]))
     ids, each = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
     for row, length in enumerate(valid.sum(1).tolist()):
-        back = [Back(instruction.joined(before.part(range(row, row + 1), length)), "all")]
+        back = [Prefix(instruction.joined(before.part(range(row, row + 1), length)), "all")]
         positions = start + length + torch.arange(ids.shape[1])
-        one = Pass(ids[None], positions, each[None], back, ends=True)
+        one = ForwardPass(ids[None], positions, each[None], back, ends=True)
         (at_cue,) = read_together(policy.model, [one])
-        yield Asked(at_cue[0], [*back, Back(one.made, "cells")], start + length + each.sum(1))
+        yield Asked(at_cue[0], [*back, Prefix(one.made, "cells")], start + length + each.sum(1))
 
 
 def _common(sequences: list[list[int]]) -> int:
@@ -196,7 +198,7 @@ def _common(sequences: list[list[int]]) -> int:
     return next(differ, min(len(least), len(most)))
 
 
-def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int32]) -> Asked:
+def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Asked:
     prompt, K = policy.prompt, policy.prompt.history
     N = len(context_NK)
     above = np.zeros((1, 0), dtype=np.int32)  # the different beginnings read so far
@@ -214,7 +216,7 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
         back = [_along(reading, torch.from_numpy(index)) for reading, index in readings]
         start = torch.from_numpy(end[parent])
         positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
-        one = Pass(ids[:, None], positions, valid[:, None], back, ends=True)
+        one = ForwardPass(ids[:, None], positions, valid[:, None], back, ends=True)
         (hidden,) = read_together(policy.model, [one])
         end = (start + valid.sum(1)).numpy()
         readings.append((one.made, np.arange(len(beginnings))))
@@ -224,9 +226,9 @@ def _ask_causal(policy: Policy, instruction: Reading, context_NK: NDArray[np.int
     return Asked(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
 
 
-def _along(reading: Reading, pick_A: Tensor) -> Back:
-    """Back at one sequence of a reading for each prompt; nothing is copied where there is one for all."""
-    return Back(reading, "all") if len(reading.valid_ABT) == 1 else Back(reading, "rows", pick_A)
+def _along(cache: Cache, pick_A: Tensor) -> Prefix:
+    """A prefix at one sequence of a cache for each prompt; nothing is copied where there is one for all."""
+    return Prefix(cache, "all") if len(cache.valid_ABT) == 1 else Prefix(cache, "rows", pick_A)
 
 
 def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -257,30 +259,30 @@ def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_n
     hidden, length = read_together(policy.model, [one])[0][row_n, column_n], valid_nT.sum(1)
     at_last = hidden[torch.arange(n), length - 1]
     before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
-    made = Back(one.made, "cells", row_n * wide + column_n)
+    made = Prefix(one.made, "cells", row_n * wide + column_n)
     return hidden, Asked(at_last, [*before, made], start_A[row_n] + length)
 
 
 def _further(
-    context: list[Back], position_N: Tensor, which_A: Tensor, ids_ABT: Tensor, valid_ABT: Tensor
-) -> tuple[Pass, Tensor]:
+    context: list[Prefix], position_N: Tensor, which_A: Tensor, ids_ABT: Tensor, valid_ABT: Tensor
+) -> tuple[ForwardPass, Tensor]:
     """B sequences of tokens after each of the prompts `which_A`, and the position of the first [A]."""
-    back: list[Back] = []
+    back: list[Prefix] = []
     for b in context:
         if b.along == "all":
             back.append(b)
             continue
-        # Where a reading is laid along a grid of [A, B]: find each prompt's own sequence.
+        # Where a cache is laid along a grid of [A, B]: find each prompt's own sequence.
         own = _own(b, which_A, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_A)
         back.append(replace(b, along="rows", pick_A=own))
     start = position_N.index_select(0, which_A)
     positions = (start[:, None] + torch.arange(ids_ABT.shape[2]))[:, None]
-    return Pass(ids_ABT, positions, valid_ABT, back), start
+    return ForwardPass(ids_ABT, positions, valid_ABT, back), start
 
 
-def _own(back: Back, which_n: Tensor, cells: int) -> Tensor:
+def _own(back: Prefix, which_n: Tensor, cells: int) -> Tensor:
     """Number of the sequence of `back` that each prompt of the flat grid looks back at."""
-    a, b = back.of(back.reading.valid_ABT).shape[:2]
+    a, b = back.of(back.cache.valid_ABT).shape[:2]
     if back.along == "cells":
         return which_n
     return which_n // (cells // a) if back.along == "rows" else which_n % b
@@ -367,7 +369,7 @@ class Choices:
     def _read(
         self, reading: int, nodes: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64]
     ) -> None:
-        """Read the paths to `nodes`, ascending, after the prompts at `places` of a reading."""
+        """Read the paths to `nodes`, ascending, after the prompts at `places` of a cache."""
         trie = self.policy.trie
         ids, valid = pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes], self.policy.prompt.end)
         _, asked = go_on(self.policy, self.readings[reading], torch.from_numpy(places), ids, valid)

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 
 from byway.base import precision
 from byway.base.errors import UserError
-from byway.language.fast.reading import Pass, attend, wanted
+from byway.language.fast.passes import ForwardPass, attend, wanted
 
 ROWS = 2048
 """Rows that are computed together: what lies between products stays near the processor."""
@@ -47,13 +47,13 @@ def library() -> Any:
         return None
 
 
-def resolved(knob: str) -> str:
-    """`knob`, and for "auto" what is fastest here: "float16", "bfloat16" or "float32"."""
-    if knob == "float16" and library() is None:
+def resolved(setting: str) -> str:
+    """`setting`, and for "auto" what is fastest here: "float16", "bfloat16" or "float32"."""
+    if setting == "float16" and library() is None:
         raise UserError(
             'precision = "float16" needs Intel\'s MKL: pip install \'byway[mkl]\', or set precision = "auto".'
         )
-    return fastest() if knob == "auto" else knob
+    return fastest() if setting == "auto" else setting
 
 
 @cache
@@ -132,7 +132,7 @@ class Layer(torch.nn.Module):
         self.gated = Gated(layer.mlp)
 
     def forward(
-        self, x_1NH: Tensor, position_embeddings: tuple[Tensor, Tensor], passes: list[Pass], **_: Any
+        self, x_1NH: Tensor, position_embeddings: tuple[Tensor, Tensor], passes: list[ForwardPass], **_: Any
     ) -> Tensor:
         x, (cos, sin) = x_1NH[0], (each[0, :, None, : self.d // 2] for each in position_embeddings)
         parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]

@@ -1,4 +1,4 @@
-"""The embedded door against the plain forward pass, one prompt at a time."""
+"""The embedded backend against the plain forward pass, one prompt at a time."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from byway.base import config, models
 from byway.language import head
-from byway.multimodal import contexts, eyes, model, prompts
-from byway.multimodal.eyes import Eyes
+from byway.multimodal import contexts, embedded, model, prompts
+from byway.multimodal.embedded import Embedded
 from byway.multimodal.prompts import Kind
 from tests.language.conftest import make_tiny
 from tests.multimodal import planted
@@ -26,28 +26,28 @@ def tokenizer() -> Any:
     return models.load_tokenizer("smollm2-135m")
 
 
-def new_eyes(knobs: config.MultimodalModel, folder: Path) -> Eyes:
-    """The first door on the planted videos."""
+def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
+    """The embedded backend on the planted videos."""
     asked = contexts.contexts(
-        knobs, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(folder)
+        settings, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(folder)
     )
-    opened = model.new_seer(knobs, asked, np.random.default_rng(0))
-    assert isinstance(opened, Eyes)
+    opened = model.new_model(settings, asked, np.random.default_rng(0))
+    assert isinstance(opened, Embedded)
     return opened
 
 
 @pytest.fixture
-def made(tmp_path: Path, tokenizer: Any) -> tuple[PreTrainedModel, Eyes]:
-    """The same weights twice: plain, and as the first door."""
+def made(tmp_path: Path, tokenizer: Any) -> tuple[PreTrainedModel, Embedded]:
+    """The same weights twice: plain, and as the backend."""
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    knobs = config.MultimodalModel(model=str(tmp_path / "tiny"), method="full", precision="float32")
-    opened = new_eyes(knobs, tmp_path)
+    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), method="full", precision="float32")
+    opened = new_embedded(settings, tmp_path)
     return make_tiny(), opened
 
 
 @torch.no_grad()
-def log_p(plain: PreTrainedModel, opened: Eyes, kind: Kind, item: int, tail: list[int]) -> torch.Tensor:
+def log_p(plain: PreTrainedModel, opened: Embedded, kind: Kind, item: int, tail: list[int]) -> torch.Tensor:
     """[len(tail) + 1, vocabulary] of each token after the prompt, by one plain pass."""
     table: Any = plain.get_input_embeddings()
     embed = table.weight
@@ -61,7 +61,7 @@ def log_p(plain: PreTrainedModel, opened: Eyes, kind: Kind, item: int, tail: lis
     return out[-len(tail) - 1 :].log_softmax(-1)
 
 
-def said_before(opened: Eyes, kind: Kind, item: int) -> list[int]:
+def said_before(opened: Embedded, kind: Kind, item: int) -> list[int]:
     """The taught thought and the cue, as tokens."""
     if kind != "thought":
         return []
@@ -69,7 +69,7 @@ def said_before(opened: Eyes, kind: Kind, item: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_that_of_each_sample_by_itself(made: tuple[PreTrainedModel, Eyes], kind: Kind) -> None:
+def test_the_loss_is_that_of_each_sample_by_itself(made: tuple[PreTrainedModel, Embedded], kind: Kind) -> None:
     plain, opened = made
     target = np.random.default_rng(1).dirichlet(np.ones(6), len(ITEMS)).astype(np.float32)
     labels = LABELS[:3]
@@ -100,7 +100,9 @@ def test_the_loss_is_that_of_each_sample_by_itself(made: tuple[PreTrainedModel, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_and_thoughts_are_those_of_greedy_reading(made: tuple[PreTrainedModel, Eyes], kind: Kind) -> None:
+def test_answers_and_thoughts_are_those_of_greedy_reading(
+    made: tuple[PreTrainedModel, Embedded], kind: Kind
+) -> None:
     plain, opened = made
     excluded = np.zeros((len(ITEMS), 6), np.bool_)
     excluded[0, 1] = True
@@ -130,14 +132,14 @@ def test_answers_and_thoughts_are_those_of_greedy_reading(made: tuple[PreTrained
     assert best.clusters[0, 5] == -1
 
 
-def test_what_is_saved_answers_the_same(made: tuple[PreTrainedModel, Eyes], tmp_path: Path) -> None:
+def test_what_is_saved_answers_the_same(made: tuple[PreTrainedModel, Embedded], tmp_path: Path) -> None:
     _, opened = made
     out = tmp_path / "out"
     out.mkdir()
     opened.save(out)
-    again = model.open_seer(out, opened.asked, "float32")
+    again = model.open_model(out, opened.asked, "float32")
     none = np.zeros((4, 6), np.bool_)
-    one, other = (seer.best("both", ITEMS, 3, none) for seer in (opened, again))
+    one, other = (model.best("both", ITEMS, 3, none) for model in (opened, again))
     assert one.clusters.tolist() == other.clusters.tolist()
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
@@ -145,8 +147,8 @@ def test_what_is_saved_answers_the_same(made: tuple[PreTrainedModel, Eyes], tmp_
 def test_adapters_and_projector_are_trained_and_nothing_else(tmp_path: Path, tokenizer: Any) -> None:
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    knobs = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32", lora_rank=2)
-    opened = new_eyes(knobs, tmp_path)
+    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32", lora_rank=2)
+    opened = new_embedded(settings, tmp_path)
     trained = {name for name, p in opened.trained().named_parameters() if p.requires_grad}
     assert all("lora_" in name or name.startswith("1.") for name in trained)
     assert any("lora_" in name for name in trained)
@@ -163,8 +165,8 @@ def test_of_a_fine_tuned_language_model_neither_table_nor_output_layer_is_traine
     head.settle(begun)
     begun.save_pretrained(tmp_path / "begun")
     tokenizer.save_pretrained(tmp_path / "begun")
-    knobs = config.MultimodalModel(model=str(tmp_path / "begun"), method="full", precision="float32")
-    opened = new_eyes(knobs, tmp_path)
+    settings = config.MultimodalModel(model=str(tmp_path / "begun"), method="full", precision="float32")
+    opened = new_embedded(settings, tmp_path)
     stays = {name for name, p in opened.policy.model.named_parameters() if not p.requires_grad}
     assert stays == {"model.embed_tokens.weight", "lm_head.weight"}
 
@@ -173,4 +175,4 @@ def test_words_of_others_stay_in_their_place() -> None:
     item = prompts.Item("new\nline\n\nA surprise to follow: x", ("a\nb",), "ramen", "food")
     assert prompts.before("both", item, "both").count("\n") == 3
     assert prompts.thought(item).count("\n") == prompts.ENDS_THOUGHT
-    assert eyes.prompts.before("video", item, "both") == prompts.OPENING + prompts.SHOWN
+    assert embedded.prompts.before("video", item, "both") == prompts.OPENING + prompts.SHOWN

@@ -1,9 +1,9 @@
 """Reading tokens once: a causal model runs over a batch that looks back at what was read before.
 
-A batch is a grid of A x B sequences. What it looks back at are earlier readings, each laid along the grid: one
-for all, one a row, one a column, or one a cell. Keys and values are never copied per cell: a reading for all is
-attended to as one plain matrix product, one a row or column as one product a row or column. The grid is what
-makes training on every pair among some clusters, and bulk inference over all of them, cheap.
+A batch is a grid of A x B sequences. What it looks back at are caches of earlier passes, each laid along the grid:
+one for all, one a row, one a column, or one a cell. Keys and values are never copied per cell: a cache for all is
+attended to as one plain matrix product, one a row or column as one product a row or column. The grid is what makes
+training on every pair among some clusters, and bulk inference over all of them, cheap.
 
 This module knows attention; it does not know prompts, clusters or losses. It works for every transformers model
 whose attention goes through the library's attention interface.
@@ -24,7 +24,7 @@ ALIKE = 16
 
 
 @dataclass(slots=True)
-class Reading:
+class Cache:
     """Keys and values of a grid of sequences: `keys[layer]` and `values[layer]` are [A, B, T, heads, d].
 
     `valid_ABT` is False where a sequence was padded.
@@ -34,35 +34,35 @@ class Reading:
     values: list[Tensor]
     valid_ABT: Tensor
 
-    def part(self, rows: range, length: int | None = None) -> "Reading":
+    def part(self, rows: range, length: int | None = None) -> "Cache":
         """The rows `rows` of the grid; of each sequence the first `length` tokens."""
         cut = (slice(rows.start, rows.stop), slice(None), slice(length))
-        return Reading([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
+        return Cache([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
 
-    def joined(self, later: "Reading") -> "Reading":
-        """This reading and, of the same grid, one that follows it."""
+    def joined(self, later: "Cache") -> "Cache":
+        """This cache and, of the same grid, one that follows it."""
         keys, values = (
             [torch.cat(both, dim=2) for both in zip(*each, strict=True)]
             for each in ((self.keys, later.keys), (self.values, later.values))
         )
-        return Reading(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
+        return Cache(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
 
-    def turned(self) -> "Reading":
-        """The same reading with rows and columns of its grid exchanged."""
+    def turned(self) -> "Cache":
+        """The same cache with rows and columns of its grid exchanged."""
         keys, values = ([t.transpose(0, 1).contiguous() for t in ts] for ts in (self.keys, self.values))
-        return Reading(keys, values, self.valid_ABT.transpose(0, 1))
+        return Cache(keys, values, self.valid_ABT.transpose(0, 1))
 
 
 @dataclass(slots=True)
-class Back:
-    """An earlier reading as a pass looks back at it."""
+class Prefix:
+    """The cache of an earlier pass, as a later one looks back at it."""
 
-    reading: Reading
+    cache: Cache
     along: Along
     pick_A: Tensor | None = None
-    """For rows: which sequence of the reading (counted along its grid) each row of this pass looks back at."""
+    """For rows: which sequence of the cache (counted along its grid) each row of this pass looks back at."""
     part: range | None = None
-    """Only these rows of the reading's grid."""
+    """Only these rows of the cache's grid."""
     turned: bool = False
     """Rows and columns of that grid exchanged."""
 
@@ -77,11 +77,11 @@ class Back:
         return tensor.flatten(0, 1).index_select(0, self.pick_A).unsqueeze(1)
 
 
-class Pass:
+class ForwardPass:
     """A grid of A x B sequences to be read, each causal in itself and looking back at `context`."""
 
     def __init__(
-        self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Back], ends: bool = False
+        self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Prefix], ends: bool = False
     ):
         """In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
 
@@ -104,11 +104,11 @@ class Pass:
             rank[self.real] = torch.arange(len(self.real))
             last = valid_ABT.sum(-1).flatten() - 1
             self.wanted = rank.index_select(0, torch.arange(self.A * self.B) * self.T + last)
-        self.made = Reading([], [], valid_ABT)
+        self.made = Cache([], [], valid_ABT)
         """Filled as it is read."""
 
 
-def _by_length(valid_ABT: Tensor, context: list[Back]) -> tuple[list[tuple[Tensor, int]], Tensor]:
+def _by_length(valid_ABT: Tensor, context: list[Prefix]) -> tuple[list[tuple[Tensor, int]], Tensor]:
     """Numbers of the sequences of each length, shortest first, with the length, and where their tokens stand.
 
     Attention over sequences of one length pads nothing. There are no groups where they would be small, which costs
@@ -137,19 +137,19 @@ def read(
     ids_ABT: Tensor,
     positions_ABT: Tensor,
     valid_ABT: Tensor,
-    context: list[Back],
-) -> tuple[Tensor, Reading]:
-    """Run the model's body over one `Pass`.
+    context: list[Prefix],
+) -> tuple[Tensor, Cache]:
+    """Run the model's body over one `ForwardPass`.
 
-    Returns the last hidden states [A, B, T, H] and the reading, which later passes may look back at. The hidden
+    Returns the last hidden states [A, B, T, H] and the cache, which later passes may look back at. The hidden
     states of padding mean nothing.
     """
-    one = Pass(ids_ABT, positions_ABT, valid_ABT, context)
+    one = ForwardPass(ids_ABT, positions_ABT, valid_ABT, context)
     (hidden,) = read_together(model, [one])
     return hidden, one.made
 
 
-def read_together(model: PreTrainedModel, passes: list[Pass]) -> list[Tensor]:
+def read_together(model: PreTrainedModel, passes: list[ForwardPass]) -> list[Tensor]:
     """Run the model's body over several passes at once, of which each may look back at those before it.
 
     In a layer only attention tells tokens apart: everything else is one product over the real tokens of all passes.
@@ -176,7 +176,7 @@ def read_together(model: PreTrainedModel, passes: list[Pass]) -> list[Tensor]:
     ]
 
 
-def wanted(passes: list[Pass]) -> Tensor | None:
+def wanted(passes: list[ForwardPass]) -> Tensor | None:
     """Which of the tokens of all passes are wanted; None where all are."""
     if all(one.wanted is None for one in passes):
         return None
@@ -218,10 +218,10 @@ def attend(
     scaling: float,
     dropout: float = 0.0,
     *,
-    passes: list[Pass],
+    passes: list[ForwardPass],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over the earlier readings and over the sequence itself, in one softmax.
+    """Attention over the caches of earlier passes and over the sequence itself, in one softmax.
 
     The real tokens of all passes come as one sequence: `query` is [1, heads, n, d], `key` and `value`
     [1, kv heads, n, d], as the attention interface has them.
@@ -233,7 +233,7 @@ def attend(
     return torch.cat(found)[None], None
 
 
-def _attend_one(one: Pass, layer: int, scaling: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend_one(one: ForwardPass, layer: int, scaling: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The same for the real tokens of one pass, each [n, heads, d]."""
 
     def grid(tensor: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ def _attend_one(one: Pass, layer: int, scaling: float, query: Tensor, key: Tenso
     before = [
         Before(
             back.along,
-            *map(back.of, (back.reading.keys[layer], back.reading.values[layer], back.reading.valid_ABT)),
+            *map(back.of, (back.cache.keys[layer], back.cache.values[layer], back.cache.valid_ABT)),
         )
         for back in one.context
     ]

@@ -1,6 +1,6 @@
-"""The embedded door: vectors of pictures, a projector, soft tokens in a causal language model's prompt.
+"""The embedded backend: vectors of pictures, a projector, soft tokens in a causal language model's prompt.
 
-The eyes are those of 01-media and stay as they are; the projector is trained in full, the language model by
+The picture encoder is that of 01-media and stays as it is; the projector is trained in full, the language model by
 adapters. Prompts are read as one grid and answered by the same machinery as those of `language`.
 """
 
@@ -19,7 +19,7 @@ from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
 from byway.language.fast.generate import Asked, Policy, go_on, logits, pad, policy, top
-from byway.language.fast.reading import Back, Reading, read
+from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts
 from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
@@ -28,7 +28,7 @@ from byway.multimodal.prompts import Kind
 
 
 @dataclass(slots=True)
-class Eyes:
+class Embedded:
     """A language model that is shown pictures as soft tokens."""
 
     policy: Policy
@@ -62,12 +62,12 @@ class Eyes:
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
                 targets.append(torch.tensor(thought))
-        spoken = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
+        said = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
         alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
         later = later_nats(self.policy, alike, said)
         if not self.policy.trie.at_cue:
-            return spoken, later
-        return spoken, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+            return said, later
+        return said, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
@@ -88,7 +88,7 @@ class Eyes:
         self.policy.model.save_pretrained(out / "language", state_dict=adapters.merged(self.policy.model))
         self.tokenizer.save_pretrained(out / "language")
         save_file(self.projector.state_dict(), out / "projector.safetensors")
-        (out / "seer.json").write_text(json.dumps({"door": "eyes", "text": self.words}) + "\n", "utf-8")
+        (out / "backend.json").write_text(json.dumps({"backend": "embedded", "text": self.words}) + "\n", "utf-8")
 
     def ids(self, text: str) -> list[int]:
         """Tokens of a piece of a prompt."""
@@ -116,10 +116,10 @@ class Eyes:
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         T = padded.shape[1]
         valid = (torch.arange(T) < sizes[:, None])[:, None]
-        hidden, reading = read(self.policy.model, padded[:, None], torch.arange(T), valid, [])
+        hidden, cache = read(self.policy.model, padded[:, None], torch.arange(T), valid, [])
         hidden = hidden[:, 0]
         at_last = hidden[torch.arange(len(rows)), sizes - 1]
-        return hidden, Asked(at_last, [Back(reading, "cells")], sizes)
+        return hidden, Asked(at_last, [Prefix(cache, "cells")], sizes)
 
     def _ask(self, kind: Kind, items: list[int]) -> tuple[Asked, list[str]]:
         """Read the prompts, letting the model think where it shall, up to where the answer goes on."""
@@ -142,12 +142,12 @@ class Eyes:
         """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
 
         All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
-        was spoken is one reading that grows, and not one a token: attention goes over two parts, not eighty.
+        was thought is one cache that grows, and not one a token: attention goes over two parts, not eighty.
         """
         N = len(asked.position_N)
         said: list[list[int]] = [[] for _ in range(N)]
         alive = torch.ones(N, dtype=torch.bool)
-        hidden, position, spoken = asked.hidden_NH, asked.position_N, None
+        hidden, position, thought = asked.hidden_NH, asked.position_N, None
         for _ in range(longest):
             token, were = logits(self.policy, hidden).argmax(-1), alive.clone()
             for i in were.nonzero().flatten().tolist():
@@ -157,10 +157,10 @@ class Eyes:
             reads = alive if then is None else were
             if not reads.any():
                 break
-            hidden, position, spoken = self._step(asked, spoken, token[:, None], reads[:, None], position, hidden)
+            hidden, position, thought = self._step(asked, thought, token[:, None], reads[:, None], position, hidden)
             if not alive.any():
                 break
-        back = [*asked.context, *([Back(spoken, "cells")] if spoken is not None else [])]
+        back = [*asked.context, *([Prefix(thought, "cells")] if thought is not None else [])]
         ready = Asked(hidden, back, position)
         if then is None:
             return said, ready
@@ -171,55 +171,57 @@ class Eyes:
     def _step(
         self,
         asked: Asked,
-        spoken: Reading | None,
+        thought: Cache | None,
         ids_NT: Tensor,
         reads_NT: Tensor,
         position: Tensor,
         hidden: Tensor,
-    ) -> tuple[Tensor, Tensor, Reading]:
-        context = [*asked.context, *([Back(spoken, "cells")] if spoken is not None else [])]
+    ) -> tuple[Tensor, Tensor, Cache]:
+        context = [*asked.context, *([Prefix(thought, "cells")] if thought is not None else [])]
         out, made = read(self.policy.model, ids_NT[:, None], position[:, None, None], reads_NT[:, None], context)
-        if spoken is not None:
+        if thought is not None:
             joined = [
                 [torch.cat(pair, dim=2) for pair in zip(a, b, strict=True)]
-                for a, b in ((spoken.keys, made.keys), (spoken.values, made.values))
+                for a, b in ((thought.keys, made.keys), (thought.values, made.values))
             ]
-            made = Reading(joined[0], joined[1], torch.cat([spoken.valid_ABT, made.valid_ABT], dim=2))
+            made = Cache(joined[0], joined[1], torch.cat([thought.valid_ABT, made.valid_ABT], dim=2))
         return torch.where(reads_NT, out[:, 0, 0], hidden), position + reads_NT[:, 0], made
 
 
-def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Eyes:
+def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Embedded:
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(False)
     size = float(embedding.detach().float().pow(2).mean().sqrt())
     projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size)
     asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
     model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
-    return Eyes(asked_of, projector, tokenizer, asked, words, {})
+    return Embedded(asked_of, projector, tokenizer, asked, words, {})
 
 
-def new(knobs: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Eyes:
+def new(
+    settings: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator
+) -> Embedded:
     """A language model by name with a new projector that has had its first lesson, ready to be trained."""
-    model: Any = models.load(knobs.model, dtype)
-    if knobs.method == "lora":
-        model = adapters.adapt(model, knobs.lora_rank, rng)
+    model: Any = models.load(settings.model, dtype)
+    if settings.method == "lora":
+        model = adapters.adapt(model, settings.lora_rank, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
-        eyes = _build(model, models.load_tokenizer(knobs.model), asked, knobs.text)
-    if knobs.lessons and set(knobs.prompts) & set(prompts.SEES):
+        made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
+    if settings.lessons and set(settings.prompts) & set(prompts.SEES):
         items = np.flatnonzero(asked.row >= 0)
         table = model.get_input_embeddings().weight.detach()
-        names = torch.stack([table[answer[:-1]].float().mean(0) for answer in eyes.policy.prompt.answers])
+        names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
         shown = [asked.pictures(i) for i in items.tolist()]
-        right = align(eyes.projector, shown, asked.cluster[items], names, knobs.lessons, rng)
+        right = align(made.projector, shown, asked.cluster[items], names, settings.lessons, rng)
         say(f"  of videos held back, {right:.1%} look like their own cluster")
-    return eyes
+    return made
 
 
-def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Eyes:
+def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Embedded:
     """What `save` wrote."""
     folder = str(path / "language")
     with torch.random.fork_rng():
-        eyes = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
-    eyes.projector.load_state_dict(load_file(path / "projector.safetensors"))
-    return eyes
+        made = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
+    made.projector.load_state_dict(load_file(path / "projector.safetensors"))
+    return made

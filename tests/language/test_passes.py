@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from byway.language.fast import half, reading
-from byway.language.fast.reading import Along, Back, Pass, Reading, prepare, read, read_together
+from byway.language.fast.passes import Along, Cache, ForwardPass, Prefix, prepare, read, read_together
 from tests.language.conftest import make_tiny, needs_mkl
 
 A, B = 3, 4
@@ -34,7 +34,7 @@ def scattered(low: int, high: int, n: int) -> Tensor:
 
 
 @pytest.fixture(params=[1, reading.ALIKE])
-def alike(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def similarity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences of one length by themselves however few they are, and padded, as so few are."""
     monkeypatch.setattr(reading, "ALIKE", request.param)
 
@@ -52,10 +52,12 @@ def test_each_sequence_is_read_as_if_it_stood_alone(
     model = prepare(copy.deepcopy(tiny))
     earlier, there = drawn(*grid, scattered(1, 5, grid[0] * grid[1]))
     ids, valid = drawn(wide, deep, scattered(1, 6, wide * deep))
-    first = Pass(earlier, torch.arange(earlier.shape[2]), there, [])
+    first = ForwardPass(earlier, torch.arange(earlier.shape[2]), there, [])
     length_ab = there.sum(-1)
     start_AB = length_ab.expand(wide, deep)
-    one = Pass(ids, start_AB[..., None] + torch.arange(ids.shape[2]), valid, [Back(first.made, along)], ends)
+    one = ForwardPass(
+        ids, start_AB[..., None] + torch.arange(ids.shape[2]), valid, [Prefix(first.made, along)], ends
+    )
     found = read_together(model, [first, one])[1]
     for i in range(wide):
         for j in range(deep):
@@ -75,7 +77,7 @@ def test_rows_that_pick_what_they_look_back_at_and_sequences_without_a_token(tin
     pick = torch.tensor([1, 0, 1, 1, 0])
     ids, valid = drawn(5, 1, torch.tensor([3, 0, 1, 3, 2]))
     positions = there.sum(-1)[pick][..., None] + torch.arange(3)
-    hidden, _ = read(model, ids, positions, valid, [Back(made, "rows", pick)])
+    hidden, _ = read(model, ids, positions, valid, [Prefix(made, "rows", pick)])
     for i, a in enumerate(pick.tolist()):
         exact = apart(tiny, earlier[a, 0][there[a, 0]].tolist(), ids[i, 0][valid[i, 0]].tolist())
         torch.testing.assert_close(hidden[i, 0][valid[i, 0]], exact, atol=1e-4, rtol=1e-4)
@@ -90,12 +92,12 @@ def test_a_last_layer_that_computes_only_ends_gives_the_same_ends_and_the_same_r
     ids, valid = drawn(1, 9, scattered(1, 6, 9))
     others, there = drawn(1, 1, torch.tensor([7]))
 
-    def passes(ends: bool) -> list[Pass]:
-        of: Reading | None = None
-        both: list[Pass] = []
+    def passes(ends: bool) -> list[ForwardPass]:
+        of: Cache | None = None
+        both: list[ForwardPass] = []
         for tokens, real, short in ((others, there, False), (ids, valid, ends)):
-            back = [] if of is None else [Back(of, "all")]
-            both.append(Pass(tokens, torch.arange(tokens.shape[2]), real, back, short))
+            back = [] if of is None else [Prefix(of, "all")]
+            both.append(ForwardPass(tokens, torch.arange(tokens.shape[2]), real, back, short))
             of = both[-1].made
         return both
 

@@ -1,4 +1,4 @@
-"""Paper 2's road on a tiny world with a few real videos and a tiny real model, through the command line."""
+"""Paper 2's stages on a tiny world with a few real videos and a tiny real model, through the command line."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from byway.base import config
 from byway.evaluation import wording
 from byway.multimodal import tune
 from byway.simulation import experiment, loop, media, world
-from byway.simulation.people import WorldKnobs
+from byway.simulation.people import WorldSettings
 from byway.workflow import pipeline, showing
 from tests.language.conftest import make_tiny
 from tests.workflow.test_demo import SMALL, TOML
@@ -61,7 +61,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("w")
     make_tiny().save_pretrained(folder / "model")
     models.load_tokenizer("smollm2-135m").save_pretrained(folder / "model")
-    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     loop.write(built, loop.simulate(built), folder / "source")
     media.film(built, folder / "source", 0.06, 0.1)
     damaged = next((folder / "source" / "media").glob("*.mp4"))
@@ -72,7 +72,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_film_that_was_stopped_goes_on_to_the_same_files(tmp_path: Path) -> None:
-    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     log = loop.simulate(built)
     files: list[dict[str, bytes]] = []
     for lost in (False, True):
@@ -99,9 +99,9 @@ def test_what_films_ends_with_who_asked_for_it(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from byway.evaluation import loop, media, world
-from byway.simulation.people import WorldKnobs
+from byway.simulation.people import WorldSettings
 if __name__ == "__main__":
-    built = world.build(0, WorldKnobs(n_items=450, n_users=120, events_per_user=30.0))
+    built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     loop.write(built, loop.simulate(built), Path({str(tmp_path)!r}))
     media.film(built, Path({str(tmp_path)!r}), 1.0, 0.0)
 """
@@ -154,7 +154,7 @@ def test_an_item_is_answered_with_a_cluster_that_is_not_its_own(
     for item in (int(table.item[0]), alone):
         cli.recommend(workspace, item=ids[item], json=True)
         answer = json.loads(capsys.readouterr().out)
-        assert answer["road"] == "context"
+        assert answer["strategy"] == "context"
         assert answer["items"]
         assert answer["cluster"] not in answer["interests"]
         assert {shown["cluster"] for shown in answer["items"]} == {answer["cluster"]}
@@ -175,18 +175,18 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
     made: list[tuple[str, int, str]] = []
     real = tune.fine_tune
 
-    def counted(seer: Any, knobs: config.MultimodalModel, *rest: Any) -> Any:
+    def counted(model: Any, settings: config.MultimodalModel, *rest: Any) -> Any:
         if len(made) == 2:
             made.append(("stopped", 0, ""))
             raise KeyboardInterrupt
-        made.append((knobs.prompts[0], knobs.frames, knobs.pictures))
-        return real(seer, knobs, *rest)
+        made.append((settings.prompts[0], settings.frames, settings.pictures))
+        return real(model, settings, *rest)
 
     monkeypatch.setattr(tune, "fine_tune", counted)
-    knobs = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2", "views.evaluate_every=1"])
+    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2", "views.evaluate_every=1"])
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(workspace, knobs, only="views")
-    found = pipeline.run(workspace, knobs, only="views")["views"].metrics
+        pipeline.run(workspace, settings, only="views")
+    found = pipeline.run(workspace, settings, only="views")["views"].metrics
     of = [(kind, 4, "frames") for kind in ("text", "video", "both", "thought")]
     more = [("thought", n, "frames") for n in (1, 2, 8)]
     assert made == [*of[:2], ("stopped", 0, ""), *of[2:], *more, ("thought", 1, "thumbnail")]
@@ -197,7 +197,7 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
         assert shared[0]["low"] is None
     assert [point["step"] for point in found["views.pictures.curves"]["thumbnail"]] == [0, 1, 2]
     assert [claim["better"] for claim in found["views.pictures.claims"]] == ["thumbnail"]
-    pipeline.run(workspace, knobs, only="report")
+    pipeline.run(workspace, settings, only="report")
     page = (workspace / "16-report" / "report.html").read_text("utf-8")
     for title in ("figure 3: four prompts", "figure 4: number of frames", "figure 5: thumbnail or one frame"):
         assert f"Paper 2, {title}, recall at 10" in page
@@ -209,9 +209,9 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
 def test_the_multimodal_arm_lives_beside_the_others_and_its_gain_is_told_by_what_there_was_to_see(
     workspace: Path,
 ) -> None:
-    small = [f"experiment.{knob}" for knob in SMALL]
-    knobs = config.load(workspace / "byway.toml", [*small, 'experiment.arms=["multimodal", "placebo"]'])
-    figures = pipeline.figures(pipeline.run(workspace, knobs, only="experiment"))
+    small = [f"experiment.{setting}" for setting in SMALL]
+    settings = config.load(workspace / "byway.toml", [*small, 'experiment.arms=["multimodal", "placebo"]'])
+    figures = pipeline.figures(pipeline.run(workspace, settings, only="experiment"))
     assert figures["experiment.arms.multimodal.novel_impressions"]["mean"] == 1.0
     assert figures["experiment.controls.leaking"] == []
     found = experiment.load(workspace / "15-experiment")
