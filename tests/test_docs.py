@@ -16,6 +16,8 @@ from tests.settings import render
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "byway"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+HISTORY = ("LOG.md", "evidence.md")
+"""What was so at a commit that they name: files and settings of then may be gone."""
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -44,6 +46,8 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 @by_page
 def test_files_named_in_the_documents_exist(page: Path) -> None:
+    if page.name in HISTORY:
+        return
     folders = ("src", "tests", "benchmarks", "docs")
     there = [f"/{p.relative_to(ROOT).as_posix()}" for folder in folders for p in (ROOT / folder).rglob("*.*")]
     there += [f"/{p.name}" for p in ROOT.glob("*.*")]
@@ -75,7 +79,7 @@ def test_every_verb_stands_in_the_readme() -> None:
 def test_every_artifact_stands_in_the_architecture() -> None:
     page = text("docs/architecture.md")
     for stage in pipeline.STAGES:
-        row = re.search(rf"^\| {stage.folder} \|.*`([a-z_/]+)\.py`", page, re.M)
+        row = re.search(rf"^\| {stage.folder} \|.*?`([a-z_/]+)\.py`", page, re.M)
         assert row is not None, stage.folder
         # The function that builds it calls that module's.
         code = inspect.getsource(stage.build)
@@ -110,5 +114,7 @@ def test_toml_in_the_documents_is_a_configuration(page: Path, tmp_path: Path) ->
 
 @by_page
 def test_overrides_in_the_documents_are_settings(page: Path, tmp_path: Path) -> None:
+    if page.name in HISTORY:
+        return
     named = re.findall(r"--set '?(\w+\.\w+=[^`'\n]+?)(?=['`\s])", page.read_text("utf-8"))
     config.load(tmp_path / "none.toml", [name for name in named if not name.startswith("section.")])

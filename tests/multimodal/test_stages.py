@@ -98,7 +98,7 @@ def test_a_film_that_was_stopped_goes_on_to_the_same_files(tmp_path: Path) -> No
 def test_what_films_ends_with_who_asked_for_it(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from byway.evaluation import loop, media, world
+from byway.simulation import loop, media, world
 from byway.simulation.people import WorldSettings
 if __name__ == "__main__":
     built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))

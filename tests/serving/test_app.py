@@ -342,7 +342,7 @@ def test_without_tokens_it_answers_this_machine_alone(client: httpx.Client, work
 
 def test_a_port_that_is_taken_is_one_sentence(workspace: Path) -> None:
     """Workers share a port, but not with another service."""
-    with processes.door("127.0.0.1", 0) as taken:
+    with processes.listening("127.0.0.1", 0) as taken:
         taken.listen()
         with pytest.raises(UserError, match="cannot be taken"):
             processes.serve(workspace, config.Serving(), "127.0.0.1", taken.getsockname()[1], None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from byway.base import config
 from byway.multimodal.plan import ContextTable
-from byway.serving import bundle
+from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle, Strings
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
 
@@ -111,7 +111,8 @@ def test_bytes_that_are_no_text_are_an_unknown_id(opened: Bundle) -> None:
     ids=["constant", "largest", "two", "near", "near and large"],
 )
 def test_hashes_that_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: object) -> None:
-    monkeypatch.setattr(bundle, "_hash", hashed)
+    monkeypatch.setattr(bundle, "hash_of", hashed)
+    monkeypatch.setattr(pack, "hash_of", hashed)
     planted = Planted()
     opened = planted.build(tmp_path)
     assert [opened.position(item) for item in planted.ids] == list(range(N))

@@ -32,7 +32,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = world.build(0, WorldSettings(n_items=450, n_users=120, events_per_user=30.0))
     loop.write(built, loop.simulate(built), folder / "source")
     (folder / "byway.toml").write_text(TOML, "utf-8")
-    pipeline.run(folder, config.load(folder / "byway.toml"), until=preview.LAST)
+    pipeline.run(folder, config.load(folder / "byway.toml"), until=preview.LAST.name)
     return folder
 
 

@@ -222,6 +222,6 @@ def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.d
     """What `save` wrote."""
     folder = str(path / "language")
     with torch.random.fork_rng():
-        made = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
-    made.projector.load_state_dict(load_file(path / "projector.safetensors"))
-    return made
+        opened = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
+    opened.projector.load_state_dict(load_file(path / "projector.safetensors"))
+    return opened

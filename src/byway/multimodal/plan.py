@@ -154,11 +154,11 @@ def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
 
 
 def _answerer(
-    model: Tuned, asked: Contexts, settings: config.ContextTable, keys: dict[int, str]
+    tuned: Tuned, asked: Contexts, settings: config.ContextTable, keys: dict[int, str]
 ) -> Callable[[list[int]], bytes]:
     """What answers a batch of items."""
-    model = open_model(model.path, asked, settings.precision)
-    return lambda part: answer(model, model.kind, part, asked, settings.top, keys)
+    model = open_model(tuned.path, asked, settings.precision)
+    return lambda part: answer(model, tuned.kind, part, asked, settings.top, keys)
 
 
 def answer(

@@ -43,8 +43,8 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
         raise UserError(f"There is no address {host!r} ({error.strerror}); give another --host.") from error
     try:
         # Sockets that share a port would also share it with another service: first see that there is none.
-        door(host, port, shared=False).close()
-        mine = door(host, port)
+        listening(host, port, shared=False).close()
+        mine = listening(host, port)
     except OSError as error:
         raise UserError(
             f"Port {port} of {host} cannot be taken ({error.strerror}); choose another --port."
@@ -60,7 +60,7 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
     }
     _log()
     print(f"Serving {workspace} on http://{host}:{port}", file=sys.stderr)
-    settings = uvicorn.Config(
+    server = uvicorn.Config(
         "byway.serving.processes:worker",
         factory=True,
         host=host,
@@ -77,20 +77,20 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
         backlog=1024,
     )
     with mine:
-        Multiprocess(settings, sockets=[mine]).run()
+        Multiprocess(server, sockets=[mine]).run()
 
 
-class Door(socket.socket):
+class Listening(socket.socket):
     """A socket that becomes another one on the same port when it is handed to another process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         host, port = self.getsockname()[:2]
-        return door, (host, port)
+        return listening, (host, port)
 
 
-def door(host: str, port: int, shared: bool = True) -> Door:
+def listening(host: str, port: int, shared: bool = True) -> Listening:
     """A socket bound to a port, which others of the same user may bind too if it is `shared`."""
-    found = Door(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found = Listening(socket.AF_INET6 if ":" in host else socket.AF_INET)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
