@@ -44,8 +44,8 @@ from byway.language import tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Policy
 from byway.language.plan import open_policy
-from byway.transitions import curate
-from byway.transitions.counts import Evidence, Successors, ranks_of
+from byway.transitions import curate, signals
+from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Samples, Transitions, pick
 
 KS = (1, 5, 10)
@@ -136,8 +136,9 @@ def recalls(
     """Figures of one variant, beside those who do not read."""
     policy = open_policy(tuned, transitions, names, settings.transition_table)
     successors = Successors.of(transitions)
-    fitted = bulk.fit(policy, transitions.validation, Evidence(successors, alike), np.random.default_rng(0))
-    evidence = Evidence(successors, alike, fitted.similarity_weight, fitted.popularity_exponent)
+    evidence, weight = bulk.fit(
+        policy, transitions.validation, signals.over(successors, alike), np.random.default_rng(0)
+    )
     n, known = min(10, transitions.clusters), successors.seen(some.context)
     power, prior = with_prior(policy, transitions.validation, successors)
     first_answers: list[int] = []
@@ -158,7 +159,7 @@ def recalls(
         M, (N, K) = transitions.clusters, some.context.shape
         if K == 2 and M * M < 8 * N:
             rows = [range(start, min(start + bulk.TILE, M)) for start in range(0, M, bulk.TILE)]
-            table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, fitted.weight, n)])
+            table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, weight, n)])
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
             given = listed["alone"]
@@ -174,9 +175,9 @@ def recalls(
         parts = np.array_split(contexts, max(1, len(contexts) // 250))
         given = [bulk.answer_some(policy, part, prior, 1.0, n, 1)["cluster"] for part in parts]
         listed["calibrated"] = np.concatenate(given)[row.reshape(-1)]
-        if not fitted.weight:
+        if not weight:
             return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)}
-        found = [bulk.answer_some(policy, part, evidence, fitted.weight, n, n)["cluster"] for part in parts]
+        found = [bulk.answer_some(policy, part, evidence, weight, n, n)["cluster"] for part in parts]
         return {**listed, "served": np.concatenate(found)[row.reshape(-1)]}
 
     legal = set(names.names[transitions.level - 1])
@@ -191,16 +192,14 @@ def recalls(
         "counts_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
         "neural": learned,
-        "counts_alike": Evidence(successors, alike).fitted(transitions.validation, np.random.default_rng(0)),
+        "counts_alike": signals.over(successors, alike).fitted(transitions.validation, np.random.default_rng(0)),
     }
     return {
         "clusters": transitions.clusters,
         "asked": int(some.count.sum()),
         "match_rate": round(float(np.mean([answer in legal for answer in spoken])), 4),
         "distinct": len(set(spoken) & legal),
-        "weight": fitted.weight,
-        "similarity_weight": fitted.similarity_weight,
-        "fair": fitted.popularity_exponent,
+        "weights": {**evidence.all_weights(), "language_model": weight},
         "prior_power": power,
         **{name: of_list(listed) for name, listed in answered().items()},
         # Clusters that are the model's first answer to some pair of all.

@@ -37,8 +37,10 @@ from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Attention, Policy, ask, policy, top
 from byway.language.prompts import Prompt
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import signals
+from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.signals import Scorer
 
 SETTINGS = config.TransitionTable()
 WEIGHT = 0.3
@@ -66,13 +68,13 @@ def names(tokenizer: Any, M: int) -> list[str]:
     return [", ".join([w, *rng.choice(words, 4, replace=False)]) for w in first]
 
 
-def log(M: int) -> Evidence:
+def log(M: int) -> Scorer:
     """Counts of a made log of 100,000 transitions in which some clusters are popular."""
     rng = np.random.default_rng(1)
     share = 1 / np.arange(1, M + 1) ** 0.7
     drawn = rng.choice(M, (100_000, 3), p=share / share.sum()).astype(np.int32)
     counted = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32)), M)
-    return Evidence(counted)
+    return signals.over(counted)
 
 
 class Tokens:

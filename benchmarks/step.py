@@ -34,7 +34,8 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     from byway.base import config, memory, models, precision
     from byway.language import head, training, tune
     from byway.language.fast.generate import policy
-    from byway.transitions.counts import Evidence, Successors
+    from byway.transitions import signals
+    from byway.transitions.counts import Successors
     from byway.transitions.curate import Samples, Transitions
 
     memory.keep()
@@ -54,7 +55,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         asked_of = policy(model, prompt, "causal")
         optimiser = training.Optimiser(model, settings)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
-        evidence = Evidence(Successors.count(some, names))
+        evidence = signals.over(Successors.count(some, names))
         spent: list[float] = []
         for step in range(options.steps + 1):
             began = time.perf_counter()

@@ -18,9 +18,9 @@ from byway.base.errors import UserError
 from byway.data import catalog
 from byway.interests import embed, encoders, graph, tree
 from byway.items import sequence
-from byway.language import plan
 from byway.serving import bundle
 from byway.transitions import standing
+from byway.transitions import table as tables
 from tests.language.conftest import make_tiny
 
 SOURCES = sorted((Path(__file__).resolve().parents[1] / "src" / "byway").rglob("*.py"))
@@ -97,7 +97,7 @@ ARRAYS: list[tuple[Callable[[Path], Any], str]] = [
     (embed.load, "vectors"),
     (graph.load, "indptr"),
     (tree.load, "order"),
-    (plan.load, "clusters"),
+    (tables.load, "clusters"),
     (standing.load_standing, "user-starts"),
     (sequence.load, "items"),
     (sequence.load, "content"),

@@ -298,7 +298,7 @@ def test_an_unknown_encoder_that_is_blind_is_found_out(
 def test_equal_vectors_do_not_pass_and_equal_words_do() -> None:
     rows = np.eye(4, 8, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     rows[4:] += 1e-6
-    group = embed.similarity(rows)
+    group = embed.alike(rows)
     assert len(set(group.tolist())) == 4
     assert group[0] == group[4]
     assert group[1] == group[5]

@@ -1,6 +1,5 @@
 """Asking in bulk: rows are what their pairs say one by one, and the weights of model and evidence are found."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from byway.base.ranking import best_first
 from byway.language import prompts
 from byway.language.fast import bulk
 from byway.language.fast.generate import Attention, Choices, Policy, ask, policy
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import signals
+from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
@@ -42,8 +42,8 @@ def test_counts_alone_and_the_model_alone_are_both_there(
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
     successors = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M)
-    ((_, counted),) = bulk.answer(asked_of, [range(4, 8)], Evidence(successors), 0.0, 5, 2)
-    ((_, both),) = bulk.answer(asked_of, [range(4, 8)], Evidence(successors), 1e-3, 5)
+    ((_, counted),) = bulk.answer(asked_of, [range(4, 8)], signals.over(successors), 0.0, 5, 2)
+    ((_, both),) = bulk.answer(asked_of, [range(4, 8)], signals.over(successors), 1e-3, 5)
     context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
     score = successors.probability(context)
     np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
@@ -61,7 +61,7 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
     asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
-    evidence = Evidence(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
+    evidence = signals.over(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
 
     def rows(of: Policy, again: bulk.Again | None) -> NDArray[Any]:
         ((_, found),) = bulk.answer(of, [range(4)], evidence, 0.5, 5, 4, again)
@@ -113,7 +113,7 @@ def test_how_near_a_tie_is_follows_from_how_differences_change(
 
 
 @pytest.mark.parametrize("attention", ["block", "causal"])
-def test_likeness_pulls_where_the_later_log_follows_it(
+def test_similarity_weighs_where_the_later_log_follows_it(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
     """Each cluster has one that is alike; only the validation part goes there, so that counts cannot know it."""
@@ -124,10 +124,13 @@ def test_likeness_pulls_where_the_later_log_follows_it(
     after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
     names = [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)]
     asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer, prompts.ENDINGS[attention]), attention)
-    planted = Evidence(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
-    assert bulk.fit(asked_of, after, planted, rng).similarity_weight > 0
-    assert bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng) == bulk.Fitted(0.0, 0.0)
-    nothing = replace(planted, similarity_MM=np.zeros((clusters, clusters)))
-    assert bulk.fit(asked_of, after, nothing, rng).similarity_weight == 0
-    gained = replace(planted, similarity_weight=2.0)(context[:1]) - planted(context[:1])
-    np.testing.assert_allclose(gained[0], 2 * planted.similarity_MM[context[0]].mean(axis=0), atol=1e-5)
+    planted = signals.over(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
+    assert bulk.fit(asked_of, after, planted, rng)[0].weights["similarity"] > 0
+    scorer, weight = bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng)
+    unweighed = dict(scorer.weights), weight
+    assert unweighed == ({"counts": 1, "similarity": 0, "popularity": 0}, 0)
+    nothing = signals.over(Successors.count(before, clusters), np.zeros((clusters, clusters)))
+    assert bulk.fit(asked_of, after, nothing, rng)[0].weights["similarity"] == 0
+    gained = planted.weighed(similarity=2.0)(context[:1]) - planted(context[:1])
+    paired = np.eye(clusters)[np.arange(clusters) ^ 1]
+    np.testing.assert_allclose(gained[0], 2 * paired[context[0]].mean(axis=0), atol=1e-5)

@@ -15,7 +15,8 @@ from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Attention, Choices, ask, policy
 from byway.language.fast.passes import prepare, read
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import signals
+from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 from tests.language.test_plan import DESCRIPTIONS, SETTINGS, transitions
@@ -116,7 +117,7 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="float32"):
         bulk.rounding(coarse, exact, 8, np.random.default_rng(0))
     once = np.ones(1, np.int32)
-    evidence = Evidence(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
+    evidence = signals.over(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
     with pytest.raises(UserError, match="float32"):
         bulk.answer_some(coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, bulk.Again.of(exact, 0.1))
 

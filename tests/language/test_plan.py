@@ -20,8 +20,10 @@ from byway.interests.describe import Descriptions
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Choices, Policy, ask
+from byway.transitions import table as tables
 from byway.transitions import triples
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.signals import Fitted, Scorer
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 
 M = len(HOSTILE)
@@ -49,13 +51,13 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
 FILES = ("clusters.npy", "scores.npy", "model.npy")
 
 
-def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETTINGS) -> plan.Table:
+def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETTINGS) -> tables.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
     outcome = plan.build(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE)
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
-    return plan.load(path)
+    return tables.load(path)
 
 
 def test_every_entry_is_legal(tmp_path: Path, tuned: tune.Tuned) -> None:
@@ -152,11 +154,12 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     scratch.mkdir(parents=True)
     fit, fits = bulk.fit, list[object]()
 
-    def slow(*given: Any) -> bulk.Fitted:
+    def slow(*given: Any) -> tuple[Scorer, float]:
         fits.append(given)
         time.sleep(0.5)
         # Whoever fits second finds another weight, as one under load finds another arithmetic.
-        return replace(fit(*given), popularity_exponent=float(len(fits) - 1))
+        scorer, weight = fit(*given)
+        return scorer.weighed(popularity=-float(len(fits) - 1)), weight
 
     open_policy, one_at_a_time = plan.open_policy, threading.Lock()
 
@@ -167,7 +170,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     monkeypatch.setattr(bulk, "fit", slow)
     monkeypatch.setattr(plan, "open_policy", opened)
 
-    def shard(number: int) -> bulk.Fitted:
+    def shard(number: int) -> Fitted:
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         with torch.no_grad():
             return plan.fill(work, SETTINGS, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
@@ -188,7 +191,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     three = transitions(history=3)
     settings = replace(SETTINGS, triples=100)
     outcome = plan.build(work, settings, three, DESCRIPTIONS, tuned, VECTORS, TREE)
-    table = plan.load(tmp_path / "out")
+    table = tables.load(tmp_path / "out")
     assert table.triples is not None
     assert table.model_triples is not None
     assert outcome.counts["triples"] == len(table.triples.keys) == 100
@@ -237,7 +240,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
         return plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
 
     def follow(new: Samples, weight: float) -> tuple[Any, Any]:
-        return plan.follow(transitions(), new, alike, plan.Fitted(weight, 0.0), 4, ask_model)
+        return plan.follow(transitions(), new, alike, Fitted({"language_model": weight}), 4, ask_model)
 
     pairs, counted = follow(since, 0.0)
     at = pairs.tolist().index([3, 4])
@@ -254,7 +257,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
     three = np.array([[3, 5, 4], [5, 3, 4]], np.int32)
     own = Samples(three[:1], np.array([8], np.int32), np.array([900], np.int32))
-    of_three, found = plan.follow(transitions(history=3), own, alike, plan.Fitted(0.0, 0.0), 4, ask_model, three)
+    of_three, found = plan.follow(transitions(history=3), own, alike, Fitted({}), 4, ask_model, three)
     assert [3, 5, 4] in of_three.tolist()
     assert found[of_three.tolist().index([3, 5, 4])][0] == 8
     nothing = Samples(since.context[:0], since.label[:0], since.count[:0])

@@ -17,7 +17,8 @@ from byway.interests.describe import Descriptions
 from byway.language import prompts, training, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Attention, Policy, policy
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import signals
+from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, spread_out
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_generate import brute_force, make, reference
@@ -92,7 +93,9 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
     some = samples(400)
     successors = Successors.count(some, M)
     settings, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
-    batch = tune.draw(transitions_of(some, False), Evidence(successors), deep, settings, np.random.default_rng(0))
+    batch = tune.draw(
+        transitions_of(some, False), signals.over(successors), deep, settings, np.random.default_rng(0)
+    )
     assert batch.grid is None
     asked = {(*c, label) for c, label in zip(some.context.tolist(), some.label.tolist(), strict=True)}
     row, label = np.nonzero(batch.target)
@@ -108,7 +111,7 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     settings = config.LanguageModel(block_clusters=5, balance=1.0, sharpness=3.0)
     deep = np.arange(M) < 4
     alike = np.random.default_rng(8).random((M, M))
-    evidence = Evidence(successors, alike, similarity_weight=2.0)
+    evidence = signals.over(successors, alike).weighed(similarity=2.0)
     batch = tune.draw(transitions_of(some, True), evidence, deep, settings, np.random.default_rng(0))
     assert len(batch.context) == 25
     assert batch.target.sum() == pytest.approx(1, abs=1e-5)

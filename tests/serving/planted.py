@@ -17,11 +17,11 @@ from byway.data.events import Events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
-from byway.language.plan import Table
 from byway.multimodal.plan import ContextTable
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.table import Table
 from byway.transitions.triples import Triples, key
 
 SIZES = (4, 4, 4, 4, 1, 7, 2)

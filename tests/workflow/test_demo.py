@@ -14,11 +14,11 @@ from byway import cli
 from byway.base import config
 from byway.base.errors import UserError
 from byway.evaluation import wording
-from byway.language import plan
 from byway.serving import bundle, publish
 from byway.simulation import loop, world
 from byway.simulation.people import WorldSettings
 from byway.transitions import align, curate
+from byway.transitions import table as tables
 from byway.workflow import pipeline, showing, stages
 from tests.language.conftest import make_tiny
 
@@ -200,7 +200,7 @@ def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, t
     transitions = curate.load(copy / "06-transitions")
     assert transitions.feedback is not None
     satisfaction = align.Satisfaction.of(transitions.feedback, transitions.clusters)
-    triples, table = plan.triples_of(transitions, 10**6), plan.load(copy / "08-transition-table")
+    triples, table = tables.triples_of(transitions, 10**6), tables.load(copy / "08-transition-table")
     assert triples is not None
     assert table.triples is not None
     expected = satisfaction.expected(triples, table.triples.clusters[:, :3])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,13 +20,13 @@ from byway.base.errors import UserError
 from byway.data import events
 from byway.evaluation import drift
 from byway.interests import embed, tree
-from byway.language import plan
 from byway.language.fast import bulk
 from byway.serving import bundle, publish
 from byway.serving.recommend import Seen, recommend
-from byway.transitions import curate
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import curate, signals
+from byway.transitions import table as tables
 from byway.transitions.curate import Transitions
+from byway.transitions.signals import Fitted
 from byway.transitions.triples import key, unkey
 from byway.workflow import pipeline, refresh, showing, stages
 
@@ -62,17 +63,17 @@ def table(work: Work, settings: config.TransitionTable, transitions: Transitions
     """A table by the log's counts alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
-    evidence = Evidence(Successors.of(transitions))
+    evidence = signals.of(transitions)
     best = bulk.by_evidence(np.column_stack([pairs[:, :1]] * (K - 1) + [pairs[:, 1:]]), evidence, M, 4)
     best = best.reshape(M, M, 4)
-    if (triples := plan.triples_of(transitions, 10_000)) is not None:
+    if (triples := tables.triples_of(transitions, 10_000)) is not None:
         own = bulk.by_evidence(triples, evidence, M, 4)
         for name, values in (("keys", key(triples, M)), ("clusters", own), ("model", own)):
             np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
         np.save(work.out / f"{name}.npy", values)
-    weights = {f"table.{name}": 0.0 for name in ("prior_weight", "likeness_pull", "fairness")}
-    return Outcome(metrics={**weights, "table.precision": "float32"})
+    (work.out / "fitted.json").write_bytes(msgspec.json.encode(Fitted({"counts": 1.0})))
+    return Outcome()
 
 
 def titles(first: int, last: int) -> list[str]:
@@ -247,24 +248,19 @@ def test_the_counts_are_those_of_the_whole_log(built: Path, refreshed: Path) -> 
     assert held.users == [user for user in number if int(user[1:]) >= USERS]
 
 
-def test_a_table_of_an_older_version_is_followed_as_one_that_divides_nothing_out(
-    built: Path, tmp_path: Path
-) -> None:
+def test_a_refresh_ranks_by_the_weights_that_stand_in_the_artifact(built: Path, tmp_path: Path) -> None:
+    """Not by figures of the record, where a signal that is missing would silently weigh nothing."""
     rows = log(0, 20, ITEMS, 1_720_000_000, 3)
-    tables: list[Any] = []
-    for name in ("now", "older"):
+    tables_of: list[Any] = []
+    for name, weight in (("counts", 0.0), ("popularity divided out", -1.0)):
         folder = tmp_path / name
         artifact.shutil.copytree(built, folder)
-        record = folder / "08-transition-table" / "record.json"
-        known = json.loads(record.read_text("utf-8"))
-        if name == "older":
-            for figure in ("table.fairness", "table.precision"):
-                del known["metrics"][figure]
-        record.write_text(json.dumps(known), "utf-8")
+        fitted = Fitted({"counts": 1.0, "popularity": weight})
+        (folder / "08-transition-table" / "fitted.json").write_bytes(msgspec.json.encode(fitted))
         take_in(folder, None, write(folder / "new.csv", EVENT, [f"n{row}" for row in rows]))
         assert len(refresh.load(folder / refresh.FOLDER).pairs)
-        tables.append(np.array(bundle.load(folder / "13-bundle").table))
-    assert np.array_equal(*tables)
+        tables_of.append(np.array(bundle.load(folder / "13-bundle").table))
+    assert not np.array_equal(*tables_of)
 
 
 def test_pairs_whose_successor_changed_are_answered_anew_and_no_others(built: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import plan, tune
 from byway.transitions import curate
+from byway.transitions import table as tables
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 
@@ -96,7 +97,7 @@ def _one(
     tuned = tune.load(here.out)
     here = place(8, "table")
     plan.build(here, sections.transition_table, transitions, descriptions, tuned, vectors, tree)
-    table = plan.load(here.out)
+    table = tables.load(here.out)
     heldout = transitions.heldout.several()
     known = Successors.of(transitions).seen(heldout.context)
     last = tuned.curve[-1]

@@ -20,11 +20,12 @@ from byway.language import prompts
 from byway.language.fast import reference
 from byway.language.fast.bulk import first
 from byway.language.fast.generate import Policy, policy
-from byway.language.plan import Table
 from byway.language.tune import Tuned, spoken_answers
-from byway.transitions.counts import Evidence, Successors, ranks_of
+from byway.transitions import signals
+from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Samples, Transitions, pick, spread_out
-from byway.transitions.triples import Triples, look_up
+from byway.transitions.table import Table
+from byway.transitions.triples import Triples, contexts_of, look_up
 
 KS = (1, 5, 10)
 
@@ -62,14 +63,19 @@ def build(
             else:
                 metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
     alike = tree.similarity(vectors, transitions.level)
+    fitted = signals.over(successors, alike).fitted(transitions.validation, work.rng)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,
         "successor_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
-        "successor_alike": Evidence(successors, alike).fitted(transitions.validation, work.rng),
+        "successor_alike": fitted,
         "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
     }
+    for signal in fitted.signals:
+        left = fitted.weighed(**{signal.name: 0.0})
+        if any(left.all_weights().values()):
+            guesses[f"without_{signal.name}"] = left
     for name, guess in guesses.items():
         metrics |= recalls(f"baseline.{name}", ranks_of(guess(heldout.context), heldout), heldout, known)
     metrics |= labels(table.model, "language.labels")
@@ -110,7 +116,7 @@ def agreement(
     if not n:
         return {}
     pairs = rng.integers(0, len(table.model), (n, 2))
-    context = np.column_stack([*[pairs[:, 0]] * (prompt.history - 1), pairs[:, 1]])
+    context = contexts_of(pairs, prompt.history)
     slow = models.load(str(tuned.path), torch.float32)
     first = table.model[pairs[:, 0], pairs[:, 1], 0]
     found = reference.agreement(slow, prompt, asked_of.trie, tuned.attention, context, first)

@@ -9,7 +9,7 @@ import io
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,62 +26,15 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import prompts
 from byway.language.fast import bulk, half
-from byway.language.fast.bulk import TILE, Again, Fitted
+from byway.language.fast.bulk import TILE, Again
 from byway.language.fast.generate import TOGETHER, Policy, policy
 from byway.language.tune import Tuned
-from byway.transitions import align
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import align, signals
+from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, added
-from byway.transitions.triples import MOST, Triples, key
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """For every (C1, C2), the best novel clusters, best first; -1 where fewer are legal."""
-
-    clusters: NDArray[np.int32]
-    """[M, M, n] what is served."""
-    scores: NDArray[np.float32]
-    """[M, M, n] log-probability, up to a constant a pair."""
-    model: NDArray[np.int32]
-    """[M, M, m] the fine-tuned model alone; m is `model_top`, and at most n."""
-    triples: Triples | None = None
-    """The triples that users have, where K is 3; `triples.look_up` reads both."""
-    model_triples: Triples | None = None
-    """The fine-tuned model alone."""
-
-    def answered_anew(self, context_NK: Ints, ranking_Nn: Ints) -> "Table":
-        """The table with what `follow` found in it."""
-        clusters, triple = np.array(self.clusters), are_triples(context_NK)
-        clusters[context_NK[~triple, -2:-1].ravel(), context_NK[~triple, -1]] = ranking_Nn[~triple]
-        if self.triples is None or not triple.any():
-            return replace(self, clusters=clusters)
-        own = np.array(self.triples.clusters)
-        own[self.triples.rows(context_NK[triple], len(clusters))] = ranking_Nn[triple, : own.shape[1]]
-        return replace(self, clusters=clusters, triples=replace(self.triples, clusters=own))
-
-
-def are_triples(context_NK: Ints) -> NDArray[np.bool_]:
-    """[N] which contexts are of three interests: beside them a pair (C1, C2) stands as (C1, C1, C2).
-
-    >>> are_triples(np.array([[1, 2, 3], [1, 1, 3]], np.int32)).tolist()
-    [True, False]
-    """
-    return context_NK[:, 0] != context_NK[:, -2] if context_NK.shape[1] == 3 else np.zeros(len(context_NK), bool)
-
-
-def load(path: Path) -> Table:
-    """Read 08-transition-table, memory-mapped."""
-
-    def mapped(name: str) -> NDArray[Any]:
-        return np.load(path / f"{name}.npy", mmap_mode="r")
-
-    table = Table(mapped("clusters"), mapped("scores"), mapped("model"))
-    if not (path / "triple_keys.npy").exists():
-        return table
-    keys = mapped("triple_keys")
-    served, own = Triples(keys, mapped("triple_clusters")), Triples(keys, mapped("triple_model"))
-    return replace(table, triples=served, model_triples=own)
+from byway.transitions.signals import Fitted, Scorer
+from byway.transitions.table import triples_of
+from byway.transitions.triples import MOST, key, row_of
 
 
 def open_policy(
@@ -123,14 +76,14 @@ def build(
         K = transitions.train.context.shape[1]
         aligned = np.empty(whole["cluster"].shape, np.float32)
         for c1 in range(M):
-            context = np.column_stack([np.full((M, K - 1), c1), np.arange(M)]).astype(np.int32)
-            aligned[c1] = _ordered(whole[c1], satisfaction, context, settings.best_of)
+            aligned[c1] = _ordered(whole[c1], satisfaction, row_of(c1, M, K), settings.best_of)
         if keys is not None and more is not None:
             _ordered(more, satisfaction, keys, settings.best_of)
         np.save(work.out / "satisfaction.npy", aligned)
     np.save(work.out / "clusters.npy", whole["cluster"])
     np.save(work.out / "scores.npy", whole["score"])
     np.save(work.out / "model.npy", whole["model"])
+    (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     if keys is not None and more is not None:
         np.save(work.out / "triple_keys.npy", key(keys, M))
         np.save(work.out / "triple_clusters.npy", more["cluster"])
@@ -149,9 +102,7 @@ def build(
             "table.entries": M * M,
             "table.legal": round(float(1 - illegal[:, :, 0].mean()), 6),
             "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
-            "table.prior_weight": fitted.weight,
-            "table.likeness_pull": fitted.similarity_weight,
-            "table.fairness": fitted.popularity_exponent,
+            "table.weights": fitted.weights,
             "table.precision": fitted.precision,
             "table.near": round(fitted.near, 4),
             **(
@@ -217,19 +168,19 @@ def fill(
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    evidence = Evidence(Successors.of(transitions), tree.similarity(vectors, transitions.level))
+    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level))
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
-            made = _fitted(work, settings, transitions, descriptions, tuned, evidence)
+            made = _fitted(work, settings, transitions, descriptions, tuned, scorer)
             write_atomic(known, msgspec.json.encode(made))
     fitted = msgspec.json.decode(known.read_bytes(), type=Fitted)
     if not (left or more):
         return fitted
     parts: list[range | Ints] = [*left, *more.values()]
     paths = [*(path_of[rows.start] for rows in left), *more]
-    ask = partial(_answerer, tuned, transitions, descriptions, settings, evidence, fitted)
+    ask = partial(_answerer, tuned, transitions, descriptions, settings, scorer, fitted)
     total = sum(map(len, chunks)) + len(starts)
     with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
         for i, (found, seconds) in engine.spread(ask, parts):
@@ -247,17 +198,17 @@ def _fitted(
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
-    evidence: Evidence,
+    scorer: Scorer,
 ) -> Fitted:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
     settings = replace(settings, precision=half.resolved(settings.precision))
     asked_of = open_policy(tuned, transitions, descriptions, settings)
-    fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
-    fitted = replace(fitted, precision=settings.precision)
+    scorer, weight = bulk.fit(asked_of, transitions.validation, scorer, work.rng)
+    weights, near = {**scorer.all_weights(), "language_model": weight}, 0.0
     if settings.rounding and settings.precision != "float32":
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
-        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, settings.rounding, work.rng))
-    return fitted
+        near = bulk.rounding(asked_of, exact, settings.rounding, work.rng)
+    return Fitted(weights, near, settings.precision)
 
 
 def follow(
@@ -279,22 +230,14 @@ def follow(
     """
     M, K = transitions.clusters, transitions.train.context.shape[1]
     top = min(top, M)
-    weighed = Successors.of(transitions)
     known = added(added(transitions.train, transitions.validation), transitions.heldout)
-    before, now = (
-        replace(
-            weighed, **{name: getattr(counted, name) for name in ("popularity_M", "alone_KMM", "rows", "together")}
-        )
-        for counted in (Successors.count(known, M), Successors.count(added(known, since), M))
-    )
-    changed: list[Ints] = []
-    parts: list[NDArray[np.integer]] = [
-        np.column_stack([*[np.full(M, c1)] * (K - 1), np.arange(M)]) for c1 in range(M)
-    ]
+    weighed = Successors.of(transitions)
+    before, now = (weighed.counting(samples) for samples in (known, added(known, since)))
+    parts = [row_of(c1, M, K) for c1 in range(M)]
     if triples is not None:
         parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
-    for part in parts:
-        context = part.astype(np.int32)
+    changed: list[Ints] = []
+    for context in parts:
         first: list[NDArray[np.intp]] = []
         for counted in (before, now):
             share = counted.probability(context)
@@ -302,14 +245,14 @@ def follow(
             first.append(share.argmax(axis=1))
         changed.append(context[first[0] != first[1]])
     contexts = np.concatenate(changed)
-    evidence = Evidence(now, similarity_MM, fitted.similarity_weight, fitted.popularity_exponent)
-    asked_of = ask() if fitted.weight and len(contexts) else None
+    scorer = signals.over(now, similarity_MM).weighed(**fitted.weights)
+    asked_of = ask() if fitted.model and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
         if asked_of is None:
-            found.append(bulk.by_evidence(part, evidence, M, top))
+            found.append(bulk.by_evidence(part, scorer, M, top))
         else:
-            found.append(bulk.answer_some(asked_of, part, evidence, fitted.weight, top, 1)["cluster"])
+            found.append(bulk.answer_some(asked_of, part, scorer, fitted.model, top, 1)["cluster"])
     return contexts, np.concatenate(found)
 
 
@@ -318,16 +261,11 @@ def _answerer(
     transitions: Transitions,
     descriptions: Descriptions,
     settings: config.TransitionTable,
-    evidence: Evidence,
+    scorer: Scorer,
     fitted: Fitted,
 ) -> Callable[[range | Ints], tuple[NDArray[Any], float]]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
-    evidence, weight = (
-        replace(
-            evidence, similarity_weight=fitted.similarity_weight, popularity_exponent=fitted.popularity_exponent
-        ),
-        fitted.weight,
-    )
+    scorer, weight = scorer.weighed(**fitted.weights), fitted.model
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
     settings = replace(settings, precision=fitted.precision)
     asked_of = open_policy(tuned, transitions, descriptions, settings)
@@ -335,28 +273,17 @@ def _answerer(
     if fitted.near:
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, evidence, weight, settings.top, settings.model_top, again)
+    rows_of = bulk.answerer(asked_of, scorer, weight, settings.top, settings.model_top, again)
 
     def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, evidence, weight, settings.top, settings.model_top, again)
+            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, settings.model_top, again)
         return found, time.perf_counter() - began
 
     return answer
-
-
-def triples_of(transitions: Transitions, most: int) -> Ints | None:
-    """[T, 3] the triples of different interests that the training log shows, at most so many, the most frequent
-    ones, in order; None where K is not 3."""
-    if transitions.train.context.shape[1] != 3:
-        return None
-    several = transitions.train.several()
-    contexts, row = np.unique(several.context, axis=0, return_inverse=True)
-    frequency = np.bincount(row.reshape(-1), several.count, len(contexts))
-    return contexts[np.sort(np.argsort(-frequency, kind="stable")[:most])]
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

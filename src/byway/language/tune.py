@@ -39,8 +39,9 @@ from byway.language.fast.generate import (
 )
 from byway.language.training import Optimiser, Progress, rate
 from byway.language.trie import first_choice
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
+from byway.transitions.signals import Scorer
 
 BRANCHING = 64
 """Examples a step that are followed below the trie's first branching, where names share a first token: to read them
@@ -79,7 +80,7 @@ class Batch:
 
 def draw(
     transitions: Transitions,
-    evidence: Evidence,
+    evidence: Scorer,
     branching: NDArray[np.bool_],
     settings: config.LanguageModel,
     rng: np.random.Generator,
@@ -89,7 +90,7 @@ def draw(
     Curated samples, and all of them under causal attention: `batch`, drawn by their counts. The whole log under
     block attention: every context among a few random clusters, since a cluster's block is read once and serves all
     of them; their target is the log's own posterior, and the similarity of items where it has shown its worth
-    (`Evidence`), since hard labels of single transitions are mostly noise.
+    (`signals`), since hard labels of single transitions are mostly noise.
 
     Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
     model is there to say what is special about a context. A posterior hardly differs from context to context,
@@ -234,14 +235,11 @@ def build(
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
     settings = replace(settings, precision=precision.resolved(settings.precision))
     started = time.perf_counter()
-    evidence = Evidence(Successors.of(transitions))
+    evidence = signals.of(transitions)
     if transitions.whole_log and settings.target == "evidence":
-        similarity_MM = tree.similarity(vectors, transitions.level)
+        evidence = signals.of(transitions, tree.similarity(vectors, transitions.level))
         # Popularity is divided out by `balance`, whatever the table does with it.
-        evidence = replace(
-            replace(evidence, similarity_MM=similarity_MM).fitted(transitions.validation, work.rng),
-            popularity_exponent=0.0,
-        )
+        evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
         settings.processes, _fine_tune, work.scratch, work.rng, settings, transitions, evidence, names
     )
@@ -253,7 +251,7 @@ def build(
             "language.curve": progress.curve,
             "language.best_step": best["step"],
             "language.precision": settings.precision,
-            "language.taught_pull": evidence.similarity_weight,
+            "language.taught_weights": evidence.all_weights(),
         },
         gates={"match_rate": Gate(value=best["match_rate"], at_least=settings.match_gate)},
         timings={"tuning": time.perf_counter() - started},
@@ -265,7 +263,7 @@ def _fine_tune(
     rng: np.random.Generator,
     settings: config.LanguageModel,
     transitions: Transitions,
-    evidence: Evidence,
+    evidence: Scorer,
     names: list[str],
 ) -> tuple[Any, Any, Progress]:
     """The best model, its tokenizer and how it came to be; one of the processes that train together."""

@@ -62,12 +62,12 @@ class Embedded:
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
                 targets.append(torch.tensor(thought))
-        said = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
+        nats = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
         alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
         later = later_nats(self.policy, alike, said)
         if not self.policy.trie.at_cue:
-            return said, later
-        return said, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+            return nats, later
+        return nats, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
@@ -142,7 +142,7 @@ class Embedded:
         """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
 
         All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
-        was thought is one cache that grows, and not one a token: attention goes over two parts, not eighty.
+        was thought so far is one cache that grows, and not one a token: attention goes over two parts, not eighty.
         """
         N = len(asked.position_N)
         said: list[list[int]] = [[] for _ in range(N)]

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from byway.interests.describe import Descriptions
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
-    from byway.language.plan import Table
     from byway.multimodal.plan import ContextTable
     from byway.transitions.curate import Transitions
+    from byway.transitions.table import Table
 
 
 SMOKE = 32

@@ -28,7 +28,6 @@ from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
-from byway.language.plan import Table
 from byway.multimodal.plan import ContextTable
 from byway.simulation import arms, controls, platform, truth, visual
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
@@ -40,6 +39,7 @@ from byway.simulation.source import NONE, Ints, Known, Logged
 from byway.simulation.tallies import Tally
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Transitions
+from byway.transitions.table import Table
 from byway.transitions.triples import look_up
 
 A_DAY = 10

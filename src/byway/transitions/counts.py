@@ -11,19 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.base.ranking import ndcg_at
-from byway.transitions.curate import Ints, Samples, Transitions, pick
+from byway.transitions.curate import Ints, Samples, Transitions
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
-SIMILARITY_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
-"""Exponents of similarity that are tried beside the counts."""
-POPULARITY_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Exponents of popularity that are tried below them."""
-FITTED = 50_000
-"""Validation transitions on which both are fitted."""
-PART = 2000
-"""Of them together: their scores are 12 MB with 761 clusters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +72,11 @@ class Successors:
         rows = {tuple(context): i for i, context in enumerate(contexts.tolist())}
         return cls(popularity / popularity.sum(), alone, rows, together)
 
+    def counting(self, samples: Samples) -> "Successors":
+        """Other samples, counted under the same weights of the priors."""
+        other = Successors.count(samples, len(self.popularity_M))
+        return replace(other, alone_weight=self.alone_weight, together_weight=self.together_weight)
+
     def probability(self, context_NK: Ints) -> NDArray[np.float64]:
         """[N, M] probability of each cluster to come next, with back-off."""
         history = context_NK.shape[1]
@@ -100,59 +96,6 @@ class Successors:
     def row(self, context_NK: Ints) -> NDArray[np.int64]:
         """Row of `together` of each context; -1 where the log does not show it."""
         return np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()], dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What speaks for each cluster beside the language model: the log's counts, and items that are alike."""
-
-    successors: Successors
-    similarity_MM: NDArray[np.float64] | None = None
-    """Cosine of the clusters' centroids."""
-    similarity_weight: float = 0.0
-    """Exponent of similarity beside the counts."""
-    popularity_exponent: float = 0.0
-    """Exponent of the labels' popularity that is divided out: what is popular anyway counts for less."""
-
-    def __call__(self, context_NK: Ints) -> NDArray[np.float32]:
-        """[N, M] log-probability, up to a constant a context: counts, and similarity_weight times the mean
-        cosine."""
-        counted, alike, usual = self._terms(context_NK)
-        return (counted + self.similarity_weight * alike - self.popularity_exponent * usual).astype(np.float32)
-
-    def fitted(self, validation: Samples, rng: np.random.Generator) -> "Evidence":
-        """This evidence with the exponents under which the validation part is ranked best.
-
-        By NDCG over all clusters, to which every transition adds something: recall at 10 jumps, and on a small log
-        chance picks. Where nothing was kept for validation the counts stand alone.
-        """
-        some = pick(validation.several(), FITTED, rng)
-        if not len(some):
-            return replace(self, similarity_weight=0.0, popularity_exponent=0.0)
-        similarity_weights = SIMILARITY_WEIGHTS if self.similarity_MM is not None else (0.0,)
-        tried = list(product(similarity_weights, POPULARITY_EXPONENTS))
-        ranks: dict[tuple[float, float], list[NDArray[np.int64]]] = {weights: [] for weights in tried}
-        for part in np.array_split(np.arange(len(some)), -(-len(some) // PART)):
-            context, label = some.context[part], some.label[part]
-            counted, alike, usual = self._terms(context)
-            for similarity_weight, popularity_exponent in tried:
-                score = counted + similarity_weight * alike - popularity_exponent * usual
-                ranks[similarity_weight, popularity_exponent].append(
-                    ranks_of(score, Samples(context, label, some.count[part]))
-                )
-        M = len(self.successors.popularity_M)
-        similarity_weight, popularity_exponent = max(
-            tried, key=lambda weights: ndcg_at(np.concatenate(ranks[weights]), M, some.count)
-        )
-        return replace(self, similarity_weight=similarity_weight, popularity_exponent=popularity_exponent)
-
-    def _terms(self, context_NK: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Log-probability by counts [N, M], mean cosine with the context [N, M], log-popularity [M]."""
-        counted = np.log(self.successors.probability(context_NK))
-        alike = (
-            np.zeros_like(counted) if self.similarity_MM is None else self.similarity_MM[context_NK].mean(axis=1)
-        )
-        return counted, alike, np.log(self.successors.popularity_M)
 
 
 def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:

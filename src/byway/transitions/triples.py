@@ -76,3 +76,25 @@ def look_up(
         found[row >= 0] = -1
         found[row >= 0, : triples.clusters.shape[1]] = triples.clusters[row[row >= 0]]
     return found
+
+
+def contexts_of(pairs_N2: NDArray[np.integer], history: int) -> NDArray[np.int32]:
+    """[N, K] pairs (C1, C2) as contexts of K interests, the most recent last: (C1, ..., C1, C2).
+
+    So the log has a user with two interests, where K is 3.
+
+    >>> contexts_of(np.array([[4, 7]]), 3).tolist()
+    [[4, 4, 7]]
+    """
+    first, last = pairs_N2[:, 0], pairs_N2[:, 1]
+    return np.column_stack([*[first] * (history - 1), last]).astype(np.int32)
+
+
+def row_of(first: int, clusters: int, history: int) -> NDArray[np.int32]:
+    """[M, K] the contexts of one row of the table: C1 with every C2.
+
+    >>> row_of(1, 2, 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    every = np.arange(clusters)
+    return contexts_of(np.column_stack([np.full(clusters, first), every]), history)

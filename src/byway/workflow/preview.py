@@ -14,8 +14,7 @@ from byway.data import catalog, events
 from byway.interests import describe, embed, tree
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.transitions import curate, standing
-from byway.transitions.counts import Evidence, Successors
+from byway.transitions import curate, signals, standing
 from byway.transitions.standing import Standing
 from byway.workflow.stages import CATALOG, DESCRIPTIONS, EMBEDDINGS, TRANSITIONS, TREE
 
@@ -47,8 +46,8 @@ def text(workspace: Path) -> str:
     person = int(people[0])
     known = stands.touched[stands.starts[person] : stands.starts[person + 1]]
     pair = np.asarray(stands.recent[person])[None]
-    counted = Evidence(Successors.of(found), grown.similarity(vectors, found.level))
-    score = counted.fitted(found.validation, np.random.default_rng(0))(pair)[0].copy()
+    scorer = signals.of(found, grown.similarity(vectors, found.level))
+    score = scorer.fitted(found.validation, np.random.default_rng(0))(pair)[0].copy()
     score[known] = -np.inf
     called = names.names[found.level - 1]
     of_late = " and ".join(f"“{called[c]}”" for c in dict.fromkeys(pair[0].tolist()))

@@ -8,7 +8,7 @@ the sources, so new rows belong there too.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,11 @@ from byway.interests.partition import centroids, loads_of
 from byway.interests.tree import LEVELS, Tree
 from byway.items import sequence
 from byway.language import plan, tune
-from byway.language.fast.bulk import Fitted
 from byway.language.fast.generate import Policy
 from byway.multimodal import plan as contextual
 from byway.serving import bundle, pack
 from byway.transitions import curate
+from byway.transitions import table as tables
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.standing import load_standing
 from byway.transitions.triples import unkey
@@ -259,11 +259,11 @@ def _build(
     came = np.zeros(len(before)) if log is None else events_of.traffic(log)
     traffic = before + came
     standing_tree = placement.grown(tree, held.leaf)
-    before = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    known_rows = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     cut = _section(records["tree"], config.Tree)
     sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
     weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
-    placed = placement.place(standing_tree, before, rows, weights, settings.room)
+    placed = placement.place(standing_tree, known_rows, rows, weights, settings.room)
     now = placement.grown(standing_tree, placed.leaf)
     cluster_of = now.assign(level)
 
@@ -277,7 +277,7 @@ def _build(
     pq.write_table(everything, work.out / "items.parquet", compression="zstd")
     np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
     np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
-    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(before) :])
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known_rows) :])
     np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
     pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
                    work.out / "users.parquet")  # fmt: skip
@@ -293,8 +293,8 @@ def _build(
         "events": 0 if log is None else len(log),
         "users": len(new_users),
         "transitions": int(recent.count.sum()),
-        "pairs": int((~plan.are_triples(pairs)).sum()),
-        "triples": int(plan.are_triples(pairs).sum()),
+        "pairs": int((~tables.are_triples(pairs)).sum()),
+        "triples": int(tables.are_triples(pairs).sum()),
         "all_items": everything.num_rows,
         **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
     }
@@ -308,7 +308,7 @@ def _build(
         ],
     }
     old = _before(transitions, held.transitions)
-    all_rows = np.concatenate([before, rows]) if len(rows) else before
+    all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
     outcome.metrics |= _drift(
         work, settings, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
     )
@@ -323,21 +323,18 @@ def _followed(
     similarity_MM: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
-    made = records["transition_table"]
-    if "table.prior_weight" not in made.metrics or made.settings.get("best_of"):
+    made, table = records["transition_table"], tables.load(folder["transition_table"])
+    fitted = table.fitted
+    if fitted is None or made.settings.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
-    # In the table's own arithmetic, whatever is fastest where this runs; an older table names its own in its
-    # settings, and divides no popularity out.
+    # In the table's own arithmetic, whatever is fastest where this runs.
     settings = _section(made, config.TransitionTable)
-    settings = replace(settings, precision=made.metrics.get("table.precision", settings.precision))
-    weights = (made.metrics.get(f"table.{name}", 0.0) for name in ("prior_weight", "likeness_pull", "fairness"))
-    fitted = Fitted(*weights)
+    settings = msgspec.convert({**asdict(settings), "precision": fitted.precision}, config.TransitionTable)
 
     def ask() -> Policy:
         tuned = tune.load(folder["language_model"])
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
 
-    table = plan.load(folder["transition_table"])
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
     return plan.follow(transitions, counted, similarity_MM, fitted, table.clusters.shape[-1], ask, triples)
 
@@ -448,7 +445,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
     # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
     contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
-    table = plan.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
+    table = tables.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.settings, base.inputs) as work:
         pack.lay_out(

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
-    from byway.language.plan import Table
     from byway.language.tune import Tuned
     from byway.multimodal import tune as multimodal
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
     from byway.transitions.curate import Transitions
+    from byway.transitions.table import Table
 
 T = TypeVar("T")
 
@@ -149,9 +149,9 @@ class Inputs:
 
     @property
     def table(self) -> "Table":
-        from byway.language import plan
+        from byway.transitions import table
 
-        return _there(self.load(TRANSITION_TABLE, plan.load))
+        return _there(self.load(TRANSITION_TABLE, table.load))
 
     @property
     def pairs(self) -> "Pairs":

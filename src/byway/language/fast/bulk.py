@@ -29,8 +29,9 @@ from byway.language.fast.generate import (
     top,
 )
 from byway.language.fast.passes import Prefix
-from byway.transitions.counts import Evidence
 from byway.transitions.curate import Ints, Samples, pick
+from byway.transitions.signals import Scorer
+from byway.transitions.triples import contexts_of
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED, LEAST = 20_000, 1500
@@ -45,20 +46,8 @@ product decides how they are rounded: with fixed tiles a pair's answer does not 
 chunks, shards and runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What stands beside the log's counts in the table."""
-
-    weight: float
-    """Exponent of the model's probability."""
-    similarity_weight: float
-    """Exponent of similarity."""
-    popularity_exponent: float = 0.0
-    """Exponent of popularity, which is divided out."""
-    near: float = 0.0
-    """Nats: nearer ties are asked again in float32 (`rounding`)."""
-    precision: str = "float32"
-    """Arithmetic of all rows, whoever computes them."""
+Scores = Callable[[Ints], NDArray[np.float32]]
+"""What else speaks for each cluster: [N, M] for contexts [N, K] (`signals.Scorer`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +78,7 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
     drawn = np.array([rng.choice(M, 2, replace=False) for _ in range(pairs)], dtype=np.int32).reshape(-1, 2)
     gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     for part in np.array_split(drawn, -(-pairs // TOGETHER)):
-        context = np.column_stack([*[part[:, 0]] * (K - 1), part[:, 1]])
+        context = contexts_of(part, K)
         excluded, ways = _excluded(context, M), [lambda log_p: log_p]
         ((two, coarse),) = top(asked_of, ask(asked_of, context), 2, excluded, ways)
         ((ten, fine),) = top(exact, ask(exact, context), min(10, M - K), excluded, ways)
@@ -132,7 +121,7 @@ def _answered(scores: NDArray[np.floating], excluded_NM: NDArray[np.bool_]) -> N
 def answer_some(
     asked_of: Policy,
     context: Ints,
-    evidence: Evidence,
+    evidence: Scores,
     weight: float,
     n: int,
     model_n: int,
@@ -156,7 +145,7 @@ def _layout(n: int, m: int) -> list[Any]:
 def answer(
     asked_of: Policy,
     chunks: Iterable[range],
-    evidence: Evidence,
+    evidence: Scores,
     weight: float,
     n: int,
     model_n: int | None = None,
@@ -174,7 +163,7 @@ def answer(
 @torch.no_grad()
 def answerer(
     asked_of: Policy,
-    evidence: Evidence,
+    evidence: Scores,
     weight: float,
     n: int,
     model_n: int | None = None,
@@ -193,7 +182,7 @@ def answerer(
             part = range(start, min(start + TILE, rows.stop))
             first = np.repeat(np.asarray(part, dtype=np.int32), M)
             second = np.tile(np.arange(M, dtype=np.int32), len(part))
-            context = np.column_stack([*[first] * (asked_of.prompt.history - 1), second])
+            context = contexts_of(np.column_stack([first, second]), asked_of.prompt.history)
             here = found[(start - rows.start) * M :][: len(context)]
             scores = np.empty((len(context), m), dtype=np.float32)
             done = 0
@@ -257,7 +246,7 @@ def _first_by_float32(
     return own
 
 
-def by_evidence(context_NK: Ints, evidence: Evidence, clusters: int, n: int) -> NDArray[np.int32]:
+def by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int) -> NDArray[np.int32]:
     """[N, n] the best clusters of each context under the evidence alone; -1 where fewer are left."""
     return _without(evidence(context_NK), _excluded(context_NK, clusters), n)[0]
 
@@ -348,18 +337,18 @@ def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
 
 
 @torch.no_grad()
-def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.random.Generator) -> Fitted:
-    """The exponents of similarity, popularity and the model's probability beside the counts, on validation.
+def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Generator) -> tuple[Scorer, float]:
+    """The scorer with its weights, and the weight of the model's log-probability beside it, on validation.
 
-    Evidence first, without the model, which costs nothing; then the model, by NDCG at 10. Only the names that may
+    The scorer first, without the model, which costs nothing; then the model, by NDCG at 10. Only the names that may
     be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
     nothing was kept for validation the counts stand alone: nothing else has shown what it is good for.
     """
+    scorer = scorer.fitted(validation, rng)
     if not len(validation.several()):
-        return Fitted(0.0, 0.0)
+        return scorer, 0.0
     M = asked_of.clusters
     n = min(10, M)
-    fitted = evidence.fitted(validation, rng)
     samples = pick(validation.several(), min(VALIDATED, max(LEAST, M * M // 4)), rng)
     contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
     parts = np.array_split(contexts, max(1, len(contexts) // 500))
@@ -368,7 +357,7 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
     ready = ready_some(asked_of)
     with bar("weigh model and log", len(contexts)) as advance:
         for part in parts:
-            score, excluded = fitted(part), _excluded(part, M)
+            score, excluded = scorer(part), _excluded(part, M)
             ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried if weight]
             read = iter(top(asked_of, ready(part), n, excluded, ways))
             for weight in tried:
@@ -379,7 +368,7 @@ def fit(asked_of: Policy, validation: Samples, evidence: Evidence, rng: np.rando
         rank = ranks_in(np.concatenate(listed[weight])[row.reshape(-1)], samples.label)
         return ndcg_at(rank, n, samples.count)
 
-    return Fitted(max(WEIGHTS, key=gain), fitted.similarity_weight, fitted.popularity_exponent)
+    return scorer, max(WEIGHTS, key=gain)
 
 
 def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:

@@ -1,0 +1,193 @@
+"""Signals: what speaks for a cluster in a context, each by its own name, and their weighted sum.
+
+A ranking is a log-linear combination of signals. Their weights are fitted on what people turned to later, in one
+place (`Scorer.fitted`), so that what a signal is worth is a figure. To add one: a class with these three members,
+and a row in `of`. This module knows no words and no language model; the model is one more signal, which
+`language` weighs beside these because its scores cost too much to be had for every cluster.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.base.ranking import ndcg_at
+from byway.transitions.counts import Successors, ranks_of
+from byway.transitions.curate import Ints, Samples, Transitions, pick
+
+FITTED = 50_000
+"""Validation transitions on which weights are fitted."""
+PART = 2000
+"""Of them together: their scores are 12 MB with 761 clusters."""
+ALL = 500
+"""Combinations of weights up to which all are tried; of more, one signal at a time, the others as they are."""
+
+
+class Signal(Protocol):
+    """What speaks for a cluster in a context."""
+
+    @property
+    def name(self) -> str:
+        """The key of its weight."""
+        ...
+
+    @property
+    def tried(self) -> tuple[float, ...]:
+        """Weights that are tried; the first is the one where nothing was kept to fit on, 0 for all but one signal,
+        which sets the scale."""
+        ...
+
+    def scores(self, context_NK: Ints) -> NDArray[np.float64]:
+        """Score of every cluster, [N, M] or, the same in every context, [M]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Log-probability of what came next in the log. It sets the scale of the others."""
+
+    successors: Successors
+    name: str = "counts"
+    tried: tuple[float, ...] = (1.0,)
+
+    def scores(self, context_NK: Ints) -> NDArray[np.float64]:
+        return np.log(self.successors.probability(context_NK))
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Mean cosine of a cluster's centroid to those of the context."""
+
+    similarity_MM: NDArray[np.float64]
+    name: str = "similarity"
+    tried: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+
+    def scores(self, context_NK: Ints) -> NDArray[np.float64]:
+        return self.similarity_MM[context_NK].mean(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """Log-share of all transitions that led to a cluster. Its weights are negative: what is popular anyway counts
+    for less."""
+
+    popularity_M: NDArray[np.float64]
+    name: str = "popularity"
+    tried: tuple[float, ...] = (0.0, -0.25, -0.5, -0.75, -1.0)
+
+    def scores(self, context_NK: Ints) -> NDArray[np.float64]:
+        return np.log(self.popularity_M)
+
+
+def of(transitions: Transitions, similarity_MM: NDArray[np.float64] | None = None) -> "Scorer":
+    """The signals of a log of transitions, not weighed yet: counts, similarity where it is given, popularity."""
+    return over(Successors.of(transitions), similarity_MM)
+
+
+def over(successors: Successors, similarity_MM: NDArray[np.float64] | None = None) -> "Scorer":
+    """The same from successors that are counted already."""
+    signals: list[Signal] = [Counts(successors)]
+    if similarity_MM is not None:
+        signals.append(Similarity(similarity_MM))
+    signals.append(Popularity(successors.popularity_M))
+    return Scorer(tuple(signals), {})
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """`fitted.json` of a table: how its rankings were made, for whoever ranks again."""
+
+    weights: dict[str, float]
+    """Of every signal by name, the language model's among them."""
+    near: float = 0.0
+    """Nats: nearer ties of the model's answers are asked again in float32."""
+    precision: str = "float32"
+    """Arithmetic of the model, whoever computes rows."""
+
+    @property
+    def model(self) -> float:
+        """Weight of the language model's log-probability."""
+        return self.weights.get("language_model", 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Signals and their weights; one without a weight has the first that it tries."""
+
+    signals: tuple[Signal, ...]
+    weights: Mapping[str, float]
+
+    def __call__(self, context_NK: Ints) -> NDArray[np.float32]:
+        """[N, M] log-probability, up to a constant a context."""
+        weights = {name: weight for name, weight in self.all_weights().items() if weight}
+        return self._sum(self._scores(context_NK, weights), weights).astype(np.float32)
+
+    def parts(self, context_NK: Ints) -> dict[str, NDArray[np.float64]]:
+        """[N, M] what each signal adds to the sum."""
+        weights, shape = self.all_weights(), (len(context_NK), -1)
+        found = {name: weights[name] * score for name, score in self._scores(context_NK).items()}
+        M = max(score.shape[-1] for score in found.values())
+        return {name: np.broadcast_to(score, (shape[0], M)) for name, score in found.items()}
+
+    def all_weights(self) -> dict[str, float]:
+        """The weight of every signal, in their order."""
+        return {signal.name: self.weights.get(signal.name, signal.tried[0]) for signal in self.signals}
+
+    def weighed(self, **weights: float) -> "Scorer":
+        """The same signals with some weights changed; names of no signal here are passed over."""
+        own = {signal.name for signal in self.signals}
+        return replace(self, weights={**self.weights, **{k: v for k, v in weights.items() if k in own}})
+
+    def fitted(self, validation: Samples, rng: np.random.Generator) -> "Scorer":
+        """The same signals with the weights under which the validation part is ranked best.
+
+        By NDCG over all clusters, to which every transition adds something: recall at 10 jumps, and on a small log
+        chance picks. Where nothing was kept for validation each signal has the first weight that it tries.
+        """
+        some = pick(validation.several(), FITTED, rng)
+        usual = [signal.tried[0] for signal in self.signals]
+        if not len(some):
+            return replace(self, weights=self._named(usual))
+        grids = [signal.tried for signal in self.signals]
+        if prod(map(len, grids)) <= ALL:
+            return replace(self, weights=self._named(self._best(list(product(*grids)), some)))
+        best, before = usual, None
+        while best != before:
+            before = best
+            for place, grid in enumerate(grids):
+                others = [(*best[:place], weight, *best[place + 1 :]) for weight in grid]
+                best = list(self._best(others, some))
+        return replace(self, weights=self._named(best))
+
+    def _best(self, tried: Sequence[Sequence[float]], some: Samples) -> Sequence[float]:
+        """The weights, signal by signal, under which `some` are ranked best; of equal ones the first."""
+        ranks: list[list[NDArray[np.int64]]] = [[] for _ in tried]
+        depth = 0
+        for part in np.array_split(np.arange(len(some)), -(-len(some) // PART)):
+            own = Samples(some.context[part], some.label[part], some.count[part])
+            scores = self._scores(own.context)
+            for found, weights in zip(ranks, tried, strict=True):
+                score = self._sum(scores, self._named(weights))
+                found.append(ranks_of(score, own))
+                depth = score.shape[1]
+        gains = [ndcg_at(np.concatenate(found), depth, some.count) for found in ranks]
+        return tried[int(np.argmax(gains))]
+
+    def _named(self, weights: Sequence[float]) -> dict[str, float]:
+        return {signal.name: weight for signal, weight in zip(self.signals, weights, strict=True)}
+
+    def _scores(self, context_NK: Ints, of: Mapping[str, float] | None = None) -> dict[str, NDArray[np.float64]]:
+        wanted = [signal for signal in self.signals if of is None or signal.name in of]
+        return {signal.name: signal.scores(context_NK) for signal in wanted}
+
+    @staticmethod
+    def _sum(scores: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] | float = 0.0
+        for name, score in scores.items():
+            total = total + weights[name] * score
+        assert isinstance(total, np.ndarray)
+        return total
