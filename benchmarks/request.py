@@ -68,7 +68,7 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     levels = [Level(names, starts.tolist())] * 4
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {}, {}) as work:
-        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
+        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", rng=work.rng)
     record = artifact.commit(path, "bundle", {}, {}, Outcome(timings={"seconds": 0.0}))
     publish.publish(workspace, path, config.Serving(min_match_rate=0), {"bundle": record})
 

@@ -1,5 +1,6 @@
 """Each baseline against its source's formulas, written out naively."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from byway.base import config
+from byway.items import sequence
 from byway.serving import recommend
 from byway.serving.recommend import Seen
 from byway.simulation import neural
@@ -85,7 +87,7 @@ def test_the_hierarchical_bandit_learns_what_pleases() -> None:
 
 def encoder(kind: str = "restricted", log: Logged | None = None, folder: Path | None = None) -> neural.Encoded:
     parts = neural.begin(kind, KNOWN, neural.settings_of(kind, SETTINGS, 1), 0).eval()
-    return neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, 3)
+    return neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, every=3)
 
 
 def test_the_neural_linear_bandit_is_bayesian_regression() -> None:
@@ -131,8 +133,8 @@ def test_every_encoder_learns_what_comes_next(kind: str) -> None:
     settings = neural.settings_of(kind, SETTINGS, 1)
     parts = neural.begin(kind, KNOWN, settings, 0)
     reward = neural.satisfaction(KNOWN, log)
-    neural.fit(parts, neural.sequences(log, reward, N), settings, 0, 25, 0.02)
-    found = neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, 0)
+    sequence.fit(parts, neural.sequences(log, reward, N), replace(settings, epochs=25), 0, peak=0.02)
+    found = neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, every=0)
     found.nearest = 0
     scores = found.scores(asked([[i - 2, i - 1, i] for i in range(2, N - 1)]), np.full(N - 3, NONE))
     hit = (best(scores, 3) == np.arange(3, N)[:, None]).any(1).mean()
@@ -151,7 +153,7 @@ def test_context_scores_only_what_is_near_the_last_item() -> None:
 def test_arms_train_apart_and_only_on_their_days() -> None:
     log = a_log(300, 20)
     parts = neural.begin("restricted", KNOWN, neural.settings_of("restricted", SETTINGS, 1), 0)
-    one, other = (neural.encoded("restricted", KNOWN, parts, SETTINGS, 1, 0, 3) for _ in range(2))
+    one, other = (neural.encoded("restricted", KNOWN, parts, SETTINGS, 1, 0, every=3) for _ in range(2))
     before = other.vectors().copy()
     live = Logged(log.user, log.item, log.satisfaction, log.day + 15, log.n_users)
     one.learn(live, 2)
@@ -163,8 +165,8 @@ def test_arms_train_apart_and_only_on_their_days() -> None:
 
 def test_a_trained_encoder_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
     log, path = a_log(), tmp_path / "c.safetensors"
-    first = neural.trained("two_tower", KNOWN, log, SETTINGS, 0, 1, path)
-    again = neural.trained("two_tower", KNOWN, log, SETTINGS, 99, 50, path)
+    first = neural.trained("two_tower", KNOWN, log, SETTINGS, 0, 1, checkpoint=path)
+    again = neural.trained("two_tower", KNOWN, log, SETTINGS, 99, 50, checkpoint=path)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
 

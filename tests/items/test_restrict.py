@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -51,43 +50,6 @@ def test_top_anywhere_is_the_slice_of_everything(case, k):
     positions, _ = restrict.top_anywhere(vectors, vector, k, exclude)
     expected = brute_force(vectors, vector, 0, len(vectors), k, exclude)
     assert positions.tolist() == [p for p, _ in expected]
-
-
-@settings(deadline=None)
-@given(cases())
-def test_probabilities_are_the_softmax_of_what_is_eligible(case):
-    vectors, vector, start, stop, exclude = case
-    found = restrict.restricted_probabilities(vectors, vector, start, stop, exclude)
-    eligible = brute_force(vectors, vector, start, stop, len(vectors), exclude)
-    total = sum(np.exp(score) for _, score in eligible)
-    expected = np.zeros(stop - start)
-    for p, score in eligible:
-        expected[p - start] = np.exp(score) / total
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-    assert found.sum() == pytest.approx(1.0 if eligible else 0.0)
-
-
-def test_restriction_is_the_full_softmax_renormalised():
-    rng = np.random.default_rng(3)
-    vectors = rng.normal(size=(200, 8)).astype(np.float32)
-    vector = rng.normal(size=8).astype(np.float32)
-    everywhere = restrict.restricted_probabilities(vectors, vector, 0, 200)
-    inside = restrict.restricted_probabilities(vectors, vector, 50, 90)
-    np.testing.assert_allclose(inside, everywhere[50:90] / everywhere[50:90].sum(), rtol=1e-6)
-
-
-def test_huge_scores_do_not_overflow():
-    vectors = np.array([[1e4], [1e4], [-1e4]], dtype=np.float32)
-    found = restrict.restricted_probabilities(vectors, np.array([1e4], dtype=np.float32), 0, 3)
-    assert found.tolist() == [0.5, 0.5, 0.0]
-
-
-def test_order_by_tree():
-    items = np.arange(6, dtype=np.float32).reshape(3, 2)
-    ordered = restrict.order_by_tree(items, np.array([2, 0, 1], dtype=np.int32))
-    assert ordered.tolist() == [[4, 5], [0, 1], [2, 3]]
-    assert ordered.flags.c_contiguous
-    assert ordered.dtype == np.float32
 
 
 def test_memory_mapped_vectors_are_not_written_to(tmp_path):

@@ -64,7 +64,7 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
     evidence = signals.over(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
 
     def rows(of: Policy, again: bulk.Again | None) -> NDArray[Any]:
-        ((_, found),) = bulk.answer(of, [range(4)], evidence, 0.5, 5, 4, again)
+        ((_, found),) = bulk.answer(of, [range(4)], evidence, 0.5, 5, 4, again=again)
         return found.reshape(-1)
 
     own = rows(asked_of, None)

@@ -54,7 +54,15 @@ FILES = ("clusters.npy", "scores.npy", "model.npy")
 def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETTINGS) -> tables.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE)
+    outcome = plan.build(
+        work,
+        settings,
+        transitions=transitions(),
+        descriptions=DESCRIPTIONS,
+        tuned=tuned,
+        vectors=VECTORS,
+        tree=TREE,
+    )
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return tables.load(path)
@@ -121,7 +129,16 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
     for number in (2, 3, 1):
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         before = {p.name for p in scratch.glob("rows-*.npy")}
-        plan.fill(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+        plan.fill(
+            work,
+            settings,
+            transitions=transitions(),
+            descriptions=DESCRIPTIONS,
+            tuned=tuned,
+            vectors=VECTORS,
+            tree=TREE,
+            shard=(number, 3),
+        )
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
     build(tmp_path / "shards", tuned, settings)
@@ -140,7 +157,16 @@ def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
     for number, fastest in enumerate(("bfloat16", "float32", "float32"), 1):
         monkeypatch.setattr(half, "fastest", lambda fastest=fastest: fastest)
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
-        plan.fill(work, settings, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+        plan.fill(
+            work,
+            settings,
+            transitions=transitions(),
+            descriptions=DESCRIPTIONS,
+            tuned=tuned,
+            vectors=VECTORS,
+            tree=TREE,
+            shard=(number, 3),
+        )
     build(tmp_path / "shards", tuned, settings)
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -173,7 +199,16 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     def shard(number: int) -> Fitted:
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         with torch.no_grad():
-            return plan.fill(work, SETTINGS, transitions(), DESCRIPTIONS, tuned, VECTORS, TREE, (number, 3))
+            return plan.fill(
+                work,
+                SETTINGS,
+                transitions=transitions(),
+                descriptions=DESCRIPTIONS,
+                tuned=tuned,
+                vectors=VECTORS,
+                tree=TREE,
+                shard=(number, 3),
+            )
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(shard, (1, 2, 3)))
@@ -190,7 +225,9 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
     three = transitions(history=3)
     settings = replace(SETTINGS, triples=100)
-    outcome = plan.build(work, settings, three, DESCRIPTIONS, tuned, VECTORS, TREE)
+    outcome = plan.build(
+        work, settings, transitions=three, descriptions=DESCRIPTIONS, tuned=tuned, vectors=VECTORS, tree=TREE
+    )
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
     assert table.model_triples is not None
@@ -216,7 +253,15 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
 def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, SETTINGS, transitions(history=4), DESCRIPTIONS, tuned, VECTORS, TREE)
+        plan.build(
+            work,
+            SETTINGS,
+            transitions=transitions(history=4),
+            descriptions=DESCRIPTIONS,
+            tuned=tuned,
+            vectors=VECTORS,
+            tree=TREE,
+        )
 
 
 def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
@@ -257,7 +302,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
     three = np.array([[3, 5, 4], [5, 3, 4]], np.int32)
     own = Samples(three[:1], np.array([8], np.int32), np.array([900], np.int32))
-    of_three, found = plan.follow(transitions(history=3), own, alike, Fitted({}), 4, ask_model, three)
+    of_three, found = plan.follow(transitions(history=3), own, alike, Fitted({}), 4, ask_model, triples=three)
     assert [3, 5, 4] in of_three.tolist()
     assert found[of_three.tolist().index([3, 5, 4])][0] == 8
     nothing = Samples(since.context[:0], since.label[:0], since.count[:0])

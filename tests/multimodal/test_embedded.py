@@ -29,7 +29,13 @@ def tokenizer() -> Any:
 def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
     """The embedded backend on the planted videos."""
     asked = contexts.contexts(
-        settings, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(folder)
+        settings,
+        2,
+        1,
+        catalog=planted.catalog(),
+        tree=planted.tree(),
+        descriptions=planted.descriptions(),
+        seen=planted.seen(folder),
     )
     opened = model.new_model(settings, asked, np.random.default_rng(0))
     assert isinstance(opened, Embedded)

@@ -182,7 +182,13 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
                 weight.normal_(0, 0.3)
     settings = config.MultimodalModel(lora_rank=2)
     asked = contexts.contexts(
-        settings, 2, 1, planted.catalog(), planted.tree(), planted.descriptions(), planted.seen(tmp_path)
+        settings,
+        2,
+        1,
+        catalog=planted.catalog(),
+        tree=planted.tree(),
+        descriptions=planted.descriptions(),
+        seen=planted.seen(tmp_path),
     )
     ready = hub.prepare(made.eval(), settings, np.random.default_rng(0))
     return hub.wrap(ready, processor, asked, "both", shown)

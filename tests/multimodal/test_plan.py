@@ -85,12 +85,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         outcome = tune.build(
             work,
             settings,
-            pairs,
-            planted.catalog(),
-            planted.tree(),
-            planted.descriptions(),
-            seen,
-            spoken,
+            pairs=pairs,
+            catalog=planted.catalog(),
+            tree=planted.tree(),
+            descriptions=planted.descriptions(),
+            seen=seen,
+            tuned=spoken,
         )
     artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
     assert outcome.metrics["video.recall.video"] > 0.9
@@ -120,14 +120,14 @@ def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 
         outcome = plan.build(
             work,
             config.ContextTable(coverage=1.0, batch=batch, top=3, precision="float32"),
-            planted.serendipitous(),
-            np.eye(planted.ITEMS, 256, dtype=np.float32),
-            planted.catalog(),
-            planted.tree(),
-            planted.descriptions(),
-            seen,
-            pairs,
-            tune.load(model),
+            events=planted.serendipitous(),
+            vectors=np.eye(planted.ITEMS, 256, dtype=np.float32),
+            catalog=planted.catalog(),
+            tree=planted.tree(),
+            descriptions=planted.descriptions(),
+            seen=seen,
+            pairs=pairs,
+            model=tune.load(model),
         )
     artifact.commit(path, "context_table", {}, {"rows": str(rows)}, outcome)
     return outcome

@@ -85,7 +85,7 @@ def build(
     manifest = Manifest(2, NAMES, 8, True, msgspec.to_builtins(section))
     path = workspace / "13-bundle"
     with artifact.part(path, "bundle", {"made": seed}, {"transition_table": "t"}) as work:
-        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", work.rng)
+        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", rng=work.rng)
     timings = {"seconds": 1.0}
     record = artifact.commit(path, "bundle", {"made": seed}, {"transition_table": "t"}, Outcome(timings=timings))
     figures = {

@@ -136,14 +136,16 @@ class Planted:
         outcome = pack.build(
             work,
             self.settings,
-            self.catalog(),
-            self.events(),
-            self.tree(),
-            self.descriptions(),
-            self.transitions(),
-            table,
-            ItemPolicy(policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors),
-            self.contexts,
+            catalog=self.catalog(),
+            events=self.events(),
+            tree=self.tree(),
+            descriptions=self.descriptions(),
+            transitions=self.transitions(),
+            table=table,
+            item_policy=ItemPolicy(
+                policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors
+            ),
+            contexts=self.contexts,
         )
         assert outcome.counts == {"items": N, "clusters": M}
         return bundle.load(work.out)

@@ -72,7 +72,7 @@ def run(
         missing,
         arm,
         np.arange(10),
-        np.random.default_rng(seed),
+        rng=np.random.default_rng(seed),
         days=days,
         share=share,
         candidates=6,

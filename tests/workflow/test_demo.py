@@ -131,12 +131,12 @@ def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pyt
     made: list[tuple[str, int]] = []
     real = curations._one
 
-    def counted(work: Any, kind: str, seed: int, *rest: Any) -> dict[str, Any]:
+    def counted(work: Any, kind: str, seed: int, *rest: Any, **more: Any) -> dict[str, Any]:
         if made == [("diversified", 0)]:
             made.append(("stopped", 0))
             raise KeyboardInterrupt
         made.append((kind, seed))
-        return real(work, kind, seed, *rest)
+        return real(work, kind, seed, *rest, **more)
 
     monkeypatch.setattr(curations, "_one", counted)
     settings = config.load(workspace / "byway.toml", ["curations.seeds=1"])

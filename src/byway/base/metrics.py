@@ -21,13 +21,16 @@ Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 
-def novel_impressions(cluster: ArrayLike, met_UM: ArrayLike, user: ArrayLike) -> Flags:
+def novel_impressions(cluster: ArrayLike, met_NM: ArrayLike) -> Flags:
     """[n] whether an impression's cluster is one that its user never interacted with (paper 1, section 3.2).
 
-    >>> novel_impressions([0, 1, 1], [[True, False], [False, True]], [0, 0, 1]).tolist()
+    `met_NM` [n, M] says which clusters the user of each impression has met.
+
+    >>> novel_impressions([0, 1, 1], [[True, False], [True, False], [False, True]]).tolist()
     [False, True, False]
     """
-    return ~np.asarray(met_UM, np.bool_)[np.asarray(user), np.asarray(cluster)]
+    met = np.asarray(met_NM, np.bool_)
+    return ~met[np.arange(len(met)), np.asarray(cluster)]
 
 
 def sole_impressions(nominators: ArrayLike, own: int) -> Flags:
@@ -49,7 +52,7 @@ def serendipitous(satisfaction: ArrayLike, novel: ArrayLike, positive: float = 0
 
 
 def clusters_within(
-    user: Ints, cluster: Ints, day: Ints, today: int, n_users: int, n_clusters: int, days: int = 7
+    user: Ints, cluster: Ints, day: Ints, today: int, n_users: int, n_clusters: int, *, days: int = 7
 ) -> Ints:
     """[n_users] number of distinct clusters that each user consumed in the `days` days up to and with `today`.
 
@@ -102,18 +105,23 @@ def engaged_pairs(user: Ints, item: Ints, satisfaction: ArrayLike, n_users: int,
     return np.bincount(pairs[:, 0], minlength=n_users)
 
 
-def intra_list_diversity(vectors: ArrayLike) -> float:
-    """1 - mean cosine over the pairs of a list's items, given as unit rows; 0 for fewer than two items.
+def intra_list_diversity(vectors: ArrayLike, list_of: Ints, n_lists: int) -> Floats:
+    """[n_lists] 1 - mean cosine over the pairs of each list's items; 0 for fewer than two items.
 
-    >>> intra_list_diversity([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    0.6666666666666667
+    Items are unit rows [n, d], and `list_of` [n] says in which list each stands.
+
+    >>> rows = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]
+    >>> intra_list_diversity(rows, np.array([0, 0, 0, 1]), 2).round(4).tolist()
+    [0.6667, 0.0]
     """
-    rows = np.asarray(vectors, np.float64)
-    n = len(rows)
-    if n < 2:
-        return 0.0
-    total = rows.sum(0)
-    return float(1 - (total @ total - (rows * rows).sum()) / (n * (n - 1)))
+    rows = np.asarray(vectors)
+    total = np.zeros((n_lists, rows.shape[1]))
+    np.add.at(total, list_of, rows)
+    own = np.bincount(list_of, (rows * rows).sum(1), n_lists)
+    n = np.bincount(list_of, minlength=n_lists)
+    value, long = np.zeros(n_lists), n > 1
+    value[long] = 1 - ((total * total).sum(1) - own)[long] / (n * (n - 1))[long]
+    return value
 
 
 def coverage(item: ArrayLike, n_items: int) -> float:

@@ -155,6 +155,7 @@ def copied(
     where: Path,
     out: Path,
     hexed: set[str],
+    *,
     flat: bool = False,
 ) -> dict[str, str]:
     """Write the `wanted` columns (ours to theirs) as a plain parquet file at `out`; returns their names there.

@@ -178,7 +178,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
     first_row = 0
     faults = Faults(raw.events_from)
     for batch in files.batches(raw.events, raw.events_from, BATCH_ROWS):
-        good, columns = _clean_batch(batch, first_row, known, raw.events_from, kept_out, now, faults)
+        good, columns = _clean_batch(batch, first_row, known, raw.events_from, kept_out, now, faults=faults)
         rows = pa.array(good)
         users.append(columns.pop("user").take(rows).dictionary_encode())
         if "source" in columns:
@@ -211,6 +211,7 @@ def _clean_batch(
     where: Path,
     kept_out: Quarantine,
     now: int,
+    *,
     faults: Faults,
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """One batch of raw events: which rows are good, and all rows' columns."""

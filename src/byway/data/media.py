@@ -122,7 +122,7 @@ def build(work: Work, settings: config.Media, catalog: Catalog, folder: Path) ->
                 write_atomic(path, buffer.getvalue())
             rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
             advance(len(shard))
-    outcome = _write(work.out, settings, named(catalog), digests, rows, before, known)
+    outcome = _write(work.out, settings, named(catalog), digests, rows, before, known=known)
     outcome.timings["look"] = time.perf_counter() - started
     return outcome
 
@@ -222,6 +222,7 @@ def _write(
     digests: dict[int, str],
     rows: dict[int, dict[str, Any]],
     before: Seen | None,
+    *,
     known: dict[str, int],
 ) -> Outcome:
     """Lay out what was seen, now and before, in the order of the catalog."""

@@ -37,6 +37,7 @@ CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 def build(
     work: Work,
     settings: config.Curations,
+    *,
     events: Events,
     vectors: NDArray[np.float32],
     tree: Tree,
@@ -49,7 +50,7 @@ def build(
         known = work.scratch / f"{kind}-{seed}.json"
         if not known.exists():
             say(f"{kind} curation, seed {seed + 1} of {settings.seeds} …")
-            found = _one(work, kind, seed, events, vectors, tree, descriptions, sections)
+            found = _one(work, kind, seed, events, vectors, tree, descriptions=descriptions, sections=sections)
             artifact.write_atomic(known, msgspec.json.encode(found))
             shutil.rmtree(work.scratch / f"{kind}-{seed}")
         runs[kind].append(msgspec.json.decode(known.read_bytes()))
@@ -77,6 +78,7 @@ def _one(
     events: Events,
     vectors: NDArray[np.float32],
     tree: Tree,
+    *,
     descriptions: Descriptions,
     sections: config.Config,
 ) -> dict[str, Any]:
@@ -96,7 +98,15 @@ def _one(
     tune.build(here, sections.language_model, transitions, descriptions, vectors, tree)
     tuned = tune.load(here.out)
     here = place(8, "table")
-    plan.build(here, sections.transition_table, transitions, descriptions, tuned, vectors, tree)
+    plan.build(
+        here,
+        sections.transition_table,
+        transitions=transitions,
+        descriptions=descriptions,
+        tuned=tuned,
+        vectors=vectors,
+        tree=tree,
+    )
     table = tables.load(here.out)
     heldout = transitions.heldout.several()
     known = Successors.of(transitions).seen(heldout.context)

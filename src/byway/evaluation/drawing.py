@@ -71,7 +71,7 @@ def lines(title: str, across: str, up: str, series: Sequence[Series], percent: b
         body.append(f'<polygon points="{" ".join(upper + lower)}" fill="{colour}" opacity=".16"/>')
         path = " ".join(f"{frame.x(p.x):.1f},{frame.y(p.y):.1f}" for p in one.points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.2"/>')
-    return _plot(title, across, up, frame, body, series, percent, percent)
+    return _plot(title, across, up, frame, body, series, percent_x=percent, percent_y=percent)
 
 
 def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
@@ -85,7 +85,7 @@ def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
             if p.x_low is not None and p.x_high is not None:
                 body.append(_stroke(frame.x(p.x_low), y, frame.x(p.x_high), y, colour))
             body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
-    return _plot(title, across, up, frame, body, series, True, True)
+    return _plot(title, across, up, frame, body, series, percent_x=True, percent_y=True)
 
 
 def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point]) -> str:
@@ -103,7 +103,7 @@ def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point]) -> 
         )
         x = frame.x(p.x)
         body.append(_stroke(x, frame.y(p.y_low), x, frame.y(p.y_high), "#222"))
-    return _plot(title, "", up, frame, body, series, False, True, show_x=False)
+    return _plot(title, "", up, frame, body, series, percent_x=False, percent_y=True, show_x=False)
 
 
 def histogram(title: str, across: str, up: str, names: Sequence[str], series: Sequence[Series]) -> str:
@@ -122,7 +122,7 @@ def histogram(title: str, across: str, up: str, names: Sequence[str], series: Se
         f'<text x="{frame.x(i):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{escape(name)}</text>'
         for i, name in enumerate(names)
     ]
-    return _plot(title, across, up, frame, body, series, False, False, show_x=False)
+    return _plot(title, across, up, frame, body, series, percent_x=False, percent_y=False, show_x=False)
 
 
 def _colours(series: Sequence[Series]) -> list[str]:
@@ -173,6 +173,7 @@ def _plot(
     frame: Frame,
     body: list[str],
     series: Sequence[Series],
+    *,
     percent_x: bool,
     percent_y: bool,
     show_x: bool = True,

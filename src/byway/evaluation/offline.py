@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from byway.base import config, models, precision
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.errors import UserError
+from byway.base.metrics import gini
 from byway.base.ranking import macro_recall_at, ranks_in, recall_at
 from byway.evaluation import baselines
 from byway.interests.describe import Descriptions
@@ -33,6 +34,7 @@ KS = (1, 5, 10)
 def build(
     work: Work,
     settings: config.Metrics,
+    *,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -154,7 +156,7 @@ def labels(ranking_MMn: NDArray[np.int32], name: str) -> dict[str, Any]:
     share = count / count.sum()
     positive = share[share > 0]
     return {
-        f"{name}.gini": round(float(((2 * np.arange(1, M + 1) - M - 1) * share).sum() / M), 4),
+        f"{name}.gini": round(gini(count), 4),
         f"{name}.entropy": round(float(-(positive * np.log(positive)).sum() / np.log(M)), 4),
         f"{name}.top1pct_share": round(float(share[-max(1, round(M / 100)) :].sum()), 4),
         f"{name}.rare_share": round(float((count < 0.1 * count.mean()).mean()), 4),

@@ -81,6 +81,7 @@ CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
 def build(
     work: Work,
     settings: config.Views,
+    *,
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
@@ -106,7 +107,9 @@ def build(
             count = f"model {number + 1} of {settings.seeds * len(views)}"
             say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
             own = views[name].of(base)
-            asked = contexts(own, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+            asked = contexts(
+                own, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
+            )
             here = _place(work.scratch / f"{name}-{seed}", seed)
             model = new_model(own, asked, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here)

@@ -77,6 +77,7 @@ def partition(
     tolerance: float,
     rng: np.random.Generator,
     graph: Graph | None = None,
+    *,
     micro: NDArray[np.int64] | None = None,
     rounds: int = ROUNDS,
 ) -> NDArray[np.int64]:
@@ -330,7 +331,7 @@ def repair(
         room = ((loads[options] + own <= cap) | heavy[options]) & (options != labels[rows, None])
         cost = np.where(room, loss / own, np.inf)
         kept = _cheapest(cost.min(axis=1), labels[rows], weights[rows], enough * (loads - cap))
-        _move(labels, weights, cap, loads, rows[kept], options[kept], cost[kept])
+        _move(labels, weights, cap, loads, rows[kept], options[kept], cost=cost[kept])
     return labels
 
 
@@ -353,6 +354,7 @@ def _move(
     loads: NDArray[np.float64],
     rows: NDArray[np.int64],
     options: NDArray[np.int32],
+    *,
     cost: NDArray[np.float64],
 ) -> None:
     """Move `rows` to their `options` [rows, count], the cheapest first, until no part is too heavy; in `labels`."""

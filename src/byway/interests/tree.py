@@ -232,7 +232,9 @@ def grow(
     """
     weights = [blended_weights(traffic, sizes, level, settings) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
-    draft = partition(vectors, weights[1], sizes[1], settings.tolerance, rng, graph, micro, DRAFT_ROUNDS)
+    draft = partition(
+        vectors, weights[1], sizes[1], settings.tolerance, rng, graph, micro=micro, rounds=DRAFT_ROUNDS
+    )
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
     first = partition(middle, loads, sizes[0], settings.tolerance, rng)[draft]
@@ -243,12 +245,14 @@ def grow(
     # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
     most = -(-sizes[1] // sizes[0])
     limit = max(half, settings.tolerance * sizes[1] / sizes[0] / most)
-    second = _split(vectors, first, weights[1], sizes[1], settings.tolerance, rng, "level 2", most, micro)
+    second = _split(
+        vectors, first, weights[1], sizes[1], settings.tolerance, rng, label="level 2", most=most, micro=micro
+    )
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
-    third = _split(vectors, second, weights[2], sizes[2], settings.tolerance, rng, "level 3", micro=micro)
-    fourth = _split(vectors, third, weights[3], sizes[3], settings.tolerance, rng, "level 4", micro=micro)
+    third = _split(vectors, second, weights[2], sizes[2], settings.tolerance, rng, label="level 3", micro=micro)
+    fourth = _split(vectors, third, weights[3], sizes[3], settings.tolerance, rng, label="level 4", micro=micro)
     return from_labels((parent[second], second, third, fourth))
 
 
@@ -259,6 +263,7 @@ def _split(
     parts: int,
     tolerance: float,
     rng: np.random.Generator,
+    *,
     label: str,
     most: int | None = None,
     micro: NDArray[np.int64] | None = None,

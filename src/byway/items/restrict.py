@@ -15,11 +15,6 @@ Positions = NDArray[np.int64]
 _NONE: Positions = np.empty(0, dtype=np.int64)
 
 
-def order_by_tree(items_ND: Floats, order: NDArray[np.integer]) -> Floats:
-    """Item vectors in the tree's order: row p is the vector of item `order[p]`, one contiguous array [n, d]."""
-    return np.ascontiguousarray(items_ND[order], dtype=np.float32)
-
-
 def top_in_slice(
     vectors_ND: Floats, vector_D: Floats, start: int, stop: int, k: int, exclude: Positions = _NONE
 ) -> tuple[Positions, Floats]:
@@ -49,20 +44,3 @@ def top_anywhere(
 ) -> tuple[Positions, Floats]:
     """The unrestricted policy: the `k` best of all items, as `top_in_slice` over the whole catalog."""
     return top_in_slice(vectors_ND, vector_D, 0, len(vectors_ND), k, exclude)
-
-
-def restricted_probabilities(
-    vectors_ND: Floats, vector_D: Floats, start: int, stop: int, exclude: Positions = _NONE
-) -> NDArray[np.float64]:
-    """π(item | history, cluster) for each row of the slice, [stop - start].
-
-    exp(s_i) / Σ_j exp(s_j) over the slice's items that are not in `exclude`; an excluded item has probability 0,
-    and so has every item where all are excluded.
-    """
-    scores = (vectors_ND[start:stop] @ vector_D).astype(np.float64)
-    scores[exclude[(exclude >= start) & (exclude < stop)] - start] = -np.inf
-    best = scores.max(initial=-np.inf)
-    if best == -np.inf:
-        return np.zeros_like(scores)
-    weights = np.exp(scores - best)
-    return weights / weights.sum()

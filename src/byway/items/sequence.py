@@ -7,9 +7,11 @@ product of the two vectors. It knows no cluster: `restrict` narrows the same sco
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import safetensors.torch
@@ -110,6 +112,15 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     )
 
 
+class Encoder(Protocol):
+    """From histories [B, L] to states [B, L, d], and the items' vectors [N, d]."""
+
+    def __call__(self, history_BL: Tensor) -> Tensor: ...
+
+    @property
+    def vectors_ND(self) -> Tensor: ...
+
+
 def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
     """The policy before training, and beside it the behaviour's own item vectors where the correction is on.
 
@@ -135,47 +146,66 @@ def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> 
 def train(
     log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path
 ) -> tuple[SequenceModel, int]:
-    """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps.
+    """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps."""
+    parts = initial(log.n_items, vectors, settings, seed)
+    labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
+    shown = bar("item policy: labels", settings.epochs * labels) if rank() == 0 else nullcontext(lambda n: None)
+    with shown as advance:
+        step = fit(parts, log, settings, seed, checkpoint=checkpoint, advance=advance)
+    policy = parts["policy"]
+    assert isinstance(policy, SequenceModel)
+    return policy, step
+
+
+def fit(
+    parts: nn.ModuleDict,
+    log: Sequences,
+    settings: config.ItemPolicy,
+    seed: int,
+    *,
+    peak: float | None = None,
+    checkpoint: Path | None = None,
+    advance: Callable[[int], None] = lambda labels: None,
+) -> int:
+    """Train any encoder of histories in place; returns the number of steps. `peak` is the highest learning rate.
 
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
     moments and the place.
     """
-    parts = initial(log.n_items, vectors, settings, seed)
-    optimiser = torch.optim.Adam(parts.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    peak = settings.learning_rate if peak is None else peak
+    optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
-    done = restore(checkpoint, parts, optimiser)
-    labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
+    done = restore(checkpoint, parts, optimiser) if checkpoint else 0
     step, leads = 0, rank() == 0
-    with bar("item policy: labels", settings.epochs * labels) if leads else nullcontext(lambda n: None) as advance:
-        for epoch in range(settings.epochs):
-            every = windows.batches(log, settings.history, settings.batch, seed, epoch)
-            order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
-            for place, (first, length) in enumerate(order):
-                step += 1
-                advance(int(length.sum()))
-                if step <= done:
-                    continue
-                rate = schedule((epoch + place / len(order)) / settings.epochs)
-                for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * rate
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed + step)
-                    loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
-                if size() > 1:
-                    weights = [p for p in parts.parameters() if p.requires_grad]
-                    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
-                    for weight, gradient in zip(weights, average(own), strict=True):
-                        weight.grad = gradient
-                optimiser.step()
-                optimiser.zero_grad()
-                if leads and step % settings.checkpoint_every == 0:
-                    save(checkpoint, parts, optimiser, step)
-    if leads and step > done:
+    parts.train()
+    for epoch in range(settings.epochs):
+        every = windows.batches(log, settings.history, settings.batch, seed, epoch)
+        order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
+        for place, (first, length) in enumerate(order):
+            step += 1
+            advance(int(length.sum()))
+            if step <= done:
+                continue
+            rate = schedule((epoch + place / len(order)) / settings.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = peak * rate
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + step)
+                loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
+            if size() > 1:
+                weights = [p for p in parts.parameters() if p.requires_grad]
+                own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
+                for weight, gradient in zip(weights, average(own), strict=True):
+                    weight.grad = gradient
+            optimiser.step()
+            optimiser.zero_grad()
+            if checkpoint and leads and step % settings.checkpoint_every == 0:
+                save(checkpoint, parts, optimiser, step)
+    if checkpoint and leads and step > done:
         save(checkpoint, parts, optimiser, step)
-    policy = parts["policy"].eval()
-    assert isinstance(policy, SequenceModel)
-    return policy, step
+    parts.eval()
+    return step
 
 
 def schedule(progress: float) -> float:
@@ -186,13 +216,12 @@ def schedule(progress: float) -> float:
 def loss(
     parts: nn.ModuleDict, batch: Batch, share: NDArray[np.float64], settings: config.ItemPolicy, seed: int
 ) -> Tensor:
-    """The loss of one step.
+    """The loss of one step of any encoder: softmax over mixed negatives, corrected where there is a behaviour.
 
     The policy's labels are weighed by satisfaction, and those below high quality by 0. The behaviour β has its own
     head on the same states with stopped gradient and learns every event (reference [8], section 4.3).
     """
-    policy = parts["policy"]
-    assert isinstance(policy, SequenceModel)
+    policy = cast(Encoder, parts["policy"])
     history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
     states = policy(history)[history > 0]
     reward = torch.from_numpy(batch.reward)
@@ -200,7 +229,7 @@ def loss(
         candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
     else:
         candidates = softmax.every_item(len(share))
-    if not settings.top_k:
+    if "behaviour" not in parts:
         return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates)[0]
     head = parts["behaviour"].weight
     assert isinstance(head, Tensor)

@@ -52,6 +52,7 @@ def open_policy(
 def build(
     work: Work,
     settings: config.TransitionTable,
+    *,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -63,7 +64,9 @@ def build(
     Where K is 3 a pair (C1, C2) is asked for as (C1, C1, C2), as the log has it for a user with two interests.
     """
     started = time.perf_counter()
-    fitted = fill(work, settings, transitions, descriptions, tuned, vectors, tree)
+    fitted = fill(
+        work, settings, transitions=transitions, descriptions=descriptions, tuned=tuned, vectors=vectors, tree=tree
+    )
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
     keys = triples_of(transitions, settings.triples)
@@ -137,6 +140,7 @@ def _ordered(
 def fill(
     work: Work,
     settings: config.TransitionTable,
+    *,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
@@ -218,6 +222,7 @@ def follow(
     fitted: Fitted,
     top: int,
     ask: Callable[[], Policy],
+    *,
     triples: Ints | None = None,
 ) -> tuple[Ints, Ints]:
     """The contexts whose most frequent successor is another one since new transitions came, and their new rankings.
@@ -280,7 +285,7 @@ def _answerer(
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, settings.model_top, again)
+            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, settings.model_top, again=again)
         return found, time.perf_counter() - began
 
     return answer

@@ -65,6 +65,7 @@ def contexts(
     settings: config.MultimodalModel,
     level: int,
     delta: int,
+    *,
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,

@@ -62,6 +62,7 @@ def load(path: Path) -> ContextTable:
 def build(
     work: Work,
     settings: config.ContextTable,
+    *,
     events: Events,
     vectors: NDArray[np.float32],
     catalog: Catalog,
@@ -74,7 +75,9 @@ def build(
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
     # A hash of an answer names its arithmetic, and all machines that share the items follow it.
     settings = replace(settings, precision=precision.resolved(settings.precision))
-    asked = contexts(model.settings, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    asked = contexts(
+        model.settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
+    )
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
     keys = keys_of(items, asked, model, settings)
@@ -99,7 +102,7 @@ def build(
     clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), settings.top)
     scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), settings.top)
     via = nearest(items, vectors, asked.cluster)
-    _write(work.out, items, keys, rows, clusters, scores, via, pairs.level)
+    _write(work.out, items, keys, rows, clusters, scores, via=via, level=pairs.level)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
     gone = former - len(items) + len(left)
     return Outcome(
@@ -201,6 +204,7 @@ def _write(
     rows: list[dict[str, Any]],
     clusters: Ints,
     scores: NDArray[np.float32],
+    *,
     via: Ints,
     level: int,
 ) -> None:

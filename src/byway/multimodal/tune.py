@@ -63,6 +63,7 @@ def load(path: Path) -> Tuned:
 def build(
     work: Work,
     settings: config.MultimodalModel,
+    *,
     pairs: Pairs,
     catalog: Catalog,
     tree: Tree,
@@ -77,7 +78,9 @@ def build(
         raise UserError(
             "multimodal_model.names_per_step must be at least 1: names that are never said are not learned."
         )
-    asked = contexts(settings, pairs.level, pairs.delta, catalog, tree, descriptions, seen)
+    asked = contexts(
+        settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
+    )
     _think(work, settings, asked, pairs)
     model = new_model(started_from(settings, tuned.path), asked, work.rng)
     started = time.perf_counter()

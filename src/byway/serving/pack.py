@@ -45,6 +45,7 @@ SMOKE = 32
 def build(
     work: Work,
     settings: config.Bundle,
+    *,
     catalog: "Catalog",
     events: "Events",
     tree: "Tree",
@@ -61,15 +62,28 @@ def build(
     quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
     known = np.arange(len(catalog), dtype=np.int32)
     lay_out(
-        work.out, settings, catalog, events.clock, traffic, quality, known, tree, descriptions, transitions, table,
-        item_policy, contexts, work.rng,
-    )  # fmt: skip
+        work.out,
+        settings,
+        catalog=catalog,
+        clock=events.clock,
+        traffic=traffic,
+        quality=quality,
+        known=known,
+        tree=tree,
+        descriptions=descriptions,
+        transitions=transitions,
+        table=table,
+        item_policy=item_policy,
+        contexts=contexts,
+        rng=work.rng,
+    )
     return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
 
 
 def lay_out(
     out: Path,
     settings: config.Bundle,
+    *,
     catalog: "Catalog",
     clock: bool,
     traffic: NDArray[np.float32],
@@ -120,7 +134,7 @@ def lay_out(
     levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
     texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}
     by_position = {name: [some[i] for i in order] for name, some in texts.items()}
-    write(out, by_position, arrays, manifest, levels, item_policy.model, rng)
+    write(out, by_position, arrays, manifest, levels, item_policy.model, rng=rng)
 
 
 def write(
@@ -130,6 +144,7 @@ def write(
     manifest: Manifest,
     levels: list[Level],
     model: Path,
+    *,
     rng: np.random.Generator,
 ) -> None:
     """Write the files of a bundle. `texts` are those of STRINGS and `arrays` those of ARRAYS without the index of

@@ -111,7 +111,7 @@ def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict
             kit.training,
             kit.seed + place,
             kit.epochs,
-            kit.folder / f"encoder-{kind}.safetensors",
+            checkpoint=kit.folder / f"encoder-{kind}.safetensors",
         )
         for place, kind in enumerate(sorted(kinds))
     }
@@ -142,7 +142,7 @@ def _table(kit: ArmContext, name: str) -> Tabled:
 
 
 def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
-    return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, kit.every)
+    return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, every=kit.every)
 
 
 def counted(successors: Successors, clusters: int, top: int, triples: Triples | None) -> Ranking:

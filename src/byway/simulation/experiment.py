@@ -54,6 +54,7 @@ def load(path: Path) -> dict[str, Any]:
 def build(
     work: Work,
     settings: config.Experiment,
+    *,
     catalog: Catalog,
     events: Events,
     vectors: np.ndarray,
@@ -79,16 +80,16 @@ def build(
     kit = make_kit(
         work.scratch,
         settings,
-        catalog,
-        events,
-        vectors,
-        tree,
-        descriptions,
-        transitions,
-        table,
-        contexts,
-        sections.item_policy,
-        seed,
+        catalog=catalog,
+        events=events,
+        vectors=vectors,
+        tree=tree,
+        descriptions=descriptions,
+        transitions=transitions,
+        table=table,
+        contexts=contexts,
+        training=sections.item_policy,
+        seed=seed,
     )
     score = None if seen is None else visual.interest(seen, kit.known.vectors)
     bucket = None if score is None else metrics.buckets(score)
@@ -137,6 +138,7 @@ def build(
 def make_kit(
     scratch: Path,
     settings: config.Experiment,
+    *,
     catalog: Catalog,
     events: Events,
     vectors: np.ndarray,

@@ -101,7 +101,7 @@ def simulate(world: World) -> Log:
         for turn in range(int(lengths.max(initial=0))):
             user = np.flatnonzero(lengths > turn)
             source = _source(settings, len(user), rng)
-            wish = _wish(world, platform, state, feed, user, source, rng)
+            wish = _wish(world, platform, state, feed, user, source, rng=rng)
             topic, p_topic = _draw(wish * (platform.unseen[user] > 0), rng)
             place, p_item = _draw(_offer(world, platform, user, topic), rng)
             # Who is shown nothing, having seen all there is, turns away.
@@ -264,6 +264,7 @@ def _wish(
     feed: NDArray[np.float32],
     user: NDArray[np.int64],
     source: NDArray[np.int8],
+    *,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """[n, T] weights by which the next topic of each user is drawn, by where the event comes from."""

@@ -13,31 +13,23 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from byway.base import config
 from byway.base.artifact import write_atomic
-from byway.items import sequence, softmax, windows
-from byway.items.windows import Batch, Sequences
+from byway.items import sequence
+from byway.items.sequence import Encoder
+from byway.items.windows import Sequences
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, by_user
 from byway.simulation.two_tower import TwoTower
 
 Reward = Callable[[Known, Logged], Floats]
 """From a log to the reward of each of its events, [events]."""
-
-
-class Encoder(Protocol):
-    """From histories [B, L] to states [B, L, d], and the items' vectors [N, d]."""
-
-    def __call__(self, history_BL: Tensor) -> Tensor: ...
-
-    @property
-    def vectors_ND(self) -> Tensor: ...
 
 
 def satisfaction(known: Known, log: Logged) -> Floats:
@@ -77,49 +69,6 @@ def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn
         return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, settings.dropout)})
 
 
-def fit(
-    parts: nn.ModuleDict, log: Sequences, settings: config.ItemPolicy, seed: int, epochs: int, rate: float
-) -> None:
-    """Train in place for `epochs` passes with peak learning rate `rate`, by the schedule of `sequence`."""
-    optimiser = torch.optim.Adam(parts.parameters(), lr=rate, betas=(0.9, 0.98))
-    frequency = log.frequency().astype(np.float64)
-    share = frequency / max(1.0, frequency.sum())
-    parts.train()
-    step = 0
-    for epoch in range(epochs):
-        order = windows.batches(log, settings.history, settings.batch, seed, epoch)
-        for place, (first, length) in enumerate(order):
-            step += 1
-            for group in optimiser.param_groups:
-                group["lr"] = rate * sequence.schedule((epoch + place / len(order)) / epochs)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed + step)
-                loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
-            optimiser.step()
-            optimiser.zero_grad()
-    parts.eval()
-
-
-def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, settings: config.ItemPolicy, seed: int) -> Tensor:
-    """As `sequence.loss`, for any encoder: softmax over mixed negatives, corrected where there is a behaviour."""
-    policy = cast(Encoder, parts["policy"])
-    history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
-    states = policy(history)[history > 0]
-    reward = torch.from_numpy(batch.reward)
-    if 0 < settings.negatives < len(share):
-        candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
-    else:
-        candidates = softmax.every_item(len(share))
-    if "behaviour" not in parts:
-        return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates)[0]
-    head = parts["behaviour"].weight
-    assert isinstance(head, Tensor)
-    everything = torch.ones_like(reward)
-    behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, settings.top_k, settings.weight_cap)
-    return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
-
-
 def sequences(log: Logged, reward: Floats, n_items: int, since: int | None = None) -> Sequences:
     """The log as sequences; with `since` only of users who did something on that day or after."""
     order, edge = by_user(log)
@@ -148,7 +97,8 @@ class Encoded:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
         if self.every and today > 0 and today % self.every == 0:
             past = sequences(log, self.reward(self.known, log), self.known.n_items, since=0)
-            fit(self.parts, past, self.settings, self.seed + today, 1, self.settings.learning_rate / 3)
+            once = replace(self.settings, epochs=1)
+            sequence.fit(self.parts, past, once, self.seed + today, peak=self.settings.learning_rate / 3)
 
     def states(self, history: Ints) -> Floats:
         """[B, d] after histories [B, H] of item indexes + 1; of an empty history 0."""
@@ -193,7 +143,7 @@ REWARDS: dict[str, Reward] = {
 
 
 def trained(
-    kind: str, known: Known, log: Logged, settings: config.ItemPolicy, seed: int, epochs: int, checkpoint: Path
+    kind: str, known: Known, log: Logged, settings: config.ItemPolicy, seed: int, epochs: int, *, checkpoint: Path
 ) -> nn.ModuleDict:
     """A kind trained on `log`, from `checkpoint` where it was trained before."""
     own = settings_of(kind, settings, epochs)
@@ -201,20 +151,20 @@ def trained(
     if checkpoint.exists():
         parts.load_state_dict(safetensors.torch.load(checkpoint.read_bytes()))
         return parts.eval()
-    fit(
-        parts,
-        sequences(log, REWARDS[kind](known, log), known.n_items),
-        own,
-        seed,
-        epochs,
-        own.learning_rate,
-    )
+    sequence.fit(parts, sequences(log, REWARDS[kind](known, log), known.n_items), own, seed)
     write_atomic(checkpoint, safetensors.torch.save(parts.state_dict()))
     return parts
 
 
 def encoded(
-    kind: str, known: Known, parts: nn.ModuleDict, settings: config.ItemPolicy, epochs: int, seed: int, every: int
+    kind: str,
+    known: Known,
+    parts: nn.ModuleDict,
+    settings: config.ItemPolicy,
+    epochs: int,
+    seed: int,
+    *,
+    every: int,
 ) -> Encoded:
     """An arm's own copy of a trained kind."""
     return Encoded(

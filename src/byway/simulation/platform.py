@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base import metrics
 from byway.simulation.control import Ranker, State, control_sources
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source
 
@@ -91,8 +92,8 @@ def live(
     missing: Flags,
     arm: Source | None,
     users: Ints,
-    rng: np.random.Generator,
     *,
+    rng: np.random.Generator,
     days: int,
     share: float,
     candidates: int,
@@ -115,8 +116,8 @@ def live(
         lengths = np.where(own, environment.visits(day, rng), 0)
         came = np.flatnonzero(lengths)
         if len(came):
-            lists = _rank(known, state, ranker, sources, came, day, candidates, blur, rng)
-            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day, rng)
+            lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, rng=rng)
+            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day=day, rng=rng)
             _teach(ranker, lists, today)
             parts.append(today)
             log = extended(log, today)
@@ -160,6 +161,7 @@ def _rank(
     sources: list[Source],
     user: Ints,
     day: int,
+    *,
     k: int,
     blur: float,
     rng: np.random.Generator,
@@ -187,6 +189,7 @@ def _watch(
     lists: Lists,
     length: Ints,
     share: float,
+    *,
     day: int,
     rng: np.random.Generator,
 ) -> Impressions:
@@ -216,7 +219,7 @@ def _watch(
                 item=item,
                 day=np.full(len(user), day),
                 nominators=np.where(fed, lists.nominators[row, item], 0).astype(np.int8),
-                novel=~lists.met[row, known.cluster[item]],
+                novel=metrics.novel_impressions(known.cluster[item], lists.met[row]),
                 satisfaction=felt.satisfaction,
                 seconds=felt.seconds,
                 unmet=felt.unmet,

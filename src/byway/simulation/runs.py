@@ -91,7 +91,10 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     part = setup.users
     return Run(
         {name: (top[part], below[part]) for name, (top, below) in figures.items()},
-        {name: value[:, part] for name, value in _daily(shown, n, setup.settings.days).items()},
+        {
+            name: value[:, part]
+            for name, value in _daily(shown, n, setup.settings.days, setup.kit.known.positive).items()
+        },
         *_traffic(setup, shown),
         np.searchsorted(part, users),
     )
@@ -108,7 +111,7 @@ def _live(
         setup.missing,
         source,
         users,
-        rng,
+        rng=rng,
         days=settings.days,
         share=settings.share,
         candidates=settings.candidates,
@@ -116,11 +119,11 @@ def _live(
     )
 
 
-def _daily(shown: Impressions, n: int, days: int) -> dict[str, np.ndarray]:
-    """Seconds watched and positive events, day by day and user by user."""
+def _daily(shown: Impressions, n: int, days: int, good: float) -> dict[str, np.ndarray]:
+    """Seconds watched and events of at least the satisfaction `good`, day by day and user by user."""
     seconds, positive = np.zeros((days, n), np.float32), np.zeros((days, n), np.float32)
     np.add.at(seconds, (shown.day, shown.user), shown.seconds)
-    np.add.at(positive, (shown.day, shown.user), shown.satisfaction >= 0.5)
+    np.add.at(positive, (shown.day, shown.user), shown.satisfaction >= good)
     return {"watch": seconds, "over_ten": (seconds >= 600).astype(np.float32), "engaged": positive}
 
 

@@ -10,6 +10,7 @@ from byway.base.metrics import (
     BUCKETS,
     clusters_within,
     engaged_pairs,
+    intra_list_diversity,
     over_ten_minutes,
     serendipitous,
     sole_impressions,
@@ -23,8 +24,6 @@ Tally = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 WEEK = 7
 
-OF_SOURCE = ("novel_impressions", "sole_impressions", "positive_rate", "satisfaction", "serendipity")
-"""Metrics over the impressions that the arm's source named; the control has none."""
 OF_PLATFORM = (
     "platform.positive_rate",
     "platform.novel_impressions",
@@ -88,7 +87,9 @@ def tally(
     new = np.unique((shown.user * known.n_clusters + cluster)[pleased_new]) // known.n_clusters
     found["new_clusters"] = np.bincount(new, minlength=n_users).astype(np.float64), everyone
     ends = range(min(WEEK, days) - 1, days)
-    held = [clusters_within(shown.user, cluster, shown.day, end, n_users, known.n_clusters, WEEK) for end in ends]
+    held = [
+        clusters_within(shown.user, cluster, shown.day, end, n_users, known.n_clusters, days=WEEK) for end in ends
+    ]
     for n in uci_range(known.n_clusters):
         reached = sum((h >= n).astype(np.float64) for h in held)
         found[f"uci_{n}"] = np.asarray(reached, np.float64), everyone * len(ends)
@@ -98,17 +99,11 @@ def tally(
 
 def _diversity(shown: Impressions, n_users: int, known: Known) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Per user, intra-list diversity summed over the days' lists of two items or more, and their number."""
-    key = shown.user * (int(shown.day.max(initial=0)) + 1) + shown.day
-    lists, place = np.unique(key, return_inverse=True)
-    total = np.zeros((len(lists), known.vectors.shape[1]))
-    vectors = known.vectors[shown.item]
-    np.add.at(total, place, vectors)
-    own = np.bincount(place, (vectors * vectors).sum(1), len(lists))
-    n = np.bincount(place, minlength=len(lists))
-    long = n > 1
-    value = 1 - ((total * total).sum(1) - own)[long] / (n * (n - 1))[long]
-    user = lists[long] // (int(shown.day.max(initial=0)) + 1)
-    lists_of = np.bincount(user, minlength=n_users).astype(np.float64)
+    days = int(shown.day.max(initial=0)) + 1
+    lists, place = np.unique(shown.user * days + shown.day, return_inverse=True)
+    value = intra_list_diversity(known.vectors[shown.item], place, len(lists))
+    user, long = lists // days, np.bincount(place, minlength=len(lists)) > 1
+    lists_of = np.bincount(user[long], minlength=n_users).astype(np.float64)
     return np.bincount(user, value, n_users).astype(np.float64), lists_of
 
 

@@ -113,7 +113,7 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
             given[kind] = table.resolve()
             taken[name] = "taken in"
         if given:
-            record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates)
+            record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates=gates)
         if record is None:
             raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
         if records["bundle"].metrics.get(REFRESHED) != record.digest:
@@ -192,6 +192,7 @@ def _take_in(
     again: bool,
     given: dict[str, Path],
     inputs: dict[str, str],
+    *,
     gates: dict[str, Gate],
 ) -> Record:
     """Build 17-refresh from what it held (`again`) and the given tables."""
@@ -310,7 +311,15 @@ def _build(
     old = _before(transitions, held.transitions)
     all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
     outcome.metrics |= _drift(
-        work, settings, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
+        work,
+        settings,
+        old,
+        recent,
+        tree,
+        now,
+        vectors=(np.asarray(vectors), all_rows),
+        traffic=(before, came),
+        level=level,
     )
     return outcome
 
@@ -336,7 +345,7 @@ def _followed(
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
 
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    return plan.follow(transitions, counted, similarity_MM, fitted, table.clusters.shape[-1], ask, triples)
+    return plan.follow(transitions, counted, similarity_MM, fitted, table.clusters.shape[-1], ask, triples=triples)
 
 
 def _new_events(
@@ -382,6 +391,7 @@ def _drift(
     recent: Samples,
     tree: Tree,
     now: Tree,
+    *,
     vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
     traffic: tuple[NDArray[np.number], NDArray[np.number]],
     level: int,
@@ -449,11 +459,21 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.settings, base.inputs) as work:
         pack.lay_out(
-            work.out, _section(base, config.Bundle), whole, clock, held.traffic, quality, known,
-            placement.grown(tree, held.leaf), describe.load(folder["descriptions"]),
-            curate.load(folder["transitions"]), table,
-            replace(policy, items=served), contexts, work.rng,
-        )  # fmt: skip
+            work.out,
+            _section(base, config.Bundle),
+            catalog=whole,
+            clock=clock,
+            traffic=held.traffic,
+            quality=quality,
+            known=known,
+            tree=placement.grown(tree, held.leaf),
+            descriptions=describe.load(folder["descriptions"]),
+            transitions=curate.load(folder["transitions"]),
+            table=table,
+            item_policy=replace(policy, items=served),
+            contexts=contexts,
+            rng=work.rng,
+        )
     outcome = Outcome(
         counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},
         metrics={REFRESHED: record.digest},

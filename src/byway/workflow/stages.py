@@ -287,10 +287,10 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
     return tune.build(
         work,
         inputs.config.language_model,
-        inputs.transitions,
-        inputs.descriptions,
-        inputs.vectors,
-        inputs.tree,
+        transitions=inputs.transitions,
+        descriptions=inputs.descriptions,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
     )
 
 
@@ -300,11 +300,11 @@ def _transition_table(work: Work, inputs: Inputs) -> Outcome:
     return plan.build(
         work,
         inputs.config.transition_table,
-        inputs.transitions,
-        inputs.descriptions,
-        inputs.tuned,
-        inputs.vectors,
-        inputs.tree,
+        transitions=inputs.transitions,
+        descriptions=inputs.descriptions,
+        tuned=inputs.tuned,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
     )
 
 
@@ -315,11 +315,11 @@ def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
     plan.fill(
         work,
         inputs.config.transition_table,
-        inputs.transitions,
-        inputs.descriptions,
-        inputs.tuned,
-        inputs.vectors,
-        inputs.tree,
+        transitions=inputs.transitions,
+        descriptions=inputs.descriptions,
+        tuned=inputs.tuned,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
         shard=shard,
     )
 
@@ -351,12 +351,12 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
     return tune.build(
         work,
         inputs.config.multimodal_model,
-        inputs.pairs,
-        inputs.catalog,
-        inputs.tree,
-        inputs.descriptions,
-        _there(inputs.seen),
-        inputs.tuned,
+        pairs=inputs.pairs,
+        catalog=inputs.catalog,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        seen=_there(inputs.seen),
+        tuned=inputs.tuned,
     )
 
 
@@ -366,14 +366,14 @@ def _context_table(work: Work, inputs: Inputs) -> Outcome:
     return plan.build(
         work,
         inputs.config.context_table,
-        inputs.events,
-        inputs.vectors,
-        inputs.catalog,
-        inputs.tree,
-        inputs.descriptions,
-        _there(inputs.seen),
-        inputs.pairs,
-        inputs.multimodal,
+        events=inputs.events,
+        vectors=inputs.vectors,
+        catalog=inputs.catalog,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        seen=_there(inputs.seen),
+        pairs=inputs.pairs,
+        model=inputs.multimodal,
     )
 
 
@@ -389,14 +389,14 @@ def _bundle(work: Work, inputs: Inputs) -> Outcome:
     return pack.build(
         work,
         inputs.config.bundle,
-        inputs.catalog,
-        inputs.events,
-        inputs.tree,
-        inputs.descriptions,
-        inputs.transitions,
-        inputs.table,
-        inputs.item_policy,
-        inputs.contexts,
+        catalog=inputs.catalog,
+        events=inputs.events,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        transitions=inputs.transitions,
+        table=inputs.table,
+        item_policy=inputs.item_policy,
+        contexts=inputs.contexts,
     )
 
 
@@ -406,12 +406,12 @@ def _metrics(work: Work, inputs: Inputs) -> Outcome:
     return offline.build(
         work,
         inputs.config.metrics,
-        inputs.transitions,
-        inputs.descriptions,
-        inputs.tuned,
-        inputs.table,
-        inputs.vectors,
-        inputs.tree,
+        transitions=inputs.transitions,
+        descriptions=inputs.descriptions,
+        tuned=inputs.tuned,
+        table=inputs.table,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
     )
 
 
@@ -421,19 +421,19 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
     return experiment.build(
         work,
         inputs.config.experiment,
-        inputs.catalog,
-        inputs.events,
-        inputs.vectors,
-        inputs.tree,
-        inputs.descriptions,
-        inputs.transitions,
-        inputs.table,
-        inputs.item_policy,
-        inputs.seen,
-        inputs.contexts,
-        inputs.users,
-        inputs.truth_folder,
-        inputs.config,
+        catalog=inputs.catalog,
+        events=inputs.events,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        transitions=inputs.transitions,
+        table=inputs.table,
+        item_policy=inputs.item_policy,
+        seen=inputs.seen,
+        contexts=inputs.contexts,
+        user_ids=inputs.users,
+        folder=inputs.truth_folder,
+        sections=inputs.config,
     )
 
 
@@ -473,11 +473,11 @@ def _curations(work: Work, inputs: Inputs) -> Outcome:
     return curations.build(
         work,
         inputs.config.curations,
-        inputs.events,
-        inputs.vectors,
-        inputs.tree,
-        inputs.descriptions,
-        inputs.config,
+        events=inputs.events,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        sections=inputs.config,
     )
 
 
@@ -487,13 +487,13 @@ def _views(work: Work, inputs: Inputs) -> Outcome:
     return views.build(
         work,
         inputs.config.views,
-        inputs.catalog,
-        inputs.tree,
-        inputs.descriptions,
-        _there(inputs.seen),
-        inputs.pairs,
-        inputs.tuned,
-        inputs.config,
+        catalog=inputs.catalog,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        seen=_there(inputs.seen),
+        pairs=inputs.pairs,
+        tuned=inputs.tuned,
+        sections=inputs.config,
     )
 
 

@@ -125,6 +125,7 @@ def answer_some(
     weight: float,
     n: int,
     model_n: int,
+    *,
     again: Again | None = None,
 ) -> NDArray[Any]:
     """The best clusters of the given contexts: [N] with cluster and score [n], model [m]."""
@@ -133,7 +134,7 @@ def answer_some(
     found = np.empty(len(context), dtype=_layout(n, m))
     if len(context):
         asked, score = ask(asked_of, context), evidence(context)
-        *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m)
+        *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m=m)
         found["cluster"], found["score"], found["model"] = *served, _first_by_float32(again, context, own, scores)
     return found
 
@@ -149,6 +150,7 @@ def answer(
     weight: float,
     n: int,
     model_n: int | None = None,
+    *,
     again: Again | None = None,
 ) -> Iterator[tuple[range, NDArray[Any]]]:
     """The best clusters of every pair, a chunk of rows at a time: [rows, M] with cluster and score [n], model [m].
@@ -188,7 +190,7 @@ def answerer(
             done = 0
             for asked in ready(part):
                 of = slice(done, done := done + len(asked.position_N))
-                own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m)
+                own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m=m)
                 here["cluster"][of], here["score"][of], here["model"][of], scores[of] = own
             here["model"] = _first_by_float32(again, context, here["model"], scores)
         return found.reshape(len(rows), M)
@@ -207,6 +209,7 @@ def _ranked(
     evidence: NDArray[np.float32],
     weight: float,
     n: int,
+    *,
     m: int,
 ) -> Ranked:
     """The n best of every context under evidence and model, and the m best under the model alone."""

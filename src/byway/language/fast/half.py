@@ -141,7 +141,7 @@ class Layer(torch.nn.Module):
             made = product(_normed(self.before, x[part]), self.three, three[part]).view(-1, sum(self.heads), self.d)
             _turn(made[:, :turning], cos[part], sin[part])
         q, k, v = three.view(1, len(x), -1, self.d).transpose(1, 2).split(self.heads, dim=1)
-        attended = attend(self, q, k, v, None, self.scaling, passes=passes)[0].reshape(len(x), -1)
+        attended = attend(self, q, k, v, None, scaling=self.scaling, passes=passes)[0].reshape(len(x), -1)
         if self.last and (keep := wanted(passes)) is not None:
             x, attended = x.index_select(0, keep), attended.index_select(0, keep)
             parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]

@@ -215,9 +215,9 @@ def attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    *,
     scaling: float,
     dropout: float = 0.0,
-    *,
     passes: list[ForwardPass],
     **_: Any,
 ) -> tuple[Tensor, None]:
