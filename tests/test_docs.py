@@ -66,6 +66,17 @@ def test_every_result_says_how_to_get_it_again() -> None:
     assert names == {path.stem for path in results.RESULTS.glob("*.json")}
 
 
+def test_a_claim_is_a_figure_of_a_run() -> None:
+    found = results.load()
+    for claim in (each for each in found if "claim" in each):
+        runs = [
+            r for r in found if "run" in r and (r["subject"], r["commit"]) == (claim["subject"], claim["commit"])
+        ]
+        there = [value for run in runs for row in run["figures"].values() for value in row.values()]
+        assert claim["figures"]["figure"] in there, claim["claim"]
+        assert claim["figures"]["opponent"] in [*there, "0%"], claim["claim"]
+
+
 @by_page
 def test_relative_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text("utf-8"))
