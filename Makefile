@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TOOLS := $(VENV)/.tools
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test check settings
+.PHONY: demo test check settings results
 demo: $(READY)
 	$(BIN)/byway demo byway-demo
 
@@ -35,3 +35,6 @@ $(TOOLS): $(READY)
 
 settings: $(TOOLS)
 	$(BIN)/python -m tests.settings > docs/settings.md
+
+results: $(TOOLS)
+	$(BIN)/python -m tests.results > docs/results.md

@@ -1,4 +1,4 @@
-"""What the documents print is so: settings, links, files, verbs, stages, sources, reasons, figures, TOML."""
+"""What the documents print is so: settings, results, links, files, verbs, stages, sources, reasons, TOML."""
 
 import inspect
 import re
@@ -11,12 +11,13 @@ from byway.base.errors import UserError
 from byway.cli import app
 from byway.data import catalog, events, starting
 from byway.workflow import pipeline, showing
+from tests import results
 from tests.settings import render
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "byway"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
-HISTORY = ("LOG.md", "evidence.md")
+HISTORY = ("LOG.md",)
 """What was so at a commit that they name: files and settings of then may be gone."""
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -36,6 +37,44 @@ def test_the_table_of_settings_is_generated_from_the_code() -> None:
 
 def test_every_setting_says_what_it_does() -> None:
     assert not re.findall(r"^\| .* \|  \|$", render(), re.M)
+
+
+def test_the_page_of_results_is_generated_from_the_files() -> None:
+    page = text("docs/results.md")
+    assert page == results.render(), "run make results"
+    assert len(page.splitlines()) <= 250
+
+
+def test_every_result_says_how_to_get_it_again() -> None:
+    """What is not known is said to be; a claim names its opponent, and those that lost to it are there."""
+    found = results.load()
+    claims = [each for each in found if "claim" in each]
+    assert 1 <= len(claims) <= 12
+    assert any(each.get("lost") for each in claims)
+    known = {subject["name"] for subject in results.subjects()}
+    for each in found:
+        assert set(each) >= results.FIELDS, each
+        assert each["subject"] in known
+        assert re.fullmatch(rf"[0-9a-f]{{7}}|{results.UNKNOWN}", each["commit"])
+        assert each["figures"]
+        if "claim" in each:
+            assert set(each) >= results.OF_CLAIM, each
+            assert {"figure", "opponent"} <= set(each["figures"])
+        else:
+            assert set(each.get("shown", [])) <= set(each["figures"])
+    names = {each.get("run") or each["claim"] for each in found}
+    assert names == {path.stem for path in results.RESULTS.glob("*.json")}
+
+
+def test_a_claim_is_a_figure_of_a_run() -> None:
+    found = results.load()
+    for claim in (each for each in found if "claim" in each):
+        runs = [
+            r for r in found if "run" in r and (r["subject"], r["commit"]) == (claim["subject"], claim["commit"])
+        ]
+        there = [value for run in runs for row in run["figures"].values() for value in row.values()]
+        assert claim["figures"]["figure"] in there, claim["claim"]
+        assert claim["figures"]["opponent"] in [*there, "0%"], claim["claim"]
 
 
 @by_page
