@@ -16,8 +16,9 @@ import pyarrow as pa
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import containers, dialect, files, tables, text
+from byway.data.casts import as_bytes, as_number, as_text, concat
 from byway.data.files import MALFORMED
-from byway.data.raw import Raw, as_bytes, as_number, as_text, concat
+from byway.data.raw import Raw
 from byway.data.text import compute
 
 if TYPE_CHECKING:

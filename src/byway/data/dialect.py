@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from byway.base import engine
 from byway.data import files
-from byway.data.raw import as_text
+from byway.data.casts import as_text
 
 if TYPE_CHECKING:
     import daft

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import containers, files
-from byway.data.files import MALFORMED
-from byway.data.raw import (
-    Raw,
+from byway.data.casts import (
     as_bytes,
     as_microseconds,
     as_number,
@@ -24,6 +22,8 @@ from byway.data.raw import (
     known,
     without_hashtags,
 )
+from byway.data.files import MALFORMED
+from byway.data.raw import Raw
 
 if TYPE_CHECKING:
     import daft

@@ -4,16 +4,16 @@ Owns the order of the decisions and the words in which they are told; `times` an
 neither how a file is opened nor which of its columns is which of ours.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import naming, scales, survey, times
+from byway.data.casts import as_number, as_text
 from byway.data.files import MALFORMED
 from byway.data.naming import Chosen
-from byway.data.raw import WRITTEN, as_number, as_text
+from byway.data.raw import WRITTEN, Told
 from byway.data.scales import Found
 
 if TYPE_CHECKING:
@@ -26,17 +26,6 @@ _NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity")
 _TIMES = ("time", "created_at")
 _KEPT = ("time", "order", "satisfaction", "watch_seconds", "propensity")
 """Columns that are converted and whose rows may be kept out: what stood in the file goes along."""
-
-
-@dataclass(slots=True)
-class Told:
-    """What was decided about one file."""
-
-    said: list[str] = field(default_factory=list)
-    """Sentences for people."""
-    satisfaction: Found | None = None
-    left: list[str] = field(default_factory=list)
-    """Ours that are not read after all."""
 
 
 def typed(

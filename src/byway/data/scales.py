@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import survey
-from byway.data.raw import as_text
+from byway.data.casts import as_text
 from byway.data.survey import Column
 from byway.data.text import compute
 

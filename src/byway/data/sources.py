@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import containers, described, meaning, naming, tables
+from byway.data.casts import concat
 from byway.data.containers import Part
 from byway.data.described import DESCRIBED
 from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
-from byway.data.meaning import Told
 from byway.data.naming import Chosen, Kind
-from byway.data.raw import Raw, concat
+from byway.data.raw import Raw, Told
 
 if TYPE_CHECKING:
     import daft

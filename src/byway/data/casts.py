@@ -1,0 +1,67 @@
+"""How a column of a file is read as text, a number or a time: expressions over dataframes."""
+
+from typing import TYPE_CHECKING, Any
+
+from byway.base import engine
+
+if TYPE_CHECKING:
+    import daft
+
+
+def concat(frames: list["daft.DataFrame"]) -> "daft.DataFrame":
+    """The rows of several dataframes with the same columns, one after the other."""
+    whole = frames[0]
+    for frame in frames[1:]:
+        whole = whole.concat(frame)
+    return whole
+
+
+def as_text(frame: "daft.DataFrame", name: str) -> Any:
+    """A column as text; null where its bytes are not UTF-8."""
+    column = engine.daft().col(name)
+    return column.try_decode("utf-8") if frame.schema()[name].dtype.is_binary() else column
+
+
+def as_bytes(text: Any) -> Any:
+    """A text expression as bytes, so that it can stand beside bytes that are not UTF-8."""
+    return text.cast(engine.daft().DataType.binary())
+
+
+def as_number(frame: "daft.DataFrame", name: str) -> Any:
+    """A column as float64: null where it is empty, NaN where it is text that is no number."""
+    daft = engine.daft()
+    kind = frame.schema()[name].dtype
+    if not (kind.is_binary() or kind.is_string()):
+        return daft.col(name).cast(daft.DataType.float64())
+    text = as_text(frame, name)
+    number = text.try_cast(daft.DataType.float64())
+    unreadable = number.is_null() & (text.strip() != "")
+    return daft.functions.when(unreadable, daft.lit(float("nan"))).otherwise(number)
+
+
+def as_microseconds(frame: "daft.DataFrame", name: str, scale: float) -> Any:
+    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge."""
+    daft = engine.daft()
+    number = as_number(frame, name)
+    readable = daft.functions.when(number.not_nan(), number)
+    return (readable * scale).round().clip(-9e18, 9e18).cast(daft.DataType.int64())
+
+
+def at_most_one(number: Any) -> Any:
+    """A number cut at 1; NaN stays what it is (in a comparison it would count as large)."""
+    daft = engine.daft()
+    return daft.functions.when((number > 1) & number.not_nan(), daft.lit(1.0)).otherwise(number)
+
+
+def known(frame: "daft.DataFrame", name: str) -> Any:
+    """Text that says something, else null: Kuaishou's tables write UNKNOWN for nothing."""
+    text = as_text(frame, name)
+    return engine.daft().functions.when((text != "UNKNOWN") & (text != ""), text)
+
+
+def without_hashtags(frame: "daft.DataFrame", name: str) -> Any:
+    """A caption without its `#words`, as bytes; bytes that are not UTF-8 stay as they are, UNKNOWN is null."""
+    daft = engine.daft()
+    stripped = as_text(frame, name).regexp_replace(r"#[^\s#]+", " ")
+    caption = daft.functions.coalesce(as_bytes(stripped), daft.col(name))
+    return daft.functions.when(daft.col(name) != daft.lit(b"UNKNOWN"), caption)

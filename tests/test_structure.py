@@ -1,0 +1,141 @@
+"""What the code promises of its own shape: no import circles, few positional arguments, no stage by its name."""
+
+import ast
+import inspect
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from byway.workflow import stages
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((SOURCE / "byway").rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+POSITIONAL = 6
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Modules of the package that a module imports, in functions and for types too."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            each = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in each}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & MODULES.keys()
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules that import one another, by Tarjan's strongly connected components."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in graph[name]:
+            if other not in index:
+                visit(other)
+                low[name] = min(low[name], low[other])
+            elif other in stack:
+                low[name] = min(low[name], index[other])
+        if low[name] == index[name]:
+            part = set[str]()
+            while name not in part:
+                part.add(stack.pop())
+            if len(part) > 1:
+                found.append(part)
+
+    for name in graph:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+def test_no_modules_import_one_another() -> None:
+    graph = {name: imports(tree) - {name} for name, tree in TREES.items()}
+    # The package itself is the door to what lies in it.
+    graph["byway"] = set()
+    assert circles(graph) == []
+
+
+def test_no_function_has_more_positional_arguments_than_a_reader_can_hold() -> None:
+    many: list[str] = []
+    for name, tree in TREES.items():
+        # A gradient's forward is called by the library, in its own way.
+        gradients = {
+            id(method)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef) and any("Function" in ast.unparse(base) for base in node.bases)
+            for method in node.body
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or id(node) in gradients:
+                continue
+            own = [a.arg for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]
+            many += [f"{name}.{node.name}: {len(own)}"] * (len(own) > POSITIONAL)
+    assert many == []
+
+
+def test_nothing_branches_on_the_name_of_a_stage() -> None:
+    names = {stage.name for stage in stages.STAGES}
+    branches: list[str] = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and ".name" in ast.unparse(node):
+                said = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+                branches += [f"{name}: {ast.unparse(node)}"] * bool(said & names)
+    assert branches == []
+
+
+def test_no_stage_is_found_by_a_string() -> None:
+    assert not [name for name, tree in TREES.items() if "import_module(stage" in ast.unparse(tree)]
+    for stage in stages.STAGES:
+        assert inspect.getmodule(stage.build) is stages
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_are_of_a_size_that_can_be_read(name: str) -> None:
+    lines = len(MODULES[name].read_text("utf-8").splitlines())
+    assert lines <= LONG.get(name, 400), f"{name} has {lines} lines: part it, or say in LONG why it is one"
+
+
+LONG = {
+    "byway.base.config": 800,  # every setting on one page
+    "byway.workflow.stages": 700,  # every stage on one page
+    "byway.workflow.refresh": 520,
+    "byway.serving.recommend": 480,
+    "byway.language.fast.generate": 450,
+}
+"""Modules that may be longer."""
+
+
+def test_every_function_and_class_is_used_outside_of_tests() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in MODULES.values())
+    text += "".join(path.read_text("utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py")))
+    text += "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    uses: dict[str, int] = defaultdict(int)
+    for word in re.findall(r"\w+", text):
+        uses[word] += 1
+    unused = [
+        f"{module}.{node.name}"
+        for module, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and uses[node.name] < 2 and not node.decorator_list
+    ]
+    # Wired in by the issue on the language model; see docs/LOG.md.
+    waiting = {"byway.language.asking.InProcess", "byway.language.server.Server"}
+    assert set(unused) - waiting == set()
