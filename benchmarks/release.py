@@ -1,4 +1,4 @@
-"""A release as a stranger installs it: the wheel in an empty environment, the demo, and the service alone elsewhere.
+"""A release as a stranger installs it: wheel, empty environment, demo; and the service alone in another.
 
     python benchmarks/release.py [--json]
 

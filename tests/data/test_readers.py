@@ -125,6 +125,32 @@ def test_anime_has_unrated_events_and_genres_in_one_text(work: Work, tmp_path: P
     assert log(work) == [("1", "32281", 0.5), ("1", "5114", 1), ("3", "32281", 0)]
 
 
+def test_goodreads_shelves_are_tags_and_its_clock_is_read(work: Work, tmp_path: Path) -> None:
+    shelves = [{"count": "3", "name": "to-read"}, {"count": "1", "name": "p"}]
+    books = [
+        {"isbn": "0312853122", "popular_shelves": shelves, "title": "W.C. Fields: A Life on Film",
+         "book_id": "5333265", "authors": [{"author_id": "604031", "role": ""}], "description": "About him", "image_url": "https://x/1.png"},
+        {"popular_shelves": [], "title": "Good Harbor", "book_id": "1333909", "authors": [], "description": ""},
+    ]  # fmt: skip
+    read = {"user_id": "8842281e1d", "is_read": True, "review_text_incomplete": "", "date_updated": ""}
+    acts = [
+        {**read, "book_id": "5333265", "rating": 5, "date_added": "Fri Apr 19 07:01:17 -0700 2013"},
+        {**read, "book_id": "1333909", "rating": 0, "date_added": "Wed Dec 29 01:01:17 +0530 2010"},
+        {**read, "book_id": "1333909", "rating": 3, "date_added": "yesterday", "user_id": "other"},
+    ]
+    folder = tmp_path / "goodreads"
+    folder.mkdir()
+    for name, lines in (("goodreads_books_poetry", books), ("goodreads_interactions_poetry", acts)):
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        (folder / f"{name}.json.gz").write_bytes(gzip.compress(data))
+    assert made(work, "goodreads", folder) == {"bad time": 1}
+    first, second = rows(work, "items.parquet")
+    assert (first["title"], first["description"]) == ("W.C. Fields: A Life on Film", "About him")
+    assert (first["hashtags"], second["hashtags"]) == (["to-read", "p"], [])
+    assert log(work) == [("8842281e1d", "1333909", 0.5), ("8842281e1d", "5333265", 1)]
+    assert events.load(work.out).time.tolist() == [1293564677_000_000, 1366380077_000_000]
+
+
 def test_steam_200k_has_no_header_and_its_games_are_their_names(work: Work, tmp_path: Path) -> None:
     folder = write(
         tmp_path / "steam",
@@ -222,7 +248,9 @@ def test_mind_has_what_was_shown_and_not_clicked(work: Work, tmp_path: Path) -> 
     assert events.load(work.out).time.tolist() == stamps.astype(int).tolist()
 
 
-@pytest.mark.parametrize("name", ["amazon", "anime", "goodbooks", "lastfm", "mind", "steam", "recbole", "json"])
+@pytest.mark.parametrize(
+    "name", ["amazon", "anime", "goodbooks", "goodreads", "lastfm", "mind", "steam", "recbole", "json"]
+)
 def test_a_reader_says_what_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
         starting.start(name, tmp_path)

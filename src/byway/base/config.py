@@ -26,6 +26,7 @@ Source = Literal[
     "amazon",
     "anime",
     "goodbooks",
+    "goodreads",
     "lastfm",
     "mind",
     "steam",

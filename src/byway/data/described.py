@@ -275,6 +275,18 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
     )
 
 
+def _written_down(log: "daft.DataFrame") -> "daft.DataFrame":
+    """Times as the site writes them: Fri Apr 19 07:01:17 -0700 2013."""
+    daft = engine.daft()
+    written = as_text(log, "created_at")
+    # What is no such time would end the reading; it is null, and kept out with its reason.
+    stamp = daft.functions.when(written.regexp(_STAMP), written).to_datetime(
+        "%a %b %d %H:%M:%S %z %Y", timezone="UTC"
+    )
+    time = stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    return log.with_column("time", time).exclude("created_at")
+
+
 _ATOMIC = {
     "title": ("item_name", "movie_title", "name", "artist_name", "book_title", "item_title"),
     "hashtags": ("class", "genre", "genres", "categories", "category", "tags", "tag", "item_category"),
@@ -301,6 +313,12 @@ def is_atomic(path: Path) -> bool:
 
 _CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"
 """MIND's clock, of the November of 2019."""
+
+_STAMP = (
+    r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
+    r"(0[1-9]|[12][0-9]|30|31) ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] [+-][01][0-9][0-5][0-9] [0-9]{4}$"
+)
+"""Goodreads' clock."""
 
 _STEAM = ("user", "game", "behavior", "value", "zero")
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
@@ -350,6 +368,19 @@ DESCRIBED: dict[config.Source, Layout] = {
             Table(("tags.csv",), {"item": "tag_id", "title": "tag_name"}),
             key="goodreads_book_id",
         ),
+    ),
+    "goodreads": Layout(
+        "Goodreads (UCSD Book Graph)",
+        Table(
+            ("goodreads_books*.json*",),
+            {"item": "book_id", "title": "title", "description": "description", "hashtags": "popular_shelves"},
+        ),
+        Table(
+            ("goodreads_interactions*.json*", "goodreads_reviews*.json*"),
+            {"user": "user_id", "item": "book_id", "created_at": "date_added", "satisfaction": "rating"},
+            scale=(1, 5),
+        ),
+        events_from=_written_down,
     ),
     "lastfm": Layout(
         "Last.fm (HetRec 2011)",
