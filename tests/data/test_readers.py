@@ -129,7 +129,8 @@ def test_goodreads_shelves_are_tags_and_its_clock_is_read(work: Work, tmp_path: 
     shelves = [{"count": "3", "name": "to-read"}, {"count": "1", "name": "p"}]
     books = [
         {"isbn": "0312853122", "popular_shelves": shelves, "title": "W.C. Fields: A Life on Film",
-         "book_id": "5333265", "authors": [{"author_id": "604031", "role": ""}], "description": "About him", "image_url": "https://x/1.png"},
+         "book_id": "5333265", "authors": [{"author_id": "604031", "role": ""}], "description": "About him",
+         "image_url": "https://x/1.png"},
         {"popular_shelves": [], "title": "Good Harbor", "book_id": "1333909", "authors": [], "description": ""},
     ]  # fmt: skip
     read = {"user_id": "8842281e1d", "is_read": True, "review_text_incomplete": "", "date_updated": ""}
