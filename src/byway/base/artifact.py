@@ -28,7 +28,7 @@ from byway.base.errors import UserError
 from byway.base.progress import say
 
 RECORD = "record.json"
-LAYOUT = 2
+LAYOUT = 3
 """Of records and artifacts. An older one is built again, a newer one refused."""
 
 
@@ -131,6 +131,8 @@ def read_record(path: Path) -> Record | None:
     try:
         data = (path / RECORD).read_bytes()
         made = msgspec.json.decode(data, type=_Made)
+        if made.layout < 3:  # settings had another name there; such an artifact is built again
+            return msgspec.convert({"settings": {}, **msgspec.json.decode(data)}, Record)
         if made.layout <= LAYOUT:
             return msgspec.json.decode(data, type=Record)
     except FileNotFoundError:
