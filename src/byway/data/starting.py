@@ -10,6 +10,7 @@ from pathlib import Path
 
 from byway.base import config
 from byway.base.errors import UserError
+from byway.base.progress import say
 from byway.data import described, naming, scales, sources, tables
 from byway.data.described import DESCRIBED
 from byway.data.naming import Kind
@@ -98,6 +99,7 @@ def start(source_name: str, path: Path) -> Start:
             return Start(_text(draft, advice))
         draft.items, draft.events = tables.pair(path, source)
         _name(draft)
+        say(f"Reading {draft.items.name} and {Path(draft.events).name}, all of their rows …")
         try:
             raw = sources.read(draft.settings(), Path(), Path(scratch), propose=True)
             found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
