@@ -133,18 +133,18 @@ def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> 
 
 
 def train(
-    log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path
+    log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path | None = None
 ) -> tuple[SequenceModel, int]:
     """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps.
 
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
-    moments and the place.
+    moments and the place. Without a path none is kept.
     """
     parts = initial(log.n_items, vectors, settings, seed)
     optimiser = torch.optim.Adam(parts.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
-    done = restore(checkpoint, parts, optimiser)
+    done = 0 if checkpoint is None else restore(checkpoint, parts, optimiser)
     labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
     step, leads = 0, rank() == 0
     with bar("item policy: labels", settings.epochs * labels) if leads else nullcontext(lambda n: None) as advance:
@@ -169,9 +169,9 @@ def train(
                         weight.grad = gradient
                 optimiser.step()
                 optimiser.zero_grad()
-                if leads and step % settings.checkpoint_every == 0:
+                if checkpoint is not None and leads and step % settings.checkpoint_every == 0:
                     save(checkpoint, parts, optimiser, step)
-    if leads and step > done:
+    if checkpoint is not None and leads and step > done:
         save(checkpoint, parts, optimiser, step)
     policy = parts["policy"].eval()
     assert isinstance(policy, SequenceModel)

@@ -4,8 +4,9 @@ Every person is read and drawn for as in `recommend`, by the same functions; the
 contexts at once, and the item policy reads their histories in batches. It does not know where the people come from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,14 @@ Best = tuple[NDArray[np.int64], NDArray[Any], float]
 """Positions of a person's items, their scores, and the propensity that all of them have."""
 
 
-def answer(bundle: Bundle, people: Sequence[Asked], k: int) -> Answered:
-    """What each person is shown: at most `k` items, all of whose places explore."""
-    found: list[Best] = []
-    for start in range(0, len(people), PEOPLE):
-        found += _answer(bundle, people[start : start + PEOPLE], k)
+def answer(bundle: Bundle, people: Iterable[Asked], k: int) -> Answered:
+    """What each person is shown: at most `k` items, all of whose places explore.
+
+    People are taken as they are needed, PEOPLE at a time.
+    """
+    asked, found = iter(people), list[Best]()
+    while some := list(islice(asked, PEOPLE)):
+        found += _answer(bundle, some, k)
     length = np.array([len(positions) for positions, _, _ in found], dtype=np.int64)
     person = np.repeat(np.arange(len(found)), length)
     scores = [round(s, SCORE_DIGITS) for _, own, _ in found for s in own.tolist()]

@@ -204,7 +204,8 @@ class Bundle:
         return self._policy([positions[-self.manifest.history :]])[0]
 
     def encode_many(self, histories: Sequence[list[int]]) -> NDArray[np.float32]:
-        """[N, d] what `encode` makes of each of N histories.
+        """[N, d] what `encode` makes of each of N histories, up to the rounding of float32: none was seen with the
+        transformer that Byway exports, on AVX-512.
 
         Those of one length are read together, so that none is padded for another's sake: with batches of 64 a
         history of 50 items takes 0.33 ms where one at a time takes 0.78, and one of five 0.02 for 0.14.

@@ -115,33 +115,34 @@ def numbers(workspace: Path, log: Log, users: Sequence[str]) -> list[int]:
     return [place[user] for user in users]
 
 
-def of_users(bundle: Bundle, log: Log, users: Iterable[int], k: int, seed: int) -> pa.Table:
+def of_users(bundle: Bundle, log: Log, users: Sequence[int], k: int, seed: int) -> pa.Table:
     """What users of the log, by number, are shown: a table of SCHEMA, users in the order given."""
     return _answer_part(bundle, log, bundle.positions(log.items), k, seed, users)
 
 
 def _answer_part(
-    bundle: Bundle, log: Log, positions: Sequence[int | None], k: int, seed: int, users: Iterable[int]
+    bundle: Bundle, log: Log, positions: Sequence[int | None], k: int, seed: int, users: Sequence[int]
 ) -> pa.Table:
     """The same, with the position in the bundle of each row of the catalog."""
-    names, asked = list[str](), list[Asked]()
-    for user in users:
-        seen, now = log.history(user)
-        a, b = log.starts[user : user + 2].tolist()
-        at = (positions[row] for row in log.events.item[a:b].tolist())
-        known = [(s, p) for s, p in zip(seen, at, strict=True) if p is not None]
-        names.append(log.users[user])
-        asked.append(Asked(known, now, generator(seed, names[-1])))
-    return _table(bundle, names, asked, k)
+    names = [log.users[user] for user in users]
+    return _table(bundle, names, (_asked(log, positions, user, seed) for user in users), k)
+
+
+def _asked(log: Log, positions: Sequence[int | None], user: int, seed: int) -> Asked:
+    seen, now = log.history(user)
+    a, b = log.starts[user : user + 2].tolist()
+    at = (positions[row] for row in log.events.item[a:b].tolist())
+    known = [(s, p) for s, p in zip(seen, at, strict=True) if p is not None]
+    return Asked(known, now, generator(seed, log.users[user]))
 
 
 def of_histories(bundle: Bundle, histories: Mapping[str, Sequence[Seen]], k: int, seed: int) -> pa.Table:
     """The same for people with these histories, the most recent item last, whatever the log says of them."""
-    asked = [Asked(in_catalog(bundle, seen), None, generator(seed, user)) for user, seen in histories.items()]
+    asked = (Asked(in_catalog(bundle, seen), None, generator(seed, user)) for user, seen in histories.items())
     return _table(bundle, list(histories), asked, k)
 
 
-def _table(bundle: Bundle, users: Sequence[str], asked: Sequence[Asked], k: int) -> pa.Table:
+def _table(bundle: Bundle, users: Sequence[str], asked: Iterable[Asked], k: int) -> pa.Table:
     found = batch.answer(bundle, asked, k)
     names = pa.array(bundle.manifest.names, pa.string())
     columns = [
