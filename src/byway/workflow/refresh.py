@@ -255,9 +255,9 @@ def _build(
         rows = embed.embed_new(
             folder["embeddings"], _section(records["embeddings"], config.Embeddings), Catalog(fresh).texts()
         )
-    before = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
-    came = np.zeros(len(before)) if log is None else events_of.traffic(log)
-    traffic = before + came
+    had = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
+    came = np.zeros(len(had)) if log is None else events_of.traffic(log)
+    traffic = had + came
     standing_tree = placement.grown(tree, held.leaf)
     before = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     cut = _section(records["tree"], config.Tree)
@@ -310,7 +310,7 @@ def _build(
     old = _before(transitions, held.transitions)
     all_rows = np.concatenate([before, rows]) if len(rows) else before
     outcome.metrics |= _drift(
-        work, settings, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level
+        work, settings, old, recent, tree, now, (np.asarray(vectors), all_rows), (had, came), level
     )
     return outcome
 
