@@ -11,18 +11,21 @@ if TYPE_CHECKING:
     from byway.base.errors import UserError
     from byway.serving.recommend import Answer, Seen
     from byway.workflow.arrays import (
+        TrainedPolicy,
         count_successors,
         cut_tree,
         find_transitions,
         rank_successors,
         train_item_policy,
     )
-    from byway.workflow.workspace import Workspace
+    from byway.workflow.workspace import NextInterest, Workspace
 
 __version__ = "0.1.0"
 __all__ = [
     "Answer",
+    "NextInterest",
     "Seen",
+    "TrainedPolicy",
     "UserError",
     "Workspace",
     "count_successors",
@@ -34,6 +37,7 @@ __all__ = [
 
 _HOME = {
     "Answer": "byway.serving.recommend",
+    "NextInterest": "byway.workflow.workspace",
     "Seen": "byway.serving.recommend",
     "UserError": "byway.base.errors",
     "Workspace": "byway.workflow.workspace",

@@ -1,5 +1,6 @@
 """The door from Python: what the artifacts hold, sentences for what can be mended, a light import."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from byway.base.errors import UserError
 from byway.base.ranking import best_first
 from byway.data import events
 from byway.interests import describe, embed, tree
+from byway.language import plan
 from byway.serving.recommend import Seen, recommend
 from byway.transitions.counts import Evidence, Successors
+from byway.transitions.triples import key, unkey
 from byway.workflow import pipeline, recommendations, stages
 from byway.workflow.stages import Inputs
 from tests.workflow.test_refresh import EVENT, ITEM, ITEMS, TOML, USERS, encoder, log, titles, write
@@ -39,7 +42,13 @@ def table(work: Work, inputs: Inputs) -> Outcome:
     M = transitions.clusters
     alike = inputs.tree.similarity(inputs.vectors, transitions.level)
     evidence = Evidence(Successors.of(transitions), alike, SIMILARITY, POPULARITY)
-    pairs = np.stack(np.meshgrid(np.arange(M), np.arange(M), indexing="ij"), axis=2).reshape(-1, 2).astype(np.int32)
+    pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
+    if (triples := plan.triples_of(transitions, 50)) is not None:
+        # Of a triple no scores are kept, so its ranking may be any.
+        own = np.sort(np.random.default_rng(1).permuted(np.tile(np.arange(M), (len(triples), 1)), axis=1)[:, :3])
+        for name, values in (("keys", key(triples, M)), ("clusters", own), ("model", own)):
+            np.save(work.out / f"triple_{name}.npy", values.astype(np.int64 if name == "keys" else np.int32))
+        pairs = pairs[:, [0, 0, 1]]
     score = (evidence(pairs) + WEIGHT * model(M).reshape(-1, M)).astype(np.float32)
     np.put_along_axis(score, pairs.astype(np.int64), -np.inf, axis=1)
     best = best_first(score, TOP)
@@ -275,6 +284,25 @@ def test_next_interests_are_the_table_s_and_their_parts_sum_up(w: byway.Workspac
             assert sum(each.parts.values()) == each.score
             assert each.parts["language model"] == pytest.approx(said[a, b, c], abs=1e-5)
     assert w.next_interests(names[4]) == w.next_interests(names[4], names[4])
+
+
+def test_after_three_interests_the_log_alone_speaks(w: byway.Workspace, tmp_path: Path) -> None:
+    """Scores are kept for pairs: a pair's parts hold the model's, a triple's do not."""
+    shutil.copytree(w.directory, tmp_path / "w")
+    three = byway.Workspace(tmp_path / "w").run(until="transition_table", transitions={"history": 3})
+    names = three.interests(2)["name"].to_pylist()
+    folder = tmp_path / "w" / "08-transition-table"
+    keys, clusters, pairs = (
+        np.load(folder / f"{name}.npy") for name in ("triple_keys", "triple_clusters", "clusters")
+    )
+    a, b, c = unkey(keys[-1:], len(names))[0].tolist()
+    found = three.next_interests(names[a], names[b], names[c])
+    assert [each.name for each in found] == [names[each] for each in clusters[-1]]
+    assert all(list(each.parts) == ["counts", "similarity", "popularity"] for each in found)
+    assert all(sum(each.parts.values()) == each.score for each in found)
+    best = three.next_interests(names[a], names[b], k=1)[0]
+    assert best.name == names[pairs[a, b, 0]]
+    assert "language model" in best.parts
 
 
 def test_interests_that_there_are_not(w: byway.Workspace) -> None:
