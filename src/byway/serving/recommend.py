@@ -264,10 +264,11 @@ def read(
         unknown = len(history) - len(known)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
     watched = None if context is None else bundle.position(context)
+    out = [p for p in bundle.positions(exclude) if p is not None]
+    person = person_of(bundle, known, now, out, watched, reasons)
     if context is not None and watched is None:
         reasons.append("The item being watched is not in the catalog and is ignored.")
-    out = [p for p in bundle.positions(exclude) if p is not None]
-    return person_of(bundle, known, now, out, watched, reasons)
+    return person
 
 
 def in_catalog(bundle: Bundle, history: Sequence[Seen]) -> list[tuple[Seen, int]]:
