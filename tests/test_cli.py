@@ -20,7 +20,7 @@ from byway.base import artifact, config, memory
 from byway.base.artifact import Outcome
 from byway.data.events import DAY
 from byway.simulation import loop
-from byway.workflow import demonstration, pipeline, preview
+from byway.workflow import demonstration, pipeline, preview, recommendations
 from tests.serving.planted import NAMES, Planted
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
@@ -199,6 +199,7 @@ def test_help_names_every_verb_and_every_verb_has_json(byway: Byway) -> None:
         ("show", "W", "--depth", "5"),
         ("recommend", "W", "--k", "0"),
         ("recommend", "W", "--seed", "-1"),
+        ("recommend", "W", "--no-all"),
         ("init", "W", "data"),
     ],
     ids=" ".join,
@@ -470,6 +471,54 @@ def test_recommend_to_a_user_of_the_log(byway: Byway, served: Path) -> None:
     assert answer["interests"] == NAMES[:2]
     assert (answer["cluster"], answer["rank"]) == (NAMES[3], 2)
     assert byway("recommend", served, "--user", "bo, the 2nd", "--json").json()["interests"] == [NAMES[0]]
+
+
+def test_recommend_to_everybody(byway: Byway, served: Path, tmp_path: Path) -> None:
+    """Each user's rows are what `--user` answers with the same seed, and a second run has nothing to do."""
+    out = tmp_path / "recs.parquet"
+    arguments = ("recommend", served, "--all", "--out", out, "--k", "2", "--seed", "3")
+    assert byway(*arguments, "--json").json() == {"wrote": str(out), "users": 2, "rows": 4}
+    rows = pq.read_table(out).to_pylist()
+    assert [row["user"] for row in rows] == ["bo, the 2nd"] * 2 + ["Ann 🎬"] * 2
+    for user in ("bo, the 2nd", "Ann 🎬"):
+        answer = byway("recommend", served, "--user", user, "--k", "2", "--seed", "3", "--json").json()
+        own = [row for row in rows if row["user"] == user]
+        assert [row["item"] for row in own] == [item["item"] for item in answer["items"]]
+        assert [row["propensity"] for row in own] == [item["propensity"] for item in answer["items"]]
+    said = byway(*arguments)
+    assert said.out == f"2 users have 4 rows in {out}.\n"
+    assert "is up to date" in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--all",), "--all needs a file to write, for example --out"),
+        (("--all", "--out", "r.parquet", "--user", "Ann 🎬"), "leave out --user, --history and --item"),
+        (("--out", "r.parquet"), "--out and --engine go with --all"),
+        (("--engine", "native"), "--out and --engine go with --all"),
+    ],
+)
+def test_recommend_to_everybody_or_to_one(
+    byway: Byway, served: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in byway("recommend", served, *arguments).sentence()
+
+
+def test_recommend_to_everybody_goes_on_after_ctrl_c(
+    byway: Byway, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "recs.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(recommendations, "_join", stop)
+        said = byway("recommend", served, "--all", "--out", out)
+    assert (said.code, "the same command goes on from here" in said.err) == (130, True)
+    assert not out.exists()
+    monkeypatch.setattr(recommendations, "_answer_part", stop)
+    assert byway("recommend", served, "--all", "--out", out).code == 0, "its only part was there"
 
 
 def test_recommend_is_drawn_by_its_seed(byway: Byway, served: Path) -> None:

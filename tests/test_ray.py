@@ -1,6 +1,9 @@
 """The same artifacts from a Ray cluster as from this machine. Ray takes a minute to start: marked slow."""
 
 import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,9 @@ import numpy as np
 import pytest
 
 from byway.base import models
+from byway.workflow.recommendations import PART
 from tests.language.conftest import make_tiny
+from tests.serving import house
 
 pytestmark = [
     pytest.mark.ray,
@@ -81,3 +86,15 @@ def test_a_cluster_makes_the_same_artifacts_also_after_it_lost_a_worker(tmp_path
     again = cluster.run(folder, "ray", "transition_table", "_Actor")
     assert "killed ray::_Actor" in again.stderr
     assert cluster.digests(again) == native
+
+
+def test_a_cluster_answers_everybody_with_the_same_table(tmp_path: Path) -> None:
+    """In two parts, of which either may be done first."""
+    house.build(tmp_path / "w", users=PART + 500)
+    script = Path(__file__).parents[1] / "benchmarks" / "recommend_all.py"
+    command = [sys.executable, str(script), str(tmp_path / "w"), "--k", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["same_table"]
+    assert found["ray.users"] == PART + 500

@@ -23,12 +23,11 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-CONFIG = "byway.toml"
 Set = Annotated[list[str] | None, Parameter(name="--set", help="Override a setting: section.setting=value.")]
 Json = Annotated[bool, Parameter(help="Print one JSON object instead of text.")]
 Engine = Annotated[
     Literal["native", "ray"] | None,
-    Parameter(help="Who reads tables and media, encodes texts and fills the tables."),
+    Parameter(help="Who reads tables and media, encodes texts, fills the tables and answers everybody."),
 ]
 
 
@@ -41,24 +40,13 @@ def init(
     json: Json = False,
 ) -> None:
     """Make a workspace in DIRECTORY for the data at PATH."""
-    from byway.base.artifact import write_atomic
-    from byway.data import starting
+    from byway.workflow.folder import CONFIG, begin
 
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file; choose another directory.")
-    if (directory / CONFIG).exists():
-        raise UserError(f"{directory / CONFIG} is there already; edit it, or choose another directory.")
-    begun = starting.start(source, path.resolve())
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / CONFIG, begun.text.encode())
-    if begun.stopped:
-        raise UserError(
-            f"{begun.stopped} Mend line {begun.line} of {directory / CONFIG}, then: {command('run', directory)}"
-        )
+    found = begin(directory, path, source)
     _say(
         json,
-        {"wrote": str(directory / CONFIG), "found": begun.said},
-        "\n".join([*begun.said, f"Wrote {directory / CONFIG}. Next: {command('run', directory)}"]),
+        {"wrote": str(directory / CONFIG), "found": found},
+        "\n".join([*found, f"Wrote {directory / CONFIG}. Next: {command('run', directory)}"]),
     )
 
 
@@ -138,36 +126,51 @@ def recommend(
     item: Annotated[str | None, Parameter(help="The item being watched: what surprises after it?")] = None,
     k: Annotated[int | None, Parameter(help="Items in the answer.", validator=Number(gte=1))] = None,
     seed: Annotated[int, Parameter(help="Seed of the draw of interests.", validator=Number(gte=0))] = 0,
+    everybody: Annotated[
+        bool, Parameter(name="--all", negative="", help="Every user of the log, into the table --out.")
+    ] = False,
+    out: Annotated[Path | None, Parameter(help="Parquet file for the answers to all.")] = None,
+    engine: Engine = None,
     json: Json = False,
 ) -> None:
-    """What the service would answer to this history, with the reasons."""
+    """What the service would answer to this history, with the reasons; or to everybody, as a table."""
     import msgspec
-    import numpy as np
 
-    from byway.serving import context
-    from byway.serving import recommend as module
-    from byway.serving.recommend import Seen
     from byway.workflow import showing
-    from byway.workflow.stages import BUNDLE
+    from byway.workflow.workspace import Workspace
 
     if user is not None and history:
         raise UserError("--user and --history exclude each other; choose one.")
-    if not (directory / BUNDLE.folder).exists():
-        _config(directory, None)
-    opened, now = showing.served(directory), None
-    if user is not None:
-        seen, now = showing.logged(directory, user)
-    else:
-        given = history or []
-        # Given more than once, or known as it stands, each is one id, so that ids may hold commas.
-        whole = len(given) > 1 or (given and opened.position(given[0].strip()) is not None)
-        ids = given if whole else [item.strip() for item in "".join(given).split(",")]
-        seen = [Seen(item) for item in ids if item]
-    if item is not None:
-        answer = context.recommend(opened, item.strip(), seen, k, now)
-    else:
-        answer = module.recommend(opened, seen, np.random.default_rng(seed), k, now)
+    workspace = Workspace(directory)
+    if everybody:
+        if user is not None or history or item is not None:
+            raise UserError("--all answers every user of the log; leave out --user, --history and --item.")
+        if out is None:
+            raise UserError("--all needs a file to write, for example --out recommendations.parquet.")
+        _recommend_all(directory, out, k, seed, engine, json)
+        return
+    if out is not None or engine is not None:
+        raise UserError("--out and --engine go with --all: every user of the log, into a file.")
+    given = history or []
+    # Given more than once, or known as it stands, each is one id, so that ids may hold commas.
+    whole = len(given) > 1 or (given and workspace.bundle.position(given[0].strip()) is not None)
+    ids = given if whole else [each.strip() for each in "".join(given).split(",")]
+    watched = None if item is None else item.strip()
+    seen = [each for each in ids if each]
+    answer = workspace.recommend(seen, user=user, item=watched, k=k, seed=seed)
     print(msgspec.json.encode(answer).decode() if json else showing.answer_text(answer))
+
+
+def _recommend_all(directory: Path, out: Path, k: int | None, seed: int, chosen: Any, json: bool) -> None:
+    from byway.base import config, engine
+    from byway.workflow import folder, recommendations
+
+    # A bundle may have been brought here alone, without settings.
+    run = folder.settings(directory).run if (directory / folder.CONFIG).exists() else config.Run()
+    if (chosen or run.engine) != "native":
+        engine.use(chosen or run.engine, run.threads)
+    found = recommendations.write(directory, out, k, seed)
+    _say(json, {"wrote": str(out), **found}, f"{found['users']:,} users have {found['rows']:,} rows in {out}.")
 
 
 @app.command
@@ -285,7 +288,10 @@ def demo(
     _say(json, found, text)
 
 
-OF_RECOMMEND = ("--history", "--user", "--item", "--k", "-k", "--seed", "--json", "--no-json", "--help", "-h", "--")
+OF_RECOMMEND = (
+    "--history", "--user", "--item", "--k", "-k", "--seed", "--all", "--out", "--engine", "--json", "--no-json",
+    "--help", "-h", "--",
+)  # fmt: skip
 
 
 def _require_joined(words: list[str]) -> None:
@@ -308,11 +314,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _config(directory: Path, overrides: list[str] | None) -> Any:
-    from byway.base import config
+    from byway.workflow import folder
 
-    if not (directory / CONFIG).exists():
-        raise UserError(f"{directory} is not a workspace: it has no {CONFIG}; make one with {command('init')}.")
-    return config.load(directory / CONFIG, overrides or ())
+    return folder.settings(directory, overrides or ())
 
 
 def _say(as_json: bool, value: dict[str, Any], text: str) -> None:

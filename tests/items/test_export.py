@@ -58,3 +58,14 @@ def test_the_bytes_depend_on_the_weights_alone(model, tmp_path):
     assert written == (tmp_path / "two.onnx").read_bytes()
     for trace in (str(Path.cwd()), str(tmp_path), socket.gethostname(), f"/{getpass.getuser()}/"):
         assert trace.encode() not in written
+
+
+@pytest.mark.parametrize("length", [1, 4, 11])
+def test_histories_read_together_are_those_read_alone(model, tmp_path, length):
+    """So that it does not matter to an answer who else is answered."""
+    export.write(model, tmp_path / "policy.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx", providers=["CPUExecutionProvider"])
+    history = np.random.default_rng(2).integers(0, 41, (64, length))
+    (together,) = session.run(["vector"], {"history": history})
+    alone = [session.run(["vector"], {"history": row[None]})[0][0] for row in history]
+    np.testing.assert_allclose(together, alone, atol=1e-6)

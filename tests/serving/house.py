@@ -7,9 +7,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from byway.base import artifact, config
 from byway.base.artifact import Gate, Outcome
+from byway.data import catalog, events
 from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
 from tests.serving.planted import policy_file
@@ -40,10 +43,39 @@ def title(cluster: int, i: int) -> str:
     return f"{word.capitalize()} {kind}, part {i // 5 + 1}"
 
 
+def log(workspace: Path, ids: list[str], titles: list[str], users: int, longest: int = 60) -> str:
+    """Make 01-catalog with these items and a log of so many users, of one to `longest` events; its digest."""
+    rng = np.random.default_rng(11)
+    length = rng.integers(1, longest + 1, users)
+    N = int(length.sum())
+    # People stay with few interests, as people do.
+    home, wander = rng.integers(len(NAMES), size=(users, 4)), rng.integers(4, size=N)
+    user = np.repeat(np.arange(users), length)
+    item = home[user, wander] * (len(ids) // len(NAMES)) + rng.integers(len(ids) // len(NAMES), size=N)
+    day = np.cumsum(np.where(np.diff(user, prepend=-1) != 0, 0, rng.integers(3, size=N)))
+    columns = {
+        "user": pa.array(user, pa.int32()),
+        "item": pa.array(item, pa.int32()),
+        "time": pa.array((20_000 + day - day[np.searchsorted(user, user)]) * events.DAY, pa.int64()),
+        "satisfaction": pa.array(rng.random(N), pa.float32()),
+    }
+    items = {name: [None] * len(ids) for name in catalog.SCHEMA.names}
+    items |= {"item": ids, "title": titles, "hashtags": [[]] * len(ids), "description": [""] * len(ids)}
+    with artifact.part(workspace / "01-catalog", "catalog", {}, {}) as work:
+        meta = {"clock": "true", "positive": "0.5"}
+        pq.write_table(pa.table(columns).replace_schema_metadata(meta), work.out / "events.parquet")
+        pq.write_table(pa.table({"user": [f"u{u}" for u in range(users)]}), work.out / "users.parquet")
+        pq.write_table(pa.table(items, schema=catalog.SCHEMA), work.out / "items.parquet")
+    return artifact.commit(workspace / "01-catalog", "catalog", {}, {}, Outcome(timings={"seconds": 1.0})).digest
+
+
 def build(
-    workspace: Path, seed: int = 0, match_rate: float = 0.97, **settings: object
+    workspace: Path, seed: int = 0, match_rate: float = 0.97, users: int = 0, **settings: object
 ) -> dict[str, artifact.Record]:
-    """Make `workspace` with a bundle and the record of its figures; not yet published. Seeds give other tables."""
+    """Make `workspace` with a bundle and the record of its figures; not yet published. Seeds give other tables.
+
+    With `users` there is a log too.
+    """
     rng = np.random.default_rng(seed)
     m = len(NAMES)
     n = m * EACH
@@ -83,11 +115,13 @@ def build(
     policy_file(workspace / "policy.onnx", vectors)
     section = config.Bundle(**settings)
     manifest = Manifest(2, NAMES, 8, True, msgspec.to_builtins(section))
-    path = workspace / "13-bundle"
-    with artifact.part(path, "bundle", {"made": seed}, {"transition_table": "t"}) as work:
+    path, inputs = workspace / "13-bundle", {"transition_table": "t"}
+    if users:
+        inputs["catalog"] = log(workspace, texts["ids"], texts["titles"], users)
+    with artifact.part(path, "bundle", {"made": seed}, inputs) as work:
         pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", rng=work.rng)
     timings = {"seconds": 1.0}
-    record = artifact.commit(path, "bundle", {"made": seed}, {"transition_table": "t"}, Outcome(timings=timings))
+    record = artifact.commit(path, "bundle", {"made": seed}, inputs, Outcome(timings=timings))
     figures = {
         publish.MATCH: match_rate,
         publish.RECALL: 0.42,

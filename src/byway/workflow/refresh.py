@@ -256,9 +256,9 @@ def _build(
         rows = embed.embed_new(
             folder["embeddings"], _section(records["embeddings"], config.Embeddings), Catalog(fresh).texts()
         )
-    before = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
-    came = np.zeros(len(before)) if log is None else events_of.traffic(log)
-    traffic = before + came
+    had = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
+    came = np.zeros(len(had)) if log is None else events_of.traffic(log)
+    traffic = had + came
     standing_tree = placement.grown(tree, held.leaf)
     known_rows = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     cut = _section(records["tree"], config.Tree)
@@ -318,7 +318,7 @@ def _build(
         tree,
         now,
         vectors=(np.asarray(vectors), all_rows),
-        traffic=(before, came),
+        traffic=(had, came),
         level=level,
     )
     return outcome

@@ -5,23 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from byway.base import artifact
 from byway.base.config import Config
 from byway.base.errors import UserError
-from byway.base.progress import command, say
+from byway.base.progress import command
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
 from byway.serving.publish import BROKEN_MODEL
-from byway.serving.recommend import Answer, Seen
+from byway.serving.recommend import Answer
 from byway.workflow import pipeline
 from byway.workflow.stages import (
     BUNDLE,
     CATALOG,
     DESCRIPTIONS,
     REFRESH,
-    REFRESHED,
     TREE,
     Stage,
     inputs_of,
@@ -70,9 +68,16 @@ def as_json(workspace: Path, config: Config) -> str:
         if record := records.get(stage.name):
             shown[stage.folder] = _shown(record, _drift(workspace, config, stage, record))
     if (refreshed := artifact.read_record(workspace / REFRESH)) is not None:
-        records = {**records, "refresh": refreshed}
         shown[REFRESH] = _shown(refreshed, _edited(workspace / REFRESH, refreshed))
-    return json.dumps({**shown, "figures": pipeline.figures(records)}, indent=2, ensure_ascii=False)
+    return json.dumps({**shown, "figures": figures(workspace)}, indent=2, ensure_ascii=False)
+
+
+def figures(workspace: Path) -> dict[str, Any]:
+    """All figures under their stable keys, with those of a refresh."""
+    records = pipeline.records(workspace)
+    if (refreshed := artifact.read_record(workspace / REFRESH)) is not None:
+        records["refresh"] = refreshed
+    return pipeline.figures(records)
 
 
 def _shown(record: artifact.Record, drift: list[str]) -> dict[str, Any]:
@@ -114,32 +119,6 @@ def served(workspace: Path) -> Bundle:
         raise UserError(f"{workspace} has no bundle yet; run: {command('run', workspace)}")
     with artifact.reading(path, *BROKEN_MODEL):
         return bundle.load(path)
-
-
-def logged(workspace: Path, user: str) -> tuple[list[Seen], int | None]:
-    """What a user of the log did, and the time at which that ends; None without a clock.
-
-    Raises UserError where the log has no such user, or is newer than the bundle.
-    """
-    from byway.data import catalog, events
-
-    path = workspace / CATALOG.folder
-    record, used = (artifact.read_record(workspace / stage.folder) for stage in (CATALOG, BUNDLE))
-    if record is None or used is None or used.inputs.get("catalog") != record.digest:
-        raise UserError(f"The bundle of {workspace} is older than its catalog; run: {command('run', workspace)}")
-    users, refreshed = events.load_users(path), REFRESHED in used.metrics
-    if user not in users:
-        since = " of the last full run; give what came since as --history" if refreshed else ""
-        raise UserError(f"There is no user {user!r} in the log{since}.")
-    if refreshed:
-        say("This is the history in the log of the last full run; what a refresh took in is not in it.")
-    log, ids = events.load(path), catalog.load(path).items["item"]
-    a, b = np.searchsorted(log.user, [users.index(user), users.index(user) + 1])
-    seen = [
-        Seen(ids[int(log.item[i])].as_py(), int(log.time[i]) if log.clock else None, float(log.satisfaction[i]))
-        for i in range(a, b)
-    ]
-    return seen, int(log.time[b - 1]) if log.clock else None
 
 
 def answer_text(answer: Answer) -> str:

@@ -1,0 +1,233 @@
+"""Public data sets, described: which files, which columns, what scale; and what no description can say.
+
+To add one: a row of DESCRIBED, and its name in `config.Source`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from byway.base import config, engine
+from byway.data import containers, dialect
+from byway.data.casts import as_number, as_text
+from byway.data.described import Layout, Table, Tags
+from byway.data.files import MALFORMED
+
+if TYPE_CHECKING:
+    import daft
+
+
+def _games(items: "daft.DataFrame") -> "daft.DataFrame":
+    """Each game of the log once; its name is all that is known of it."""
+    daft = engine.daft()
+    col = daft.col
+    items = items.with_column("row", daft.functions.monotonically_increasing_id())
+    items = items.where(~col(MALFORMED)).groupby("item").agg(col("row").min()).sort("row")
+    return items.select(col("item"), col("item").alias("title"))
+
+
+def _played(log: "daft.DataFrame") -> "daft.DataFrame":
+    """Bought 0.25, played 0.5, two hours 0.75, ten hours 1."""
+    daft = engine.daft()
+    when, lit = daft.functions.when, daft.lit
+    hours = as_number(log, "watch_seconds")
+    played = as_text(log, "source") == "play"
+    content = (
+        when(played & (hours >= 10), lit(1.0))
+        .when(played & (hours >= 2), lit(0.75))
+        .when(played, lit(0.5))
+        .otherwise(lit(0.25))
+    )
+    seconds = when(played, hours * 3600)
+    return log.with_columns({"satisfaction": content, "watch_seconds": seconds})
+
+
+def _once(log: "daft.DataFrame") -> "daft.DataFrame":
+    """One event for all tags that somebody gave an artist at one time."""
+    daft = engine.daft()
+    col = daft.col
+    log = log.with_column("row", daft.functions.monotonically_increasing_id())
+    log = log.groupby("user", "item", "time", MALFORMED).agg(col("row").min()).sort("row")
+    return log.select("user", "item", "time", MALFORMED)
+
+
+def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
+    """Each news that was shown is an event: 1 where it was clicked, else 0.
+
+    The clicks before the log (its column `history`) have no time and are left out.
+    """
+    daft = engine.daft()
+    col = daft.col
+    written = as_text(log, "created_at")
+    # What is no such time would end the reading; it is null, and kept out with its reason.
+    stamp = daft.functions.when(written.regexp(_CLOCK), written).to_datetime("%m/%d/%Y %I:%M:%S %p")
+    log = log.select(
+        col("user"),
+        stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64()).alias("time"),
+        as_text(log, "source").strip().split(" ").alias("shown"),
+        col(MALFORMED),
+    ).explode("shown")
+    shown = col("shown")
+    return log.select(
+        col("user"),
+        shown.regexp_replace("-[01]$", "").alias("item"),
+        col("time"),
+        daft.functions.when(shown.endswith("-1"), daft.lit(1.0)).otherwise(daft.lit(0.0)).alias("satisfaction"),
+        col(MALFORMED),
+    )
+
+
+def _written_down(log: "daft.DataFrame") -> "daft.DataFrame":
+    """Times as the site writes them: Fri Apr 19 07:01:17 -0700 2013."""
+    daft = engine.daft()
+    written = as_text(log, "created_at")
+    # What is no such time would end the reading; it is null, and kept out with its reason.
+    stamp = daft.functions.when(written.regexp(_STAMP), written).to_datetime(
+        "%a %b %d %H:%M:%S %z %Y", timezone="UTC"
+    )
+    time = stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
+    return log.with_column("time", time).exclude("created_at")
+
+
+_ATOMIC = {
+    "title": ("item_name", "movie_title", "name", "artist_name", "book_title", "item_title"),
+    "hashtags": ("class", "genre", "genres", "categories", "category", "tags", "tag", "item_category"),
+    "creator": ("brand", "author", "store", "artist", "creator"),
+    "item": ("item_id", "artist_id", "business_id", "venue_id", "photo_id"),
+    "user": ("user_id", "session_id"),
+    "time": ("timestamp",),
+}
+
+
+def atomic(names: list[str], typed: bool) -> dict[str, str]:
+    """A column map for the names in one of RecBole's files, none for another file."""
+    if not typed:
+        return {}
+    likely = {ours: next((name for name in usual if name in names), None) for ours, usual in _ATOMIC.items()}
+    return {ours: theirs for ours, theirs in likely.items() if theirs is not None and ours not in names}
+
+
+def is_atomic(path: Path) -> bool:
+    """Whether a file has RecBole's typed header."""
+    part = containers.parts(path, "csv")[0]
+    return part.kind == "text" and dialect.is_typed(part.path)
+
+
+_CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"
+"""MIND's clock, of the November of 2019."""
+
+
+_STAMP = (
+    r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
+    r"(0[1-9]|[12][0-9]|30|31) ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] [+-][01][0-9][0-5][0-9] [0-9]{4}$"
+)
+"""Goodreads' clock."""
+
+
+_STEAM = ("user", "game", "behavior", "value", "zero")
+
+
+_NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
+
+
+DESCRIBED: dict[config.Source, Layout] = {
+    "amazon": Layout(
+        "Amazon Reviews",
+        Table(
+            ("meta_*.json*", "meta_*"),
+            {
+                "item": "parent_asin|asin",
+                "title": "title",
+                "description": "features|feature+description",
+                "hashtags": "categories|category",
+                "creator": "store|brand",
+            },
+        ),
+        Table(
+            ("*.json* meta_*", "*.csv* meta_*"),
+            {
+                "user": "user_id|reviewerID",
+                "item": "parent_asin|asin",
+                "time": "timestamp|unixReviewTime",
+                "satisfaction": "rating|overall",
+            },
+            scale=(1, 5),
+        ),
+    ),
+    "anime": Layout(
+        "the anime recommendations of Kaggle",
+        Table(("anime.csv",), {"item": "anime_id|MAL_ID", "title": "name|Name", "hashtags": "genre|Genres"}),
+        Table(
+            ("rating.csv", "animelist.csv", "rating_complete.csv"),
+            {"user": "user_id", "item": "anime_id", "satisfaction": "rating"},
+            scale=(1, 10),
+        ),
+    ),
+    "goodbooks": Layout(
+        "goodbooks-10k",
+        Table(
+            ("books.csv",),
+            {"item": "book_id", "title": "title", "creator": "authors", "thumbnail": "goodreads_book_id"},
+        ),
+        Table(("ratings.csv",), {"user": "user_id", "item": "book_id", "satisfaction": "rating"}, scale=(1, 5)),
+        Tags(
+            Table(("book_tags.csv",), {"item": "goodreads_book_id", "title": "tag_id", "description": "count"}),
+            Table(("tags.csv",), {"item": "tag_id", "title": "tag_name"}),
+            key="goodreads_book_id",
+        ),
+    ),
+    "goodreads": Layout(
+        "Goodreads (UCSD Book Graph)",
+        Table(
+            ("goodreads_books*.json*",),
+            {"item": "book_id", "title": "title", "description": "description", "hashtags": "popular_shelves"},
+        ),
+        Table(
+            ("goodreads_interactions*.json*", "goodreads_reviews*.json*"),
+            {"user": "user_id", "item": "book_id", "created_at": "date_added", "satisfaction": "rating"},
+            scale=(1, 5),
+        ),
+        events_from=_written_down,
+    ),
+    "lastfm": Layout(
+        "Last.fm (HetRec 2011)",
+        Table(("artists.dat",), {"item": "id", "title": "name"}, quoted=False, latin=True),
+        Table(
+            ("user_taggedartists-timestamps.dat",),
+            {"user": "userID", "item": "artistID", "time": "timestamp"},
+        ),
+        Tags(
+            Table(
+                ("user_taggedartists.dat", "user_taggedartists-timestamps.dat"),
+                {"item": "artistID", "title": "tagID"},
+            ),
+            Table(("tags.dat",), {"item": "tagID", "title": "tagValue"}, quoted=False, latin=True),
+        ),
+        events_from=_once,
+    ),
+    "mind": Layout(
+        "MIND",
+        Table(
+            ("news.tsv",),
+            {"item": "news", "title": "title", "description": "abstract", "hashtags": "category+subcategory"},
+            header=_NEWS,
+            quoted=False,
+        ),
+        Table(
+            ("behaviors.tsv",),
+            {"user": "user", "created_at": "time", "source": "impressions"},
+            header=("impression", "user", "time", "history", "impressions"),
+            quoted=False,
+        ),
+        events_from=_shown,
+    ),
+    "steam": Layout(
+        "Steam-200k",
+        Table(("steam-200k.csv", "steam*.csv"), {"item": "game"}, header=_STEAM),
+        Table(
+            ("steam-200k.csv", "steam*.csv"),
+            {"user": "user", "item": "game", "source": "behavior", "watch_seconds": "value"},
+            header=_STEAM,
+        ),
+        items_from=_games,
+        events_from=_played,
+    ),
+}

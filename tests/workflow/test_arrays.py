@@ -1,0 +1,150 @@
+"""The steps as functions of arrays: what the stages find, and a sentence for arrays that do not fit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import byway
+from byway.base import config
+from byway.base.errors import UserError
+from byway.data.events import Events
+from byway.interests import tree
+from byway.interests.graph import nearest
+from byway.language.fast import bulk
+from byway.transitions import curate
+from byway.transitions.counts import Evidence
+
+N, USERS, ITEMS, M = 3000, 40, 200, 12
+
+
+def made(seed: int = 0) -> tuple[np.ndarray, ...]:
+    """A log in no order, in which users and times come several times."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(USERS, size=N), rng.integers(ITEMS, size=N), rng.integers(900, size=N), rng.random(N)
+
+
+def vectors(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.eye(M)[np.arange(ITEMS) % M] + 0.2 * rng.normal(size=(ITEMS, M))
+
+
+def test_the_tree_is_that_of_the_stage() -> None:
+    rows = vectors().astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    traffic = np.random.default_rng(1).zipf(1.7, ITEMS).astype(float)
+    settings, rng = config.Tree(levels=(3, 12, 24, 60), tolerance=1.1), np.random.default_rng(4)
+    graph = nearest(rows, config.Graph().neighbours, seed=int(rng.integers(1 << 31)))
+    wanted = tree.grow(rows, graph, traffic, (3, 12, 24, 60), settings, rng)
+    found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4, tolerance=1.1)
+    once, twice = (byway.cut_tree(factor * vectors(), traffic, rng=np.random.default_rng(4)) for factor in (2, 8))
+    for level in (1, 2, 3, 4):
+        np.testing.assert_array_equal(found.assign(level), wanted.assign(level))
+        np.testing.assert_array_equal(once.assign(level), twice.assign(level))
+    assert byway.cut_tree(rows, traffic, items_per_cluster=20).size(2) == ITEMS // 20
+
+
+@pytest.mark.parametrize("history", [1, 2, 3])
+def test_transitions_of_a_log_in_any_order_are_those_of_the_stage(history: int) -> None:
+    user, item, time, satisfaction = made()
+    cluster_of = np.arange(ITEMS) % M
+    order = np.lexsort((time, user))
+    log = Events(
+        *(
+            user[order].astype(np.int32),
+            item[order].astype(np.int32),
+            time[order],
+            satisfaction[order].astype("f4"),
+        ),
+        clock=True,
+        n_users=USERS,
+        n_items=ITEMS,
+        positive=0.4,
+    )
+    wanted = curate.find(log, cluster_of.astype(np.int32), M, history)
+    found = byway.find_transitions(user, item, time, satisfaction, cluster_of, history=history, positive=0.4)
+    for name in ("context", "label", "time", "user"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert len(found.label) > 100
+
+
+def test_counts_rank_as_the_log_s_evidence_does() -> None:
+    found = byway.find_transitions(*made(), cluster_of=np.arange(ITEMS) % M)
+    counted = byway.count_successors(found.context, found.label, M)
+    pairs = np.array([(a, b) for a in range(M) for b in range(M)])
+    clusters, chance = byway.rank_successors(counted, pairs, k=M)
+    evidence = bulk.by_evidence(pairs.astype(np.int32), Evidence(counted), M, M)
+    own = counted.probability(pairs.astype(np.int32))
+    at = np.arange(len(pairs))
+    for place in range(M - 2):
+        left = clusters[:, place] >= 0
+        assert left.all()
+        # Nearly equal ones may stand either way: probabilities are compared, and logarithms are in float32.
+        assert own[at, clusters[:, place]] == pytest.approx(own[at, evidence[:, place]], rel=1e-5)
+        assert own[at, clusters[:, place]].tolist() == chance[:, place].tolist()
+    distinct = pairs[:, 0] != pairs[:, 1]
+    assert (clusters[distinct, M - 2 :] == -1).all()
+    assert (chance[distinct, M - 2 :] == 0).all()
+    assert not (clusters == pairs[:, :1]).any()
+
+
+def test_the_item_policy_keeps_to_what_it_is_asked_among_and_knows_what_was_met() -> None:
+    policy = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, heads=1, history=5)
+    items, scores = policy.recommend([3, 5, 3], k=4)
+    every = policy.items @ policy.encode([3, 5, 3])
+    every[[3, 5]] = -np.inf
+    assert items.tolist() == np.argsort(-every, kind="stable")[:4].tolist()
+    assert scores.tolist() == pytest.approx(every[items].tolist(), abs=1e-6)
+    assert set(policy.recommend([3], k=9, among=[9, 3, 7, 7])[0].tolist()) == {7, 9}
+    assert policy.encode([1] * 9).tolist() == policy.encode([1] * 5).tolist(), "the five most recent are read"
+    assert len(policy.recommend([], k=3)[0]) == 3
+    again = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, heads=1, history=5)
+    np.testing.assert_array_equal(policy.items, again.items)
+    with pytest.raises(UserError, match=f"numbers are from 0 to {ITEMS - 1}"):
+        policy.recommend([ITEMS])
+
+
+LOG, ONES = made(), np.ones(ITEMS)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: byway.cut_tree(vectors()[0], ONES), "one row of numbers an item"),
+        (lambda: byway.cut_tree(vectors(), ONES[1:]), r"traffic has the shape \(199,\)"),
+        (lambda: byway.cut_tree(vectors(), -ONES), "negative or not finite"),
+        (lambda: byway.cut_tree(vectors() * 0, ONES), "200 rows of zeros"),
+        (lambda: byway.cut_tree(vectors() * np.nan, ONES), "vectors holds a number that is not finite"),
+        (lambda: byway.cut_tree(vectors(), ONES, levels=(2, 3)), "four numbers that grow"),
+        (lambda: byway.cut_tree(vectors(), ONES, leaves=3), "no setting 'leaves'; there are items_per_cluster"),
+        (lambda: byway.cut_tree(vectors(), ONES, tolerance="much"), "not of its kind"),
+        (lambda: byway.find_transitions(*LOG, ONES), "cluster_of is float64"),
+        (lambda: byway.find_transitions(*LOG, np.arange(5)), "item goes from 0 to 199; numbers are from 0 to 4"),
+        (lambda: byway.find_transitions(*LOG[:3], LOG[3] * 5, np.arange(ITEMS)), r"outside \[0, 1\]"),
+        (lambda: byway.find_transitions(*LOG[:3], LOG[3][1:], np.arange(ITEMS)), "satisfaction has the shape"),
+        (lambda: byway.find_transitions(*LOG[:2], LOG[2] / 2, LOG[3], np.arange(ITEMS)), "time is float64"),
+        (lambda: byway.find_transitions(LOG[0] - 1, *LOG[1:], np.arange(ITEMS)), "user goes from -1"),
+        (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), history=0), "history is 0"),
+        (lambda: byway.count_successors([1, 2], [3], 5), "a row of clusters each"),
+        (lambda: byway.count_successors([[1, 2]], [3, 3], 5), "1 rows and label 2"),
+        (lambda: byway.count_successors([[1, 2]], [5], 5), "label goes from 5 to 5"),
+        (lambda: byway.train_item_policy(*LOG, vectors(), dim=9), "2 heads cannot share"),
+        (lambda: byway.train_item_policy(*(x[:1] for x in LOG), vectors()), "No user has two events"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_a_sentence(ask: Callable[[], Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        ask()
+    assert "\n" not in str(error.value)
+
+
+def test_a_context_of_another_length_than_was_counted() -> None:
+    counted = byway.count_successors([[0, 1]], [2], 3)
+    with pytest.raises(UserError, match="3 columns; what was counted has 2"):
+        byway.rank_successors(counted, [[0, 1, 1]])
+
+
+def test_a_log_without_events_has_no_transitions() -> None:
+    found = byway.find_transitions([], [], [], [], [0, 1])
+    assert (found.context.shape, len(found.label)) == ((0, 2), 0)
