@@ -4,6 +4,7 @@ import ast
 import inspect
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -117,6 +118,13 @@ def test_what_is_wrong_is_named_in_one_sentence(
     assert sentence.endswith(".")
 
 
+def bounds(section: str) -> dict[str, tuple[float, float]]:
+    """Least and most of each number of a section, as its type has them; KeyError where one has no bound."""
+    hints = get_type_hints(SECTIONS[section], include_extras=True)
+    metas = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: (meta[0].ge, meta[0].le) for name, meta in metas.items() if meta}
+
+
 SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in fields(Config)}
 
 
@@ -140,13 +148,13 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     if not plain:
         return
     setting = data.draw(st.sampled_from(sorted(plain)))
-    least = int(setting in config.POSITIVE.get(section, ()))
+    least, most = bounds(section)[setting]
     whole = type(plain[setting]) is int
-    most = config.AT_MOST.get(section, {}).get(setting, 2**62 if whole else 1e18)
+    least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
     # As far as these go without another setting.
     most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(setting, most)
     least = 2 if (section, setting) == ("pairs", "level") else least
-    kind = st.integers(least, int(most)) if whole else st.floats(least, most)
+    kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):
         kind = st.integers(1, 2**60).map(lambda n: 2 * n)
     value = data.draw(kind)
@@ -177,11 +185,39 @@ def test_every_setting_and_every_section_says_what_it_does() -> None:
     assert silent == []
 
 
-def test_the_settings_that_must_be_positive_are_settings_and_are_refused_at_zero(tmp_path: Path) -> None:
-    for section, names in config.POSITIVE.items():
-        for setting in names:
-            assert getattr(getattr(Config(), section), setting) >= 1
-            assert f"{setting} is 0" in refused(tmp_path, "", f"{section}.{setting}=0")
+NUMBERS = [(s, k) for s, kind in SECTIONS.items() for k, v in asdict(kind()).items() if type(v) in (int, float)]
+
+
+def test_counts_are_refused_at_zero_and_every_number_below_it_or_without_end(tmp_path: Path) -> None:
+    for section, setting in NUMBERS:
+        least, most = bounds(section)[setting]
+        assert least in (0, 1)
+        assert least <= getattr(SECTIONS[section](), setting) <= most
+        of = f"{section}.{setting}"
+        assert f"{setting} is -1; it must be at least {least}." in refused(tmp_path, "", f"{of}=-1")
+        if least == 1:
+            assert f"{setting} is 0; it must be at least 1." in refused(tmp_path, "", f"{of}=0")
+        if most < config.MOST:
+            assert f"{setting} is 1025; it must be at most {most:g}." in refused(tmp_path, "", f"{of}=1025")
+        if type(getattr(SECTIONS[section](), setting)) is float:
+            for value in ("nan", "inf", "-inf"):
+                assert f"{setting} is {value}; " in refused(tmp_path, "", f"{of}={value}")
+
+
+def test_what_must_be_counted_is() -> None:
+    """By hand, so that a type that is taken for another does not pass."""
+    for section, setting in [
+        ("embeddings", "dim"), ("graph", "neighbours"), ("tree", "items_per_cluster"), ("descriptions", "words"),
+        ("transitions", "level"), ("transitions", "history"), ("transitions", "per_label"),
+        ("language_model", "batch"), ("language_model", "checkpoint_every"), ("transition_table", "top"),
+        ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
+        ("bundle", "items"), ("metrics", "prompts"), ("serving", "workers"), ("serving", "forget_days"),
+        ("media", "frames"), ("pairs", "level"), ("pairs", "delta"), ("pairs", "per_label"),
+        ("multimodal_model", "frames"), ("multimodal_model", "steps"), ("multimodal_model", "batch"),
+        ("context_table", "top"), ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
+        ("experiment", "interests"), ("curations", "seeds"), ("views", "seeds"),
+    ]:  # fmt: skip
+        assert bounds(section)[setting][0] == 1, (section, setting)
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:
