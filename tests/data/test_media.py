@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.data import clips
 
-from byway.base import artifact, config
+from byway.base import artifact, config, weights
 from byway.base.artifact import Record
 from byway.base.errors import UserError
 from byway.data import media, pictures, sound
@@ -30,7 +30,7 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
-    inputs = {"files": media.state(items, folder)}
+    inputs = {"files": media.state(items, folder), "model": weights.identity(SETTINGS.model)}
     settings = {
         name: getattr(SETTINGS, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
     }

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from byway.base import artifact, config, progress
+from byway.base import artifact, config, models, progress, weights
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.workflow import pipeline, stages
@@ -312,8 +312,10 @@ def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: St
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
-        others = set(stage.sections)
-        assert set(settings) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
+        others = {*stage.sections, "seed", "version"}
+        section = getattr(each, stage.name)
+        shaping = {f.name for f in fields(section)} - config.operational(type(section))
+        assert set(settings) == shaping | others
 
 
 @pytest.mark.parametrize(
@@ -326,6 +328,72 @@ def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
     before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), (setting,)))
     stage = next(stage for stage in STAGES if stage.name == name)
     assert stages.settings_of(before, stage) != stages.settings_of(after, stage)
+
+
+OPERATIONAL = [
+    f"{f.name}.{name}={getattr(getattr(config.Config(), f.name), name) + 3}"
+    for f in fields(config.Config)
+    for name in sorted(config.operational(type(getattr(config.Config(), f.name))))
+]
+"""Every setting with the mark, at another value than its default."""
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_operational_settings_shape_no_artifact(tmp_path: Path, stage: Stage) -> None:
+    assert OPERATIONAL, "some are marked"
+    before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), OPERATIONAL))
+    assert before != after
+    assert stages.settings_of(before, stage) == stages.settings_of(after, stage)
+
+
+def test_a_new_algorithm_makes_its_artifact_again(
+    toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(workspace)
+    toys.did()
+    numbers, doubles, total = toys.stages
+    newer = replace(doubles, version=2)
+    monkeypatch.setattr(pipeline, "STAGES", (numbers, newer, replace(total, reads=(numbers, newer))))
+    record = artifact.read_record(workspace / newer.folder)
+    settings = config.load(workspace / "byway.toml")
+    assert record is not None
+    now = stages.settings_of(settings, newer), stages.inputs_of(workspace, settings, newer)
+    assert artifact.drift(record, *now) == ["setting version: 1 → 2"]
+    run(workspace)
+    assert toys.did() == ["embeddings"], "the sum reads the same numbers"
+
+
+def weights_of(stage: Stage, workspace: Path, *overrides: str) -> dict[str, str]:
+    return stage.outside(Inputs(workspace, config.load(workspace / "byway.toml", overrides), stage))
+
+
+def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None:
+    """A package by its version, a folder by its bytes, a hub name by its revision."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"1")
+    shipped = weights.identity(models.SHIPPED)
+    assert weights_of(stages.LANGUAGE_MODEL, tmp_path) == {"model": shipped}
+    assert weights_of(stages.CURATIONS, tmp_path) == {"model": shipped}
+    assert weights_of(stages.DESCRIPTIONS, tmp_path) == {"tokenizer": shipped}
+    assert weights_of(stages.MULTIMODAL_MODEL, tmp_path) == {}
+    own = f"language_model.model={folder}"
+    before = weights_of(stages.LANGUAGE_MODEL, tmp_path, own)
+    named = weights_of(stages.DESCRIPTIONS, tmp_path, f"descriptions.tokenizer={folder}")
+    (folder / "model.safetensors").write_bytes(b"2")
+    assert weights_of(stages.LANGUAGE_MODEL, tmp_path, own) != before
+    assert weights_of(stages.DESCRIPTIONS, tmp_path, f"descriptions.tokenizer={folder}") == named
+    for stage, setting, name in (
+        (stages.LANGUAGE_MODEL, "language_model.model", "model"),
+        (stages.EMBEDDINGS, "embeddings.model", "model"),
+        (stages.DESCRIPTIONS, "descriptions.writer", "writer"),
+        (stages.MULTIMODAL_MODEL, "multimodal_model.model", "model"),
+        (stages.MULTIMODAL_MODEL, "multimodal_model.thinker", "thinker"),
+        (stages.VIEWS, "multimodal_model.model", "model"),
+        (stages.VIEWS, "media.model", "pictures"),
+    ):
+        found = [weights_of(stage, tmp_path, f"{setting}=some/model{end}")[name] for end in ("@1", "@2", "")]
+        assert found == ["some/model@1", "some/model@2", "some/model"]
 
 
 def test_every_stage_has_its_own_folder_and_section() -> None:
@@ -348,7 +416,7 @@ def test_a_stage_reads_what_was_made_before(stage: Stage) -> None:
 
 def test_records_survive_a_change_of_a_section() -> None:
     """An old record lacks a new setting: that is drift, not damage."""
-    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0}
+    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0, "version": 1}
     del old["days"]
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
     now = stages.settings_of(config.Config(), stages.BUNDLE)

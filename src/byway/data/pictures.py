@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from byway.base import precision as arithmetic
+from byway.base import weights as models
 from byway.base.errors import UserError
 
 SHIPPED = "efficientnet-lite0"
@@ -165,9 +166,14 @@ def _hub(name: str, patches: int, precision: str) -> Encoder:
     """The picture half of a CLIP or SigLIP: its last hidden states, laid out as the grid that they are."""
     from transformers import AutoImageProcessor, AutoModel
 
+    folder, revision = models.split(name)
     try:
-        model: Any = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
-        processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        model: Any = AutoModel.from_pretrained(
+            folder, revision=revision or "main", trust_remote_code=False, use_safetensors=True
+        )
+        processor: Any = AutoImageProcessor.from_pretrained(
+            folder, revision=revision or "main", trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"media.model = {name!r} cannot be loaded: give {SHIPPED!r}, a folder, or a CLIP or SigLIP of the hub "

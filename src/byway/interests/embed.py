@@ -126,6 +126,12 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
     return rows[[row[text] for text in shortened]]
 
 
+def chosen(settings: config.Embeddings, catalog: Catalog) -> str:
+    """The name of the encoder that `build` would read the catalog with."""
+    texts = {text[: settings.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()}
+    return choose(sorted(texts, key=_shortest_first), settings.model).model
+
+
 def _chosen(distinct: Sequence[str], settings: config.Embeddings, scratch: Path) -> Choice:
     """The encoder; once chosen it is kept with the shards, so that a build that goes on has no two."""
     path = scratch / ENCODER

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway.base import config
+from byway.base import config, weights
 from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
@@ -170,7 +170,8 @@ def _share_in_english(texts: Sequence[str]) -> float:
 
 
 def sentence_encoder(settings: config.Embeddings) -> Encoder:
-    """The encoder that `settings.model` names: one that installs with Byway, a folder, or a name on the hub."""
+    """The encoder that `settings.model` names: one that installs with Byway, a folder, or a hub name, which
+    `name@revision` pins."""
     if settings.model == "use-multilingual":
         return _use_multilingual(settings.max_tokens)
     if settings.model == "e5-multilingual":
@@ -180,10 +181,14 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
 
     logging.disable_progress_bar()  # the library draws one for a load that takes a second
 
-    name = str(packaged_minilm()) if settings.model == "minilm" else settings.model
+    name, revision = weights.split(str(packaged_minilm()) if settings.model == "minilm" else settings.model)
     try:
         model = SentenceTransformer(
-            name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            name,
+            device="cpu",
+            revision=revision,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError) as error:
         raise UserError(
