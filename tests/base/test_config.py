@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway.base import config
+from byway.base import config, weights
 from byway.base.config import Config
 from byway.base.errors import UserError
 
@@ -218,6 +218,24 @@ def test_what_must_be_counted_is() -> None:
         ("experiment", "interests"), ("curations", "seeds"), ("views", "seeds"),
     ]:  # fmt: skip
         assert bounds(section)[setting][0] == 1, (section, setting)
+
+
+def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name changes tokenizer, learning rate and frozen share, unless the settings name their own."""
+    other = weights.Known("a/b", "c", learning_rate=3e-4, frozen=0.25)
+    monkeypatch.setitem(weights.KNOWN, "other", other)
+
+    def of(*overrides: str) -> tuple[str, float, float | None]:
+        found = config.resolved(load(tmp_path, "", overrides))
+        assert config.resolved(found) == found
+        return found.descriptions.tokenizer, found.language_model.learning_rate, found.language_model.frozen
+
+    named = "language_model.model=other"
+    assert of() == ("smollm2-135m", 1e-3, 0.5)
+    assert of(named) == ("c", 3e-4, 0.25)
+    assert of("language_model.model=some/folder") == ("some/folder", 1e-3, 0.5)
+    assert of(named, "descriptions.tokenizer=d", "language_model.learning_rate=0.1") == ("d", 0.1, 0.25)
+    assert of(named, "descriptions.tokenizer=", "language_model.frozen=0") == ("", 3e-4, 0.0)
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

@@ -55,6 +55,7 @@ def test_the_rate_rises_then_falls_to_a_twentieth() -> None:
     settings = config.LanguageModel(steps=100, warmup=10, learning_rate=1.0)
     found = [training.rate(step, settings) for step in (0, 4, 10, 50, 99)]
     assert found == pytest.approx([0.1, 0.5 * 0.96, 0.9, 0.5, 0.05])
+    assert training.peak(config.LanguageModel()) == 1e-3, "the model's own"
 
 
 def point(step: int, match: float, recall: float | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from byway.base import weights
 from byway.base.errors import UserError
 
 Source = Literal[
@@ -162,9 +163,9 @@ class Descriptions:
     """A word in more than this share of the catalog's items says nothing."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
-    tokenizer: str = "smollm2-135m"
+    tokenizer: str = "auto"
     """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
-    inference spends its time on. Empty: with different words."""
+    inference spends its time on. auto: of the language model. Empty: with different words."""
     max_tokens: Whole = 32
     """Tokens of a description, to that model: where a word costs a dozen, as in Tamil, it has fewer keywords."""
     writer: str = ""
@@ -198,16 +199,17 @@ class Transitions:
 class LanguageModel:
     """07-language-model: the fine-tuned language policy (paper 1, section 2.3)."""
 
-    model: str = "smollm2-135m"
-    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works."""
+    model: str = weights.DEFAULT
+    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works, and `name@revision` pins
+    that."""
     method: Literal["full", "lora"] = "full"
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
     rows that spell names learn, and the embedding table does not."""
     lora_rank: Count = 16
     """Rank of the adapters."""
-    frozen: Share = 0.5
-    """Share of the layers, from the bottom, that stay as they are: a step costs a third less. 0: every layer
-    learns, as in the paper."""
+    frozen: Share | None = None
+    """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less.
+    0: every layer learns, as in the paper. Not set: the model's own, 0.5."""
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
@@ -231,8 +233,8 @@ class LanguageModel:
     block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
-    learning_rate: Number = 1e-3
-    """Peak of the schedule: linear warm-up, then linear decay."""
+    learning_rate: Number = 0.0
+    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
     warmup: Whole = 20
     """Steps of warm-up."""
     weight_decay: Number = 0.01
@@ -654,6 +656,25 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         config = replace(config, **{section: merged})
     _go_together(path, config)
     return config
+
+
+def with_own(settings: LanguageModel) -> LanguageModel:
+    """The settings with what they leave to the model filled in from its record."""
+    own = weights.known(settings.model)
+    return replace(
+        settings,
+        learning_rate=settings.learning_rate or own.learning_rate,
+        frozen=own.frozen if settings.frozen is None else settings.frozen,
+    )
+
+
+def resolved(config: Config) -> Config:
+    """The configuration with all that it leaves to the language model filled in: what shapes the artifacts."""
+    found = replace(config, language_model=with_own(config.language_model))
+    if config.descriptions.tokenizer == "auto":
+        tokenizer = weights.known(config.language_model.model).tokenizer
+        found = replace(found, descriptions=replace(config.descriptions, tokenizer=tokenizer))
+    return found
 
 
 KINDS = {

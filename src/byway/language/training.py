@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from byway.base import config
+from byway.base import config, weights
 from byway.base.artifact import flush, write_atomic
 from byway.base.errors import UserError
 from byway.base.parallel import average, size
@@ -31,7 +31,7 @@ class Optimiser:
         self.masters = [p.detach().float().requires_grad_() for p in self.weights]
         self.adam = torch.optim.AdamW(
             self.masters,
-            lr=settings.learning_rate,
+            lr=peak(settings),
             betas=(0.9, 0.98),
             weight_decay=settings.weight_decay,
             fused=True,
@@ -74,10 +74,15 @@ class Optimiser:
                     self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
 
 
+def peak(settings: Settings) -> float:
+    """The learning rate after the warm-up: the settings', else the model's own."""
+    return settings.learning_rate or weights.known(settings.model).learning_rate
+
+
 def rate(step: int, settings: Settings) -> float:
     """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    return settings.learning_rate * warm * max(0.05, 1 - step / settings.steps)
+    return peak(settings) * warm * max(0.05, 1 - step / settings.steps)
 
 
 class Progress:

@@ -231,7 +231,7 @@ def build(
     names = descriptions.names[transitions.level - 1]
     # With the default settings every name is named 32 times, and its block read 24 times a slot; or more often
     # where there are fewer than 50.
-    settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
+    settings = replace(config.with_own(settings), steps=settings.steps or max(100, 2 * len(names)))
     settings = replace(settings, precision=precision.resolved(settings.precision))
     started = time.perf_counter()
     evidence = Evidence(Successors.of(transitions))
@@ -273,7 +273,7 @@ def _fine_tune(
     model = models.load(settings.model, precision.dtype(settings.precision))
     if settings.method == "lora":
         model = adapters.adapt(model, settings.lora_rank, rng)
-    freeze(model, settings.frozen)
+    freeze(model, config.with_own(settings).frozen or 0.0)
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
     asked_of = policy(model, prompt, settings.attention)

@@ -22,7 +22,7 @@ def is_hub(name: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if name == models.SHIPPED:
+    if name in weights.KNOWN:
         return False
     try:
         model, revision = weights.split(name)

@@ -14,7 +14,7 @@ import msgspec
 
 from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
-from byway.base.config import Config, operational
+from byway.base.config import Config, operational, resolved
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -283,11 +283,11 @@ def _tree(work: Work, inputs: Inputs) -> Outcome:
 def _descriptions(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import describe
 
-    return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree)
+    return describe.build(work, resolved(inputs.config).descriptions, inputs.catalog, inputs.tree)
 
 
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
-    settings = inputs.config.descriptions
+    settings = resolved(inputs.config).descriptions
     found = {"tokenizer": weights.identity(settings.tokenizer, only_tokenizer=True)} if settings.tokenizer else {}
     return found | ({"writer": weights.identity(settings.writer)} if settings.writer else {})
 
@@ -644,6 +644,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
 
     Its own section without what is operational, the run's seed, and the version of the stage's algorithm.
     """
+    config = resolved(config)
     own = _shaping(getattr(config, stage.name))
     for name in stage.sections:
         own[name] = _shaping(getattr(config, name))
