@@ -25,7 +25,7 @@ import torch
 from benchmarks.plan import log, names
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from byway.base import config, memory, models, precision, weights
+from byway.base import config, memory, models, precision
 from byway.language import head, prompts, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Policy, policy
@@ -105,7 +105,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer, prompts.ENDINGS["block"])
     if job["way"] == "lora":
         model = tune.with_adapters(model, config.LanguageModel().lora_rank, np.random.default_rng(0))
-    tune.freeze(model, weights.known(models.SHIPPED).frozen)
+    tune.freeze(model, config.with_own(config.LanguageModel()).frozen or 0.0)
     head.learn(model, prompt.answers)
     if job["way"] == "table":
         head.settle(model)
