@@ -33,13 +33,13 @@ def test_no_file_is_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path: Path) -> None:
-    toml = "[tree]\nitems_per_cluster = 30\ntolerance = 1.5\n[run]\nseed = 7\n"
+    toml = "[tree]\nitems_per_cluster = 30\ntraffic_share = 0.5\n[run]\nseed = 7\n"
     found = load(tmp_path, toml, ("tree.items_per_cluster=20", "bundle.days=3"))
     assert found.tree.items_per_cluster == 20
-    assert found.tree.tolerance == 1.5
     assert found.run.seed == 7
     assert found.bundle.days == 3
-    assert found.tree.traffic_share == Config().tree.traffic_share
+    assert found.tree.traffic_share == 0.5
+    assert found.tree.levels == Config().tree.levels
     assert found.graph == Config().graph
 
 
@@ -57,7 +57,7 @@ def test_the_last_override_holds(tmp_path: Path) -> None:
         ("catalog.items=", "catalog", "items", ""),
         ("catalog.item_columns={item = 'video_id'}", "catalog", "item_columns", {"item": "video_id"}),
         ("run.engine=ray", "run", "engine", "ray"),
-        ("tree.tolerance=2", "tree", "tolerance", 2.0),
+        ("experiment.share=1", "experiment", "share", 1.0),
         ("descriptions.drop=['films', 'Видео']", "descriptions", "drop", ("films", "Видео")),
     ],
 )
@@ -88,10 +88,10 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[[run]]\nseed = 1", ("run.seed=1",), ["[run]"]),
         ("[run]\nseed = -1", (), ["[run]", "seed", "-1"]),
         ("[run]\nseed = 99999999999999999999", (), ["[run]", "seed", "99999999999999999999"]),
-        ("[tree]\ntolerance = nan", (), ["[tree]", "tolerance", "nan"]),
-        ("", ("tree.tolerance=inf",), ["[tree]", "tolerance", "inf"]),
-        ("[embeddings]\nbatch = 0", (), ["[embeddings]", "batch is 0", "at least 1"]),
-        ("", ("tree.tolerance=0.9",), ["[tree]", "tolerance is 0.9", "at least 1"]),
+        ("[tree]\ntraffic_share = nan", (), ["[tree]", "traffic_share", "nan"]),
+        ("", ("embeddings.sound=inf",), ["[embeddings]", "sound", "inf"]),
+        ("[embeddings]\ndim = 0", (), ["[embeddings]", "dim is 0", "at least 1"]),
+        ("", ("tree.traffic_share=1.5",), ["[tree]", "traffic_share is 1.5", "at most 1."]),
         ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
         ("", ("experiment.interests=3",), ["[experiment]", "transitions.history = 3"]),
         ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
@@ -99,8 +99,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
-        ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
-        ("[item_policy]\nheads = 3", (), ["[item_policy]", "dim is 64", "multiple of heads"]),
+        ("", ("transition_table.top=0",), ["[transition_table]", "top is 0", "at least 1"]),
+        ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
         ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
@@ -152,7 +152,7 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     whole = type(plain[setting]) is int
     least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
     # As far as these go without another setting.
-    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(setting, most)
+    most = {"interests": 2, "delta": 1, "best_of": 0}.get(setting, most)
     least = 2 if (section, setting) == ("pairs", "level") else least
     kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):

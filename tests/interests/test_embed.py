@@ -134,7 +134,7 @@ def test_megabyte_titles_are_cut_before_the_encoder(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(embed, "sentence_encoder", lambda settings: encoder)
     build(tmp_path, "long", ["a" * 1_000_000, "b", ""])
-    assert max(seen) <= config.Embeddings().max_tokens * embed.CHARACTERS_A_TOKEN
+    assert max(seen) <= encoders.MAX_TOKENS * embed.CHARACTERS_A_TOKEN
 
 
 class Blind:
@@ -298,7 +298,7 @@ def test_an_unknown_encoder_that_is_blind_is_found_out(
 def test_equal_vectors_do_not_pass_and_equal_words_do() -> None:
     rows = np.eye(4, 8, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     rows[4:] += 1e-6
-    group = embed.similarity(rows)
+    group = embed.alike(rows)
     assert len(set(group.tolist())) == 4
     assert group[0] == group[4]
     assert group[1] == group[5]

@@ -13,7 +13,7 @@ import pytest
 
 from byway import cli
 from byway.base import config
-from byway.evaluation import wording
+from byway.evaluation import views, wording
 from byway.multimodal import tune
 from byway.simulation import experiment, loop, media, world
 from byway.simulation.people import WorldSettings
@@ -183,7 +183,8 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
         return real(model, settings, *rest)
 
     monkeypatch.setattr(tune, "fine_tune", counted)
-    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2", "views.evaluate_every=1"])
+    monkeypatch.setattr(views, "EVALUATE_EVERY", 1)
+    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2"])
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="views")
     found = pipeline.run(workspace, settings, only="views")["views"].metrics

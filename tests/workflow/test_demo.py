@@ -247,7 +247,7 @@ def test_another_setting_makes_only_what_depends_on_it_again(workspace: Path) ->
     assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "13-bundle"}
 
 
-SMALL = ["users=25", "days=3", "aa_seeds=2", "epochs=1", "bootstrap=40", "retrain_every=2", "candidates=8"]
+SMALL = ["users=25", "days=3", "aa_seeds=2", "epochs=1", "retrain_every=2"]
 
 
 def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_a_setting_builds_its_stage_again_and_the_later_ones_only_where_its_cont
     assert toys.did() == ["catalog", "embeddings", "graph"]
     run(workspace, "catalog.max_title=30", "graph.neighbours=3")
     assert toys.did() == ["graph"]
-    found = run(workspace, "catalog.max_title=30", "graph.neighbours=3", "embeddings.batch=1")
+    found = run(workspace, "catalog.max_title=30", "graph.neighbours=3", "embeddings.dim=1")
     assert toys.did() == ["embeddings", "graph"]
     assert found == {"catalog": [10, 20], "embeddings": [20, 40], "graph": 93}
 
@@ -152,7 +152,7 @@ def test_a_failure_leaves_the_old_artifact(toys: Toys, workspace: Path) -> None:
     first = run(workspace)
     toys.fail_in = "embeddings"
     with pytest.raises(RuntimeError):
-        run(workspace, "embeddings.batch=1")
+        run(workspace, "embeddings.dim=1")
     record = artifact.read_record(workspace / "02-embeddings")
     assert record is not None
     assert artifact.edited(workspace / "02-embeddings", record) == []
@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_damaged_and_says_so(toys: Toys, workspace: Path)
     run(workspace)
     (workspace / "01-catalog" / "values.json").write_text("[1, 2", "utf-8")
     with pytest.raises(UserError, match=r"01-catalog is damaged .*; delete it and run again"):
-        run(workspace, "embeddings.batch=3")
+        run(workspace, "embeddings.dim=3")
 
 
 def test_what_was_kept_out_is_told(monkeypatch: pytest.MonkeyPatch, toys: Toys, workspace: Path) -> None:
@@ -220,7 +220,7 @@ def test_gates_that_fail_are_told_and_stop_nothing(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(pipeline, "say", said.append)
-    run(workspace, "embeddings.batch=1000", "catalog.max_title=0")
+    run(workspace, "embeddings.dim=1000", "catalog.max_title=0")
     assert any("gate" in line and "catalog.size = 2" in line and "at least 3" in line for line in said)
     assert toys.did() == ALL
 
@@ -403,7 +403,7 @@ def test_every_stage_has_its_own_folder_and_section() -> None:
     assert [n for n in set(numbers) if numbers.count(n) > 1] == [1]
     assert len({stage.folder for stage in STAGES}) == len(STAGES)
     sections = {f.name for f in fields(config.Config)}
-    assert {stage.name for stage in STAGES} == sections - {"run", "refresh", "serving"}
+    assert {stage.name for stage in STAGES} == sections - {"run", "serving"}
     assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
 
 

@@ -53,8 +53,6 @@ Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 """Threads of this process."""
 Number = Annotated[float, msgspec.Meta(ge=0, le=float(MOST))]
 """A number that is neither negative nor infinite."""
-Factor = Annotated[float, msgspec.Meta(ge=1, le=float(MOST))]
-"""What scales by 1 at least."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A part of a whole, or a value on 0 to 1."""
 Part = Annotated[float, msgspec.Meta(ge=0, le=0.9)]
@@ -116,10 +114,6 @@ class Embeddings:
     sentence-transformers name works."""
     dim: Count = 256
     """Dimensions after the projection."""
-    batch: Count = 64
-    """Texts encoded at once."""
-    max_tokens: Count = 64
-    """Tokens of an item's text that are read."""
     pictures: Number = 0.5
     """Weight of frames and thumbnail where an item has any; its words weigh 1."""
     sound: Number = 0.2
@@ -132,8 +126,6 @@ class Graph:
 
     neighbours: Count = 20
     """Nearest neighbours of an item before the graph is made symmetric."""
-    exact_up_to: Whole = 30_000
-    """Beyond this many items the search is approximate (in the eight nearest cells of some 2,000 items)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +139,6 @@ class Tree:
     """Mean size of a level-2 cluster where `levels` is empty; at most 761 clusters are made."""
     traffic_share: Share = 0.8
     """λ: how much of the balanced weight is (capped) traffic; the rest is one share an item."""
-    traffic_cap: Number = 0.25
-    """α at level 2: an item's traffic counts up to this part of a cluster's fair share."""
-    tolerance: Factor = 1.05
-    """Heaviest over mean cluster, in blended weight, that the repair pass aims at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +147,13 @@ class Descriptions:
 
     words: Count = 4
     """Keywords a description."""
-    max_document_share: Share = 0.5
-    """A word in more than this share of the catalog's items says nothing."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
     tokenizer: str = "auto"
     """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
     inference spends its time on. auto: of the language model. Empty: with different words."""
-    max_tokens: Whole = 32
-    """Tokens of a description, to that model: where a word costs a dozen, as in Tamil, it has fewer keywords."""
     writer: str = ""
     """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
-    written_levels: tuple[int, ...] = (1, 2)
-    """Levels of the tree whose descriptions the writer writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +166,6 @@ class Transitions:
     """K: most recent unique clusters that form the prompt."""
     heldout: Part = 0.2
     """Last share of the transitions, in time, that training never sees."""
-    validation: Part = 0.1
-    """Last share of the rest that chooses the checkpoint and fits weights; it is not trained on either."""
     curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
@@ -285,10 +265,6 @@ class ItemPolicy:
 
     dim: Count = 64
     """Width of the model and of the item vectors."""
-    layers: Whole = 2
-    """Transformer blocks."""
-    heads: Count = 2
-    """Attention heads a block."""
     history: Count = 50
     """Most recent items that are read."""
     epochs: Whole = 8
@@ -297,16 +273,10 @@ class ItemPolicy:
     """Labels a step, about."""
     learning_rate: Number = 1e-3
     """Peak of the schedule."""
-    dropout: Part = 0.2
-    """Share of activations dropped in training."""
     negatives: Whole = 1024
     """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
-    weight_cap: Number = 20.0855
-    """Importance weights are capped at e³ (paper 1's reference [8])."""
-    heldout: Part = 0.1
-    """Share of users of whom the last high-quality event is held out."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
     checkpoint_every: Interval = 200
@@ -349,30 +319,15 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
-    """17-refresh: new items and events between two full runs."""
-
-    room: Factor = 1.1
-    """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
-    match_gate: Number = 0.9
-    """Match rate below which nothing is published."""
-    recall_gate: Number = 0.0
-    """Held-out recall at 10 below which nothing is published."""
-    least_overlap: Number = 0.5
-    """A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than
-    this share of what a sample of that size would give without any change."""
-    most_shift: Number = 0.2
-    """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
-
-
-@dataclass(frozen=True, slots=True)
 class Serving:
     """The service: what may be published, and what a request may cost."""
 
     min_match_rate: Number = 0.9
-    """A bundle whose language model has a lower match rate is not published; 0 asks for no figures at all."""
+    """A bundle whose language model has a lower match rate is not published, nor is a refresh; 0 asks for no
+    figures at all."""
     min_recall: Number = 0.0
-    """A bundle whose recall at 10 on held-out transitions is lower is not published; 0 takes popularity's."""
+    """A bundle whose recall at 10 on held-out transitions is lower is not published, nor is a refresh; 0 takes
+    popularity's for the bundle."""
     experiment: str = "byway"
     """Name of the experiment that answers and the log carry."""
     history: str = ""
@@ -383,12 +338,6 @@ class Serving:
     """Processes that answer."""
     rate: Number = 200.0
     """Requests a second that one token may make; 0 sets no limit."""
-    burst: Count = 400
-    """Requests that one token may make at once."""
-    max_body: Count = 1_000_000
-    """Bytes of a request's body."""
-    max_seconds: Number = 10.0
-    """A request that takes longer is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,25 +346,14 @@ class Media:
 
     model: str = "efficientnet-lite0"
     """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
-    precision: Precision = "auto"
-    """What an encoder of the hub computes in; auto: the faster of this machine, measured on a picture. The one that
-    installs with Byway computes in float32."""
     frames: Count = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     patches: Count = 2
     """A picture is kept as this many times this many vectors."""
-    sound_seconds: Number = 30.0
-    """Seconds of sound that are heard from a file's start."""
     max_megabytes: Whole = 2048
     """A larger file is refused."""
-    max_seconds: Number = 14_400.0
-    """A longer video is refused."""
-    max_megapixels: Whole = 64
-    """A picture or frame with more is refused."""
     seconds_a_file: Number = 30.0
     """A file that takes longer to decode is refused, and its decoder ended."""
-    megabytes_a_file: Whole = 1024
-    """A file whose decoding needs more memory is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,12 +368,6 @@ class Pairs:
     """Context videos kept a cluster, those with the highest satisfaction."""
     prior: Number = 2.0
     """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
-    gap_hours: Number = 12.0
-    """An event this long after the one before it does not follow from it, where the log has a clock."""
-    heldout: Part = 0.2
-    """Last share of the pairs, in time, that training never sees."""
-    validation: Part = 0.1
-    """Last share of the rest, which chooses the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,21 +455,13 @@ class Experiment:
     """Days lived; 180 shows long-term effects."""
     share: Share = 0.2
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
-    candidates: Count = 20
-    """Items that each source names a visit."""
     interests: Count = 2
     """Interests that tables are asked with, as `bundle.interests`; 3 needs transitions.history = 3."""
-    blur: Number = 0.05
-    """Deviation of the noise on the ranker's score of satisfaction."""
     retrain_every: Whole = 10
     """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
     learn every night, and the table stays. 0 trains once, before the first day."""
     epochs: Whole = 4
     """Passes over the log before the first day, for every neural model alike."""
-    list_length: Count = 10
-    """In a replay: items that each user is shown a day."""
-    bootstrap: Count = 2000
-    """Draws of users for an interval. Fewer make it too narrow: with 300, 6% of identical arms differ, not 5%."""
     aa_seeds: Whole = 20
     """Pairs of identical arms that are compared."""
     chance: bool = True
@@ -576,8 +500,6 @@ class Views:
     """Models a view; there are eight views in all, and each model takes about as long as 10."""
     steps: Whole = 0
     """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
-    evaluate_every: Count = 20
-    """Steps between evaluations of match rate and recall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -596,7 +518,6 @@ class Config:
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
-    refresh: Refresh = field(default_factory=Refresh)
     serving: Serving = field(default_factory=Serving)
     media: Media = field(default_factory=Media)
     pairs: Pairs = field(default_factory=Pairs)
@@ -709,10 +630,10 @@ def _go_together(path: Path, config: Config) -> None:
         raise UserError(
             f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
         )
-    if config.item_policy.dim % config.item_policy.heads:
+    if config.item_policy.dim % 2:
         raise UserError(
-            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "
-            "cannot share; make it a multiple of heads."
+            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
+            "even."
         )
     if config.pairs.delta >= config.pairs.level:
         raise UserError(

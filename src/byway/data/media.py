@@ -143,9 +143,7 @@ def _before(out: Path, settings: config.Media) -> Seen | None:
     record = read_record(path) if path != out else None
     if record is None:
         return None
-    wanted = {
-        name: getattr(settings, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
-    }
+    wanted = {name: getattr(settings, name) for name in ("model", "frames", "patches")}
     same = all(record.settings.get(name) == value for name, value in wanted.items())
     same &= record.inputs.get("model") == weights.identity(settings.model)
     return load(path) if same else None
@@ -187,7 +185,7 @@ def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str,
 
     Files are decoded ahead while the pictures before them are encoded.
     """
-    encode = pictures.encoder(settings.model, settings.patches, settings.precision)
+    encode = pictures.encoder(settings.model, settings.patches)
     answers: list[dict[str, Any]] = []
     with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
         for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):

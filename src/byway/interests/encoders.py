@@ -21,6 +21,10 @@ from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
 """The name of no encoder: texts are read by their letters alone."""
+MAX_TOKENS = 64
+"""Tokens of an item's text that are read: a title and its hashtags; what stands further back tells little more."""
+BATCH = 64
+"""Texts encoded at once. Another number pads texts otherwise, which changes their rows in the last digits."""
 SAMPLE = 2000
 """Texts of the catalog, evenly spaced, by which the encoder is chosen."""
 LATIN = 0.95
@@ -173,9 +177,9 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
     """The encoder that `settings.model` names: one that installs with Byway, a folder, or a hub name, which
     `name@revision` pins."""
     if settings.model == "use-multilingual":
-        return _use_multilingual(settings.max_tokens)
+        return _use_multilingual(MAX_TOKENS)
     if settings.model == "e5-multilingual":
-        return _e5_multilingual(settings.max_tokens)
+        return _e5_multilingual(MAX_TOKENS)
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
     from transformers.utils import logging
 
@@ -195,10 +199,10 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
             f"embeddings.model = {settings.model!r} could not be loaded ({str(error).splitlines()[0]}); "
             "name a sentence-transformers folder or model, or take 'auto'."
         ) from error
-    model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
+    model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
 
     def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(texts, batch_size=settings.batch, convert_to_numpy=True, show_progress_bar=False)
+        rows = model.encode(texts, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, np.float32)
 
     return call

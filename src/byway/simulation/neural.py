@@ -74,7 +74,7 @@ def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn
         return sequence.initial(known.n_items, known.vectors, settings, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, settings.dropout)})
+        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, sequence.DROPOUT)})
 
 
 def fit(
@@ -116,7 +116,7 @@ def loss(parts: nn.ModuleDict, batch: Batch, share: np.ndarray, settings: config
     assert isinstance(head, Tensor)
     everything = torch.ones_like(reward)
     behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, settings.top_k, settings.weight_cap)
+    correction = softmax.top_k_correction(log_beta, settings.top_k, sequence.WEIGHT_CAP)
     return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
 
 
