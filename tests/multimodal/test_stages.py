@@ -31,14 +31,12 @@ prompts = ["thought", "both", "video", "text"]
 steps = 4
 batch = 4
 evaluate_every = 2
-checkpoint_every = 2
 evaluate_on = 4
 final_on = 6
 precision = "float32"
 
 [context_table]
 coverage = 0.05
-precision = "float32"
 """
 pytestmark = pytest.mark.slow
 FIGURES = {

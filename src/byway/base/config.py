@@ -185,8 +185,6 @@ class LanguageModel:
     method: Literal["full", "lora"] = "full"
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
     rows that spell names learn, and the embedding table does not."""
-    lora_rank: Count = 16
-    """Rank of the adapters."""
     frozen: Share | None = None
     """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less.
     0: every layer learns, as in the paper. Not set: the model's own, 0.5."""
@@ -206,8 +204,6 @@ class LanguageModel:
     are, weighed on validation transitions, or the counts alone."""
     balance: Number = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
-    sharpness: Number = 4.0
-    """With the whole log: the power to which what is special about a context is raised before it is learned."""
     names_per_step: Count = 16
     """Samples a step whose whole answer is learned, every name equally often."""
     block_clusters: Count = 12
@@ -215,17 +211,11 @@ class LanguageModel:
     among them."""
     learning_rate: Number = 0.0
     """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
-    warmup: Whole = 20
-    """Steps of warm-up."""
-    weight_decay: Number = 0.01
-    """Decoupled weight decay."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    match_gate: Share = 0.9
-    """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: Count = 100
     """Steps between evaluations of match rate and recall."""
     checkpoint_every: Interval = 25
@@ -241,19 +231,11 @@ class TransitionTable:
 
     top: Count = 20
     """Clusters kept a pair, best first."""
-    model_top: Count = 10
-    """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
     best_of: Whole = 0
     """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
     novelty's order."""
     triples: Whole = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
-    rounding: Whole = 256
-    """Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers
-    against each other. Near ties are asked again in float32, so many that about one first answer in a thousand
-    may be another; 0: none."""
-    rows_per_chunk: Count = 8
-    """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
     'byway[mkl]'`."""
@@ -385,14 +367,11 @@ class MultimodalModel:
     """Frames shown, at most `media.frames`."""
     text: Literal["cluster", "title", "both"] = "both"
     """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
-    thought: Literal["catalog", "model"] = "catalog"
-    """Where thoughts to learn from come from: the item's words and clusters, or the model `thinker`."""
     thinker: str = ""
-    """An image-text-to-text model that writes the thoughts of the training items."""
+    """An image-text-to-text model that writes the thoughts of the training items; empty: they are the item's words
+    and clusters."""
     method: Literal["lora", "full"] = "lora"
     """What is trained of the language model; the projector is trained in full."""
-    lora_rank: Count = 16
-    """Rank of the adapters."""
     lessons: Whole = 4
     """Passes over the pictures in which the projector learns where the words of their items' clusters lie, before
     the language model is trained; 0: it begins at random. An image-text-to-text model has its own projector."""
@@ -400,27 +379,15 @@ class MultimodalModel:
     """Optimiser steps."""
     batch: Count = 16
     """Samples a step (paper 2: 32)."""
-    names_per_step: Whole = 8
-    """Samples a step whose names are learned whole; the others teach the choice among names."""
     target: Literal["posterior", "label"] = "posterior"
     """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
     choice_weight: Number = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    learning_rate: Number = 1e-3
-    """Peak of the schedule: linear warm-up, then linear decay."""
-    warmup: Whole = 10
-    """Steps of warm-up."""
-    weight_decay: Number = 0.01
-    """Decoupled weight decay."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    match_gate: Number = 0.9
-    """Match rate that a checkpoint needs before its recall counts."""
     evaluate_every: Count = 100
     """Steps between evaluations of match rate and recall."""
-    checkpoint_every: Count = 50
-    """Steps between checkpoints from which an interrupted run goes on."""
     evaluate_on: Count = 100
     """Prompts an evaluation, of each kind and part."""
     final_on: Whole = 300
@@ -435,10 +402,6 @@ class ContextTable:
     """Share of the impressions whose items are answered, the most popular items first."""
     top: Count = 10
     """Clusters kept an item, best first."""
-    batch: Count = 32
-    """Items answered between two commits of the progress file."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; auto: the fastest of this machine."""
 
 
 @dataclass(frozen=True, slots=True)

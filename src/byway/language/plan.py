@@ -34,6 +34,15 @@ from byway.transitions.counts import Evidence, Successors
 from byway.transitions.curate import Ints, Samples, Transitions, added
 from byway.transitions.triples import MOST, Triples, key
 
+MODEL_TOP = 10
+"""Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
+ROUNDING = 256
+"""Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers against
+each other. Near ties are asked again in float32, so many that about one first answer in a thousand may be another;
+0: none."""
+ROWS_PER_CHUNK = 8
+"""Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -44,7 +53,7 @@ class Table:
     scores: NDArray[np.float32]
     """[M, M, n] log-probability, up to a constant a pair."""
     model: NDArray[np.int32]
-    """[M, M, m] the fine-tuned model alone; m is `model_top`, and at most n."""
+    """[M, M, m] the fine-tuned model alone; m is `MODEL_TOP`, and at most n."""
     triples: Triples | None = None
     """The triples that users have, where K is 3; `triples.look_up` reads both."""
     model_triples: Triples | None = None
@@ -206,7 +215,7 @@ def fill(
     if settings.best_of:
         _feedback(transitions)  # said before the table is filled, not after
     M, (number, shards) = transitions.clusters, shard
-    size = -(-settings.rows_per_chunk // TILE) * TILE
+    size = -(-ROWS_PER_CHUNK // TILE) * TILE
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]
@@ -254,9 +263,9 @@ def _fitted(
     asked_of = open_policy(tuned, transitions, descriptions, settings)
     fitted = bulk.fit(asked_of, transitions.validation, evidence, work.rng)
     fitted = replace(fitted, precision=settings.precision)
-    if settings.rounding and settings.precision != "float32":
+    if ROUNDING and settings.precision != "float32":
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
-        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, settings.rounding, work.rng))
+        fitted = replace(fitted, near=bulk.rounding(asked_of, exact, ROUNDING, work.rng))
     return fitted
 
 
@@ -335,14 +344,14 @@ def _answerer(
     if fitted.near:
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, evidence, weight, settings.top, settings.model_top, again)
+    rows_of = bulk.answerer(asked_of, evidence, weight, settings.top, MODEL_TOP, again)
 
     def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, evidence, weight, settings.top, settings.model_top, again)
+            found = bulk.answer_some(asked_of, part, evidence, weight, settings.top, MODEL_TOP, again)
         return found, time.perf_counter() - began
 
     return answer

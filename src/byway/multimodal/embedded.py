@@ -62,12 +62,12 @@ class Embedded:
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
                 targets.append(torch.tensor(thought))
-        said = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
+        spoken = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
         alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
         later = later_nats(self.policy, alike, said)
         if not self.policy.trie.at_cue:
-            return said, later
-        return said, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+            return spoken, later
+        return spoken, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
@@ -204,7 +204,7 @@ def new(
     """A language model by name with a new projector that has had its first lesson, ready to be trained."""
     model: Any = models.load(settings.model, dtype)
     if settings.method == "lora":
-        model = adapters.adapt(model, settings.lora_rank, rng)
+        model = adapters.adapt(model, adapters.RANK, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)

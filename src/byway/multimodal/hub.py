@@ -238,7 +238,7 @@ def prepare(model: Any, settings: config.MultimodalModel, rng: np.random.Generat
     decoder = model.get_decoder()
     model.requires_grad_(False)
     if settings.method == "lora":
-        adapters.adapt(decoder, settings.lora_rank, rng)
+        adapters.adapt(decoder, adapters.RANK, rng)
     else:
         decoder.requires_grad_(True)
     model.get_input_embeddings().weight.requires_grad_(False)
