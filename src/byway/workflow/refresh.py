@@ -265,11 +265,11 @@ def _build(
     came = np.zeros(len(before)) if log is None else events_of.traffic(log)
     traffic = before + came
     standing_tree = placement.grown(tree, held.leaf)
-    before = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    known_rows = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     cut = _section(records["tree"], config.Tree)
     sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
     weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
-    placed = placement.place(standing_tree, before, rows, weights, ROOM)
+    placed = placement.place(standing_tree, known_rows, rows, weights, ROOM)
     now = placement.grown(standing_tree, placed.leaf)
     cluster_of = now.assign(level)
 
@@ -283,7 +283,7 @@ def _build(
     pq.write_table(everything, work.out / "items.parquet", compression="zstd")
     np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
     np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
-    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(before) :])
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known_rows) :])
     np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
     pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
                    work.out / "users.parquet")  # fmt: skip
@@ -314,7 +314,7 @@ def _build(
         ],
     }
     old = _before(transitions, held.transitions)
-    all_rows = np.concatenate([before, rows]) if len(rows) else before
+    all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
     outcome.metrics |= _drift(work, old, recent, tree, now, (np.asarray(vectors), all_rows), (before, came), level)
     return outcome
 
