@@ -104,8 +104,8 @@ class Server:
                 f"{self.url} answered {answer.text[:60]!r}, which was not among the choices: it does not take "
                 f"{self.dialect}; try the other dialect, or a server with guided choice."
             )
-        tokens = [p for p in (answer.logprobs.token_logprobs if answer.logprobs else []) if p is not None]
-        return chosen, float(sum(tokens)) if tokens else float("nan")
+        nats = [p for p in (answer.logprobs.token_logprobs if answer.logprobs else []) if p is not None]
+        return chosen, float(sum(nats)) if nats else float("nan")
 
     def _complete(self, tokens: list[int], more: dict[str, Any]) -> _Choice:
         longest = max(map(len, self.prompt.answers))
