@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from benchmarks.plan import log, names
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from byway.base import config, memory, models, precision
-from byway.language import head, prompts, tune
+from byway.language import adapters, head, prompts, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Policy, policy
 from byway.language.training import Optimiser
@@ -69,7 +68,7 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
     transitions, evidence = Transitions(2, M, True, some, some, some, some), signals.over(Successors.count(some, M))
     settings, deep = config.LanguageModel(), asked_of.trie.goes_on()
-    optimiser = Optimiser(model, replace(settings, steps=STEPS))
+    optimiser = Optimiser(model)
     spent: list[float] = []
     for step in range(STEPS + 1):
         began = time.perf_counter()
@@ -105,8 +104,8 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     weights = sum(p.numel() for p in model.parameters())
     prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer, prompts.ENDINGS["block"])
     if job["way"] == "lora":
-        model = tune.with_adapters(model, config.LanguageModel().lora_rank, np.random.default_rng(0))
-    tune.freeze(model, config.LanguageModel().frozen)
+        model = adapters.adapt(model, adapters.RANK, np.random.default_rng(0))
+    tune.freeze(model, config.with_own(config.LanguageModel()).frozen or 0.0)
     head.learn(model, prompt.answers)
     if job["way"] == "table":
         head.settle(model)

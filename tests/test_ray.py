@@ -33,8 +33,6 @@ items_per_cluster = 20
 model = "{model}"
 steps = 2
 evaluate_on = 4
-[transition_table]
-rows_per_chunk = 4
 [run]
 threads = 1
 """

@@ -15,7 +15,7 @@ class Toys:
     """The stages under the names of real ones, and what they did.
 
     `catalog` reads the file that its setting names and writes the numbers below `max_title`; `embeddings` doubles
-    them, rounded down to a multiple of its setting `batch`; `graph` sums everything and needs its setting
+    them, rounded down to a multiple of its setting `dim`; `graph` sums everything and needs its setting
     `neighbours`.
     """
 
@@ -47,8 +47,8 @@ class Toys:
         return self.write("catalog", work, [n for n in map(int, text.split()) if n < settings.max_title])
 
     def embeddings(self, work: Work, inputs: Inputs) -> Outcome:
-        batch = inputs.config.embeddings.batch
-        return self.write("embeddings", work, [2 * n // batch * batch for n in self.read(inputs, 0)])
+        dim = inputs.config.embeddings.dim
+        return self.write("embeddings", work, [2 * n // dim * dim for n in self.read(inputs, 0)])
 
     def graph(self, work: Work, inputs: Inputs) -> Outcome:
         total = sum(self.read(inputs, 0)) + sum(self.read(inputs, 1))

@@ -4,13 +4,14 @@ import ast
 import inspect
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway.base import config
+from byway.base import config, weights
 from byway.base.config import Config
 from byway.base.errors import UserError
 
@@ -32,13 +33,13 @@ def test_no_file_is_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path: Path) -> None:
-    toml = "[tree]\nitems_per_cluster = 30\ntolerance = 1.5\n[run]\nseed = 7\n"
+    toml = "[tree]\nitems_per_cluster = 30\ntraffic_share = 0.5\n[run]\nseed = 7\n"
     found = load(tmp_path, toml, ("tree.items_per_cluster=20", "bundle.days=3"))
     assert found.tree.items_per_cluster == 20
-    assert found.tree.tolerance == 1.5
     assert found.run.seed == 7
     assert found.bundle.days == 3
-    assert found.tree.traffic_share == Config().tree.traffic_share
+    assert found.tree.traffic_share == 0.5
+    assert found.tree.levels == Config().tree.levels
     assert found.graph == Config().graph
 
 
@@ -56,7 +57,7 @@ def test_the_last_override_holds(tmp_path: Path) -> None:
         ("catalog.items=", "catalog", "items", ""),
         ("catalog.item_columns={item = 'video_id'}", "catalog", "item_columns", {"item": "video_id"}),
         ("run.engine=ray", "run", "engine", "ray"),
-        ("tree.tolerance=2", "tree", "tolerance", 2.0),
+        ("experiment.share=1", "experiment", "share", 1.0),
         ("descriptions.drop=['films', 'Видео']", "descriptions", "drop", ("films", "Видео")),
     ],
 )
@@ -87,10 +88,10 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[[run]]\nseed = 1", ("run.seed=1",), ["[run]"]),
         ("[run]\nseed = -1", (), ["[run]", "seed", "-1"]),
         ("[run]\nseed = 99999999999999999999", (), ["[run]", "seed", "99999999999999999999"]),
-        ("[tree]\ntolerance = nan", (), ["[tree]", "tolerance", "nan"]),
-        ("", ("tree.tolerance=inf",), ["[tree]", "tolerance", "inf"]),
-        ("[embeddings]\nbatch = 0", (), ["[embeddings]", "batch is 0", "at least 1"]),
-        ("", ("tree.tolerance=0.9",), ["[tree]", "tolerance is 0.9", "at least 1"]),
+        ("[tree]\ntraffic_share = nan", (), ["[tree]", "traffic_share", "nan"]),
+        ("", ("embeddings.sound=inf",), ["[embeddings]", "sound", "inf"]),
+        ("[embeddings]\ndim = 0", (), ["[embeddings]", "dim is 0", "at least 1"]),
+        ("", ("tree.traffic_share=1.5",), ["[tree]", "traffic_share is 1.5", "at most 1."]),
         ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
         ("", ("experiment.interests=3",), ["[experiment]", "transitions.history = 3"]),
         ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
@@ -98,8 +99,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
-        ("", ("transition_table.model_top=0",), ["[transition_table]", "model_top is 0", "at least 1"]),
-        ("[item_policy]\nheads = 3", (), ["[item_policy]", "dim is 64", "multiple of heads"]),
+        ("", ("transition_table.top=0",), ["[transition_table]", "top is 0", "at least 1"]),
+        ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
         ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
@@ -115,6 +116,13 @@ def test_what_is_wrong_is_named_in_one_sentence(
     assert [name for name in named if name not in sentence] == []
     assert "\n" not in sentence
     assert sentence.endswith(".")
+
+
+def bounds(section: str) -> dict[str, tuple[float, float]]:
+    """Least and most of each number of a section, as its type has them; KeyError where one has no bound."""
+    hints = get_type_hints(SECTIONS[section], include_extras=True)
+    metas = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: (meta[0].ge, meta[0].le) for name, meta in metas.items() if meta}
 
 
 SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in fields(Config)}
@@ -140,13 +148,13 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     if not plain:
         return
     setting = data.draw(st.sampled_from(sorted(plain)))
-    least = int(setting in config.POSITIVE.get(section, ()))
+    least, most = bounds(section)[setting]
     whole = type(plain[setting]) is int
-    most = config.AT_MOST.get(section, {}).get(setting, 2**62 if whole else 1e18)
+    least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
     # As far as these go without another setting.
-    most = {"interests": 2, "heads": 2, "delta": 1, "best_of": 0}.get(setting, most)
+    most = {"interests": 2, "delta": 1, "best_of": 0}.get(setting, most)
     least = 2 if (section, setting) == ("pairs", "level") else least
-    kind = st.integers(least, int(most)) if whole else st.floats(least, most)
+    kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):
         kind = st.integers(1, 2**60).map(lambda n: 2 * n)
     value = data.draw(kind)
@@ -177,11 +185,57 @@ def test_every_setting_and_every_section_says_what_it_does() -> None:
     assert silent == []
 
 
-def test_the_settings_that_must_be_positive_are_settings_and_are_refused_at_zero(tmp_path: Path) -> None:
-    for section, names in config.POSITIVE.items():
-        for setting in names:
-            assert getattr(getattr(Config(), section), setting) >= 1
-            assert f"{setting} is 0" in refused(tmp_path, "", f"{section}.{setting}=0")
+NUMBERS = [(s, k) for s, kind in SECTIONS.items() for k, v in asdict(kind()).items() if type(v) in (int, float)]
+
+
+def test_counts_are_refused_at_zero_and_every_number_below_it_or_without_end(tmp_path: Path) -> None:
+    for section, setting in NUMBERS:
+        least, most = bounds(section)[setting]
+        assert least in (0, 1)
+        assert least <= getattr(SECTIONS[section](), setting) <= most
+        of = f"{section}.{setting}"
+        assert f"{setting} is -1; it must be at least {least}." in refused(tmp_path, "", f"{of}=-1")
+        if least == 1:
+            assert f"{setting} is 0; it must be at least 1." in refused(tmp_path, "", f"{of}=0")
+        if most < config.MOST:
+            assert f"{setting} is 1025; it must be at most {most:g}." in refused(tmp_path, "", f"{of}=1025")
+        if type(getattr(SECTIONS[section](), setting)) is float:
+            for value in ("nan", "inf", "-inf"):
+                assert f"{setting} is {value}; " in refused(tmp_path, "", f"{of}={value}")
+
+
+def test_what_must_be_counted_is() -> None:
+    """By hand, so that a type that is taken for another does not pass."""
+    for section, setting in [
+        ("embeddings", "dim"), ("graph", "neighbours"), ("tree", "items_per_cluster"), ("descriptions", "words"),
+        ("transitions", "level"), ("transitions", "history"), ("transitions", "per_label"),
+        ("language_model", "batch"), ("language_model", "checkpoint_every"), ("transition_table", "top"),
+        ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
+        ("bundle", "items"), ("metrics", "prompts"), ("serving", "workers"), ("serving", "forget_days"),
+        ("media", "frames"), ("pairs", "level"), ("pairs", "delta"), ("pairs", "per_label"),
+        ("multimodal_model", "frames"), ("multimodal_model", "steps"), ("multimodal_model", "batch"),
+        ("context_table", "top"), ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
+        ("experiment", "interests"), ("curations", "seeds"), ("views", "seeds"),
+    ]:  # fmt: skip
+        assert bounds(section)[setting][0] == 1, (section, setting)
+
+
+def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One name changes tokenizer, learning rate and frozen share, unless the settings name their own."""
+    other = weights.Known("a/b", "c", learning_rate=3e-4, frozen=0.25)
+    monkeypatch.setitem(weights.KNOWN, "other", other)
+
+    def of(*overrides: str) -> tuple[str, float, float | None]:
+        found = config.resolved(load(tmp_path, "", overrides))
+        assert config.resolved(found) == found
+        return found.descriptions.tokenizer, found.language_model.learning_rate, found.language_model.frozen
+
+    named = "language_model.model=other"
+    assert of() == ("smollm2-135m", 1e-3, 0.5)
+    assert of(named) == ("c", 3e-4, 0.25)
+    assert of("language_model.model=some/folder") == ("some/folder", 1e-3, 0.5)
+    assert of(named, "descriptions.tokenizer=d", "language_model.learning_rate=0.1") == ("d", 0.1, 0.25)
+    assert of(named, "descriptions.tokenizer=", "language_model.frozen=0") == ("", 3e-4, 0.0)
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

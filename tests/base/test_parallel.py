@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from byway.base import config, parallel
+from byway.base import parallel
 from byway.base.errors import UserError
 from byway.language import training
 
@@ -35,7 +35,7 @@ def gradients(model: torch.nn.Linear, step: int, number: int) -> None:
 def line() -> tuple[torch.nn.Linear, training.Optimiser]:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
-    return model, training.Optimiser(model, config.LanguageModel())
+    return model, training.Optimiser(model)
 
 
 def learns(folder: Path) -> None:

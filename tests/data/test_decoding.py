@@ -115,11 +115,12 @@ def test_a_file_that_kills_or_stops_the_decoder_costs_only_itself(tmp_path: Path
         assert decoder.decode(path, 1).reason == ""
 
 
-def test_memory_is_bounded(tmp_path: Path) -> None:
+def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("RGB", (7000, 7000)).save(file, "PNG")
     (tmp_path / "large.png").write_bytes(file.getvalue())
-    with Decoder(config.Media(megabytes_a_file=100)) as decoder:
+    monkeypatch.setattr(decoding, "MEGABYTES_A_FILE", 100)
+    with Decoder(SETTINGS) as decoder:
         assert decoder.decode(tmp_path / "large.png", 0).reason == "too much memory"
     assert decode(tmp_path / "large.png", 0, SETTINGS).reason == ""
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.data import clips
 
-from byway.base import artifact, config
+from byway.base import artifact, config, weights
 from byway.base.artifact import Record
-from byway.base.errors import UserError
 from byway.data import media, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
 
@@ -30,10 +29,8 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
-    inputs = {"files": media.state(items, folder)}
-    settings = {
-        name: getattr(SETTINGS, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
-    }
+    inputs = {"files": media.state(items, folder), "model": weights.identity(SETTINGS.model)}
+    settings = {name: getattr(SETTINGS, name) for name in ("model", "frames", "patches")}
     with artifact.part(path, "media", settings, inputs) as work:
         outcome = media.build(work, SETTINGS, items, folder)
     return artifact.commit(path, "media", settings, inputs, outcome)
@@ -96,11 +93,6 @@ def test_the_graph_sees_what_the_network_sees() -> None:
     assert seen.shape == (3, 4, pictures.WIDTH)
     assert seen.dtype == np.float16
     np.testing.assert_allclose(seen.astype(np.float32), fields, atol=2e-3, rtol=2e-3)
-
-
-def test_the_shipped_network_has_one_number_format() -> None:
-    with pytest.raises(UserError, match=r'media\.precision = "auto"'):
-        pictures.encoder(pictures.SHIPPED, 2, "bfloat16")
 
 
 def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: Path) -> None:

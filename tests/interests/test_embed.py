@@ -134,7 +134,7 @@ def test_megabyte_titles_are_cut_before_the_encoder(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(embed, "sentence_encoder", lambda settings: encoder)
     build(tmp_path, "long", ["a" * 1_000_000, "b", ""])
-    assert max(seen) <= config.Embeddings().max_tokens * embed.CHARACTERS_A_TOKEN
+    assert max(seen) <= encoders.MAX_TOKENS * embed.CHARACTERS_A_TOKEN
 
 
 class Blind:

@@ -76,11 +76,12 @@ def test_approximate_search_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("exact_up_to", [10_000, 10])
 def test_two_builds_are_byte_identical(exact_up_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph, "CELL", 40)
+    monkeypatch.setattr(graph, "EXACT_UP_TO", exact_up_to)
     vectors, _ = planted.hierarchy((4, 4), 30, np.random.default_rng(2))
     vectors[10:60] = vectors[10]
     for name in ("one", "two"):
         work = planted.work(tmp_path, name)
-        outcome = graph.build(work, config.Graph(exact_up_to=exact_up_to), vectors)
+        outcome = graph.build(work, config.Graph(), vectors)
         assert outcome.metrics["graph.exact"] == (exact_up_to > 480)
     for file in ("indptr.npy", "indices.npy", "weights.npy"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

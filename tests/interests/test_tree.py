@@ -58,7 +58,7 @@ def test_planted_levels_are_found() -> None:
     assert min(scores) > 0.85
     measured = tree.measure(found, vectors, traffic, SETTINGS)
     assert measured["tree.levels"] == list(sizes)
-    assert max(measured["tree.balance_blended"][:2]) <= SETTINGS.tolerance + 1e-4
+    assert max(measured["tree.balance_blended"][:2]) <= tree.TOLERANCE + 1e-4
 
 
 @settings(max_examples=12, deadline=None)

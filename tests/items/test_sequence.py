@@ -13,9 +13,14 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.items import sequence, windows
 
-SMALL = config.ItemPolicy(
-    dim=16, layers=1, history=10, epochs=6, batch=256, learning_rate=0.01, dropout=0.0, checkpoint_every=7
-)
+SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01, checkpoint_every=7)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block that forgets nothing."""
+    monkeypatch.setattr(sequence, "LAYERS", 1)
+    monkeypatch.setattr(sequence, "DROPOUT", 0.0)
 
 
 def log_of(histories, satisfaction=None, n_items=None):
@@ -52,9 +57,11 @@ def files(path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 12}],
+    [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 20}],
 )
-def test_learns_the_successor(work, settings):
+def test_learns_the_successor(work, settings, monkeypatch):
+    if "processes" in settings:
+        monkeypatch.undo()  # the other process reads the module anew
     events = circle()
     settings = replace(SMALL, **{"top_k": 0, "negatives": 0, **settings})
     outcome = sequence.build(work, settings, events, vectors_of(events.n_items))
@@ -75,7 +82,7 @@ def test_learns_the_successor(work, settings):
 
 
 @pytest.mark.parametrize("top_k", [0, 16])
-def test_satisfaction_decides_between_two_successors(work, top_k):
+def test_satisfaction_decides_between_two_successors(work, top_k, monkeypatch):
     """After each item come two others equally often: one is liked, the other is not, or less."""
     histories, liked = [], []
     for visit in range(600):
@@ -84,7 +91,8 @@ def test_satisfaction_decides_between_two_successors(work, top_k):
         # Disliked where the pair is even: no label. Liked less where it is odd: a weaker one.
         liked.append([1.0, 1.0 if kind else 0.0 if pair % 2 == 0 else 0.6])
     events = log_of(histories, liked, 60)
-    settings = replace(SMALL, top_k=top_k, heldout=0.0, epochs=15)
+    monkeypatch.setattr(sequence, "HELDOUT", 0.0)
+    settings = replace(SMALL, top_k=top_k, epochs=15)
     sequence.build(work, settings, events, vectors_of(60))
     policy = sequence.load(work.out)
     session = onnxruntime.InferenceSession(policy.model, providers=["CPUExecutionProvider"])
@@ -124,7 +132,8 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, top_k):
     events = circle(users=150)
     vectors = vectors_of(events.n_items)
-    settings = replace(SMALL, top_k=top_k, epochs=3, dropout=0.2, negatives=40)
+    monkeypatch.setattr(sequence, "DROPOUT", 0.2)
+    settings = replace(SMALL, top_k=top_k, epochs=3, negatives=40)
     assembled = windows.assemble
 
     def build(folder, kills=()):
@@ -170,14 +179,15 @@ def test_no_global_randomness_is_drawn_or_set(work):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_an_item_that_training_never_met_has_a_vector_by_its_content(work):
+def test_an_item_that_training_never_met_has_a_vector_by_its_content(work, monkeypatch):
     """Two blocks of items whose users never mix; content tells the blocks apart, and one item of each is unseen."""
     rng = np.random.default_rng(2)
     centre = vectors_of(2, seed=3)
     vectors = np.repeat(centre, 30, axis=0) + 0.3 * vectors_of(60, seed=4)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     histories = [rng.permutation(np.arange(1, 30) + 30 * (u % 2))[:8] for u in range(200)]
-    sequence.build(work, replace(SMALL, heldout=0.0), log_of(histories, n_items=60), vectors)
+    monkeypatch.setattr(sequence, "HELDOUT", 0.0)
+    sequence.build(work, SMALL, log_of(histories, n_items=60), vectors)
     policy = sequence.load(work.out)
     session = onnxruntime.InferenceSession(policy.model, providers=["CPUExecutionProvider"])
     of_blocks = session.run(["vector"], {"history": np.array([[3, 5, 8], [33, 35, 38]])})[0]
@@ -194,8 +204,8 @@ def test_a_log_too_short_to_learn_from(work):
 
 
 def test_heads_must_divide_the_width(work):
-    with pytest.raises(UserError, match=r"item_policy\.heads"):
-        sequence.build(work, replace(SMALL, heads=3), circle(users=5), vectors_of(120))
+    with pytest.raises(UserError, match=r"item_policy\.dim is 15"):
+        sequence.build(work, replace(SMALL, dim=15), circle(users=5), vectors_of(120))
 
 
 def test_places_break_ties_by_the_catalogs_order():
@@ -218,7 +228,7 @@ def test_two_trainings_end_in_the_same_bytes(tmp_path):
     """Long histories, so that threads share the gradient of the distances' vectors."""
     rng = np.random.default_rng(0)
     events = log_of([rng.integers(200, size=60) for _ in range(80)])
-    settings = config.ItemPolicy(dim=64, layers=2, heads=2, history=50, epochs=4, batch=512)
+    settings = config.ItemPolicy(dim=64, history=50, epochs=4, batch=512)
     for name in ("a", "b"):
         sequence.build(work_in(tmp_path / name), settings, events, vectors_of(events.n_items))
     assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -30,7 +30,12 @@ M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-SETTINGS = config.TransitionTable(top=4, rows_per_chunk=4, precision="float32")
+SETTINGS = config.TransitionTable(top=4, precision="float32")
+
+
+@pytest.fixture(autouse=True)
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 4)
 
 
 def transitions(history: int = 2) -> Transitions:
@@ -119,13 +124,14 @@ def test_a_cut_table_goes_on_and_ends_the_same(
 
 @pytest.mark.parametrize("arithmetic", ["float32", "bfloat16", pytest.param("float16", marks=needs_mkl)])
 def test_shards_make_the_bytes_of_the_single_run_however_batched(
-    tmp_path: Path, tuned: tune.Tuned, arithmetic: Any
+    tmp_path: Path, tuned: tune.Tuned, arithmetic: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(SETTINGS, precision=arithmetic)
-    build(tmp_path / "whole", tuned, replace(settings, rows_per_chunk=100))
+    monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 100)
+    build(tmp_path / "whole", tuned, settings)
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
-    settings = replace(settings, rows_per_chunk=3)
+    monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 3)
     for number in (2, 3, 1):
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         before = {p.name for p in scratch.glob("rows-*.npy")}
@@ -264,15 +270,17 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
         )
 
 
-def test_near_ties_are_settled_in_float32(tmp_path: Path, tuned: tune.Tuned) -> None:
+def test_near_ties_are_settled_in_float32(
+    tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where rounding is measured the first answers of bfloat16 are float32's, but for one in a thousand."""
-    tables = {
-        (arithmetic, pairs): build(
-            tmp_path / f"{arithmetic}-{pairs}", tuned, replace(SETTINGS, precision=arithmetic, rounding=pairs)
-        )
-        for arithmetic, pairs in (("float32", 256), ("bfloat16", 256), ("bfloat16", 0))
-    }
-    exact, again, rough = (np.asarray(table.model[..., 0]) for table in tables.values())
+
+    def firsts(arithmetic: Any, pairs: int) -> np.ndarray:
+        monkeypatch.setattr(plan, "ROUNDING", pairs)
+        found = build(tmp_path / f"{arithmetic}-{pairs}", tuned, replace(SETTINGS, precision=arithmetic))
+        return np.asarray(found.model[..., 0])
+
+    exact, again, rough = firsts("float32", 256), firsts("bfloat16", 256), firsts("bfloat16", 0)
     assert (rough != exact).sum() > 3, "the model must have near ties, or nothing is shown"
     assert (again != exact).sum() <= 1
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from byway.base import config
 from byway.base.errors import UserError
 from byway.language import training
 
@@ -23,10 +22,10 @@ def learn(model: torch.nn.Linear, optimiser: training.Optimiser, step: int) -> N
     optimiser.step(1e-2)
 
 
-def test_on_float32_weights_it_is_the_library_s_optimiser() -> None:
+def test_on_float32_weights_it_is_the_library_s_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = line(), line()
-    settings = config.LanguageModel(weight_decay=0.1)
-    optimiser = training.Optimiser(ours, settings)
+    monkeypatch.setattr(training, "WEIGHT_DECAY", 0.1)
+    optimiser = training.Optimiser(ours)
     reference = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)
     for step in range(5):
         learn(ours, optimiser, step)
@@ -38,9 +37,10 @@ def test_on_float32_weights_it_is_the_library_s_optimiser() -> None:
     torch.testing.assert_close(ours.weight, theirs.weight)
 
 
-def test_a_step_too_small_for_bfloat16_is_not_lost() -> None:
+def test_a_step_too_small_for_bfloat16_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "WEIGHT_DECAY", 0.0)
     model = line(torch.bfloat16)
-    optimiser = training.Optimiser(model, config.LanguageModel(weight_decay=0.0))
+    optimiser = training.Optimiser(model)
     before = model.weight.detach().clone()
     for step in range(40):
         (model.weight.float().sum() + model.bias.float().sum()).backward()
@@ -52,8 +52,7 @@ def test_a_step_too_small_for_bfloat16_is_not_lost() -> None:
 
 
 def test_the_rate_rises_then_falls_to_a_twentieth() -> None:
-    settings = config.LanguageModel(steps=100, warmup=10, learning_rate=1.0)
-    found = [training.rate(step, settings) for step in (0, 4, 10, 50, 99)]
+    found = [training.rate(step, 100, peak=1.0, warmup=10) for step in (0, 4, 10, 50, 99)]
     assert found == pytest.approx([0.1, 0.5 * 0.96, 0.9, 0.5, 0.05])
 
 
@@ -75,13 +74,13 @@ def point(step: int, match: float, recall: float | None) -> dict[str, Any]:
 )
 def test_the_best_weights_come_back(tmp_path: Path, curve: list[dict[str, Any]], best: int) -> None:
     model = line()
-    progress = training.Progress(tmp_path, training.Optimiser(model, config.LanguageModel()))
+    progress = training.Progress(tmp_path, training.Optimiser(model))
     kept: dict[int, torch.Tensor] = {}
     for now in curve:
         learn(model, progress.optimiser, now["step"])
         kept[now["step"]] = model.weight.detach().clone()
         progress.curve.append(now)
-        progress.keep_best(0.9, "match", "recall", 100)
+        progress.keep_best("match", "recall", 100)
     progress.take_best()
     assert progress.best["step"] == best
     torch.testing.assert_close(model.weight.detach(), kept[best], rtol=0, atol=0)
@@ -89,7 +88,7 @@ def test_the_best_weights_come_back(tmp_path: Path, curve: list[dict[str, Any]],
 
 def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_been_cut(tmp_path: Path) -> None:
     model = line(torch.bfloat16)
-    progress = training.Progress(tmp_path, training.Optimiser(model, config.LanguageModel()))
+    progress = training.Progress(tmp_path, training.Optimiser(model))
     assert progress.restore() == 0
     for step in range(6):
         learn(model, progress.optimiser, step)
@@ -98,7 +97,7 @@ def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_not_been_cut(tmp_path: P
             progress.save(step + 1)
     assert [file.name for file in tmp_path.glob("step-*")] == ["step-000004.safetensors"]
     again = line(torch.bfloat16)
-    resumed = training.Progress(tmp_path, training.Optimiser(again, config.LanguageModel()))
+    resumed = training.Progress(tmp_path, training.Optimiser(again))
     assert resumed.restore() == 4
     assert resumed.curve == [{"step": 2}, {"step": 4}]
     for step in (4, 5):
@@ -110,7 +109,7 @@ def test_weights_that_no_prompt_has_reached_are_saved_and_restored(tmp_path: Pat
     def made() -> tuple[torch.nn.ModuleList, training.Optimiser]:
         torch.manual_seed(0)
         both = torch.nn.ModuleList([torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)])
-        return both, training.Optimiser(both, config.LanguageModel())
+        return both, training.Optimiser(both)
 
     model, optimiser = made()
     model[0](torch.ones(4, 3)).sum().backward()
@@ -126,7 +125,7 @@ def test_weights_that_no_prompt_has_reached_are_saved_and_restored(tmp_path: Pat
 
 
 def test_a_checkpoint_of_other_weights_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    training.Progress(tmp_path, training.Optimiser(line(), config.LanguageModel())).save(3)
+    training.Progress(tmp_path, training.Optimiser(line())).save(3)
     now = torch.nn.ModuleList([line(), line()])
     with pytest.raises(UserError, match="another version of Byway"):
-        training.Progress(tmp_path, training.Optimiser(now, config.LanguageModel())).restore()
+        training.Progress(tmp_path, training.Optimiser(now)).restore()

@@ -105,10 +105,13 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
     np.testing.assert_allclose(weight, (weight > 0) / (weight > 0).sum(), rtol=0.25)
 
 
-def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_itself() -> None:
+def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tune, "SHARPNESS", 3.0)
     some = samples(400)
     successors = Successors.count(some, M)
-    settings = config.LanguageModel(block_clusters=5, balance=1.0, sharpness=3.0)
+    settings = config.LanguageModel(block_clusters=5, balance=1.0)
     deep = np.arange(M) < 4
     alike = np.random.default_rng(8).random((M, M))
     evidence = signals.over(successors, alike).weighed(similarity=2.0)
@@ -188,7 +191,6 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         evaluate_every=20,
         evaluate_on=1000,
         learning_rate=2e-2,
-        warmup=1,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
@@ -215,7 +217,6 @@ def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, pr
         evaluate_on=60,
         precision="float32",
         learning_rate=2e-2,
-        warmup=5,
         balance=0.0,
     )
     outcome = stage(tmp_path / "run", settings)
@@ -262,7 +263,7 @@ def test_frozen_layers_stay_and_the_others_learn(share: float) -> None:
     model = make_tiny()
     before = [copy.deepcopy(layer.state_dict()) for layer in model.base_model.layers]
     tune.freeze(model, share)
-    optimiser = training.Optimiser(model, config.LanguageModel())
+    optimiser = training.Optimiser(model)
     model(input_ids=torch.arange(9)[None], labels=torch.arange(9)[None]).loss.backward()
     optimiser.step(1e-2)
     for i, (layer, old) in enumerate(zip(model.base_model.layers, before, strict=True)):

@@ -153,7 +153,7 @@ def test_what_is_saved_answers_the_same(made: tuple[PreTrainedModel, Embedded], 
 def test_adapters_and_projector_are_trained_and_nothing_else(tmp_path: Path, tokenizer: Any) -> None:
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32", lora_rank=2)
+    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32")
     opened = new_embedded(settings, tmp_path)
     trained = {name for name, p in opened.trained().named_parameters() if p.requires_grad}
     assert all("lora_" in name or name.startswith("1.") for name in trained)

@@ -180,7 +180,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
             # Some projectors begin at zero, where no picture would matter.
             if weight.ndim > 1 and not weight.any():
                 weight.normal_(0, 0.3)
-    settings = config.MultimodalModel(lora_rank=2)
+    settings = config.MultimodalModel()
     asked = contexts.contexts(
         settings,
         2,

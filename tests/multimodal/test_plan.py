@@ -72,13 +72,14 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         prompts=("video",),
         method="full",
         steps=45,
-        learning_rate=1e-2,
-        warmup=5,
         evaluate_every=45,
         evaluate_on=20,
         final_on=40,
         precision="float32",
     )
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tune, "LEARNING_RATE", 1e-2)
+    patch.setattr(tune, "WARMUP", 5)
     # No model is named, so that the workspace's own is taken.
     spoken = language.Tuned(folder / "tiny", "smollm2-135m", "block", prompts.ENDINGS["block"], [])
     with artifact.part(folder / "model", "multimodal_model", {}, {}) as work:
@@ -92,6 +93,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
             seen=seen,
             tuned=spoken,
         )
+    patch.undo()
     artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
     assert outcome.metrics["video.recall.video"] > 0.9
     assert outcome.metrics["video.baseline.counts.recall_at_1"] == 1.0
@@ -107,7 +109,7 @@ def _work(path: Path) -> Work:
     return Work(path, scratch, np.random.default_rng(0))
 
 
-SETTINGS = config.ContextTable(coverage=1.0, batch=8, top=3, precision="float32")
+SETTINGS = config.ContextTable(coverage=1.0, top=3)
 
 
 def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 8, **changed: Any) -> Outcome:
@@ -116,10 +118,14 @@ def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 
     seen = planted.seen(path, rows=rows.astype(np.int32))
     if "digest" in changed:
         seen.digest[0] = changed["digest"]
-    with artifact.part(path, "context_table", {}, {"rows": str(rows)}) as work:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        artifact.part(path, "context_table", {}, {"rows": str(rows)}) as work,
+    ):
+        patch.setattr(plan, "BATCH", batch)
         outcome = plan.build(
             work,
-            config.ContextTable(coverage=1.0, batch=batch, top=3, precision="float32"),
+            SETTINGS,
             events=planted.serendipitous(),
             vectors=np.eye(planted.ITEMS, 256, dtype=np.float32),
             catalog=planted.catalog(),

@@ -13,7 +13,7 @@ import pytest
 
 from byway import cli
 from byway.base import config
-from byway.evaluation import wording
+from byway.evaluation import views, wording
 from byway.multimodal import tune
 from byway.simulation import experiment, loop, media, world
 from byway.simulation.people import WorldSettings
@@ -31,14 +31,12 @@ prompts = ["thought", "both", "video", "text"]
 steps = 4
 batch = 4
 evaluate_every = 2
-checkpoint_every = 2
 evaluate_on = 4
 final_on = 6
 precision = "float32"
 
 [context_table]
 coverage = 0.05
-precision = "float32"
 """
 pytestmark = pytest.mark.slow
 FIGURES = {
@@ -183,7 +181,8 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
         return real(model, settings, *rest)
 
     monkeypatch.setattr(tune, "fine_tune", counted)
-    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2", "views.evaluate_every=1"])
+    monkeypatch.setattr(views, "EVALUATE_EVERY", 1)
+    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2"])
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="views")
     found = pipeline.run(workspace, settings, only="views")["views"].metrics

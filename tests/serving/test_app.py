@@ -17,7 +17,7 @@ import pytest
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.serving import history, processes, security, stores
+from byway.serving import app, history, processes, security, stores
 from byway.serving.history import DAY
 from byway.serving.service import now
 from tests.serving import house, running
@@ -270,9 +270,12 @@ def test_browsers_are_led_to_the_sign_in(guarded: httpx.Client) -> None:
     guarded.cookies.clear()
 
 
-def test_a_token_has_a_rate_that_workers_share(workspace: Path, tmp_path: Path) -> None:
+def test_a_token_has_a_rate_that_workers_share(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokens = known(tmp_path)
-    with running.thread(workspace, tokens, rate=0.01, burst=5) as client:
+    monkeypatch.setattr(app, "BURST", 5)
+    with running.thread(workspace, tokens, rate=0.01) as client:
         headers = {"authorization": "Bearer reader-of-things"}
         found = [client.get("/v1/clusters", headers=headers) for _ in range(8)]
         assert [r.status_code for r in found] == [200] * 5 + [429] * 3
@@ -430,17 +433,19 @@ def test_malformed_requests_are_told_what_is_wrong(client: httpx.Client, count: 
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_body_has_a_bound(workspace: Path) -> None:
-    with running.thread(workspace, max_body=2000) as client:
+def test_a_body_has_a_bound(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_BODY", 2000)
+    with running.thread(workspace) as client:
         for chunks in ([b" " * 3000], iter([b" " * 500] * 6)):
             head = {"content-type": "application/json"}
             assert is_problem(client.post("/v1/events", content=chunks, headers=head), 413)
 
 
-def test_a_request_has_a_bound_in_time(workspace: Path) -> None:
+def test_a_request_has_a_bound_in_time(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_SECONDS", 0.3)
     import socket
 
-    with running.thread(workspace, max_seconds=0.3) as client:
+    with running.thread(workspace) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0), 10) as slow:
             head = b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             slow.sendall(head + b"Content-Length: 100\r\n\r\n{")
@@ -458,7 +463,8 @@ def test_the_log_may_take_longer_and_others_are_answered_meanwhile(
         time.sleep(0.01)
         return await read(store, user, since, limit)
 
-    with running.thread(workspace, max_seconds=0.3) as client:
+    monkeypatch.setattr(app, "MAX_SECONDS", 0.3)
+    with running.thread(workspace) as client:
         for n in range(100):
             assert send(client, f"reader-{n:03}", "c0-0", "c0-1")["stored"] == 2
         monkeypatch.setattr(stores.Files, "of", slowly)

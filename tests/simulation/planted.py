@@ -17,7 +17,7 @@ from byway.simulation.source import Known
 from byway.simulation.world import World
 from byway.transitions.triples import look_up
 
-TRAINING = config.ItemPolicy(dim=8, heads=1, layers=1, batch=512, history=10, negatives=0)
+TRAINING = config.ItemPolicy(dim=8, batch=512, history=10, negatives=0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
 
 def setup(of: Tiny, folder: Path, **settings: int | float | bool) -> Setup:
     """A whole platform."""
-    own = config.Experiment(**{"users": 20, "days": 4, "bootstrap": 50, "aa_seeds": 1, **settings})
+    own = config.Experiment(**{"users": 20, "days": 4, "aa_seeds": 1, **settings})
     people = of.people()
     buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)

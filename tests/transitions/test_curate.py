@@ -148,13 +148,17 @@ def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **s
     curate.build(Work(folder, folder, np.random.default_rng(0)), own, log(users, True), tree)
 
 
-def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three people who turn once each: validation has a turn of its own only where it is asked for."""
     users = [[(0, True), (1, True), (2 + u, True)] for u in range(3)]
     with pytest.raises(UserError, match=r"6 turns .* none for the validation: too few"):
         build(tmp_path, users, heldout=0.5)
-    build(tmp_path, users, heldout=0.5, validation=0.0)
+    monkeypatch.setattr(curate, "VALIDATION", 0.0)
+    build(tmp_path, users, heldout=0.5)
     assert len(curate.load(tmp_path).heldout.several())
+    monkeypatch.undo()
     with pytest.raises(UserError, match="none for the samples and the validation and the heldout"):
         build(tmp_path, [[(0, True)], [(1, True)]])
 

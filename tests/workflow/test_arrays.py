@@ -34,10 +34,10 @@ def test_the_tree_is_that_of_the_stage() -> None:
     rows = vectors().astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     traffic = np.random.default_rng(1).zipf(1.7, ITEMS).astype(float)
-    settings, rng = config.Tree(levels=(3, 12, 24, 60), tolerance=1.1), np.random.default_rng(4)
+    settings, rng = config.Tree(levels=(3, 12, 24, 60), traffic_share=0.6), np.random.default_rng(4)
     graph = nearest(rows, config.Graph().neighbours, seed=int(rng.integers(1 << 31)))
     wanted = tree.grow(rows, graph, traffic, (3, 12, 24, 60), settings, rng)
-    found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4, tolerance=1.1)
+    found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4, traffic_share=0.6)
     once, twice = (byway.cut_tree(factor * vectors(), traffic, rng=np.random.default_rng(4)) for factor in (2, 8))
     for level in (1, 2, 3, 4):
         np.testing.assert_array_equal(found.assign(level), wanted.assign(level))
@@ -90,7 +90,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
 
 
 def test_the_item_policy_keeps_to_what_it_is_asked_among_and_knows_what_was_met() -> None:
-    policy = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, heads=1, history=5)
+    policy = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, history=5)
     items, scores = policy.recommend([3, 5, 3], k=4)
     every = policy.items @ policy.encode([3, 5, 3])
     every[[3, 5]] = -np.inf
@@ -99,7 +99,7 @@ def test_the_item_policy_keeps_to_what_it_is_asked_among_and_knows_what_was_met(
     assert set(policy.recommend([3], k=9, among=[9, 3, 7, 7])[0].tolist()) == {7, 9}
     assert policy.encode([1] * 9).tolist() == policy.encode([1] * 5).tolist(), "the five most recent are read"
     assert len(policy.recommend([], k=3)[0]) == 3
-    again = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, heads=1, history=5)
+    again = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, history=5)
     np.testing.assert_array_equal(policy.items, again.items)
     with pytest.raises(UserError, match=f"numbers are from 0 to {ITEMS - 1}"):
         policy.recommend([ITEMS])
@@ -118,7 +118,7 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.cut_tree(vectors() * np.nan, ONES), "vectors holds a number that is not finite"),
         (lambda: byway.cut_tree(vectors(), ONES, levels=(2, 3)), "four numbers that grow"),
         (lambda: byway.cut_tree(vectors(), ONES, leaves=3), "no setting 'leaves'; there are items_per_cluster"),
-        (lambda: byway.cut_tree(vectors(), ONES, tolerance="much"), "not of its kind"),
+        (lambda: byway.cut_tree(vectors(), ONES, traffic_share="much"), "not of its kind"),
         (lambda: byway.find_transitions(*LOG, ONES), "cluster_of is float64"),
         (lambda: byway.find_transitions(*LOG, np.arange(5)), "item goes from 0 to 199; numbers are from 0 to 4"),
         (lambda: byway.find_transitions(*LOG[:3], LOG[3] * 5, np.arange(ITEMS)), r"outside \[0, 1\]"),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from byway.base import artifact, config, progress
+from byway.base import artifact, config, models, progress, weights
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.workflow import pipeline, stages
@@ -60,7 +60,7 @@ def test_a_setting_builds_its_stage_again_and_the_later_ones_only_where_its_cont
     assert toys.did() == ["catalog", "embeddings", "graph"]
     run(workspace, "catalog.max_title=30", "graph.neighbours=3")
     assert toys.did() == ["graph"]
-    found = run(workspace, "catalog.max_title=30", "graph.neighbours=3", "embeddings.batch=1")
+    found = run(workspace, "catalog.max_title=30", "graph.neighbours=3", "embeddings.dim=1")
     assert toys.did() == ["embeddings", "graph"]
     assert found == {"catalog": [10, 20], "embeddings": [20, 40], "graph": 93}
 
@@ -152,7 +152,7 @@ def test_a_failure_leaves_the_old_artifact(toys: Toys, workspace: Path) -> None:
     first = run(workspace)
     toys.fail_in = "embeddings"
     with pytest.raises(RuntimeError):
-        run(workspace, "embeddings.batch=1")
+        run(workspace, "embeddings.dim=1")
     record = artifact.read_record(workspace / "02-embeddings")
     assert record is not None
     assert artifact.edited(workspace / "02-embeddings", record) == []
@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_damaged_and_says_so(toys: Toys, workspace: Path)
     run(workspace)
     (workspace / "01-catalog" / "values.json").write_text("[1, 2", "utf-8")
     with pytest.raises(UserError, match=r"01-catalog is damaged .*; delete it and run again"):
-        run(workspace, "embeddings.batch=3")
+        run(workspace, "embeddings.dim=3")
 
 
 def test_what_was_kept_out_is_told(monkeypatch: pytest.MonkeyPatch, toys: Toys, workspace: Path) -> None:
@@ -220,7 +220,7 @@ def test_gates_that_fail_are_told_and_stop_nothing(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(pipeline, "say", said.append)
-    run(workspace, "embeddings.batch=1000", "catalog.max_title=0")
+    run(workspace, "embeddings.dim=1000", "catalog.max_title=0")
     assert any("gate" in line and "catalog.size = 2" in line and "at least 3" in line for line in said)
     assert toys.did() == ALL
 
@@ -312,8 +312,10 @@ def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: St
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
-        others = set(stage.sections)
-        assert set(settings) == {f.name for f in fields(getattr(each, stage.name))} | {"seed"} | others
+        others = {*stage.sections, "seed", "version"}
+        section = getattr(each, stage.name)
+        shaping = {f.name for f in fields(section)} - config.operational(type(section))
+        assert set(settings) == shaping | others
 
 
 @pytest.mark.parametrize(
@@ -328,6 +330,72 @@ def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
     assert stages.settings_of(before, stage) != stages.settings_of(after, stage)
 
 
+OPERATIONAL = [
+    f"{f.name}.{name}={getattr(getattr(config.Config(), f.name), name) + 3}"
+    for f in fields(config.Config)
+    for name in sorted(config.operational(type(getattr(config.Config(), f.name))))
+]
+"""Every setting with the mark, at another value than its default."""
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_operational_settings_shape_no_artifact(tmp_path: Path, stage: Stage) -> None:
+    assert OPERATIONAL, "some are marked"
+    before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), OPERATIONAL))
+    assert before != after
+    assert stages.settings_of(before, stage) == stages.settings_of(after, stage)
+
+
+def test_a_new_algorithm_makes_its_artifact_again(
+    toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(workspace)
+    toys.did()
+    numbers, doubles, total = toys.stages
+    newer = replace(doubles, version=2)
+    monkeypatch.setattr(pipeline, "STAGES", (numbers, newer, replace(total, reads=(numbers, newer))))
+    record = artifact.read_record(workspace / newer.folder)
+    settings = config.load(workspace / "byway.toml")
+    assert record is not None
+    now = stages.settings_of(settings, newer), stages.inputs_of(workspace, settings, newer)
+    assert artifact.drift(record, *now) == ["setting version: 1 → 2"]
+    run(workspace)
+    assert toys.did() == ["embeddings"], "the sum reads the same numbers"
+
+
+def weights_of(stage: Stage, workspace: Path, *overrides: str) -> dict[str, str]:
+    return stage.outside(Inputs(workspace, config.load(workspace / "byway.toml", overrides), stage))
+
+
+def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None:
+    """A package by its version, a folder by its bytes, a hub name by its revision."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"1")
+    shipped = weights.identity(models.SHIPPED)
+    assert weights_of(stages.LANGUAGE_MODEL, tmp_path) == {"model": shipped}
+    assert weights_of(stages.CURATIONS, tmp_path) == {"model": shipped}
+    assert weights_of(stages.DESCRIPTIONS, tmp_path) == {"tokenizer": shipped}
+    assert weights_of(stages.MULTIMODAL_MODEL, tmp_path) == {}
+    own = f"language_model.model={folder}"
+    before = weights_of(stages.LANGUAGE_MODEL, tmp_path, own)
+    named = weights_of(stages.DESCRIPTIONS, tmp_path, f"descriptions.tokenizer={folder}")
+    (folder / "model.safetensors").write_bytes(b"2")
+    assert weights_of(stages.LANGUAGE_MODEL, tmp_path, own) != before
+    assert weights_of(stages.DESCRIPTIONS, tmp_path, f"descriptions.tokenizer={folder}") == named
+    for stage, setting, name in (
+        (stages.LANGUAGE_MODEL, "language_model.model", "model"),
+        (stages.EMBEDDINGS, "embeddings.model", "model"),
+        (stages.DESCRIPTIONS, "descriptions.writer", "writer"),
+        (stages.MULTIMODAL_MODEL, "multimodal_model.model", "model"),
+        (stages.MULTIMODAL_MODEL, "multimodal_model.thinker", "thinker"),
+        (stages.VIEWS, "multimodal_model.model", "model"),
+        (stages.VIEWS, "media.model", "pictures"),
+    ):
+        found = [weights_of(stage, tmp_path, f"{setting}=some/model{end}")[name] for end in ("@1", "@2", "")]
+        assert found == ["some/model@1", "some/model@2", "some/model"]
+
+
 def test_every_stage_has_its_own_folder_and_section() -> None:
     numbers = [stage.number for stage in STAGES]
     assert numbers == sorted(numbers)
@@ -335,7 +403,7 @@ def test_every_stage_has_its_own_folder_and_section() -> None:
     assert [n for n in set(numbers) if numbers.count(n) > 1] == [1]
     assert len({stage.folder for stage in STAGES}) == len(STAGES)
     sections = {f.name for f in fields(config.Config)}
-    assert {stage.name for stage in STAGES} == sections - {"run", "refresh", "serving"}
+    assert {stage.name for stage in STAGES} == sections - {"run", "serving"}
     assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
 
 
@@ -348,7 +416,7 @@ def test_a_stage_reads_what_was_made_before(stage: Stage) -> None:
 
 def test_records_survive_a_change_of_a_section() -> None:
     """An old record lacks a new setting: that is drift, not damage."""
-    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0}
+    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0, "version": 1}
     del old["days"]
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
     now = stages.settings_of(config.Config(), stages.BUNDLE)

@@ -390,7 +390,7 @@ def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -
 def test_a_failed_gate_publishes_nothing(built: Path, figure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digests(built)
     monkeypatch.setattr(pipeline, "figures", lambda records: {figure: 0.4})
-    setting = f"refresh.{refresh.GATES[figure]}=0.5"
+    setting = f"serving.{refresh.GATES[figure]}=0.5"
     new = write(built / "gate.csv", ITEM, titles(ITEMS, ITEMS + 6))
     with pytest.raises(UserError, match=rf"Nothing was published: {figure} = 0.4, wanted at least 0.5"):
         take_in(built, new, None, setting)
@@ -442,8 +442,8 @@ def test_a_refresh_of_another_run_starts_over(built: Path, tmp_path: Path) -> No
     folder = tmp_path / "w"
     artifact.shutil.copytree(built, folder)
     take_in(folder, write(tmp_path / "a.csv", ITEM, titles(ITEMS, ITEMS + 6)))
-    pipeline.run(folder, config.load(folder / "byway.toml", ["item_policy.layers=1"]))
-    take_in(folder, write(tmp_path / "b.csv", ITEM, titles(ITEMS + 6, ITEMS + 8)), None, "item_policy.layers=1")
+    pipeline.run(folder, config.load(folder / "byway.toml", ["item_policy.epochs=2"]))
+    take_in(folder, write(tmp_path / "b.csv", ITEM, titles(ITEMS + 6, ITEMS + 8)), None, "item_policy.epochs=2")
     record = artifact.read_record(folder / refresh.FOLDER)
     assert isinstance(record, Record)
     assert record.counts["all_items"] == 2

@@ -137,7 +137,7 @@ def test_create_and_run_up_to_a_stage_with_other_settings(data: Path, tmp_path: 
 
 def test_settings_of_every_kind_are_laid_over_those_of_the_file(w: byway.Workspace) -> None:
     found = w.config(
-        tree={"levels": (2, 4, 8, 16), "tolerance": 1.5},
+        tree={"levels": (2, 4, 8, 16), "traffic_share": 0.5},
         catalog={
             "item_columns": {"item": 'the "id"', "title": "ñ🎬"},
             "items": Path("a/b.csv"),
@@ -145,7 +145,7 @@ def test_settings_of_every_kind_are_laid_over_those_of_the_file(w: byway.Workspa
         },
         transitions={"feedback": True},
     )
-    assert (found.tree.levels, found.tree.tolerance) == ((2, 4, 8, 16), 1.5)
+    assert (found.tree.levels, found.tree.traffic_share) == ((2, 4, 8, 16), 0.5)
     assert found.catalog.item_columns == {"item": 'the "id"', "title": "ñ🎬"}
     assert (found.catalog.items, found.catalog.event_scale) == ("a/b.csv", [1, 5])
     assert found.transitions.feedback

@@ -8,11 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from byway.base import weights
 from byway.base.errors import UserError
 
 Source = Literal[
@@ -35,14 +37,36 @@ Curation = Literal["diversified", "random", "log"]
 Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]
 
+MOST = 2**63 - 1
+"""The largest number that a setting may be, and that its readers can hold."""
+OPERATIONAL = "operational"
+"""The mark, in the type of a setting, of one that changes no result."""
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
+"""A whole number."""
+Count = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+"""The number of something of which there must be one at least."""
+Interval = Annotated[int, msgspec.Meta(ge=1, le=MOST, extra={OPERATIONAL: True})]
+"""How often progress is kept. Operational: it changes no result, so another value makes nothing out of date."""
+Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
+"""A tree has four levels, and a prompt four slots."""
+Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
+"""Threads of this process."""
+Number = Annotated[float, msgspec.Meta(ge=0, le=float(MOST))]
+"""A number that is neither negative nor infinite."""
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""A part of a whole, or a value on 0 to 1."""
+Part = Annotated[float, msgspec.Meta(ge=0, le=0.9)]
+"""A part of a whole of which something has to be left."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What holds for every stage."""
 
-    seed: int = 0
+    seed: Whole = 0
     """Every random draw derives from this number and the stage's name."""
-    threads: int = 0
+    threads: Threads = 0
     """Threads for arithmetic; 0 takes every core. Another number adds in another order: last digits can differ."""
     engine: Literal["native", "ray"] = "native"
     """Who reads tables and media, encodes texts and fills the tables: this machine, or a Ray cluster."""
@@ -65,7 +89,7 @@ class Catalog:
     event_scale: list[float] = field(default_factory=list)
     """Worst and best value of the column of satisfaction, for example [1, 5]; they become 0 and 1.
     Empty: it is on 0 to 1."""
-    event_unrated: float | None = None
+    event_unrated: Share | None = None
     """Satisfaction of an event without a rating: empty, or 0 or -1 where `event_scale` begins above. Not set: such
     events are kept out."""
     time_format: str = ""
@@ -75,9 +99,9 @@ class Catalog:
     """Names of the columns of items where no first line has them."""
     event_header: list[str] = field(default_factory=list)
     """Names of the columns of events where no first line has them."""
-    positive: float = 0.5
+    positive: Share = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
-    max_title: int = 512
+    max_title: Whole = 512
     """Characters of a title that are kept; a title beyond 100 times this is quarantined."""
 
 
@@ -89,15 +113,11 @@ class Embeddings:
     """Which encoder reads the texts. `auto` goes by what they are written in: `minilm` reads English,
     `use-multilingual` sixteen languages, `e5-multilingual` a hundred, `ngrams` the letters alone. Any
     sentence-transformers name works."""
-    dim: int = 256
+    dim: Count = 256
     """Dimensions after the projection."""
-    batch: int = 64
-    """Texts encoded at once."""
-    max_tokens: int = 64
-    """Tokens of an item's text that are read."""
-    pictures: float = 0.5
+    pictures: Number = 0.5
     """Weight of frames and thumbnail where an item has any; its words weigh 1."""
-    sound: float = 0.2
+    sound: Number = 0.2
     """Weight of sound where an item has any."""
 
 
@@ -105,10 +125,8 @@ class Embeddings:
 class Graph:
     """03-graph: who is similar to whom."""
 
-    neighbours: int = 20
+    neighbours: Count = 20
     """Nearest neighbours of an item before the graph is made symmetric."""
-    exact_up_to: int = 30_000
-    """Beyond this many items the search is approximate (in the eight nearest cells of some 2,000 items)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,53 +136,41 @@ class Tree:
     levels: tuple[int, ...] = ()
     """Clusters a level, broadest first; empty derives four sizes from the catalog.
     Paper 1 plans over 761 clusters at level 2."""
-    items_per_cluster: int = 64
+    items_per_cluster: Count = 64
     """Mean size of a level-2 cluster where `levels` is empty; at most 761 clusters are made."""
-    traffic_share: float = 0.8
+    traffic_share: Share = 0.8
     """λ: how much of the balanced weight is (capped) traffic; the rest is one share an item."""
-    traffic_cap: float = 0.25
-    """α at level 2: an item's traffic counts up to this part of a cluster's fair share."""
-    tolerance: float = 1.05
-    """Heaviest over mean cluster, in blended weight, that the repair pass aims at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptions:
     """05-descriptions: each cluster in a few words of its own items (paper 1, section 2.1)."""
 
-    words: int = 4
+    words: Count = 4
     """Keywords a description."""
-    max_document_share: float = 0.5
-    """A word in more than this share of the catalog's items says nothing."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
-    tokenizer: str = "smollm2-135m"
+    tokenizer: str = "auto"
     """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
-    inference spends its time on. Empty: with different words."""
-    max_tokens: int = 32
-    """Tokens of a description, to that model: where a word costs a dozen, as in Tamil, it has fewer keywords."""
+    inference spends its time on. auto: of the language model. Empty: with different words."""
     writer: str = ""
     """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
-    written_levels: tuple[int, ...] = (1, 2)
-    """Levels of the tree whose descriptions the writer writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
     """06-transitions: what people turned to next that was new to them (paper 1, section 2.3)."""
 
-    level: int = 2
+    level: Level = 2
     """Level of the tree at which the policy plans."""
-    history: int = 2
+    history: Level = 2
     """K: most recent unique clusters that form the prompt."""
-    heldout: float = 0.2
+    heldout: Part = 0.2
     """Last share of the transitions, in time, that training never sees."""
-    validation: float = 0.1
-    """Last share of the rest that chooses the checkpoint and fits weights; it is not trained on either."""
     curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
-    per_label: int = 10
+    per_label: Count = 10
     """Pairs kept a label under diversified curation."""
     feedback: bool = False
     """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
@@ -174,57 +180,48 @@ class Transitions:
 class LanguageModel:
     """07-language-model: the fine-tuned language policy (paper 1, section 2.3)."""
 
-    model: str = "smollm2-135m"
-    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works."""
+    model: str = weights.DEFAULT
+    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works, and `name@revision` pins
+    that."""
     method: Literal["full", "lora"] = "full"
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
     rows that spell names learn, and the embedding table does not."""
-    lora_rank: int = 16
-    """Rank of the adapters."""
-    frozen: float = 0.5
-    """Share of the layers, from the bottom, that stay as they are: a step costs a third less. 0: every layer
-    learns, as in the paper."""
+    frozen: Share | None = None
+    """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less.
+    0: every layer learns, as in the paper. Not set: the model's own, 0.5."""
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
-    steps: int = 0
+    steps: Whole = 0
     """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
-    batch: int = 16
+    batch: Count = 16
     """Samples a step, where they are curated or attention is causal (paper 1: 16)."""
-    choice_weight: float = 1.0
+    choice_weight: Number = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    further_weight: float = 5.0
+    further_weight: Number = 5.0
     """Weight of an answer's tokens after the first: they spell a name that is chosen. 1 is the paper's recipe."""
     target: Literal["evidence", "counts"] = "evidence"
     """With the whole log under block attention, what the model is taught: the log's counts and how alike the items
     are, weighed on validation transitions, or the counts alone."""
-    balance: float = 1.0
+    balance: Number = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
-    sharpness: float = 4.0
-    """With the whole log: the power to which what is special about a context is raised before it is learned."""
-    names_per_step: int = 16
+    names_per_step: Count = 16
     """Samples a step whose whole answer is learned, every name equally often."""
-    block_clusters: int = 12
+    block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
-    learning_rate: float = 1e-3
-    """Peak of the schedule: linear warm-up, then linear decay."""
-    warmup: int = 20
-    """Steps of warm-up."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay."""
+    learning_rate: Number = 0.0
+    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    processes: int = 1
+    processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    match_gate: float = 0.9
-    """Match rate that a checkpoint needs before its recall counts."""
-    evaluate_every: int = 100
+    evaluate_every: Count = 100
     """Steps between evaluations of match rate and recall."""
-    checkpoint_every: int = 25
+    checkpoint_every: Interval = 25
     """Steps between checkpoints from which an interrupted run goes on."""
-    evaluate_on: int = 1000
+    evaluate_on: Count = 1000
     """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of
     0.02."""
 
@@ -233,21 +230,13 @@ class LanguageModel:
 class TransitionTable:
     """08-transition-table: the answer for every ordered pair of clusters (paper 1, section 2.2)."""
 
-    top: int = 20
+    top: Count = 20
     """Clusters kept a pair, best first."""
-    model_top: int = 10
-    """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
-    best_of: int = 0
+    best_of: Whole = 0
     """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
     novelty's order."""
-    triples: int = 1_000_000
+    triples: Whole = 1_000_000
     """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
-    rounding: int = 256
-    """Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers
-    against each other. Near ties are asked again in float32, so many that about one first answer in a thousand
-    may be another; 0: none."""
-    rows_per_chunk: int = 8
-    """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
     precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
     'byway[mkl]'`."""
@@ -257,33 +246,23 @@ class TransitionTable:
 class ItemPolicy:
     """12-item-policy: the sequence model that finds items inside a cluster (paper 1, section 2.2)."""
 
-    dim: int = 64
+    dim: Count = 64
     """Width of the model and of the item vectors."""
-    layers: int = 2
-    """Transformer blocks."""
-    heads: int = 2
-    """Attention heads a block."""
-    history: int = 50
+    history: Count = 50
     """Most recent items that are read."""
-    epochs: int = 8
+    epochs: Whole = 8
     """Passes over the training sequences."""
-    batch: int = 2048
+    batch: Count = 2048
     """Labels a step, about."""
-    learning_rate: float = 1e-3
+    learning_rate: Number = 1e-3
     """Peak of the schedule."""
-    dropout: float = 0.2
-    """Share of activations dropped in training."""
-    negatives: int = 1024
+    negatives: Whole = 1024
     """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
-    top_k: int = 0
+    top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
-    weight_cap: float = 20.0855
-    """Importance weights are capped at e³ (paper 1's reference [8])."""
-    heldout: float = 0.1
-    """Share of users of whom the last high-quality event is held out."""
-    processes: int = 1
+    processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    checkpoint_every: int = 200
+    checkpoint_every: Interval = 200
     """Steps between checkpoints from which an interrupted run goes on."""
 
 
@@ -291,23 +270,23 @@ class ItemPolicy:
 class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
-    days: int = 30
+    days: Whole = 30
     """Days of history from which interests are drawn, where the log has a clock."""
-    interests: int = 2
+    interests: Count = 2
     """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
     transitions.history = 3."""
-    history: int = 0
+    history: Whole = 0
     """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
     many as it was trained on (`item_policy.history`)."""
-    items: int = 10
+    items: Count = 10
     """Items in an answer where the request does not say."""
-    min_eligible: int = 1
+    min_eligible: Whole = 1
     """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
     over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
-    min_quality: float = 0.0
+    min_quality: Number = 0.0
     """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
     whole log as by ten events, so that one skip does not bury an item."""
-    max_age_days: int = 0
+    max_age_days: Whole = 0
     """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
 
 
@@ -315,54 +294,33 @@ class Bundle:
 class Metrics:
     """14-metrics: offline figures."""
 
-    prompts: int = 500
+    prompts: Count = 500
     """Prompts on which unconstrained decoding is measured."""
-    agreement_pairs: int = 100
+    agreement_pairs: Whole = 100
     """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
     each; 0 leaves it out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """17-refresh: new items and events between two full runs."""
-
-    room: float = 1.1
-    """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
-    match_gate: float = 0.9
-    """Match rate below which nothing is published."""
-    recall_gate: float = 0.0
-    """Held-out recall at 10 below which nothing is published."""
-    least_overlap: float = 0.5
-    """A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than
-    this share of what a sample of that size would give without any change."""
-    most_shift: float = 0.2
-    """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
     """The service: what may be published, and what a request may cost."""
 
-    min_match_rate: float = 0.9
-    """A bundle whose language model has a lower match rate is not published; 0 asks for no figures at all."""
-    min_recall: float = 0.0
-    """A bundle whose recall at 10 on held-out transitions is lower is not published; 0 takes popularity's."""
+    min_match_rate: Number = 0.9
+    """A bundle whose language model has a lower match rate is not published, nor is a refresh; 0 asks for no
+    figures at all."""
+    min_recall: Number = 0.0
+    """A bundle whose recall at 10 on held-out transitions is lower is not published, nor is a refresh; 0 takes
+    popularity's for the bundle."""
     experiment: str = "byway"
     """Name of the experiment that answers and the log carry."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
-    forget_days: int = 30
+    forget_days: Count = 30
     """Events and answers older than this are dropped; older events are not taken in."""
-    workers: int = 2
+    workers: Count = 2
     """Processes that answer."""
-    rate: float = 200.0
+    rate: Number = 200.0
     """Requests a second that one token may make; 0 sets no limit."""
-    burst: int = 400
-    """Requests that one token may make at once."""
-    max_body: int = 1_000_000
-    """Bytes of a request's body."""
-    max_seconds: float = 10.0
-    """A request that takes longer is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,45 +329,28 @@ class Media:
 
     model: str = "efficientnet-lite0"
     """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
-    precision: Precision = "auto"
-    """What an encoder of the hub computes in; auto: the faster of this machine, measured on a picture. The one that
-    installs with Byway computes in float32."""
-    frames: int = 4
+    frames: Count = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
-    patches: int = 2
+    patches: Count = 2
     """A picture is kept as this many times this many vectors."""
-    sound_seconds: float = 30.0
-    """Seconds of sound that are heard from a file's start."""
-    max_megabytes: int = 2048
+    max_megabytes: Whole = 2048
     """A larger file is refused."""
-    max_seconds: float = 14_400.0
-    """A longer video is refused."""
-    max_megapixels: int = 64
-    """A picture or frame with more is refused."""
-    seconds_a_file: float = 30.0
+    seconds_a_file: Number = 30.0
     """A file that takes longer to decode is refused, and its decoder ended."""
-    megabytes_a_file: int = 1024
-    """A file whose decoding needs more memory is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
 
-    level: int = 2
+    level: Level = 2
     """l: context and next item lie in different clusters of this level; the answer is one of them."""
-    delta: int = 1
+    delta: Count = 1
     """δ: and in the same cluster at level l - δ."""
-    per_label: int = 10
+    per_label: Count = 10
     """Context videos kept a cluster, those with the highest satisfaction."""
-    prior: float = 2.0
+    prior: Number = 2.0
     """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
-    gap_hours: float = 12.0
-    """An event this long after the one before it does not follow from it, where the log has a clock."""
-    heldout: float = 0.2
-    """Last share of the pairs, in time, that training never sees."""
-    validation: float = 0.1
-    """Last share of the rest, which chooses the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,49 +364,34 @@ class MultimodalModel:
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
     """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
-    frames: int = 4
+    frames: Count = 4
     """Frames shown, at most `media.frames`."""
     text: Literal["cluster", "title", "both"] = "both"
     """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
-    thought: Literal["catalog", "model"] = "catalog"
-    """Where thoughts to learn from come from: the item's words and clusters, or the model `thinker`."""
     thinker: str = ""
-    """An image-text-to-text model that writes the thoughts of the training items."""
+    """An image-text-to-text model that writes the thoughts of the training items; empty: they are the item's words
+    and clusters."""
     method: Literal["lora", "full"] = "lora"
     """What is trained of the language model; the projector is trained in full."""
-    lora_rank: int = 16
-    """Rank of the adapters."""
-    lessons: int = 4
+    lessons: Whole = 4
     """Passes over the pictures in which the projector learns where the words of their items' clusters lie, before
     the language model is trained; 0: it begins at random. An image-text-to-text model has its own projector."""
-    steps: int = 300
+    steps: Count = 300
     """Optimiser steps."""
-    batch: int = 16
+    batch: Count = 16
     """Samples a step (paper 2: 32)."""
-    names_per_step: int = 8
-    """Samples a step whose names are learned whole; the others teach the choice among names."""
     target: Literal["posterior", "label"] = "posterior"
     """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
-    choice_weight: float = 1.0
+    choice_weight: Number = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    learning_rate: float = 1e-3
-    """Peak of the schedule: linear warm-up, then linear decay."""
-    warmup: int = 10
-    """Steps of warm-up."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    match_gate: float = 0.9
-    """Match rate that a checkpoint needs before its recall counts."""
-    evaluate_every: int = 100
+    evaluate_every: Count = 100
     """Steps between evaluations of match rate and recall."""
-    checkpoint_every: int = 50
-    """Steps between checkpoints from which an interrupted run goes on."""
-    evaluate_on: int = 100
+    evaluate_on: Count = 100
     """Prompts an evaluation, of each kind and part."""
-    final_on: int = 300
+    final_on: Whole = 300
     """Held-out prompts of each kind that are measured at the end."""
 
 
@@ -473,14 +399,10 @@ class MultimodalModel:
 class ContextTable:
     """11-context-table: the answer for every item that much of the traffic meets (paper 2, section 3.2)."""
 
-    coverage: float = 0.8
+    coverage: Share = 0.8
     """Share of the impressions whose items are answered, the most popular items first."""
-    top: int = 10
+    top: Count = 10
     """Clusters kept an item, best first."""
-    batch: int = 32
-    """Items answered between two commits of the progress file."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; auto: the fastest of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,30 +411,22 @@ class Experiment:
 
     arms: tuple[str, ...] = ()
     """Arms beside the control, by name; empty runs all of them."""
-    seeds: int = 1
+    seeds: Count = 1
     """Runs with other segments and other chance; their users are pooled."""
-    users: int = 800
+    users: Count = 800
     """Users a segment: every arm has as many, and no account is in two."""
-    days: int = 30
+    days: Count = 30
     """Days lived; 180 shows long-term effects."""
-    share: float = 0.2
+    share: Share = 0.2
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
-    candidates: int = 20
-    """Items that each source names a visit."""
-    interests: int = 2
+    interests: Count = 2
     """Interests that tables are asked with, as `bundle.interests`; 3 needs transitions.history = 3."""
-    blur: float = 0.05
-    """Deviation of the noise on the ranker's score of satisfaction."""
-    retrain_every: int = 10
+    retrain_every: Whole = 10
     """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
     learn every night, and the table stays. 0 trains once, before the first day."""
-    epochs: int = 4
+    epochs: Whole = 4
     """Passes over the log before the first day, for every neural model alike."""
-    list_length: int = 10
-    """In a replay: items that each user is shown a day."""
-    bootstrap: int = 2000
-    """Draws of users for an interval. Fewer make it too narrow: with 300, 6% of identical arms differ, not 5%."""
-    aa_seeds: int = 20
+    aa_seeds: Whole = 20
     """Pairs of identical arms that are compared."""
     chance: bool = True
     """In a simulated world: run table and placebo also where undiscovered liking is pure chance."""
@@ -534,7 +448,7 @@ class Curations:
 
     kinds: tuple[Curation, ...] = ("diversified", "random")
     """Ways to curate, as `transitions.curation` has them."""
-    seeds: int = 3
+    seeds: Count = 3
     """Models a way; each takes as long as 07 and 08 together."""
 
 
@@ -546,12 +460,10 @@ class Views:
     """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
     prompt: Literal["video", "both", "thought"] = "thought"
     """The prompt that frames and pictures are compared with (paper 2: chain of thought)."""
-    seeds: int = 3
+    seeds: Count = 3
     """Models a view; there are eight views in all, and each model takes about as long as 10."""
-    steps: int = 0
+    steps: Whole = 0
     """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
-    evaluate_every: int = 20
-    """Steps between evaluations of match rate and recall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,7 +482,6 @@ class Config:
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
-    refresh: Refresh = field(default_factory=Refresh)
     serving: Serving = field(default_factory=Serving)
     media: Media = field(default_factory=Media)
     pairs: Pairs = field(default_factory=Pairs)
@@ -582,44 +493,12 @@ class Config:
     views: Views = field(default_factory=Views)
 
 
-POSITIVE: dict[str, tuple[str, ...]] = {
-    "embeddings": ("dim", "batch", "max_tokens"),
-    "graph": ("neighbours",),
-    "tree": ("items_per_cluster", "tolerance"),
-    "descriptions": ("words",),
-    "transitions": ("level", "history", "per_label"),
-    "language_model": (
-        "lora_rank", "batch", "names_per_step", "block_clusters", "evaluate_every", "checkpoint_every",
-        "evaluate_on",
-    ),
-    "transition_table": ("top", "model_top", "rows_per_chunk"),
-    "item_policy": ("dim", "heads", "history", "batch", "checkpoint_every"),
-    "bundle": ("interests", "items"),
-    "metrics": ("prompts",),
-    "refresh": ("room",),
-    "serving": ("workers", "burst", "max_body", "forget_days"),
-    "media": ("frames", "patches"),
-    "pairs": ("level", "delta", "per_label"),
-    "multimodal_model": (
-        "frames", "lora_rank", "steps", "batch", "evaluate_every", "checkpoint_every", "evaluate_on",
-    ),
-    "context_table": ("top", "batch"),
-    "experiment": ("seeds", "users", "days", "candidates", "interests", "list_length", "bootstrap"),
-    "curations": ("seeds",),
-    "views": ("seeds", "evaluate_every"),
-}  # fmt: skip
-"""Settings that count something of which there must be one at least, or scale by 1 at least."""
-
-AT_MOST: dict[str, dict[str, float]] = {
-    "transitions": {"level": 4, "history": 4, "heldout": 0.9, "validation": 0.9},
-    "catalog": {"positive": 1, "event_unrated": 1},
-    "tree": {"traffic_share": 1},
-    "language_model": {"frozen": 1, "match_gate": 1},
-    "item_policy": {"dropout": 0.9},
-    "run": {"threads": 1024},
-    "pairs": {"level": 4},
-}
-"""The most that a setting may be: a tree has four levels, a prompt four slots, and of a share something is left."""
+@cache
+def operational(section: type) -> frozenset[str]:
+    """Names of the settings of a section that change no result: they shape no artifact."""
+    hints = get_type_hints(section, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return frozenset(name for name, metas in marks.items() if any((m.extra or {}).get(OPERATIONAL) for m in metas))
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Config:
@@ -658,19 +537,29 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         try:
             merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
         except msgspec.ValidationError as error:
-            raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default))}.") from error
-        for setting in table:
-            number = getattr(merged, setting)
-            if isinstance(number, int | float) and not 0 <= number < 2**63:
-                raise UserError(f"{path.name}: [{section}] {setting} is {number}; a number goes from 0 to 2^63.")
-            if setting in POSITIVE.get(section, ()) and number < 1:
-                raise UserError(f"{path.name}: [{section}] {setting} is {number}; it must be at least 1.")
-            most = AT_MOST.get(section, {}).get(setting)
-            if most is not None and number > most:
-                raise UserError(f"{path.name}: [{section}] {setting} is {number}; it must be at most {most:g}.")
+            raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default), table)}.") from error
         config = replace(config, **{section: merged})
     _go_together(path, config)
     return config
+
+
+def with_own(settings: LanguageModel) -> LanguageModel:
+    """The settings with what they leave to the model filled in from its record."""
+    own = weights.known(settings.model)
+    return replace(
+        settings,
+        learning_rate=settings.learning_rate or own.learning_rate,
+        frozen=own.frozen if settings.frozen is None else settings.frozen,
+    )
+
+
+def resolved(config: Config) -> Config:
+    """The configuration with all that it leaves to the language model filled in: what shapes the artifacts."""
+    found = replace(config, language_model=with_own(config.language_model))
+    if config.descriptions.tokenizer == "auto":
+        tokenizer = weights.known(config.language_model.model).tokenizer
+        found = replace(found, descriptions=replace(config.descriptions, tokenizer=tokenizer))
+    return found
 
 
 KINDS = {
@@ -680,10 +569,15 @@ KINDS = {
 """The library's names of types, in words."""
 
 
-def _in_words(error: msgspec.ValidationError, section: type) -> str:
-    """What is wrong with a setting, without the library's signs."""
+def _in_words(error: msgspec.ValidationError, section: type, table: dict[str, Any]) -> str:
+    """What is wrong with a setting of `table`, without the library's signs."""
     said, _, where = str(error).partition(" - at ")
     setting = (re.findall(r"\w+", where) or [""])[0]
+    if bound := re.fullmatch(r"Expected `\w+` ([<>]=) (\S+)", said):
+        wanted = f"it must be at {'least' if bound[1] == '>=' else 'most'} {float(bound[2]):g}"
+        if float(bound[2]) >= MOST:
+            wanted = "a number goes from 0 to 2^63"
+        return f"{setting} is {table[setting]}; {wanted}"
     if said.startswith("Invalid enum value"):
         choices = re.findall(r"'([^']*)'", str(get_type_hints(section)[setting]))
         return f"{setting}: there is no {said.removeprefix('Invalid enum value ')}; there are {', '.join(choices)}"
@@ -700,10 +594,10 @@ def _go_together(path: Path, config: Config) -> None:
         raise UserError(
             f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
         )
-    if config.item_policy.dim % config.item_policy.heads:
+    if config.item_policy.dim % 2:
         raise UserError(
-            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which {config.item_policy.heads} heads "
-            "cannot share; make it a multiple of heads."
+            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
+            "even."
         )
     if config.pairs.delta >= config.pairs.level:
         raise UserError(

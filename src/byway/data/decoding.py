@@ -39,6 +39,14 @@ RATE = 16_000
 PICTURES = ("JPEG", "PNG", "WEBP")
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,wav,mp3,flac,aac"
 """Formats that stand for themselves: none of them may name other files, as playlists do."""
+SOUND_SECONDS = 30.0
+"""Seconds of sound that are heard from a file's start."""
+MAX_SECONDS = 14_400.0
+"""A longer video is refused."""
+MAX_MEGAPIXELS = 64
+"""A picture or frame with more is refused."""
+MEGABYTES_A_FILE = 1024
+"""A file whose decoding needs more memory is refused."""
 MOST_FRAMES = 2_000
 """Frames decoded for one sampled frame at the most: keyframes stand closer."""
 MOST_PACKETS = 2_000_000
@@ -91,11 +99,11 @@ def decode(name: str | Path, frames: int, settings: config.Media) -> Decoded:
         raise Refused("too large")
     with path.open("rb") as file:
         if _is_picture(file.read(16)):
-            picture = _picture(path, settings)
+            picture = _picture(path)
             return Decoded(pictures=np.repeat(picture[None], max(1, frames), axis=0).tobytes())
     if not frames:
         raise Refused("unknown format")
-    return _video(path, frames, settings)
+    return _video(path, frames)
 
 
 def _size(path: Path) -> int:
@@ -114,12 +122,12 @@ def _is_picture(head: bytes) -> bool:
     return head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _picture(path: Path, settings: config.Media) -> NDArray[np.uint8]:
+def _picture(path: Path) -> NDArray[np.uint8]:
     """[SIDE, SIDE, 3]: upright, transparent parts white."""
     Image.MAX_IMAGE_PIXELS = None  # the bound below is ours, and is checked before anything is unpacked
     try:
         with Image.open(path, formats=PICTURES) as image:
-            if image.width * image.height > settings.max_megapixels * 1_000_000:
+            if image.width * image.height > MAX_MEGAPIXELS * 1_000_000:
                 raise Refused("too many pixels")
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -136,19 +144,19 @@ def _picture(path: Path, settings: config.Media) -> NDArray[np.uint8]:
         raise Refused("truncated" if "truncated" in str(error) else "damaged") from error
 
 
-def _video(path: Path, n: int, settings: config.Media) -> Decoded:
+def _video(path: Path, n: int) -> Decoded:
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
             stream = next((s for s in box.streams.video if s.disposition != Disposition.attached_pic), None)
             if stream is None:
                 raise Refused("nothing to see")
-            if stream.width * stream.height > settings.max_megapixels * 1_000_000:
+            if stream.width * stream.height > MAX_MEGAPIXELS * 1_000_000:
                 raise Refused("too many pixels")
             stream.codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-            start, seconds = _span(box, stream, settings)
-            if seconds > settings.max_seconds:
+            start, seconds = _span(box, stream)
+            if seconds > MAX_SECONDS:
                 raise Refused("too long")
             targets = [start + seconds * (i + 0.5) / n for i in range(n)]
             frames = np.stack([_square(frame) for frame in _sampled(box, stream, targets)])
@@ -158,7 +166,7 @@ def _video(path: Path, n: int, settings: config.Media) -> Decoded:
         raise Refused(_why(error)) from error
     except MemoryError as error:
         raise Refused("too much memory") from error
-    return Decoded(pictures=frames.tobytes(), sound=_sound(path, settings).tobytes(), seconds=seconds)
+    return Decoded(pictures=frames.tobytes(), sound=_sound(path).tobytes(), seconds=seconds)
 
 
 def _why(error: failure.FFmpegError) -> str:
@@ -169,7 +177,7 @@ def _why(error: failure.FFmpegError) -> str:
     return "unknown format" if isinstance(error, failure.ArgumentError) else "damaged"
 
 
-def _span(box: Any, stream: Any, settings: config.Media) -> tuple[float, float]:
+def _span(box: Any, stream: Any) -> tuple[float, float]:
     """Time of the first frame and length in seconds; where the file does not say, its packets are counted."""
     start = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
     for length, base in ((stream.duration, stream.time_base), (box.duration, Fraction(1, 1_000_000))):
@@ -180,7 +188,7 @@ def _span(box: Any, stream: Any, settings: config.Media) -> tuple[float, float]:
         seen += 1
         if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if end - start > settings.max_seconds or seen > MOST_PACKETS:
+        if end - start > MAX_SECONDS or seen > MOST_PACKETS:
             raise Refused("too long")
     box.seek(0)
     if end <= start and not seen:
@@ -228,10 +236,10 @@ def _square(frame: Any) -> NDArray[np.uint8]:
     return np.rot90(pixels, round(frame.rotation / 90) % 4)
 
 
-def _sound(path: Path, settings: config.Media) -> NDArray[np.float32]:
+def _sound(path: Path) -> NDArray[np.float32]:
     """[samples] of the first seconds, mono; none where there is no sound or it cannot be decoded."""
     parts: list[NDArray[np.float32]] = []
-    wanted = int(settings.sound_seconds * RATE)
+    wanted = int(SOUND_SECONDS * RATE)
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
         with av.open(str(path), options=options) as box:
@@ -293,7 +301,7 @@ class Decoder:
             environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             # What the decoders write about broken files goes nowhere: the reason is the report.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "byway.data.decoding", str(self.settings.megabytes_a_file)],
+                [sys.executable, "-m", "byway.data.decoding", str(MEGABYTES_A_FILE)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

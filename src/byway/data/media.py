@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway.base import config, engine
+from byway.base import config, engine, weights
 from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
 from byway.base.progress import bar
 from byway.data import pictures, sound
@@ -143,10 +143,10 @@ def _before(out: Path, settings: config.Media) -> Seen | None:
     record = read_record(path) if path != out else None
     if record is None:
         return None
-    wanted = {
-        name: getattr(settings, name) for name in ("model", "precision", "frames", "patches", "sound_seconds")
-    }
-    return load(path) if all(record.settings.get(name) == value for name, value in wanted.items()) else None
+    wanted = {name: getattr(settings, name) for name in ("model", "frames", "patches")}
+    same = all(record.settings.get(name) == value for name, value in wanted.items())
+    same &= record.inputs.get("model") == weights.identity(settings.model)
+    return load(path) if same else None
 
 
 def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.Media) -> pa.Table:
@@ -185,7 +185,7 @@ def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str,
 
     Files are decoded ahead while the pictures before them are encoded.
     """
-    encode = pictures.encoder(settings.model, settings.patches, settings.precision)
+    encode = pictures.encoder(settings.model, settings.patches)
     answers: list[dict[str, Any]] = []
     with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
         for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from byway.base import precision as arithmetic
+from byway.base import weights as models
 from byway.base.errors import UserError
 
 SHIPPED = "efficientnet-lite0"
@@ -120,15 +121,13 @@ def graph(of: dict[str, NDArray[np.float32]]) -> bytes:
 
 
 @cache
-def encoder(name: str, patches: int, precision: str = "auto") -> Encoder:
+def encoder(name: str, patches: int) -> Encoder:
     """The encoder called `name`; its map is averaged over `patches` x `patches` fields.
 
-    Raises UserError for a name that cannot be loaded, and for another `precision` than the shipped network has.
+    Raises UserError for a name that cannot be loaded.
     """
     if name != SHIPPED:
-        return _hub(name, patches, precision)
-    if precision == "bfloat16":
-        raise UserError(f'{SHIPPED} computes in float32: leave media.precision = "auto".')
+        return _hub(name, patches)
     return _encoder(_shipped(), MEAN, SPREAD, None, patches)
 
 
@@ -161,13 +160,18 @@ def _encoder(map_of: MapOf, mean: Any, spread: Any, side: int | None, patches: i
     return encode
 
 
-def _hub(name: str, patches: int, precision: str) -> Encoder:
+def _hub(name: str, patches: int) -> Encoder:
     """The picture half of a CLIP or SigLIP: its last hidden states, laid out as the grid that they are."""
     from transformers import AutoImageProcessor, AutoModel
 
+    folder, revision = models.split(name)
     try:
-        model: Any = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
-        processor: Any = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        model: Any = AutoModel.from_pretrained(
+            folder, revision=revision or "main", trust_remote_code=False, use_safetensors=True
+        )
+        processor: Any = AutoImageProcessor.from_pretrained(
+            folder, revision=revision or "main", trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"media.model = {name!r} cannot be loaded: give {SHIPPED!r}, a folder, or a CLIP or SigLIP of the hub "
@@ -180,8 +184,8 @@ def _hub(name: str, patches: int, precision: str) -> Encoder:
     def one(dtype: torch.dtype) -> None:
         vision.to(dtype)(pixel_values=torch.zeros(1, 3, side, side, dtype=dtype))
 
-    # Measured on a picture: products tell nothing of convolutions.
-    dtype = getattr(torch, arithmetic.faster(one) if precision == "auto" else precision)
+    # The faster of this machine, measured on a picture: products tell nothing of convolutions.
+    dtype = getattr(torch, arithmetic.faster(one))
     vision = vision.to(dtype)
 
     def map_of(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -30,6 +30,8 @@ from byway.multimodal.curate import Pairs
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
+EVALUATE_EVERY = 20
+"""Steps between evaluations of match rate and recall: the curves are compared, not only where they end."""
 FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
 
 
@@ -92,11 +94,9 @@ def build(
 ) -> Outcome:
     """Compare; each finished model's figures are kept in the scratch, so that a stopped run goes on."""
     if not (len(pairs.validation) and len(pairs.heldout)):
-        raise UserError(
-            "19-views needs pairs that training does not see: set pairs.heldout above 0, or use more log."
-        )
+        raise UserError("19-views needs pairs that training does not see: use more log.")
     base = tune.started_from(sections.multimodal_model, tuned.path)
-    base = replace(base, steps=settings.steps or base.steps, evaluate_every=settings.evaluate_every)
+    base = replace(base, steps=settings.steps or base.steps, evaluate_every=EVALUATE_EVERY)
     views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)

@@ -23,6 +23,13 @@ from byway.interests.keywords import choose, spell_with
 from byway.interests.terms import Terms, read
 from byway.interests.tree import LEVELS, Tree
 
+MAX_DOCUMENT_SHARE = 0.5
+"""A word in more than this share of the catalog's items says nothing of any of them."""
+MAX_TOKENS = 32
+"""Tokens of a description, to the model that names are told apart for: where a word costs a dozen, as in Tamil, it
+has fewer keywords, since the model reads and writes every one of them."""
+WRITTEN_LEVELS = (1, 2)
+"""Levels of the tree whose descriptions the writer writes: those that people read, and plan over."""
 FILE = "descriptions.parquet"
 
 
@@ -38,10 +45,10 @@ def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tre
     """Describe every cluster of every level; write `descriptions.parquet`."""
     started = time.perf_counter()
     # Where level 1 has few clusters, a word that tells them apart stands in many items: half of all for two.
-    most = max(settings.max_document_share, 1.5 / tree.size(1))
+    most = max(MAX_DOCUMENT_SHARE, 1.5 / tree.size(1))
     terms = read(_rows(catalog), most, settings.drop)
     counted = time.perf_counter()
-    keywords = choose(terms, tree, settings.words, spell_with(settings.tokenizer), settings.max_tokens)
+    keywords = choose(terms, tree, settings.words, spell_with(settings.tokenizer), MAX_TOKENS)
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
     clusters = [cluster for names in keywords for cluster in range(len(names))]
     flat = [words for names in keywords for words in names]
@@ -87,14 +94,14 @@ def _written(
     tree: Tree,
     titles: list[str],
 ) -> list[list[str]]:
-    """The names with those of `written_levels` in a language model's words; still no two alike.
+    """The names with those of `WRITTEN_LEVELS` in a language model's words; still no two alike.
 
     The writer sees the titles that hold most of a cluster's keywords.
     """
     from byway.interests import write
 
     number = {form: i for i, form in enumerate(terms.forms)}
-    levels = [level for level in range(1, LEVELS + 1) if level in settings.written_levels]
+    levels = [level for level in range(1, LEVELS + 1) if level in WRITTEN_LEVELS]
     taken = {name.lower() for i, level in enumerate(names, 1) if i not in levels for name in level}
     written = list(names)
     for level in levels:

@@ -31,7 +31,7 @@ from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests import ngrams
-from byway.interests.encoders import NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
+from byway.interests.encoders import MAX_TOKENS, NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
 from byway.interests.projection import Projection, alike, project, thinned
 
@@ -48,7 +48,7 @@ in Telugu; of English, Russian or Greek ones 36."""
 
 def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
     """Encode the catalog's texts, project them to `settings.dim`, join what was seen, write `vectors.npy`."""
-    texts = [text[: settings.max_tokens * CHARACTERS_A_TOKEN] for text in catalog.texts()]
+    texts = [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
     distinct = sorted(set(texts), key=_shortest_first)
     number = {text: i for i, text in enumerate(distinct)}
@@ -102,7 +102,7 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
     Raises UserError where the artifact does not hold its encoder and projection.
     """
     encoding = Encoding.load(path, settings.dim)
-    shortened = [text[: settings.max_tokens * CHARACTERS_A_TOKEN] for text in texts]
+    shortened = [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in texts]
     distinct = sorted(set(shortened), key=_shortest_first)
     row = {text: i for i, text in enumerate(distinct)}
     model = encoding.choice.model
@@ -124,6 +124,12 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
         wide[:, : rows.shape[1]] = rows
         rows = together.apply(wide)
     return rows[[row[text] for text in shortened]]
+
+
+def chosen(settings: config.Embeddings, catalog: Catalog) -> str:
+    """The name of the encoder that `build` would read the catalog with."""
+    texts = {text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in catalog.texts()}
+    return choose(sorted(texts, key=_shortest_first), settings.model).model
 
 
 def _chosen(distinct: Sequence[str], settings: config.Embeddings, scratch: Path) -> Choice:

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway.base import config
+from byway.base import config, weights
 from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
 """The name of no encoder: texts are read by their letters alone."""
+MAX_TOKENS = 64
+"""Tokens of an item's text that are read: a title and its hashtags; what stands further back tells little more."""
+BATCH = 64
+"""Texts encoded at once. Another number pads texts otherwise, which changes their rows in the last digits."""
 SAMPLE = 2000
 """Texts of the catalog, evenly spaced, by which the encoder is chosen."""
 LATIN = 0.95
@@ -170,30 +174,35 @@ def _share_in_english(texts: Sequence[str]) -> float:
 
 
 def sentence_encoder(settings: config.Embeddings) -> Encoder:
-    """The encoder that `settings.model` names: one that installs with Byway, a folder, or a name on the hub."""
+    """The encoder that `settings.model` names: one that installs with Byway, a folder, or a hub name, which
+    `name@revision` pins."""
     if settings.model == "use-multilingual":
-        return _use_multilingual(settings.max_tokens)
+        return _use_multilingual(MAX_TOKENS)
     if settings.model == "e5-multilingual":
-        return _e5_multilingual(settings.max_tokens)
+        return _e5_multilingual(MAX_TOKENS)
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the library draws one for a load that takes a second
 
-    name = str(packaged_minilm()) if settings.model == "minilm" else settings.model
+    name, revision = weights.split(str(packaged_minilm()) if settings.model == "minilm" else settings.model)
     try:
         model = SentenceTransformer(
-            name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            name,
+            device="cpu",
+            revision=revision,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
         )
     except (OSError, ValueError) as error:
         raise UserError(
             f"embeddings.model = {settings.model!r} could not be loaded ({str(error).splitlines()[0]}); "
             "name a sentence-transformers folder or model, or take 'auto'."
         ) from error
-    model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
+    model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
 
     def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(texts, batch_size=settings.batch, convert_to_numpy=True, show_progress_bar=False)
+        rows = model.encode(texts, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, np.float32)
 
     return call

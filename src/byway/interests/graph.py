@@ -18,6 +18,9 @@ from byway.base.progress import bar
 
 FAINTEST = 1e-4
 """Weight of an edge whose cosine is not positive: an item keeps its neighbours even when all are far."""
+EXACT_UP_TO = 30_000
+"""Items beyond which the search is approximate: every item with every other takes a time that grows with their
+square."""
 CELL, PROBED = 2048, 8
 """Items of a k-means cell, and cells in which its neighbours are looked for where the search is approximate."""
 
@@ -40,7 +43,7 @@ class Graph:
 def build(work: Work, settings: config.Graph, vectors: NDArray[np.float32]) -> Outcome:
     """Link every item to its nearest neighbours; write `indptr.npy`, `indices.npy`, `weights.npy`."""
     started = time.perf_counter()
-    exact = len(vectors) <= settings.exact_up_to
+    exact = len(vectors) <= EXACT_UP_TO
     graph = nearest(vectors, settings.neighbours, exact=exact, seed=int(work.rng.integers(1 << 31)))
     for name in ("indptr", "indices", "weights"):
         np.save(work.out / f"{name}.npy", getattr(graph, name))

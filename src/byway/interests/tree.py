@@ -38,6 +38,11 @@ FEWEST_ITEMS = 16
 """Below this four strictly growing levels of at least two items a finest cluster do not fit."""
 MOST_AT_LEVEL_2 = 761
 """Clusters that paper 1 plans over; its table of pairs grows with the square."""
+TRAFFIC_CAP = 0.25
+"""α at level 2: an item's traffic counts up to this part of a cluster's fair share. Under Zipf's law one item can
+have many times that share, and no partition could balance it."""
+TOLERANCE = 1.05
+"""Heaviest over mean cluster, in blended weight, that the repair pass aims at."""
 DRAFT_ROUNDS = 2
 """Rounds that sharpen the clusters of which level 1 is made; they are cut anew inside it."""
 SECOND_ROUNDS = 3
@@ -206,7 +211,7 @@ def blended_weights(
     """
     uniform = np.full(len(traffic), 1.0 / len(traffic))
     mean_cluster = traffic.sum() / sizes[max(level, 2) - 1]
-    capped = np.minimum(traffic, settings.traffic_cap * mean_cluster)
+    capped = np.minimum(traffic, TRAFFIC_CAP * mean_cluster)
     if capped.sum() <= 0:
         return uniform
     share = settings.traffic_share
@@ -232,27 +237,23 @@ def grow(
     """
     weights = [blended_weights(traffic, sizes, level, settings) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
-    draft = partition(
-        vectors, weights[1], sizes[1], settings.tolerance, rng, graph, micro=micro, rounds=DRAFT_ROUNDS
-    )
+    draft = partition(vectors, weights[1], sizes[1], TOLERANCE, rng, graph, micro=micro, rounds=DRAFT_ROUNDS)
     middle = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
-    first = partition(middle, loads, sizes[0], settings.tolerance, rng)[draft]
+    first = partition(middle, loads, sizes[0], TOLERANCE, rng)[draft]
     # Half the slack: level 2 spends the other half inside each parent.
-    half = (1 + settings.tolerance) / 2
+    half = (1 + TOLERANCE) / 2
     first = sharpen(vectors, first, weights[0], sizes[0], half)
     # Level 1 stays balanced where its clusters have equally many children, and where the largest family, one
     # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
     most = -(-sizes[1] // sizes[0])
-    limit = max(half, settings.tolerance * sizes[1] / sizes[0] / most)
-    second = _split(
-        vectors, first, weights[1], sizes[1], settings.tolerance, rng, label="level 2", most=most, micro=micro
-    )
+    limit = max(half, TOLERANCE * sizes[1] / sizes[0] / most)
+    second = _split(vectors, first, weights[1], sizes[1], TOLERANCE, rng, label="level 2", most=most, micro=micro)
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
-    third = _split(vectors, second, weights[2], sizes[2], settings.tolerance, rng, label="level 3", micro=micro)
-    fourth = _split(vectors, third, weights[3], sizes[3], settings.tolerance, rng, label="level 4", micro=micro)
+    third = _split(vectors, second, weights[2], sizes[2], TOLERANCE, rng, label="level 3", micro=micro)
+    fourth = _split(vectors, third, weights[3], sizes[3], TOLERANCE, rng, label="level 4", micro=micro)
     return from_labels((parent[second], second, third, fourth))
 
 

@@ -32,6 +32,16 @@ from byway.items.windows import Batch, HeldOut, Sequences
 
 Floats = NDArray[np.float32]
 
+LAYERS = 2
+"""Transformer blocks."""
+HEADS = 2
+"""Attention heads a block."""
+DROPOUT = 0.2
+"""Share of activations dropped in training."""
+WEIGHT_CAP = 20.0855
+"""Importance weights are capped at e³ (paper 1's reference [8])."""
+HELDOUT = 0.1
+"""Share of users of whom the last high-quality event is held out."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
 SCORES = 1 << 23
@@ -64,13 +74,10 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
 
     `vectors` [n, width] are the content embeddings. A killed run goes on from its checkpoint to the same bytes.
     """
-    if settings.dim % settings.heads:
-        raise UserError(
-            f"item_policy.dim ({settings.dim}) must be a multiple of item_policy.heads ({settings.heads}); "
-            "change one."
-        )
+    if settings.dim % HEADS:
+        raise UserError(f"item_policy.dim is {settings.dim}, and must be a multiple of {HEADS}, the heads.")
     seed = int(work.rng.integers(2**62))
-    heldout = windows.hold_out(events, settings.heldout, work.rng)
+    heldout = windows.hold_out(events, HELDOUT, work.rng)
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
     checkpoint = work.scratch / "checkpoint.safetensors"
@@ -129,7 +136,7 @@ def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = SequenceModel(n, settings.dim, settings.layers, settings.heads, settings.history, settings.dropout)
+        policy = SequenceModel(n, settings.dim, LAYERS, HEADS, settings.history, DROPOUT)
     width = min(settings.dim, vectors.shape[1])
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
     placed = vectors @ axes
@@ -235,7 +242,7 @@ def loss(
     assert isinstance(head, Tensor)
     everything = torch.ones_like(reward)
     behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, settings.top_k, settings.weight_cap)
+    correction = softmax.top_k_correction(log_beta, settings.top_k, WEIGHT_CAP)
     return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
 
 

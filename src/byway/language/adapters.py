@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+RANK = 16
+"""Rank of the adapters that a fine-tuning puts on a model."""
+
 
 def adapt(model: Any, rank: int, rng: np.random.Generator) -> Any:
     """Freeze `model` and put adapters, drawn from `rng`, on its linear layers."""

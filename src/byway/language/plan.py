@@ -36,6 +36,15 @@ from byway.transitions.signals import Fitted, Scorer
 from byway.transitions.table import triples_of
 from byway.transitions.triples import MOST, key, row_of
 
+MODEL_TOP = 10
+"""Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
+ROUNDING = 256
+"""Pairs on which it is measured how far an arithmetic other than float32 moves the model's two best answers against
+each other. Near ties are asked again in float32, so many that about one first answer in a thousand may be another;
+0: none."""
+ROWS_PER_CHUNK = 8
+"""Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
+
 
 def open_policy(
     tuned: Tuned, transitions: Transitions, descriptions: Descriptions, settings: config.TransitionTable
@@ -161,7 +170,7 @@ def fill(
     if settings.best_of:
         _feedback(transitions)  # said before the table is filled, not after
     M, (number, shards) = transitions.clusters, shard
-    size = -(-settings.rows_per_chunk // TILE) * TILE
+    size = -(-ROWS_PER_CHUNK // TILE) * TILE
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]
@@ -209,9 +218,9 @@ def _fitted(
     asked_of = open_policy(tuned, transitions, descriptions, settings)
     scorer, weight = bulk.fit(asked_of, transitions.validation, scorer, work.rng)
     weights, near = {**scorer.all_weights(), "language_model": weight}, 0.0
-    if settings.rounding and settings.precision != "float32":
+    if ROUNDING and settings.precision != "float32":
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
-        near = bulk.rounding(asked_of, exact, settings.rounding, work.rng)
+        near = bulk.rounding(asked_of, exact, ROUNDING, work.rng)
     return Fitted(weights, near, settings.precision)
 
 
@@ -278,14 +287,14 @@ def _answerer(
     if fitted.near:
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, scorer, weight, settings.top, settings.model_top, again)
+    rows_of = bulk.answerer(asked_of, scorer, weight, settings.top, MODEL_TOP, again)
 
     def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, settings.model_top, again=again)
+            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, MODEL_TOP, again=again)
         return found, time.perf_counter() - began
 
     return answer

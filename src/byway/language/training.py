@@ -11,13 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from byway.base import config
 from byway.base.artifact import flush, write_atomic
 from byway.base.errors import UserError
 from byway.base.parallel import average, size
 
+WEIGHT_DECAY = 0.01
+"""Decoupled weight decay of every fine-tuning."""
+MATCH_GATE = 0.9
+"""Match rate that a checkpoint needs before its recall counts: who cannot speak the names does not know them."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-Settings = config.LanguageModel | config.MultimodalModel
 
 
 class Optimiser:
@@ -26,16 +28,10 @@ class Optimiser:
     The embedding table, whose dense gradient is 113 MB a pass, is frozen by whoever makes the model.
     """
 
-    def __init__(self, model: torch.nn.Module, settings: Settings):
+    def __init__(self, model: torch.nn.Module):
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.masters = [p.detach().float().requires_grad_() for p in self.weights]
-        self.adam = torch.optim.AdamW(
-            self.masters,
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.adam = torch.optim.AdamW(self.masters, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True)
 
     def step(self, learning_rate: float) -> float:
         """Apply the gradients, clipped to norm 1; returns their norm before."""
@@ -74,10 +70,10 @@ class Optimiser:
                     self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
 
 
-def rate(step: int, settings: Settings) -> float:
-    """Learning rate of a step: linear warm-up, then linear decay to a twentieth."""
-    warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    return settings.learning_rate * warm * max(0.05, 1 - step / settings.steps)
+def rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Learning rate of a step: linear warm-up to its `peak`, and linear decay to a twentieth of that."""
+    warm = min(1.0, (step + 1) / max(1, warmup))
+    return peak * warm * max(0.05, 1 - step / steps)
 
 
 class Progress:
@@ -117,7 +113,7 @@ class Progress:
         self.curve, self.best = known["curve"], known["best"]
         return int(known["step"])
 
-    def keep_best(self, gate: float, match: str, recall: str, prompts: int) -> None:
+    def keep_best(self, match: str, recall: str, prompts: int) -> None:
         """Keep these weights unless they are worse than what was there before.
 
         `match` and `recall` name figures of the curve, measured on so many `prompts`. Weights that clear the gate
@@ -127,8 +123,8 @@ class Progress:
         cut between this and the next checkpoint repeats the steps and must find what it would have found.
         """
         now = self.curve[-1]
-        cleared = now.get(match, 0.0) >= gate
-        before = [point for point in self.curve[:-1] if recall in point and point.get(match, 0.0) >= gate]
+        cleared = now.get(match, 0.0) >= MATCH_GATE
+        before = [point for point in self.curve[:-1] if recall in point and point.get(match, 0.0) >= MATCH_GATE]
         most = max((point[recall] for point in before), default=0.0)
         error = (most * (1 - most) / max(1, prompts)) ** 0.5
         if (cleared and now.get(recall, most) >= most - error) or not (cleared or before):

@@ -37,12 +37,17 @@ from byway.language.fast.generate import (
     policy,
     read_grid,
 )
-from byway.language.training import Optimiser, Progress, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
 from byway.transitions.signals import Scorer
 
+WARMUP = 20
+"""Steps over which the learning rate climbs."""
+SHARPNESS = 4.0
+"""With the whole log: the power to which what is special about a context is raised before it is learned, since a
+posterior hardly differs from context to context."""
 BRANCHING = 64
 """Examples a step that are followed below the trie's first branching, where names share a first token: to read them
 all could cost as much as the rest of the step."""
@@ -94,7 +99,7 @@ def draw(
 
     Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
     model is there to say what is special about a context. A posterior hardly differs from context to context,
-    so it is also raised to the power `sharpness`.
+    so it is also raised to the power `SHARPNESS`.
     """
     samples, M = transitions.samples, transitions.clusters
     frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
@@ -114,7 +119,7 @@ def draw(
         elif len(context) > CONTEXTS:
             context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
         score = evidence(context) - np.log(usual)
-        target = np.exp(settings.sharpness * (score - score.max(axis=1, keepdims=True)))
+        target = np.exp(SHARPNESS * (score - score.max(axis=1, keepdims=True)))
         np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
         target /= target.sum(axis=1, keepdims=True)
     if not transitions.whole_log:
@@ -253,7 +258,7 @@ def build(
             "language.precision": settings.precision,
             "language.taught_weights": evidence.all_weights(),
         },
-        gates={"match_rate": Gate(value=best["match_rate"], at_least=settings.match_gate)},
+        gates={"match_rate": Gate(value=best["match_rate"], at_least=MATCH_GATE)},
         timings={"tuning": time.perf_counter() - started},
     )
 
@@ -267,11 +272,12 @@ def _fine_tune(
     names: list[str],
 ) -> tuple[Any, Any, Progress]:
     """The best model, its tokenizer and how it came to be; one of the processes that train together."""
+    settings = config.with_own(settings)
     tokenizer = models.load_tokenizer(settings.model)
     model = models.load(settings.model, precision.dtype(settings.precision))
     if settings.method == "lora":
-        model = adapters.adapt(model, settings.lora_rank, rng)
-    freeze(model, settings.frozen)
+        model = adapters.adapt(model, adapters.RANK, rng)
+    freeze(model, settings.frozen or 0.0)
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
     asked_of = policy(model, prompt, settings.attention)
@@ -282,7 +288,7 @@ def _fine_tune(
         "validation": pick(transitions.validation.several(), settings.evaluate_on, rng),
     }
     branching = asked_of.trie.goes_on()
-    optimiser = Optimiser(model, settings)
+    optimiser = Optimiser(model)
     progress = Progress(scratch, optimiser)
     step = progress.restore()
     number, leads = rank(), rank() == 0
@@ -294,16 +300,14 @@ def _fine_tune(
             batch = draw(transitions, evidence, branching, settings, draws)
             named, choice = loss(asked_of, batch, settings.choice_weight, settings.further_weight)
             (named + settings.choice_weight * choice).backward()
-            optimiser.step(rate(step, settings))
+            optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
             step += 1
             advance(1)
             if not leads:
                 continue
             if step % settings.evaluate_every == 0 or step == settings.steps:
                 progress.curve.append({"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)})
-                progress.keep_best(
-                    settings.match_gate, "match_rate", "recall_at_10.validation", settings.evaluate_on
-                )
+                progress.keep_best("match_rate", "recall_at_10.validation", settings.evaluate_on)
             if step % settings.checkpoint_every == 0 and step < settings.steps:
                 progress.save(step)
     if leads:

@@ -24,6 +24,12 @@ from byway.interests.tree import Tree
 
 Ints = NDArray[np.int32]
 PARTS = ("log", "samples", "validation", "heldout")
+GAP_HOURS = 12.0
+"""An event this long after the one before it does not follow from it, where the log has a clock."""
+HELDOUT = 0.2
+"""Last share of the pairs, in time, that training never sees."""
+VALIDATION = 0.1
+"""Last share of the rest, which chooses the checkpoint."""
 BACK_OFF = 20.0
 """Pairs that what a context video's cluster says of it weighs as much as; its siblings' popularity likewise."""
 HOUR = 3_600_000_000
@@ -90,9 +96,9 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
         )
     fine, broad = tree.assign(settings.level), tree.assign(settings.level - settings.delta)
     clusters = tree.size(settings.level)
-    found = find(events, settings.gap_hours)
+    found = find(events, GAP_HOURS)
     kind = kinds(found, fine, broad)
-    part = split(found, events.clock, settings.heldout, settings.validation)
+    part = split(found, events.clock, HELDOUT, VALIDATION)
     seeable = np.zeros(events.n_items, bool)
     seeable[seen.item] = True
     usable = (kind == SERENDIPITOUS) & seeable[found.context]

@@ -204,7 +204,7 @@ def new(
     """A language model by name with a new projector that has had its first lesson, ready to be trained."""
     model: Any = models.load(settings.model, dtype)
     if settings.method == "lora":
-        model = adapters.adapt(model, settings.lora_rank, rng)
+        model = adapters.adapt(model, adapters.RANK, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria
 
-from byway.base import config, precision
+from byway.base import config, precision, weights
 from byway.base.errors import UserError
 from byway.data.decoding import Decoder
 from byway.language import adapters
@@ -238,7 +238,7 @@ def prepare(model: Any, settings: config.MultimodalModel, rng: np.random.Generat
     decoder = model.get_decoder()
     model.requires_grad_(False)
     if settings.method == "lora":
-        adapters.adapt(decoder, settings.lora_rank, rng)
+        adapters.adapt(decoder, adapters.RANK, rng)
     else:
         decoder.requires_grad_(True)
     model.get_input_embeddings().weight.requires_grad_(False)
@@ -249,10 +249,12 @@ def prepare(model: Any, settings: config.MultimodalModel, rng: np.random.Generat
 
 
 def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    folder, revision = weights.split(name)
+    pinned = revision or "main"
     try:
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(folder, revision=pinned, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype=dtype
+            folder, revision=pinned, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
     except ImportError as error:
         wanted = str(error).strip().splitlines()[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from byway.base import config, models, precision
+from byway.base import config, models, precision, weights
 from byway.base.errors import UserError
 from byway.multimodal.contexts import Contexts, VisionLanguageModel
 
@@ -22,10 +22,11 @@ def is_hub(name: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if name == models.SHIPPED:
+    if name in weights.KNOWN:
         return False
     try:
-        found: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        model, revision = weights.split(name)
+        found: Any = AutoConfig.from_pretrained(model, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"multimodal_model.model = {name!r} cannot be loaded: give {models.SHIPPED!r}, a folder, or a hub name "

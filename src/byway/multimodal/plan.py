@@ -8,7 +8,7 @@ embedding space within its own cluster.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,11 @@ def load(path: Path) -> ContextTable:
     return ContextTable(table["item"].to_numpy(), *arrays, level=level)
 
 
+BATCH = 32
+"""Items answered between two commits of the progress file. Another number pads prompts otherwise, which changes
+scores in the last digits."""
+
+
 def build(
     work: Work,
     settings: config.ContextTable,
@@ -73,26 +78,28 @@ def build(
     model: Tuned,
 ) -> Outcome:
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
-    # A hash of an answer names its arithmetic, and all machines that share the items follow it.
-    settings = replace(settings, precision=precision.resolved(settings.precision))
+    # That of the model's training. A hash of an answer names it, and all machines that share the items follow it.
+    arithmetic = precision.resolved(model.settings.precision)
     asked = contexts(
         model.settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
     )
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
-    keys = keys_of(items, asked, model, settings)
+    keys = keys_of(items, asked, model, settings.top, arithmetic)
     started = time.perf_counter()
     known = _known(work, settings.top)
     former = len(known)
     left = [i for i in items.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
-        parts = [left[start : start + settings.batch] for start in range(0, len(left), settings.batch)]
+        parts = [left[start : start + BATCH] for start in range(0, len(left), BATCH)]
         path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
         open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
         done = len(items) - sum(map(len, open_parts))
         with bar("context table", len(items), done) as advance:
-            for i, made in engine.spread(partial(_answerer, model, asked, settings, keys), open_parts):
+            for i, made in engine.spread(
+                partial(_answerer, model, asked, settings.top, arithmetic, keys), open_parts
+            ):
                 write_atomic(path_of[keys[open_parts[i][0]]], made)
                 advance(len(open_parts[i]))
         for path in path_of.values():
@@ -132,12 +139,12 @@ def covered(traffic: NDArray[np.float64], able: NDArray[np.bool_], share: float)
     return np.sort(order[:enough]).astype(np.int32)
 
 
-def keys_of(items: Ints, asked: Contexts, model: Tuned, settings: config.ContextTable) -> dict[int, str]:
+def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: str) -> dict[int, str]:
     """A hash for each item of all that its answer follows from: model, names, what is shown and what is said."""
     record = read_record(model.path)
     assert record is not None
     weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
-    common = hash_json([weights, asked.names, model.kind, settings.top, settings.precision])
+    common = hash_json([weights, asked.names, model.kind, top, arithmetic])
     looks = model.settings.pictures, model.settings.frames
     out: dict[int, str] = {}
     for i in items.tolist():
@@ -157,11 +164,11 @@ def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
 
 
 def _answerer(
-    tuned: Tuned, asked: Contexts, settings: config.ContextTable, keys: dict[int, str]
+    tuned: Tuned, asked: Contexts, top: int, arithmetic: str, keys: dict[int, str]
 ) -> Callable[[list[int]], bytes]:
     """What answers a batch of items."""
-    model = open_model(tuned.path, asked, settings.precision)
-    return lambda part: answer(model, tuned.kind, part, asked, settings.top, keys)
+    model = open_model(tuned.path, asked, arithmetic)
+    return lambda part: answer(model, tuned.kind, part, asked, top, keys)
 
 
 def answer(

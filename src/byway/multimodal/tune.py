@@ -28,13 +28,21 @@ from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import tune as language
-from byway.language.training import Optimiser, Progress, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs, Samples, posterior
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
 RECALLS = (1, 5, 10)
+LEARNING_RATE = 1e-3
+"""Peak of the schedule."""
+WARMUP = 10
+"""Steps over which the learning rate climbs."""
+NAMES_PER_STEP = 8
+"""Samples a step whose names are learned whole; the others teach the choice among names."""
+CHECKPOINT_EVERY = 50
+"""Steps between checkpoints from which an interrupted run goes on."""
 ASKED_AT_ONCE = 32
 """Prompts a pass when looking."""
 
@@ -74,10 +82,6 @@ def build(
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
-    if settings.names_per_step < 1:
-        raise UserError(
-            "multimodal_model.names_per_step must be at least 1: names that are never said are not learned."
-        )
     asked = contexts(
         settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
     )
@@ -96,7 +100,7 @@ def build(
     return Outcome(
         counts={"steps": settings.steps, "weights": sum(p.numel() for p in _weights(model))},
         metrics={"video.curve": curve, "video.best_step": best["step"], **final, **baselines(pairs, asked)},
-        gates={"video.match_rate": Gate(value=served, at_least=settings.match_gate)},
+        gates={"video.match_rate": Gate(value=served, at_least=MATCH_GATE)},
         timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
     )
 
@@ -113,10 +117,8 @@ def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
 
 def _think(work: Work, settings: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
     """Let a larger model say what it sees in the training items; kept in the scratch, since it is slow."""
-    if settings.thought == "catalog" or "thought" not in settings.prompts:
+    if not settings.thinker or "thought" not in settings.prompts:
         return
-    if not settings.thinker:
-        raise UserError("multimodal_model.thought = 'model' needs a model's name in multimodal_model.thinker.")
     from byway.multimodal import hub
 
     path = work.scratch / "thoughts.json"
@@ -137,7 +139,7 @@ def fine_tune(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train `model` and leave it with its best weights; the curve, and the best point of it."""
     seed = int(work.rng.integers(2**31))
-    optimiser = Optimiser(model.trained(), settings)
+    optimiser = Optimiser(model.trained())
     progress = Progress(work.scratch, optimiser)
     step = progress.restore()
     if step == 0:
@@ -152,17 +154,17 @@ def fine_tune(
             item, label = samples.item[chosen], samples.label[chosen]
             target = np.eye(pairs.clusters, dtype=np.float32)[label] if usual is None else usual(item)
             # The paper's recipe speaks every answer and chooses none.
-            speak = settings.names_per_step if settings.choice_weight else len(chosen)
+            speak = NAMES_PER_STEP if settings.choice_weight else len(chosen)
             said, choice = model.loss(kind, item.tolist(), target, label[:speak].tolist())
             (said + settings.choice_weight * choice).backward()
-            optimiser.step(rate(step, settings))
+            optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
             step += 1
             advance(1)
             if step % settings.evaluate_every == 0 or step == settings.steps:
                 progress.curve.append({"step": step, **evaluate(model, settings, pairs, asked, seed)})
                 names = f"match_rate.{first}", f"recall_at_10.{first}"
-                progress.keep_best(settings.match_gate, *names, settings.evaluate_on)
-            if step % settings.checkpoint_every == 0 and step < settings.steps:
+                progress.keep_best(*names, settings.evaluate_on)
+            if step % CHECKPOINT_EVERY == 0 and step < settings.steps:
                 progress.save(step)
     progress.take_best()
     return progress.curve, progress.best

@@ -71,6 +71,12 @@ def _documented(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+BURST = 400
+"""Requests that one token may make at once."""
+MAX_BODY = 1_000_000
+"""Bytes of a request's body."""
+MAX_SECONDS = 10.0
+"""A request that takes longer is ended."""
 BODY = (413, 415)
 
 
@@ -276,7 +282,7 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
     async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, settings)
         app.state.service = service
-        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), settings.rate, settings.burst)
+        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), settings.rate, BURST)
         app.state.limits = limits
         tasks = [asyncio.create_task(service.follow()), asyncio.create_task(service.tidy())]
         log.info("worker ready", process=os.getpid(), bundle=service.live.name)
@@ -312,7 +318,7 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
             RecursionError: _nested,
             Exception: _broken,
         },
-        request_max_body_size=settings.max_body,
+        request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
             title="Byway",
             version=VERSION,
@@ -329,4 +335,4 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
         ],
         logging_config=None,
     )
-    return bounded(app, settings.max_seconds, not tokens)
+    return bounded(app, MAX_SECONDS, not tokens)

@@ -29,11 +29,11 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.multimodal.plan import ContextTable
-from byway.simulation import arms, controls, platform, truth, visual
+from byway.simulation import arms, controls, platform, pooling, truth, visual
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
 from byway.simulation.platform import Environment, asked_of
 from byway.simulation.pooling import measure, row
-from byway.simulation.runs import Run, Setup, run_arm
+from byway.simulation.runs import CANDIDATES, Run, Setup, run_arm
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import NONE, Ints, Known, Logged
 from byway.simulation.tallies import Tally
@@ -42,6 +42,8 @@ from byway.transitions.curate import Transitions
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
 
+LIST_LENGTH = 10
+"""In a replay: items that each user is shown a day."""
 A_DAY = 10
 """Events that count as a day where the log has no clock."""
 
@@ -76,7 +78,7 @@ def build(
         contexts = None
     names = arms.check(settings.arms, contexts is not None)
     ids = catalog.ids()
-    environment, users, missing = truth.open_truth(folder, ids, user_ids, events, settings.list_length)
+    environment, users, missing = truth.open_truth(folder, ids, user_ids, events, LIST_LENGTH)
     kit = make_kit(
         work.scratch,
         settings,
@@ -231,7 +233,7 @@ def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: 
         if source is None:
             continue
         source.learn(setup.kit.log, 0)
-        if controls.leaks(source, setup.environment, asked, setup.settings.candidates, seed):
+        if controls.leaks(source, setup.environment, asked, CANDIDATES, seed):
             caught.append(name)
     return caught
 
@@ -247,7 +249,7 @@ def _identical(setup: Setup, seed: int) -> dict[str, Any]:
                 run_arm(setup, {}, name, users, own, "").tally
                 for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
             )
-            found = controls.different(one, other, setup.settings.bootstrap, np.random.default_rng(own))
+            found = controls.different(one, other, pooling.BOOTSTRAP, np.random.default_rng(own))
             tests += len(found)
             apart += sum(found.values())
             advance(1)
@@ -272,7 +274,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
         name: run_arm(setup, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(len(setup.users), setup.settings.bootstrap, _rng(seed, 1, "chance"))
+    drawn = metrics.draws(len(setup.users), pooling.BOOTSTRAP, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {

@@ -66,7 +66,7 @@ def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn
         return sequence.initial(known.n_items, known.vectors, settings, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, settings.dropout)})
+        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, sequence.DROPOUT)})
 
 
 def sequences(log: Logged, reward: Floats, n_items: int, since: int | None = None) -> Sequences:

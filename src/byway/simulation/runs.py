@@ -21,6 +21,10 @@ from byway.simulation.simulated import Simulated
 from byway.simulation.source import Flags, Ints
 from byway.simulation.tallies import Tally, tally
 
+CANDIDATES = 20
+"""Items that each source names a visit."""
+BLUR = 0.05
+"""Deviation of the noise on the ranker's score of satisfaction: no ranker knows it exactly."""
 WINDOW = 10
 """Days of a window in which the concentration of traffic is measured."""
 KEPT = 30
@@ -114,8 +118,8 @@ def _live(
         rng=rng,
         days=settings.days,
         share=settings.share,
-        candidates=settings.candidates,
-        blur=settings.blur,
+        candidates=CANDIDATES,
+        blur=BLUR,
     )
 
 

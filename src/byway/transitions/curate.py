@@ -24,6 +24,8 @@ from byway.transitions.standing import CHUNK, Standing, by_users, most_recent, w
 
 Ints = NDArray[np.int32]
 FEEDBACK = "feedback.parquet"
+VALIDATION = 0.1
+"""Last share of what is not held out that chooses the checkpoint and fits weights; it is not trained on either."""
 TIED = 0.05
 """Share of the turns at split instants from which it is said."""
 PARTS = ("train", "validation", "heldout", "samples")
@@ -85,7 +87,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         )
     found = find(events, tree.assign(settings.level), clusters, settings.history)
     where_users_stand(events, tree.assign(settings.level), clusters, settings.history).write(work.out)
-    part = split(found, events.clock, settings.heldout, settings.validation)
+    part = split(found, events.clock, settings.heldout, VALIDATION)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
     }
@@ -98,7 +100,8 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         counted["samples"] = sampled(several, settings.per_label * clusters, work.rng)
     # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
     parts = {"samples": counted["samples"]}
-    parts |= {part: counted[part].several() for part in ("validation", "heldout") if getattr(settings, part)}
+    shares = {"validation": VALIDATION, "heldout": settings.heldout}
+    parts |= {part: counted[part].several() for part, share in shares.items() if share}
     if lacking := [name for name, samples in parts.items() if not len(samples)]:
         raise UserError(
             f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
@@ -109,7 +112,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)
     if settings.feedback:
-        early = (1 - settings.heldout) * (1 - settings.validation)
+        early = (1 - settings.heldout) * (1 - VALIDATION)
         until = early
         if events.clock:
             # Of an instant that is split nothing is learned.

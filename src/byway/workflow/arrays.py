@@ -18,7 +18,7 @@ from byway.base.errors import UserError
 from byway.base.ranking import best_first
 from byway.data.events import Events
 from byway.interests import tree
-from byway.interests.graph import nearest
+from byway.interests.graph import EXACT_UP_TO, nearest
 from byway.interests.tree import Tree
 from byway.items import sequence, windows
 from byway.items.restrict import top_in_slice
@@ -71,7 +71,7 @@ def cut_tree(
         rows = rows / length
     chosen = _settings(config.Tree, {"levels": tuple(levels), **settings})
     sizes, linked, random = tree.level_sizes(len(rows), chosen), config.Graph(), np.random.default_rng(rng)
-    exact = len(rows) <= linked.exact_up_to
+    exact = len(rows) <= EXACT_UP_TO
     graph = nearest(rows, linked.neighbours, exact=exact, seed=int(random.integers(1 << 31)))
     return tree.grow(rows, graph, weight, sizes, chosen, random)
 
@@ -217,10 +217,8 @@ def train_item_policy(
     """
     content = _rows(vectors, "vectors")
     chosen = _settings(config.ItemPolicy, settings)
-    if chosen.dim % chosen.heads:
-        raise UserError(
-            f"dim is {chosen.dim}, which {chosen.heads} heads cannot share; make it a multiple of heads."
-        )
+    if chosen.dim % sequence.HEADS:
+        raise UserError(f"dim is {chosen.dim}; make it a multiple of {sequence.HEADS}, the heads.")
     log = _log(user, item, time, satisfaction, len(content), positive)
     if not (np.diff(log.user) == 0).any():
         raise UserError("No user has two events, so there is no next one to learn; give more of the log.")

@@ -55,7 +55,6 @@ steps = 60
 evaluate_every = 30
 evaluate_on = 50
 final_on = 200
-checkpoint_every = 30
 
 [metrics]
 prompts = 250
@@ -85,11 +84,9 @@ frames = 1
 lessons = 2
 steps = 12
 batch = 4
-names_per_step = 4
 evaluate_every = 12
 evaluate_on = 20
 final_on = 20
-checkpoint_every = 12
 
 [context_table]
 coverage = 0.5

@@ -48,10 +48,17 @@ from byway.transitions.triples import unkey
 from byway.workflow import pipeline
 from byway.workflow.stages import BUNDLE, REFRESH, REFRESHED, STAGES
 
+ROOM = 1.1
+"""Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
+LEAST_OVERLAP = 0.5
+"""A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than this
+share of what a sample of that size would give without any change."""
+MOST_SHIFT = 0.2
+"""A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
 FOLDER = REFRESH
 BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
 """The artifacts of the full run that a refresh stands on."""
-GATES = {"language.match_rate": "match_gate", "language.recall_at_10.heldout": "recall_gate"}
+GATES = {"language.match_rate": "min_match_rate", "language.recall_at_10.heldout": "min_recall"}
 """Figures of the full run that halt a publication, and the settings that hold their bars."""
 
 
@@ -91,7 +98,7 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
     with artifact.locked(workspace):
         engine.use(config.run.engine, config.run.threads)
         records = _full_run(workspace)
-        gates = _gates(records, config.refresh)
+        gates = _gates(records, config.serving)
         path = workspace / FOLDER
         base = {name: records[name].digest for name in BASE}
         record = artifact.read_record(path)
@@ -138,14 +145,14 @@ def _full_run(workspace: Path) -> dict[str, Record]:
     return records
 
 
-def _gates(records: dict[str, Record], settings: config.Refresh) -> dict[str, Gate]:
+def _gates(records: dict[str, Record], settings: config.Serving) -> dict[str, Gate]:
     """Match rate and held-out recall of the full run, where they were measured; UserError where one fails."""
     figures = pipeline.figures(records)
     gates = {name: Gate(figures[name], getattr(settings, bar)) for name, bar in GATES.items() if name in figures}
     for name, gate in gates.items():
         if not gate.passed:
             raise UserError(
-                f"Nothing was published: {name} = {gate}. Tune longer, or lower refresh.{GATES[name]} knowingly."
+                f"Nothing was published: {name} = {gate}. Tune longer, or lower serving.{GATES[name]} knowingly."
             )
     return gates
 
@@ -198,9 +205,9 @@ def _take_in(
     """Build 17-refresh from what it held (`again`) and the given tables."""
     started = time.perf_counter()
     path = workspace / FOLDER
-    settings = msgspec.to_builtins(config.refresh)
+    settings = {bar: getattr(config.serving, bar) for bar in GATES.values()}
     with artifact.part(path, "refresh", settings, inputs, config.run.seed) as work:
-        outcome = _build(work, workspace, config.refresh, records, again, given)
+        outcome = _build(work, workspace, records, again, given)
     outcome.gates = gates
     seconds = time.perf_counter() - started
     outcome.timings["seconds"] = seconds
@@ -212,7 +219,6 @@ def _take_in(
 def _build(
     work: Work,
     workspace: Path,
-    settings: config.Refresh,
     records: dict[str, Record],
     again: bool,
     given: dict[str, Path],
@@ -264,7 +270,7 @@ def _build(
     cut = _section(records["tree"], config.Tree)
     sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
     weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
-    placed = placement.place(standing_tree, known_rows, rows, weights, settings.room)
+    placed = placement.place(standing_tree, known_rows, rows, weights, ROOM)
     now = placement.grown(standing_tree, placed.leaf)
     cluster_of = now.assign(level)
 
@@ -312,7 +318,6 @@ def _build(
     all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
     outcome.metrics |= _drift(
         work,
-        settings,
         old,
         recent,
         tree,
@@ -386,7 +391,6 @@ def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:
 
 def _drift(
     work: Work,
-    settings: config.Refresh,
     old_MM: NDArray[np.float64],
     recent: Samples,
     tree: Tree,
@@ -432,8 +436,8 @@ def _drift(
     weights_heavy = trees.balance(np.bincount(now.assign(level), minlength=M).astype(np.float64))
     metrics["refresh.balance_items"] = round(weights_heavy, 4)
     measured, usual = (metrics[f"refresh.successor_overlap{end}"] for end in ("", "_expected"))
-    metrics["refresh.finetuning_due"] = measured is not None and measured < settings.least_overlap * usual
-    metrics["refresh.repartition_due"] = moved - chance > settings.most_shift
+    metrics["refresh.finetuning_due"] = measured is not None and measured < LEAST_OVERLAP * usual
+    metrics["refresh.repartition_due"] = moved - chance > MOST_SHIFT
     return metrics
 
 
@@ -494,7 +498,7 @@ def _in_words(workspace: Path, record: Record) -> str:
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
-    if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > record.settings["room"]:
+    if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > ROOM:
         lines.append(
             "A re-partition is due: clusters have outgrown their room. Add the rows to the sources and run."
         )

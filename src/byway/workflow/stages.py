@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from byway.base import artifact
+from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
-from byway.base.config import Config
+from byway.base.config import Config, operational, resolved
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -57,6 +57,8 @@ class Stage:
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()
     """Further sections of the settings that shape it, because it trains models of its own."""
+    version: int = 1
+    """Of its algorithm, which is part of the fingerprint: raise it when the same settings give another artifact."""
     refuse: Callable[[Config], None] = lambda config: None
     """Raises UserError where it could never be built, before the hours of the stages in front of it."""
 
@@ -248,13 +250,22 @@ def _media(work: Work, inputs: Inputs) -> Outcome:
 def _media_files(inputs: Inputs) -> dict[str, str]:
     from byway.data import media
 
-    return {"files": media.state(inputs.catalog, inputs.media_folder)}
+    state = media.state(inputs.catalog, inputs.media_folder)
+    return {"files": state, "model": weights.identity(inputs.config.media.model)}
 
 
 def _embeddings(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import embed
 
     return embed.build(work, inputs.config.embeddings, inputs.catalog, inputs.seen)
+
+
+def _encoder_weights(inputs: Inputs) -> dict[str, str]:
+    from byway.interests import embed
+
+    settings = inputs.config.embeddings
+    named = settings.model != "auto"
+    return {"model": weights.identity(settings.model if named else embed.chosen(settings, inputs.catalog))}
 
 
 def _graph(work: Work, inputs: Inputs) -> Outcome:
@@ -272,7 +283,13 @@ def _tree(work: Work, inputs: Inputs) -> Outcome:
 def _descriptions(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import describe
 
-    return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree)
+    return describe.build(work, resolved(inputs.config).descriptions, inputs.catalog, inputs.tree)
+
+
+def _naming_weights(inputs: Inputs) -> dict[str, str]:
+    settings = resolved(inputs.config).descriptions
+    found = {"tokenizer": weights.identity(settings.tokenizer, only_tokenizer=True)} if settings.tokenizer else {}
+    return found | ({"writer": weights.identity(settings.writer)} if settings.writer else {})
 
 
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
@@ -292,6 +309,10 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
         vectors=inputs.vectors,
         tree=inputs.tree,
     )
+
+
+def _base_weights(inputs: Inputs) -> dict[str, str]:
+    return {"model": weights.identity(inputs.config.language_model.model)}
 
 
 def _transition_table(work: Work, inputs: Inputs) -> Outcome:
@@ -358,6 +379,12 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
         seen=_there(inputs.seen),
         tuned=inputs.tuned,
     )
+
+
+def _seeing_weights(inputs: Inputs) -> dict[str, str]:
+    settings = inputs.config.multimodal_model
+    named = {"model": settings.model, "thinker": settings.thinker}
+    return {name: weights.identity(model) for name, model in named.items() if model}
 
 
 def _context_table(work: Work, inputs: Inputs) -> Outcome:
@@ -497,14 +524,21 @@ def _views(work: Work, inputs: Inputs) -> Outcome:
     )
 
 
+def _shown_weights(inputs: Inputs) -> dict[str, str]:
+    """It may look at the media again."""
+    return _seeing_weights(inputs) | {"pictures": weights.identity(inputs.config.media.model)}
+
+
 CATALOG = Stage(1, "catalog", _catalog, outside=_source_files)
 MEDIA = Stage(1, "media", _media, (CATALOG,), _media_files, only_if=(CATALOG, "media"))
-EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA))
+EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weights)
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
-DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE))
+DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights)
 TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
-LANGUAGE_MODEL = Stage(7, "language_model", _language_model, (TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE))
+LANGUAGE_MODEL = Stage(
+    7, "language_model", _language_model, (TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE), _base_weights
+)
 TRANSITION_TABLE = Stage(
     8,
     "transition_table",
@@ -518,6 +552,7 @@ MULTIMODAL_MODEL = Stage(
     "multimodal_model",
     _multimodal_model,
     (PAIRS, CATALOG, TREE, DESCRIPTIONS, MEDIA, LANGUAGE_MODEL),
+    _seeing_weights,
     only_if=(PAIRS, "samples"),
 )
 CONTEXT_TABLE = Stage(
@@ -565,6 +600,7 @@ CURATIONS = Stage(
     "curations",
     _curations,
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS),
+    _base_weights,
     asked_for=True,
     sections=("transitions", "language_model", "transition_table"),
 )
@@ -573,6 +609,7 @@ VIEWS = Stage(
     "views",
     _views,
     (CATALOG, TREE, DESCRIPTIONS, MEDIA, PAIRS, LANGUAGE_MODEL),
+    _shown_weights,
     only_if=(PAIRS, "samples"),
     asked_for=True,
     sections=("media", "multimodal_model"),
@@ -603,11 +640,20 @@ def skipped(workspace: Path, stage: Stage) -> bool:
 
 
 def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
-    """The settings that shape the artifact, as its record will hold them: its own section and the run's seed."""
-    own = msgspec.json.decode(msgspec.json.encode(getattr(config, stage.name)))
+    """The settings that shape the artifact, as its record will hold them.
+
+    Its own section without what is operational, the run's seed, and the version of the stage's algorithm.
+    """
+    config = resolved(config)
+    own = _shaping(getattr(config, stage.name))
     for name in stage.sections:
-        own[name] = msgspec.json.decode(msgspec.json.encode(getattr(config, name)))
-    return {**own, "seed": config.run.seed}
+        own[name] = _shaping(getattr(config, name))
+    return {**own, "seed": config.run.seed, "version": stage.version}
+
+
+def _shaping(section: Any) -> dict[str, Any]:
+    settings = msgspec.json.decode(msgspec.json.encode(section))
+    return {name: value for name, value in settings.items() if name not in operational(type(section))}
 
 
 def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
