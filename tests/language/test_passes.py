@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from byway.language.fast import half, reading
+from byway.language.fast import half, passes
 from byway.language.fast.passes import Along, Cache, ForwardPass, Prefix, prepare, read, read_together
 from tests.language.conftest import make_tiny, needs_mkl
 
@@ -33,10 +33,10 @@ def scattered(low: int, high: int, n: int) -> Tensor:
     return torch.cat([torch.randint(low, high, (n - 1,)), torch.tensor([high])])
 
 
-@pytest.fixture(params=[1, reading.ALIKE])
-def similarity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[1, passes.ALIKE])
+def alike(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences of one length by themselves however few they are, and padded, as so few are."""
-    monkeypatch.setattr(reading, "ALIKE", request.param)
+    monkeypatch.setattr(passes, "ALIKE", request.param)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from byway.interests import tree
 from byway.interests.graph import nearest
 from byway.language.fast import bulk
 from byway.transitions import curate
-from byway.transitions.counts import Evidence
+from byway.transitions.signals import Counts, Scorer
 
 N, USERS, ITEMS, M = 3000, 40, 200, 12
 
@@ -74,7 +74,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
     counted = byway.count_successors(found.context, found.label, M)
     pairs = np.array([(a, b) for a in range(M) for b in range(M)])
     clusters, chance = byway.rank_successors(counted, pairs, k=M)
-    evidence = bulk.by_evidence(pairs.astype(np.int32), Evidence(counted), M, M)
+    evidence = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
     own = counted.probability(pairs.astype(np.int32))
     at = np.arange(len(pairs))
     for place in range(M - 2):
@@ -129,7 +129,7 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.count_successors([1, 2], [3], 5), "a row of clusters each"),
         (lambda: byway.count_successors([[1, 2]], [3, 3], 5), "1 rows and label 2"),
         (lambda: byway.count_successors([[1, 2]], [5], 5), "label goes from 5 to 5"),
-        (lambda: byway.train_item_policy(*LOG, vectors(), dim=9), "2 heads cannot share"),
+        (lambda: byway.train_item_policy(*LOG, vectors(), dim=9), "make it a multiple of 2"),
         (lambda: byway.train_item_policy(*(x[:1] for x in LOG), vectors()), "No user has two events"),
     ],
 )  # fmt: skip
