@@ -49,7 +49,7 @@ def align(
     names = nn.functional.normalize(names_MH.float(), dim=1)
     optimiser = torch.optim.AdamW(projector.parameters(), lr=RATE, weight_decay=0.05)
 
-    def similarity(items: NDArray[np.intp]) -> tuple[Tensor, Tensor, list[int]]:
+    def scored(items: NDArray[np.intp]) -> tuple[Tensor, Tensor, list[int]]:
         """[vectors, M] of all vectors of the items, the cluster of each, and how many an item has."""
         sizes = [len(pictures[i]) for i in items]
         vectors = torch.from_numpy(np.concatenate([pictures[i] for i in items]))
@@ -60,12 +60,12 @@ def align(
     for _ in range(passes if len(taught) else 0):
         taught = rng.permutation(taught)
         for start in range(0, len(taught), BATCH):
-            scores, label, _ = similarity(taught[start : start + BATCH])
+            scores, label, _ = scored(taught[start : start + BATCH])
             optimiser.zero_grad()
             nn.functional.cross_entropy(scores, label).backward()
             optimiser.step()
         with torch.no_grad():
-            scores, label, sizes = similarity(held)
+            scores, label, sizes = scored(held)
             found = nn.functional.cross_entropy(scores, label).item()
             if found < best:
                 each = torch.stack([part.log_softmax(1).mean(0).argmax() for part in scores.split(sizes)])
