@@ -222,7 +222,7 @@ def test_what_must_be_counted_is() -> None:
 
 def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One name changes tokenizer, learning rate and frozen share, unless the settings name their own."""
-    other = weights.Known("a/b", "c", learning_rate=3e-4, frozen=0.25)
+    other = weights.ModelRecord("a/b", "c", learning_rate=3e-4, frozen=0.25)
     monkeypatch.setitem(weights.KNOWN, "other", other)
 
     def of(*overrides: str) -> tuple[str, float, float | None]:

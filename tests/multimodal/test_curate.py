@@ -10,7 +10,7 @@ from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.multimodal import curate
-from byway.multimodal.curate import SERENDIPITOUS, SIMILAR, UNRELATED, Samples
+from byway.multimodal.curate import SERENDIPITOUS, SIMILAR, UNRELATED, PairSamples
 from tests.multimodal import planted
 
 HOUR = 3_600_000_000
@@ -58,7 +58,7 @@ def test_only_what_was_seen_is_a_context(work: Work) -> None:
     assert outcome.counts["unseen_context"] > 0
 
 
-def brute_force(log: Samples, per_label: int, prior: float) -> dict[int, list[float]]:
+def brute_force(log: PairSamples, per_label: int, prior: float) -> dict[int, list[float]]:
     """The best shrunk satisfactions of each label, best first."""
     out: dict[int, list[float]] = {}
     for c in set(log.label.tolist()):
@@ -83,7 +83,7 @@ def brute_force(log: Samples, per_label: int, prior: float) -> dict[int, list[fl
 def test_every_label_has_its_best_contexts_equally_often(
     rows: dict[tuple[int, int], tuple[int, float]], per_label: int, prior: float
 ) -> None:
-    log = Samples(
+    log = PairSamples(
         np.array([i for i, _ in rows], np.int32),
         np.array([c for _, c in rows], np.int32),
         np.array([n for n, _ in rows.values()], np.int32),
@@ -123,7 +123,7 @@ def test_levels_that_the_tree_has_not_got_are_refused(work: Work) -> None:
 def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() -> None:
     fine = np.array([0, 0, 1, 2, 3], np.int32)  # clusters 0, 1 and 2 have one parent, 3 is alone
     broad = np.array([0, 0, 0, 0, 1], np.int32)
-    log = Samples(
+    log = PairSamples(
         np.array([0, 0, 1, 2], np.int32),
         np.array([1, 2, 2, 0], np.int32),
         np.array([3, 1, 4, 2], np.int32),

@@ -8,7 +8,7 @@ import pytest
 
 from byway.base import config
 from byway.serving import batch
-from byway.serving.batch import Asked
+from byway.serving.batch import Request
 from byway.serving.bundle import Bundle
 from byway.serving.recommend import DAY, Answer, Seen, in_catalog, recommend
 from tests.serving.planted import LENGTH, SIZES, M, Planted
@@ -52,8 +52,8 @@ def people(rng: np.random.Generator, count: int) -> list[tuple[list[Seen], int |
     return found
 
 
-def asked(bundle: Bundle, some: list[tuple[list[Seen], int | None]]) -> list[Asked]:
-    return [Asked(in_catalog(bundle, seen), now, np.random.default_rng(i)) for i, (seen, now) in enumerate(some)]
+def asked(bundle: Bundle, some: list[tuple[list[Seen], int | None]]) -> list[Request]:
+    return [Request(in_catalog(bundle, seen), now, np.random.default_rng(i)) for i, (seen, now) in enumerate(some)]
 
 
 @pytest.mark.parametrize("world", WORLDS)

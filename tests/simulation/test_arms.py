@@ -38,7 +38,7 @@ def make(kit: ArmContext):
 def ask(kit: ArmContext, users: int = 25, hide: float = 0.0) -> Asked:
     """What the first users ask; a share of items that nobody may be shown."""
     missing = np.random.default_rng(1).random(kit.known.n_items) < hide
-    state = platform.State.of(kit.known, kit.log, missing)
+    state = control.PlatformState.of(kit.known, kit.log, missing)
     return platform.asked_of(state, np.arange(users), 0)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from byway.simulation import controls, platform
+from byway.simulation import control, controls, platform
 from byway.simulation.planned import Chance, Planned, Scored
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Asked, Floats, Ints, Logged
@@ -35,7 +35,7 @@ def test_a_source_that_peeks_is_caught_and_the_truth_is_put_back() -> None:
     tiny = planted.tiny()
     people = tiny.people()
     known, log = planted.known_of(tiny.world), planted.experiment.logged(tiny.events)
-    state = platform.State.of(known, log, np.zeros(known.n_items, np.bool_))
+    state = control.PlatformState.of(known, log, np.zeros(known.n_items, np.bool_))
     asked = platform.asked_of(state, np.arange(10), 0)
     before = [array.copy() for array in people.hidden()]
     assert controls.leaks(Scored(Peeking(people)), people, asked, 5, 0)

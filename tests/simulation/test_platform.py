@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.simulation import platform
+from byway.simulation import control, platform
 from byway.simulation.platform import Felt, Impressions, live
 from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged, best
 from byway.simulation.tallies import tally
@@ -145,7 +145,7 @@ def test_equal_seeds_make_equal_days() -> None:
 
 def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
     shown = run(Always(2), days=5)
-    state = platform.State.of(KNOWN, log(), NOBODY)
+    state = control.PlatformState.of(KNOWN, log(), NOBODY)
     rng = np.random.default_rng(0)
     assert len(rng.random(1)) == 1
     whole = log()
@@ -156,7 +156,7 @@ def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
             state.add(KNOWN, shown.user[one], shown.item[one], shown.satisfaction[one], day)
         state.night()
     whole = platform.extended(whole, shown)
-    again = platform.State.of(KNOWN, whole, NOBODY)
+    again = control.PlatformState.of(KNOWN, whole, NOBODY)
     for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "worth", "taste"):
         np.testing.assert_allclose(getattr(state, name), getattr(again, name), atol=1e-4, err_msg=name)
 

@@ -255,11 +255,11 @@ def test_a_clock_of_few_days_leaves_no_part_empty(days: int) -> None:
     user = np.repeat(np.arange(40), 5).astype(np.int32)
     time = np.sort(rng.integers(0, days, (40, 5)), axis=1).ravel().astype(np.int64)
     none = np.zeros((200, 2), np.int32)
-    found = curate.Found(none, none[:, 0], time, np.ones(200), user, 0, 0)
+    found = curate.FoundTransitions(none, none[:, 0], time, np.ones(200), user, 0, 0)
     part = curate.split(found, True, 0.2, 0.1)
     assert np.bincount(part).tolist() == [144, 16, 40]
     assert (curate.split_instants(found, part) == np.isin(time, time[part == 2].min())).any()
     for early, late in ((0, 1), (1, 2)):
         assert time[part == early].max() <= time[part == late].min()
-    again = curate.split(curate.Found(none, none[:, 0], time, np.ones(200), user, 0, 0), True, 0.2, 0.1)
+    again = curate.split(curate.FoundTransitions(none, none[:, 0], time, np.ones(200), user, 0, 0), True, 0.2, 0.1)
     np.testing.assert_array_equal(part, again)

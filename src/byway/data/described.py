@@ -32,7 +32,7 @@ HALF = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PublicTable:
     """One table of a public data set."""
 
     files: tuple[str, ...]
@@ -53,9 +53,9 @@ class Table:
 class Tags:
     """Who gave which tag: a table of item and tag, and one of the tags' names."""
 
-    given: Table
+    given: PublicTable
     """`item`, the tag's number as `title`, and as `description` how many gave it where a row says so."""
-    names: Table
+    names: PublicTable
     """The tag's number as `item`, its name as `title`."""
     key: str = "item"
     """Column of items that the tags' `item` means; where it is not their id, `thumbnail` stands for it."""
@@ -66,8 +66,8 @@ class Layout:
     """A public data set."""
 
     name: str
-    items: Table
-    events: Table
+    items: PublicTable
+    events: PublicTable
     tags: Tags | None = None
     items_from: Callable[["daft.DataFrame"], "daft.DataFrame"] = field(default=lambda frame: frame)
     events_from: Callable[["daft.DataFrame"], "daft.DataFrame"] = field(default=lambda frame: frame)
@@ -85,7 +85,7 @@ def read(layout: Layout, folder: Path, events: Path | None, scratch: Path) -> Ra
     return Raw(layout.items_from(items), layout.events_from(log), items_at[0], events_at[0])
 
 
-def _find(folder: Path, name: str, table: Table) -> list[Path]:
+def _find(folder: Path, name: str, table: PublicTable) -> list[Path]:
     """Files of the first pattern that matches anything in the folder or its `data/`, by name."""
     for pattern in table.files:
         wanted, _, without = pattern.partition(" ")
@@ -97,7 +97,7 @@ def _find(folder: Path, name: str, table: Table) -> list[Path]:
     raise UserError(f"{folder} is not {name}: it has no {shown}, nor has its data folder.")
 
 
-def _opened(table: Table, paths: list[Path], scratch: Path) -> "daft.DataFrame":
+def _opened(table: PublicTable, paths: list[Path], scratch: Path) -> "daft.DataFrame":
     """All files of a table with our columns, still as text."""
     frames: list[Any] = []
     for part in (part for path in paths for part in containers.parts(path, "csv")):
@@ -195,7 +195,7 @@ def _table(frame: "daft.DataFrame", where: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _events(table: Table, log: "daft.DataFrame") -> "daft.DataFrame":
+def _events(table: PublicTable, log: "daft.DataFrame") -> "daft.DataFrame":
     """Ratings on our scale, times in microseconds: numbers from 10^11 on are milliseconds, before that seconds."""
     daft = engine.daft()
     if "time" in log.column_names:

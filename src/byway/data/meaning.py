@@ -14,7 +14,7 @@ from byway.data.casts import as_number, as_text
 from byway.data.files import MALFORMED
 from byway.data.naming import Chosen
 from byway.data.raw import WRITTEN, Told
-from byway.data.scales import Found
+from byway.data.scales import Scale
 
 if TYPE_CHECKING:
     import daft
@@ -137,9 +137,9 @@ def _time(
 
 def _scale(
     seen: survey.Column | None, chosen: Chosen, path: Path, theirs: str, settings: config.Catalog, propose: bool
-) -> Found:
+) -> Scale:
     if seen is None:
-        return Found(words="true and false")
+        return Scale(words="true and false")
     found = scales.look(seen)
     scale = (settings.event_scale[0], settings.event_scale[1]) if settings.event_scale else None
     if propose and scale is None and found.scale is not None:
@@ -162,7 +162,7 @@ def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:
     return bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
 
 
-def _of_scale(theirs: str, found: Found) -> str:
+def _of_scale(theirs: str, found: Scale) -> str:
     if found.scale is None:
         return "" if found.words in ("0 to 1", "nothing") else f"{theirs} holds {found.words}"
     return f"{theirs} holds {found.words}, so that {found.scale[0]:g} is 0 and {found.scale[1]:g} is 1"

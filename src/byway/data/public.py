@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from byway.base import config, engine
 from byway.data import containers, dialect
 from byway.data.casts import as_number, as_text
-from byway.data.described import Layout, Table, Tags
+from byway.data.described import Layout, PublicTable, Tags
 from byway.data.files import MALFORMED
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ def _games(items: "daft.DataFrame") -> "daft.DataFrame":
 
 
 def _played(log: "daft.DataFrame") -> "daft.DataFrame":
-    """Bought 0.25, played 0.5, two hours 0.75, ten hours 1."""
+    """One event a game: bought 0.25, played 0.5, two hours 0.75, ten hours 1.
+
+    A purchase by itself would be the first event in an interest, and playing it then nothing new.
+    """
     daft = engine.daft()
     when, lit = daft.functions.when, daft.lit
     hours = as_number(log, "watch_seconds")
@@ -37,7 +40,11 @@ def _played(log: "daft.DataFrame") -> "daft.DataFrame":
         .otherwise(lit(0.25))
     )
     seconds = when(played, hours * 3600)
-    return log.with_columns({"satisfaction": content, "watch_seconds": seconds})
+    row = daft.functions.monotonically_increasing_id()
+    log = log.with_columns({"satisfaction": content, "watch_seconds": seconds, "row": row})
+    best = [daft.col(name).max() for name in ("satisfaction", "watch_seconds")]
+    log = log.groupby("user", "item", MALFORMED).agg(daft.col("row").min(), *best).sort("row")
+    return log.select("user", "item", "satisfaction", "watch_seconds", MALFORMED)
 
 
 def _once(log: "daft.DataFrame") -> "daft.DataFrame":
@@ -131,7 +138,7 @@ _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_e
 DESCRIBED: dict[config.Source, Layout] = {
     "amazon": Layout(
         "Amazon Reviews",
-        Table(
+        PublicTable(
             ("meta_*.json*", "meta_*"),
             {
                 "item": "parent_asin|asin",
@@ -141,7 +148,7 @@ DESCRIBED: dict[config.Source, Layout] = {
                 "creator": "store|brand",
             },
         ),
-        Table(
+        PublicTable(
             ("*.json* meta_*", "*.csv* meta_*"),
             {
                 "user": "user_id|reviewerID",
@@ -154,8 +161,8 @@ DESCRIBED: dict[config.Source, Layout] = {
     ),
     "anime": Layout(
         "the anime recommendations of Kaggle",
-        Table(("anime.csv",), {"item": "anime_id|MAL_ID", "title": "name|Name", "hashtags": "genre|Genres"}),
-        Table(
+        PublicTable(("anime.csv",), {"item": "anime_id|MAL_ID", "title": "name|Name", "hashtags": "genre|Genres"}),
+        PublicTable(
             ("rating.csv", "animelist.csv", "rating_complete.csv"),
             {"user": "user_id", "item": "anime_id", "satisfaction": "rating"},
             scale=(1, 10),
@@ -163,24 +170,28 @@ DESCRIBED: dict[config.Source, Layout] = {
     ),
     "goodbooks": Layout(
         "goodbooks-10k",
-        Table(
+        PublicTable(
             ("books.csv",),
             {"item": "book_id", "title": "title", "creator": "authors", "thumbnail": "goodreads_book_id"},
         ),
-        Table(("ratings.csv",), {"user": "user_id", "item": "book_id", "satisfaction": "rating"}, scale=(1, 5)),
+        PublicTable(
+            ("ratings.csv",), {"user": "user_id", "item": "book_id", "satisfaction": "rating"}, scale=(1, 5)
+        ),
         Tags(
-            Table(("book_tags.csv",), {"item": "goodreads_book_id", "title": "tag_id", "description": "count"}),
-            Table(("tags.csv",), {"item": "tag_id", "title": "tag_name"}),
+            PublicTable(
+                ("book_tags.csv",), {"item": "goodreads_book_id", "title": "tag_id", "description": "count"}
+            ),
+            PublicTable(("tags.csv",), {"item": "tag_id", "title": "tag_name"}),
             key="goodreads_book_id",
         ),
     ),
     "goodreads": Layout(
         "Goodreads (UCSD Book Graph)",
-        Table(
+        PublicTable(
             ("goodreads_books*.json*",),
             {"item": "book_id", "title": "title", "description": "description", "hashtags": "popular_shelves"},
         ),
-        Table(
+        PublicTable(
             ("goodreads_interactions*.json*", "goodreads_reviews*.json*"),
             {"user": "user_id", "item": "book_id", "created_at": "date_added", "satisfaction": "rating"},
             scale=(1, 5),
@@ -189,29 +200,29 @@ DESCRIBED: dict[config.Source, Layout] = {
     ),
     "lastfm": Layout(
         "Last.fm (HetRec 2011)",
-        Table(("artists.dat",), {"item": "id", "title": "name"}, quoted=False, latin=True),
-        Table(
+        PublicTable(("artists.dat",), {"item": "id", "title": "name"}, quoted=False, latin=True),
+        PublicTable(
             ("user_taggedartists-timestamps.dat",),
             {"user": "userID", "item": "artistID", "time": "timestamp"},
         ),
         Tags(
-            Table(
+            PublicTable(
                 ("user_taggedartists.dat", "user_taggedartists-timestamps.dat"),
                 {"item": "artistID", "title": "tagID"},
             ),
-            Table(("tags.dat",), {"item": "tagID", "title": "tagValue"}, quoted=False, latin=True),
+            PublicTable(("tags.dat",), {"item": "tagID", "title": "tagValue"}, quoted=False, latin=True),
         ),
         events_from=_once,
     ),
     "mind": Layout(
         "MIND",
-        Table(
+        PublicTable(
             ("news.tsv",),
             {"item": "news", "title": "title", "description": "abstract", "hashtags": "category+subcategory"},
             header=_NEWS,
             quoted=False,
         ),
-        Table(
+        PublicTable(
             ("behaviors.tsv",),
             {"user": "user", "created_at": "time", "source": "impressions"},
             header=("impression", "user", "time", "history", "impressions"),
@@ -221,8 +232,8 @@ DESCRIBED: dict[config.Source, Layout] = {
     ),
     "steam": Layout(
         "Steam-200k",
-        Table(("steam-200k.csv", "steam*.csv"), {"item": "game"}, header=_STEAM),
-        Table(
+        PublicTable(("steam-200k.csv", "steam*.csv"), {"item": "game"}, header=_STEAM),
+        PublicTable(
             ("steam-200k.csv", "steam*.csv"),
             {"user": "user", "item": "game", "source": "behavior", "watch_seconds": "value"},
             header=_STEAM,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byway.data.scales import Found
+from byway.data.scales import Scale
 
 if TYPE_CHECKING:
     import daft
@@ -31,7 +31,7 @@ class Told:
 
     said: list[str] = field(default_factory=list)
     """Sentences for people."""
-    satisfaction: Found | None = None
+    satisfaction: Scale | None = None
     left: list[str] = field(default_factory=list)
     """Ours that are not read after all."""
 

@@ -38,7 +38,7 @@ _UNRATED = (0.0, -1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Scale:
     """What the numbers of a column are."""
 
     writing: Writing = "number"
@@ -52,11 +52,11 @@ class Found:
     """Why no scale can be told, empty where one can."""
 
 
-def look(column: Column) -> Found:
+def look(column: Column) -> Scale:
     """What a column of satisfaction holds, over all of its rows."""
     sample = column.sample
     if not len(sample):
-        return Found(words="nothing")
+        return Scale(words="nothing")
     lower = compute.utf8_lower(sample)
     for writing, fits in (
         ("percent", compute.match_substring_regex(sample, r"^\d+([.,]\d+)?\s*%$")),
@@ -67,29 +67,29 @@ def look(column: Column) -> Found:
         if writing == "comma" and 2 * column.numbers > column.filled:
             continue
         if share > 0.5 and writing == "word":
-            return Found("word", words=f"words such as {sample[0]}")
+            return Scale("word", words=f"words such as {sample[0]}")
         if share > 0.5 and writing == "percent":
-            return Found("percent", words=f"percentages such as {sample[0]}")
+            return Scale("percent", words=f"percentages such as {sample[0]}")
         if share > 0.5 and writing == "comma":
             values = survey.numbers_of(compute.replace_substring(sample, ",", "."))
             return _of_numbers("comma", values[np.isfinite(values)], column, None)
     if 2 * column.numbers <= column.filled:
-        return Found(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
+        return Scale(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
     values = survey.numbers_of(sample)
     return _of_numbers("number", values[np.isfinite(values)], column, (column.low, column.high))
 
 
 def _of_numbers(
     writing: Writing, values: NDArray[np.float64], column: Column, ends: tuple[float, float] | None
-) -> Found:
+) -> Scale:
     low, high = ends or (float(values.min()), float(values.max()))
     outside = float(((values < 0) | (values > 1)).mean()) if ends is None else column.outside / column.numbers
     different = np.unique(values)
     span = f"{low:g} to {high:g}"
     if set(different.tolist()) <= {-1.0, 0.0, 1.0} and low == -1 and outside > 0.01:
-        return Found(writing, (-1, 1), words=" and ".join(f"{value:g}" for value in different))
+        return Scale(writing, (-1, 1), words=" and ".join(f"{value:g}" for value in different))
     if outside <= STRAY:
-        return Found(writing, words="0 to 1" if outside == 0 else f"{span}, nearly all from 0 to 1")
+        return Scale(writing, words="0 to 1" if outside == 0 else f"{span}, nearly all from 0 to 1")
     # A few rows beside all others are mistakes of rows, not of the column.
     core = np.quantile(values, [0.002, 0.998], method="nearest") if len(values) >= 1000 else (low, high)
     core_low, core_high = float(core[0]), float(core[1])
@@ -116,8 +116,8 @@ def _of_numbers(
         unrated = empty
     if scale is None:
         half = float(np.median(values))
-        return Found(writing, words=span, unclear=f"holds {span}, half of them up to {half:g}")
-    return Found(writing, scale, unrated, f"{core_low:g} to {core_high:g}{missing}")
+        return Scale(writing, words=span, unclear=f"holds {span}, half of them up to {half:g}")
+    return Scale(writing, scale, unrated, f"{core_low:g} to {core_high:g}{missing}")
 
 
 def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
@@ -158,12 +158,12 @@ def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[floa
     return None
 
 
-def chosen(found: Found, scale: tuple[float, float] | None, where: Path, name: str) -> Found:
+def chosen(found: Scale, scale: tuple[float, float] | None, where: Path, name: str) -> Scale:
     """What is read by `catalog.event_scale`; UserError where the column needs one and none is given, or another."""
     if scale is not None:
         if found.unclear.endswith("no number"):
             raise UserError(f"{where}: {name!r} {found.unclear}; give numbers, percentages, or yes and no.")
-        return Found("number" if found.writing in ("percent", "word") else found.writing, scale, words=found.words)
+        return Scale("number" if found.writing in ("percent", "word") else found.writing, scale, words=found.words)
     if found.unclear:
         raise UserError(f"{where}: {name!r} {unclear(found)}.")
     if found.scale is not None:
@@ -175,7 +175,7 @@ def chosen(found: Found, scale: tuple[float, float] | None, where: Path, name: s
     return found
 
 
-def unclear(found: Found) -> str:
+def unclear(found: Scale) -> str:
     """What to do about a column whose scale cannot be told."""
     if found.unclear.endswith("no number"):
         return (
@@ -219,7 +219,7 @@ def positive(scale: tuple[float, float]) -> tuple[float, str]:
     return (0.75 if abs(share - 0.75) < 0.04 else share), f"{bar:g} and more, {minus} = {share:g}"
 
 
-def as_satisfaction(frame: "daft.DataFrame", name: str, found: Found, unrated: float | None) -> Any:
+def as_satisfaction(frame: "daft.DataFrame", name: str, found: Scale, unrated: float | None) -> Any:
     """A column as float64 on 0 to 1, outside it where it is outside its scale; null for what is no number.
 
     What is missing, and a 0 or -1 below the scale, becomes `unrated` where that is not None.

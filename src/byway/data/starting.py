@@ -14,7 +14,7 @@ from byway.base.progress import say
 from byway.data import naming, public, scales, sources, tables
 from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
-from byway.data.scales import Found
+from byway.data.scales import Scale
 from byway.data.sources import OWN
 
 _STARS = [
@@ -123,7 +123,7 @@ def _name(draft: _Draft) -> None:
         draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
 
 
-def _settle(draft: _Draft, found: list[Found]) -> None:
+def _settle(draft: _Draft, found: list[Scale]) -> None:
     """One scale for all files: the widest."""
     spans = [each.scale for each in found if each.scale is not None]
     if spans:
@@ -131,7 +131,7 @@ def _settle(draft: _Draft, found: list[Found]) -> None:
         draft.unrated = max(each.unrated for each in found)
 
 
-def _scale_lines(draft: _Draft, found: list[Found]) -> list[str]:
+def _scale_lines(draft: _Draft, found: list[Scale]) -> list[str]:
     if draft.scale is None:
         return []
     name = draft.columns["events"].get("satisfaction", "satisfaction")

@@ -119,7 +119,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     )
 
 
-class Encoder(Protocol):
+class HistoryEncoder(Protocol):
     """From histories [B, L] to states [B, L, d], and the items' vectors [N, d]."""
 
     def __call__(self, history_BL: Tensor) -> Tensor: ...
@@ -228,7 +228,7 @@ def loss(
     The policy's labels are weighed by satisfaction, and those below high quality by 0. The behaviour β has its own
     head on the same states with stopped gradient and learns every event (reference [8], section 4.3).
     """
-    policy = cast(Encoder, parts["policy"])
+    policy = cast(HistoryEncoder, parts["policy"])
     history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
     states = policy(history)[history > 0]
     reward = torch.from_numpy(batch.reward)

@@ -38,7 +38,7 @@ SIMILAR, SERENDIPITOUS, UNRELATED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class PairSamples:
     """Context items and clusters, one row for each different pair."""
 
     item: Ints
@@ -61,18 +61,18 @@ class Pairs:
     level: int
     delta: int
     clusters: int
-    log: Samples
+    log: PairSamples
     """All serendipitous pairs of the training part."""
-    samples: Samples
+    samples: PairSamples
     """What the model is fine-tuned on: the best context videos of each cluster, every cluster equally often."""
-    validation: Samples
+    validation: PairSamples
     """High-quality pairs later than the samples' log: for choosing a checkpoint."""
-    heldout: Samples
+    heldout: PairSamples
     """Later than both: for figures only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPairs:
     """Every event that follows from another, in order of user and time."""
 
     context: Ints
@@ -133,7 +133,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     )
 
 
-def find(events: Events, gap_hours: float) -> Found:
+def find(events: Events, gap_hours: float) -> FoundPairs:
     """Each event of a person and the one before it, unless it is the same item or the gap is too long."""
     user = events.user
     starts = np.flatnonzero(np.diff(user, prepend=-1))
@@ -143,19 +143,19 @@ def find(events: Events, gap_hours: float) -> Found:
     if events.clock:
         follows &= np.diff(events.time) <= gap_hours * HOUR
     at = np.flatnonzero(follows) + 1
-    return Found(
+    return FoundPairs(
         events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress[at], user[at]
     )
 
 
-def kinds(found: Found, fine: Ints, broad: Ints) -> NDArray[np.int8]:
+def kinds(found: FoundPairs, fine: Ints, broad: Ints) -> NDArray[np.int8]:
     """[N] SIMILAR, SERENDIPITOUS or UNRELATED, from each item's cluster at level l and at level l - δ."""
     similar = fine[found.context] == fine[found.next]
     near = broad[found.context] == broad[found.next]
     return np.where(similar, SIMILAR, np.where(near, SERENDIPITOUS, UNRELATED)).astype(np.int8)
 
 
-def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
+def split(found: FoundPairs, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
     """0 train, 1 validation, 2 held out: by the log's clock, else by the place in each user's own sequence."""
     if not len(found.time):
         return np.zeros(0, np.int8)
@@ -171,7 +171,7 @@ def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArr
     return part
 
 
-def satisfactions(found: Found, kind: NDArray[np.int8], part: NDArray[np.int8]) -> dict[str, float]:
+def satisfactions(found: FoundPairs, kind: NDArray[np.int8], part: NDArray[np.int8]) -> dict[str, float]:
     """Mean satisfaction with the next video after similar, serendipitous and unrelated pairs, outside held out.
 
     Paper 2 (section 2) justifies its hypothesis by the first two.
@@ -183,12 +183,12 @@ def satisfactions(found: Found, kind: NDArray[np.int8], part: NDArray[np.int8]) 
     return out
 
 
-def aggregate(found: Found, label: Ints, keep: NDArray[np.bool_], clusters: int) -> Samples:
+def aggregate(found: FoundPairs, label: Ints, keep: NDArray[np.bool_], clusters: int) -> PairSamples:
     """One row for each (context item, next cluster) among the pairs to keep, with count and mean satisfaction."""
     key = found.context[keep].astype(np.int64) * clusters + label[keep]
     unique, row, count = np.unique(key, return_inverse=True, return_counts=True)
     total = np.bincount(row.reshape(-1), found.satisfaction[keep], len(unique))
-    return Samples(
+    return PairSamples(
         (unique // clusters).astype(np.int32),
         (unique % clusters).astype(np.int32),
         count.astype(np.int32),
@@ -196,7 +196,9 @@ def aggregate(found: Found, label: Ints, keep: NDArray[np.bool_], clusters: int)
     )
 
 
-def diversified(log: Samples, per_label: int, prior: float, clusters: int, rng: np.random.Generator) -> Samples:
+def diversified(
+    log: PairSamples, per_label: int, prior: float, clusters: int, rng: np.random.Generator
+) -> PairSamples:
     """The `per_label` context items with the highest satisfaction of every cluster (paper 2, section 4.1).
 
     A mean over one event is mostly luck, so every mean is drawn towards its cluster's as if that had been seen
@@ -215,7 +217,7 @@ def diversified(log: Samples, per_label: int, prior: float, clusters: int, rng: 
     for c in np.flatnonzero((have > 0) & (have < per_label)):
         rows.append(np.resize(kept[log.label[kept] == c], per_label - have[c]))
     chosen = np.sort(np.concatenate(rows))
-    return Samples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
+    return PairSamples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
 
 
 def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Callable[[Ints], NDArray[np.float32]]:
@@ -245,18 +247,18 @@ def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Calla
     return of
 
 
-def _write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
+def _write(samples: PairSamples, path: Path, meta: dict[str, str]) -> None:
     columns = {name: getattr(samples, name) for name in ("item", "label", "count", "satisfaction")}
     pq.write_table(pa.table(columns).replace_schema_metadata(meta), path)
 
 
 def load(path: Path) -> Pairs:
     """Read 09-pairs."""
-    parts: dict[str, Samples] = {}
+    parts: dict[str, PairSamples] = {}
     meta: dict[bytes, bytes] = {}
     for name in PARTS:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
         columns = (table[column].to_numpy() for column in ("item", "label", "count", "satisfaction"))
-        parts[name] = Samples(*columns)
+        parts[name] = PairSamples(*columns)
     return Pairs(int(meta[b"level"]), int(meta[b"delta"]), int(meta[b"clusters"]), **parts)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
-from byway.language.fast.generate import Asked, Policy, go_on, logits, pad, policy, top
+from byway.language.fast.generate import Policy, Prompted, go_on, logits, pad, policy, top
 from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts
@@ -77,7 +77,7 @@ class Embedded:
         ((clusters, scores),) = top(self.policy, asked, n, excluded_NM, [lambda log_p: log_p])
         return Best(clusters, scores, thoughts, self._speak(asked) if free else None)
 
-    def _speak(self, asked: Asked) -> list[str]:
+    def _speak(self, asked: Prompted) -> list[str]:
         longest = max(map(len, self.policy.prompt.answers)) + 2
         answers, _ = self._go(asked, longest, ends=lambda ids: ids[-1] == self.policy.prompt.end)
         end = self.policy.prompt.end
@@ -94,7 +94,7 @@ class Embedded:
         """Tokens of a piece of a prompt."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Asked]:
+    def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Prompted]:
         """Read one prompt an item, and what follows it: hidden states [N, T, H], and where the answer goes on."""
         table = self.policy.model.get_input_embeddings()
         assert table is not None
@@ -119,9 +119,9 @@ class Embedded:
         hidden, cache = read(self.policy.model, padded[:, None], torch.arange(T), valid, [])
         hidden = hidden[:, 0]
         at_last = hidden[torch.arange(len(rows)), sizes - 1]
-        return hidden, Asked(at_last, [Prefix(cache, "cells")], sizes)
+        return hidden, Prompted(at_last, [Prefix(cache, "cells")], sizes)
 
-    def _ask(self, kind: Kind, items: list[int]) -> tuple[Asked, list[str]]:
+    def _ask(self, kind: Kind, items: list[int]) -> tuple[Prompted, list[str]]:
         """Read the prompts, letting the model think where it shall, up to where the answer goes on."""
         _, asked = self._read(kind, items, [[] for _ in items])
         if kind != "thought":
@@ -137,8 +137,8 @@ class Embedded:
         return ends or ids[-1] == self.policy.prompt.end
 
     def _go(
-        self, asked: Asked, longest: int, ends: Any, then: list[int] | None = None
-    ) -> tuple[list[list[int]], Asked]:
+        self, asked: Prompted, longest: int, ends: Any, then: list[int] | None = None
+    ) -> tuple[list[list[int]], Prompted]:
         """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
 
         All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
@@ -161,7 +161,7 @@ class Embedded:
             if not alive.any():
                 break
         back = [*asked.context, *([Prefix(thought, "cells")] if thought is not None else [])]
-        ready = Asked(hidden, back, position)
+        ready = Prompted(hidden, back, position)
         if then is None:
             return said, ready
         ids = torch.tensor(then).expand(N, -1)
@@ -170,7 +170,7 @@ class Embedded:
 
     def _step(
         self,
-        asked: Asked,
+        asked: Prompted,
         thought: Cache | None,
         ids_NT: Tensor,
         reads_NT: Tensor,

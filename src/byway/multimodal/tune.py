@@ -30,7 +30,7 @@ from byway.interests.tree import Tree
 from byway.language import tune as language
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
-from byway.multimodal.curate import Pairs, Samples, posterior
+from byway.multimodal.curate import Pairs, PairSamples, posterior
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
@@ -40,7 +40,7 @@ LEARNING_RATE = 1e-3
 WARMUP = 10
 """Steps over which the learning rate climbs."""
 NAMES_PER_STEP = 8
-"""Samples a step whose names are learned whole; the others teach the choice among names."""
+"""PairSamples a step whose names are learned whole; the others teach the choice among names."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
 ASKED_AT_ONCE = 32
@@ -226,13 +226,13 @@ def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
     return out
 
 
-def _recalls(clusters_Nn: NDArray[np.integer], some: Samples) -> dict[str, float]:
+def _recalls(clusters_Nn: NDArray[np.integer], some: PairSamples) -> dict[str, float]:
     """Share of the pairs, by their counts, whose label is among the first of the clusters."""
     hit = clusters_Nn == some.label[:, None]
     return {f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS}
 
 
-def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: Samples) -> dict[str, float]:
+def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: PairSamples) -> dict[str, float]:
     items, row = np.unique(some.item, return_inverse=True)
     parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
     found = [model.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
@@ -258,10 +258,10 @@ def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
     return excluded
 
 
-def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
+def pick(samples: PairSamples, n: int, rng: np.random.Generator) -> PairSamples:
     """At most n different pairs, drawn by their counts, each counted once."""
     if len(samples) <= n:
         return samples
     chosen = np.sort(rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum()))
     ones = np.ones(n, np.int32)
-    return Samples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])
+    return PairSamples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])

@@ -46,7 +46,7 @@ from byway.serving.messages import (
     Taken,
 )
 from byway.serving.recommend import Explanation, Seen
-from byway.serving.service import Asked, Reply, Service, now
+from byway.serving.service import Query, Reply, Service, now
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply
     seen = None
     if data.history is not None:
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    asked = Asked(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
+    asked = Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
     return await service_of(request).answer(asked)
 
 

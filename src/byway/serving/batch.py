@@ -34,7 +34,7 @@ CONTEXTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """One person to answer."""
 
     known: list[tuple[Seen, int]]
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class Answers:
     """A row for each item that somebody is shown: people in their order, for each the best item first."""
 
     person: NDArray[np.int64]
@@ -65,7 +65,7 @@ Best = tuple[NDArray[np.int64], NDArray[Any], float]
 """Positions of a person's items, their scores, and the propensity that all of them have."""
 
 
-def answer(bundle: Bundle, people: Iterable[Asked], k: int) -> Answered:
+def answer(bundle: Bundle, people: Iterable[Request], k: int) -> Answers:
     """What each person is shown: at most `k` items, all of whose places explore.
 
     People are taken as they are needed, PEOPLE at a time.
@@ -76,7 +76,7 @@ def answer(bundle: Bundle, people: Iterable[Asked], k: int) -> Answered:
     length = np.array([len(positions) for positions, _, _ in found], dtype=np.int64)
     person = np.repeat(np.arange(len(found)), length)
     scores = [round(s, SCORE_DIGITS) for _, own, _ in found for s in own.tolist()]
-    return Answered(
+    return Answers(
         person=person,
         rank=np.arange(len(person)) - np.repeat(np.cumsum(length) - length, length) + 1,
         position=np.concatenate([np.empty(0, np.int64), *(positions for positions, _, _ in found)]),
@@ -85,7 +85,7 @@ def answer(bundle: Bundle, people: Iterable[Asked], k: int) -> Answered:
     )
 
 
-def _answer(bundle: Bundle, people: Sequence[Asked], k: int) -> list[Best]:
+def _answer(bundle: Bundle, people: Sequence[Request], k: int) -> list[Best]:
     found: dict[int, Best] = {}
     drawn: dict[int, tuple[Person, NDArray[np.int64], NDArray[np.float64]]] = {}
     # What may be shown is kept for one hour at a time, so people of one hour follow each other.

@@ -37,7 +37,7 @@ SMALL = 200_000
 log = structlog.get_logger()
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Query(msgspec.Struct, frozen=True):
     """What an answer is made from."""
 
     user: str = ""
@@ -124,7 +124,7 @@ def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
     )
 
 
-def _led_by_what_is_seen(bundle: Bundle, asked: Asked, seen: list[Seen], k: int, at: int) -> Answer | None:
+def _led_by_what_is_seen(bundle: Bundle, asked: Query, seen: list[Seen], k: int, at: int) -> Answer | None:
     """The answer of the context table to who is watching an item; None where it has none with an item."""
     if asked.watching is None or bundle.context_clusters is None or bundle.position(asked.watching) is None:
         return None
@@ -142,7 +142,7 @@ class Service:
         self.rng = np.random.default_rng(secrets.randbits(128))
         meters.loaded.set(time.time())
 
-    async def answer(self, asked: Asked, experiment: str | None = None) -> Reply:
+    async def answer(self, asked: Query, experiment: str | None = None) -> Reply:
         """Answer a request and log what it shows, under the setting's experiment unless another is named."""
         live, at = self.live, now()
         seen = asked.history

@@ -23,7 +23,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 from byway.serving import history, meters, recommend, security
 from byway.serving.guard import Asking, needs, service_of
 from byway.serving.history import Event
-from byway.serving.service import Asked, Live, Service, now
+from byway.serving.service import Live, Query, Service, now
 
 PAGES = Path(__file__).parent / "pages"
 K = 6
@@ -126,7 +126,7 @@ async def _step(service: Service, user: str) -> dict[str, Any]:
     """Everything that one step of a walk shows."""
     live, at = service.live, now()
     opened = live.bundle
-    reply = await service.answer(Asked(user=user, k=K), experiment="walk")
+    reply = await service.answer(Query(user=user, k=K), experiment="walk")
     events = await service.history.of(user, at - service.settings.forget_days * history.DAY, 30)
     shown: list[dict[str, Any]] = []
     for event in reversed(events):

@@ -142,7 +142,7 @@ def _drawn(asked: Asked, item: Ints, logit: Floats, k: int, rng: np.random.Gener
 
 
 @dataclass(slots=True)
-class State:
+class PlatformState:
     """What the log says of every user and item by now; written in place, event by event."""
 
     history: Ints
@@ -167,7 +167,7 @@ class State:
     """[U, w] content watched, weighted by how much better or worse than 0.3 it pleased."""
 
     @classmethod
-    def of(cls, known: Known, log: Logged, missing: Flags) -> "State":
+    def of(cls, known: Known, log: Logged, missing: Flags) -> "PlatformState":
         """The state of a whole log."""
         shape = (log.n_users, known.n_clusters)
         cluster = known.cluster[log.item]
@@ -261,7 +261,7 @@ class Ranker:
         if not len(liked) or liked.min() >= known.positive:
             return ranker
         past = Logged(log.user[~late], log.item[~late], log.satisfaction[~late], log.day[~late], log.n_users)
-        state = State.of(known, past, missing)
+        state = PlatformState.of(known, past, missing)
         ranker.add(state.features(known, log.user[late], log.item[late][:, None])[:, 0], liked)
         return ranker
 

@@ -29,8 +29,9 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.multimodal.plan import ContextTable
-from byway.simulation import arms, controls, platform, pooling, truth, visual
+from byway.simulation import arms, controls, pooling, truth, visual
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
+from byway.simulation.control import PlatformState
 from byway.simulation.platform import Environment, asked_of
 from byway.simulation.pooling import measure, row
 from byway.simulation.runs import CANDIDATES, Run, Setup, run_arm
@@ -225,7 +226,7 @@ def deal(users: Ints, segments: int, size: int, rng: np.random.Generator) -> lis
 
 def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
     """Arms whose answers change when the truth is overwritten: there must be none."""
-    state = platform.State.of(setup.kit.known, setup.kit.log, setup.missing)
+    state = PlatformState.of(setup.kit.known, setup.kit.log, setup.missing)
     asked = asked_of(state, setup.users[:20], 0)
     caught: list[str] = []
     for name in names:

@@ -23,7 +23,7 @@ from torch import nn
 from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import sequence
-from byway.items.sequence import Encoder
+from byway.items.sequence import HistoryEncoder
 from byway.items.windows import Sequences
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, by_user
 from byway.simulation.two_tower import TwoTower
@@ -102,7 +102,7 @@ class Encoded:
 
     def states(self, history: Ints) -> Floats:
         """[B, d] after histories [B, H] of item indexes + 1; of an empty history 0."""
-        policy = cast(Encoder, self.parts["policy"])
+        policy = cast(HistoryEncoder, self.parts["policy"])
         read = history[:, -self.settings.history :]
         # Columns that are empty for everybody cost time and change nothing.
         filled = np.flatnonzero((read > 0).any(0))
@@ -113,7 +113,7 @@ class Encoded:
     def vectors(self) -> Floats:
         """[N, d] the items' vectors as they are now."""
         with torch.inference_mode():
-            return cast(Encoder, self.parts["policy"]).vectors_ND.numpy()
+            return cast(HistoryEncoder, self.parts["policy"]).vectors_ND.numpy()
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
         found = self.states(asked.history) @ self.vectors().T

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.base import metrics
-from byway.simulation.control import Ranker, State, control_sources
+from byway.simulation.control import PlatformState, Ranker, control_sources
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source
 
 ARM = 8
@@ -104,7 +104,7 @@ def live(
     `missing` [N] are items that nobody may be shown. `blur` is the deviation of the noise on the ranker's score,
     which keeps lists from being the same every day.
     """
-    state = State.of(known, log, missing)
+    state = PlatformState.of(known, log, missing)
     sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]
     ranker = Ranker.of(known, log, missing)
     parts: list[Impressions] = []
@@ -147,7 +147,7 @@ class Lists:
     """[B] the item watched last before the visit; NONE where there is none."""
 
 
-def asked_of(state: State, user: Ints, day: int) -> Asked:
+def asked_of(state: PlatformState, user: Ints, day: int) -> Asked:
     """What a source is told of those who come."""
     return Asked(
         user, state.history[user], state.felt[user], state.when[user], day, state.seen[user], state.count[user] > 0
@@ -156,7 +156,7 @@ def asked_of(state: State, user: Ints, day: int) -> Asked:
 
 def _rank(
     known: Known,
-    state: State,
+    state: PlatformState,
     ranker: Ranker,
     sources: list[Source],
     user: Ints,
@@ -185,7 +185,7 @@ def _rank(
 def _watch(
     environment: Environment,
     known: Known,
-    state: State,
+    state: PlatformState,
     lists: Lists,
     length: Ints,
     share: float,

@@ -153,7 +153,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTransitions:
     """Every transition of the log, one row each, in order of user and time."""
 
     context: Ints
@@ -168,7 +168,7 @@ class Found:
     """High-quality visits to a cluster that was not new."""
 
 
-def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: int = CHUNK) -> Found:
+def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: int = CHUNK) -> FoundTransitions:
     """All transitions with `history` unique clusters before them; fewer are filled up with the oldest one.
 
     A cluster is new to a user where no event of any quality touched it before; contexts and labels are
@@ -177,7 +177,7 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: i
     parts = [_find(part, cluster_of, clusters, history) for part in by_users(events, chunk)]
     if len(parts) == 1:
         return parts[0]
-    return Found(
+    return FoundTransitions(
         context=np.concatenate([part.context for part in parts]),
         label=np.concatenate([part.label for part in parts]),
         time=np.concatenate([part.time for part in parts]),
@@ -188,7 +188,7 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: i
     )
 
 
-def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Found:
+def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> FoundTransitions:
     cluster = cluster_of[events.item].astype(np.int64)
     user = events.user.astype(np.int64)
     first = np.zeros(len(user), dtype=bool)
@@ -208,7 +208,7 @@ def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Foun
     new, context = new[enough], context[enough]
     for k in range(history - 2, -1, -1):
         context[:, k] = np.where(context[:, k] < 0, context[:, k + 1], context[:, k])
-    return Found(
+    return FoundTransitions(
         context=context.astype(np.int32),
         label=cluster[new].astype(np.int32),
         time=time[new],
@@ -271,7 +271,7 @@ def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) 
     return count(found.context, found.label, clusters), standing
 
 
-def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
+def split(found: FoundTransitions, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
     """0 train, 1 validation, 2 held out for each transition, by time.
 
     With a clock the last `heldout` share of all transitions is held out; without one, the end of each user's own
@@ -291,7 +291,7 @@ def split(found: Found, clock: bool, heldout: float, validation: float) -> NDArr
     return part
 
 
-def split_instants(found: Found, part: NDArray[np.int8]) -> NDArray[np.bool_]:
+def split_instants(found: FoundTransitions, part: NDArray[np.int8]) -> NDArray[np.bool_]:
     """[N] which transitions are of an instant that lies in more than one part."""
     _, at = np.unique(found.time, return_inverse=True)
     first, last = np.full(at.max(initial=-1) + 1, 2), np.zeros(at.max(initial=-1) + 1, np.int64)

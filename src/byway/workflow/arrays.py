@@ -25,7 +25,7 @@ from byway.items.restrict import top_in_slice
 from byway.items.transformer import SequenceModel
 from byway.transitions import curate
 from byway.transitions.counts import Successors
-from byway.transitions.curate import Found
+from byway.transitions.curate import FoundTransitions
 
 Random = np.random.Generator | int
 """A generator, or the seed of one."""
@@ -85,7 +85,7 @@ def find_transitions(
     *,
     history: int = 2,
     positive: float = 0.5,
-) -> Found:
+) -> FoundTransitions:
     """Find each time somebody enjoyed a cluster that was new to them (paper 1, section 2.3).
 
     The log is four arrays [N] in any order: `user` and `item` are numbers, `time` is whole numbers of any unit,

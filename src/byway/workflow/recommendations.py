@@ -24,7 +24,7 @@ from byway.base.progress import bar, command, say
 from byway.data import catalog, events
 from byway.data.events import Events
 from byway.serving import batch
-from byway.serving.batch import Asked
+from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
 from byway.serving.recommend import Seen, in_catalog
 from byway.workflow.showing import served
@@ -54,7 +54,7 @@ def generator(seed: int, user: str) -> np.random.Generator:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class Histories:
     """The people of the log and what they did."""
 
     users: list[str]
@@ -73,7 +73,7 @@ class Log:
         return seen, times[-1] if times else None
 
 
-def open_log(workspace: Path) -> Log:
+def open_log(workspace: Path) -> Histories:
     """The log that the bundle was made with.
 
     Raises UserError where the log is newer than the bundle. After a refresh it says that what that took in is not
@@ -84,7 +84,7 @@ def open_log(workspace: Path) -> Log:
         say("This is the history in the log of the last full run; what a refresh took in is not in it.")
     with artifact.reading(path):
         log, users, items = events.load(path), events.load_users(path), catalog.load(path).ids()
-    return Log(users, items, log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64))
+    return Histories(users, items, log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64))
 
 
 def _bundle_of(workspace: Path) -> Record:
@@ -104,7 +104,7 @@ def logged(workspace: Path, user: str) -> tuple[list[Seen], int | None]:
     return log.history(numbers(workspace, log, [user])[0])
 
 
-def numbers(workspace: Path, log: Log, users: Sequence[str]) -> list[int]:
+def numbers(workspace: Path, log: Histories, users: Sequence[str]) -> list[int]:
     """The numbers of users of the log. Raises UserError where it has no such user."""
     place = {user: i for i, user in enumerate(log.users)}
     for user in users:
@@ -115,34 +115,34 @@ def numbers(workspace: Path, log: Log, users: Sequence[str]) -> list[int]:
     return [place[user] for user in users]
 
 
-def of_users(bundle: Bundle, log: Log, users: Sequence[int], k: int, seed: int) -> pa.Table:
+def of_users(bundle: Bundle, log: Histories, users: Sequence[int], k: int, seed: int) -> pa.Table:
     """What users of the log, by number, are shown: a table of SCHEMA, users in the order given."""
     return _answer_part(bundle, log, bundle.positions(log.items), k, seed, users)
 
 
 def _answer_part(
-    bundle: Bundle, log: Log, positions: Sequence[int | None], k: int, seed: int, users: Sequence[int]
+    bundle: Bundle, log: Histories, positions: Sequence[int | None], k: int, seed: int, users: Sequence[int]
 ) -> pa.Table:
     """The same, with the position in the bundle of each row of the catalog."""
     names = [log.users[user] for user in users]
     return _table(bundle, names, (_asked(log, positions, user, seed) for user in users), k)
 
 
-def _asked(log: Log, positions: Sequence[int | None], user: int, seed: int) -> Asked:
+def _asked(log: Histories, positions: Sequence[int | None], user: int, seed: int) -> Request:
     seen, now = log.history(user)
     a, b = log.starts[user : user + 2].tolist()
     at = (positions[row] for row in log.events.item[a:b].tolist())
     known = [(s, p) for s, p in zip(seen, at, strict=True) if p is not None]
-    return Asked(known, now, generator(seed, log.users[user]))
+    return Request(known, now, generator(seed, log.users[user]))
 
 
 def of_histories(bundle: Bundle, histories: Mapping[str, Sequence[Seen]], k: int, seed: int) -> pa.Table:
     """The same for people with these histories, the most recent item last, whatever the log says of them."""
-    asked = (Asked(in_catalog(bundle, seen), None, generator(seed, user)) for user, seen in histories.items())
+    asked = (Request(in_catalog(bundle, seen), None, generator(seed, user)) for user, seen in histories.items())
     return _table(bundle, list(histories), asked, k)
 
 
-def _table(bundle: Bundle, users: Sequence[str], asked: Iterable[Asked], k: int) -> pa.Table:
+def _table(bundle: Bundle, users: Sequence[str], asked: Iterable[Request], k: int) -> pa.Table:
     found = batch.answer(bundle, asked, k)
     names = pa.array(bundle.manifest.names, pa.string())
     columns = [

@@ -19,8 +19,8 @@ from byway.base.ranking import best_first, ndcg_at, ranks_in
 from byway.language.fast.generate import (
     TOGETHER,
     Adjust,
-    Asked,
     Policy,
+    Prompted,
     ask,
     ask_cue,
     ask_rows,
@@ -55,7 +55,7 @@ class Again:
     """Who is asked again, in float32, where the model's two best answers are nearly tied."""
 
     policy: Policy
-    ask: Callable[[Ints], Asked]
+    ask: Callable[[Ints], Prompted]
     near: float
     """Nats."""
 
@@ -204,7 +204,7 @@ Ranked = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArra
 
 def _ranked(
     asked_of: Policy,
-    asked: Asked,
+    asked: Prompted,
     context: NDArray[np.int32],
     evidence: NDArray[np.float32],
     weight: float,
@@ -282,7 +282,7 @@ def _posterior(evidence: NDArray[np.float32], weight: float, log_p: NDArray[np.f
     return (evidence + weight * log_p).astype(np.float32)
 
 
-def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
+def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Prompted]]:
     """How to ask a tile of rows of pairs (C1, every C2), in that order: all at once, or row by row where causal.
 
     Under block attention every description is read once a slot for the whole table, and a pair costs its cue.
@@ -297,13 +297,13 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
         slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
         columns = Prefix(slots[-1].turned(), "columns")
 
-        def grid(rows: range) -> Iterator[Asked]:
+        def grid(rows: range) -> Iterator[Prompted]:
             own = [Prefix(slot.part(rows), "rows") for slot in slots[:-1]]
             yield ask_cue(asked_of, [Prefix(instruction, "all"), *own, columns], len(rows), M)
 
         return grid
 
-    def each(rows: range) -> Iterator[Asked]:
+    def each(rows: range) -> Iterator[Prompted]:
         firsts = [[token for slot in prompt.slots[:-1] for token in slot[row]] for row in rows]
         return ask_rows(asked_of, instruction, firsts)
 
@@ -311,7 +311,7 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Asked]]:
 
 
 @torch.no_grad()
-def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
+def ready_some(asked_of: Policy) -> Callable[[Ints], Prompted]:
     """How to ask some contexts, now and then: under block attention every description is read once for all."""
     instruction = read_instruction(asked_of)
     if asked_of.attention != "block":
@@ -319,7 +319,7 @@ def ready_some(asked_of: Policy) -> Callable[[Ints], Asked]:
     M, K = asked_of.clusters, asked_of.prompt.history
     blocks = read_blocks(asked_of, [np.arange(M)] * K, instruction)
 
-    def some(context_NK: Ints) -> Asked:
+    def some(context_NK: Ints) -> Prompted:
         places = [torch.from_numpy(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
         back = [Prefix(instruction, "all"), *(Prefix(blocks, "rows", place) for place in places)]
         return ask_cue(asked_of, back, len(context_NK), 1)

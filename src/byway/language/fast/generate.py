@@ -43,7 +43,7 @@ class Policy:
 
 
 @dataclass(slots=True)
-class Asked:
+class Prompted:
     """Prompts that have been read up to the cue."""
 
     hidden_NH: Tensor
@@ -71,7 +71,7 @@ def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
     return ids, torch.arange(T) < length[:, None]
 
 
-def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Cache | None = None) -> Asked:
+def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Cache | None = None) -> Prompted:
     """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
     instruction = instruction or read_instruction(policy)
     if policy.attention == "block":
@@ -115,7 +115,7 @@ def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Ca
     return ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")])
 
 
-def _ask_blocks(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Asked:
+def _ask_blocks(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Prompted:
     parts = [np.unique(column, return_inverse=True) for column in context_NK.T]
     blocks = read_blocks(policy, [clusters for clusters, _ in parts], instruction)
     context = [Prefix(instruction, "all")]
@@ -153,11 +153,11 @@ def read_grid(
     return hidden[2][:, :, -1].flatten(0, 1), hidden[3][:, 0]
 
 
-def ask_cue(policy: Policy, context: list[Prefix], A: int, B: int) -> Asked:
+def ask_cue(policy: Policy, context: list[Prefix], A: int, B: int) -> Prompted:
     """Read the cue of A x B prompts whose blocks are ready."""
     cue, position_N = _cue(policy, context, A, B)
     (hidden,) = read_together(policy.model, [cue])
-    return Asked(hidden[:, :, -1].flatten(0, 1), [*context, Prefix(cue.made, "cells")], position_N)
+    return Prompted(hidden[:, :, -1].flatten(0, 1), [*context, Prefix(cue.made, "cells")], position_N)
 
 
 def _cue(policy: Policy, context: list[Prefix], A: int, B: int) -> tuple[ForwardPass, Tensor]:
@@ -169,7 +169,7 @@ def _cue(policy: Policy, context: list[Prefix], A: int, B: int) -> tuple[Forward
     return one, torch.full((A * B,), start + cue.shape[-1])
 
 
-def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Iterator[Asked]:
+def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Iterator[Prompted]:
     """Read the prompts of every C1, its slots having the tokens `firsts`, with every C2, under causal attention.
 
     One C1 comes after the other: the instruction and it are attended to as plain matrix products, and nothing of
@@ -188,7 +188,7 @@ def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Ite
         positions = start + length + torch.arange(ids.shape[1])
         one = ForwardPass(ids[None], positions, each[None], back, ends=True)
         (at_cue,) = read_together(policy.model, [one])
-        yield Asked(at_cue[0], [*back, Prefix(one.made, "cells")], start + length + each.sum(1))
+        yield Prompted(at_cue[0], [*back, Prefix(one.made, "cells")], start + length + each.sum(1))
 
 
 def _common(sequences: list[list[int]]) -> int:
@@ -198,7 +198,7 @@ def _common(sequences: list[list[int]]) -> int:
     return next(differ, min(len(least), len(most)))
 
 
-def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Asked:
+def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Prompted:
     prompt, K = policy.prompt, policy.prompt.history
     N = len(context_NK)
     above = np.zeros((1, 0), dtype=np.int32)  # the different beginnings read so far
@@ -223,7 +223,7 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
         above = beginnings
     rows = torch.from_numpy(row_of)
     back = [_along(reading, torch.from_numpy(index).index_select(0, rows)) for reading, index in readings]
-    return Asked(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
+    return Prompted(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
 
 
 def _along(cache: Cache, pick_A: Tensor) -> Prefix:
@@ -237,7 +237,9 @@ def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.in
     return np.array([index[tuple(key)] for key in keys.tolist()], dtype=np.int64)
 
 
-def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor) -> tuple[Tensor, Asked]:
+def go_on(
+    policy: Policy, asked: Prompted, which_n: Tensor, ids_nT: Tensor, valid_nT: Tensor
+) -> tuple[Tensor, Prompted]:
     """Read answer tokens after the prompts `which_n`.
 
     Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token. What several
@@ -260,7 +262,7 @@ def go_on(policy: Policy, asked: Asked, which_n: Tensor, ids_nT: Tensor, valid_n
     at_last = hidden[torch.arange(n), length - 1]
     before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
     made = Prefix(one.made, "cells", row_n * wide + column_n)
-    return hidden, Asked(at_last, [*before, made], start_A[row_n] + length)
+    return hidden, Prompted(at_last, [*before, made], start_A[row_n] + length)
 
 
 def _further(
@@ -333,7 +335,7 @@ class Choices:
     waits_NM: NDArray[np.int32]
     """The branching node below which a name is still to be resolved, or -1."""
 
-    def __init__(self, policy: Policy, asked: Asked):
+    def __init__(self, policy: Policy, asked: Prompted):
         N = len(asked.position_N)
         self.policy = policy
         self.stands: dict[tuple[int, int], tuple[int, int]] = {}
@@ -405,7 +407,7 @@ Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @torch.no_grad()
 def top(
-    policy: Policy, asked: Asked, n: int | Sequence[int], excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
+    policy: Policy, asked: Prompted, n: int | Sequence[int], excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
     """The n best legal names of every prompt under each way to score, exactly, best first; -1 where none is left.
 
