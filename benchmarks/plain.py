@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import psutil
 
@@ -35,8 +36,19 @@ LOOK = 90.0
 TESTS = {"quick": ["-m", "not slow"], "all": []}
 
 
-def watched(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, object]:
-    """Run a command to its end: seconds, exit code, peak memory in GB, and its lines with the second of each."""
+class Watched(TypedDict):
+    """A command that has ended."""
+
+    seconds: float
+    exit: int
+    gigabytes: float
+    """Peak of all its processes."""
+
+
+def watched(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> tuple[Watched, list[tuple[float, str]]]:
+    """Run a command to its end: what it took, and its lines with the second of each."""
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -60,7 +72,7 @@ def watched(command: list[str], folder: Path, environment: dict[str, str]) -> di
     lines = [(time.perf_counter() - began, line.rstrip()) for line in process.stdout]
     code = process.wait()
     scales.join()
-    return {"seconds": time.perf_counter() - began, "exit": code, "gigabytes": peak[0] / 1e9, "lines": lines}
+    return {"seconds": time.perf_counter() - began, "exit": code, "gigabytes": peak[0] / 1e9}, lines
 
 
 def _memory(pid: int) -> int:
@@ -79,8 +91,7 @@ def _memory(pid: int) -> int:
 
 def demo(folder: Path, environment: dict[str, str]) -> dict[str, object]:
     """`make demo`: how long until it is installed, until something is seen, and in all; the screen at `LOOK`."""
-    run = watched(["make", "demo"], folder, environment)
-    lines: list[tuple[float, str]] = run.pop("lines")  # type: ignore[assignment]
+    run, lines = watched(["make", "demo"], folder, environment)
     first = next((at for at, line in lines if INSTALLED in line), None)
     seen = next((at for at, line in lines if SEEN in line), None)
     out: dict[str, object] = {**run, "installed": first}
@@ -98,7 +109,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     source = Path(__file__).parents[1]
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, dict[str, object]]] = {}
     for machine in options.machine or list(MACHINES):
         environment = MACHINES[machine]
         with tempfile.TemporaryDirectory() as temporary:
@@ -107,18 +118,17 @@ def main() -> None:
             subprocess.run(["git", "-C", str(clone), "checkout", "--quiet", options.revision], check=True)
             # What a former run unpacked would not be there for a newcomer.
             environment = {**environment, "XDG_CACHE_HOME": str(Path(temporary) / "cache")}
-            figures: dict[str, object] = {"demo": demo(clone, environment)}
+            figures: dict[str, dict[str, object]] = {"demo": demo(clone, environment)}
             if options.tests:
                 arguments = " ".join(f"'{word}'" for word in TESTS[options.tests])
-                run = watched(["make", "test", f"PYTEST={arguments}"], clone, environment)
-                lines: list[tuple[float, str]] = run.pop("lines")  # type: ignore[assignment]
+                run, lines = watched(["make", "test", f"PYTEST={arguments}"], clone, environment)
                 figures["tests"] = {**run, "said": lines[-1][1] if lines else ""}
         found[machine] = figures
         if not options.json:
             print(f"{machine}\n{json.dumps(figures, indent=2, ensure_ascii=False)}", flush=True)
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
-    if any(part["exit"] for machine in found.values() for part in machine.values()):  # type: ignore[attr-defined]
+    if any(part["exit"] for machine in found.values() for part in machine.values()):
         sys.exit(1)
 
 
