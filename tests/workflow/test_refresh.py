@@ -5,6 +5,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,19 +98,26 @@ def write(path: Path, header: str, rows: list[str]) -> Path:
 ITEM, EVENT = "item,title", "user,item,time,satisfaction"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cheap() -> Iterator[None]:
-    """A quick encoder, and no language model."""
-    cheap = replace(
-        stages.TRANSITION_TABLE,
-        build=lambda work, inputs: table(work, inputs.config.transition_table, inputs.transitions),
-        reads=(stages.TRANSITIONS,),
-    )
+@contextmanager
+def without_language_model(cheap: stages.Stage) -> Iterator[None]:
+    """The pipeline with a quick encoder, and `cheap` in the place of the language model and its table."""
     kept = [stage for stage in pipeline.STAGES if stage not in (stages.LANGUAGE_MODEL, stages.METRICS)]
     kept[kept.index(stages.TRANSITION_TABLE)] = cheap
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embed, "sentence_encoder", encoder)
         patch.setattr(pipeline, "STAGES", tuple(kept))
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap() -> Iterator[None]:
+    """A quick encoder, and no language model."""
+    counted = replace(
+        stages.TRANSITION_TABLE,
+        build=lambda work, inputs: table(work, inputs.config.transition_table, inputs.transitions),
+        reads=(stages.TRANSITIONS,),
+    )
+    with without_language_model(counted):
         yield
 
 
