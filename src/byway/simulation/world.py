@@ -182,8 +182,8 @@ def make_items(settings: WorldSettings, topics: Topics, seed: int) -> Items:
     kind = rng.choice(len(TITLE_KINDS), n, p=np.asarray(settings.title_shares) / sum(settings.title_shares))
     clickbait = kind == TITLE_KINDS.index("clickbait")
     quality = np.clip(rng.beta(*settings.quality_shape, n) + settings.clickbait_quality * clickbait, 0, 1)
-    similarity_weight = 1.5 * quality + settings.clickbait_reach * clickbait + rng.normal(0, 1, n)
-    reach = (1.0 + (-similarity_weight).argsort().argsort()) ** -settings.zipf
+    attraction = 1.5 * quality + settings.clickbait_reach * clickbait + rng.normal(0, 1, n)
+    reach = (1.0 + (-attraction).argsort().argsort()) ** -settings.zipf
 
     # One item of each topic is old, so that no topic is empty on the first morning.
     old = first | (rng.random(n) < settings.old_items)

@@ -202,7 +202,7 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
     prompt, K = policy.prompt, policy.prompt.history
     N = len(context_NK)
     above = np.zeros((1, 0), dtype=np.int32)  # the different beginnings read so far
-    readings = [(instruction, np.zeros((1,), dtype=np.int64))]
+    caches = [(instruction, np.zeros((1,), dtype=np.int64))]
     end = np.array([len(prompt.instruction)])
     hidden = instruction.keys[0]
     row_of = np.zeros(N, dtype=np.int64)
@@ -212,17 +212,17 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
         parent = _rows_of(beginnings[:, :k], above)
         cue = prompt.cue if k == K - 1 else []
         ids, valid = pad([prompt.slots[k][c] + cue for c in beginnings[:, k]], prompt.end)
-        readings = [(reading, index[parent]) for reading, index in readings]
-        back = [_along(reading, torch.from_numpy(index)) for reading, index in readings]
+        caches = [(cache, index[parent]) for cache, index in caches]
+        back = [_along(cache, torch.from_numpy(index)) for cache, index in caches]
         start = torch.from_numpy(end[parent])
         positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
         one = ForwardPass(ids[:, None], positions, valid[:, None], back, ends=True)
         (hidden,) = read_together(policy.model, [one])
         end = (start + valid.sum(1)).numpy()
-        readings.append((one.made, np.arange(len(beginnings))))
+        caches.append((one.made, np.arange(len(beginnings))))
         above = beginnings
     rows = torch.from_numpy(row_of)
-    back = [_along(reading, torch.from_numpy(index).index_select(0, rows)) for reading, index in readings]
+    back = [_along(cache, torch.from_numpy(index).index_select(0, rows)) for cache, index in caches]
     return Prompted(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
 
 

@@ -186,7 +186,7 @@ def _gated(layer: torch.nn.Module) -> bool:
 
 
 def put(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace the layers of the model's body, in place; the model is for `reading` only from then on."""
+    """Replace the layers of the model's body, in place; the model is for `passes` only from then on."""
     body: Any = model.half().base_model
     _replace(body)
     last: Any = body.layers[-1] if type(body) is LlamaModel else None
