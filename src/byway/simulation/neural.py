@@ -92,6 +92,8 @@ class Encoded:
     """Days between trainings on the log that was caused; 0 never trains again."""
     nearest: int = 0
     """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
+    trainings: int = 0
+    """How often it was trained again: whoever keeps figures of its states has to make them anew when this grows."""
 
     def learn(self, log: Logged, today: int) -> None:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
@@ -99,6 +101,7 @@ class Encoded:
             past = sequences(log, self.reward(self.known, log), self.known.n_items, since=0)
             once = replace(self.settings, epochs=1)
             sequence.fit(self.parts, past, once, self.seed + today, peak=self.settings.learning_rate / 3)
+            self.trainings += 1
 
     def states(self, history: Ints) -> Floats:
         """[B, d] after histories [B, H] of item indexes + 1; of an empty history 0."""

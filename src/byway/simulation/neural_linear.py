@@ -5,6 +5,9 @@ Bayesian linear regression on the last layer's features, whose gradient is stopp
 features of a user and a cluster are state ⊙ centre, centre and 1, the centre being the mean vector of the cluster's
 items, and the bandit learns from first meetings of a cluster only. σ² is the variance that the regression leaves;
 the authors' 10 is for rewards of another size and would drown satisfaction in [0, 1].
+
+The encoder goes on training, and sums over the features of an earlier one would say nothing of its own. So after
+each of its trainings centres and sums are made anew from all first meetings so far.
 """
 
 import numpy as np
@@ -21,18 +24,28 @@ class NeuralLinear:
     """A plan; its encoder is the restricted item policy's."""
 
     def __init__(self, known: Known, encoder: Encoded, ridge: float = 1e-6):
-        self.known, self.encoder = known, encoder
-        vectors = encoder.vectors()
-        total = np.zeros((known.n_clusters, vectors.shape[1]), np.float32)
-        np.add.at(total, known.cluster, vectors)
+        self.known, self.encoder, self.ridge = known, encoder, ridge
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing learned yet, under the encoder as it is."""
+        vectors = self.encoder.vectors()
+        total = np.zeros((self.known.n_clusters, vectors.shape[1]), np.float32)
+        np.add.at(total, self.known.cluster, vectors)
         self.centre = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)
         width = 2 * vectors.shape[1] + 1
-        self.precision = ridge * np.eye(width)
+        self.precision = self.ridge * np.eye(width)
         self.moment = np.zeros(width)
         self.squares, self.n, self.learned = 0.0, 0, 0
+        self.trainings = self.encoder.trainings
 
     def learn(self, log: Logged, today: int) -> None:
-        """Add the first meetings logged since the last time, each with the state before it."""
+        """Add the first meetings logged since the last time, each with the state before it.
+
+        All of them, where the encoder was trained since then.
+        """
+        if self.encoder.trainings != self.trainings:
+            self._begin()
         order, edge = by_user(log)
         novel = first_meetings(self.known, log)
         novel[: self.learned] = False

@@ -52,8 +52,9 @@ class Planned:
     """Whether items outside the chosen cluster are out: the restriction of paper 1, section 2.2."""
 
     def learn(self, log: Logged, today: int) -> None:
-        self.plan.learn(log, today)
+        # A plan may stand on the states of the encoder that grounds, as it is after today's training.
         self.ground.learn(log, today)
+        self.plan.learn(log, today)
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
         chosen = self.plan.choose(asked, open_clusters(self.known, asked, self.novel), rng)
