@@ -123,6 +123,46 @@ def test_novelty_rewards_are_four_times_where_the_week_had_none() -> None:
     assert neural.novelty()(KNOWN, log).tolist() == pytest.approx([4, 0.8, 4, 4, 0])
 
 
+def test_novelty_has_the_correction_that_it_builds_on_and_a_bonus_for_spreading() -> None:
+    """[9] is [8] with another reward: the same two heads; with the bonus the same log makes a flatter policy."""
+    settings = neural.settings_of("novelty", SETTINGS, 25)
+    assert settings.top_k == neural.settings_of("sequence", SETTINGS, 10).top_k == 16
+    assert "behaviour" in neural.begin("novelty", KNOWN, settings, 0)
+    log = a_log(300, 30)
+    log = replace(log, item=log.item % 4)
+    history, spread = asked([[1, 2], [3, 4, 5]]).history, []
+    for entropy in (0.0, 30.0):
+        parts = neural.begin("novelty", KNOWN, settings, 0)
+        sequence.fit(parts, neural.KINDS["novelty"].sequences(KNOWN, log), settings, 0, peak=0.02, entropy=entropy)
+        found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 1, 0, every=0)
+        scores = torch.from_numpy(found.states(history) @ found.vectors().T)
+        spread.append(float(torch.distributions.Categorical(logits=scores).entropy().mean()))
+    assert neural.KINDS["novelty"].entropy > 0
+    assert spread[0] < spread[1] - 0.1
+
+
+def test_novelty_reads_what_was_a_surprise() -> None:
+    """Items 0 and 6, of one cluster: where the week between had none, 1 follows, else 2. Only the mark tells."""
+    pairs = 80
+    long_ago = np.arange(pairs) % 2 == 0
+    item = np.column_stack([np.zeros(pairs, np.int64), np.full(pairs, 6), np.where(long_ago, 1, 2)]).ravel()
+    day = np.column_stack([np.where(long_ago, -20, -3), np.full(pairs, -2), np.full(pairs, -1)]).ravel()
+    log = Logged(np.arange(pairs).repeat(3), item, np.ones(3 * pairs, np.float32), day, pairs)
+    # Without the correction, under which two answers of one half each are both as good as wanted.
+    settings = replace(neural.settings_of("novelty", SETTINGS, 150), top_k=0)
+    parts = neural.begin("novelty", KNOWN, settings, 0)
+    sequence.fit(parts, neural.KINDS["novelty"].sequences(KNOWN, log), settings, 0, peak=0.02)
+    found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 1, 0, every=0)
+    question = asked([[0, 6], [0, 6], [0, 6]])
+    liked = question.satisfaction.copy()
+    liked[2, 1] = 0.2  # what was new and did not please is no surprise
+    days = np.array([[-20, -2], [-3, -2], [-20, -2]])
+    question = Asked(question.user, question.history, liked, days, 0, question.seen, question.met)
+    assert neural.surprising(KNOWN, question).tolist() == [[True, True], [True, False], [True, False]]
+    scores = found.scores(question, np.full(3, NONE))
+    assert (scores[:, 1] > scores[:, 2]).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("kind", ["restricted", "sequence", "novelty", "context", "two_tower"])
 def test_every_encoder_learns_what_comes_next(kind: str) -> None:
     """Item i is followed by i + 1: after training it is named first, where a random guess has 1 of 24."""

@@ -73,6 +73,28 @@ def test_draws_make_the_denominator_unbiased():
     assert error < 0.02 * mass.sum()
 
 
+@pytest.mark.parametrize("entropy", [0.1, 3.0])
+@pytest.mark.parametrize("every", [True, False])
+def test_the_entropy_bonus_is_the_gradient_of_the_mean_entropy(problem, monkeypatch, entropy, every):
+    """Beside the likelihood's: H(π) = -Σ π log π over all items, or over candidates that stand for 1 / chance."""
+    monkeypatch.setattr(softmax, "CHUNK", 5 * 9)
+    states, items, labels, weights = problem
+    chosen = torch.arange(9) if every else torch.unique(torch.cat([labels, torch.tensor([8])]))
+    chance = torch.linspace(0.2, 0.9, len(chosen), dtype=torch.float64) if not every else torch.ones(9).double()
+    candidates = softmax.Candidates(chosen, chance.log())
+    plain, _ = softmax.log_likelihood(states, items, labels, weights, candidates)
+    loss, _ = softmax.log_likelihood(states, items, labels, weights, candidates, entropy=entropy)
+    torch.testing.assert_close(loss, plain)
+    logits = states @ items[chosen].T
+    stands_for = (1 / chance).repeat(len(labels), 1)
+    stands_for[torch.arange(len(labels)), torch.searchsorted(chosen, labels)] = 1
+    total = (stands_for * logits.exp()).sum(1, keepdim=True)
+    pi = logits.exp() / total
+    reference = plain + entropy * (stands_for * pi * pi.log()).sum(1).mean()
+    for found, expected in zip(gradients(loss, states, items), gradients(reference, states, items), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(("top_k", "cap"), [(16, np.inf), (1, np.inf), (16, 20.0855), (4, 0.7)])
 def test_top_k_off_policy_correction_is_the_papers_gradient(problem, top_k, cap):
     """Row by row: min(π / β, cap) · K (1 - π)^(K - 1) · R · ∇ log π, as reference [8] has it."""

@@ -173,8 +173,11 @@ def fit(
     peak: float | None = None,
     checkpoint: Path | None = None,
     advance: Callable[[int], None] = lambda labels: None,
+    entropy: float = 0.0,
 ) -> int:
     """Train any encoder of histories in place; returns the number of steps. `peak` is the highest learning rate.
+
+    `entropy` weighs the bonus for a policy that spreads (reference [9]; `softmax.log_likelihood`).
 
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
     moments and the place. Without a path none is kept.
@@ -199,7 +202,8 @@ def fit(
                 group["lr"] = peak * rate
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + step)
-                loss(parts, windows.assemble(log, first, length), share, settings, seed + step).backward()
+                batch = windows.assemble(log, first, length)
+                loss(parts, batch, share, settings, seed + step, entropy=entropy).backward()
             if size() > 1:
                 weights = [p for p in parts.parameters() if p.requires_grad]
                 own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
@@ -221,7 +225,13 @@ def schedule(progress: float) -> float:
 
 
 def loss(
-    parts: nn.ModuleDict, batch: Batch, share: NDArray[np.float64], settings: config.ItemPolicy, seed: int
+    parts: nn.ModuleDict,
+    batch: Batch,
+    share: NDArray[np.float64],
+    settings: config.ItemPolicy,
+    seed: int,
+    *,
+    entropy: float = 0.0,
 ) -> Tensor:
     """The loss of one step of any encoder: softmax over mixed negatives, corrected where there is a behaviour.
 
@@ -237,13 +247,15 @@ def loss(
     else:
         candidates = softmax.every_item(len(share))
     if "behaviour" not in parts:
-        return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates)[0]
+        return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, entropy=entropy)[0]
     head = parts["behaviour"].weight
     assert isinstance(head, Tensor)
     everything = torch.ones_like(reward)
     behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
     correction = softmax.top_k_correction(log_beta, settings.top_k, WEIGHT_CAP)
-    return behaviour + softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, correction)[0]
+    items = policy.vectors_ND
+    own, _ = softmax.log_likelihood(states, items, label, reward, candidates, correction, entropy=entropy)
+    return behaviour + own
 
 
 def save(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:

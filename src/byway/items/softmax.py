@@ -1,7 +1,8 @@
 """The softmax over a catalog and its weighted log-likelihood, in chunks that stay in the cache.
 
-Owns the arithmetic of two losses: the plain weighted cross entropy, and the top-K off-policy correction of paper
-1's reference [8] (Chen et al., WSDM 2019). It does not know where states come from, nor what an item is.
+Owns the arithmetic of the losses: the plain weighted cross entropy, the top-K off-policy correction of paper 1's
+reference [8] (Chen et al., WSDM 2019), and the entropy bonus of its reference [9] (Chen et al., RecSys 2021). It
+does not know where states come from, nor what an item is.
 """
 
 from collections.abc import Callable
@@ -59,17 +60,20 @@ def log_likelihood(
     weights_T: Tensor,
     candidates: Candidates,
     reweigh: Reweigh | None = None,
+    *,
+    entropy: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Weighted cross entropy -Σ w log π(label | state) / Σ w with π = softmax(state · item), and log π, [T].
 
     Every label is among the candidates. It is in the denominator as it is, and the other candidates by their
     logit minus `log_chance`. The second result has no gradient. `reweigh` multiplies each row's gradient, not the
-    reported loss.
+    reported loss. `entropy` adds to the gradient, not to the reported loss, that of -entropy · mean H(π) over all
+    rows; of the drawn candidates each stands for 1 / chance items.
     """
     everything = len(candidates.items_S) == len(items_ND)
     items_SD = items_ND if everything else items_ND[candidates.items_S]
     column_T = candidates.columns(labels_T)
-    return _LogLikelihood.apply(states_TD, items_SD, candidates.log_chance_S, column_T, weights_T, reweigh)
+    return _LogLikelihood.apply(states_TD, items_SD, candidates.log_chance_S, column_T, weights_T, reweigh, entropy)
 
 
 def top_k_correction(log_beta_T: Tensor, top_k: int, cap: float) -> Reweigh:
@@ -97,6 +101,7 @@ class _LogLikelihood(torch.autograd.Function):
         column_T: Tensor,
         weights_T: Tensor,
         reweigh: Reweigh | None,
+        entropy: float,
     ) -> tuple[Tensor, Tensor]:
         total = weights_T.sum().clamp(min=1e-12)
         log_pi_T = torch.empty_like(weights_T)
@@ -113,9 +118,12 @@ class _LogLikelihood(torch.autograd.Function):
             weights = weights_T[rows] / total
             if reweigh is not None:
                 weights = weights * reweigh(log_pi_T[rows], rows)
+            flatter = _flatter(scores, log_chance_S, label) * (entropy / len(states_TD)) if entropy else None
             scores.exp_()
             scores[label] -= 1
             scores *= weights[:, None]
+            if flatter is not None:
+                scores += flatter
             to_states[rows] = scores @ items_SD
             to_items.addmm_(scores.T, states)
         ctx.save_for_backward(to_states, to_items)
@@ -126,4 +134,12 @@ class _LogLikelihood(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_states, to_items = ctx.saved_tensors
         up = gradients[0]
-        return up * to_states, up * to_items, None, None, None, None
+        return up * to_states, up * to_items, None, None, None, None, None
+
+
+def _flatter(log_share_TS: Tensor, log_chance_S: Tensor, label: tuple[Tensor, Tensor]) -> Tensor:
+    """[T, S] the gradient of -H(π) by the logits: share · (log π + H), where a candidate's share is π / chance."""
+    log_pi = log_share_TS + log_chance_S
+    log_pi[label] = log_share_TS[label]
+    share = log_share_TS.exp()
+    return share * (log_pi - (share * log_pi).sum(1, keepdim=True))

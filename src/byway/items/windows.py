@@ -58,6 +58,8 @@ class Sequences:
     stop: Ints
     """[n_users] one past the last row that training sees."""
     n_items: int
+    marked: NDArray[np.bool_] | None = None
+    """[N] events that a model is to read as marked: as item + `n_items`. None marks none."""
 
     def seen(self) -> NDArray[np.bool_]:
         """Which events training sees, [N]."""
@@ -85,7 +87,7 @@ class Batch:
     """Windows of one step, padded on the left."""
 
     history: Ints
-    """[B, L] item indexes + 1; 0 is padding."""
+    """[B, L] item indexes + 1; 0 is padding. Of marked events `n_items` more."""
     label: Ints
     """[T] the item after each input that is not padding, row by row."""
     reward: NDArray[np.float32]
@@ -126,6 +128,8 @@ def assemble(log: Sequences, first: Ints, length: Ints) -> Batch:
     row = first[:, None] + column
     inside = column >= 0
     history = np.where(inside, log.item[np.where(inside, row, 0)].astype(np.int64) + 1, 0)
+    if log.marked is not None:
+        history[inside] += log.n_items * log.marked[row[inside]]
     label = row[inside] + 1
     return Batch(history, log.item[label].astype(np.int64), log.reward[label])
 

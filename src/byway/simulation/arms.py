@@ -33,7 +33,7 @@ ARMS: dict[str, str] = {
     CONTROL: "nothing is added",
     "two_tower": "exploitation: two towers, mixed negatives (paper 1 [35])",
     "sequence": "exploitation: transformer with off-policy correction (paper 1 [8], [27])",
-    "novelty": "exploration: the sequence model, rewards of new clusters times 4 (paper 1 [9])",
+    "novelty": "exploration: the sequence model, rewards of new clusters times 4, entropy, surprises (paper 1 [9])",
     REFERENCE: "exploration: a LinUCB a level, restricted item policy (paper 1 [28])",
     "neural_linear": "exploration: neural linear bandit on the next novel cluster (paper 2)",
     "context": "exploration: similar to what was watched last (paper 2)",

@@ -1,10 +1,17 @@
 """Trained sources: the transformer sequence model and what the papers compare it with, trained by one loop.
 
 - `sequence`: paper 1's references [8] and [27], next items with the top-K off-policy correction.
-- `novelty`: reference [9] (Chen et al., RecSys 2021): the reward is multiplied by c where the item's cluster is new
-  in the user's last 7 days; c = 4 in the live experiments.
-- `context`: paper 2, section 4.1: items similar to what was watched last rather than to the long history.
-- `two_tower` (its model is in `two_tower`): reference [35], mixed negative sampling.
+- `novelty`: reference [9] (Chen et al., RecSys 2021), which builds on [8]: the same correction; the reward is
+  multiplied by c where the item's cluster is new in the user's last 7 days, c = 4 as in its live experiments; an
+  entropy bonus of α = 0.1, the least of those it tries; and what was surprising and pleased is marked in the
+  history. It marks by a bit beside the item, here by a learned vector that is added, and by the same 7 days. Its
+  clusters are of co-occurrence, ours the planning level's.
+- `context`: paper 2, section 4.1: items similar to what was watched last rather than to the long history. How it is
+  made is not described; here it is the item policy's transformer over the last 3 items, which names only from
+  the 200 items whose content is most like the last.
+- `two_tower` (its model is in `two_tower`): reference [35], mixed negative sampling. Its towers are deep networks
+  over many features of users, items and requests; here the user is the mean of the history through one hidden
+  layer, and the item an embedding of its own beside a linear map of its content.
 
 Each trains on a log and then again, every so many days, on the log that it caused. It knows no platform.
 """
@@ -24,9 +31,15 @@ from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import sequence
 from byway.items.sequence import HistoryEncoder
+from byway.items.transformer import SequenceModel
 from byway.items.windows import Sequences
-from byway.simulation.source import Asked, Floats, Ints, Known, Logged, by_user
+from byway.simulation.source import Asked, Flags, Floats, Ints, Known, Logged, by_user
 from byway.simulation.two_tower import TwoTower
+
+DAYS = 7
+"""A cluster that a user has not met for more days is new to them again (reference [9])."""
+ENTROPY = 0.1
+"""α of reference [9]'s entropy bonus."""
 
 Reward = Callable[[Known, Logged], Floats]
 """From a log to the reward of each of its events, [events]."""
@@ -37,14 +50,19 @@ def satisfaction(known: Known, log: Logged) -> Floats:
     return np.where(log.satisfaction >= known.positive, log.satisfaction, np.float32(0))
 
 
-def novelty(factor: float = 4.0, days: int = 7) -> Reward:
+def novelty(factor: float = 4.0, days: int = DAYS) -> Reward:
     """Reference [9]: `factor` times the reward where the cluster is absent from the user's last `days` days."""
 
     def reward(known: Known, log: Logged) -> Floats:
-        new = absent_before(log.user * known.n_clusters + known.cluster[log.item], log.day, days)
+        new = is_new(known, log.user, log.item, log.day, days)
         return np.where(new, np.float32(factor), np.float32(1)) * satisfaction(known, log)
 
     return reward
+
+
+def is_new(known: Known, user: Ints, item: Ints, day: Ints, days: int = DAYS) -> Flags:
+    """[events] whether each event's cluster is absent from its user's last `days` days; in order of arrival."""
+    return absent_before(user * known.n_clusters + known.cluster[item], day, days)
 
 
 def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
@@ -60,23 +78,95 @@ def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
     return new
 
 
-def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
-    """The model before training: a transformer, or two towers where `kind` is `two_tower`."""
-    if kind != "two_tower":
-        return sequence.initial(known.n_items, known.vectors, settings, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, sequence.DROPOUT)})
+def sequences(
+    log: Logged, reward: Floats, n_items: int, since: int | None = None, marked: Flags | None = None
+) -> Sequences:
+    """The log as sequences; with `since` only of users who did something on that day or after.
 
-
-def sequences(log: Logged, reward: Floats, n_items: int, since: int | None = None) -> Sequences:
-    """The log as sequences; with `since` only of users who did something on that day or after."""
+    `marked` [events] are those that a model reads as marked.
+    """
     order, edge = by_user(log)
     start, stop = edge[:-1], edge[1:].copy()
     if since is not None:
         active = np.bincount(log.user[log.day >= since], minlength=log.n_users) > 0
         stop = np.where(active, stop, start)
-    return Sequences(log.item[order].astype(np.int32), reward[order], start, stop, n_items)
+    in_order = None if marked is None else marked[order]
+    return Sequences(log.item[order].astype(np.int32), reward[order], start, stop, n_items, in_order)
+
+
+def surprising(known: Known, asked: Asked) -> Flags:
+    """[B, H] items of the histories that pleased and whose cluster was new when they were met."""
+    found = asked.history > 0
+    user, _ = np.nonzero(found)
+    found[found] = is_new(known, user, asked.history[found] - 1, asked.day[found])
+    return found & (asked.satisfaction >= known.positive)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one kind of encoder has of its own."""
+
+    reward: Reward = satisfaction
+    top_k: int = 0
+    """K of the off-policy correction; 0 trains without it."""
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    surprise: bool = False
+    """Whether what was new and pleased is marked in the history."""
+    history: int = 0
+    """Most recent items that are read; 0: as many as the item policy reads."""
+    nearest: int = 0
+    """See `Encoded`."""
+
+    def sequences(self, known: Known, log: Logged, since: int | None = None) -> Sequences:
+        """The log as this kind trains on it."""
+        marked = None
+        if self.surprise:
+            marked = is_new(known, log.user, log.item, log.day) & (log.satisfaction >= known.positive)
+        return sequences(log, self.reward(known, log), known.n_items, since, marked)
+
+
+KINDS: dict[str, Kind] = {
+    "restricted": Kind(),
+    "sequence": Kind(top_k=16),
+    "novelty": Kind(novelty(), top_k=16, entropy=ENTROPY, surprise=True),
+    "context": Kind(history=3, nearest=200),
+    "two_tower": Kind(),
+}
+"""The kinds of encoder; `restricted` is trained as 12-item-policy is by default, without the correction."""
+
+
+def settings_of(kind: str, settings: config.ItemPolicy, epochs: int) -> config.ItemPolicy:
+    """The training of each kind, from the item policy's own settings."""
+    own = KINDS[kind]
+    return replace(settings, epochs=epochs, top_k=own.top_k, history=own.history or settings.history)
+
+
+class MarkedItems(nn.Embedding):
+    """The item vectors as a history reads them: to those of marked items, item + N, one more vector is added."""
+
+    def __init__(self, items: nn.Embedding):
+        super().__init__(items.num_embeddings, items.embedding_dim, padding_idx=0, _weight=items.weight.detach())
+        self.mark = nn.Parameter(torch.zeros(items.embedding_dim))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        marked = input >= self.num_embeddings
+        plain = torch.where(marked, input - self.num_embeddings + 1, input)
+        return super().forward(plain) + marked[..., None] * self.mark
+
+
+def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
+    """The model before training: a transformer, or two towers where `kind` is `two_tower`."""
+    if kind != "two_tower":
+        parts = sequence.initial(known.n_items, known.vectors, settings, seed)
+        if KINDS[kind].surprise:
+            policy = parts["policy"]
+            assert isinstance(policy, SequenceModel)
+            policy.items = MarkedItems(policy.items)
+        return parts
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.ModuleDict({"policy": TwoTower(known.vectors, settings.dim, sequence.DROPOUT)})
 
 
 @dataclass(slots=True)
@@ -86,7 +176,7 @@ class Encoded:
     known: Known
     parts: nn.ModuleDict
     settings: config.ItemPolicy
-    reward: Reward
+    kind: Kind
     seed: int
     every: int = 10
     """Days between trainings on the log that was caused; 0 never trains again."""
@@ -98,9 +188,10 @@ class Encoded:
     def learn(self, log: Logged, today: int) -> None:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
         if self.every and today > 0 and today % self.every == 0:
-            past = sequences(log, self.reward(self.known, log), self.known.n_items, since=0)
+            past = self.kind.sequences(self.known, log, since=0)
             once = replace(self.settings, epochs=1)
-            sequence.fit(self.parts, past, once, self.seed + today, peak=self.settings.learning_rate / 3)
+            peak = self.settings.learning_rate / 3
+            sequence.fit(self.parts, past, once, self.seed + today, peak=peak, entropy=self.kind.entropy)
             self.trainings += 1
 
     def states(self, history: Ints) -> Floats:
@@ -119,30 +210,16 @@ class Encoded:
             return cast(HistoryEncoder, self.parts["policy"]).vectors_ND.numpy()
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
-        found = self.states(asked.history) @ self.vectors().T
+        history = asked.history
+        if self.kind.surprise:
+            history = history + self.known.n_items * surprising(self.known, asked)
+        found = self.states(history) @ self.vectors().T
         if not self.nearest or self.nearest >= self.known.n_items:
             return found
         last = self.known.vectors[np.maximum(asked.history[:, -1] - 1, 0)]
         similarity = np.where(asked.seen, np.float32(-np.inf), last @ self.known.vectors.T)
         bar = -np.partition(-similarity, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
         return np.where(similarity >= bar, found, np.float32(-np.inf))
-
-
-def settings_of(kind: str, settings: config.ItemPolicy, epochs: int) -> config.ItemPolicy:
-    """The training of each kind, from the item policy's own settings."""
-    if kind == "sequence":
-        return replace(settings, epochs=epochs, top_k=16)
-    return replace(settings, epochs=epochs, top_k=0, history=3 if kind == "context" else settings.history)
-
-
-REWARDS: dict[str, Reward] = {
-    "restricted": satisfaction,
-    "sequence": satisfaction,
-    "novelty": novelty(),
-    "context": satisfaction,
-    "two_tower": satisfaction,
-}
-"""The kinds of encoder; `restricted` is trained as 12-item-policy is by default, without the correction."""
 
 
 def trained(
@@ -154,7 +231,7 @@ def trained(
     if checkpoint.exists():
         parts.load_state_dict(safetensors.torch.load(checkpoint.read_bytes()))
         return parts.eval()
-    sequence.fit(parts, sequences(log, REWARDS[kind](known, log), known.n_items), own, seed)
+    sequence.fit(parts, KINDS[kind].sequences(known, log), own, seed, entropy=KINDS[kind].entropy)
     write_atomic(checkpoint, safetensors.torch.save(parts.state_dict()))
     return parts
 
@@ -174,8 +251,8 @@ def encoded(
         known,
         copy.deepcopy(parts),
         settings_of(kind, settings, epochs),
-        REWARDS[kind],
+        KINDS[kind],
         seed,
         every,
-        nearest=200 if kind == "context" else 0,
+        KINDS[kind].nearest,
     )
