@@ -13,7 +13,6 @@ from byway.items import sequence
 from byway.serving import recommend
 from byway.serving.recommend import Seen
 from byway.simulation import neural
-from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Chance, Keywords, Planned, Tabled, Watching, draw_interests
 from byway.simulation.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
@@ -51,38 +50,6 @@ def a_log(events: int = 120, users: int = 5) -> Logged:
         np.sort(rng.integers(-20, 0, size=events)),
         users,
     )
-
-
-def test_the_hierarchical_bandit_is_one_linucb_a_user_and_level() -> None:
-    log, bandit = a_log(), HierarchicalBandit(KNOWN, alpha=0.7, dim=4)
-    half = Logged(log.user[:50], log.item[:50], log.satisfaction[:50], log.day[:50], log.n_users)
-    bandit.learn(half, -5)
-    bandit.learn(log, 0)
-    question = asked([[0], [1], [2], [3], [4]])
-    free = np.ones((5, M), np.bool_)
-    free[1, 3] = False
-    chosen = bandit.choose(question, free, np.random.default_rng(0))
-    paths = (KNOWN.parent[KNOWN.cluster], KNOWN.cluster)
-    for user in range(5):
-        bounds: list[np.ndarray] = []
-        for level, nodes in enumerate(bandit.nodes):
-            own = log.user == user
-            x = nodes[paths[level][log.item[own]]].astype(float)
-            inverse = np.linalg.inv(np.eye(4) + x.T @ x)
-            theta = inverse @ (x.T @ log.satisfaction[own])
-            bounds.append(nodes @ theta + 0.7 * np.sqrt(np.einsum("ni,ij,nj->n", nodes, inverse, nodes)))
-        parent = int(bounds[0].argmax())
-        among = [c for c in range(M) if KNOWN.parent[c] == parent and free[user, c]]
-        assert chosen[user] == max(among, key=lambda c: bounds[1][c])
-
-
-def test_the_hierarchical_bandit_learns_what_pleases() -> None:
-    """Of two areas one pleases: after a while the descent goes there."""
-    bandit = HierarchicalBandit(KNOWN, alpha=0.1, dim=5)
-    item = np.tile(np.arange(N), 4)
-    good = KNOWN.cluster[item] == 4
-    bandit.learn(Logged(np.zeros(len(item), np.int64), item, good.astype(np.float32), item * 0, 1), 0)
-    assert bandit.choose(asked([[0]]), np.ones((1, M), np.bool_), np.random.default_rng(0)).tolist() == [4]
 
 
 def encoder(kind: str = "restricted", log: Logged | None = None, folder: Path | None = None) -> neural.Encoded:

@@ -1,12 +1,16 @@
 """The bandits against what they are said to be, over days and trainings."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from byway.base import config
 from byway.simulation import neural
+from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Planned
-from byway.simulation.source import Known, Logged
+from byway.simulation.source import NONE, Asked, Known, Logged
 
 RNG = np.random.default_rng(0)
 N, M = 24, 6
@@ -51,3 +55,50 @@ def test_the_neural_linear_bandit_stands_on_the_encoder_as_it_is_on_every_day() 
         np.testing.assert_allclose(bandit.moment, fresh.moment, rtol=1e-5, atol=1e-4)
     assert encoder.trainings == 2
     assert not np.allclose(bandit.centre, first)
+
+
+def nobody_special(users: int, known: Known = KNOWN) -> Asked:
+    """Users of whom the question itself tells nothing."""
+    nothing = np.zeros((users, 1), np.int64)
+    unseen, unmet = np.zeros((users, known.n_items), bool), np.zeros((users, known.n_clusters), bool)
+    return Asked(np.arange(users), nothing, nothing.astype(np.float32), nothing, 0, unseen, unmet)
+
+
+DEEP = replace(KNOWN, paths=(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2, 2])))
+"""Two levels above the clusters, of two and three nodes."""
+
+
+@pytest.mark.parametrize("known", [KNOWN, DEEP])
+def test_the_hierarchical_bandit_is_one_linucb_a_user_and_level_from_the_root(known: Known) -> None:
+    """Written out: the tree's own levels, features with an intercept, a descent among what has something open."""
+    log, bandit = a_log(120, 5), HierarchicalBandit(known, alpha=0.7)
+    bandit.learn(until(log, -5), -5)
+    bandit.learn(log, 0)
+    free = np.random.default_rng(3).random((5, M)) < 0.6
+    free[4] = False
+    chosen = bandit.choose(nobody_special(5, known), free, np.random.default_rng(0))
+    levels = [*known.ancestors, np.arange(M)]
+    for user in range(5):
+        own, left = log.user == user, [c for c in range(M) if free[user, c]]
+        for path in levels:
+            held = path[known.cluster]
+            nodes = np.array([[*known.vectors[held == n].mean(0), 1] for n in range(path.max() + 1)]).astype(float)
+            x = nodes[held[log.item[own]]]
+            inverse = np.linalg.inv(np.eye(nodes.shape[1]) + x.T @ x)
+            theta = inverse @ (x.T @ log.satisfaction[own])
+            bound = nodes @ theta + 0.7 * np.sqrt(np.einsum("ni,ij,nj->n", nodes, inverse, nodes))
+            best = max({path[c] for c in left}, key=lambda n: bound[n], default=None)
+            left = [c for c in left if path[c] == best]
+        assert chosen[user] == (left[0] if left else NONE)
+        assert len(left) <= 1
+
+
+def test_the_hierarchical_bandit_learns_what_pleases() -> None:
+    """Of all clusters one pleases: after a while the descent goes there, through every level."""
+    for known in (KNOWN, DEEP):
+        bandit = HierarchicalBandit(known, alpha=0.1)
+        item = np.tile(np.arange(N), 40)
+        good = (known.cluster[item] == 4).astype(np.float32)
+        bandit.learn(Logged(np.zeros(len(item), np.int64), item, good, item * 0, 1), 0)
+        found = bandit.choose(nobody_special(1, known), np.ones((1, M), bool), np.random.default_rng(0))
+        assert found.tolist() == [4]

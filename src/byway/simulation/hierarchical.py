@@ -1,79 +1,91 @@
 """The hierarchical contextual bandit of paper 1's reference [28] (Song et al., WSDM 2022, algorithm HCB).
 
-One LinUCB a user and level: A ← A + x xᵀ, b ← b + r x, θ = A⁻¹ b. A node is scored by xᵀθ + α √(xᵀ A⁻¹ x); the
-descent takes the best child a level, and a reward updates every node on the path. A node's features x are the
-mean of its items' vectors, on their first axes. It plans; the restricted item policy grounds (section 3.1).
+One LinUCB a user and level of the tree: A = I + Σ x xᵀ, b = Σ r x, θ = A⁻¹ b, over the nodes on the paths of what
+the user met. A node is scored by xᵀθ + α √(xᵀ A⁻¹ x); from the root the descent takes the best child, level by
+level down to the planning level, and a reward counts for every node on the path. A node's features x are the
+mean of its items' vectors, and 1 for an intercept. It plans; the restricted item policy grounds (section 3.1).
+
+It may choose what is known, as in its source. It learns from all that its users met and not from what it named
+alone: who named what is not in the log.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
-from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged
+from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged
+
+Doubles = NDArray[np.float64]
+TOGETHER = 32
+"""Users whose bounds are computed at a time: each takes a matrix of the features' width."""
 
 
 class HierarchicalBandit:
-    """Levels are the one above the planning level and the planning level itself."""
+    """A plan. Levels are those above the planning level, broadest first, and the planning level itself."""
 
-    def __init__(self, known: Known, alpha: float = 0.5, dim: int = 16):
-        """`alpha` weighs the bound (the authors' default 0.5); features are cut to `dim` axes."""
-        axes = np.linalg.eigh(known.vectors.T @ known.vectors)[1][:, ::-1][:, :dim]
-        items = known.vectors @ axes
+    def __init__(self, known: Known, alpha: float = 0.5):
+        """`alpha` weighs the bound (the authors' default 0.5)."""
         self.known, self.alpha = known, alpha
-        self.above: Ints = known.parent[known.cluster]
-        self.nodes = (
-            _means(items, self.above, int(known.parent.max()) + 1),
-            _means(items, known.cluster, known.n_clusters),
-        )
+        self.paths: tuple[Ints, ...] = (*known.ancestors, np.arange(known.n_clusters))
+        """[M] a level: the node that holds each cluster."""
+        of_items = [path[known.cluster] for path in self.paths]
+        sizes = [int(path.max()) + 1 for path in self.paths]
+        self.nodes = tuple(_features(known.vectors, *level) for level in zip(of_items, sizes, strict=True))
         """Features of the nodes of each level, [nodes, d]."""
-        self.inverse: list[Floats] = []
-        """A⁻¹ of each level, [U, d, d]."""
-        self.b: list[Floats] = []
+        self.counts: list[Doubles] = []
+        """Of each level, [U, nodes]: how often users met each node."""
+        self.rewards: list[Doubles] = []
+        """Of each level, [U, nodes]: the sum of their satisfaction."""
         self.learned = 0
 
     def learn(self, log: Logged, today: int) -> None:
-        """Update with what was logged since the last time, every node on the item's path."""
-        d = self.nodes[0].shape[1]
-        if not self.inverse:
-            self.inverse = [np.tile(np.eye(d, dtype=np.float32), (log.n_users, 1, 1)) for _ in self.nodes]
-            self.b = [np.zeros((log.n_users, d), np.float32) for _ in self.nodes]
+        """Add what was logged since the last time, to every node on the item's path."""
+        if not self.counts:
+            self.counts = [np.zeros((log.n_users, len(nodes))) for nodes in self.nodes]
+            self.rewards = [np.zeros((log.n_users, len(nodes))) for nodes in self.nodes]
         user, item = log.user[self.learned :], log.item[self.learned :]
-        reward = log.satisfaction[self.learned :]
+        reward = log.satisfaction[self.learned :].astype(float)
         self.learned = len(log)
-        order = np.argsort(user, kind="stable")
-        place = np.arange(len(user)) - np.searchsorted(user[order], user[order])
-        for turn in range(int(place.max(initial=-1)) + 1):
-            rows = order[place == turn]
-            for level, path in enumerate((self.above, self.known.cluster)):
-                self._update(level, user[rows], self.nodes[level][path[item[rows]]], reward[rows])
+        for level, path in enumerate(self.paths):
+            size = len(self.nodes[level])
+            key = user * size + path[self.known.cluster[item]]
+            for into, weight in ((self.counts, None), (self.rewards, reward)):
+                into[level] += np.bincount(key, weight, log.n_users * size).reshape(-1, size)
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
-        """Descend greedily by the upper bounds, among nodes with an open cluster below them."""
-        upper = self._bounds(0, asked.user)
-        below = np.zeros(upper.shape, np.bool_)
-        for cluster, parent in enumerate(self.known.parent):
-            below[:, parent] |= open_BM[:, cluster]
-        parent = np.where(below, upper, -np.inf).argmax(1)
-        among = open_BM & (self.known.parent == parent[:, None])
-        found = np.where(among, self._bounds(1, asked.user), -np.inf).argmax(1)
-        return np.where(among.any(1), found, NONE)
+        """Descend from the root by the upper bounds, among nodes with an open cluster below them."""
+        below = open_BM
+        for level, path in enumerate(self.paths):
+            upper = self._bounds(level, asked.user)
+            free = np.zeros(upper.shape, np.bool_)
+            row, cluster = np.nonzero(below)
+            free[row, path[cluster]] = True
+            best = np.where(free, upper, -np.inf).argmax(1)
+            below = below & (path == best[:, None])
+        return np.where(below.any(1), below.argmax(1), NONE)
 
-    def _bounds(self, level: int, user: Ints) -> Floats:
-        inverse, x = self.inverse[level][user], self.nodes[level]
-        theta = np.einsum("bij,bj->bi", inverse, self.b[level][user])
-        spread = np.einsum("ni,bij,nj->bn", x, inverse, x, optimize=True)
-        return theta @ x.T + np.float32(self.alpha) * np.sqrt(np.maximum(spread, 0))
+    def _bounds(self, level: int, user: Ints) -> Doubles:
+        """[B, nodes]. A sums a node's xxᵀ as often as it was met, so counts are enough to make it for who comes."""
+        x = self.nodes[level]
+        found = np.empty((len(user), len(x)))
+        for start in range(0, len(user), TOGETHER):
+            some = user[start : start + TOGETHER]
+            counts, rewards = self.counts[level][some], self.rewards[level][some]
+            A = np.eye(x.shape[1]) + (counts[:, :, None] * x).transpose(0, 2, 1) @ x
+            inverse = np.linalg.inv(A)
+            theta = np.einsum("bij,bj->bi", inverse, rewards @ x)
+            spread = ((x @ inverse) * x).sum(2)
+            found[start : start + TOGETHER] = theta @ x.T + self.alpha * np.sqrt(np.maximum(spread, 0))
+        return found
 
-    def _update(self, level: int, user: Ints, x_BD: Floats, reward: Floats) -> None:
-        """Sherman and Morrison's formula for unique users: A⁻¹ -= A⁻¹x xᵀA⁻¹ / (1 + xᵀA⁻¹x)."""
-        inverse = self.inverse[level][user]
-        moved = np.einsum("bij,bj->bi", inverse, x_BD)
-        scale = 1 + np.einsum("bi,bi->b", x_BD, moved)
-        self.inverse[level][user] = inverse - moved[:, :, None] * moved[:, None, :] / scale[:, None, None]
-        self.b[level][user] += reward[:, None] * x_BD
 
+def _features(vectors: NDArray[np.float32], node: Ints, n: int) -> Doubles:
+    """[n, d] mean of each node's items, 0 where it holds none, and 1.
 
-def _means(items: Floats, node: Ints, n: int = 0) -> Floats:
-    """[nodes, d] mean of each node's items, of unit length; 0 where it holds none."""
-    n = max(n, int(node.max()) + 1)
-    total = np.zeros((n, items.shape[1]))
-    np.add.at(total, node, items)
-    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    Turned onto the axes that the means span, of which there are at most n: products and bounds stay what they are.
+    """
+    total = np.zeros((n, vectors.shape[1]))
+    np.add.at(total, node, vectors)
+    mean = total / np.maximum(np.bincount(node, minlength=n), 1)[:, None]
+    if n < mean.shape[1]:
+        mean = mean @ np.linalg.svd(mean, full_matrices=False)[2].T
+    return np.column_stack([mean, np.ones(n)])

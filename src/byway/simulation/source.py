@@ -32,6 +32,14 @@ class Known:
     """[M] cluster of the level above that holds each cluster; all 0 where there is none above."""
     positive: float = 0.5
     """Satisfaction from which feedback is positive."""
+    paths: tuple[Ints, ...] = ()
+    """[M] each: the cluster of every level above the planning level that holds each cluster, broadest first, where
+    there is more than the one of `parent`."""
+
+    @property
+    def ancestors(self) -> tuple[Ints, ...]:
+        """[M] each: the node that holds each cluster, level by level from below the root to above the clusters."""
+        return self.paths or (self.parent,)
 
     @property
     def n_items(self) -> int:
