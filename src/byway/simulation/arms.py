@@ -34,7 +34,7 @@ ARMS: dict[str, str] = {
     "two_tower": "exploitation: two towers, mixed negatives (paper 1 [35])",
     "sequence": "exploitation: transformer with off-policy correction (paper 1 [8], [27])",
     "novelty": "exploration: the sequence model, rewards of new clusters times 4, entropy, surprises (paper 1 [9])",
-    REFERENCE: "exploration: a LinUCB a level, restricted item policy (paper 1 [28])",
+    REFERENCE: "exploration: a LinUCB a level, from the root of the tree, restricted item policy (paper 1 [28])",
     "neural_linear": "exploration: neural linear bandit on the next novel cluster (paper 2)",
     "context": "exploration: similar to what was watched last (paper 2)",
     "keyword": "the table's novel cluster, items by keyword search over titles",
@@ -138,7 +138,14 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
 
 
 def _table(kit: ArmContext, name: str) -> Tabled:
-    return Tabled(kit.known, kit.tables[name], kit.popularity, kit.days, kit.interests)
+    """The plan of a table, as deep as the shallowest of all: a ranking that ends sooner would fall back more often.
+
+    The language model's own ranking is kept ten deep, since each further name has to be read to its end.
+    """
+    ranking = kit.tables[name]
+    nothing = np.zeros((1, kit.interests), np.int64)
+    depth = min(table(nothing).shape[1] for table in kit.tables.values())
+    return Tabled(kit.known, ranking, kit.popularity, kit.days, kit.interests, depth=depth)
 
 
 def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:

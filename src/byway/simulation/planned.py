@@ -15,6 +15,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, best, open_clusters
 
+NOBODY = np.empty(0, np.int32)
+"""A ranking of no cluster."""
 Ranking = Callable[[Ints], NDArray[np.int32]]
 """From contexts [B, K], the most recent interest last, to the next novel clusters [B, n], best first, then NONE."""
 
@@ -92,13 +94,22 @@ class Tabled:
     days: int = 30
     interests: int = 2
     """How many are drawn."""
+    depth: int | None = None
+    """Answers of a ranking that are read; None: all. Tables that are compared are read equally deep."""
+    asked: int = 0
+    """Users with an interest for whom it chose so far."""
+    fallbacks: int = 0
+    """Of these, those for whom no open cluster was in the ranking, so that popularity answered."""
 
     def learn(self, log: Logged, today: int) -> None:
         """The table stands as it was made; it is refreshed in months, not in nights."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         context = draw_interests(self.known, asked, self.days, rng, self.interests)
-        listed = np.where(context[:, :1] == NONE, NONE, self.ranking(np.maximum(context, 0)))
+        somebody = context[:, 0] != NONE
+        listed = np.where(somebody[:, None], self.ranking(np.maximum(context, 0))[:, : self.depth], NONE)
+        self.asked += int(somebody.sum())
+        self.fallbacks += int((somebody & (first_open(listed, NOBODY, open_BM) == NONE)).sum())
         return first_open(listed, self.popularity, open_BM)
 
 
