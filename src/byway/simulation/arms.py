@@ -13,13 +13,16 @@ from torch import nn
 
 from byway.base import config
 from byway.base.errors import UserError
+from byway.data.events import Events
 from byway.simulation import neural
 from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural import Encoded
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Tabled, Watching
-from byway.simulation.source import Known, Logged, Source
+from byway.simulation.source import Known, Logged, Source, by_user
+from byway.transitions import curate
 from byway.transitions.counts import Successors
+from byway.transitions.curate import Samples
 from byway.transitions.triples import Triples, look_up, unkey
 
 CONTROL = "control"
@@ -39,7 +42,7 @@ ARMS: dict[str, str] = {
     "context": "exploration: similar to what was watched last (paper 2)",
     "keyword": "the table's novel cluster, items by keyword search over titles",
     PLACEBO: "a random novel cluster, restricted item policy",
-    "counts": "the log's successor counts alone as the table, restricted item policy",
+    "counts": "the log's successor counts alone as the table, counted anew weekly, restricted item policy",
     "model": "the language model alone as the table, restricted item policy",
     "byway": "the table as served, restricted item policy",
     MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
@@ -145,14 +148,51 @@ def _table(kit: ArmContext, name: str) -> Tabled:
     ranking = kit.tables[name]
     nothing = np.zeros((1, kit.interests), np.int64)
     depth = min(table(nothing).shape[1] for table in kit.tables.values())
-    return Tabled(kit.known, ranking, kit.popularity, kit.days, kit.interests, depth=depth)
+    refresh = partial(ranking.recounted, kit.known) if isinstance(ranking, Counted) else None
+    return Tabled(kit.known, ranking, kit.popularity, kit.days, kit.interests, depth=depth, refresh=refresh)
 
 
 def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
     return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, every=kit.every)
 
 
-def counted(successors: Successors, clusters: int, top: int, triples: Triples | None) -> Ranking:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A table of the log's counts, which can be counted anew."""
+
+    successors: Successors
+    triples: Triples | None
+    """The triples that have rankings of their own."""
+    ranking: Ranking
+    top: int
+
+    def __call__(self, context: NDArray[np.int64]) -> NDArray[np.int32]:
+        return self.ranking(context)
+
+    def recounted(self, known: Known, log: Logged) -> "Counted":
+        """The same table of the whole log as it stands; the priors weigh what they weighed."""
+        samples = transitions_of(known, log, len(self.successors.alone_KMM))
+        return counted(self.successors.counting(samples), known.n_clusters, self.top, self.triples)
+
+
+def transitions_of(known: Known, log: Logged, history: int) -> Samples:
+    """The log's transitions with `history` interests before them, by the rule of 06-transitions."""
+    order, _ = by_user(log)
+    events = Events(
+        user=log.user[order].astype(np.int32),
+        item=log.item[order].astype(np.int32),
+        time=log.day[order],
+        satisfaction=log.satisfaction[order],
+        clock=False,
+        n_users=log.n_users,
+        n_items=known.n_items,
+        positive=known.positive,
+    )
+    found = curate.find(events, known.cluster.astype(np.int32), known.n_clusters, history)
+    return curate.count(found.context, found.label, known.n_clusters)
+
+
+def counted(successors: Successors, clusters: int, top: int, triples: Triples | None) -> Counted:
     """The table that the log's counts alone would make of all pairs, and of the triples that the table has.
 
     As in the table, K interests are asked for with the first of the pair in every place but the last.
@@ -163,11 +203,12 @@ def counted(successors: Successors, clusters: int, top: int, triples: Triples | 
         others = [np.full(clusters, first)] * max(1, K - 1)
         pairs[first] = _most_frequent(successors, np.column_stack([*others, np.arange(clusters)]), top)
     if triples is None:
-        return partial(look_up, pairs, None)
+        return Counted(successors, None, partial(look_up, pairs, None), top)
     contexts = np.array(unkey(triples.keys, clusters))
     parts = np.array_split(contexts, max(1, len(contexts) // TOGETHER))
     ranked = np.concatenate([_most_frequent(successors, part, triples.clusters.shape[1]) for part in parts])
-    return partial(look_up, pairs, Triples(np.asarray(triples.keys), ranked))
+    ranking = partial(look_up, pairs, Triples(np.asarray(triples.keys), ranked))
+    return Counted(successors, triples, ranking, top)
 
 
 def _most_frequent(successors: Successors, context_NK: NDArray[np.integer], top: int) -> NDArray[np.int32]:

@@ -96,13 +96,18 @@ class Tabled:
     """How many are drawn."""
     depth: int | None = None
     """Answers of a ranking that are read; None: all. Tables that are compared are read equally deep."""
+    refresh: Callable[[Logged], Ranking] | None = None
+    """Makes the ranking of the log as it stands, every `every` days; None: the table stands as it was made."""
+    every: int = 7
     asked: int = 0
     """Users with an interest for whom it chose so far."""
     fallbacks: int = 0
     """Of these, those for whom no open cluster was in the ranking, so that popularity answered."""
 
     def learn(self, log: Logged, today: int) -> None:
-        """The table stands as it was made; it is refreshed in months, not in nights."""
+        """A table that can be refreshed is, weekly."""
+        if self.refresh is not None and today > 0 and today % self.every == 0:
+            self.ranking = self.refresh(log)
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         context = draw_interests(self.known, asked, self.days, rng, self.interests)
