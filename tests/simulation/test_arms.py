@@ -12,7 +12,7 @@ from tests.simulation import planted
 NAMES = [*(name for name in ARMS if name != CONTROL), "profile", "together", "popular"]
 NOVEL = ("byway", "multimodal", "model", "counts", "placebo", "neural_linear")
 """Arms that may only name items of clusters never met."""
-ONE_CLUSTER = (*NOVEL, "hierarchical_bandit")
+ONE_CLUSTER = (*NOVEL, "hierarchical_bandit", "paper")
 """Arms that stay inside one cluster."""
 
 

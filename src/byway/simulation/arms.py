@@ -18,7 +18,7 @@ from byway.simulation import neural
 from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural import Encoded
 from byway.simulation.neural_linear import NeuralLinear
-from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Tabled, Watching
+from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Stored, Tabled, Watching
 from byway.simulation.source import Known, Logged, Source, by_user
 from byway.transitions import curate
 from byway.transitions.counts import Successors
@@ -29,6 +29,8 @@ CONTROL = "control"
 REFERENCE = "hierarchical_bandit"
 """What paper 1's figures 4b and 4c measure from."""
 PLACEBO = "placebo"
+PAPER = "paper"
+"""Paper 1's serving to the letter."""
 MULTIMODAL = "multimodal"
 """Only where items have been looked at."""
 
@@ -44,6 +46,7 @@ ARMS: dict[str, str] = {
     PLACEBO: "a random novel cluster, restricted item policy",
     "counts": "the log's successor counts alone as the table, counted anew weekly, restricted item policy",
     "model": "the language model alone as the table, restricted item policy",
+    PAPER: "the pair's one answer of the language model, known or not, restricted item policy (paper 1 as printed)",
     "byway": "the table as served, restricted item policy",
     MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
 }
@@ -136,6 +139,8 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
     if name == MULTIMODAL:
         assert kit.watching is not None  # `check` has seen to it
         return Planned(kit.known, Watching(kit.watching, kit.popularity), restricted)
+    if name == PAPER:
+        return Planned(kit.known, Stored(kit.known, kit.tables["model"], kit.days), restricted, novel=False)
     plan = Chance() if name == PLACEBO else _table(kit, name)
     return Planned(kit.known, plan, restricted)
 

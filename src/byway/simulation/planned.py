@@ -119,6 +119,28 @@ class Tabled:
 
 
 @dataclass(slots=True)
+class Stored:
+    """Paper 1's plan as printed (section 2.2): the pair's one stored answer, the language model's first.
+
+    Two interests are drawn as `Tabled` draws them (footnote 2). Nothing is asked of the answer but that it is
+    neither of the two; the user may know it. Where it has no item left there is no other.
+    """
+
+    known: Known
+    ranking: Ranking
+    days: int = 30
+
+    def learn(self, log: Logged, today: int) -> None:
+        """The table stands as it was made."""
+
+    def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
+        context = draw_interests(self.known, asked, self.days, rng, 2)
+        answer = self.ranking(np.maximum(context, 0))[:, 0].astype(np.int64)
+        left = (context[:, 0] != NONE) & (answer != NONE) & (answer[:, None] != context).all(1)
+        return np.where(left & open_BM[np.arange(len(answer)), answer], answer, NONE)
+
+
+@dataclass(slots=True)
 class Watching:
     """The multimodal plan: the item watched last, and the first open cluster in its ranking (paper 2, section 2).
 
