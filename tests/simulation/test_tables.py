@@ -179,8 +179,8 @@ def test_the_papers_arm_gives_the_pairs_one_answer_known_or_not(tmp_path: Path) 
 
 def test_the_papers_arm_draws_two_of_the_last_thirty_days_by_quality() -> None:
     """The same draws as every table's: what is older or displeased does not lead."""
-    answers = np.arange(M)[:, None].repeat(M, 1)[:, :, None].repeat(2, 2)  # the first of the pair...
-    plan = Stored(KNOWN, lambda context: (look_up(answers, None, context) + 3) % M)  # ...and three on
+    first = np.arange(M, dtype=np.int32)[:, None].repeat(M, 1)[:, :, None]
+    plan = Stored(KNOWN, lambda context: (look_up(first, None, context) + 3) % M)  # three on from the first
     question = asked([[5, 0, 1, 2]] * 2000)
     felt = np.tile([1.0, 0.9, 0.0, 0.8], (2000, 1)).astype(np.float32)
     day = np.tile([-40, -3, -2, -1], (2000, 1))
