@@ -7,6 +7,11 @@ mean of its items' vectors, and 1 for an intercept. It plans; the restricted ite
 
 It may choose what is known, as in its source. It learns from all that its users met and not from what it named
 alone: who named what is not in the log.
+
+With an intercept an unmet node is expected to please as this user is pleased on the whole, and not by 0: at the
+authors' α more of what it names is new, and less of it pleases. In a world of 400 people and 15 days: 0.87 new and
+0.08 pleased, without an intercept 0.32 and 0.29; with one and α = 0.25, 0.1 and 0 in turn 0.55, 0.26 and 0.16 new,
+and 0.21, 0.34 and 0.38 pleased.
 """
 
 import numpy as np
