@@ -51,7 +51,7 @@ class Setup:
     @property
     def there(self) -> Flags:
         """[N] items that somebody can be shown."""
-        return ~np.atleast_2d(self.missing).all(0)
+        return np.asarray((~np.atleast_2d(self.missing)).any(0))
 
 
 @dataclass(frozen=True, slots=True)
