@@ -431,7 +431,8 @@ class Experiment:
     chance: bool = True
     """In a simulated world: run table and placebo also where undiscovered liking is pure chance."""
     truth: str = ""
-    """Folder of the embedded world's `truth/`, or of KuaiRec's matrix; empty looks beside the tables of items."""
+    """Folder of the embedded world's `truth/`, of KuaiRec's matrix, or of `later.parquet`; empty looks beside the
+    tables of items."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ class PlatformState:
 
     @classmethod
     def of(cls, known: Known, log: Logged, missing: Flags) -> "PlatformState":
-        """The state of a whole log."""
+        """The state of a whole log; `missing` [N] or [U, N] counts as seen."""
         shape = (log.n_users, known.n_clusters)
         cluster = known.cluster[log.item]
         order, edge = by_user(log)
@@ -176,7 +176,7 @@ class PlatformState:
         inside = row >= edge[:-1, None]
         # One row more, of zeros, for the places before somebody's first event.
         at = np.append(order, len(log))[np.where(inside, row, len(log))]
-        seen = np.tile(missing, (log.n_users, 1))
+        seen = np.broadcast_to(missing, (log.n_users, known.n_items)).copy()
         seen[log.user, log.item] = True
         pair = log.user * known.n_clusters + cluster
         size = shape[0] * shape[1]

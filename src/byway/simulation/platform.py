@@ -101,8 +101,8 @@ def live(
 ) -> Impressions:
     """Live `days` days with these users, the control's sources, and the arm's where there is one.
 
-    `missing` [N] are items that nobody may be shown. `blur` is the deviation of the noise on the ranker's score,
-    which keeps lists from being the same every day.
+    `missing` are items that nobody [N], or not everybody [U, N], may be shown. `blur` is the deviation of the noise
+    on the ranker's score, which keeps lists from being the same every day.
     """
     state = PlatformState.of(known, log, missing)
     sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]

@@ -31,7 +31,7 @@ def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator)
     }
     by_arm = {name: {metric: row(one.interval()) for metric, one in of.items()} for name, of in pooled.items()}
     for name, runs in found.items():
-        by_arm[name]["coverage"] = _coverage(runs, ~setup.missing)
+        by_arm[name]["coverage"] = _coverage(runs, setup.there)
     lifts = {
         reference: {
             name: {

@@ -1,7 +1,9 @@
-"""KuaiRec's fully observed matrix as a platform's `Environment`: what real people really did with every video.
+"""Real feedback as a platform's `Environment`: whatever is recommended, people's own answers say what came of it.
 
-Whatever an arm recommends to one of these users, the matrix says what came of it, so no taste is simulated. Nobody
-tires, nobody stays away: everybody is shown a list of the same length on every day. Gao et al., CIKM 2022.
+Two records are replayed. `Replay` is KuaiRec's fully observed matrix (Gao et al., CIKM 2022): everybody is shown a
+list of the same length on every day, of any video. `Later` is what each person went on to rate in a log that was
+cut in two (`data/later.py`): they can be shown nothing else, and stay away once they have seen all of it. It is
+biased by what they chose to rate, for all arms alike. No taste is simulated, and nobody tires.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ import pyarrow.csv as csv
 from numpy.typing import NDArray
 
 from byway.base.errors import UserError
+from byway.data import later
+from byway.data.events import Events
+from byway.data.text import compute
 from byway.simulation.platform import Felt
 from byway.simulation.source import NONE, Flags, Floats, Ints
 
@@ -54,6 +59,78 @@ class Replay:
 
     def hidden(self) -> Sequence[NDArray[np.generic]]:
         return (self.satisfaction, self.seconds)
+
+
+class Later:
+    """What each of U users went on to rate of N items."""
+
+    def __init__(self, user: Ints, item: Ints, satisfaction: Floats, shape: tuple[int, int], length: int):
+        """Rows of the three columns [r] are ratings, of which no user has two of one item.
+
+        `shape` is (U, N), `length` the items that a user is shown a day while there are as many.
+        """
+        pair = user * shape[1] + item
+        order = np.argsort(pair)
+        self.pair, self.satisfaction = pair[order], satisfaction[order]
+        self.shape, self.length = shape, length
+        self.left = np.bincount(user, minlength=shape[0])
+        """[U] later ratings that the user has not been shown yet."""
+        self.users = np.flatnonzero(self.left)
+
+    def missing(self) -> Flags:
+        """[U, N] what a user did not rate later: it cannot be shown to them."""
+        out = np.ones(self.shape, np.bool_)
+        out.ravel()[self.pair] = False
+        return out
+
+    def visits(self, day: int, rng: np.random.Generator) -> Ints:
+        return np.minimum(self.left, self.length)
+
+    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
+        """Nobody searches: what they would have found is not known."""
+        return np.full(len(user), NONE)
+
+    def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
+        """Raises LookupError for an item that its user did not rate later."""
+        pair = user * self.shape[1] + item
+        at = np.minimum(np.searchsorted(self.pair, pair), len(self.pair) - 1)
+        if (self.pair[at] != pair).any():
+            raise LookupError("somebody was shown what they did not rate later")
+        self.left[user] -= 1
+        nothing = np.zeros(len(user), np.float32)
+        return Felt(self.satisfaction[at], nothing, np.zeros(len(user), np.bool_))
+
+    def night(self) -> None:
+        """Nothing fades."""
+
+    def hidden(self) -> Sequence[NDArray[np.generic]]:
+        return (self.satisfaction,)
+
+
+def load_later(path: Path, item_ids: list[str], user_ids: list[str], events: Events, length: int) -> Later:
+    """Read `later.parquet` at `path` for the people of the log `events`.
+
+    Of several ratings of one item the first counts, and none where the item is in their log already. Raises
+    UserError where nothing is left, and as `later.read`.
+    """
+    table = later.read(path)
+    user, item = (
+        compute.fill_null(compute.index_in(table[name], pa.array(ids, pa.string())), NONE)
+        .to_numpy()
+        .astype(np.int64)
+        for name, ids in (("user", user_ids), ("item", item_ids))
+    )
+    known = np.flatnonzero((user != NONE) & (item != NONE))
+    n = len(item_ids)
+    pair, first = np.unique(user[known] * n + item[known], return_index=True)
+    there = events.user.astype(np.int64) * n + events.item
+    rows = known[first[~np.isin(pair, there)]]
+    if not len(rows):
+        raise UserError(
+            f"{path}: none of its ratings is one that the people of this workspace still had before them; make the "
+            "workspace of the events.parquet beside it, where their log ends."
+        )
+    return Later(user[rows], item[rows], table["satisfaction"].to_numpy()[rows], (len(user_ids), n), length)
 
 
 def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> Replay:

@@ -41,12 +41,17 @@ class Setup:
     users: Ints
     """Who can take part, ascending."""
     missing: Flags
-    """[N] items that nobody can be shown."""
+    """[N] items that nobody can be shown, or [U, N] those that not everybody can be."""
     bucket: Ints | None
     """[N] bucket of visual interest of each item; None where no item has been looked at."""
     settings: config.Experiment
     scratch: Path
     """Where runs that are done are kept."""
+
+    @property
+    def there(self) -> Flags:
+        """[N] items that somebody can be shown."""
+        return np.asarray((~np.atleast_2d(self.missing)).any(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ def _traffic(setup: Setup, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
     fed, n = shown.nominators > 0, setup.kit.known.n_items
     # Whole windows only: in a short one traffic looks more concentrated than it is.
     starts = range(0, max(1, setup.settings.days - WINDOW + 1), WINDOW)
-    there = ~setup.missing
+    there = setup.there
     found = [
         metrics.gini(np.bincount(shown.item[fed & (shown.day >= s) & (shown.day < s + WINDOW)], minlength=n)[there])
         for s in starts

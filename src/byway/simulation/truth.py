@@ -1,4 +1,4 @@
-"""What people feel, from files beside the tables of a workspace: a simulated world, or KuaiRec's full matrix."""
+"""What people feel, from files beside the tables of a workspace: simulated, or real answers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from byway.base.errors import UserError
+from byway.data import later
 from byway.data.events import Events
 from byway.simulation import replay, simulated, world
 from byway.simulation.platform import Environment
@@ -20,25 +21,32 @@ def files(folder: Path) -> list[Path]:
 
     Raises UserError where there is none: then nobody knows what people would have felt.
     """
-    places = [folder / "truth" / WORLD, *(folder / sub / name for name in MATRICES for sub in (".", "data"))]
+    places = [
+        folder / "truth" / WORLD,
+        *(folder / sub / later.FILE for sub in ("truth", ".")),
+        *(folder / sub / name for name in MATRICES for sub in (".", "data")),
+    ]
     for path in places:
         if path.exists():
             return [path]
     raise UserError(
-        f"{folder} holds neither truth/{WORLD} of a simulated world nor {MATRICES[0]} or {MATRICES[1]} of "
-        "KuaiRec, and an experiment has to know what people feel. Set experiment.truth to such a folder, or try "
-        "it with byway demo."
+        f"{folder} holds neither truth/{WORLD} of a simulated world nor {later.FILE} of a log that was cut in two "
+        f"nor {MATRICES[0]} or {MATRICES[1]} of KuaiRec, and an experiment has to know what people feel. Set "
+        "experiment.truth to such a folder, or try it with byway demo."
     )
 
 
 def open_truth(
     folder: Path, item_ids: list[str], user_ids: list[str], events: Events, list_length: int
 ) -> tuple[Environment, Ints, Flags]:
-    """The people, which users [n] can be asked to take part, and which items [N] nobody can be shown."""
+    """The people, which users [n] can be asked to take part, and which items [N] or [U, N] cannot be shown."""
     (path,) = files(folder)
     if path.name == WORLD:
         people = simulated.of(world.load(path.parent.parent), item_ids, user_ids, events)
         return people, np.arange(len(user_ids)), np.zeros(len(item_ids), np.bool_)
+    if path.name == later.FILE:
+        people = replay.load_later(path, item_ids, user_ids, events, list_length)
+        return people, people.users, people.missing()
     real = replay.load(path, item_ids, user_ids, list_length)
     return real, real.users, real.missing()
 
