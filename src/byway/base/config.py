@@ -267,6 +267,26 @@ class ItemPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Planner:
+    """12-planner: who gets which new interest, by all that is known of a person."""
+
+    signals: tuple[
+        Literal[
+            "ease",
+            "ease_leaves",
+            "item_policy",
+            "table",
+            "language_model",
+            "similarity",
+            "popularity",
+            "quality",
+        ],
+        ...,
+    ] = ()
+    """Signals that the score is fitted of; empty takes all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
@@ -481,6 +501,7 @@ class Config:
     language_model: LanguageModel = field(default_factory=LanguageModel)
     transition_table: TransitionTable = field(default_factory=TransitionTable)
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
+    planner: Planner = field(default_factory=Planner)
     bundle: Bundle = field(default_factory=Bundle)
     metrics: Metrics = field(default_factory=Metrics)
     serving: Serving = field(default_factory=Serving)

@@ -4,6 +4,7 @@ By hand rather than by torch's exporter: the same weights give the same bytes, t
 path or trace of the machine gets into the file. `check` holds the graph to what torch computes.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,21 @@ def check(model: SequenceModel, path: Path, history_BL: NDArray[np.int64]) -> fl
     if not difference <= AGREEMENT:
         raise RuntimeError(f"The exported item policy is {difference:.2g} off the trained one.")
     return difference
+
+
+def reader(path: Path, history: int = 50) -> Callable[[NDArray[np.integer]], NDArray[np.float32]]:
+    """From somebody's items [h], the most recent last, to the vector [d] that the file at `path` makes of them.
+
+    A file whose length is free is given the last `history` items, one of a fixed length as many as it takes.
+    """
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    fixed = session.get_inputs()[0].shape[1]
+
+    def read(rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        last = rows[-(fixed if isinstance(fixed, int) else history) :]
+        padded = np.zeros((1, fixed if isinstance(fixed, int) else max(len(last), 1)), np.int64)
+        padded[0, padded.shape[1] - len(last) :] = last + 1
+        (vectors,) = session.run(["vector"], {"history": padded})
+        return np.asarray(vectors, np.float32)[0]
+
+    return read

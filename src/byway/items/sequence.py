@@ -40,8 +40,9 @@ DROPOUT = 0.2
 """Share of activations dropped in training."""
 WEIGHT_CAP = 20.0855
 """Importance weights are capped at e³ (paper 1's reference [8])."""
-HELDOUT = 0.1
-"""Share of users of whom the last high-quality event is held out."""
+HELDOUT = (0.25, 1000, 0.1)
+"""Share of users of whom the last events are held out: the first, where that is fewer people than the second; then
+as many; and at least the third."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
 SCORES = 1 << 23
@@ -60,12 +61,17 @@ class ItemPolicy:
     """[n, d] in catalog order, memory-mapped."""
     content: Floats
     """[width, d]: an item that training has not met has the vector embedding @ content."""
+    heldout: HeldOut
+    """What was held out from the training."""
 
 
 def load(path: Path) -> ItemPolicy:
     """Read the finished artifact at `path`."""
     return ItemPolicy(
-        path / "policy.onnx", np.load(path / "items.npy", mmap_mode="r"), np.load(path / "content.npy")
+        path / "policy.onnx",
+        np.load(path / "items.npy", mmap_mode="r"),
+        np.load(path / "content.npy"),
+        HeldOut(*np.load(path / "heldout.npy")),
     )
 
 
@@ -77,7 +83,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     if settings.dim % HEADS:
         raise UserError(f"item_policy.dim is {settings.dim}, and must be a multiple of {HEADS}, the heads.")
     seed = int(work.rng.integers(2**62))
-    heldout = windows.hold_out(events, HELDOUT, work.rng)
+    heldout = windows.hold_out(events, held_share(events.n_users), work.rng)
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
     checkpoint = work.scratch / "checkpoint.safetensors"
@@ -86,6 +92,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     content = from_content(model, log, vectors)
     policy, popularity = ranks(model, log, events, heldout, settings.history)
     ranked = time.perf_counter()
+    np.save(work.out / "heldout.npy", np.stack([heldout.user, heldout.at]))
     np.save(work.out / "items.npy", model.vectors_ND.detach().numpy())
     np.save(work.out / "content.npy", content)
     export.write(model, work.out / "policy.onnx")
@@ -117,6 +124,16 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
             "export": time.perf_counter() - ranked,
         },
     )
+
+
+def held_share(users: int) -> float:
+    """Share of users of whom something is held out: many of few people, since weights are fitted on it.
+
+    >>> held_share(600), held_share(5000), held_share(50_000)
+    (0.25, 0.2, 0.1)
+    """
+    most, people, least = HELDOUT
+    return max(least, min(most, people / max(users, 1)))
 
 
 class HistoryEncoder(Protocol):

@@ -15,6 +15,8 @@ from byway.data.events import Events
 
 Ints = NDArray[np.int64]
 
+TAIL = 0.25
+"""Last share of somebody's events from which something is held out."""
 POOL = 32
 """Windows of about this many batches are sorted by length together: little padding (1.1 on MicroLens), and still
 other company for a user in every epoch."""
@@ -22,7 +24,7 @@ other company for a user in every epoch."""
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One event each of some users, later than all that training sees of them."""
+    """One event each of some users; training sees neither it nor anything after it."""
 
     user: Ints
     """[U], ascending."""
@@ -31,18 +33,25 @@ class HeldOut:
 
 
 def hold_out(events: Events, share: float, rng: np.random.Generator) -> HeldOut:
-    """Draw `share` of the users who have one to hold out: their last high-quality event with an item new to them.
+    """Draw `share` of the users who have something to hold out: of their last events, `TAIL` of all, the first
+    high-quality one with an item new to them, or the last such one where it is earlier.
 
-    An item that the user has met is no candidate for a recommendation, so it is no question either.
+    An item that the user has met is no candidate for a recommendation, so it is no question either. What follows
+    it is held out as well, so that others can ask what people turned to next that was new to them.
     """
     met = events.user.astype(np.int64) * events.n_items + events.item
     first = np.zeros(len(events), dtype=bool)
     first[np.unique(met, return_index=True)[1]] = True
-    opening = np.diff(events.user, prepend=-1) != 0
-    possible = np.flatnonzero(first & ~opening & events.good())
-    last = possible[np.diff(events.user[possible], append=-1) != 0]
-    chosen = np.sort(rng.choice(len(last), round(share * len(last)), replace=False))
-    return HeldOut(events.user[last[chosen]].astype(np.int64), last[chosen])
+    start = np.searchsorted(events.user, np.arange(events.n_users))
+    number = np.diff(np.append(start, len(events)))
+    place = np.arange(len(events)) - start[events.user]
+    possible = np.flatnonzero(first & (place > 0) & events.good())
+    late = place[possible] >= (1 - TAIL) * number[events.user[possible]]
+    ending = np.diff(events.user[possible], append=-1) != 0
+    some = possible[late | ending]
+    opening = some[np.diff(events.user[some], prepend=-1) != 0]
+    chosen = np.sort(rng.choice(len(opening), round(share * len(opening)), replace=False))
+    return HeldOut(events.user[opening[chosen]].astype(np.int64), opening[chosen])
 
 
 @dataclass(frozen=True, slots=True)

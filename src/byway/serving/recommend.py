@@ -13,8 +13,6 @@ that enough places explore for its rank.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations, permutations
 from typing import Any, Literal
 
 import msgspec
@@ -23,12 +21,11 @@ from numpy.typing import NDArray
 
 from byway.items.restrict import top_anywhere, top_in_slice
 from byway.serving.bundle import Bundle, Eligible
+from byway.transitions import draws
+from byway.transitions.draws import LEAST
 
 DAY = 86_400_000_000
 """Microseconds."""
-
-LEAST = 1e-6
-"""Weight of an item without satisfaction in the draw."""
 
 THREE_OF = 48
 """Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""
@@ -332,46 +329,14 @@ def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray
     shares, n = _shares(bundle, person), bundle.settings.interests
     clusters, w = np.array(list(shares), dtype=np.int64), np.array(list(shares.values()))
     if person.context is None:
-        sets, chance = _in_turn(w, n)
-        return _filled(clusters[sets], n), chance
+        sets, chance = draws.in_turn(w, n)
+        return draws.filled(clusters[sets], n), chance
     others = clusters != person.context
     if not others.any():
-        return _filled(np.array([[person.context]]), n), np.ones(1)
+        return draws.filled(np.array([[person.context]]), n), np.ones(1)
     clusters, w = clusters[others], w[others] / max(w[others].sum(), LEAST**2)
-    sets, chance = _in_turn(w, max(n - 1, 1))
-    return _filled(np.column_stack([clusters[sets], np.full(len(sets), person.context)]), n), chance
-
-
-def _in_turn(w: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every set of n places, or of all where they are fewer, and its probability if they are drawn in turn by w.
-
-    Two with shares a and b: a·b / (1 − a) + b·a / (1 − b), the two orders of drawing them.
-
-    >>> sets, chance = _in_turn(np.array([0.5, 0.25, 0.25]), 2)
-    >>> sets.tolist(), chance.round(4).tolist()
-    ([[0, 1], [0, 2], [1, 2]], [0.4167, 0.4167, 0.1667])
-    """
-    sets = _sets(len(w), min(n, len(w)))
-    chance = np.zeros(len(sets))
-    for order in permutations(range(sets.shape[1])):
-        left, each = np.ones(len(sets)), np.ones(len(sets))
-        for place in order:
-            each *= w[sets[:, place]] / np.maximum(left, LEAST**2)
-            left = left - w[sets[:, place]]
-        chance += each
-    return sets, chance / chance.sum()  # 1 less a share that is nearly 1 has few digits
-
-
-@lru_cache(maxsize=64)
-def _sets(count: int, n: int) -> NDArray[np.int64]:
-    """[sets, n] the sets of n out of `count` places, each in order."""
-    return np.array(list(combinations(range(count), n)), dtype=np.int64).reshape(-1, n)
-
-
-def _filled(context_nk: NDArray[np.int64], K: int) -> NDArray[np.int64]:
-    """Contexts as the table is asked: two interests at least, and K; the oldest stands in for those that miss."""
-    missing = max(K, 2) - context_nk.shape[1]
-    return np.column_stack([*[context_nk[:, 0]] * missing, context_nk])
+    sets, chance = draws.in_turn(w, max(n - 1, 1))
+    return draws.filled(np.column_stack([clusters[sets], np.full(len(sets), person.context)]), n), chance
 
 
 def _met_last(bundle: Bundle, recent: list[tuple[Seen, int]], n: int) -> list[tuple[Seen, int]]:
@@ -398,7 +363,7 @@ def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list
     """The context to look up."""
     if person.context is None:
         drawn = np.array([draw(bundle, person.recent, rng)])
-        return _filled(drawn, bundle.settings.interests)[0].tolist()
+        return draws.filled(drawn, bundle.settings.interests)[0].tolist()
     contexts, chance = drawable(bundle, person)
     return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 

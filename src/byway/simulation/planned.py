@@ -220,16 +220,21 @@ class Keywords:
 
 @dataclass(slots=True)
 class Scored:
-    """A source without a plan: the best of all items by a grounding's own score."""
+    """A source without a plan: the best of all items by a grounding's own score, or of all in new clusters."""
 
     ground: Grounding
+    hides: Known | None = None
+    """Where it is given, clusters that the user has met are hidden."""
 
     def learn(self, log: Logged, today: int) -> None:
         self.ground.learn(log, today)
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
         scores = self.ground.scores(asked, np.full(len(asked), NONE))
-        return best(np.where(asked.seen, np.float32(-np.inf), scores), k)
+        out = asked.seen
+        if self.hides is not None:
+            out = out | ~open_clusters(self.hides, asked, True)[:, self.hides.cluster]
+        return best(np.where(out, np.float32(-np.inf), scores), k)
 
 
 Make = Callable[[], Planned | Scored]

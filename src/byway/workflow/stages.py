@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from byway.multimodal import tune as multimodal
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
+    from byway.planner.fit import Planned
     from byway.transitions.curate import Transitions
     from byway.transitions.table import Table
 
@@ -178,6 +179,12 @@ class Inputs:
         from byway.items import sequence
 
         return _there(self.load(ITEM_POLICY, sequence.load))
+
+    @property
+    def planned(self) -> "Planned":
+        from byway.planner import fit
+
+        return _there(self.load(PLANNER, fit.load))
 
     @property
     def media_folder(self) -> Path:
@@ -410,6 +417,21 @@ def _item_policy(work: Work, inputs: Inputs) -> Outcome:
     return sequence.build(work, inputs.config.item_policy, inputs.events, inputs.vectors)
 
 
+def _planner(work: Work, inputs: Inputs) -> Outcome:
+    from byway.planner import fit
+
+    return fit.build(
+        work,
+        inputs.config.planner,
+        events=inputs.events,
+        vectors=inputs.vectors,
+        tree=inputs.tree,
+        table=inputs.table,
+        level=inputs.transitions.level,
+        item_policy=inputs.item_policy,
+    )
+
+
 def _bundle(work: Work, inputs: Inputs) -> Outcome:
     from byway.serving import pack
 
@@ -562,7 +584,8 @@ CONTEXT_TABLE = Stage(
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, MEDIA, PAIRS, MULTIMODAL_MODEL),
     only_if=(PAIRS, "samples"),
 )
-ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS))
+ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), version=2)
+PLANNER = Stage(12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY))
 BUNDLE = Stage(
     13,
     "bundle",
@@ -617,7 +640,7 @@ VIEWS = Stage(
 
 STAGES = (
     CATALOG, MEDIA, EMBEDDINGS, GRAPH, TREE, DESCRIPTIONS, TRANSITIONS, LANGUAGE_MODEL, TRANSITION_TABLE, PAIRS,
-    MULTIMODAL_MODEL, CONTEXT_TABLE, ITEM_POLICY, BUNDLE, METRICS, EXPERIMENT, REPORT, CURATIONS, VIEWS,
+    MULTIMODAL_MODEL, CONTEXT_TABLE, ITEM_POLICY, PLANNER, BUNDLE, METRICS, EXPERIMENT, REPORT, CURATIONS, VIEWS,
 )  # fmt: skip
 """In the order in which they are built."""
 

@@ -1,0 +1,352 @@
+"""12-planner: the linear models of the whole person, and the weights of all signals together.
+
+Fitted on people of whom the item policy was not shown the end (`12-item-policy`): which of the items in interests
+that they did not know did they take up then, and how much did these please? Weights are those of least squares over
+all such items of each person, where an item that was not taken up counts as neutral, one that displeased as less.
+That is the criterion of EASE itself, and it does not take what the feed showed for what pleases: liked and disliked
+items were shown alike. Of a likelihood of being taken up alone, and of the satisfaction of what was shown alone, the
+embedded world's people were pleased less than by EASE alone (docs/LOG.md).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.base import config
+from byway.base.artifact import Outcome, Work
+from byway.base.progress import bar
+from byway.data.events import Events
+from byway.interests.tree import LEVELS, Tree
+from byway.items import ease, export
+from byway.items.ease import Weights
+from byway.items.sequence import ItemPolicy
+from byway.planner.signals import SIGNALS, Asker, Fitted, Planner
+from byway.transitions import draws
+from byway.transitions.table import Table
+from byway.transitions.triples import look_up
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+ITEMS = 20_000
+"""Items up to which EASE is over items: the inverse takes seconds for 2,400 and a minute or two for 10,000 on two
+cores, and 20,000 x 20,000 numbers are 3.2 GB. Beyond, it is over the leaves of the tree alone."""
+RIDGE = 200.0
+"""λ of EASE, where the mean square of the values is 1. On the demo's world 100 to 400 please alike."""
+CONTENT = 64
+"""Axes of the contents that are kept for their likeness."""
+PEOPLE = 1000
+"""People on whom weights are fitted."""
+CANDIDATES = 10_000
+"""Items that nobody took up, a person, that are compared with those that were; all where there are fewer."""
+SHRINK = 1e-3
+"""Ridge of the weights, beside standardised signals of variance 1."""
+PLACES = (10, 50)
+"""k of the figures."""
+INTERESTS = 48
+"""Interests met last from which pairs are drawn, as in `serving.recommend`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """12-planner as read back; items by row of the catalog."""
+
+    fitted: Fitted
+    items: Weights | None
+    leaves: Weights
+    content: Floats
+    """[n, w]"""
+
+
+def load(path: Path) -> Planned:
+    """Read the finished artifact at `path`."""
+    fitted = msgspec.json.decode((path / "fitted.json").read_bytes(), type=Fitted)
+    items = ease.load(path, "items") if (path / "items_to.npy").exists() else None
+    return Planned(fitted, items, ease.load(path, "leaves"), np.load(path / "content.npy", mmap_mode="r"))
+
+
+def build(
+    work: Work,
+    settings: config.Planner,
+    *,
+    events: Events,
+    vectors: Floats,
+    tree: Tree,
+    table: Table,
+    level: int,
+    item_policy: ItemPolicy,
+) -> Outcome:
+    """Fit on what was held out, then solve the linear models anew over the whole log."""
+    started = time.perf_counter()
+    leaf, cluster = tree.assign(LEVELS).astype(np.int32), tree.assign(level).astype(np.int32)
+    content = axes(np.asarray(vectors), CONTENT)
+    heldout = item_policy.heldout
+    learned = np.ones(len(events), np.bool_)
+    start = np.searchsorted(events.user, np.arange(events.n_users + 1))
+    for user, at in zip(heldout.user.tolist(), heldout.at.tolist(), strict=True):
+        learned[at : start[user + 1]] = False
+    steps = 2 * (1 + (events.n_items <= ITEMS))
+    with bar("planner: linear models", steps) as advance:
+        usual = neutral(events.satisfaction)
+        early = linear(events, learned, leaf, usual, advance)
+        planner = _planner(events, learned, usual, early, leaf, cluster, item_policy.items, content)
+        people = _people(events, heldout.user, heldout.at, start, work.rng)
+        found = _compare(planner, table, people, events, item_policy, work.rng)
+        weights, figures = _fit(found, tuple(settings.signals))
+        late = linear(events, np.ones(len(events), np.bool_), leaf, usual, advance)
+    fitted = msgspec.structs.replace(usual, weights=weights)
+    (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
+    np.save(work.out / "content.npy", content)
+    for name, solved in zip(("leaves", "items"), late, strict=True):
+        if solved is not None:
+            solved.save(work.out, name)
+    return Outcome(
+        counts={"people": len(people), "taken_up": sum(len(one.rows) for one in people)},
+        metrics={f"planner.{name}": value for name, value in figures.items()},
+        timings={"build": time.perf_counter() - started},
+    )
+
+
+def neutral(satisfaction: Floats) -> Fitted:
+    """Half of the mean satisfaction speaks neither for nor against, since whoever watches has chosen to.
+
+    In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; in a log of positives alone every event counts the
+    same, whatever this is.
+    """
+    point = float(satisfaction.mean()) / 2 if len(satisfaction) else 0.5
+    square = float(np.mean((satisfaction.astype(np.float64) - point) ** 2)) if len(satisfaction) else 1.0
+    return Fitted({}, point, 1 / max(square, 1e-6) ** 0.5)
+
+
+class Log(Protocol):
+    """Events, in any order."""
+
+    @property
+    def user(self) -> NDArray[np.integer]: ...
+    @property
+    def item(self) -> NDArray[np.integer]: ...
+    @property
+    def satisfaction(self) -> Floats: ...
+    @property
+    def n_users(self) -> int: ...
+
+
+def linear(
+    log: Log,
+    learned: NDArray[np.bool_],
+    leaf: NDArray[np.int32],
+    fitted: Fitted,
+    advance: Callable[[int], None] = lambda n: None,
+) -> tuple[Weights, Weights | None]:
+    """EASE over leaves, and over items where there are few enough, of the events in `learned`."""
+    values = fitted.values(log.satisfaction[learned])
+    user, item = log.user[learned], log.item[learned]
+    found: list[Weights] = []
+    for unit, n in ((leaf[item], int(leaf.max(initial=0)) + 1), (item, len(leaf))):
+        if unit is item and n > ITEMS:
+            continue
+        found.append(ease.largest(ease.solve(ease.worth(user, unit, values, (log.n_users, n)), RIDGE)))
+        advance(1)
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def axes(vectors: Floats, width: int) -> Floats:
+    """[n, width] the vectors on their first axes, of unit length."""
+    found = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
+    placed = vectors @ found
+    return (placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)).astype(np.float32)
+
+
+def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
+    """[n] events of each item, and mean satisfaction drawn towards that of all as by ten events."""
+    traffic = np.bincount(item, minlength=n).astype(np.float32)
+    mean = float(satisfaction.mean()) if len(satisfaction) else 0.0
+    liked = np.bincount(item, satisfaction, n)
+    return traffic, ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
+
+
+def _planner(
+    events: Events,
+    learned: NDArray[np.bool_],
+    fitted: Fitted,
+    solved: tuple[Weights, Weights | None],
+    leaf: NDArray[np.int32],
+    cluster: NDArray[np.int32],
+    vectors: Floats,
+    content: Floats,
+) -> Planner:
+    traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
+    return Planner(
+        fitted=fitted,
+        known=np.arange(events.n_items, dtype=np.int32),
+        items=solved[1],
+        leaf=leaf,
+        leaves=solved[0],
+        cluster=cluster,
+        vectors=np.asarray(vectors),
+        content=content,
+        popularity=np.log1p(traffic),
+        quality=quality,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Somebody of whom the end was held out."""
+
+    start: int
+    at: int
+    """Events before `at` are known, from `start` on."""
+    rows: Ints
+    """Different items of the held-out events."""
+    satisfaction: Floats
+    """Of each, in the mean."""
+
+
+def _people(events: Events, user: Ints, at: Ints, start: Ints, rng: np.random.Generator) -> list[_Person]:
+    some = np.sort(rng.choice(len(user), min(PEOPLE, len(user)), replace=False))
+    found: list[_Person] = []
+    for u, a in zip(user[some].tolist(), at[some].tolist(), strict=True):
+        item, liked = events.item[a : start[u + 1]], events.satisfaction[a : start[u + 1]]
+        rows, place = np.unique(item, return_inverse=True)
+        mean = np.bincount(place, liked) / np.bincount(place)
+        found.append(_Person(int(start[u]), a, rows.astype(np.int64), mean.astype(np.float32)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """The candidates of one person: items of interests that they had not met."""
+
+    said: Floats
+    """[c, signals]"""
+    worth: Floats
+    """[c] satisfaction above neutral, 0 where it was not taken up."""
+    weight: Floats
+    """[c] how many items each stands for."""
+
+
+def _compare(
+    planner: Planner,
+    table: Table,
+    people: Sequence[_Person],
+    events: Events,
+    item_policy: ItemPolicy,
+    rng: np.random.Generator,
+) -> list[_Compared]:
+    encode = export.reader(item_policy.model)
+    M = int(planner.cluster.max(initial=0)) + 1
+    found: list[_Compared] = []
+    with bar("planner: people", len(people)) as advance:
+        for one in people:
+            rows = events.item[one.start : one.at].astype(np.int64)
+            liked = events.satisfaction[one.start : one.at]
+            met = np.zeros(M, np.bool_)
+            met[planner.cluster[rows]] = True
+            values = planner.fitted.values(liked)
+            shares = shares_of(table, planner.cluster[rows], liked, M)
+            asker = Asker(rows, values, encode(rows), shares)
+            closed = met[planner.cluster]
+            closed[rows] = True
+            taken = ~closed[one.rows]
+            own = one.rows[taken]
+            rest = np.ones(len(closed), np.bool_)
+            rest[own] = False
+            others = np.flatnonzero(rest & ~closed)
+            every = 1.0
+            if len(others) > CANDIDATES:
+                every = len(others) / CANDIDATES
+                others = np.sort(rng.choice(others, CANDIDATES, replace=False))
+            candidates = np.concatenate([own, others])
+            advance(1)
+            if not len(own) or not len(others):
+                continue
+            said = planner.signals(asker, candidates)
+            columns = [said[name]() if name in said else np.zeros(len(candidates)) for name in SIGNALS]
+            worth = np.zeros(len(candidates), np.float32)
+            worth[: len(own)] = one.satisfaction[taken] - planner.fitted.neutral
+            weight = np.ones(len(candidates), np.float32)
+            weight[len(own) :] = every
+            found.append(_Compared(np.stack(columns, 1).astype(np.float32), worth, weight))
+    return found
+
+
+def shares_of(table: Table, clusters: NDArray[np.integer], liked: Floats, M: int) -> dict[str, Floats]:
+    """What the table and the model's own ranking say, over all pairs (or triples) of somebody's interests."""
+    weight: dict[int, float] = {}
+    for cluster, joy in zip(clusters.tolist(), liked.tolist(), strict=True):
+        weight[cluster] = weight.pop(cluster, 0.0) + max(joy, draws.LEAST)
+    last = dict(list(weight.items())[-INTERESTS:])
+    if not last:
+        return {}
+    interests, w = np.array(list(last)), np.array(list(last.values()))
+    K = 2 if table.triples is None else 3
+    sets, chance = draws.in_turn(w / w.sum(), K)
+    contexts = draws.filled(interests[sets], K)
+    rankings = {
+        "table": look_up(table.clusters, table.triples, contexts),
+        "language_model": look_up(table.model, table.model_triples, contexts),
+    }
+    return {name: draws.reciprocal_rank(ranking, chance, M) for name, ranking in rankings.items()}
+
+
+def _fit(found: Sequence[_Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on."""
+    every = list(SIGNALS)
+    wanted = [every.index(name) for name in every if not names or name in names]
+    if not found:
+        return {every[i]: float(every[i] == "item_policy") for i in wanted}, {"people": 0}
+    halves = [found[::2], found[1::2]] if len(found) > 1 else [found, found]
+
+    def measured(own: list[int]) -> dict[int, float]:
+        total = dict.fromkeys(PLACES, 0.0)
+        for fitted, asked in (halves, halves[::-1]):
+            w = _solve(fitted, own)[0]
+            for one in asked:
+                best = np.argsort(-(one.said @ w), kind="stable")
+                for k in PLACES:
+                    total[k] += float(one.worth[best[:k]].sum())
+        return {k: round(value / len(found), 4) for k, value in total.items()}
+
+    weights, standard = _solve(found, wanted)
+    largest = max(float(np.abs(standard).max()), 1e-12)
+    figures: dict[str, Any] = {
+        "people": len(found),
+        "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
+        "value": {f"at_{k}": value for k, value in measured(wanted).items()},
+        "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
+        "without": {
+            every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
+        },
+    }
+    return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
+
+
+def _solve(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
+    """Weights [signals] of the signals `own`, 0 of the others; and as they are beside standardised signals."""
+    S = len(SIGNALS)
+    n, total, square, cross, worth = 0.0, np.zeros(S), np.zeros((S, S)), np.zeros(S), 0.0
+    for one in found:
+        weighed = (one.said * one.weight[:, None]).astype(np.float64)
+        n += float(one.weight.sum())
+        total += weighed.sum(0)
+        square += weighed.T @ one.said
+        cross += weighed.T @ one.worth
+        worth += float(one.weight @ one.worth)
+    mean = total / n
+    spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
+    use = [i for i in own if spread[i] > 1e-9]
+    weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
+    if use:
+        sd = spread[use]
+        gram = (square[np.ix_(use, use)] / n - np.outer(mean[use], mean[use])) / np.outer(sd, sd)
+        right = (cross[use] / n - mean[use] * worth / n) / sd
+        standard[use] = np.linalg.solve(gram + SHRINK * np.eye(len(use)), right)
+        weights[use] = standard[use] / sd
+    return weights, standard

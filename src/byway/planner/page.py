@@ -1,0 +1,98 @@
+"""A page of new interests: which items stand on it, and the exact chance of each to stand there.
+
+What is drawn at random is which open interests are left out: each one with the chance `skip`, independently of the
+others, and none where all would be. From then on everything is decided: the interests rank by their best item, the
+first so many of them make the page, and their best items fill it. Scores, clusters and chances are arrays over the
+same candidates. It needs numpy alone.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
+    """[M] the open interests that are not left out this time; all of them where none would remain."""
+    found = open_M & (rng.random(len(open_M)) >= skip)
+    return found if found.any() else open_M
+
+
+def best_of(score_n: Floats, cluster_n: NDArray[np.integer], M: int) -> Floats:
+    """[M] the score of each cluster's best item; -inf where it has none."""
+    found = np.full(M, -np.inf, np.float32)
+    np.maximum.at(found, cluster_n, score_n)
+    return found
+
+
+def within(score_n: Floats, cluster_n: NDArray[np.integer], M: int, most: int) -> Floats:
+    """The scores with those outside the `most` clusters of the best items at -inf; of equal ones the first."""
+    found = best_of(score_n, cluster_n, M)
+    chosen = np.zeros(M, np.bool_)
+    chosen[np.argsort(-found, kind="stable")[:most]] = True
+    return np.where(chosen[cluster_n], score_n, np.float32(-np.inf))
+
+
+def ranked(score_n: Floats, k: int) -> Ints:
+    """The k best places, best first, none of score -inf; of equal scores the first."""
+    finite = int((score_n > -np.inf).sum())
+    k = min(k, finite)
+    if k <= 0:
+        return np.empty(0, np.int64)
+    bar = np.partition(score_n, len(score_n) - k)[len(score_n) - k]
+    (found,) = (score_n >= bar).nonzero()
+    return found[np.argsort(-score_n[found], kind="stable")[:k]]
+
+
+def chances(
+    score_n: Floats, cluster_n: NDArray[np.integer], M: int, k: int, most: int, skip: float, of: Ints
+) -> NDArray[np.float64]:
+    """[of] the chance of each of these candidates to stand on a page of k items.
+
+    `score_n` is -inf for what is not to be shown. One sweep over the interests, the one with the best item first:
+    the state is how many of them were taken and how many better items these hold (as many as the page has places
+    are enough), and an item is shown where its own interest is taken and fewer than k better ones are.
+    """
+    if not len(of) or k <= 0:
+        return np.zeros(len(of))
+    top = best_of(score_n, cluster_n, M)
+    order = np.argsort(-top, kind="stable")
+    order = order[top[order] > -np.inf]
+    place_of = np.full(M, -1)
+    place_of[order] = np.arange(len(order))
+    # Only items at least as good as the worst that is asked about can stand before one of them.
+    rivals = np.flatnonzero(score_n >= score_n[of].min())
+    ahead = _ahead(score_n, rivals, of)
+    better = np.zeros((len(order), len(of)), np.int64)
+    np.add.at(better, place_of[cluster_n[rivals]], ahead)
+    own = place_of[cluster_n[of]]
+    relevant = np.flatnonzero((better > 0).any(1) | np.isin(np.arange(len(order)), own))
+    rows, columns = np.arange(len(of))[:, None], np.arange(k + 1)
+    # [of, taken, better]; without a bound it does not matter how many were taken.
+    state = np.zeros((len(of), most + 1, k + 1))
+    state[:, 0, 0] = 1.0
+    for place in relevant.tolist():
+        shift = np.minimum(columns + better[place][:, None], k)  # more than k are as good as k
+        moved = np.zeros_like(state)
+        for taken in range(most or 1):
+            np.add.at(moved[:, min(taken + 1, most)], (rows, shift), state[:, taken])
+        stays = np.zeros_like(state)
+        if most:
+            stays[:, most] = state[:, most]
+        mine = (own == place)[:, None, None]
+        state = np.where(mine, moved * (1 - skip), state * skip + (moved + stays) * (1 - skip))
+    found = state[:, :, :k].sum((1, 2))
+    # Where every interest would be left out, none is.
+    none_left = skip ** len(order)
+    if none_left:
+        shown = ranked(within(score_n, cluster_n, M, most) if most else score_n, k)
+        found += none_left * np.isin(of, shown)
+    return np.minimum(found, 1.0)
+
+
+def _ahead(score_n: Floats, rivals: Ints, of: Ints) -> NDArray[np.int64]:
+    """[rivals, of] 1 where a rival stands before the item: by score, of equal ones by place."""
+    theirs, ours = score_n[rivals][:, None], score_n[of][None, :]
+    return ((theirs > ours) | ((theirs == ours) & (rivals[:, None] < of[None, :]))).astype(np.int64)

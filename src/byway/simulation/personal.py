@@ -1,0 +1,113 @@
+"""Sources that know the whole person: the planner as it is served, and EASE as anybody would write it in an hour.
+
+Both read all that the log says of somebody, learn their linear models anew every so many days, and show only
+interests that the person never met.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from byway.items import ease
+from byway.planner import fit, page
+from byway.planner.signals import Asker, Planner
+from byway.simulation.neural import Encoded
+from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
+from byway.transitions.table import Table
+
+
+@dataclass(slots=True)
+class Linear:
+    """A grounding by EASE as published: what was liked, the whole matrix, λ = 200."""
+
+    known: Known
+    every: int = 10
+    liked: sparse.csr_array | None = None
+    weights: Floats | None = None
+
+    def learn(self, log: Logged, today: int) -> None:
+        good = log.satisfaction >= self.known.positive
+        shape = log.n_users, self.known.n_items
+        self.liked = ease.worth(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
+        if self.weights is None or (self.every and today % self.every == 0):
+            self.weights = ease.solve(self.liked, fit.RIDGE)
+
+    def scores(self, asked: Asked, chosen: Ints) -> Floats:
+        assert self.liked is not None
+        return np.asarray(self.liked[asked.user] @ self.weights, np.float32)
+
+
+@dataclass(slots=True)
+class Personal:
+    """The planner: the same scores and the same pages as `serving.recommend` makes."""
+
+    known: Known
+    planned: fit.Planned
+    leaf: Ints
+    """[N] finest cluster of each item."""
+    table: Table
+    encoder: Encoded
+    every: int = 10
+    interests: int = 0
+    """New interests a page at most; 0 sets no bound."""
+    skip: float = 0.0
+    """Chance of each open interest to be left out of a page."""
+    planner: Planner | None = None
+    log: Logged | None = None
+    order: Ints | None = None
+    edge: Ints | None = None
+
+    def learn(self, log: Logged, today: int) -> None:
+        self.encoder.learn(log, today)
+        self.log = log
+        self.order, self.edge = by_user(log)
+        if self.planner is None or (self.every and today % self.every == 0):
+            self.planner = self._planner(log)
+
+    def _planner(self, log: Logged) -> Planner:
+        traffic, quality = fit.worth_of(log.item, log.satisfaction, self.known.n_items)
+        leaf = self.leaf.astype(np.int32)
+        every = np.ones(len(log), np.bool_)
+        leaves, items = fit.linear(log, every, leaf, self.planned.fitted)
+        return Planner(
+            fitted=self.planned.fitted,
+            known=np.arange(self.known.n_items, dtype=np.int32),
+            items=items,
+            leaf=leaf,
+            leaves=leaves,
+            cluster=self.known.cluster.astype(np.int32),
+            vectors=self.encoder.vectors().copy(),
+            content=np.asarray(self.planned.content),
+            popularity=np.log1p(traffic),
+            quality=quality,
+        )
+
+    def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
+        assert self.planner is not None
+        assert self.log is not None
+        assert self.order is not None
+        assert self.edge is not None
+        planner, M = self.planner, self.known.n_clusters
+        opened = open_clusters(self.known, asked, True)
+        out = asked.seen | ~opened[:, self.known.cluster]
+        states = self.encoder.states(asked.history)
+        scores = np.full(out.shape, -np.inf, np.float32)
+        for i, user in enumerate(asked.user.tolist()):
+            rows = self.order[self.edge[user] : self.edge[user + 1]]
+            item, liked = self.log.item[rows], self.log.satisfaction[rows]
+            shares = fit.shares_of(self.table, self.known.cluster[item], liked, M) if self._plans() else {}
+            score = planner.scores(Asker(item, planner.fitted.values(liked), states[i], shares))
+            kept = opened[i]
+            if self.skip:
+                kept = page.kept(opened[i], self.skip, rng)
+            barred = out[i] | ~kept[self.known.cluster]
+            score = np.where(barred, np.float32(-np.inf), score)
+            if self.interests:
+                score = page.within(score, self.known.cluster, M, self.interests)
+            scores[i] = score
+        return best(scores, k)
+
+    def _plans(self) -> bool:
+        weights = self.planned.fitted.weights
+        return bool(weights.get("table") or weights.get("language_model"))
