@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--design", choices=("paired", "segments"), default="paired")
-    parser.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="as experiment.users=400")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SETTING=VALUE", help="as experiment.users=400"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="keeps runs; of one workspace and setting")
     parser.add_argument("--json", type=Path, help="where to write the result")

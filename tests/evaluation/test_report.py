@@ -115,9 +115,7 @@ def test_what_the_control_lacks_is_said_either_way(watched: float, said: str) ->
 
 
 def test_figure_6_has_novelty_across_and_quality_up() -> None:
-    (svg,) = [
-        part for part in report.page("x", figures(GOOD), {}).split("<figure>") if "Paper 2, figure 6" in part
-    ]
+    (svg,) = [part for part in report.page("x", figures(GOOD), {}).split("<figure>") if "Paper 2, figure 6" in part]
     assert "sole impressions, lift in %" in svg
     assert "positive feedback, lift over sequence" in svg
     assert svg.count("<circle") == 1

@@ -26,7 +26,9 @@ def drawn(make: Callable[[np.random.Generator], np.ndarray], users: int = N, day
         (lambda rng: rng.beta(np.full(N, 0.7), np.full(N, 9.3)), stats.beta(0.7, 9.3)),
     ],
 )
-def test_distributions_are_numpys(make: Callable[[np.random.Generator], np.ndarray], of: stats.rv_continuous) -> None:
+def test_distributions_are_numpys(
+    make: Callable[[np.random.Generator], np.ndarray], of: stats.rv_continuous
+) -> None:
 
     assert stats.kstest(drawn(make), of.cdf).pvalue > 1e-3
 

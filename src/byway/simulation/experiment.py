@@ -4,9 +4,9 @@ Owns the design, controls and the artifact: `figures.json` and, a row an arm, me
 A run that is done stands in the scratch, so that an interrupted experiment goes on after it.
 
 In the paired design every arm of a deal lives with the same accounts and the same chance. In the papers' design each
-has a segment: they are equal and no account is in two. Where there are fewer people in the log than the segments need, they
-are dealt again to further segments: an account then has twins of the same history and taste elsewhere, never in its
-own segment. The bootstrap draws people, with all their twins, so that intervals know.
+has a segment: they are equal and no account is in two. Where there are fewer people in the log than the segments
+need, they are dealt again to further segments: an account then has twins of the same history and taste elsewhere,
+never in its own segment. The bootstrap draws people, with all their twins, so that intervals know.
 """
 
 import json
@@ -104,9 +104,7 @@ def build(
     leaking = _leaks(setup, trained, names, seed)
     runs = [(s, name) for s in range(settings.seeds) for name in names]
     found: dict[str, list[Run]] = {name: [] for name in names}
-    dealt = [
-        dealt_to(settings, setup.users, len(names), _rng(seed, s, "segments")) for s in range(settings.seeds)
-    ]
+    dealt = [dealt_to(settings, setup.users, len(names), _rng(seed, s, "segments")) for s in range(settings.seeds)]
     with bar("experiment: arms", len(runs)) as advance:
         for s, name in runs:
             found[name].append(run_arm(setup, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
