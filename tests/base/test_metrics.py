@@ -46,7 +46,7 @@ def test_what_never_happened_is_not_a_number() -> None:
 
 @pytest.mark.parametrize(("of_person", "of_deal"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.15)])
 def test_intervals_over_deals_hold(of_person: float, of_deal: float) -> None:
-    """Five deals of the same people: near 95% with an effect of the deal and without; people alone miss the first."""
+    """Five deals of the same people: near 95% with an effect of the deal or none; people alone miss it."""
     rng = np.random.default_rng(0)
     people, deals, noise, times, trials = 80, 5, 1.0, 400, 250
     ones, held, alone = np.ones((deals, people)), 0, 0

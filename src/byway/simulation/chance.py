@@ -69,7 +69,7 @@ class Draws:
     def standard_exponential(
         self, size: Size | None = None, dtype: DTypeLike = np.float64
     ) -> NDArray[np.floating[Any]]:
-        # Fine where the number is small, also in float32: its logarithm is what a draw without replacement sorts by.
+        # Fine where the number is small, also in float32: draws without replacement sort by its logarithm.
         uniform = _signed(self._bits(self._rows(size)), 1).astype(dtype) * np.asarray(2.0**-63, dtype)
         return -np.log1p(-np.minimum(uniform, 1 - np.finfo(dtype).epsneg))
 

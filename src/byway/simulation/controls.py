@@ -12,7 +12,6 @@ from byway.simulation.platform import Environment
 from byway.simulation.source import Asked, Source
 from byway.simulation.tallies import Tally
 
-
 FEW = 10
 """People who make up a figure, at least, for its bootstrap to be read: where one arm has none of them the lift is
 -100% in every draw, however few the other has, and so would always differ."""

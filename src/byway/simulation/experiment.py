@@ -3,7 +3,7 @@
 Owns the design, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
 A run that is done stands in the scratch, so that an interrupted experiment goes on after it.
 
-In the paired design every arm of a deal lives with the same accounts and the same chance. In the papers' design each
+In the paired design all arms of a deal live with the same accounts and the same chance. In the papers' each
 has a segment: they are equal and no account is in two. Where there are fewer people in the log than the segments
 need, they are dealt again to further segments: an account then has twins of the same history and taste elsewhere,
 never in its own segment. The bootstrap draws people, with all their twins, so that intervals know.

@@ -1,6 +1,6 @@
 """Runs of many arms and deals as figures: pooled over deals, with intervals, lifts and growth over the days.
 
-The bootstrap draws people out of all, whichever arms they lived with: in the paired design a person's two lives move
+The bootstrap draws people out of all, whatever arms they lived with: in the paired design a person's lives move
 together in every draw, so that a lift is as sure as what the arms changed, and not as people differ. With several
 deals it draws deals too (`metrics.Drawn`).
 """
