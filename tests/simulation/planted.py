@@ -87,7 +87,7 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
     )
 
 
-def setup(of: Tiny, folder: Path, **settings: int | float | bool) -> Setup:
+def setup(of: Tiny, folder: Path, **settings: int | float | bool | str) -> Setup:
     """A whole platform."""
     own = config.Experiment(**{"users": 20, "days": 4, "aa_seeds": 1, **settings})
     people = of.people()

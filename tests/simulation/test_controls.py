@@ -57,4 +57,7 @@ def test_what_differs_is_told_from_what_does_not() -> None:
 
     one = {"same": (liked(True, 0.5), shown[True]), "other": (liked(True, 0.5), shown[True])}
     two = {"same": (liked(False, 0.5), shown[False]), "other": (liked(False, 0.3), shown[False])}
+    # Two people against none are no evidence, although every draw of them says so.
+    one["rare"] = np.where(np.arange(400) < 2, 1.0, 0.0), shown[True]
+    two["rare"] = np.zeros(400), shown[False]
     assert controls.different(one, two, 300, rng) == {"same": False, "other": True}

@@ -1,15 +1,17 @@
 """Segments, the log as arms see it, pooling, and the control of chance; the whole stage is in `test_demo`."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from byway.data.events import DAY, Events
-from byway.simulation import arms, experiment, pooling
-from byway.simulation.planned import Ranking
+from byway.simulation import arms, experiment, pooling, runs
+from byway.simulation.planned import Chance, Planned, Ranking
+from byway.simulation.platform import Impressions
 from byway.simulation.runs import run_arm
-from byway.simulation.source import NONE
+from byway.simulation.source import NONE, Asked, Floats, Ints, Logged, Source
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from byway.transitions.triples import Triples, key
@@ -111,12 +113,89 @@ def test_nobody_likes_what_the_world_does_not_hold_open(tmp_path: Path) -> None:
         np.testing.assert_array_equal(was, now)
 
 
-def test_seeds_are_pooled_by_person() -> None:
+def test_deals_stand_beside_each_other_person_by_person() -> None:
     one = {"rate": (np.array([1.0, 0, 0]), np.array([2.0, 0, 0]))}
-    two = {"rate": (np.array([1.0, 3, 0]), np.array([2.0, 4, 0]))}
-    pooled = pooling._pooled([one, two])
-    assert pooled["rate"][0].tolist() == [2, 3, 0]
-    assert pooled["rate"][1].tolist() == [4, 4, 0]
+    two = {"rate": (np.array([1.0, 3, 0]), np.array([2.0, 4, 0])), "late": (np.ones(3), np.ones(3))}
+    found = pooling.stacked([one, two])
+    assert found["rate"][0].tolist() == [[1, 0, 0], [1, 3, 0]]
+    assert found["rate"][1].tolist() == [[2, 0, 0], [2, 4, 0]]
+    assert found["late"][0].tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("design", ["paired", "segments"])
+def test_who_lives_with_whom(tmp_path: Path, design: str) -> None:
+    """Paired: the same accounts, and two arms that add nothing live the same days. Segments: others."""
+    setup = planted.setup(planted.tiny(), tmp_path, design=design)
+    one, other = experiment.dealt_to(setup.settings, setup.users, 2, np.random.default_rng(0))
+    assert (set(one) == set(other)) == (design == "paired")
+    assert design == "paired" or not set(one) & set(other)
+    run_arm(setup, {}, "control", one, 5, "")
+    run_arm(setup, {}, "control_again", one, 5, "")
+    control, again = (np.load(tmp_path / f"run-{design}-{name}-5.npz") for name in ("control", "control_again"))
+    assert not np.array_equal(control["item"][:40], again["item"][:40])
+
+
+def test_another_design_takes_no_run_of_the_first(tmp_path: Path) -> None:
+    for design in ("paired", "segments"):
+        setup = planted.setup(planted.tiny(), tmp_path, design=design)
+        run_arm(setup, {}, "control", setup.users[:20], 5, "")
+    assert len(list(tmp_path.glob("run*.npz"))) == 2
+
+
+def test_arms_share_their_luck(tmp_path: Path) -> None:
+    """Before the arms' days part, visits and places are the same; an arm that names nothing is the control."""
+    setup = planted.setup(planted.tiny(), tmp_path)
+    control = run_arm(setup, {}, "control", setup.users, 5, "")
+    with np.load(tmp_path / "run-paired-control-5.npz") as saved:
+        first = {name: saved[name][saved["day"] == 0] for name in ("user", "item", "satisfaction")}
+    silent = live_with(setup, Silent())
+    same = silent.day == 0
+    np.testing.assert_array_equal(silent.user[same], first["user"])
+    np.testing.assert_array_equal(silent.item[same], first["item"])
+    np.testing.assert_array_equal(silent.satisfaction[same], first["satisfaction"])
+    assert silent.seconds.sum() == control.daily["watch"].sum()
+    busy = live_with(setup, Planned(setup.kit.known, Chance(), Flat(setup.kit.known.n_items)))
+    assert not np.array_equal(busy.item[busy.day == 0], first["item"])
+    # Who comes today does not hang on what is shown today.
+    assert set(busy.user[busy.day == 0]) == set(first["user"])
+
+
+class Silent:
+    """A source that names nothing."""
+
+    def learn(self, log: Logged, today: int) -> None: ...
+
+    def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
+        return np.full((len(asked), k), NONE)
+
+
+class Flat:
+    """All items are worth the same."""
+
+    def __init__(self, items: int):
+        self.items = items
+
+    def learn(self, log: Logged, today: int) -> None: ...
+
+    def scores(self, asked: Asked, chosen: Ints) -> Floats:
+        return np.zeros((len(asked), self.items), np.float32)
+
+
+def live_with(setup: runs.Setup, source: Source) -> Impressions:
+    """The deal 5 of `run_arm` with this source."""
+    people = copy.deepcopy(setup.environment)
+    return runs._live(setup, people, source, setup.users, np.random.default_rng(9), runs.Chance((5, 0)))
+
+
+def test_days_are_lifts_of_their_own(tmp_path: Path) -> None:
+    """Figure 5: what was watched on a day beside what the control's accounts watched on that day."""
+    setup = planted.setup(planted.tiny(), tmp_path)
+    lived = [run_arm(setup, {}, name, setup.users, 5, "") for name in ("control", "control_again")]
+    found = pooling.measure(setup, {"control": lived[:1], "other": lived[1:]}, np.random.default_rng(0))
+    for day in range(setup.settings.days):
+        ours, theirs = (run.daily["watch"][day].sum() for run in reversed(lived))
+        assert found["growth"]["other"]["watch"][day]["mean"] == pytest.approx(ours / theirs - 1, abs=1e-5)
+    assert found["lift"]["control"]["other"]["new_clusters"]["mean"] is not None
 
 
 @pytest.mark.parametrize(("shown", "low"), [([100, 100, 0, 0], 0.5), ([1, 1, 0, 0], 0.0)])

@@ -187,6 +187,8 @@ def test_a_tally_counts_by_hand() -> None:
     assert found["sole_impressions"] == (1, 2)
     assert found["positive_rate"] == (1, 2)
     assert found["unmet_positive_rate"] == (1, 1)
+    assert found["new_positive_rate"] == (1, 2)
+    assert found["platform.new_positive"] == (2, 6)
     assert found["platform.positive_rate"] == (3, 4)
     assert found["platform.serendipity"] == (2, 4)
     assert found["watch_minutes"] == (15, 6)

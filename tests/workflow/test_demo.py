@@ -247,7 +247,7 @@ def test_another_setting_makes_only_what_depends_on_it_again(workspace: Path) ->
     assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "13-bundle"}
 
 
-SMALL = ["users=25", "days=3", "aa_seeds=2", "epochs=1", "retrain_every=2"]
+SMALL = ["users=100", "days=4", "aa_seeds=2", "epochs=1", "retrain_every=2"]
 
 
 def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +280,11 @@ def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.Mo
         assert (f"experiment.arms.{name}.novel_impressions" in figures) == (name != CONTROL)
     assert figures["experiment.arms.placebo.novel_impressions"]["mean"] == 1
     assert figures["experiment.controls.leaking"] == []
+    assert found["setting"]["design"] == "paired"
+    for name in set(found["arms"]) - {CONTROL}:
+        assert f"experiment.lift.control.{name}.new_clusters" in figures
+        assert f"experiment.lift.control.{name}.platform.new_positive" in figures
+        assert len(found["growth"][name]["watch"]) == 4
     assert figures["experiment.controls.aa.tests"] > 10
     assert set(figures["experiment.controls.chance.byway"]) == {"rate", "lift", "beats_placebo"}
     pipeline.run(workspace, own, only="report")

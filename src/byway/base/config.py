@@ -431,10 +431,13 @@ class Experiment:
 
     arms: tuple[str, ...] = ()
     """Arms beside the control, by name; empty runs all of them."""
+    design: Literal["paired", "segments"] = "paired"
+    """Whether all arms live with the same accounts and the same chance, which only a simulation can do and which
+    tells them apart far better, or each with a segment of its own, as the papers' live experiments do."""
     seeds: Count = 1
-    """Runs with other segments and other chance; their users are pooled."""
+    """Deals: runs with other accounts and other chance. Intervals draw deals as well as people."""
     users: Count = 800
-    """Users a segment: every arm has as many, and no account is in two."""
+    """Accounts an arm. In segments no account is in two while there are enough people."""
     days: Count = 30
     """Days lived; 180 shows long-term effects."""
     share: Share = 0.2

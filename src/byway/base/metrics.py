@@ -182,36 +182,70 @@ def draws(n_users: int, times: int, rng: np.random.Generator) -> Floats:
     return rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=times).astype(np.float64)
 
 
+def deal_draws(n_deals: int, times: int, rng: np.random.Generator) -> Floats:
+    """[times, n_deals] weight of each deal in each draw: S - 1 of S with replacement, each worth S / (S - 1).
+
+    The rescaled bootstrap (Rao and Wu 1988): drawing S of S makes the variance of S deals too small by (S - 1) / S.
+    """
+    if n_deals < 2:
+        return np.ones((times, n_deals))
+    counts = rng.multinomial(n_deals - 1, np.full(n_deals, 1 / n_deals), size=times)
+    return counts * (n_deals / (n_deals - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A ratio of two sums over users, and the same over each bootstrap draw of them."""
+    """A ratio of two sums over people and deals, and the same over bootstrap draws of either."""
 
     value: float
     over_draws_B: Floats
+    """Over draws of people, each with all that all deals saw of them."""
+    over_deals_B: Floats
+    """Over draws of whole deals; all the same where there is one."""
+    share_SU: Floats
+    """What each person in each deal adds to the value beside its mean, to first order: they sum to 0."""
 
     def interval(self) -> Interval:
-        """The percentile interval."""
-        return _interval(self.value, self.over_draws_B)
+        """The percentile interval of both draws together."""
+        return _interval(self.value, self.over_draws_B, self.over_deals_B, self.share_SU)
 
     def over(self, reference: "Drawn") -> Interval:
         """Relative lift over a reference of the same draws; NaN where that is 0."""
         if not np.isfinite([self.value, reference.value]).all() or not reference.value:
             return Interval(np.nan, np.nan, np.nan)
+        value = self.value / reference.value
+        share = (self.share_SU - value * reference.share_SU) / reference.value
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _interval(self.value / reference.value - 1, self.over_draws_B / reference.over_draws_B - 1)
+            people = self.over_draws_B / reference.over_draws_B - 1
+            deals = self.over_deals_B / reference.over_deals_B - 1
+        return _interval(value - 1, people, deals, share)
 
 
-def drawn(numerators_TU: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) -> list[Drawn]:
+def drawn(
+    numerators_T: ArrayLike, denominator: ArrayLike, draws_BU: Floats, deals_BS: Floats | None = None
+) -> list[Drawn]:
     """T ratios Σ numerator / Σ denominator over the same draws; NaN where the denominator's sum is 0.
+
+    Numerators are [T, U] (or [U] for one) and the denominator [U]; with `deals_BS` [T, S, U] and [S, U].
 
     >>> [each.value for each in drawn([[1.0, 3.0], [0.0, 3.0]], [2.0, 4.0], np.eye(2) * 2)]
     [0.6666666666666666, 0.5]
     """
-    tops, below = np.atleast_2d(np.asarray(numerators_TU, np.float64)), np.asarray(denominator_U, np.float64)
+    below_SU = np.atleast_2d(np.asarray(denominator, np.float64))
+    tops_TSU = np.asarray(numerators_T, np.float64).reshape(-1, *below_SU.shape)
+    if deals_BS is None:
+        deals_BS = np.ones((1, len(below_SU)))
+    every = np.concatenate([tops_TSU, below_SU[None]])
     # One product: it reads the draws, which are large, and not the sums.
-    *over, under = (draws_BU @ np.vstack([tops, below]).T).T
+    *over, under = (draws_BU @ every.sum(1).T).T
+    *by_deal, deal_under = (deals_BS @ every.sum(2).T).T
+    found: list[Drawn] = []
     with np.errstate(divide="ignore", invalid="ignore"):
-        return [Drawn(float(top.sum() / below.sum()), each / under) for top, each in zip(tops, over, strict=True)]
+        for top_SU, people, deals in zip(tops_TSU, over, by_deal, strict=True):
+            value = float(top_SU.sum() / below_SU.sum())
+            share = (top_SU - value * below_SU) / below_SU.sum()
+            found.append(Drawn(value, people / under, deals / deal_under, share))
+    return found
 
 
 def ratio(numerator_U: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) -> Interval:
@@ -235,12 +269,47 @@ def lift(arm: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike
     return one.over(other)
 
 
-def _interval(mean: float, drawn: Floats) -> Interval:
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
+def _interval(mean: float, people_B: Floats, deals_B: Floats, share_SU: Floats) -> Interval:
+    """The percentile interval over draws of people and of deals.
+
+    The variance is that over people, plus what deals differ by beyond the chance of the people in them, which the
+    first has counted already: V = V_people + max(0, V_deals - V_within). People and deals drawn in one product
+    would count it three times (Owen 2007), and make a lift that is all people's chance 1.7 times too uncertain.
+    Draws of people therefore move by all that they move, draws of deals by the root of the second term's share.
+
+    A variance of S deals has S - 1 degrees of freedom, and percentiles of few draws know nothing of that. The
+    interval is widened by Student's t over the normal's quantile, at Satterthwaite's degrees of freedom.
+    """
+    people_B = people_B[np.isfinite(people_B)]
+    if not len(people_B):
         return Interval(float(mean), np.nan, np.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    beyond, wider = _beyond(share_SU)
+    deals_B = deals_B[np.isfinite(deals_B)]
+    if not beyond or not len(deals_B):
+        low, high = np.quantile(people_B, [0.025, 0.975])
+        return Interval(float(mean), float(low), float(high))
+    n = min(len(people_B), len(deals_B))
+    off = people_B[:n] - mean + beyond * (deals_B[:n] - mean)
+    low, high = mean + wider * np.quantile(off, [0.025, 0.975])
     return Interval(float(mean), float(low), float(high))
+
+
+def _beyond(share_SU: Floats) -> tuple[float, float]:
+    """The part of the deals' deviations that is theirs and not of the people in them; how much wider t is.
+
+    V_within is what the deals would differ by if a person's deals differed by chance alone, person by person.
+    """
+    n = len(share_SU)
+    if n < 2 or not np.isfinite(share_SU).all():
+        return 0.0, 1.0
+    between, each = share_SU.sum(1), share_SU - share_SU.mean(0)
+    factor = n / (n - 1)
+    deals, within = factor * float((between**2).sum()), factor * float((each**2).sum())
+    if deals <= within:
+        return 0.0, 1.0
+    people, own = float((share_SU.sum(0) ** 2).sum()), deals - within
+    freedom = (people + own) ** 2 / (deals**2 / (n - 1) + people**2 / max(share_SU.shape[1] - 1, 1))
+    return float(np.sqrt(own / deals)), float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
 
 
 def over_seeds(values: Sequence[float], share: bool = False) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: points, lines and bars with their intervals. It knows no experiment.
+"""Plots as inline SVG: points, lines and histograms with their intervals. It knows no experiment.
 
 Written by hand, because the page has to stand alone: a plotting library inlined weighs four megabytes, these plots
 a few kilobytes.
@@ -86,24 +86,6 @@ def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
                 body.append(_stroke(frame.x(p.x_low), y, frame.x(p.x_high), y, colour))
             body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
     return _plot(title, across, up, frame, body, series, percent_x=True, percent_y=True)
-
-
-def bars(title: str, up: str, names: Sequence[str], points: Sequence[Point]) -> str:
-    """One bar a name, with its interval; names are numbered below and spelt in the legend."""
-    placed = [Point(i + 1.0, p.y, p.y_low, p.y_high) for i, p in enumerate(points)]
-    frame = _frame([Series("", [*placed, Point(0.4, 0, 0, 0), Point(len(placed) + 0.6, 0, 0, 0)])], zero=True)
-    series = [Series(name, [p]) for name, p in zip(names, placed, strict=True)]
-    body: list[str] = []
-    for colour, one in zip(_colours(series), series, strict=True):
-        (p,) = one.points
-        a, b = sorted((frame.y(0), frame.y(p.y)))
-        left, right = frame.x(p.x - 0.35), frame.x(p.x + 0.35)
-        body.append(
-            f'<rect x="{left:.1f}" y="{a:.1f}" width="{right - left:.1f}" height="{b - a:.1f}" fill="{colour}"/>'
-        )
-        x = frame.x(p.x)
-        body.append(_stroke(x, frame.y(p.y_low), x, frame.y(p.y_high), "#222"))
-    return _plot(title, "", up, frame, body, series, percent_x=False, percent_y=True, show_x=False)
 
 
 def histogram(title: str, across: str, up: str, names: Sequence[str], series: Sequence[Series]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.evaluation import wording
-from byway.evaluation.drawing import Point, Series, bars, histogram, lines, scatter
+from byway.evaluation.drawing import Point, Series, histogram, lines, scatter
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
@@ -21,9 +21,11 @@ SHOWN = (
     ("novel_impressions", "novel", "of what the arm's source showed, from clusters never met before"),
     ("sole_impressions", "sole", "of what it showed, named by no other source"),
     ("positive_rate", "positive", "positive feedback on what it showed"),
+    ("new_positive_rate", "new positive", "positive feedback on what it showed and was new"),
     ("serendipity", "serendipity", "of what it showed, new and liked"),
     ("platform.positive_rate", "all positive", "positive feedback on everything watched"),
     ("platform.serendipity", "all serend.", "of everything watched, new and liked"),
+    ("platform.new_positive", "new liked", "events new and liked, a user and day"),
     ("watch_minutes", "minutes", "watched a user and day"),
     ("daily_users_over_ten_minutes", "10 min", "share of users a day who watched ten minutes"),
     ("engaged_pairs", "pairs", "distinct items liked, a user"),
@@ -78,7 +80,7 @@ def page(title: str, found: Figures | None, drawn: Figures) -> str:
         setting = wording.setting(found)
         arms = f"""<h2>Every arm</h2>{_table(found)}
 <h2>Controls that can fail</h2>{_controls(found)}
-<p class="soft">Intervals are 95%, by bootstrap over people.</p>"""
+<p class="soft">Intervals are 95%, by bootstrap over people, and over deals where there are several.</p>"""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
@@ -96,11 +98,11 @@ def _plots(found: Figures) -> list[str]:
     growth, lift = found["growth"], found["lift"]
     last = [name for name in ("byway", MULTIMODAL, "counts", PLACEBO) if name in growth]
     return [
-        _novelty_and_quality(lift.get(REFERENCE, {})),
+        _novelty_and_quality("Paper 1, figure 4b", "novel_impressions", REFERENCE, lift),
         _uci(lift.get(REFERENCE, {})),
         _growth("Paper 1, figure 5: watch time", growth, last, "watch"),
         _growth("Paper 1, figure 5 and paper 2, 7a: users over ten minutes", growth, last, "over_ten"),
-        _sole(lift.get("sequence", {})),
+        _novelty_and_quality("Paper 2, figure 6", "sole_impressions", "sequence", lift),
         _growth("Paper 2, figure 7b: users and engaged items", growth, last, "engaged"),
         _by_bucket(found),
         _traffic(found),
@@ -153,26 +155,35 @@ def _spread(counts: Sequence[float]) -> list[Point]:
 
 
 def _learning(curve: Sequence[Figures]) -> str:
-    keys = ("match_rate", "recall_at_1.validation", "recall_at_10.validation")
+    """Recall both on samples that the model is fine-tuned on and on others, as the paper draws it."""
+    keys = {
+        "match_rate": "match rate",
+        **{
+            f"recall_at_{k}.{part}": f"recall at {k}, {words}"
+            for part, words in (("train", "fine-tuning samples"), ("validation", "validation"))
+            for k in (1, 10)
+        },
+    }
     series = [
-        Series(key, [Point(float(row["step"]), row[key], row[key], row[key]) for row in curve])
-        for key in keys
+        Series(words, [Point(float(row["step"]), row[key], row[key], row[key]) for row in curve])
+        for key, words in keys.items()
         if len(curve) > 1 and all(key in row for row in curve)
     ]
     title = "Paper 1, figure 4a: fine-tuning"
     return lines(title, "step", "share", series, percent=False) if series else ""
 
 
-def _novelty_and_quality(lift: Figures) -> str:
+def _novelty_and_quality(title: str, novelty: str, reference: str, lifts: Figures) -> str:
+    """Across, what a paper calls novel impressions; up, positive feedback: both as lifts over the reference."""
     series: list[Series] = []
-    for name, rows in lift.items():
-        x, y = rows.get("novel_impressions"), rows.get("positive_rate")
+    for name, rows in lifts.get(reference, {}).items():
+        x, y = rows.get(novelty), rows.get("positive_rate")
         if _whole(x) and _whole(y):
             point = Point(x["mean"], y["mean"], y["low"], y["high"], x["low"], x["high"])
             series.append(Series(name, [point]))
-    title = "Paper 1, figure 4b: novelty and quality"
-    up = f"up: positive feedback, lift over {REFERENCE}"
-    return scatter(title, "novel impressions, lift in %", up, series) if series else ""
+    across = f"{novelty.replace('_', ' ')}, lift in %"
+    up = f"up: positive feedback, lift over {reference}"
+    return scatter(f"{title}: novelty and quality", across, up, series) if series else ""
 
 
 def _uci(lift: Figures) -> str:
@@ -200,20 +211,13 @@ def _growth(title: str, growth: Figures, names: Sequence[str], metric: str) -> s
             [
                 Point(day + 1.0, row["mean"], row["low"], row["high"])
                 for day, row in enumerate(growth[name][metric])
-                if _whole(row) and day >= min(2, len(growth[name][metric]) - 1)
+                if _whole(row)
             ],
         )
         for name in names
     ]
     series = [one for one in series if one.points]
-    return lines(title, "days so far", "lift over the control, all days so far", series) if series else ""
-
-
-def _sole(lift: Figures) -> str:
-    rows = {name: row["sole_impressions"] for name, row in lift.items() if _whole(row.get("sole_impressions"))}
-    points = [Point(0, row["mean"], row["low"], row["high"]) for row in rows.values()]
-    title = "Paper 2, figure 6: impressions that only this arm's source named"
-    return bars(title, "lift over the sequence model", list(rows), points) if rows else ""
+    return lines(title, "day", "that day's lift over the control", series) if series else ""
 
 
 def _by_bucket(found: Figures) -> str:

@@ -5,12 +5,15 @@ Every sentence has its opposite here too: a page that could only praise would be
 
 from typing import Any
 
-from byway.simulation.arms import EXPLOITATION, EXPLORATION, MULTIMODAL, PLACEBO, REFERENCE
+from byway.simulation.arms import CONTROL, EXPLOITATION, EXPLORATION, MULTIMODAL, PLACEBO, REFERENCE
 
 Figures = dict[str, Any]
 
 FREE = (*EXPLOITATION, "novelty", REFERENCE, "context")
 """Arms that may show known interests; the others choose novel ones by construction."""
+
+AA = 0.07
+"""Of comparisons of identical arms, the share that may differ significantly: 5% by chance, and its spread."""
 
 
 def setting(found: Figures) -> str:
@@ -21,10 +24,15 @@ def setting(found: Figures) -> str:
         if of["kind"] == "simulated"
         else "KuaiRec's matrix of what real people did"
     )
-    seeds = "1 seed" if of["seeds"] == 1 else f"{of['seeds']} seeds"
+    deals = "1 deal" if of["seeds"] == 1 else f"{of['seeds']} deals"
+    whose = (
+        "all with the same accounts and the same chance"
+        if of["design"] == "paired"
+        else "each with a segment of its own"
+    )
     return (
-        f"{len(found['arms'])} arms of {of['users']:,} accounts each, from {of['people']:,} people, over "
-        f"{of['days']} days and {seeds}, in {where}; {of['clusters']} clusters. An arm adds its source to the same "
+        f"{len(found['arms'])} arms of {of['users']:,} accounts, from {of['people']:,} people, {whose}, over "
+        f"{of['days']} days and {deals}, in {where}; {of['clusters']} clusters. An arm adds its source to the same "
         f"control and has {of['share']:.0%} of the places."
     )
 
@@ -127,9 +135,9 @@ def controls(found: Figures) -> list[str]:
     aa = own["aa"]
     said: list[str] = []
     if aa["tests"]:
-        passed = "as it should be" if aa["share"] <= 0.05 else "more than it should be: read intervals with care"
+        passed = "as it should be" if aa["share"] <= AA else "more than it should be: read intervals with care"
         said.append(
-            f"A/A: of {aa['tests']} comparisons of identical arms over {aa['seeds']} seeds, {aa['significant']} "
+            f"A/A: of {aa['tests']} comparisons of identical arms in {aa['seeds']} pairs, {aa['significant']} "
             f"({aa['share']:.1%}) differ significantly; chance alone makes 5%, so this is {passed}."
         )
     else:
@@ -227,17 +235,22 @@ def _uci(found: Figures) -> str:
 
 
 def _growth(found: Figures) -> str:
-    rows = found["growth"].get("byway")
-    if not rows:
-        return ""
-    last = rows["watch"][-1]
-    if last["mean"] is None:
-        return ""
-    said = "rose" if _up(last) else "fell" if _down(last) else "did not clearly change"
-    return (
-        f"Compared with the control, watch time {said} "
-        f"({last['mean']:+.1%}, interval {last['low']:+.1%} to {last['high']:+.1%})."
-    )
+    """What the people of Byway's arm watched and found, all days together, beside the control's."""
+    rows = found["lift"].get(CONTROL, {}).get("byway", {})
+    told = [
+        f"{words} {_direction(row)} ({row['mean']:+.1%}, interval {row['low']:+.1%} to {row['high']:+.1%})"
+        for metric, words in (
+            ("watch_minutes", "watch time"),
+            ("platform.new_positive", "what was new and liked"),
+            ("new_clusters", "clusters first met and liked"),
+        )
+        if (row := rows.get(metric)) and row["low"] is not None
+    ]
+    return f"Compared with the control: {'; '.join(told)}." if told else ""
+
+
+def _direction(row: Figures) -> str:
+    return "rose" if _up(row) else "fell" if _down(row) else "did not clearly change"
 
 
 def _seen(found: Figures) -> str:

@@ -12,6 +12,10 @@ from byway.simulation.platform import Environment
 from byway.simulation.source import Asked, Source
 from byway.simulation.tallies import Tally
 
+FEW = 10
+"""People who make up a figure, at least, for its bootstrap to be read: where one arm has none of them the lift is
+-100% in every draw, however few the other has, and so would always differ."""
+
 
 def leaks(source: Source, environment: Environment, asked: Asked, k: int, seed: int) -> bool:
     """Whether the source's answer depends on the truth.
@@ -40,10 +44,12 @@ def leaks(source: Source, environment: Environment, asked: Asked, k: int, seed: 
 
 
 def different(one: Tally, other: Tally, times: int, rng: np.random.Generator) -> dict[str, bool]:
-    """By metric that both arms have: whether they differ significantly at 5%."""
+    """By metric that both arms have, each of at least `FEW` people: whether they differ significantly at 5%."""
     drawn = draws(len(next(iter(one.values()))[0]), times, rng)
     found: dict[str, bool] = {}
     for name in sorted(one.keys() & other.keys()):
+        if min(np.count_nonzero(each[name][0]) for each in (one, other)) < FEW:
+            continue
         interval = lift(one[name], other[name], drawn)
         if np.isfinite([interval.low, interval.high]).all():
             found[name] = interval.away_from(0)

@@ -1,16 +1,18 @@
 """15-experiment: live experiments of all arms on one platform (paper 1, section 3; paper 2, section 4).
 
-Owns segments, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
+Owns the design, controls and the artifact: `figures.json` and, a row an arm, metric and user, `tallies.parquet`.
 A run that is done stands in the scratch, so that an interrupted experiment goes on after it.
 
-Segments are equal and no account is in two. Where there are fewer people in the log than the segments need, they
-are dealt again to further segments: an account then has twins of the same history and taste elsewhere, never in its
-own segment. The bootstrap draws people, with all their twins, so that intervals know.
+In the paired design all arms of a deal live with the same accounts and the same chance. In the papers' each
+has a segment: they are equal and no account is in two. Where there are fewer people in the log than the segments
+need, they are dealt again to further segments: an account then has twins of the same history and taste elsewhere,
+never in its own segment. The bootstrap draws people, with all their twins, so that intervals know.
 """
 
 import json
 import time
 import zlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
 from byway.simulation.control import PlatformState
 from byway.simulation.platform import Environment, asked_of
 from byway.simulation.pooling import measure, row
-from byway.simulation.runs import CANDIDATES, Run, Setup, run_arm
+from byway.simulation.runs import AGAIN, CANDIDATES, Run, Setup, run_arm
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import NONE, Ints, Known, Logged
 from byway.simulation.tallies import Tally
@@ -102,20 +104,19 @@ def build(
     leaking = _leaks(setup, trained, names, seed)
     runs = [(s, name) for s in range(settings.seeds) for name in names]
     found: dict[str, list[Run]] = {name: [] for name in names}
-    dealt = [
-        deal(setup.users, len(names), settings.users, _rng(seed, s, "segments")) for s in range(settings.seeds)
-    ]
+    dealt = [dealt_to(settings, setup.users, len(names), _rng(seed, s, "segments")) for s in range(settings.seeds)]
     with bar("experiment: arms", len(runs)) as advance:
         for s, name in runs:
             found[name].append(run_arm(setup, trained, name, dealt[s][names.index(name)], _seed(seed, s), ""))
             advance(1)
     lived = time.perf_counter()
     figures = measure(setup, found, np.random.default_rng([seed, 1]))
-    aa = _identical(setup, seed)
+    aa = identical(setup, settings.aa_seeds, seed)
     chance = _by_chance(setup, trained, names, seed)
     figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setup.environment)}
     figures["arms_in_words"] = {name: arms.ARMS[name] for name in names}
     figures["setting"] = {
+        "design": settings.design,
         "days": settings.days,
         "seeds": settings.seeds,
         "users": len(dealt[0][0]),
@@ -224,6 +225,13 @@ def deal(users: Ints, segments: int, size: int, rng: np.random.Generator) -> lis
     return dealt[:segments]
 
 
+def dealt_to(settings: config.Experiment, users: Ints, count: int, rng: np.random.Generator) -> list[Ints]:
+    """The accounts of each arm of a deal: the same for all, or a segment each."""
+    if settings.design == "segments":
+        return deal(users, count, settings.users, rng)
+    return deal(users, 1, settings.users, rng) * count
+
+
 def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
     """Arms whose answers change when the truth is overwritten: there must be none."""
     state = PlatformState.of(setup.kit.known, setup.kit.log, setup.missing)
@@ -239,26 +247,35 @@ def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: 
     return caught
 
 
-def _identical(setup: Setup, seed: int) -> dict[str, Any]:
-    """A/A: two controls with other users, seed by seed; the share of metrics that differ significantly."""
-    tests = apart = 0
-    with bar("experiment: A/A", setup.settings.aa_seeds) as advance:
-        for s in range(setup.settings.aa_seeds):
+def identical(setup: Setup, pairs: int, seed: int) -> dict[str, Any]:
+    """A/A: so many pairs of controls that differ by chance alone; the share of metrics that differ significantly.
+
+    In the paired design both have the same accounts and other chance, in segments other accounts too.
+    """
+    settings = setup.settings
+    size = min(settings.users, len(setup.users) // 2) if settings.design == "segments" else settings.users
+    found: list[dict[str, bool]] = []
+    with bar("experiment: A/A", pairs) as advance:
+        for s in range(pairs):
             own = _seed(seed, 1000 + s)
-            segments = deal(setup.users, 2, min(setup.settings.users, len(setup.users) // 2), _rng(seed, s, "aa"))
+            segments = dealt_to(replace(settings, users=size), setup.users, 2, _rng(seed, s, "aa"))
             one, other = (
                 run_arm(setup, {}, name, users, own, "").tally
-                for name, users in zip((CONTROL, f"{CONTROL}_again"), segments, strict=True)
+                for name, users in zip((CONTROL, CONTROL + AGAIN), segments, strict=True)
             )
-            found = controls.different(one, other, pooling.BOOTSTRAP, np.random.default_rng(own))
-            tests += len(found)
-            apart += sum(found.values())
+            found.append(controls.different(one, other, pooling.BOOTSTRAP, np.random.default_rng(own)))
             advance(1)
+    tests, apart = sum(map(len, found)), sum(sum(each.values()) for each in found)
+    names = sorted({name for each in found for name in each})
     return {
-        "seeds": setup.settings.aa_seeds,
+        "seeds": pairs,
         "tests": tests,
         "significant": apart,
         "share": round(apart / max(tests, 1), 4),
+        "by_metric": {
+            name: round(float(np.mean([each[name] for each in found if name in each])), 4) for name in names
+        },
+        "by_pair": [round(sum(each.values()) / max(len(each), 1), 4) for each in found],
     }
 
 
@@ -270,7 +287,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
     planned = [name for name in ("byway", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
     if not (setup.settings.chance and isinstance(setup.environment, Simulated) and PLACEBO in planned):
         return {}
-    segments = deal(setup.users, len(planned), setup.settings.users, _rng(seed, 0, "chance"))
+    segments = dealt_to(setup.settings, setup.users, len(planned), _rng(seed, 0, "chance"))
     sums: dict[str, Tally] = {
         name: run_arm(setup, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
@@ -309,7 +326,9 @@ def _keys(figures: dict[str, Any]) -> dict[str, Any]:
             for metric, row in rows.items()
         }
     own = figures["controls"]
-    found |= {f"experiment.controls.aa.{name}": value for name, value in own["aa"].items()}
+    found |= {
+        f"experiment.controls.aa.{name}": own["aa"][name] for name in ("seeds", "tests", "significant", "share")
+    }
     found |= {f"experiment.controls.chance.{name}": value for name, value in own["chance"].items()}
     found["experiment.controls.leaking"] = own["leaking"]
     found["experiment.controls.world"] = own["world"]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.base import metrics
+from byway.simulation.chance import Chance
 from byway.simulation.control import PlatformState, Ranker, control_sources
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, Source
 
@@ -98,12 +99,20 @@ def live(
     share: float,
     candidates: int,
     blur: float,
+    chance: Chance | None = None,
 ) -> Impressions:
     """Live `days` days with these users, the control's sources, and the arm's where there is one.
 
     `missing` are items that nobody [N], or not everybody [U, N], may be shown. `blur` is the deviation of the noise
-    on the ranker's score, which keeps lists from being the same every day.
+    on the ranker's score, which keeps lists from being the same every day. `rng` is the luck of the arm's source, and
+    with no `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal
+    `chance`.
     """
+
+    def luck(user: Ints, purpose: str, day: int, turn: int = 0) -> np.random.Generator:
+        return rng if chance is None else chance.of(user, purpose, day, turn)
+
+    everybody = np.arange(log.n_users)
     state = PlatformState.of(known, log, missing)
     sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]
     ranker = Ranker.of(known, log, missing)
@@ -113,17 +122,23 @@ def live(
     for day in range(days):
         for source in sources:
             source.learn(log, day)
-        lengths = np.where(own, environment.visits(day, rng), 0)
+        lengths = np.where(own, environment.visits(day, luck(everybody, "visits", day)), 0)
         came = np.flatnonzero(lengths)
         if len(came):
-            lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, rng=rng)
-            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day=day, rng=rng)
+            lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, luck=luck, rng=rng)
+            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day, luck)
             _teach(ranker, lists, today)
             parts.append(today)
             log = extended(log, today)
         environment.night()
         state.night()
     return joined(parts)
+
+
+class Luck(Protocol):
+    """The random numbers of these users for a purpose, in the turn of a day."""
+
+    def __call__(self, user: Ints, purpose: str, day: int, turn: int = 0) -> np.random.Generator: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,7 @@ def _rank(
     *,
     k: int,
     blur: float,
+    luck: Luck,
     rng: np.random.Generator,
 ) -> Lists:
     asked = asked_of(state, user, day)
@@ -171,13 +187,15 @@ def _rank(
     rows = np.arange(len(user))[:, None]
     named: list[Ints] = []
     for bit, source in enumerate(sources):
-        found = source.nominate(asked, k, rng)
+        own = 1 << bit == ARM
+        found = source.nominate(asked, k, rng if own else luck(user, f"source {bit}", day))
         # NONE marks the last column, which is no item.
         nominators[rows, found] |= np.int8(1 << bit)
         named.append(found)
     item = np.concatenate(named, axis=1)
     features = state.features(known, user, np.maximum(item, 0))
-    score = features @ ranker.weights() + np.float32(blur) * rng.gumbel(size=item.shape).astype(np.float32)
+    noise = luck(user, "ranker", day).gumbel(size=item.shape)
+    score = features @ ranker.weights() + np.float32(blur) * noise.astype(np.float32)
     score = np.where(item == NONE, np.float32(-np.inf), score)
     return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met, asked.history[:, -1] - 1)
 
@@ -189,29 +207,28 @@ def _watch(
     lists: Lists,
     length: Ints,
     share: float,
-    *,
     day: int,
-    rng: np.random.Generator,
+    luck: Luck,
 ) -> Impressions:
     turns: list[Impressions] = []
     for turn in range(int(length.max())):
         row = np.flatnonzero(length > turn)
         user = lists.user[row]
-        item = environment.discover(user, state.seen[user], rng)
+        item = environment.discover(user, state.seen[user], luck(user, "discover", day, turn))
         discovered = item != NONE
         named = lists.item[row]
         left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
         column = np.where(left, lists.score[row], -np.inf).argmax(1)
         if share:
             kept = left[:, lists.own :]
-            reserved = (rng.random(len(row)) < share) & kept.any(1)
+            reserved = (luck(user, "place", day, turn).random(len(row)) < share) & kept.any(1)
             column = np.where(reserved, lists.own + kept.argmax(1), column)
         fed = left.any(1) & ~discovered
         at = np.arange(len(row))
         item = np.where(fed, named[at, column], item)
         shown = item != NONE
         row, user, item, fed = row[shown], user[shown], item[shown], fed[shown]
-        felt = environment.watch(user, item, rng)
+        felt = environment.watch(user, item, luck(user, "watch", day, turn))
         state.add(known, user, item, felt.satisfaction, day)
         turns.append(
             Impressions(

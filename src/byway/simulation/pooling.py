@@ -1,6 +1,12 @@
-"""Runs of many arms and seeds as figures: pooled over seeds, with intervals, lifts and growth over the days."""
+"""Runs of many arms and deals as figures: pooled over deals, with intervals, lifts and growth over the days.
+
+The bootstrap draws people out of all, whatever arms they lived with: in the paired design a person's lives move
+together in every draw, so that a lift is as sure as what the arms changed, and not as people differ. With several
+deals it draws deals too (`metrics.Drawn`).
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +16,7 @@ from byway.base.metrics import BUCKETS, Drawn, Interval
 from byway.simulation.arms import CONTROL, PLACEBO, REFERENCE
 from byway.simulation.runs import Run, Setup
 from byway.simulation.source import Flags
-from byway.simulation.tallies import Tally, added
+from byway.simulation.tallies import Tally
 
 REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
 """Arms over which lifts are reported: paper 1's reference, what is added to, chance, and paper 2's exploitation."""
@@ -18,15 +24,32 @@ REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
 BOOTSTRAP = 2000
 """Draws of users for an interval. Fewer make it too narrow: with 300, 6% of identical arms differ, not 5%."""
 
+COMPARED = ("positive_rate", "new_positive_rate", "serendipity")
+"""Metrics in which Byway's arm is set beside every other."""
+
 Row = dict[str, float | None]
 """`mean`, `low` and `high`, as JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What the bootstrap drew, for all metrics and arms alike."""
+
+    people_BU: np.ndarray
+    deals_BS: np.ndarray
+
+
 def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
-    """Every metric of every arm, pooled over the seeds, and its lift over the reference and over the control."""
-    drawn = metrics.draws(len(setup.users), BOOTSTRAP, rng)
+    """Every metric of every arm, pooled over the deals, and its lift over each reference."""
+    drawn = Draws(
+        metrics.draws(len(setup.users), BOOTSTRAP, rng),
+        metrics.deal_draws(len(found[CONTROL]), BOOTSTRAP, rng),
+    )
     pooled = {
-        name: {metric: metrics.drawn(*sums, drawn)[0] for metric, sums in _pooled([r.tally for r in runs]).items()}
+        name: {
+            metric: metrics.drawn(top[None], below, drawn.people_BU, drawn.deals_BS)[0]
+            for metric, (top, below) in stacked([r.tally for r in runs]).items()
+        }
         for name, runs in found.items()
     }
     by_arm = {name: {metric: row(one.interval()) for metric, one in of.items()} for name, of in pooled.items()}
@@ -48,7 +71,7 @@ def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator)
     return {
         "arms": by_arm,
         "lift": lifts,
-        "against": {metric: _against(pooled, metric) for metric in ("positive_rate", "serendipity")},
+        "against": {metric: _against(pooled, metric) for metric in COMPARED},
         "by_bucket": {name: _by_bucket(of) for name, of in pooled.items() if "bucket_1.source" in of},
         "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
         "traffic": {
@@ -75,23 +98,30 @@ def _means(tallied: Tally) -> dict[str, float]:
     return {name: round(float(a.sum() / b.sum()), 5) for name, (a, b) in tallied.items() if b.sum()}
 
 
-def _pooled(tallies: Sequence[Tally]) -> Tally:
-    total: Tally = {}
-    for one in tallies:
-        total = added(total, one) if total else one
-    return total
+def stacked(tallies: Sequence[Tally]) -> Tally:
+    """The tallies of S deals as [S, U]; a metric that a deal lacks is 0 there."""
+    names = list(dict.fromkeys(name for one in tallies for name in one))
+    nothing = np.zeros_like(next(iter(tallies[0].values()))[0])
+    none = nothing, nothing
+    return {
+        name: (
+            np.stack([one.get(name, none)[0] for one in tallies]),
+            np.stack([one.get(name, none)[1] for one in tallies]),
+        )
+        for name in names
+    }
 
 
-def _growth(runs: list[Run], control: list[Run], drawn: np.ndarray) -> dict[str, list[Row]]:
-    """Lift over the control up to and with each day (paper 1, figure 5; paper 2, figure 7), by metric."""
+def _growth(runs: list[Run], control: list[Run], drawn: Draws) -> dict[str, list[Row]]:
+    """Each day's lift over the control (paper 1, figure 5; paper 2, figure 7), by metric."""
     found: dict[str, list[Row]] = {}
-    n = drawn.shape[1]
-    sizes = [
-        np.bincount(np.concatenate([r.users for r in some]), minlength=n).astype(float) for some in (runs, control)
-    ]
+    n = drawn.people_BU.shape[1]
+    sizes = [np.stack([np.bincount(r.users, minlength=n) for r in some]).astype(float) for some in (runs, control)]
     for metric in ("watch", "over_ten", "engaged"):
-        ours, theirs = (np.cumsum(sum(r.daily[metric] for r in some), 0) for some in (runs, control))
-        both = (metrics.drawn(sums, size, drawn) for sums, size in zip((ours, theirs), sizes, strict=True))
+        both = (
+            metrics.drawn(np.stack([r.daily[metric] for r in some], 1), size, drawn.people_BU, drawn.deals_BS)
+            for some, size in zip((runs, control), sizes, strict=True)
+        )
         found[metric] = [row(own.over(other)) for own, other in zip(*both, strict=True)]
     return found
 

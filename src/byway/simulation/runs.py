@@ -16,9 +16,10 @@ from byway.base import config, metrics
 from byway.base.artifact import write_atomic
 from byway.simulation import arms, simulated
 from byway.simulation.arms import ArmContext
+from byway.simulation.chance import Chance
 from byway.simulation.platform import Environment, Impressions, live
 from byway.simulation.simulated import Simulated
-from byway.simulation.source import Flags, Ints
+from byway.simulation.source import Flags, Ints, Source
 from byway.simulation.tallies import Tally, tally
 
 CANDIDATES = 20
@@ -27,6 +28,8 @@ BLUR = 0.05
 """Deviation of the noise on the ranker's score of satisfaction: no ranker knows it exactly."""
 WINDOW = 10
 """Days of a window in which the concentration of traffic is measured."""
+AGAIN = "_again"
+"""Ends the name of a run that repeats an arm with other chance."""
 KEPT = 30
 """An interest was kept if it pleased within so many days of the end."""
 
@@ -72,17 +75,20 @@ class Run:
 def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed: int, kind: str) -> Run:
     """Live one arm, or take what an interrupted experiment has lived already.
 
-    `kind` is "" or "chance", where the liking of what is undiscovered is permuted first.
+    `kind` is "" or "chance", where the liking of what is undiscovered is permuted first. In the paired design runs
+    of one seed share their chance, but for one whose name ends in `AGAIN`: the same arm with other chance.
     """
-    path = setup.scratch / f"run{kind}-{name}-{seed}.npz"
+    paired, again = setup.settings.design == "paired", name.endswith(AGAIN)
+    path = setup.scratch / f"run{kind}-{setup.settings.design}-{name}-{seed}.npz"
     n = setup.kit.log.n_users
     if not path.exists():
         environment = copy.deepcopy(setup.environment)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         if kind and isinstance(environment, Simulated):
             simulated.liked_by_chance(environment, np.random.default_rng([seed, 7]))
-        source = arms.source(name.removesuffix("_again"), setup.kit, trained, seed)
-        shown = _live(setup, environment, source, users, rng)
+        source = arms.source(name.removesuffix(AGAIN), setup.kit, trained, seed)
+        chance = Chance((seed, int(again))) if paired else None
+        shown = _live(setup, environment, source, users, rng, chance)
         arrays = {f.name: getattr(shown, f.name) for f in fields(Impressions)}
         if isinstance(environment, Simulated):
             arrays["interests"] = np.stack(environment.found(users, KEPT))
@@ -110,7 +116,12 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
 
 
 def _live(
-    setup: Setup, environment: Environment, source: Any, users: Ints, rng: np.random.Generator
+    setup: Setup,
+    environment: Environment,
+    source: Source | None,
+    users: Ints,
+    rng: np.random.Generator,
+    chance: Chance | None,
 ) -> Impressions:
     settings, kit = setup.settings, setup.kit
     return live(
@@ -125,6 +136,7 @@ def _live(
         share=settings.share,
         candidates=CANDIDATES,
         blur=BLUR,
+        chance=chance,
     )
 
 

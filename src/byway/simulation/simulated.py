@@ -49,7 +49,9 @@ class Simulated:
         """Search and friends, as in the log's own days (docs/world.md), by the same shares and the same rule."""
         settings, topic = self.world.settings, self.world.items.topic
         found = np.full(len(user), NONE)
-        way = rng.random(len(user))
+        # One number a user for each, whether it is needed or not: whoever is drawn for then meets the same luck
+        # whatever the others do.
+        way, whom, what, which = (rng.random(len(user)) for _ in range(4))
         search = way < settings.from_search
         friend = (way >= settings.from_search) & (way < settings.from_search + settings.from_friends)
         wish = np.zeros((len(user), len(self.world.topics)), np.float32)
@@ -57,7 +59,7 @@ class Simulated:
         mood = self.alike[self.recent[searching]].mean(1)
         wish[search] = self.hunch[searching] * np.exp(settings.mood * mood) * ~self.state.known[searching]
         friends = self.world.users.friends
-        sender = friends[told, rng.integers(0, friends.shape[1], len(told))]
+        sender = friends[told, (whom[friend] * friends.shape[1]).astype(np.int64)]
         wish[friend] = self.hunch[told] * self.state.known[sender]
         for row in np.flatnonzero(search | friend):
             unseen = ~seen[row]
@@ -65,10 +67,8 @@ class Simulated:
             weight = wish[row] * left
             if weight.sum() <= 0:
                 continue
-            drawn = int(rng.choice(len(weight), p=weight.astype(np.float64) / weight.sum(dtype=np.float64)))
-            items = np.flatnonzero(unseen & (topic == drawn))
-            reach = self.world.items.reach[items].astype(np.float64)
-            found[row] = rng.choice(items, p=reach / reach.sum())
+            items = np.flatnonzero(unseen & (topic == _place(weight, what[row])))
+            found[row] = items[_place(self.world.items.reach[items], which[row])]
         return found
 
     def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
@@ -110,6 +110,12 @@ class Simulated:
         found = self.wanted[user] & self.state.known[user]
         kept = found & (self.enjoyed[user] > 1) & (self.last[user] > self.day - days)
         return self.wanted[user].sum(1), found.sum(1), kept.sum(1)
+
+
+def _place(weight: NDArray[np.floating], share: float) -> int:
+    """The place at which so much of the weight, from 0 to 1, lies before: a draw in proportion to it."""
+    edge = np.cumsum(weight, dtype=np.float64)
+    return int(np.searchsorted(edge, min(share * edge[-1], np.nextafter(edge[-1], 0)), side="right"))
 
 
 def of(world: World, item_ids: list[str], user_ids: list[str], events: Events) -> Simulated:

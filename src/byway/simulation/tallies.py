@@ -28,6 +28,7 @@ OF_PLATFORM = (
     "platform.positive_rate",
     "platform.novel_impressions",
     "platform.serendipity",
+    "platform.new_positive",
     "platform.impressions",
     "watch_minutes",
     "daily_users_over_ten_minutes",
@@ -65,6 +66,7 @@ def tally(
         found["positive_rate"] = by_user(positive, own), count
         found["satisfaction"] = by_user(shown.satisfaction, own), count
         found["serendipity"] = by_user(pleased_new, own), count
+        found["new_positive_rate"] = by_user(pleased_new, own), by_user(shown.novel, own)
         found["unmet_positive_rate"] = by_user(positive, own & shown.unmet), by_user(own & shown.unmet)
         if bucket is not None:
             within = np.where(shown.context >= 0, bucket[shown.context], 0)
@@ -75,6 +77,7 @@ def tally(
     found["platform.positive_rate"] = by_user(positive), all_shown
     found["platform.novel_impressions"] = by_user(shown.novel), all_shown
     found["platform.serendipity"] = by_user(pleased_new), all_shown
+    found["platform.new_positive"] = by_user(pleased_new), everyone * days
     found["platform.impressions"] = all_shown, everyone * days
     watched = np.zeros((n_users, days))
     np.add.at(watched, (shown.user, shown.day), shown.seconds)
@@ -105,16 +108,3 @@ def _diversity(shown: Impressions, n_users: int, known: Known) -> tuple[NDArray[
     user, long = lists // days, np.bincount(place, minlength=len(lists)) > 1
     lists_of = np.bincount(user[long], minlength=n_users).astype(np.float64)
     return np.bincount(user, value, n_users).astype(np.float64), lists_of
-
-
-def added(one: Tally, other: Tally) -> Tally:
-    """The tally of two runs together."""
-    nothing = np.zeros(len(next(iter((one or other).values()))[0]))
-    none = nothing, nothing
-    return {
-        name: (
-            one.get(name, none)[0] + other.get(name, none)[0],
-            one.get(name, none)[1] + other.get(name, none)[1],
-        )
-        for name in {**one, **other}
-    }

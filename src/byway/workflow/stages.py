@@ -616,6 +616,7 @@ EXPERIMENT = Stage(
     _truth_files,
     asked_for=True,
     sections=("item_policy",),
+    version=2,
 )
 REPORT = Stage(16, "report", _report, outside=_drawn_figures, asked_for=True)
 CURATIONS = Stage(
