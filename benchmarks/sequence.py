@@ -82,7 +82,7 @@ def ease(liked_UN: sparse.csr_array, ridge: float) -> Floats:
 
     In float32: 19,220 items take 1.5 GB, and their inverse is made in place.
     """
-    gram = np.asfortranarray((liked_UN.T @ liked_UN).toarray(), dtype=np.float32)
+    gram = (liked_UN.T @ liked_UN).toarray(order="F")
     own = np.diag_indices(len(gram))
     gram[own] += ridge
     factor, failed = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
@@ -91,9 +91,11 @@ def ease(liked_UN: sparse.csr_array, ridge: float) -> Floats:
         raise ValueError(f"X'X + {ridge} I has no inverse in float32")
     for column in range(len(inverse)):
         inverse[column, column + 1 :] = inverse[column + 1 :, column]
-    inverse /= -inverse[own].copy()
-    inverse[own] = 0
-    return inverse
+    # The transpose of a symmetric matrix in columns is the same one in rows, which a product with X reads.
+    found = inverse.T
+    found /= -found[own]
+    found[own] = 0
+    return found
 
 
 def near(made: Split, window: int) -> sparse.csr_array:

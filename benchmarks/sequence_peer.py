@@ -8,7 +8,7 @@ of FlatSASRec RecTools has the network alone, which is trained as its SASRec is 
 Adam at 0.001). The loop is here, since theirs cannot validate on other people. Two differences in their favour:
 a sequence longer than the history is cut into pieces, where theirs drops all but the last, and padding has no logits.
 
-Each is trained until validation has not risen for some epochs, and the best epoch answers as NAME; as NAME-equal
+Each is trained until validation has not risen for some looks, and the best of them answers as NAME; as NAME-equal
 answers what was best when the processor had worked for as many seconds as the item policy trained.
 """
 
@@ -27,6 +27,10 @@ from torch import Tensor, nn
 
 from benchmarks import questions
 from benchmarks.questions import Floats, Ints, Score, Split
+
+
+STEPS = 200
+"""Steps between two looks at the validation, to whole epochs, one at least."""
 
 
 @dataclass
@@ -125,6 +129,8 @@ def train(one: Peer, made: Split, x: Tensor, y: Tensor, options: argparse.Namesp
     equal_seconds = json.loads((options.folder / f"{options.equal}.json").read_text("utf-8"))["seconds"]
     torch.manual_seed(options.seed)
     best, equal, spent, epoch, waited = Best(), None, 0.0, 0, 0
+    # In the first hundreds of steps softmax learns next to nothing, and validation only shakes.
+    every = max(1, round(STEPS * options.batch / len(x)))
 
     def look(epochs: float) -> bool:
         found = questions.validation(made, one.score(made, options.history))
@@ -150,7 +156,8 @@ def train(one: Peer, made: Split, x: Tensor, y: Tensor, options: argparse.Namesp
                 look(epoch + place / len(order))
                 equal = copy.deepcopy(best)
         epoch += 1
-        waited = 0 if look(epoch) else waited + 1
+        if epoch % every == 0:
+            waited = 0 if look(epoch) else waited + 1
     return best, equal or best, spent
 
 
@@ -166,7 +173,9 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--batch", type=int, default=128, help="sequences a step")
     parser.add_argument("--unisrec-rate", type=float, default=1e-4)
-    parser.add_argument("--patience", type=int, default=5, help="epochs without a rise after which training ends")
+    parser.add_argument(
+        "--patience", type=int, default=5, help="looks at the validation without a rise after which training ends"
+    )
     parser.add_argument("--epochs", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -33,7 +33,9 @@ def made(share: float = 1.0) -> Split:
     start, stop = np.array([0, 6]), np.array([6, 10])
     for rows in held.values():
         np.minimum.at(stop, USER[rows], rows)
-    return Split(USER, ITEM, np.ones(10, np.float32), GOOD, start, stop, CLUSTER, np.eye(6, dtype=np.float32), **held)
+    return Split(
+        USER, ITEM, np.ones(10, np.float32), GOOD, start, stop, CLUSTER, np.eye(6, dtype=np.float32), **held
+    )
 
 
 def test_the_last_liked_events_of_a_new_item_and_of_a_new_cluster_are_held_out():
