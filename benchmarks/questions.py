@@ -1,8 +1,8 @@
 """What `sequence.py` asks of every model, and how answers are ranked.
 
-Owns the split, the two questions, the ranking and the files between processes. It needs numpy alone, so that a peer's
-environment can import it, and knows no model: a model is a function from rows of the log, each a held-out event, to
-scores of all items.
+Owns the split, the two questions, the ranking and the files between processes. It needs numpy alone, so that the
+environment of a peer can import it, and knows no model: a model is a function from rows of the log, each a held-out
+event, to scores of all items.
 
 Of some people two events are held out: the last one they liked of an item that they had not met (`item`), and the
 last one they liked of a cluster that they had not met (`cluster`). Training sees these people up to the earlier of
@@ -68,7 +68,7 @@ class Split:
         return np.flatnonzero(seen & self.good if liked else seen)
 
     def before(self, at: Ints, liked: bool) -> tuple[Ints, Ints, Ints]:
-        """The log's rows (or the liked ones) and, of each event of `at`, the first and one past the last before it."""
+        """The log's rows, or the liked ones, and of each event the first and one past the last that is before it."""
         rows = np.flatnonzero(self.good) if liked else np.arange(len(self.item))
         return rows, np.searchsorted(rows, self.start[self.user[at]]), np.searchsorted(rows, at)
 

@@ -6,11 +6,11 @@
     peer/bin/python -m benchmarks.sequence_peer FOLDER flatsasrec unisrec
     python -m benchmarks.sequence table FOLDER --run items-peers-demo --data "demo world" --machine "2 cores"
 
-The workspace has a catalog, embeddings and a tree (byway run WORKSPACE --until tree). `questions.py` has the protocol;
-each answer is a file in the folder, so that a long one can be added or repeated alone. What can be chosen (λ, window,
-epochs) is chosen by validation. Closed forms and peers read and learn what was liked; the policy reads all events, as
-it is served, and with `--liked` the same as they. Seconds are of the processor (one thread unless `--threads`): equal
-time means equal work, whoever else is on the machine.
+The workspace has a catalog, embeddings and a tree (byway run WORKSPACE --until tree). `questions.py` has the
+protocol; each answer is a file in the folder, so that a long one can be added or repeated alone. What can be chosen
+(λ, window, epochs) is chosen by validation. Closed forms and peers read and learn what was liked; the policy reads
+all events, as it is served, and with `--liked` the same as they. Seconds are of the processor (one thread unless
+`--threads`): equal time means equal work, whoever else is on the machine.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import linalg, sparse
-
 from benchmarks import questions
 from benchmarks.questions import KINDS, PLACES, Floats, Ints, Score, Split
+from scipy import linalg, sparse
+
 from byway.base import config
 from byway.base.errors import UserError
 from byway.data import events as events_of
@@ -261,8 +261,8 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         "date": datetime.now(UTC).date().isoformat(),
         "place": options.place,
         "figures": figures,
-        "note": f"{options.data}: {len(made.test_item):,} people, {made.n_items:,} items, "
-        f"{len(made.rows(False)):,} events to train on; in brackets 95% intervals over people. {options.note}".strip(),
+        "note": f"{options.data}: {len(made.test_item):,} people, {made.n_items:,} items, {len(made.rows(False)):,} "
+        f"events to train on; in brackets 95% intervals over people. {options.note}".strip(),
     }
 
 

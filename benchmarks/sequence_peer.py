@@ -6,7 +6,8 @@ Run from the repository's root by the environment that has RecTools; it needs no
 `split.npz` and `policy.json`. The networks, the sequences, UniSRec's loss and its learning rates are RecTools' own;
 of FlatSASRec RecTools has the network alone, which is trained as its SASRec is (Xavier's initial weights, softmax,
 Adam at 0.001). The loop is here, since theirs cannot validate on other people. Two differences in their favour:
-a sequence longer than the history is cut into pieces, where theirs drops all but the last, and padding has no logits.
+a sequence longer than the history is cut into pieces, where theirs drops all but the last, and padding has no
+logits.
 
 Each is trained until validation has not risen for some looks, and the best of them answers as NAME; as NAME-equal
 answers what was best when the processor had worked for as many seconds as the item policy trained.
@@ -22,12 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rectools.fast_transformers import FlatSASRecNet, UniSRecModel, build_sequences
-from torch import Tensor, nn
-
 from benchmarks import questions
 from benchmarks.questions import Floats, Ints, Score, Split
-
+from rectools.fast_transformers import FlatSASRecNet, UniSRecModel, build_sequences
+from torch import Tensor, nn
 
 STEPS = 200
 """Steps between two looks at the validation, to whole epochs, one at least."""

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
-
 from benchmarks import questions
 from benchmarks.questions import Split
 from benchmarks.sequence import ease, near
+from scipy import sparse
 
 
 def test_ease_is_the_regression_of_every_item_on_all_others():
