@@ -68,7 +68,7 @@ class Split:
         return np.flatnonzero(seen & self.good if liked else seen)
 
     def before(self, at: Ints, liked: bool) -> tuple[Ints, Ints, Ints]:
-        """The log's rows, or the liked ones, and of each event the first and one past the last that is before it."""
+        """The log's rows, or the liked ones, and of each event the first and one past the last before it."""
         rows = np.flatnonzero(self.good) if liked else np.arange(len(self.item))
         return rows, np.searchsorted(rows, self.start[self.user[at]]), np.searchsorted(rows, at)
 

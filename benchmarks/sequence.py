@@ -261,8 +261,8 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         "date": datetime.now(UTC).date().isoformat(),
         "place": options.place,
         "figures": figures,
-        "note": f"{options.data}: {len(made.test_item):,} people, {made.n_items:,} items, {len(made.rows(False)):,} "
-        f"events to train on; in brackets 95% intervals over people. {options.note}".strip(),
+        "note": f"{options.data}: {len(made.test_item):,} people, {made.n_items:,} items, {len(made.rows(False)):,}"
+        f" events to train on; in brackets 95% intervals over people. {options.note}".strip(),
     }
 
 
