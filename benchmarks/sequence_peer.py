@@ -70,7 +70,7 @@ class Peer:
                 order = np.argsort(mapped > 0, axis=1, kind="stable")
                 states = self.states(torch.from_numpy(np.take_along_axis(mapped, order, axis=1)))[:, -1]
                 scores = np.full((len(at), made.n_items), -np.inf, np.float32)
-                scores[:, self.known] = torch.nan_to_num(states @ self.vectors().T).numpy()
+                scores[:, self.known] = (states @ self.vectors().T).numpy()
             return scores
 
         return score
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--as-name", help="under which the answers are kept, where settings are changed")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    # With torch's fast path FlatSASRec's states of padded histories are NaN when no gradient is asked for.
+    torch.backends.mha.set_fastpath_enabled(False)
     made = questions.load(options.folder)
     x, y, known = pieces(made, options.history)
     for name in options.models:
