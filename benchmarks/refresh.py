@@ -27,7 +27,8 @@ from byway.base import config
 from byway.data import catalog, events
 from byway.data.text import compute
 from byway.serving import bundle
-from byway.serving.recommend import Seen, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 from byway.workflow import pipeline, refresh, stages
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from byway.base.errors import UserError
-    from byway.serving.recommend import Answer, Seen
+    from byway.serving.answers import Answer
+    from byway.serving.person import Seen
     from byway.workflow.arrays import (
         TrainedPolicy,
         count_successors,
@@ -35,9 +36,9 @@ __all__ = [
 ]
 
 _HOME = {
-    "Answer": "byway.serving.recommend",
+    "Answer": "byway.serving.answers",
     "NextInterest": "byway.workflow.workspace",
-    "Seen": "byway.serving.recommend",
+    "Seen": "byway.serving.person",
     "UserError": "byway.base.errors",
     "Workspace": "byway.workflow.workspace",
 }

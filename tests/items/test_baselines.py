@@ -11,7 +11,7 @@ import torch
 from byway.base import config
 from byway.items import sequence
 from byway.serving import recommend
-from byway.serving.recommend import Seen
+from byway.serving.person import Seen
 from byway.simulation import neural
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Chance, Keywords, Planned, Tabled, Watching, draw_interests

@@ -17,6 +17,7 @@ from byway.data.events import Events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
+from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
@@ -32,6 +33,9 @@ NAMES = ["chess", "baking, bread", "晴れ", "jazz", "lone yak", "поезда",
 LENGTH = 8
 """Items that the policy reads."""
 DIM = 5
+
+NOBODY = HeldOut(np.empty(0, np.int64), np.empty(0, np.int64))
+"""Nothing was held out from the training of the planted policy."""
 
 
 def policy_file(path: Path, vectors: NDArray[np.float32], length: int | str = LENGTH) -> Path:
@@ -143,7 +147,7 @@ class Planted:
             transitions=self.transitions(),
             table=table,
             item_policy=ItemPolicy(
-                policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors
+                policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors, NOBODY
             ),
             contexts=self.contexts,
         )

@@ -8,9 +8,11 @@ import pytest
 
 from byway.base import config
 from byway.serving import batch
+from byway.serving.answers import Answer
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import DAY, Answer, Seen, in_catalog, recommend
+from byway.serving.person import DAY, Seen, in_catalog
+from byway.serving.recommend import recommend
 from tests.serving.planted import LENGTH, SIZES, M, Planted
 
 NOW = 20_000 * DAY

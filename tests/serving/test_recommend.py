@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.base import config
+from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import DAY, Answer, Seen, draw, explain, recommend
+from byway.serving.pairs import draw
+from byway.serving.person import DAY, Seen
+from byway.serving.recommend import explain, recommend
 from tests.serving.planted import LENGTH, NAMES, SIZES, STARTS, M, N, Planted
 
 NOW = 20_000 * DAY

@@ -23,7 +23,8 @@ from byway.evaluation import drift
 from byway.interests import embed, tree
 from byway.language.fast import bulk
 from byway.serving import bundle, publish
-from byway.serving.recommend import Seen, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 from byway.transitions import curate, signals
 from byway.transitions import table as tables
 from byway.transitions.curate import Transitions

@@ -19,7 +19,8 @@ from byway.base.errors import UserError
 from byway.base.ranking import best_first
 from byway.data import events
 from byway.interests import describe, tree
-from byway.serving.recommend import Seen, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 from byway.transitions import signals
 from byway.transitions import table as tables
 from byway.transitions.triples import key, unkey

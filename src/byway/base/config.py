@@ -290,6 +290,17 @@ class Planner:
 class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
+    mode: Literal["person", "pair"] = "person"
+    """person: the items of new interests that score highest by all that is known of somebody (12-planner). pair:
+    paper 1's plan, two drawn interests, the first new one of their ranking, and the item policy inside it."""
+    new_interests: Whole = 0
+    """New interests on a page at most, in the mode `person`; 0 sets no bound."""
+    skip: Share = 0.1
+    """Chance of every new interest to be left out of a page, in the mode `person`: pages differ from visit to
+    visit, and what is shown has a known chance below 1, from which one can learn."""
+    novel: Literal["never_met", "not_in_pair"] = "never_met"
+    """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
+    the two that were drawn."""
     days: Whole = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: Count = 2

@@ -1,9 +1,9 @@
 """EASE: a linear model of the whole person, in closed form (Steck, WWW 2019).
 
-Every unit (an item, or a leaf of the tree where there are too many items) is predicted from all others that a person
-liked: B = argmin ‖X − XB‖² + λ‖B‖² with a zero diagonal, X [people, units] being what was liked. A person's score of
-unit j is the sum of B[i, j] over what they liked. `Weights` keeps of each row only the entries that are largest.
-This module knows units and people by number, and needs numpy alone to score.
+Every unit (an item, or a leaf of the tree where there are too many items) is predicted from all others that
+somebody liked: B = argmin ‖X − XB‖² + λ‖B‖² with a zero diagonal, X [people, units] being what was liked. A
+person's score of unit j is the sum of B[i, j] over what they liked. `Weights` keeps of each row only the entries
+that are largest. This module knows units and people by number, and needs numpy alone to score.
 """
 
 from dataclasses import dataclass
@@ -63,8 +63,8 @@ def worth(
 ) -> "sparse.csr_array":
     """X [users, units] of events: the mean value of somebody's events with a unit; 0 where there is none.
 
-    With a value of 1 for what was liked, and of nothing else, this is EASE as published. Values that are negative for
-    what displeased say more (`planner.fit.neutral`).
+    With a value of 1 for what was liked, and of nothing else, this is EASE as published. Values that are negative
+    for what displeased say more (`planner.fit.neutral`).
     """
     from scipy import sparse
 
@@ -77,8 +77,8 @@ def solve(x_UN: "sparse.csr_array", ridge: float, prior_NN: NDArray[np.floating]
     """B [n, n], dense, with a zero diagonal.
 
     With a `prior` S the weights are drawn towards S and not towards zero: of argmin ‖X − XB‖² + λ‖B − S‖² with
-    diag B = 0 the solution is B = P(G + λS) − P diag(μ), with P = (G + λI)⁻¹, G = XᵀX, and μ such that the diagonal is
-    zero. S = 0 gives B = −P / diag P off the diagonal.
+    diag B = 0 the solution is B = P(G + λS) − P diag(μ), with P = (G + λI)⁻¹, G = XᵀX, and μ such that the diagonal
+    is zero. S = 0 gives B = −P / diag P off the diagonal.
     """
     from scipy import linalg
 

@@ -3,9 +3,9 @@
 Fitted on people of whom the item policy was not shown the end (`12-item-policy`): which of the items in interests
 that they did not know did they take up then, and how much did these please? Weights are those of least squares over
 all such items of each person, where an item that was not taken up counts as neutral, one that displeased as less.
-That is the criterion of EASE itself, and it does not take what the feed showed for what pleases: liked and disliked
-items were shown alike. Of a likelihood of being taken up alone, and of the satisfaction of what was shown alone, the
-embedded world's people were pleased less than by EASE alone (docs/LOG.md).
+That is the criterion of EASE itself, and it does not take what the feed showed for what pleases: liked and
+disliked items were shown alike. Weights fitted by the likelihood of being taken up, or by the satisfaction of what
+was shown, please the embedded world's people less than EASE alone (docs/LOG.md).
 """
 
 import time

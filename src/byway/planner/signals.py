@@ -8,7 +8,7 @@ items by row and clusters by number, keeps no state, and needs numpy alone.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -18,6 +18,11 @@ from byway.items.ease import Weights
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+EXACT = 50_000
+"""Items up to which all are scored: about a millisecond on one core."""
+LEAVES = 64
+"""Leaves whose items are scored where there are more."""
 
 SIGNALS: dict[str, str] = {
     "ease": "people who liked the same items",
@@ -84,6 +89,7 @@ class Planner:
     """[n] log(1 + events)."""
     quality: Floats
     """[n] mean satisfaction, drawn towards that of all."""
+    kept: list["LeafMeans"] = field(default_factory=list, compare=False, repr=False)
 
     def signals(self, asker: Asker, rows: Ints | None = None) -> dict[str, Callable[[], Floats]]:
         """What each signal says of the items, or of those in `rows` alone, when it is called: [n] or [rows]."""
@@ -105,6 +111,44 @@ class Planner:
             "popularity": lambda: self.popularity[some],
             "quality": lambda: self.quality[some],
         }
+
+    def candidates(self, asker: Asker, open_M: NDArray[np.bool_]) -> Ints:
+        """Items that are worth scoring: all up to EXACT, beyond that those of the best leaves in open clusters.
+
+        A leaf is judged by the mean of its items, which is exact for the mean of their scores, since all signals
+        are linear in what an item is.
+        """
+        n = len(self.cluster)
+        if n <= EXACT:
+            return np.arange(n)
+        mean = self.means()
+        score = sum(
+            (np.float32(self.fitted.weights[name]) * said() for name, said in self._of_leaves(asker, mean).items()),
+            np.zeros(len(mean.start), np.float32),
+        )
+        score = np.where(open_M[mean.cluster], score, np.float32(-np.inf))
+        best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
+        spans = [np.arange(mean.start[leaf], mean.stop[leaf]) for leaf in np.sort(best).tolist()]
+        return np.concatenate(spans)
+
+    def means(self) -> "LeafMeans":
+        """Made when they are first needed, and kept."""
+        if not self.kept:
+            self.kept.append(LeafMeans.of(self))
+        return self.kept[0]
+
+    def _of_leaves(self, asker: Asker, mean: "LeafMeans") -> dict[str, Callable[[], Floats]]:
+        found: dict[str, Callable[[], Floats]] = {
+            name: (lambda share=share: share[mean.cluster]) for name, share in asker.shares.items()
+        }
+        found |= {
+            "ease_leaves": lambda: self.leaves.scores(*by_unit(self.leaf[asker.rows], asker.values))[mean.leaf],
+            "item_policy": lambda: mean.vectors @ asker.state,
+            "similarity": lambda: mean.content @ self.taste(asker),
+            "popularity": lambda: mean.popularity,
+            "quality": lambda: mean.quality,
+        }
+        return {name: said for name, said in found.items() if self.fitted.weights.get(name)}
 
     def scores(self, asker: Asker, rows: Ints | None = None) -> Floats:
         """[n], or [rows] for these alone."""
@@ -129,6 +173,41 @@ class Planner:
         said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1) * asker.values
         best = np.argsort(-said, kind="stable")[:most]
         return best[said[best] > 0].tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class LeafMeans:
+    """The leaves that hold items, as they stand in the tree's order, and the means of what these are."""
+
+    leaf: NDArray[np.int32]
+    start: Ints
+    stop: Ints
+    cluster: NDArray[np.int32]
+    vectors: Floats
+    content: Floats
+    popularity: Floats
+    quality: Floats
+
+    @classmethod
+    def of(cls, planner: Planner) -> "LeafMeans":
+        """Items must stand leaf by leaf, as in a bundle."""
+        start = np.flatnonzero(np.diff(planner.leaf, prepend=-1))
+        stop = np.append(start[1:], len(planner.leaf))
+
+        def mean(values: Floats) -> Floats:
+            size = (stop - start).reshape(-1, *[1] * (values.ndim - 1))
+            return (np.add.reduceat(np.asarray(values), start, axis=0) / size).astype(np.float32)
+
+        return cls(
+            planner.leaf[start],
+            start,
+            stop,
+            planner.cluster[start],
+            mean(planner.vectors),
+            mean(planner.content),
+            mean(planner.popularity),
+            mean(planner.quality),
+        )
 
 
 def by_unit(units: NDArray[np.integer], values: Floats) -> tuple[Ints, Floats]:

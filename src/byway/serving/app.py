@@ -45,7 +45,8 @@ from byway.serving.messages import (
     RecommendRequest,
     Taken,
 )
-from byway.serving.recommend import Explanation, Seen
+from byway.serving.person import Seen
+from byway.serving.recommend import Explanation
 from byway.serving.service import Query, Reply, Service, now
 
 log = structlog.get_logger()

@@ -13,18 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.items.restrict import top_anywhere, top_in_slice
+from byway.serving.answers import PROPENSITY_DIGITS, SCORE_DIGITS, popular_items
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import (
-    PROPENSITY_DIGITS,
-    SCORE_DIGITS,
-    Person,
-    Seen,
-    context_of,
-    drawable,
-    person_of,
-    popular_items,
-    popular_open,
-)
+from byway.serving.pairs import context_of, drawable, popular_open
+from byway.serving.person import Person, Seen, person_of
 
 PEOPLE = 512
 """People who are answered together. Where items grow too old (`bundle.max_age_days`) each of them has a mask of the

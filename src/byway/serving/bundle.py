@@ -18,6 +18,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from byway.base import config
+from byway.items.ease import Weights
+from byway.planner.signals import Fitted, Planner
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -33,6 +35,9 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 """Arrays that are there where items were looked at (paper 2)."""
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
+
+PLANNER = ("leaf", "content", "leaves_to", "leaves_weight")
+"""Arrays that are there where the planner is; with `items_to` and `items_weight` where it has EASE over items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ class Bundle:
     """[N] position of each covered item."""
     triples: Triples | None = None
     """Rankings of the triples that people have, where three interests are planned from."""
+    planner: Planner | None = None
+    """Scores all items for a person, by position; None in a bundle that answers by pairs alone."""
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
     """What may be shown, by hour; only the latest is kept."""
     bounds: list[int] = field(default_factory=list, compare=False, repr=False)
@@ -248,9 +255,31 @@ def load(path: Path) -> Bundle:
         settings=msgspec.convert(manifest.settings, config.Bundle),
         **fields,
         triples=Triples(*triples) if len(triples) == len(TRIPLES) else None,
+        planner=_planner(path, fields),
         session=session,
         any_length=length,
         any_batch=many,
+    )
+
+
+def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
+    """The planner over the bundle's positions."""
+    if not (path / "planner.json").exists():
+        return None
+    leaf, content, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
+    items = [_mapped(file) for end in ("to", "weight") if (file := path / f"items_{end}.npy").exists()]
+    starts, n = fields["starts"], len(fields["rows"])
+    return Planner(
+        fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=Fitted),
+        known=fields["rows"],
+        items=Weights(*items) if items else None,
+        leaf=leaf,
+        leaves=Weights(*leaves),
+        cluster=np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))[:n],
+        vectors=fields["vectors"],
+        content=content,
+        popularity=np.log1p(fields["traffic"]),
+        quality=fields["quality"],
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from byway.base.errors import UserError
 from byway.items.restrict import top_in_slice
+from byway.serving.answers import Answer, as_shown
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import Answer, Seen, as_shown, read
+from byway.serving.person import Seen, read
 
 
 def recommend(

@@ -25,7 +25,8 @@ from byway.serving.bundle import (
     load,
     open_policy,
 )
-from byway.serving.recommend import Seen, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 
 if TYPE_CHECKING:
     from byway.data.catalog import Catalog
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
     from byway.multimodal.plan import ContextTable
+    from byway.planner.fit import Planned
     from byway.transitions.curate import Transitions
     from byway.transitions.table import Table
 
@@ -53,6 +55,7 @@ def build(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
+    planned: "Planned | None" = None,
     contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
@@ -74,6 +77,7 @@ def build(
         transitions=transitions,
         table=table,
         item_policy=item_policy,
+        planned=planned,
         contexts=contexts,
         rng=work.rng,
     )
@@ -94,6 +98,7 @@ def lay_out(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
+    planned: "Planned | None",
     contexts: "ContextTable | None",
     rng: np.random.Generator,
 ) -> None:
@@ -126,6 +131,13 @@ def lay_out(
             "context_via": via[order],
             "context_items": place[contexts.item],
         }
+    if planned is not None:
+        leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
+        arrays |= {"leaf": leaf, "content": np.asarray(planned.content)[known[order]]}
+        for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
+            if solved is not None:
+                arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+        (out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     if table.triples is not None and settings.interests == 3:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]

@@ -20,7 +20,8 @@ from byway.base.errors import UserError
 from byway.base.progress import command
 from byway.serving import bundle
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import Seen, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 
 FOLDER = "published"
 KEPT = 3

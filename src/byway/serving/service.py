@@ -21,9 +21,11 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
 from byway.serving import bundle, context, history, meters, publish, stores
+from byway.serving.answers import Answer, Shown, Strategy, as_shown
 from byway.serving.bundle import Bundle, Level
 from byway.serving.history import DAY, Answered, Event, Exposure
-from byway.serving.recommend import Answer, Seen, Shown, Strategy, as_shown, recommend
+from byway.serving.person import Seen
+from byway.serving.recommend import recommend
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""

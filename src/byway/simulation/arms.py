@@ -14,15 +14,18 @@ from torch import nn
 from byway.base import config
 from byway.base.errors import UserError
 from byway.data.events import Events
+from byway.planner import fit as planner
 from byway.simulation import neural
 from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural import Encoded
 from byway.simulation.neural_linear import NeuralLinear
+from byway.simulation.personal import Linear, Personal
 from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Stored, Tabled, Watching
-from byway.simulation.source import Known, Logged, Source, by_user
+from byway.simulation.source import Ints, Known, Logged, Source, by_user
 from byway.transitions import curate
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.table import Table
 from byway.transitions.triples import Triples, look_up, unkey
 
 CONTROL = "control"
@@ -31,6 +34,8 @@ REFERENCE = "hierarchical_bandit"
 PLACEBO = "placebo"
 PAPER = "paper"
 """Paper 1's serving to the letter."""
+MASKED, EASE = "masked", "ease"
+"""What an engineer does in an afternoon: a recommender of one's own, and what is known hidden."""
 MULTIMODAL = "multimodal"
 """Only where items have been looked at."""
 
@@ -47,7 +52,11 @@ ARMS: dict[str, str] = {
     "counts": "the log's successor counts alone as the table, counted anew weekly, restricted item policy",
     "model": "the language model alone as the table, restricted item policy",
     PAPER: "the pair's one answer of the language model, known or not, restricted item policy (paper 1 as printed)",
-    "byway": "the table as served, restricted item policy",
+    "table": "the table's first new cluster of a drawn pair, restricted item policy (paper 1, fitted)",
+    MASKED: "the item policy, clusters that somebody has met hidden: the simple thing",
+    EASE: "a linear autoencoder over items (Steck, WWW 2019), clusters that somebody has met hidden",
+    "one": "the planner, all items of a page from one new cluster",
+    "byway": "the planner as served: all that is known of a person, clusters that somebody has met hidden",
     MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
 }
 """Every arm in words."""
@@ -70,7 +79,13 @@ class ArmContext:
     names: list[str]
     """[M] descriptions."""
     tables: dict[str, Ranking]
-    """What the table says of each context, by arm: `byway`, `model`, `counts`."""
+    """What the table says of each context, by arm: `table`, `model`, `counts`."""
+    planned: planner.Planned
+    table: Table
+    leaf: Ints
+    """[N] finest cluster of each item."""
+    bundle: config.Bundle
+    """How the planner is served."""
     interests: int
     """Interests that a table is asked with."""
     watching: NDArray[np.int32] | None
@@ -130,8 +145,23 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
     if name in NEURAL:
         return Scored(_encoder(NEURAL[name], kit, trained, seed))
     if name == "keyword":
-        return Planned(kit.known, _table(kit, "byway"), Keywords(kit.titles, kit.names), inside=False)
+        return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
+    if name == EASE:
+        return Scored(Linear(kit.known, kit.every), hides=kit.known)
     restricted = _encoder("restricted", kit, trained, seed)
+    if name == MASKED:
+        return Scored(restricted, hides=kit.known)
+    if name in ("byway", "one"):
+        return Personal(
+            kit.known,
+            kit.planned,
+            kit.leaf,
+            kit.table,
+            restricted,
+            kit.every,
+            interests=1 if name == "one" else kit.bundle.new_interests,
+            skip=kit.bundle.skip,
+        )
     if name == REFERENCE:
         return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
     if name == "neural_linear":

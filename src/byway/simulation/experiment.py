@@ -28,9 +28,9 @@ from byway.data.catalog import Catalog
 from byway.data.events import DAY, Events
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
-from byway.items.sequence import ItemPolicy
+from byway.interests.tree import LEVELS, Tree
 from byway.multimodal.plan import ContextTable
+from byway.planner.fit import Planned
 from byway.simulation import arms, controls, pooling, truth, visual
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
 from byway.simulation.control import PlatformState
@@ -67,7 +67,7 @@ def build(
     descriptions: Descriptions,
     transitions: Transitions,
     table: Table,
-    item_policy: ItemPolicy,
+    planned: Planned,
     seen: Seen | None,
     contexts: ContextTable | None,
     user_ids: list[str],
@@ -93,7 +93,8 @@ def build(
         transitions=transitions,
         table=table,
         contexts=contexts,
-        training=sections.item_policy,
+        planned=planned,
+        sections=sections,
         seed=seed,
     )
     score = None if seen is None else visual.interest(seen, kit.known.vectors)
@@ -151,18 +152,21 @@ def make_kit(
     transitions: Transitions,
     table: Table,
     contexts: ContextTable | None,
-    training: config.ItemPolicy,
+    planned: Planned,
+    sections: config.Config,
     seed: int,
 ) -> ArmContext:
     """Everything that arms are made from: nothing of the truth is among it."""
     level = transitions.level
     clusters = tree.size(level)
     parent = tree.parent(level) if level > 1 else np.zeros(clusters, np.int64)
+    heads = tree.order[tree.starts[level - 1][:-1]]
     known = Known(
         np.ascontiguousarray(vectors, np.float32),
         tree.assign(level).astype(np.int64),
         np.asarray(parent, np.int64),
         events.positive,
+        paths=tuple(tree.assign(above)[heads].astype(np.int64) for above in range(1, level)),
     )
     top = table.clusters.shape[2]
     triples = table.triples if settings.interests == 3 else None
@@ -175,7 +179,7 @@ def make_kit(
         titles=catalog.titles(),
         names=descriptions.names[level - 1],
         tables={
-            "byway": partial(look_up, np.asarray(table.clusters), triples),
+            "table": partial(look_up, np.asarray(table.clusters), triples),
             "model": partial(
                 look_up, np.asarray(table.model), table.model_triples if triples is not None else None
             ),
@@ -184,7 +188,11 @@ def make_kit(
         interests=settings.interests,
         watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
-        training=training,
+        planned=planned,
+        table=table,
+        leaf=tree.assign(LEVELS).astype(np.int64),
+        bundle=sections.bundle,
+        training=sections.item_policy,
         epochs=settings.epochs,
         every=settings.retrain_every,
         days=30,
@@ -284,7 +292,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
 
     Compared is positive feedback on what the user had never met; what was met before is still liked as before.
     """
-    planned = [name for name in ("byway", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
+    planned = [name for name in ("byway", "table", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
     if not (setup.settings.chance and isinstance(setup.environment, Simulated) and PLACEBO in planned):
         return {}
     segments = dealt_to(setup.settings, setup.users, len(planned), _rng(seed, 0, "chance"))

@@ -104,8 +104,8 @@ def live(
     """Live `days` days with these users, the control's sources, and the arm's where there is one.
 
     `missing` are items that nobody [N], or not everybody [U, N], may be shown. `blur` is the deviation of the noise
-    on the ranker's score, which keeps lists from being the same every day. `rng` is the luck of the arm's source, and
-    with no `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal
+    on the ranker's score, which keeps lists from being the same every day. `rng` is the luck of the arm's source,
+    and with no `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal
     `chance`.
     """
 

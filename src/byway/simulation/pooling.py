@@ -13,13 +13,14 @@ import numpy as np
 
 from byway.base import metrics
 from byway.base.metrics import BUCKETS, Drawn, Interval
-from byway.simulation.arms import CONTROL, PLACEBO, REFERENCE
+from byway.simulation.arms import CONTROL, EASE, MASKED, PLACEBO, REFERENCE
 from byway.simulation.runs import Run, Setup
 from byway.simulation.source import Flags
 from byway.simulation.tallies import Tally
 
-REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence")
-"""Arms over which lifts are reported: paper 1's reference, what is added to, chance, and paper 2's exploitation."""
+REFERENCES = (REFERENCE, CONTROL, PLACEBO, "sequence", MASKED, EASE)
+"""Arms over which lifts are reported: paper 1's reference, what is added to, chance, paper 2's exploitation, and
+the two simple things."""
 
 BOOTSTRAP = 2000
 """Draws of users for an interval. Fewer make it too narrow: with 300, 6% of identical arms differ, not 5%."""

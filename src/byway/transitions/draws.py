@@ -1,4 +1,4 @@
-"""Which pairs or triples of somebody's interests can be drawn, how likely each is, and what a table says of them all.
+"""Which pairs or triples of somebody's interests can be drawn, how likely, and what a table says of them all.
 
 Paper 1 draws two past interests for each request (section 2.2). Whoever wants the chance of an answer, or the
 ranking of all draws together, sums over them here. It needs numpy alone, since it is part of what answers requests.

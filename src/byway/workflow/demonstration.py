@@ -14,6 +14,7 @@ from byway.base.errors import UserError
 from byway.base.progress import command, say
 from byway.data import catalog, events
 from byway.serving import context, history, recommend, stores
+from byway.serving.person import Seen
 from byway.serving.service import now
 from byway.transitions import standing
 from byway.workflow import pipeline, preview, recommendations, showing
@@ -183,7 +184,7 @@ def _looked_at(directory: Path) -> str:
 
 
 def _tell_pages(
-    directory: Path, settings: config.Serving, people: dict[str, tuple[list[recommend.Seen], int | None]]
+    directory: Path, settings: config.Serving, people: dict[str, tuple[list[Seen], int | None]]
 ) -> None:
     """Give the service these people's logs, so that its pages have somebody to show.
 

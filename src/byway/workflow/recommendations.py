@@ -26,7 +26,7 @@ from byway.data.events import Events
 from byway.serving import batch
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
-from byway.serving.recommend import Seen, in_catalog
+from byway.serving.person import Seen, in_catalog
 from byway.workflow.showing import served
 from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED
 

@@ -39,6 +39,7 @@ from byway.items import sequence
 from byway.language import plan, tune
 from byway.language.fast.generate import Policy
 from byway.multimodal import plan as contextual
+from byway.planner import fit as planner
 from byway.serving import bundle, pack
 from byway.transitions import curate
 from byway.transitions import table as tables
@@ -56,7 +57,9 @@ share of what a sample of that size would give without any change."""
 MOST_SHIFT = 0.2
 """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
 FOLDER = REFRESH
-BASE = ("catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy")
+BASE = (
+    "catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy", "planner",
+)  # fmt: skip
 """The artifacts of the full run that a refresh stands on."""
 GATES = {"language.match_rate": "min_match_rate", "language.recall_at_10.heldout": "min_recall"}
 """Figures of the full run that halt a publication, and the settings that hold their bars."""
@@ -475,6 +478,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
             transitions=curate.load(folder["transitions"]),
             table=table,
             item_policy=replace(policy, items=served),
+            planned=planner.load(folder["planner"]),
             contexts=contexts,
             rng=work.rng,
         )

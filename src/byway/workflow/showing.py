@@ -11,9 +11,9 @@ from byway.base.config import Config
 from byway.base.errors import UserError
 from byway.base.progress import command
 from byway.serving import bundle
+from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
 from byway.serving.publish import BROKEN_MODEL
-from byway.serving.recommend import Answer
 from byway.workflow import pipeline
 from byway.workflow.stages import (
     BUNDLE,

@@ -445,6 +445,7 @@ def _bundle(work: Work, inputs: Inputs) -> Outcome:
         transitions=inputs.transitions,
         table=inputs.table,
         item_policy=inputs.item_policy,
+        planned=inputs.planned,
         contexts=inputs.contexts,
     )
 
@@ -477,7 +478,7 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
         descriptions=inputs.descriptions,
         transitions=inputs.transitions,
         table=inputs.table,
-        item_policy=inputs.item_policy,
+        planned=inputs.planned,
         seen=inputs.seen,
         contexts=inputs.contexts,
         user_ids=inputs.users,
@@ -590,7 +591,7 @@ BUNDLE = Stage(
     13,
     "bundle",
     _bundle,
-    (CATALOG, TREE, DESCRIPTIONS, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY, CONTEXT_TABLE),
+    (CATALOG, TREE, DESCRIPTIONS, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY, PLANNER, CONTEXT_TABLE),
 )
 METRICS = Stage(
     14,
@@ -609,13 +610,13 @@ EXPERIMENT = Stage(
         DESCRIPTIONS,
         TRANSITIONS,
         TRANSITION_TABLE,
-        ITEM_POLICY,
+        PLANNER,
         MEDIA,
         CONTEXT_TABLE,
     ),
     _truth_files,
     asked_for=True,
-    sections=("item_policy",),
+    sections=("item_policy", "bundle"),
     version=2,
 )
 REPORT = Stage(16, "report", _report, outside=_drawn_figures, asked_for=True)

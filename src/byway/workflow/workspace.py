@@ -19,8 +19,9 @@ from byway.base.errors import UserError
 from byway.base.progress import command
 from byway.serving import context
 from byway.serving import recommend as answering
+from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
-from byway.serving.recommend import Answer, Seen
+from byway.serving.person import Seen
 from byway.workflow import folder, pipeline, showing
 from byway.workflow.stages import (
     BUNDLE,

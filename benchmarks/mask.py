@@ -1,0 +1,174 @@
+"""The planner beside the simple thing: hiding what somebody knows. All arms that show new interests, several deals.
+
+    python benchmarks/mask.py WORKSPACE [--arms byway,ease,…] [--deals 5] [--users 1000] [--days 30] [--json PATH]
+
+The workspace is built as far as 06-transitions and 12-item-policy. No language model is in any table here: they are
+made of counts, similarity and popularity, weighed as 08-transition-table does. The planner is fitted as 12-planner
+is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is done stands in a
+folder beside the workspace, and a run that was cut goes on.
+"""
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from byway.base import config
+from byway.base.artifact import Work
+from byway.data import catalog, events
+from byway.interests import describe, embed, tree
+from byway.items import sequence
+from byway.language.fast import bulk
+from byway.planner import fit
+from byway.simulation import arms, experiment, truth
+from byway.simulation.pooling import measure
+from byway.simulation.runs import Setup, run_arm
+from byway.transitions import curate, signals
+from byway.transitions.table import Table
+from byway.transitions.triples import row_of
+from byway.workflow.stages import EXPERIMENT, Inputs
+
+ARMS = ("byway", "one", "ease", "masked", "table", "counts", "placebo")
+METRICS = (
+    "positive_rate", "new_positive_rate", "novel_impressions", "platform.serendipity", "new_clusters",
+    "platform.positive_rate", "watch_minutes", "interests_found", "interests_kept",
+)  # fmt: skip
+
+
+def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup, dict[str, Any], dict[str, Any]]:
+    """What the experiment stage would be given, the encoders, and the planner's figures."""
+    log, vectors = events.load(workspace / "01-catalog"), embed.load(workspace / "02-embeddings")
+    whole, forest = catalog.load(workspace / "01-catalog"), tree.load(workspace / "04-tree")
+    transitions = curate.load(workspace / "06-transitions")
+    names = describe.load(workspace / "05-descriptions")
+    table = by_evidence(transitions, forest, vectors, settings.transition_table.top)
+    work = Work(folder, folder / "scratch", np.random.default_rng(0))
+    work.scratch.mkdir(parents=True, exist_ok=True)
+    known = folder / "planner.json"
+    if not known.exists():
+        outcome = fit.build(
+            work,
+            settings.planner,
+            events=log,
+            vectors=vectors,
+            tree=forest,
+            table=table,
+            level=transitions.level,
+            item_policy=sequence.load(workspace / "12-item-policy"),
+        )
+        known.write_text(json.dumps(outcome.metrics), "utf-8")
+    kit = experiment.make_kit(
+        folder,
+        settings.experiment,
+        catalog=whole,
+        events=log,
+        vectors=vectors,
+        tree=forest,
+        descriptions=names,
+        transitions=transitions,
+        table=table,
+        contexts=None,
+        planned=fit.load(folder),
+        sections=settings,
+        seed=settings.run.seed,
+    )
+    inputs = Inputs(workspace, settings, EXPERIMENT)
+    users = events.load_users(workspace / "01-catalog")
+    environment, people, missing = truth.open_truth(inputs.truth_folder, whole.ids(), users, log, 10)
+    setup = Setup(kit, environment, people, missing, None, settings.experiment, folder)
+    return setup, arms.encoders(kit, ("masked",)), json.loads(known.read_text("utf-8"))
+
+
+def by_evidence(transitions: curate.Transitions, forest: tree.Tree, vectors: np.ndarray, top: int) -> Table:
+    """The table of the log's signals alone."""
+    M, K = transitions.clusters, transitions.train.context.shape[1]
+    scorer = signals.of(transitions, forest.similarity(vectors, transitions.level))
+    scorer = scorer.fitted(transitions.validation, np.random.default_rng(0))
+    rows = [bulk.by_evidence(row_of(c, M, K), scorer, M, min(top, M)) for c in range(M)]
+    ranking = np.stack(rows).astype(np.int32)
+    return Table(ranking, np.zeros(ranking.shape, np.float32), np.full((M, M, 1), -1, np.int32))
+
+
+def live(workspace: str, settings: config.Config, folder: str, runs: list[tuple[int, str]]) -> None:
+    """Live some runs, each of which is kept in the folder."""
+    torch.set_num_threads(1)
+    setup, trained, _ = made(Path(workspace), settings, Path(folder))
+    for s, name in runs:
+        lived(setup, trained, s, name)
+        print(f"deal {s}: {name}", flush=True)
+
+
+def lived(setup: Setup, trained: dict[str, Any], s: int, name: str) -> Any:
+    seed = setup.kit.seed
+    dealt = experiment.dealt_to(setup.settings, setup.users, 1, experiment._rng(seed, s, "segments"))
+    return run_arm(setup, trained, name, dealt[0], experiment._seed(seed, s), "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--deals", type=int, default=5)
+    parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--folder", type=Path, help="where runs are kept; beside the workspace without it")
+    parser.add_argument("--aa", type=int, default=0, help="pairs of identical arms to compare, beside")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    settings = config.load(given.workspace / "byway.toml", given.set)
+    own = replace(settings.experiment, users=given.users, days=given.days, seeds=given.deals)
+    settings = replace(settings, experiment=own)
+    folder = given.folder or given.workspace.with_name(f"{given.workspace.name}-mask-{given.users}-{given.days}")
+    setup, trained, planner = made(given.workspace, settings, folder)
+    names = ["control", *(name for name in given.arms.split(",") if name != "control")]
+    runs = [(s, name) for s in range(given.deals) for name in names]
+    parts = [runs[i :: given.processes] for i in range(given.processes)]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(live, str(given.workspace), settings, str(folder), part) for part in parts]:
+            done.result()
+    found = {name: [lived(setup, trained, s, name) for s in range(given.deals)] for name in names}
+    figures = measure(setup, found, np.random.default_rng(0))
+    kept: dict[str, Any] = {
+        name: {
+            **{metric: rounded(figures["arms"][name].get(metric)) for metric in METRICS},
+            **{
+                f"over {reference}": {metric: rounded(rows[name].get(metric)) for metric in METRICS if name in rows}
+                for reference, rows in figures["lift"].items()
+                if reference in ("control", "ease", "masked") and name in rows
+            },
+        }
+        for name in names
+    }
+    for name in names:
+        rows = kept[name]
+        print(f"{name:10s}", *(f"{m} {(rows[m] or [None])[0]}" for m in METRICS[:6]))
+    result: dict[str, Any] = {
+        "setting": {"users": given.users, "days": given.days, "deals": given.deals, "design": own.design},
+        "planner": planner,
+        "arms": kept,
+        "deals": {name: [one.get("positive_rate") for one in of] for name, of in figures["seeds"].items()},
+    }
+    if given.aa:
+        result["aa"] = experiment.identical(setup, given.aa, setup.kit.seed)
+        print("A/A", result["aa"]["share"])
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1), "utf-8")
+
+
+def rounded(row: dict[str, float | None] | None) -> list[float | None] | None:
+    """Mean, low and high."""
+    if row is None:
+        return None
+    return [None if row[k] is None else round(float(row[k] or 0), 4) for k in ("mean", "low", "high")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What is replied: items with their reasons, and what fills a page beside new interests."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.items.restrict import top_in_slice
+from byway.serving.bundle import Bundle
+from byway.serving.person import Person, shares
+
+SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
+"""After the point, as they are replied."""
+
+KNOWN = 8
+"""Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
+
+Strategy = Literal["person", "table", "popular_cluster", "unrestricted", "popular_items", "context"]
+"""How the answer was found, from the first choice to the last resort:
+
+`person`: the items of new interests that score highest by all that is known of somebody (`serving.plan`);
+`table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
+`popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
+`unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
+`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
+`context`: the item being watched led there (`serving.context`).
+"""
+
+Arm = Literal["person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "known", "usual"]
+"""How one item was found: by the answer's strategy; in a place that does not explore, as the item policy's choice
+among the interests that the person has (`known`); or by a recommender that never explores (`usual`, for
+comparing)."""
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One recommended item."""
+
+    item: str
+    title: str
+    cluster: str
+    score: float
+    """Item policy's score; traffic where that is `popular_items`."""
+    arm: Arm
+    propensity: float
+    """Probability that this request is answered with this item."""
+    thumbnail: str = ""
+    """Address or path of a picture, where the catalog has one."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The items and why they were chosen."""
+
+    items: list[Shown]
+    strategy: Strategy
+    interests: list[str]
+    """Descriptions of the interests that led there: those that were drawn, the most recent last, or those of the
+    items that say most for the first one shown."""
+    cluster: str | None
+    """Description of the novel cluster, where one was chosen; of several, that of the first item."""
+    rank: int | None
+    """Place of the cluster in the pair's ranking, from 1; None where no pair was drawn."""
+    reasons: list[str]
+
+
+def as_shown(
+    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float]
+) -> list[Shown]:
+    """Items at these positions as they are replied."""
+    names = bundle.manifest.names
+    return [
+        Shown(
+            item=bundle.ids[p],
+            title=bundle.titles[p],
+            cluster=names[bundle.cluster(p)],
+            score=round(s, SCORE_DIGITS),
+            arm=arm,
+            propensity=round(c, PROPENSITY_DIGITS),
+            thumbnail=bundle.thumbnails[p],
+        )
+        for p, s, c in zip(positions.tolist(), scores.tolist(), chances, strict=True)
+    ]
+
+
+def popular_items(bundle: Bundle, k: int, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The item with most traffic of each of the k clusters that hold the most popular items: positions, traffic."""
+    best: list[tuple[float, int]] = []
+    for start, stop in zip(bundle.starts[:-1].tolist(), bundle.starts[1:].tolist(), strict=True):
+        traffic = np.array(bundle.traffic[start:stop])
+        barred = person.barred(start, stop)
+        traffic[barred[(barred >= start) & (barred < stop)] - start] = -1
+        if (top := float(traffic.max(initial=-1))) >= 0:
+            best.append((top, start + int(traffic.argmax())))
+    best.sort(key=lambda pair: (-pair[0], pair[1]))
+    return np.array([p for _, p in best[:k]], dtype=np.int64), np.array([t for t, _ in best[:k]])
+
+
+def places_of(k: int, mix: float, rng: np.random.Generator) -> tuple[int, Callable[[int, bool], float]]:
+    """How many of k places explore, and the chance that the item of a rank (from 0) has a place of either kind."""
+    whole = math.floor(k * mix)
+    part = k * mix - whole
+    places = whole + int(part > 0 and rng.random() < part)
+
+    def likely(rank: int, explores: bool) -> float:
+        if explores:
+            return 1.0 if rank < whole else part
+        return 1.0 if rank < k - whole - 1 or (rank < k - whole and part == 0) else 1.0 - part
+
+    return places, likely
+
+
+def from_known(
+    bundle: Bundle, person: Person, user: NDArray[np.float32], count: int, likely: Callable[[int, bool], float]
+) -> list[Shown]:
+    """The item policy's best among the most recent interests, in the places that do not explore."""
+    clusters = list(shares(bundle, person))[-KNOWN:]
+    if person.context is not None and person.context not in clusters:
+        clusters.append(person.context)
+    found: list[tuple[float, int]] = []
+    for cluster in clusters:
+        start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
+        best = top_in_slice(bundle.vectors, user, start, stop, count, exclude=person.barred(start, stop))
+        found += zip((-best[1]).tolist(), best[0].tolist(), strict=True)
+    found = sorted(found)[:count]
+    positions, scores = np.array([p for _, p in found], dtype=np.int64), np.array([-s for s, _ in found])
+    return as_shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])
+
+
+def mixed(explore: list[Shown], known: list[Shown]) -> list[Shown]:
+    """Both lists in one, each spread evenly over it."""
+    placed = [((i + 0.5) / len(some), some[i]) for some in (explore, known) for i in range(len(some))]
+    return [shown for _, shown in sorted(placed, key=lambda pair: pair[0])]

@@ -1,0 +1,119 @@
+"""Paper 1's plan: two or three past interests are drawn, and the first new one in their ranking is explored.
+
+**Propensity.** Each item carries the probability with which it stands in an answer to this very request, over all
+that is drawn at random: the interests and, with a mix, the number of places that explore. It is exact. Given the
+interests everything else is decided: the cluster is the first of the pair's ranking that is open, its items are the
+item policy's best. So it is the sum over the pairs (or triples) that lead to the item's cluster, times the chance
+that enough places explore for its rank.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.serving.bundle import Bundle
+from byway.serving.person import Person, Seen, clusters_of, shares
+from byway.transitions import draws
+from byway.transitions.draws import LEAST
+
+
+def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generator) -> list[int]:
+    """Draw items by satisfaction until `bundle.interests` different clusters are found; the most recent last.
+
+    Drawing items without replacement and keeping those of a new cluster is drawing clusters by the satisfaction
+    that they gave. An item without satisfaction can still be drawn when nothing else is left. The order comes from
+    one exponential a item, over its weight (Efraimidis and Spirakis, 2006).
+    """
+    weight = np.array([max(s.satisfaction, LEAST) for s, _ in recent])
+    order = np.argsort(rng.standard_exponential(len(recent)) / weight, kind="stable")
+    clusters = clusters_of(bundle, recent)
+    place: dict[int, int] = {}
+    for i in order.tolist():
+        cluster = clusters[i]
+        if cluster in place or len(place) < bundle.settings.interests:
+            place[cluster] = max(i, place.get(cluster, -1))
+    return sorted(place, key=lambda c: place[c])
+
+
+def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every context [n, K] that can be drawn, the most recent interest last, and its probability [n]: 1 in all.
+
+    Fewer interests than K are filled up with the oldest. The item being watched is the last, whatever is drawn.
+    """
+    share, n = shares(bundle, person), bundle.settings.interests
+    clusters, w = np.array(list(share), dtype=np.int64), np.array(list(share.values()))
+    if person.context is None:
+        sets, chance = draws.in_turn(w, n)
+        return draws.filled(clusters[sets], n), chance
+    others = clusters != person.context
+    if not others.any():
+        return draws.filled(np.array([[person.context]]), n), np.ones(1)
+    clusters, w = clusters[others], w[others] / max(w[others].sum(), LEAST**2)
+    sets, chance = draws.in_turn(w, max(n - 1, 1))
+    return draws.filled(np.column_stack([clusters[sets], np.full(len(sets), person.context)]), n), chance
+
+
+def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list[int]:
+    """The context to look up."""
+    if person.context is None:
+        drawn = np.array([draw(bundle, person.recent, rng)])
+        return draws.filled(drawn, bundle.settings.interests)[0].tolist()
+    contexts, chance = drawable(bundle, person)
+    return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
+
+
+def leads_to(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The cluster to which each context leads this person; -1 where none is open."""
+    listed, opened = bundle.ranking(context_nK), person.open
+    if bundle.settings.novel == "not_in_pair":
+        listed, opened = listed[:, :1], person.left
+    is_open = (listed >= 0) & opened[listed]
+    popular = popular_open(bundle, person)
+    best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
+    return np.where(is_open.any(axis=1), best, -1 if popular is None else popular)
+
+
+def plan(
+    bundle: Bundle, person: Person, rng: np.random.Generator, reasons: list[str]
+) -> tuple[list[int], int | None, int | None]:
+    """Draw a context and follow its ranking: the context, the chosen cluster if any is open, and its rank in the
+    ranking if it stands there. Sentences are added to `reasons`."""
+    names = bundle.manifest.names
+    drawn = context_of(bundle, person, rng)
+    whose = "this pair" if len(drawn) == 2 else "these three"
+    liked = [names[c] for c in dict.fromkeys(drawn)]
+    if person.context is not None:
+        reasons.append(f"The item being watched is of “{names[drawn[-1]]}”.")
+    if len(liked) == 1:
+        reasons.append(f"One recent interest: “{liked[0]}”.")
+    else:
+        number, listed = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
+        reasons.append(f"{number} recent interests, drawn from the history: {listed}.")
+    asked = np.array([drawn])
+    if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
+        reasons.append("Hardly anybody had these three together, so the last two decide.")
+    ranking = [c for c in bundle.ranking(asked)[0].tolist() if c >= 0]
+    is_open = person.open
+    if bundle.settings.novel == "not_in_pair":
+        ranking, is_open = ranking[:1], person.left
+    rank = next((i for i, c in enumerate(ranking, 1) if is_open[c]), None)
+    if rank is not None:
+        chosen = ranking[rank - 1]
+        if rank == 1:
+            reasons.append(f"People with these interests are most likely to enjoy “{names[chosen]}” next.")
+        else:
+            reasons.append(
+                f"“{names[chosen]}” is number {rank} in the ranking of {whose}; those before it are not new to "
+                "this person or have no item left to show."
+            )
+        return drawn, chosen, rank
+    reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
+    chosen = popular_open(bundle, person)
+    if chosen is not None:
+        reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
+    return drawn, chosen, None
+
+
+def popular_open(bundle: Bundle, person: Person) -> int | None:
+    """The open cluster that most people turned to."""
+    ordered = person.open[bundle.popularity]
+    return int(bundle.popularity[ordered.argmax()]) if ordered.any() else None
