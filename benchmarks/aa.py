@@ -3,7 +3,7 @@
     python benchmarks/aa.py W [--pairs 100] [--design paired|segments] [--set SETTING=VALUE] [--json PATH]
 
 W is a workspace whose stages up to 12-item-policy are there. Each pair is lived for real: two controls with the
-same accounts and other chance, or each with a segment. About 5% of comparisons should be significant; between 3% and 7%
+same accounts and other chance, or each with a segment. About 5% of comparisons should be significant; from 3% to 7%
 is as it should be. Metrics of one pair hang together, so that the interval of the share is over pairs.
 `--scratch` keeps the runs, and takes those that are there.
 """
