@@ -2,9 +2,9 @@
 
     python benchmarks/aa.py W [--pairs 100] [--design paired|segments] [--set SETTING=VALUE] [--json PATH]
 
-W is a workspace whose stages up to 12-planner are there. Each pair is lived for real: two controls with one set of
-accounts and other chance, or with segments of their own. About 5% of comparisons should be significant; between 3%
-and 7% is as it should be. Metrics of one pair hang together, so that the interval of the share is over pairs.
+W is a workspace whose stages up to 12-planner are there. Each pair is lived for real: two controls with the
+same accounts and other chance, or each with a segment. About 5% of comparisons should be significant; from 3% to 7%
+is as it should be. Metrics of one pair hang together, so that the interval of the share is over pairs.
 `--scratch` keeps the runs, and takes those that are there.
 """
 

@@ -190,7 +190,7 @@ def deal_draws(n_deals: int, times: int, rng: np.random.Generator) -> Floats:
     if n_deals < 2:
         return np.ones((times, n_deals))
     counts = rng.multinomial(n_deals - 1, np.full(n_deals, 1 / n_deals), size=times)
-    return counts * (n_deals / (n_deals - 1))
+    return counts.astype(np.float64) * (n_deals / (n_deals - 1))
 
 
 @dataclass(frozen=True, slots=True)

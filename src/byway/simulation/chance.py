@@ -45,7 +45,7 @@ class Chance:
         any other is an AttributeError.
         """
         state = np.random.SeedSequence([*self.seed, zlib.crc32(purpose.encode()), day, turn])
-        return cast(np.random.Generator, Draws(state.generate_state(1, np.uint64), user))
+        return cast(np.random.Generator, Draws(state.generate_state(1, np.uint64).astype(np.uint64), user))
 
 
 class Draws:

@@ -126,7 +126,9 @@ def live(
         came = np.flatnonzero(lengths)
         if len(came):
             lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, luck=luck, rng=rng)
-            today = _watch(environment, known, state, lists, lengths[came], share if arm else 0.0, day, luck)
+            today = _watch(
+                environment, known, state, lists, lengths[came], share if arm else 0.0, day=day, luck=luck
+            )
             _teach(ranker, lists, today)
             parts.append(today)
             log = extended(log, today)
@@ -207,6 +209,7 @@ def _watch(
     lists: Lists,
     length: Ints,
     share: float,
+    *,
     day: int,
     luck: Luck,
 ) -> Impressions:
