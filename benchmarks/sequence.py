@@ -246,7 +246,7 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             figures[f"{TITLES[kind]}: {name}"] = row | {one: answers[name][one] for one in sorted(cost)}
     made = questions.load(folder)
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "rev-parse", "--short=7", "HEAD"],
         cwd=Path(__file__).parent,
         check=True,
         capture_output=True,
@@ -255,7 +255,7 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     return {
         "run": options.run,
         "subject": "item policy beside others",
-        "command": "see the head of benchmarks/sequence.py",
+        "command": "python -m benchmarks.sequence (split, answer, table) and benchmarks.sequence_peer, as their heads say",
         "commit": commit.stdout.strip(),
         "machine": options.machine,
         "date": datetime.now(UTC).date().isoformat(),
