@@ -255,7 +255,7 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     return {
         "run": options.run,
         "subject": "item policy beside others",
-        "command": "python -m benchmarks.sequence (split, answer, table) and benchmarks.sequence_peer, as their heads say",
+        "command": "python -m benchmarks.sequence, and sequence_peer for the peers, as their heads say",
         "commit": commit.stdout.strip(),
         "machine": options.machine,
         "date": datetime.now(UTC).date().isoformat(),
