@@ -246,7 +246,7 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             figures[f"{TITLES[kind]}: {name}"] = row | {one: answers[name][one] for one in sorted(cost)}
     made = questions.load(folder)
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "rev-parse", "--short=7", "HEAD"],
         cwd=Path(__file__).parent,
         check=True,
         capture_output=True,
@@ -254,13 +254,14 @@ def table(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     )
     return {
         "run": options.run,
-        "subject": "item policy beside others",
-        "command": "see the head of benchmarks/sequence.py",
+        "subject": "item policy",
+        "command": "python -m benchmarks.sequence, and sequence_peer for the peers, as their heads say",
         "commit": commit.stdout.strip(),
         "machine": options.machine,
         "date": datetime.now(UTC).date().isoformat(),
         "place": options.place,
         "figures": figures,
+        "shown": [f"{TITLES['item']}: {name}" for name in ("ease", "policy")],
         "note": f"{options.data}: {len(made.test_item):,} people, {made.n_items:,} items, {len(made.rows(False)):,}"
         f" events to train on; in brackets 95% intervals over people. {options.note}".strip(),
     }
