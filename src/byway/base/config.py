@@ -298,6 +298,11 @@ class Bundle:
     skip: Share = 0.1
     """Chance of every new interest to be left out of a page, in the mode `person`: pages differ from visit to
     visit, and what is shown has a known chance below 1, from which one can learn."""
+    young_days: Whole = 0
+    """A new interest that pleased is offered further for so many days, in the mode `person`, where the log has a
+    clock; 0: once it was met it is no longer new."""
+    again_days: Whole = 0
+    """An interest that was met and never pleased is offered again after so many days; 0: never."""
     novel: Literal["never_met", "not_in_pair"] = "never_met"
     """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
     the two that were drawn."""

@@ -273,7 +273,10 @@ def _compare(
             worth[: len(own)] = one.satisfaction[taken] - planner.fitted.neutral
             weight = np.ones(len(candidates), np.float32)
             weight[len(own) :] = every
-            found.append(_Compared(np.stack(columns, 1).astype(np.float32), worth, weight))
+            # In the catalog's order: where scores are equal, what was taken up must not stand first.
+            order = np.argsort(candidates)
+            said_cS = np.stack(columns, 1).astype(np.float32)
+            found.append(_Compared(said_cS[order], worth[order], weight[order]))
     return found
 
 

@@ -161,6 +161,8 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
             kit.every,
             interests=1 if name == "one" else kit.bundle.new_interests,
             skip=kit.bundle.skip,
+            young=kit.bundle.young_days,
+            again=kit.bundle.again_days,
         )
     if name == REFERENCE:
         return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from byway.items import ease
-from byway.planner import fit, page
+from byway.planner import course, fit, page
 from byway.planner.signals import Asker, Planner
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
@@ -53,6 +53,9 @@ class Personal:
     """New interests a page at most; 0 sets no bound."""
     skip: float = 0.0
     """Chance of each open interest to be left out of a page."""
+    young: int = 0
+    again: int = 0
+    """Days, as in `course.offered`."""
     planner: Planner | None = None
     log: Logged | None = None
     order: Ints | None = None
@@ -89,19 +92,24 @@ class Personal:
         assert self.order is not None
         assert self.edge is not None
         planner, M = self.planner, self.known.n_clusters
-        opened = open_clusters(self.known, asked, True)
-        out = asked.seen | ~opened[:, self.known.cluster]
+        opened = open_clusters(self.known, asked, not (self.young or self.again))
         states = self.encoder.states(asked.history)
-        scores = np.full(out.shape, -np.inf, np.float32)
+        scores = np.full(asked.seen.shape, -np.inf, np.float32)
         for i, user in enumerate(asked.user.tolist()):
             rows = self.order[self.edge[user] : self.edge[user + 1]]
             item, liked = self.log.item[rows], self.log.satisfaction[rows]
-            shares = fit.shares_of(self.table, self.known.cluster[item], liked, M) if self._plans() else {}
-            score = planner.scores(Asker(item, planner.fitted.values(liked), states[i], shares))
+            own = self.known.cluster[item]
             kept = opened[i]
+            if self.young or self.again:
+                liked_too = liked >= self.known.positive
+                kept = kept & course.offered(
+                    own, self.log.day[rows], liked_too, M, asked.today, young=self.young, again=self.again
+                )
+            shares = fit.shares_of(self.table, own, liked, M) if self._plans() else {}
+            score = planner.scores(Asker(item, planner.fitted.values(liked), states[i], shares))
             if self.skip:
-                kept = page.kept(opened[i], self.skip, rng)
-            barred = out[i] | ~kept[self.known.cluster]
+                kept = page.kept(kept, self.skip, rng)
+            barred = asked.seen[i] | ~kept[self.known.cluster]
             score = np.where(barred, np.float32(-np.inf), score)
             if self.interests:
                 score = page.within(score, self.known.cluster, M, self.interests)
