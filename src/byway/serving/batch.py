@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.items.restrict import top_anywhere, top_in_slice
+from byway.serving import plan
 from byway.serving.answers import PROPENSITY_DIGITS, SCORE_DIGITS, popular_items
 from byway.serving.bundle import Bundle
 from byway.serving.pairs import context_of, drawable, popular_open
@@ -53,8 +54,8 @@ class Answers:
     """[N] as in `Shown`."""
 
 
-Best = tuple[NDArray[np.int64], NDArray[Any], float]
-"""Positions of a person's items, their scores, and the propensity that all of them have."""
+Best = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]
+"""Positions of a person's items, their scores, and their propensities."""
 
 
 def answer(bundle: Bundle, people: Iterable[Request], k: int) -> Answers:
@@ -73,18 +74,22 @@ def answer(bundle: Bundle, people: Iterable[Request], k: int) -> Answers:
         rank=np.arange(len(person)) - np.repeat(np.cumsum(length) - length, length) + 1,
         position=np.concatenate([np.empty(0, np.int64), *(positions for positions, _, _ in found)]),
         score=np.array(scores, dtype=np.float64),
-        propensity=np.repeat(np.array([round(p, PROPENSITY_DIGITS) for *_, p in found], np.float64), length),
+        propensity=np.array([round(p, PROPENSITY_DIGITS) for *_, own in found for p in own.tolist()], np.float64),
     )
 
 
 def _answer(bundle: Bundle, people: Sequence[Request], k: int) -> list[Best]:
     found: dict[int, Best] = {}
+    planned: dict[int, Person] = {}
     drawn: dict[int, tuple[Person, NDArray[np.int64], NDArray[np.float64]]] = {}
     # What may be shown is kept for one hour at a time, so people of one hour follow each other.
     for i in sorted(range(len(people)), key=lambda i: people[i].now or 0):
         person = person_of(bundle, people[i].known, people[i].now, [], None, [])
         if not person.recent:
-            found[i] = (*popular_items(bundle, k, person), 1.0)
+            found[i] = _sure(*popular_items(bundle, k, person))
+            continue
+        if plan.applies(bundle, person):
+            planned[i] = person
             continue
         context = np.array([context_of(bundle, person, people[i].rng)])
         others, chance = drawable(bundle, person)
@@ -94,12 +99,25 @@ def _answer(bundle: Bundle, people: Sequence[Request], k: int) -> list[Best]:
     for (i, (person, _, chance)), user, led in zip(drawn.items(), users, leads, strict=True):
         chosen = int(led[0])
         if chosen < 0:
-            found[i] = (*top_anywhere(bundle.vectors, user, k, person.barred(0, len(bundle.ids))), 1.0)
+            found[i] = _sure(*top_anywhere(bundle.vectors, user, k, person.barred(0, len(bundle.ids))))
             continue
         start, stop = int(bundle.starts[chosen]), int(bundle.starts[chosen + 1])
         best = top_in_slice(bundle.vectors, user, start, stop, k, person.barred(start, stop))
-        found[i] = (*best, min(float(chance[led[1:] == chosen].sum()), 1.0))
+        leading = min(float(chance[led[1:] == chosen].sum()), 1.0)
+        found[i] = (*best, np.full(len(best[0]), leading))
+    states = bundle.encode_many([person.positions for person in planned.values()])
+    for (i, person), state in zip(planned.items(), states, strict=True):
+        page = plan.page_of(bundle, person, people[i].rng, k, state)
+        if len(page.positions):
+            found[i] = page.positions, page.scores, np.array(plan.chances(bundle, page, k, 1.0))
+        else:
+            found[i] = _sure(*top_anywhere(bundle.vectors, state, k, person.barred(0, len(bundle.ids))))
     return [found[i] for i in range(len(people))]
+
+
+def _sure(positions: NDArray[np.int64], scores: NDArray[Any]) -> Best:
+    """What does not depend on any draw."""
+    return positions, scores, np.ones(len(positions))
 
 
 def _leads(bundle: Bundle, contexts: Sequence[tuple[Person, NDArray[np.int64]]]) -> Iterator[NDArray[np.int64]]:

@@ -47,10 +47,17 @@ def applies(bundle: Bundle, person: Person) -> bool:
     return bundle.planner is not None and bundle.settings.mode == "person" and person.context is None
 
 
-def page_of(bundle: Bundle, person: Person, rng: np.random.Generator, places: int) -> Page:
-    """Score, leave some new interests out, and fill a page."""
+def page_of(
+    bundle: Bundle,
+    person: Person,
+    rng: np.random.Generator,
+    places: int,
+    state: NDArray[np.float32] | None = None,
+) -> Page:
+    """Score, leave some new interests out, and fill a page. `state` is the item policy's vector of the history,
+    where it is known already."""
     planner, M = _planner(bundle), len(bundle.manifest.names)
-    asker, candidates, scored = _scored(bundle, person)
+    asker, candidates, scored = _scored(bundle, person, state)
     opened = page.best_of(scored, planner.cluster[candidates], M) > -np.inf
     stays = page.kept(opened, bundle.settings.skip, rng) if opened.any() else opened
     cluster = planner.cluster[candidates]
@@ -124,12 +131,15 @@ def signals_of(planner: Planner, asker: Asker, first: int, others: NDArray[np.in
     return sorted(shares, key=lambda one: -one[1])
 
 
-def _scored(bundle: Bundle, person: Person) -> tuple[Asker, NDArray[np.int64], NDArray[np.float32]]:
+def _scored(
+    bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None
+) -> tuple[Asker, NDArray[np.int64], NDArray[np.float32]]:
     """Who asks, the positions that are scored, and their scores; -inf for what is not to be shown."""
     planner = _planner(bundle)
     rows = np.array(person.positions, dtype=np.int64)
     values = planner.fitted.values(person.liked)
-    asker = Asker(rows, values, bundle.encode(person.positions), _shares(bundle, person, planner))
+    state = bundle.encode(person.positions) if state is None else state
+    asker = Asker(rows, values, state, _shares(bundle, person, planner))
     candidates = planner.candidates(asker, person.open)
     scored = planner.scores(asker, candidates)
     barred = ~person.open[planner.cluster[candidates]]

@@ -147,7 +147,7 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
     if name == "keyword":
         return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
     if name == EASE:
-        return Scored(Linear(kit.known, kit.every), hides=kit.known)
+        return Scored(Linear(kit.known, kit.folder, kit.every), hides=kit.known)
     restricted = _encoder("restricted", kit, trained, seed)
     if name == MASKED:
         return Scored(restricted, hides=kit.known)

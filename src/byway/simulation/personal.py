@@ -4,11 +4,14 @@ Both read all that the log says of somebody, learn their linear models anew ever
 interests that the person never met.
 """
 
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
+from byway.base.artifact import write_atomic
 from byway.items import ease
 from byway.planner import course, fit, page
 from byway.planner.signals import Asker, Planner
@@ -22,6 +25,8 @@ class Linear:
     """A grounding by EASE as published: what was liked, the whole matrix, λ = 200."""
 
     known: Known
+    folder: Path
+    """Where the weights of the log before the first day are kept: they are the same for every deal."""
     every: int = 10
     liked: sparse.csr_array | None = None
     weights: Floats | None = None
@@ -30,8 +35,15 @@ class Linear:
         good = log.satisfaction >= self.known.positive
         shape = log.n_users, self.known.n_items
         self.liked = ease.worth(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
-        if self.weights is None or (self.every and today % self.every == 0):
+        path = self.folder / "ease.npy"
+        if today == 0 and path.exists():
+            self.weights = np.load(path)
+        elif self.weights is None or (self.every and today % self.every == 0):
             self.weights = ease.solve(self.liked, fit.RIDGE)
+            if today == 0:
+                buffer = io.BytesIO()
+                np.save(buffer, self.weights)
+                write_atomic(path, buffer.getvalue())
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
         assert self.liked is not None
@@ -72,13 +84,15 @@ class Personal:
         traffic, quality = fit.worth_of(log.item, log.satisfaction, self.known.n_items)
         leaf = self.leaf.astype(np.int32)
         every = np.ones(len(log), np.bool_)
-        leaves, items = fit.linear(log, every, leaf, self.planned.fitted)
+        solved = self.planned.leaves, self.planned.items
+        if self.planner is not None:  # before the first day the log is the one that it was fitted on
+            solved = fit.linear(log, every, leaf, self.planned.fitted)
         return Planner(
             fitted=self.planned.fitted,
             known=np.arange(self.known.n_items, dtype=np.int32),
-            items=items,
+            items=solved[1],
             leaf=leaf,
-            leaves=leaves,
+            leaves=solved[0],
             cluster=self.known.cluster.astype(np.int32),
             vectors=self.encoder.vectors().copy(),
             content=np.asarray(self.planned.content),
