@@ -2,9 +2,9 @@
 
     python benchmarks/mask.py WORKSPACE [--arms byway,ease,…] [--deals 5] [--users 1000] [--days 30] [--json PATH]
 
-The workspace is built as far as 06-transitions and 12-item-policy. No language model is in any table here: they are
-made of counts, similarity and popularity, weighed as 08-transition-table does. The planner is fitted as 12-planner
-is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is done stands in a
+The workspace is built as far as 06-transitions and 12-item-policy. Where it has no 08-transition-table, one is made
+of counts, similarity and popularity, without a language model; the arms `paper` and `model` need one. The planner
+is fitted as 12-planner is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is done stands in a
 folder beside the workspace, and a run that was cut goes on.
 """
 
@@ -30,6 +30,7 @@ from byway.simulation import arms, experiment, truth
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Setup, run_arm
 from byway.transitions import curate, signals
+from byway.transitions import table as tables
 from byway.transitions.table import Table
 from byway.transitions.triples import row_of
 from byway.workflow.stages import EXPERIMENT, Inputs
@@ -47,7 +48,11 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
     whole, forest = catalog.load(workspace / "01-catalog"), tree.load(workspace / "04-tree")
     transitions = curate.load(workspace / "06-transitions")
     names = describe.load(workspace / "05-descriptions")
-    table = by_evidence(transitions, forest, vectors, settings.transition_table.top)
+    answered = workspace / "08-transition-table"
+    if (answered / "record.json").exists():
+        table = tables.load(answered)
+    else:
+        table = by_evidence(transitions, forest, vectors, settings.transition_table.top)
     work = Work(folder, folder / "scratch", np.random.default_rng(0))
     work.scratch.mkdir(parents=True, exist_ok=True)
     known = folder / "planner.json"
