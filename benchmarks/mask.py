@@ -4,8 +4,8 @@
 
 The workspace is built as far as 06-transitions and 12-item-policy. Where it has no 08-transition-table, one is made
 of counts, similarity and popularity, without a language model; the arms `paper` and `model` need one. The planner
-is fitted as 12-planner is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is done stands in a
-folder beside the workspace, and a run that was cut goes on.
+is fitted as 12-planner is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is
+done stands in a folder beside the workspace, and a run that was cut goes on.
 """
 
 import argparse
