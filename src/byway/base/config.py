@@ -295,7 +295,7 @@ class Bundle:
     paper 1's plan, two drawn interests, the first new one of their ranking, and the item policy inside it."""
     new_interests: Whole = 0
     """New interests on a page at most, in the mode `person`; 0 sets no bound."""
-    skip: Share = 0.1
+    skip: Share = 0.05
     """Chance of every new interest to be left out of a page, in the mode `person`: pages differ from visit to
     visit, and what is shown has a known chance below 1, from which one can learn."""
     young_days: Whole = 0

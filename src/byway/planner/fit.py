@@ -34,11 +34,15 @@ from byway.transitions.triples import look_up
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-ITEMS = 20_000
-"""Items up to which EASE is over items: the inverse takes seconds for 2,400 and a minute or two for 10,000 on two
-cores, and 20,000 x 20,000 numbers are 3.2 GB. Beyond, it is over the leaves of the tree alone."""
+ITEMS = 10_000
+"""Items that EASE is over, those watched most: the inverse takes seconds for 2,400 and a minute for 10,000 on two
+cores, and 3 GB. The leaves of the tree speak for all others."""
 RIDGE = 200.0
 """λ of EASE, where the mean square of the values is 1. On the demo's world 100 to 400 please alike."""
+NEUTRAL = 0.6
+"""Part of the mean satisfaction that speaks neither for an item nor against it."""
+SURE = 2.0
+"""A signal keeps its weight where that is at least so many standard errors, over people, from 0."""
 CONTENT = 64
 """Axes of the contents that are kept for their likeness."""
 PEOPLE = 1000
@@ -58,7 +62,9 @@ class Planned:
     """12-planner as read back; items by row of the catalog."""
 
     fitted: Fitted
-    items: Weights | None
+    unit: NDArray[np.int32]
+    """[n] row of `items` of each item, -1 where it has none."""
+    items: Weights
     leaves: Weights
     content: Floats
     """[n, w]"""
@@ -67,8 +73,8 @@ class Planned:
 def load(path: Path) -> Planned:
     """Read the finished artifact at `path`."""
     fitted = msgspec.json.decode((path / "fitted.json").read_bytes(), type=Fitted)
-    items = ease.load(path, "items") if (path / "items_to.npy").exists() else None
-    return Planned(fitted, items, ease.load(path, "leaves"), np.load(path / "content.npy", mmap_mode="r"))
+    items, leaves = (ease.load(path, name) for name in ("items", "leaves"))
+    return Planned(fitted, np.load(path / "unit.npy"), items, leaves, np.load(path / "content.npy", mmap_mode="r"))
 
 
 def build(
@@ -91,21 +97,21 @@ def build(
     start = np.searchsorted(events.user, np.arange(events.n_users + 1))
     for user, at in zip(heldout.user.tolist(), heldout.at.tolist(), strict=True):
         learned[at : start[user + 1]] = False
-    steps = 2 * (1 + (events.n_items <= ITEMS))
-    with bar("planner: linear models", steps) as advance:
+    unit = most_watched(events.item, events.n_items)
+    with bar("planner: linear models", 4) as advance:
         usual = neutral(events.satisfaction)
-        early = linear(events, learned, leaf, usual, advance)
-        planner = _planner(events, learned, usual, early, leaf, cluster, item_policy.items, content)
+        early = linear(events, learned, leaf, unit, usual, advance=advance)
+        planner = _planner(events, learned, usual, early, leaf, unit, cluster, item_policy.items, content)
         people = _people(events, heldout.user, heldout.at, start, work.rng)
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weights, figures = _fit(found, tuple(settings.signals))
-        late = linear(events, np.ones(len(events), np.bool_), leaf, usual, advance)
+        late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
     fitted = msgspec.structs.replace(usual, weights=weights)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
+    np.save(work.out / "unit.npy", unit)
     for name, solved in zip(("leaves", "items"), late, strict=True):
-        if solved is not None:
-            solved.save(work.out, name)
+        solved.save(work.out, name)
     return Outcome(
         counts={"people": len(people), "taken_up": sum(len(one.rows) for one in people)},
         metrics={f"planner.{name}": value for name, value in figures.items()},
@@ -114,12 +120,12 @@ def build(
 
 
 def neutral(satisfaction: Floats) -> Fitted:
-    """Half of the mean satisfaction speaks neither for nor against, since whoever watches has chosen to.
+    """A little over half of the mean satisfaction speaks neither for nor against: whoever watches has chosen to.
 
-    In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; in a log of positives alone every event counts the
-    same, whatever this is.
+    In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; of what people rated later in MovieLens 0.5 to 0.6,
+    at a mean of 0.67, by a little. In a log of positives alone every event counts the same, whatever this is.
     """
-    point = float(satisfaction.mean()) / 2 if len(satisfaction) else 0.5
+    point = NEUTRAL * float(satisfaction.mean()) if len(satisfaction) else 0.5
     square = float(np.mean((satisfaction.astype(np.float64) - point) ** 2)) if len(satisfaction) else 1.0
     return Fitted({}, point, 1 / max(square, 1e-6) ** 0.5)
 
@@ -141,19 +147,30 @@ def linear(
     log: Log,
     learned: NDArray[np.bool_],
     leaf: NDArray[np.int32],
+    unit: NDArray[np.int32],
     fitted: Fitted,
+    *,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[Weights, Weights | None]:
-    """EASE over leaves, and over items where there are few enough, of the events in `learned`."""
+) -> tuple[Weights, Weights]:
+    """EASE over leaves, and over the items that have a `unit`, of the events in `learned`."""
     values = fitted.values(log.satisfaction[learned])
     user, item = log.user[learned], log.item[learned]
     found: list[Weights] = []
-    for unit, n in ((leaf[item], int(leaf.max(initial=0)) + 1), (item, len(leaf))):
-        if unit is item and n > ITEMS:
-            continue
-        found.append(ease.largest(ease.solve(ease.worth(user, unit, values, (log.n_users, n)), RIDGE)))
+    for of in (leaf, unit):
+        own = of[item]
+        shape, there = (log.n_users, int(of.max(initial=0)) + 1), own >= 0
+        found.append(ease.largest(ease.solve(ease.worth(user[there], own[there], values[there], shape), RIDGE)))
         advance(1)
-    return found[0], found[1] if len(found) > 1 else None
+    return found[0], found[1]
+
+
+def most_watched(item: NDArray[np.integer], n: int) -> NDArray[np.int32]:
+    """[n] numbers of the items that EASE is over, in the catalog's order; -1 for the others."""
+    traffic = np.bincount(item, minlength=n)
+    some = np.sort(np.argsort(-traffic, kind="stable")[:ITEMS])
+    unit = np.full(n, -1, np.int32)
+    unit[some] = np.arange(len(some), dtype=np.int32)
+    return unit
 
 
 def axes(vectors: Floats, width: int) -> Floats:
@@ -175,8 +192,9 @@ def _planner(
     events: Events,
     learned: NDArray[np.bool_],
     fitted: Fitted,
-    solved: tuple[Weights, Weights | None],
+    solved: tuple[Weights, Weights],
     leaf: NDArray[np.int32],
+    unit: NDArray[np.int32],
     cluster: NDArray[np.int32],
     vectors: Floats,
     content: Floats,
@@ -184,7 +202,7 @@ def _planner(
     traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
     return Planner(
         fitted=fitted,
-        known=np.arange(events.n_items, dtype=np.int32),
+        unit=unit,
         items=solved[1],
         leaf=leaf,
         leaves=solved[0],
@@ -307,28 +325,58 @@ def _fit(found: Sequence[_Compared], names: tuple[str, ...]) -> tuple[dict[str, 
         return {every[i]: float(every[i] == "item_policy") for i in wanted}, {"people": 0}
     halves = [found[::2], found[1::2]] if len(found) > 1 else [found, found]
 
-    def measured(own: list[int]) -> dict[int, float]:
+    def measured(own: list[int], choose: bool = False) -> dict[int, float]:
         total = dict.fromkeys(PLACES, 0.0)
         for fitted, asked in (halves, halves[::-1]):
-            w = _solve(fitted, own)[0]
+            w = (_chosen if choose else _solve)(fitted, own)[0]
             for one in asked:
                 best = np.argsort(-(one.said @ w), kind="stable")
                 for k in PLACES:
                     total[k] += float(one.worth[best[:k]].sum())
         return {k: round(value / len(found), 4) for k, value in total.items()}
 
-    weights, standard = _solve(found, wanted)
+    weights, standard = _chosen(found, wanted)
     largest = max(float(np.abs(standard).max()), 1e-12)
     figures: dict[str, Any] = {
         "people": len(found),
         "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
-        "value": {f"at_{k}": value for k, value in measured(wanted).items()},
+        "value": {f"at_{k}": value for k, value in measured(wanted, choose=True).items()},
         "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
         "without": {
             every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
         },
     }
     return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
+
+
+def _chosen(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
+    """As `_solve`, without the signals whose weight could be chance: the least sure goes first.
+
+    Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
+    people eight signals fit chance; with many all stay that say anything.
+    """
+    left = list(own)
+    while True:
+        weights, standard = _solve(found, left)
+        if len(left) <= 1:
+            return weights, standard
+        bread = np.zeros((len(left), len(left)))
+        meat = np.zeros_like(bread)
+        n = sum(float(one.weight.sum()) for one in found)
+        mean = sum(one.weight @ one.said[:, left] for one in found) / n
+        worth = sum(float(one.weight @ one.worth) for one in found) / n
+        for one in found:
+            x = (one.said[:, left] - mean).astype(np.float64)
+            weighed = x * one.weight[:, None]
+            bread += weighed.T @ x
+            pull = weighed.T @ (one.worth - worth - x @ weights[left])
+            meat += np.outer(pull, pull)
+        inverse = np.linalg.pinv(bread)
+        spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
+        sure = np.abs(weights[left]) / spread
+        if sure.min() >= SURE:
+            return weights, standard
+        left.pop(int(sure.argmin()))
 
 
 def _solve(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:

@@ -71,10 +71,11 @@ class Planner:
     """All that scores n items, by row."""
 
     fitted: Fitted
-    known: NDArray[np.int32]
-    """[n] row of `items` that speaks for an item: its own, or for one that came later that of the most similar."""
-    items: Weights | None
-    """EASE over items; None where there are too many."""
+    unit: NDArray[np.int32]
+    """[n] row of `items` that speaks for an item: its own, for one that came later that of the most similar; -1 for
+    one that is watched too little to have one."""
+    items: Weights
+    """EASE over the items that are watched most."""
     leaf: NDArray[np.int32]
     """[n] finest cluster of each item."""
     leaves: Weights
@@ -96,10 +97,10 @@ class Planner:
         some = slice(None) if rows is None else rows
 
         def ease() -> Floats:
-            assert self.items is not None
-            return self.items.scores(*by_unit(self.known[asker.rows], asker.values))[self.known[some]]
+            scores = self.items.scores(*by_unit(self.unit[asker.rows], asker.values))
+            return np.append(scores, np.float32(0))[self.unit[some]]
 
-        found: dict[str, Callable[[], Floats]] = {} if self.items is None else {"ease": ease}
+        found: dict[str, Callable[[], Floats]] = {"ease": ease}
         for name, share in asker.shares.items():
             found[name] = lambda share=share: share[self.cluster[some]]
         return found | {
@@ -168,9 +169,9 @@ class Planner:
 
     def because(self, asker: Asker, row: int, most: int = 2) -> list[int]:
         """Places in the history of the items that say most for an item, by EASE; fewer where fewer do."""
-        weights, unit = (self.leaves, self.leaf) if self.items is None else (self.items, self.known)
+        weights, unit = (self.leaves, self.leaf) if self.unit[row] < 0 else (self.items, self.unit)
         own = unit[asker.rows]
-        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1) * asker.values
+        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1) * asker.values * (own >= 0)
         best = np.argsort(-said, kind="stable")[:most]
         return best[said[best] > 0].tolist()
 
@@ -211,10 +212,12 @@ class LeafMeans:
 
 
 def by_unit(units: NDArray[np.integer], values: Floats) -> tuple[Ints, Floats]:
-    """The different units and the mean value of each.
+    """The different units and the mean value of each; -1 is none.
 
     >>> by_unit(np.array([4, 2, 4]), np.array([1, 2, 0], np.float32))[1].tolist()
     [2.0, 0.5]
     """
-    different, at = np.unique(np.asarray(units, np.int64), return_inverse=True)
+    there = np.asarray(units) >= 0
+    different, at = np.unique(np.asarray(units, np.int64)[there], return_inverse=True)
+    values = values[there]
     return different, (np.bincount(at, values) / np.bincount(at)).astype(np.float32)

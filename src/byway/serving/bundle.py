@@ -36,8 +36,8 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
 
-PLANNER = ("leaf", "content", "leaves_to", "leaves_weight")
-"""Arrays that are there where the planner is; with `items_to` and `items_weight` where it has EASE over items."""
+PLANNER = ("leaf", "content", "unit", "leaves_to", "leaves_weight", "items_to", "items_weight")
+"""Arrays that are there where the planner is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,15 +266,14 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     """The planner over the bundle's positions."""
     if not (path / "planner.json").exists():
         return None
-    leaf, content, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
-    items = [_mapped(file) for end in ("to", "weight") if (file := path / f"items_{end}.npy").exists()]
+    leaf, content, unit, *weights = (_mapped(path / f"{name}.npy") for name in PLANNER)
     starts, n = fields["starts"], len(fields["rows"])
     return Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=Fitted),
-        known=fields["rows"],
-        items=Weights(*items) if items else None,
+        unit=unit,
+        items=Weights(*weights[2:]),
         leaf=leaf,
-        leaves=Weights(*leaves),
+        leaves=Weights(*weights[:2]),
         cluster=np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))[:n],
         vectors=fields["vectors"],
         content=content,

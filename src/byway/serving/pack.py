@@ -133,10 +133,10 @@ def lay_out(
         }
     if planned is not None:
         leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
-        arrays |= {"leaf": leaf, "content": np.asarray(planned.content)[known[order]]}
+        spoken = known[order]
+        arrays |= {"leaf": leaf, "content": np.asarray(planned.content)[spoken], "unit": planned.unit[spoken]}
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
-            if solved is not None:
-                arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+            arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
         (out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     if table.triples is not None and settings.interests == 3:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))

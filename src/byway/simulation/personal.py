@@ -86,10 +86,10 @@ class Personal:
         every = np.ones(len(log), np.bool_)
         solved = self.planned.leaves, self.planned.items
         if self.planner is not None:  # before the first day the log is the one that it was fitted on
-            solved = fit.linear(log, every, leaf, self.planned.fitted)
+            solved = fit.linear(log, every, leaf, self.planned.unit, self.planned.fitted)
         return Planner(
             fitted=self.planned.fitted,
-            known=np.arange(self.known.n_items, dtype=np.int32),
+            unit=self.planned.unit,
             items=solved[1],
             leaf=leaf,
             leaves=solved[0],
