@@ -122,8 +122,8 @@ def build(
 def neutral(satisfaction: Floats) -> Fitted:
     """A little over half of the mean satisfaction speaks neither for nor against: whoever watches has chosen to.
 
-    In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; of what people rated later in MovieLens 0.5 to 0.6,
-    at a mean of 0.67, by a little. In a log of positives alone every event counts the same, whatever this is.
+    In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; of what people rated later in MovieLens 0.5 to
+    0.6, at a mean of 0.67, by a little. In a log of positives alone every event counts the same, whatever this is.
     """
     point = NEUTRAL * float(satisfaction.mean()) if len(satisfaction) else 0.5
     square = float(np.mean((satisfaction.astype(np.float64) - point) ** 2)) if len(satisfaction) else 1.0
