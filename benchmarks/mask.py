@@ -4,14 +4,17 @@
 
 The workspace is built as far as 06-transitions and 12-item-policy. Where it has no 08-transition-table, one is made
 of counts, similarity and popularity, without a language model; the arms `paper` and `model` need one. The planner
-is fitted as 12-planner is. Every arm lives with the same accounts and the same chance (`experiment.design`). What is
-done stands in a folder beside the workspace, and a run that was cut goes on.
+is fitted as 12-planner is. Every arm lives with the same accounts and the same chance (`experiment.design`). What
+is done stands in a folder beside the workspace, and a run that was cut goes on.
 """
 
 import argparse
 import json
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where runs are kept; beside the workspace without it")
     parser.add_argument("--aa", type=int, default=0, help="pairs of identical arms to compare, beside")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--run", help="name of a file in results/ to write")
+    parser.add_argument("--data", default="", help="what the world or log is, in words, for that file")
+    parser.add_argument("--place", type=float, default=33, help="its place on the page of results")
     given = parser.parse_args()
     settings = config.load(given.workspace / "byway.toml", given.set)
     own = replace(settings.experiment, users=given.users, days=given.days, seeds=given.deals)
@@ -166,6 +172,62 @@ def main() -> None:
         print("A/A", result["aa"]["share"])
     if given.json:
         given.json.write_text(json.dumps(result, indent=1), "utf-8")
+    if given.run:
+        shown = as_result(given.run, given.data, given.place, result, names)
+        text = json.dumps(shown, indent=2, ensure_ascii=False)
+        (Path("results") / f"{given.run}.json").write_text(f"{text}\n", "utf-8")
+
+
+def as_result(run: str, data: str, place: float, result: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The same as a file of `results/`: a row an arm."""
+
+    def interval(row: list[float | None] | None) -> dict[str, float | None] | None:
+        return None if row is None or row[0] is None else dict(zip(("mean", "low", "high"), row, strict=True))
+
+    figures: dict[str, dict[str, Any]] = {}
+    for name in names:
+        own = result["arms"][name]
+        control, ease = own.get("over control", {}), own.get("over ease", {})
+        found = {
+            "pleased": interval(own["positive_rate"]),
+            "over EASE": interval(ease.get("positive_rate")),
+            "new and liked, over the control": interval(control.get("platform.serendipity")),
+            "new clusters liked, over the control": interval(control.get("new_clusters")),
+            "watch time, over the control": interval(control.get("watch_minutes")),
+            "interests found": interval(own["interests_found"]),
+            "interests kept": interval(own["interests_kept"]),
+        }
+        figures[f"{data}: {arms.ARMS[name]}"] = {k: v for k, v in found.items() if v is not None}
+    git = ["git", "rev-parse", "--short=7", "HEAD"]
+    setting = result["setting"]
+    return {
+        "run": run,
+        "subject": "new interests",
+        "command": " ".join(["python", "benchmarks/mask.py", *quoted(sys.argv[1:])]),
+        "commit": subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip(),
+        "machine": processor(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "place": place,
+        "figures": figures,
+        "planner": result["planner"],
+        "deals": result["deals"],
+        **({"aa": {k: v for k, v in result["aa"].items() if k != "by_pair"}} if "aa" in result else {}),
+        "note": f"{setting['users']} accounts, {setting['days']} days, {setting['deals']} deals, the same accounts and "
+        "the same chance for every arm. Every arm but the control shows new clusters alone.",
+    }
+
+
+def quoted(words: list[str]) -> list[str]:
+    """The command's words without folders of this machine."""
+    return [Path(word).name if word.startswith("/") else word for word in words]
+
+
+def processor() -> str:
+    """The processor in words, as the other results have it."""
+    flags = Path("/proc/cpuinfo").read_text("utf-8")
+    maker = "AMD EPYC" if "AuthenticAMD" in flags else "Intel Xeon"
+    extra = "bfloat16" if "avx512_bf16" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
+    return f"2 cores of an {maker} with {'AVX-512 bfloat16' if extra == 'bfloat16' else extra}, 24 GB"
 
 
 def rounded(row: dict[str, float | None] | None) -> list[float | None] | None:
