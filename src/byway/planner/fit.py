@@ -127,7 +127,7 @@ def neutral(satisfaction: Floats) -> Fitted:
     """
     point = NEUTRAL * float(satisfaction.mean()) if len(satisfaction) else 0.5
     square = float(np.mean((satisfaction.astype(np.float64) - point) ** 2)) if len(satisfaction) else 1.0
-    return Fitted({}, point, 1 / max(square, 1e-6) ** 0.5)
+    return Fitted({}, point, 1 / max(square, 1e-6) ** 0.5, float(satisfaction.min(initial=1.0)))
 
 
 class Log(Protocol):

@@ -46,10 +46,17 @@ class Fitted(msgspec.Struct, frozen=True):
     """Satisfaction that speaks neither for an item nor against it."""
     scale: float
     """What satisfaction above `neutral` is multiplied by, so that its mean square over the log is 1."""
+    lowest: float = 0.0
+    """Lowest satisfaction of the log that the linear models learned from."""
 
     def values(self, satisfaction: NDArray[np.floating]) -> Floats:
-        """What events are worth to the linear signals."""
-        return ((np.asarray(satisfaction, np.float64) - self.neutral) * self.scale).astype(np.float32)
+        """What events are worth to the linear signals.
+
+        One that pleased less than anything in the log counts as neutral: a log of positives alone never taught what
+        it means that something displeased.
+        """
+        liked = np.asarray(satisfaction, np.float64)
+        return np.where(liked < self.lowest, 0.0, (liked - self.neutral) * self.scale).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
