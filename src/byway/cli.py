@@ -125,7 +125,7 @@ def recommend(
     user: Annotated[str | None, Parameter(help="A user of the log instead of a history.")] = None,
     item: Annotated[str | None, Parameter(help="The item being watched: what surprises after it?")] = None,
     k: Annotated[int | None, Parameter(help="Items in the answer.", validator=Number(gte=1))] = None,
-    seed: Annotated[int, Parameter(help="Seed of the draw of interests.", validator=Number(gte=0))] = 0,
+    seed: Annotated[int, Parameter(help="Seed of what is drawn at random.", validator=Number(gte=0))] = 0,
     everybody: Annotated[
         bool, Parameter(name="--all", negative="", help="Every user of the log, into the table --out.")
     ] = False,

@@ -31,6 +31,7 @@ K = 6
 PEOPLE = 2000
 """People whose log the page of the experiment reads."""
 MEANING = {
+    "person": "the best items of interests that are new to this person, by all that is known of them",
     "table": "the first interest in the pair's ranking that is new to this person and has items left",
     "popular_cluster": "none such in the ranking: the new interest that most people turned to",
     "unrestricted": "no interest is new: the item model over the whole catalog",

@@ -123,7 +123,7 @@ class Workspace:
 
         For a `history` of item ids, the most recent last, or for a `user` of the log; to neither, popular items.
         `item` is what is being watched: then the answer is what surprises after it. At most `k` items, without it
-        as many as the settings say. Equal seeds draw equal interests; a user's are those of `recommend_many`.
+        as many as the settings say. Equal seeds draw the same; for a user, what `recommend_many` draws.
         Raises UserError for a user of whom the log knows nothing, and an item to watch that the catalog does not
         know; items of the history that it does not know are ignored, and the reasons say so.
         """
