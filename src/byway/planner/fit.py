@@ -93,14 +93,16 @@ def build(
         learned[at : start[user + 1]] = False
     steps = 2 * (1 + (events.n_items <= ITEMS))
     with bar("planner: linear models", steps) as advance:
-        usual = neutral(events.satisfaction)
+        usual = neutral(events.satisfaction[learned])
         early = linear(events, learned, leaf, usual, advance)
-        planner = _planner(events, learned, usual, early, leaf, cluster, item_policy.items, content)
+        planner = _planner(
+            events, learned, usual, early, leaf=leaf, cluster=cluster, vectors=item_policy.items, content=content
+        )
         people = _people(events, heldout.user, heldout.at, start, work.rng)
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weights, figures = _fit(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, usual, advance)
-    fitted = msgspec.structs.replace(usual, weights=weights)
+    fitted = msgspec.structs.replace(usual, weights=weights, positive=events.positive)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
     for name, solved in zip(("leaves", "items"), late, strict=True):
@@ -176,6 +178,7 @@ def _planner(
     learned: NDArray[np.bool_],
     fitted: Fitted,
     solved: tuple[Weights, Weights | None],
+    *,
     leaf: NDArray[np.int32],
     cluster: NDArray[np.int32],
     vectors: Floats,

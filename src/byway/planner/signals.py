@@ -46,6 +46,8 @@ class Fitted(msgspec.Struct, frozen=True):
     """Satisfaction that speaks neither for an item nor against it."""
     scale: float
     """What satisfaction above `neutral` is multiplied by, so that its mean square over the log is 1."""
+    positive: float = 0.5
+    """Satisfaction from which an interest has pleased."""
 
     def values(self, satisfaction: NDArray[np.floating]) -> Floats:
         """What events are worth to the linear signals."""
