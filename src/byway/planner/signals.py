@@ -169,11 +169,15 @@ class Planner:
         return total / max(float(np.linalg.norm(total)), 1e-6)
 
     def because(self, asker: Asker, row: int, most: int = 2) -> list[int]:
-        """Places in the history of the items that say most for an item, by EASE; fewer where fewer do."""
+        """Places in the history of the different items that pleased and say most for an item, by EASE; fewer where
+        fewer do."""
         weights, unit = (self.leaves, self.leaf) if self.items is None else (self.items, self.known)
         own = unit[asker.rows]
-        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1) * asker.values
-        best = np.argsort(-said, kind="stable")[:most]
+        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1)
+        said = said * np.maximum(asker.values, 0)
+        order = np.argsort(-said, kind="stable")
+        first = np.unique(asker.rows[order], return_index=True)[1]
+        best = order[np.sort(first)[:most]]
         return best[said[best] > 0].tolist()
 
 

@@ -159,12 +159,14 @@ def _scored(
 
 
 def _shares(bundle: Bundle, person: Person, planner: Planner) -> dict[str, NDArray[np.float32]]:
-    """What the table says of every cluster, over all contexts that could be drawn."""
-    if not planner.fitted.weights.get("table") or not person.recent:
+    """What the table and the language model say of every cluster, over all contexts that could be drawn."""
+    rankings = {"table": bundle.ranking, "language_model": bundle.model_ranking}
+    asked = [name for name in rankings if planner.fitted.weights.get(name)]
+    if not asked or not person.recent:
         return {}
     contexts, chance = pairs.drawable(bundle, person)
     M = len(bundle.manifest.names)
-    return {"table": draws.reciprocal_rank(bundle.ranking(contexts), chance, M)}
+    return {name: draws.reciprocal_rank(rankings[name](contexts), chance, M) for name in asked}
 
 
 def _planner(bundle: Bundle) -> Planner:
