@@ -347,7 +347,8 @@ def _solve(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
         worth += float(one.weight @ one.worth)
     mean = total / n
     spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
-    use = [i for i in own if spread[i] > 1e-9]
+    # What is left of a constant by the difference of two large numbers is no signal.
+    use = [i for i in own if spread[i] > 1e-6 * np.sqrt(square[i, i] / n)]
     weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
     if use:
         sd = spread[use]
