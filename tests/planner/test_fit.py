@@ -27,7 +27,9 @@ def rankings(rng: np.random.Generator) -> np.ndarray:
     return np.array([[OLD + rng.permutation(M - OLD)[:3] for _ in range(M)] for _ in range(M)], np.int32)
 
 
-TABLE = Table(rankings(np.random.default_rng(2)), np.zeros((M, M, 3), np.float32), rankings(np.random.default_rng(3)))
+TABLE = Table(
+    rankings(np.random.default_rng(2)), np.zeros((M, M, 3), np.float32), rankings(np.random.default_rng(3))
+)
 
 
 def tree() -> Tree:

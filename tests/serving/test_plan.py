@@ -26,7 +26,8 @@ def rankings(seed: int) -> np.ndarray:
     """[M, M, 3] drawn others after each pair."""
     rng = np.random.default_rng(seed)
     return np.array(
-        [[rng.permutation([c for c in range(M) if c not in (a, b)])[:3] for b in range(M)] for a in range(M)], np.int32
+        [[rng.permutation([c for c in range(M) if c not in (a, b)])[:3] for b in range(M)] for a in range(M)],
+        np.int32,
     )
 
 
@@ -317,7 +318,10 @@ def test_an_interest_that_was_met_may_be_the_answer_where_only_the_pair_is_not_n
         novel: Planted(table=table, settings=config.Bundle(novel=novel)).build(tmp_path / novel)
         for novel in ("never_met", "not_in_pair")
     }
-    assert (ask(both["never_met"], met, now=NOW).cluster, ask(both["never_met"], met, now=NOW).rank) == (NAMES[5], 2)
+    assert (ask(both["never_met"], met, now=NOW).cluster, ask(both["never_met"], met, now=NOW).rank) == (
+        NAMES[5],
+        2,
+    )
     answer = ask(both["not_in_pair"], met, now=NOW)
     assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[2], 1)
     assert set(names(answer)) == {"c2-1", "c2-2", "c2-3"}

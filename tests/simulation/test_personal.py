@@ -59,7 +59,8 @@ class Logging(Planted):
 def rankings(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.array(
-        [[rng.permutation([c for c in range(M) if c not in (a, b)])[:3] for b in range(M)] for a in range(M)], np.int32
+        [[rng.permutation([c for c in range(M) if c not in (a, b)])[:3] for b in range(M)] for a in range(M)],
+        np.int32,
     )
 
 
@@ -113,7 +114,8 @@ def test_the_arm_names_what_the_service_answers(tmp_path: Path, settings: dict[s
     for user in range(USERS):
         rows = np.flatnonzero(made.user == user)
         history = [
-            Seen(planted.ids[position[made.item[i]]], int(made.day[i]) * DAY, float(made.satisfaction[i])) for i in rows
+            Seen(planted.ids[position[made.item[i]]], int(made.day[i]) * DAY, float(made.satisfaction[i]))
+            for i in rows
         ]
         answer = recommend(bundle, history, np.random.default_rng(user), 5, TODAY * DAY)
         if answer.strategy != "person":

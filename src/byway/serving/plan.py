@@ -80,9 +80,7 @@ def chances(bundle: Bundle, found: Page, k: int, mix: float) -> list[float]:
     whole, part = int(k * mix), k * mix - int(k * mix)
 
     def on(places: int) -> NDArray[np.float64]:
-        return page.chances(
-            found.scored, cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip
-        )
+        return page.chances(found.scored, cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip)
 
     total = on(whole) if not part else (1 - part) * on(whole) + part * on(whole + 1)
     return total.tolist()
