@@ -115,9 +115,8 @@ def test_modules_are_of_a_size_that_can_be_read(name: str) -> None:
 
 LONG = {
     "byway.base.config": 800,  # every setting on one page
-    "byway.workflow.stages": 700,  # every stage on one page
+    "byway.workflow.stages": 720,  # every stage on one page
     "byway.workflow.refresh": 520,
-    "byway.serving.recommend": 500,
     "byway.language.fast.generate": 450,
 }
 """Modules that may be longer."""

@@ -18,7 +18,32 @@ def events_of(*histories, satisfaction=None, n_items=100):
     return Events(user, item, time, liked.astype(np.float32), False, len(histories), n_items)
 
 
-def test_held_out_is_the_last_good_event_with_an_item_new_to_the_user():
+def test_held_out_is_the_first_good_event_with_an_item_new_to_the_user_in_the_last_quarter():
+    """Of twelve events the last quarter begins at the tenth, place 9; of three it is the last."""
+    twelve = list(range(1, 13))
+    events = events_of(
+        twelve,  # plain: the tenth
+        [*twelve[:9], 3, 11, 12],  # the tenth is met already: the eleventh
+        twelve,  # neither the tenth nor the eleventh was liked: the last
+        twelve,  # nothing of the last quarter was liked: the ninth, which is the last such before it
+        [*twelve[:6], 1, 2, 3, 1, 2, 3],  # nothing new since the sixth
+        satisfaction=[
+            np.ones(12),
+            np.ones(12),
+            [*np.ones(9), 0, 0.2, 1],
+            [*np.ones(9), 0, 0.2, 0],
+            np.ones(12),
+        ],
+    )
+    heldout = windows.hold_out(events, 1.0, np.random.default_rng(0))
+    assert (heldout.at - 12 * heldout.user).tolist() == [9, 10, 11, 8, 5]
+    assert heldout.user.tolist() == [0, 1, 2, 3, 4]
+    # Nothing from there on is seen in training.
+    log = windows.sequences(events, heldout)
+    assert (log.stop - log.start).tolist() == [9, 10, 11, 8, 5]
+
+
+def test_held_out_of_few_events_is_the_last_that_can_be_asked_about():
     events = events_of(
         [1, 2, 3],  # plain: 3
         [1, 2, 1],  # the last is a repeat: 2

@@ -38,7 +38,7 @@ def test_chances_are_those_of_every_way_to_leave_interests_out(most, k, skip):
         score[rng.random(20) < 0.2] = -np.inf
         wanted = by_force(score, cluster, M, k, most, skip)
         of = np.flatnonzero(score > -np.inf)
-        found = page.chances(score, cluster, M, k, most, skip, of)
+        found = page.chances(score, cluster, M, of, k=k, most=most, skip=skip)
         np.testing.assert_allclose(found, wanted[of], atol=1e-12)
         assert found.sum() == pytest.approx(wanted.sum())
 
@@ -66,6 +66,6 @@ def test_drawn_pages_come_as_often_as_their_chances_say():
     for _ in range(4000):
         stays = page.kept(np.ones(8, bool), 0.3, rng)
         count[shown(np.where(stays[cluster], score, -np.inf).astype(np.float32), cluster, 8, 5, 2)] += 1
-    wanted = page.chances(score, cluster, 8, 5, 2, 0.3, np.arange(40))
+    wanted = page.chances(score, cluster, 8, np.arange(40), k=5, most=2, skip=0.3)
     spread = np.sqrt(wanted * (1 - wanted) / 4000)
     assert (np.abs(count / 4000 - wanted) <= 4.5 * spread + 1e-9).all()

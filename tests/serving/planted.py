@@ -19,11 +19,14 @@ from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
+from byway.planner.fit import Planned
+from byway.planner.signals import SIGNALS, Fitted
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.table import Table
 from byway.transitions.triples import Triples, key
+from tests.planner.planted import weights_of
 
 SIZES = (4, 4, 4, 4, 1, 7, 2)
 M = len(SIZES)
@@ -61,6 +64,17 @@ def policy_file(path: Path, vectors: NDArray[np.float32], length: int | str = LE
     return path
 
 
+def planned_of(seed: int = 8, weights: dict[str, float] | None = None, *, items: bool = True) -> Planned:
+    """A planner of drawn arrays, in which every signal has a part in the scores where no weights are given."""
+    rng = np.random.default_rng(seed)
+    content = rng.normal(size=(N, 3))
+    content /= np.linalg.norm(content, axis=1, keepdims=True)
+    fitted = Fitted({**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3} if weights is None else weights, 0.25, 2.0)
+    return Planned(
+        fitted, weights_of(rng, N, 9) if items else None, weights_of(rng, N, 9), content.astype(np.float32)
+    )
+
+
 @dataclass
 class Planted:
     """What a bundle is laid out from. Item names say where they are: `c2-1` is the second item of cluster 2."""
@@ -70,7 +84,10 @@ class Planted:
     table: NDArray[np.int32] | None = None
     triples: dict[tuple[int, int, int], list[int]] | None = None
     """Rankings of triples of interests."""
+    model: NDArray[np.int32] | None = None
+    """The language model's own rankings; as `table` where they are not given."""
     contexts: ContextTable | None = None
+    planned: Planned | None = None
     settings: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -130,13 +147,14 @@ class Planted:
         (folder / "out").mkdir(parents=True)
         work = Work(folder / "out", folder, np.random.default_rng(0))
         rankings = self.rankings()
-        table = Table(rankings, rankings.astype(np.float32), rankings)
+        table = Table(rankings, rankings.astype(np.float32), rankings if self.model is None else self.model)
         if self.triples is not None:
             clusters = np.full((len(self.triples), M), -1, dtype=np.int32)
             ordered = sorted(self.triples)
             for row, triple in enumerate(ordered):
                 clusters[row, : len(self.triples[triple])] = self.triples[triple]
-            table = replace(table, triples=Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters))
+            triples = Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters)
+            table = replace(table, triples=triples, model_triples=triples)
         outcome = pack.build(
             work,
             self.settings,
@@ -149,6 +167,7 @@ class Planted:
             item_policy=ItemPolicy(
                 policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors, NOBODY
             ),
+            planned=self.planned,
             contexts=self.contexts,
         )
         assert outcome.counts == {"items": N, "clusters": M}

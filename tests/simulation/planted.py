@@ -8,6 +8,8 @@ import numpy as np
 
 from byway.base import config, metrics
 from byway.data.events import Events
+from byway.planner import fit
+from byway.planner.signals import Fitted
 from byway.simulation import experiment, loop, simulated, world
 from byway.simulation.arms import ArmContext
 from byway.simulation.people import WorldSettings
@@ -15,6 +17,7 @@ from byway.simulation.runs import Setup
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Known
 from byway.simulation.world import World
+from byway.transitions.table import Table
 from byway.transitions.triples import look_up
 
 TRAINING = config.ItemPolicy(dim=8, batch=512, history=10, negatives=0)
@@ -64,6 +67,14 @@ def known_of(made: World) -> Known:
     )
 
 
+def planned(events: Events, known: Known) -> fit.Planned:
+    """Linear models of the log, sub-areas for leaves; all signals weigh the same in size."""
+    usual, leaf = fit.neutral(events.satisfaction), known.cluster.astype(np.int32)
+    leaves, items = fit.linear(events, np.ones(len(events), np.bool_), leaf, usual)
+    weights = {"ease": 3.0, "ease_leaves": 1.0, "item_policy": 0.1, "table": 0.3, "similarity": 0.3, "quality": 0.3}
+    return fit.Planned(Fitted(weights, usual.neutral, usual.scale), items, leaves, fit.axes(known.vectors, 8))
+
+
 def kit(of: Tiny, folder: Path) -> ArmContext:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
@@ -74,7 +85,11 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
         log=experiment.logged(of.events),
         titles=[text.title for text in of.world.items.texts],
         names=list(of.world.topics.sub_areas),
-        tables={name: partial(look_up, circle, None) for name in ("byway", "model", "counts")},
+        tables={name: partial(look_up, circle, None) for name in ("table", "model", "counts")},
+        planned=planned(of.events, known),
+        table=Table(circle, circle.astype(np.float32), circle),
+        leaf=known.cluster,
+        bundle=config.Bundle(),
         interests=2,
         watching=((known.cluster[:, None] + np.arange(1, 9)) % m).astype(np.int32),
         popularity=np.arange(m, dtype=np.int32),

@@ -10,7 +10,9 @@ from byway.simulation.source import NONE, Asked, Logged, Source
 from tests.simulation import planted
 
 NAMES = [*(name for name in ARMS if name != CONTROL), "profile", "together", "popular"]
-NOVEL = ("byway", "multimodal", "model", "counts", "placebo", "neural_linear")
+HIDING = ("byway", "one", "ease", "masked")
+"""Arms that rank all items of clusters never met."""
+NOVEL = ("one", "table", "multimodal", "model", "counts", "placebo", "neural_linear")
 """Arms that may only name items of clusters never met."""
 ONE_CLUSTER = (*NOVEL, "hierarchical_bandit", "paper")
 """Arms that stay inside one cluster."""
@@ -110,7 +112,7 @@ def test_learns_a_longer_log(name: str, kit: ArmContext, make) -> None:
     assert (source.nominate(ask(kit), 5, np.random.default_rng(0)) != NONE).any()
 
 
-@pytest.mark.parametrize("name", NOVEL)
+@pytest.mark.parametrize("name", sorted({*NOVEL, *HIDING}))
 def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: ArmContext, make) -> None:
     asked = ask(kit)
     found = make(name).nominate(asked, 12, np.random.default_rng(0))

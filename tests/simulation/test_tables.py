@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from byway.base import config
+from byway.items.ease import Weights
+from byway.planner import fit
+from byway.planner.signals import Fitted
 from byway.simulation import arms, experiment
 from byway.simulation.arms import ArmContext
 from byway.simulation.planned import Planned, Scored, Stored, Tabled, draw_interests
@@ -15,12 +18,14 @@ from byway.simulation.source import NONE, Asked, Known, Logged
 from byway.transitions import curate
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.table import Table
 from byway.transitions.triples import Triples, key, look_up
 from tests.simulation import planted
 
 M = 6
 KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, np.zeros(M, np.int64))
 """Items i and i + 6 are of cluster i."""
+NOTHING = Weights(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
 TRAINING = config.ItemPolicy(dim=4, batch=64, history=5, negatives=0)
 
 
@@ -47,12 +52,17 @@ def a_log(events: int = 300, users: int = 30, seed: int = 1) -> Logged:
 
 
 def kit(folder: Path, **tables: np.ndarray) -> ArmContext:
+    first = next(iter(tables.values())).astype(np.int32)
     return ArmContext(
         known=KNOWN,
         log=a_log(),
         titles=["a"] * 12,
         names=["b"] * M,
         tables={name: partial(look_up, table.astype(np.int32), None) for name, table in tables.items()},
+        planned=fit.Planned(Fitted({}, 0.25, 1.0), None, NOTHING, KNOWN.vectors),
+        table=Table(first, first.astype(np.float32), first),
+        leaf=KNOWN.cluster,
+        bundle=config.Bundle(),
         interests=2,
         watching=None,
         popularity=np.arange(M, dtype=np.int32)[::-1].copy(),
@@ -73,20 +83,20 @@ def plan_of(name: str, of: ArmContext) -> tuple[Planned | Scored, Tabled | Store
 
 
 def test_tables_are_read_equally_deep_and_say_how_often_they_had_no_answer(tmp_path: Path) -> None:
-    """`model` holds two answers a pair, `byway` four: two count of both, and popularity answers where they end."""
+    """`model` holds two answers a pair, `table` four: two count of both, and popularity answers where they end."""
     four = np.tile([1, 2, 3, 4], (M, M, 1))
-    of = kit(tmp_path, byway=four, counts=four[:, :, ::-1], model=four[:, :, :2])
+    of = kit(tmp_path, table=four, counts=four[:, :, ::-1], model=four[:, :, :2])
     question = asked([[0], [0, 1], [0, 1, 2], [0, 1, 2, 3], []])
     free = ~question.met
     chosen: dict[str, list[int]] = {}
-    for name in ("byway", "counts", "model"):
+    for name in ("table", "counts", "model"):
         _, plan = plan_of(name, of)
         assert isinstance(plan, Tabled)
         chosen[name] = plan.choose(question, free, np.random.default_rng(0)).tolist()
         assert plan.asked == 4  # who has no interest asks no table
         plan.choose(question, free, np.random.default_rng(0))
         assert (plan.asked, plan.fallbacks) == (8, 4 if name != "counts" else 0)
-    assert chosen["byway"] == chosen["model"] == [1, 2, 5, 5, 5]
+    assert chosen["table"] == chosen["model"] == [1, 2, 5, 5, 5]
     assert chosen["counts"] == [4, 4, 4, 4, 5]
 
 
@@ -150,10 +160,10 @@ def test_a_platforms_own_log_is_counted_as_the_stage_counts_it() -> None:
 def test_only_counts_are_refreshed(tmp_path: Path) -> None:
     """What a language model said stands: it would have to be asked again."""
     four = np.tile([1, 2, 3, 4], (M, M, 1))
-    of = kit(tmp_path, byway=four, model=four)
+    of = kit(tmp_path, table=four, model=four)
     counts = arms.counted(Successors.count(arms.transitions_of(KNOWN, a_log(), 2), M), M, 4, None)
     of = replace(of, tables={**of.tables, "counts": counts})
-    for name in ("byway", "model", "counts"):
+    for name in ("table", "model", "counts"):
         _, plan = plan_of(name, of)
         assert isinstance(plan, Tabled)
         before = plan.ranking
@@ -166,7 +176,7 @@ def test_the_papers_arm_gives_the_pairs_one_answer_known_or_not(tmp_path: Path) 
     model = np.full((M, M, 3), 4)
     model[0, 1] = [2, 3, 4]
     model[3, 5] = [5, 1, 2]  # no answer: it is one of the pair
-    of = kit(tmp_path, model=model, byway=np.full((M, M, 3), 4), counts=np.full((M, M, 3), 4))
+    of = kit(tmp_path, model=model, table=np.full((M, M, 3), 4), counts=np.full((M, M, 3), 4))
     arm, _ = plan_of("paper", of)
     question = asked([[0, 1], [0, 1], [0, 1], [3, 5], []], [[], [2], [2, 8], [], []])
     question.met[1, 2] = True

@@ -99,14 +99,24 @@ def build(
         learned[at : start[user + 1]] = False
     unit = most_watched(events.item, events.n_items)
     with bar("planner: linear models", 4) as advance:
-        usual = neutral(events.satisfaction)
+        usual = neutral(events.satisfaction[learned])
         early = linear(events, learned, leaf, unit, usual, advance=advance)
-        planner = _planner(events, learned, usual, early, leaf, unit, cluster, item_policy.items, content)
+        planner = _planner(
+            events,
+            learned,
+            usual,
+            early,
+            leaf=leaf,
+            unit=unit,
+            cluster=cluster,
+            vectors=item_policy.items,
+            content=content,
+        )
         people = _people(events, heldout.user, heldout.at, start, work.rng)
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weights, figures = _fit(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
-    fitted = msgspec.structs.replace(usual, weights=weights)
+    fitted = msgspec.structs.replace(usual, weights=weights, positive=events.positive)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
     np.save(work.out / "unit.npy", unit)
@@ -193,6 +203,7 @@ def _planner(
     learned: NDArray[np.bool_],
     fitted: Fitted,
     solved: tuple[Weights, Weights],
+    *,
     leaf: NDArray[np.int32],
     unit: NDArray[np.int32],
     cluster: NDArray[np.int32],
@@ -392,7 +403,8 @@ def _solve(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
         worth += float(one.weight @ one.worth)
     mean = total / n
     spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
-    use = [i for i in own if spread[i] > 1e-9]
+    # What is left of a constant by the difference of two large numbers is no signal.
+    use = [i for i in own if spread[i] > 1e-6 * np.sqrt(square[i, i] / n)]
     weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
     if use:
         sd = spread[use]

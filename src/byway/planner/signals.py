@@ -48,6 +48,8 @@ class Fitted(msgspec.Struct, frozen=True):
     """What satisfaction above `neutral` is multiplied by, so that its mean square over the log is 1."""
     lowest: float = 0.0
     """Lowest satisfaction of the log that the linear models learned from."""
+    positive: float = 0.5
+    """Satisfaction from which an interest has pleased."""
 
     def values(self, satisfaction: NDArray[np.floating]) -> Floats:
         """What events are worth to the linear signals.
@@ -175,11 +177,15 @@ class Planner:
         return total / max(float(np.linalg.norm(total)), 1e-6)
 
     def because(self, asker: Asker, row: int, most: int = 2) -> list[int]:
-        """Places in the history of the items that say most for an item, by EASE; fewer where fewer do."""
+        """Places in the history of the different items that pleased and say most for an item, by EASE; fewer where
+        fewer do."""
         weights, unit = (self.leaves, self.leaf) if self.unit[row] < 0 else (self.items, self.unit)
         own = unit[asker.rows]
-        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1) * asker.values * (own >= 0)
-        best = np.argsort(-said, kind="stable")[:most]
+        said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1)
+        said = said * np.maximum(asker.values, 0) * (own >= 0)
+        order = np.argsort(-said, kind="stable")
+        first = np.unique(asker.rows[order], return_index=True)[1]
+        best = order[np.sort(first)[:most]]
         return best[said[best] > 0].tolist()
 
 

@@ -112,10 +112,18 @@ def places_of(k: int, mix: float, rng: np.random.Generator) -> tuple[int, Callab
 
 
 def from_known(
-    bundle: Bundle, person: Person, user: NDArray[np.float32], count: int, likely: Callable[[int, bool], float]
+    bundle: Bundle,
+    person: Person,
+    user: NDArray[np.float32],
+    count: int,
+    likely: Callable[[int, bool], float],
+    explored: NDArray[np.bool_],
 ) -> list[Shown]:
-    """The item policy's best among the most recent interests, in the places that do not explore."""
-    clusters = list(shares(bundle, person))[-KNOWN:]
+    """The item policy's best among the most recent interests, in the places that do not explore.
+
+    None is of the interests [M] that the other places may hold, so that nothing is shown twice.
+    """
+    clusters = [cluster for cluster in shares(bundle, person) if not explored[cluster]][-KNOWN:]
     if person.context is not None and person.context not in clusters:
         clusters.append(person.context)
     found: list[tuple[float, int]] = []

@@ -35,6 +35,8 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 """Arrays that are there where items were looked at (paper 2)."""
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
+MODEL = ("model", "triple_model")
+"""Arrays that are there where the planner listens to the language model's own rankings; the second beside TRIPLES."""
 
 PLANNER = ("leaf", "content", "unit", "leaves_to", "leaves_weight", "items_to", "items_weight")
 """Arrays that are there where the planner is."""
@@ -143,6 +145,9 @@ class Bundle:
     """[N] position of each covered item."""
     triples: Triples | None = None
     """Rankings of the triples that people have, where three interests are planned from."""
+    model: NDArray[np.int32] | None = None
+    """[M, M, m] the language model's own rankings, where the planner listens to them."""
+    model_triples: Triples | None = None
     planner: Planner | None = None
     """Scores all items for a person, by position; None in a bundle that answers by pairs alone."""
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
@@ -184,6 +189,11 @@ class Bundle:
     def ranking(self, context_NK: NDArray[np.integer]) -> NDArray[np.int32]:
         """[N, n] the next novel clusters after pairs or triples of interests, best first; -1 where none is left."""
         return look_up(self.table, self.triples, context_NK)
+
+    def model_ranking(self, context_NK: NDArray[np.integer]) -> NDArray[np.int32]:
+        """[N, m] the same by the language model alone. Only where the planner listens to it."""
+        assert self.model is not None
+        return look_up(self.model, self.model_triples, context_NK)
 
     def eligible(self, now: int | None) -> Eligible:
         """Items that are good and new enough (`bundle.min_quality`, `bundle.max_age_days`), to the hour."""
@@ -248,6 +258,7 @@ def load(path: Path) -> Bundle:
     fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
     fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
     triples = [_mapped(file) for name in TRIPLES if (file := path / f"{name}.npy").exists()]
+    model = [_mapped(file) for name in MODEL if (file := path / f"{name}.npy").exists()]
     session = open_policy(path / "policy.onnx")
     many, length = (not isinstance(n, int) for n in session.get_inputs()[0].shape)
     return Bundle(
@@ -255,6 +266,8 @@ def load(path: Path) -> Bundle:
         settings=msgspec.convert(manifest.settings, config.Bundle),
         **fields,
         triples=Triples(*triples) if len(triples) == len(TRIPLES) else None,
+        model=model[0] if model else None,
+        model_triples=Triples(triples[0], model[1]) if len(model) == len(MODEL) else None,
         planner=_planner(path, fields),
         session=session,
         any_length=length,

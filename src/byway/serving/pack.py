@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
 from byway.serving.bundle import (
+    MODEL,
     STRINGS,
     TRIPLES,
     Bundle,
@@ -138,7 +139,12 @@ def lay_out(
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
             arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
         (out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
-    if table.triples is not None and settings.interests == 3:
+    three = table.triples is not None and settings.interests == 3
+    if planned is not None and planned.fitted.weights.get("language_model"):
+        arrays[MODEL[0]] = np.asarray(table.model)
+        if three and table.model_triples is not None:
+            arrays[MODEL[1]] = np.asarray(table.model_triples.clusters)
+    if three and table.triples is not None:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else settings.history or _trained_on(item_policy.model)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.planner import course
 from byway.serving.bundle import Bundle, Eligible
 from byway.transitions.draws import LEAST
 
@@ -45,7 +46,7 @@ class Person:
     """Positions that are seen or excluded, in order."""
     eligible: Eligible
     open: NDArray[np.bool_]
-    """[M] clusters that are novel to this person and have items left to show."""
+    """[M] clusters that are novel to this person, or offered further as such, and have items left to show."""
     left: NDArray[np.bool_]
     """[M] clusters that have items left to show, novel or not."""
     liked: NDArray[np.float32]
@@ -112,9 +113,29 @@ def person_of(
     left = unseen >= max(bundle.settings.min_eligible, 1)
     opened = left.copy()
     opened[bundle.clusters(np.array(positions, dtype=np.int64))] = False
+    if now is not None and watched is None:
+        opened |= left & _offered_further(bundle, known, now)
     watching = None if watched is None else bundle.cluster(watched)
     liked = np.array([seen.satisfaction for seen, _ in known], dtype=np.float32)
     return Person(positions, recent, watching, apart, eligible, opened, left, liked)
+
+
+def _offered_further(bundle: Bundle, known: list[tuple[Seen, int]], now: int) -> NDArray[np.bool_]:
+    """[M] interests that were met and are young, or may be tried again (`bundle.young_days`, `bundle.again_days`).
+
+    In the mode `person` alone. One that somebody met at a time that is not known is neither.
+    """
+    settings, M = bundle.settings, len(bundle.manifest.names)
+    if bundle.planner is None or settings.mode != "person" or not (settings.young_days or settings.again_days):
+        return np.zeros(M, np.bool_)
+    met = np.array(clusters_of(bundle, known), dtype=np.int64)
+    timed = np.array([seen.time is not None for seen, _ in known], dtype=np.bool_)
+    time = np.array([seen.time or 0 for seen, _ in known], dtype=np.int64)
+    pleased = np.array([seen.satisfaction for seen, _ in known]) >= bundle.planner.fitted.positive
+    young, again = settings.young_days * DAY, settings.again_days * DAY
+    found = course.offered(met[timed], time[timed], pleased[timed], M, now, young=young, again=again)
+    found[met[~timed]] = False
+    return found
 
 
 def _met_last(bundle: Bundle, recent: list[tuple[Seen, int]], n: int) -> list[tuple[Seen, int]]:

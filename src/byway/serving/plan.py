@@ -80,7 +80,7 @@ def chances(bundle: Bundle, found: Page, k: int, mix: float) -> list[float]:
     whole, part = int(k * mix), k * mix - int(k * mix)
 
     def on(places: int) -> NDArray[np.float64]:
-        return page.chances(found.scored, cluster, M, places, settings.new_interests, settings.skip, of)
+        return page.chances(found.scored, cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip)
 
     total = on(whole) if not part else (1 - part) * on(whole) + part * on(whole + 1)
     return total.tolist()
@@ -97,7 +97,9 @@ def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     order = np.argsort(-top, kind="stable")[:LIKELY]
     order = order[top[order] > -np.inf]
     best = np.array([np.flatnonzero((cluster == c) & (scored == top[c]))[0] for c in order.tolist()], np.int64)
-    chance = page.chances(scored, cluster, M, settings.items, settings.new_interests, settings.skip, best)
+    chance = page.chances(
+        scored, cluster, M, best, k=settings.items, most=settings.new_interests, skip=settings.skip
+    )
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
         own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(candidates[at]))]
         found.append((c, p, list(dict.fromkeys(own))))
@@ -155,12 +157,14 @@ def _scored(
 
 
 def _shares(bundle: Bundle, person: Person, planner: Planner) -> dict[str, NDArray[np.float32]]:
-    """What the table says of every cluster, over all contexts that could be drawn."""
-    if not planner.fitted.weights.get("table") or not person.recent:
+    """What the table and the language model say of every cluster, over all contexts that could be drawn."""
+    rankings = {"table": bundle.ranking, "language_model": bundle.model_ranking}
+    asked = [name for name in rankings if planner.fitted.weights.get(name)]
+    if not asked or not person.recent:
         return {}
     contexts, chance = pairs.drawable(bundle, person)
     M = len(bundle.manifest.names)
-    return {"table": draws.reciprocal_rank(bundle.ranking(contexts), chance, M)}
+    return {name: draws.reciprocal_rank(rankings[name](contexts), chance, M) for name in asked}
 
 
 def _planner(bundle: Bundle) -> Planner:

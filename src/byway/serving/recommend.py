@@ -81,16 +81,19 @@ def _by_person(
 ) -> Answer:
     places, likely = places_of(k, mix, rng)
     page = plan.page_of(bundle, person, rng, places)
-    if not len(page.positions):
+    if not (page.scored > -np.inf).any():
         return _unrestricted(bundle, person, k, [], reasons)
     chances = plan.chances(bundle, page, k, mix)
-    plan.explain(bundle, person, page, reasons)
+    if len(page.positions):
+        plan.explain(bundle, person, page, reasons)
     if len(page.positions) < places:
         reasons.append(f"Only {len(page.positions)} of {places} items: the new interests have no more to show.")
     shown = as_shown(bundle, page.positions, page.scores, "person", chances)
-    known = _known_too(bundle, person, page.state, k - places, likely, reasons) if mix < 1 else []
+    known = list[Shown]()
+    if mix < 1:
+        known = _known_too(bundle, person, page.state, k - places, likely, explored=person.open, reasons=reasons)
     led = [bundle.manifest.names[c] for c in page.led]
-    return Answer(mixed(shown, known), "person", led, shown[0].cluster, None, reasons)
+    return Answer(mixed(shown, known), "person", led, shown[0].cluster if shown else None, None, reasons)
 
 
 def _by_pair(
@@ -108,11 +111,15 @@ def _by_pair(
     if len(found) < places:
         reasons.append(f"Only {len(found)} of {places} items: “{names[chosen]}” has no more to show.")
     contexts, chance = pairs.drawable(bundle, person)
-    leading = min(float(chance[pairs.leads_to(bundle, person, contexts) == chosen].sum()), 1.0)
+    led = pairs.leads_to(bundle, person, contexts)
+    leading = min(float(chance[led == chosen].sum()), 1.0)
     chances = [leading * likely(r, True) for r in range(len(found))]
     strategy: Strategy = "popular_cluster" if rank is None else "table"
     shown = as_shown(bundle, found, scores, strategy, chances)
-    known = _known_too(bundle, person, user, k - places, likely, reasons) if mix < 1 else []
+    known = list[Shown]()
+    if mix < 1:
+        explored = np.isin(np.arange(len(names)), led)
+        known = _known_too(bundle, person, user, k - places, likely, explored=explored, reasons=reasons)
     return Answer(mixed(shown, known), strategy, liked, names[chosen], rank, reasons)
 
 
@@ -132,12 +139,14 @@ def _known_too(
     user: np.ndarray,
     count: int,
     likely: Callable[[int, bool], float],
+    *,
+    explored: np.ndarray,
     reasons: list[str],
 ) -> list[Shown]:
     """What stands in the places that do not explore."""
     if count:
         reasons.append(f"{count} more places do not explore; they hold what fits the interests already known.")
-    return from_known(bundle, person, user, count, likely)
+    return from_known(bundle, person, user, count, likely, explored)
 
 
 def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context: str | None = None) -> Explanation:

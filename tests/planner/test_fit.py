@@ -1,0 +1,240 @@
+"""The planner fitted on a log of which it is known what tells who will like what."""
+
+import numpy as np
+import pytest
+
+from byway.base import config
+from byway.base.artifact import Work
+from byway.data.events import Events
+from byway.interests.tree import Tree
+from byway.items.sequence import ItemPolicy
+from byway.items.windows import HeldOut
+from byway.planner import fit
+from byway.planner.signals import SIGNALS
+from byway.transitions.table import Table
+from tests.serving.planted import policy_file
+
+M, EACH, USERS, OTHERS = 12, 10, 120, 60
+N = M * EACH
+OLD = 6
+"""Clusters that everybody has met; the others are what is new."""
+CLUSTER = np.random.default_rng(1).permutation(np.repeat(np.arange(M), EACH))
+"""[N] in the catalog's order."""
+
+
+def rankings(rng: np.random.Generator) -> np.ndarray:
+    """[M, M, 3] drawn new clusters after each pair."""
+    return np.array([[OLD + rng.permutation(M - OLD)[:3] for _ in range(M)] for _ in range(M)], np.int32)
+
+
+TABLE = Table(
+    rankings(np.random.default_rng(2)), np.zeros((M, M, 3), np.float32), rankings(np.random.default_rng(3))
+)
+
+
+def tree() -> Tree:
+    """Leaves of two items in the clusters."""
+    order = np.argsort(CLUSTER, kind="stable").astype(np.int32)
+    starts = np.arange(M + 1) * EACH
+    leaves = np.arange(N // 2 + 1) * 2
+    return Tree(order, (np.array([0, N]), starts, leaves, leaves))
+
+
+def log(others: int = OTHERS) -> tuple[Events, HeldOut]:
+    """Everybody has met all old clusters and likes items of two; next they like what the table has for these two,
+    and not what it does not. Some others like anything, and nothing of theirs is held out."""
+    rng = np.random.default_rng(4)
+    rows: list[tuple[int, int, float]] = []
+    at: list[int] = []
+    inside = [np.flatnonzero(CLUSTER == c) for c in range(M)]
+    for user in range(USERS):
+        a, b = rng.choice(OLD, 2, replace=False)
+        # The last two of the history are those that are liked: the order of the pair is that of the meeting.
+        past = [c for c in rng.permutation(OLD) if c not in (a, b)]
+        rows += [(user, int(rng.choice(inside[c])), 0.0) for c in past]
+        rows += [(user, int(item), 1.0) for c in (a, b) for item in rng.choice(inside[c], 3, replace=False)]
+        at.append(len(rows))
+        target = int(TABLE.clusters[a, b, 0])
+        rows += [(user, int(item), 1.0) for item in rng.choice(inside[target], 4, replace=False)]
+    for user in range(USERS, USERS + others):
+        rows += [(user, int(item), float(rng.random())) for item in rng.choice(N, 30, replace=False)]
+    user, item, liked = (np.array(column) for column in zip(*rows, strict=True))
+    events = Events(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        np.arange(len(rows), dtype=np.int64),
+        liked.astype(np.float32),
+        False,
+        USERS + others,
+        N,
+        0.6,
+    )
+    return events, HeldOut(np.arange(USERS), np.array(at, np.int64))
+
+
+def build(work: Work, events: Events, heldout: HeldOut, *signals: str):
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(N, 6)).astype(np.float32)
+    policy = policy_file(work.scratch / "p.onnx", rng.normal(size=(N, 4)).astype(np.float32))
+    return fit.build(
+        work,
+        config.Planner(signals=signals),
+        events=events,
+        vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        tree=tree(),
+        table=TABLE,
+        level=2,
+        item_policy=ItemPolicy(policy, rng.normal(size=(N, 4)).astype(np.float32), vectors, heldout),
+    )
+
+
+def test_the_signal_that_tells_has_the_weight(work: Work) -> None:
+    outcome = build(work, *log())
+    weights = outcome.metrics["planner.weights"]
+    assert set(weights) == set(SIGNALS)
+    assert weights["table"] == 1
+    assert {name: w for name, w in weights.items() if abs(w) > 0.25} == {"table": 1}
+    alone, without = outcome.metrics["planner.alone"], outcome.metrics["planner.without"]
+    assert max(alone, key=alone.get) == min(without, key=without.get) == "table"
+    assert outcome.metrics["planner.value"]["at_10"] > 3 * max(v for n, v in alone.items() if n != "table")
+    assert outcome.counts == {"people": USERS, "taken_up": 4 * USERS}
+    assert outcome.metrics["planner.people"] == USERS
+
+
+def test_a_signal_that_says_nothing_is_worth_what_chance_is_worth(work: Work) -> None:
+    """Nobody's past holds a new item, so EASE, popularity and quality say the same of all of them."""
+    events, heldout = log(others=0)
+    outcome = build(work, events, heldout)
+    fitted = fit.load(work.out).fitted
+    alone = outcome.metrics["planner.alone"]
+    # Four of 60 items please by 1 - neutral; a page has ten places.
+    chance = 4 * (1 - fitted.neutral) * 10 / (N - OLD * EACH)
+    spread = (1 - fitted.neutral) * np.sqrt(4 * (1 / 6) * (5 / 6) / USERS)
+    for name in ("ease", "ease_leaves", "popularity", "quality"):
+        assert alone[name] == pytest.approx(chance, abs=4 * spread), name
+        assert name not in fitted.weights
+    assert alone["table"] > chance + 10 * spread
+
+
+def test_what_is_asked_for_alone_is_fitted(work: Work) -> None:
+    outcome = build(work, *log(), "table", "quality")
+    assert set(outcome.metrics["planner.weights"]) == {"table", "quality"}
+    assert set(fit.load(work.out).fitted.weights) <= {"table", "quality"}
+
+
+def test_the_artifact_is_read_back(work: Work) -> None:
+    events, heldout = log()
+    build(work, events, heldout)
+    found = fit.load(work.out)
+    every = np.ones(len(events), bool)
+    leaf = tree().assign(4).astype(np.int32)
+    leaves, items = fit.linear(events, every, leaf, found.fitted)
+    assert items is not None and found.items is not None
+    for back, made in ((found.leaves, leaves), (found.items, items)):
+        np.testing.assert_array_equal(back.to, made.to)
+        np.testing.assert_allclose(back.weight, made.weight, atol=1e-6)
+    assert (found.leaves.n, found.items.n) == (N // 2, N)
+    assert found.fitted.positive == pytest.approx(0.6)
+    assert found.content.shape == (N, 6)
+    np.testing.assert_allclose(np.linalg.norm(found.content, axis=1), 1, atol=1e-6)
+    assert found.fitted.weights["table"] > 0
+
+
+def test_beyond_so_many_items_leaves_speak_alone(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "ITEMS", N - 1)
+    outcome = build(work, *log())
+    found = fit.load(work.out)
+    assert found.items is None
+    assert "ease" not in found.fitted.weights
+    assert outcome.metrics["planner.weights"]["ease"] == 0
+
+
+def test_nothing_that_was_held_out_is_in_the_models_that_weights_are_fitted_on(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, linear = [], fit.linear
+    monkeypatch.setattr(fit, "linear", lambda *of: made.append(linear(*of)) or made[-1])
+    events, heldout = log()
+    build(work, events, heldout)
+    end = np.searchsorted(events.user, heldout.user, side="right")
+    hidden = np.concatenate([np.arange(a, b) for a, b in zip(heldout.at, end, strict=True)])
+    item, liked = events.item.copy(), events.satisfaction.copy()
+    item[hidden] = (item[hidden] + 17) % N
+    liked[hidden] = 0.3
+    other = Events(events.user, item, events.time, liked, False, events.n_users, N, 0.6)
+    build(work, other, heldout)
+    (early, late), (early_too, late_too) = made[:2], made[2:]
+    for before, after in zip(early, early_too, strict=True):
+        np.testing.assert_array_equal(before.to, after.to)
+        np.testing.assert_array_equal(before.weight, after.weight)
+    assert not np.array_equal(late[1].weight, late_too[1].weight)
+
+
+# The pieces
+
+
+def test_candidates_stand_in_the_order_of_the_catalog_and_those_drawn_stand_for_the_rest(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, solve = [], fit._fit
+    monkeypatch.setattr(fit, "CANDIDATES", 8)
+    monkeypatch.setattr(fit, "_fit", lambda found, names: seen.extend(found) or solve(found, names))
+    build(work, *log())
+    assert len(seen) == USERS
+    for one in seen:
+        assert len(one.worth) == len(one.weight) == len(one.said) == 12
+        assert (one.worth > 0).sum() == 4
+        # Eight stand for the 56 new items that nobody took up.
+        assert one.weight[one.worth > 0].tolist() == [1] * 4
+        assert one.weight[one.worth == 0].tolist() == [7] * 8
+    first = [int(np.flatnonzero(one.worth > 0)[0]) for one in seen]
+    assert 0.2 < np.mean(np.array(first) == 0) < 0.45  # 4 in 12 by chance; 1 where they were put first
+
+
+def test_weights_are_those_of_weighted_least_squares() -> None:
+    rng = np.random.default_rng(6)
+    S = len(SIGNALS)
+    found = []
+    for _ in range(5):
+        said = rng.normal(2, 3, size=(40, S)).astype(np.float32)
+        worth = (said @ np.linspace(-1, 1, S) + rng.normal(size=40)).astype(np.float32)
+        found.append(fit._Compared(said, worth, rng.choice([1.0, 4.0], 40).astype(np.float32)))
+    own = [0, 2, 5, 7]
+    weights, standard = fit._solve(found, own)
+    said, worth = np.concatenate([c.said for c in found]).astype(float), np.concatenate([c.worth for c in found])
+    root = np.sqrt(np.concatenate([c.weight for c in found]).astype(float))[:, None]
+    design = np.column_stack([said[:, own], np.ones(len(said))]) * root
+    wanted = np.linalg.lstsq(design, worth * root[:, 0], rcond=None)[0][:-1]
+    np.testing.assert_allclose(weights[own], wanted, atol=0.01)
+    assert (np.delete(weights, own) == 0).all()
+    assert np.abs(standard[own]) == pytest.approx(np.abs(weights[own]) * 3, rel=0.2)
+
+
+def test_nobody_to_fit_on_leaves_the_item_policy(work: Work) -> None:
+    nobody = HeldOut(np.empty(0, np.int64), np.empty(0, np.int64))
+    outcome = build(work, log()[0], nobody)
+    weights = fit.load(work.out).fitted.weights
+    assert {name for name, w in weights.items() if w} == {"item_policy"}
+    assert outcome.metrics["planner.people"] == 0
+
+
+def test_neutral_is_half_of_the_mean_and_the_scale_makes_the_mean_square_one() -> None:
+    satisfaction = np.array([0.0, 0.2, 1.0, 1.0, 0.3], np.float32)
+    found = fit.neutral(satisfaction)
+    assert found.neutral == pytest.approx(0.25)
+    assert np.mean(found.values(satisfaction) ** 2) == pytest.approx(1)
+    assert fit.neutral(np.empty(0, np.float32)).values(np.array([1.0])).tolist() == [0.5]
+
+
+def test_traffic_and_quality_of_items() -> None:
+    traffic, quality = fit.worth_of(np.array([0, 2, 2]), np.array([1, 0, 0.5], np.float32), 4)
+    assert traffic.tolist() == [1, 0, 2, 0]
+    np.testing.assert_allclose(quality, [(1 + 5) / 11, 0.5, (0.5 + 5) / 12, 0.5])
+
+
+def test_axes_keep_likeness_in_fewer_numbers() -> None:
+    rng = np.random.default_rng(7)
+    flat = rng.normal(size=(30, 3)) @ rng.normal(size=(3, 20))
+    flat = (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
+    placed = fit.axes(flat, 3)
+    np.testing.assert_allclose(placed @ placed.T, flat @ flat.T, atol=1e-5)
