@@ -131,15 +131,20 @@ def signals_of(planner: Planner, asker: Asker, first: int, others: NDArray[np.in
     return sorted(shares, key=lambda one: -one[1])
 
 
-def _scored(
-    bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None
-) -> tuple[Asker, NDArray[np.int64], NDArray[np.float32]]:
-    """Who asks, the positions that are scored, and their scores; -inf for what is not to be shown."""
+def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None) -> Asker:
+    """A person as the signals see them; `state` is the item policy's vector of the history, where it is known."""
     planner = _planner(bundle)
     rows = np.array(person.positions, dtype=np.int64)
     values = planner.fitted.values(person.liked)
     state = bundle.encode(person.positions) if state is None else state
-    asker = Asker(rows, values, state, _shares(bundle, person, planner))
+    return Asker(rows, values, state, _shares(bundle, person, planner))
+
+
+def _scored(
+    bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None
+) -> tuple[Asker, NDArray[np.int64], NDArray[np.float32]]:
+    """Who asks, the positions that are scored, and their scores; -inf for what is not to be shown."""
+    planner, asker = _planner(bundle), asker_of(bundle, person, state)
     candidates = planner.candidates(asker, person.open)
     scored = planner.scores(asker, candidates)
     barred = ~person.open[planner.cluster[candidates]]
