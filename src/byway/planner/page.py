@@ -68,22 +68,25 @@ def chances(
     better = np.zeros((len(order), len(of)), np.int64)
     np.add.at(better, place_of[cluster_n[rivals]], ahead)
     own = place_of[cluster_n[of]]
-    relevant = np.flatnonzero((better > 0).any(1) | np.isin(np.arange(len(order)), own))
-    rows, columns = np.arange(len(of))[:, None], np.arange(k + 1)
-    # [of, taken, better]; without a bound it does not matter how many were taken.
-    state = np.zeros((len(of), most + 1, k + 1))
+    relevant = np.flatnonzero((better > 0).any(1) | np.bincount(own, minlength=len(order)).astype(np.bool_))
+    rows, columns = np.arange(len(of))[:, None], np.arange(k)
+    # [of, better, taken]; a last place of `better` is always 0, and stands for what is not there. Without a bound
+    # it does not matter how many were taken. What has k better ones is out.
+    state = np.zeros((len(of), k + 1, most + 1))
     state[:, 0, 0] = 1.0
-    for place in relevant.tolist():
-        shift = np.minimum(columns + better[place][:, None], k)  # more than k are as good as k
-        moved = np.zeros_like(state)
-        for taken in range(most or 1):
-            np.add.at(moved[:, min(taken + 1, most)], (rows, shift), state[:, taken])
-        stays = np.zeros_like(state)
+    before = columns - better[relevant][:, :, None]
+    before[before < 0] = k
+    for source, place in zip(before, relevant.tolist(), strict=True):
+        moved = state[rows, source] * (1 - skip)
+        now = state[:, :k]
+        full = now[:, :, most] * (1 - skip)
+        now *= np.where(own == place, 0.0, skip)[:, None, None]
         if most:
-            stays[:, most] = state[:, most]
-        mine = (own == place)[:, None, None]
-        state = np.where(mine, moved * (1 - skip), state * skip + (moved + stays) * (1 - skip))
-    found = state[:, :, :k].sum((1, 2))
+            now[:, :, 1:] += moved[:, :, :-1]
+            now[:, :, most] += np.where(own == place, 0.0, 1.0)[:, None] * full
+        else:
+            now += moved
+    found = state[:, :k].sum((1, 2))
     # Where every interest would be left out, none is.
     none_left = skip ** len(order)
     if none_left:

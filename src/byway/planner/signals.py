@@ -23,6 +23,11 @@ EXACT = 50_000
 """Items up to which all are scored: about a millisecond on one core."""
 LEAVES = 64
 """Leaves whose items are scored where there are more."""
+SPREAD = 1.3
+"""How many expected largest deviations a leaf's best item is taken to lie above the leaf's mean. On KuaiRec the 64
+best of 1,503 leaves hold 0.96 of the ten best items of all; by their means alone 0.85, with 1.0 here 0.94."""
+RUN = 16
+"""Rows that follow each other, on average, from which slices are faster than copies."""
 
 SIGNALS: dict[str, str] = {
     "ease": "people who liked the same items",
@@ -103,33 +108,24 @@ class Planner:
         for name, share in asker.shares.items():
             found[name] = lambda share=share: share[self.cluster[some]]
         return found | {
-            "ease_leaves": lambda: self.leaves.scores(*by_unit(self.leaf[asker.rows], asker.values))[
-                self.leaf[some]
-            ],
-            "item_policy": lambda: self.vectors[some] @ asker.state,
-            "similarity": lambda: self.content[some] @ self.taste(asker),
+            "ease_leaves": lambda: self.of_leaves(asker)[self.leaf[some]],
+            "item_policy": lambda: product(self.vectors, asker.state, rows),
+            "similarity": lambda: product(self.content, self.taste(asker), rows),
             "popularity": lambda: self.popularity[some],
             "quality": lambda: self.quality[some],
         }
 
     def candidates(self, asker: Asker, open_M: NDArray[np.bool_]) -> Ints:
-        """Items that are worth scoring: all up to EXACT, beyond that those of the best leaves in open clusters.
-
-        A leaf is judged by the mean of its items, which is exact for the mean of their scores, since all signals
-        are linear in what an item is.
-        """
+        """Items that are worth scoring, in order: all up to EXACT, beyond that those of the best leaves in open
+        clusters, a leaf being judged by what its best item can be expected to score (`LeafMeans.scores`)."""
         n = len(self.cluster)
         if n <= EXACT:
             return np.arange(n)
-        mean = self.means()
-        score = sum(
-            (np.float32(self.fitted.weights[name]) * said() for name, said in self._of_leaves(asker, mean).items()),
-            np.zeros(len(mean.start), np.float32),
-        )
-        score = np.where(open_M[mean.cluster], score, np.float32(-np.inf))
+        means = self.means()
+        score = np.where(open_M[means.cluster], means.scores(self, asker), np.float32(-np.inf))
         best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
-        spans = [np.arange(mean.start[leaf], mean.stop[leaf]) for leaf in np.sort(best).tolist()]
-        return np.concatenate(spans)
+        start, stop = means.start, means.stop
+        return np.concatenate([np.arange(start[leaf], stop[leaf]) for leaf in np.sort(best).tolist()])
 
     def means(self) -> "LeafMeans":
         """Made when they are first needed, and kept."""
@@ -137,29 +133,18 @@ class Planner:
             self.kept.append(LeafMeans.of(self))
         return self.kept[0]
 
-    def _of_leaves(self, asker: Asker, mean: "LeafMeans") -> dict[str, Callable[[], Floats]]:
-        found: dict[str, Callable[[], Floats]] = {
-            name: (lambda share=share: share[mean.cluster]) for name, share in asker.shares.items()
-        }
-        found |= {
-            "ease_leaves": lambda: self.leaves.scores(*by_unit(self.leaf[asker.rows], asker.values))[mean.leaf],
-            "item_policy": lambda: mean.vectors @ asker.state,
-            "similarity": lambda: mean.content @ self.taste(asker),
-            "popularity": lambda: mean.popularity,
-            "quality": lambda: mean.quality,
-        }
-        return {name: said for name, said in found.items() if self.fitted.weights.get(name)}
-
     def scores(self, asker: Asker, rows: Ints | None = None) -> Floats:
         """[n], or [rows] for these alone."""
-        parts = self.parts(asker, rows)
-        n = len(self.cluster) if rows is None else len(rows)
-        return np.asarray(sum(parts.values(), np.zeros(n, np.float32)), np.float32)
+        return total(self.parts(asker, rows), len(self.cluster) if rows is None else len(rows))
 
     def parts(self, asker: Asker, rows: Ints | None = None) -> dict[str, Floats]:
         """What each signal that has a weight adds to the scores."""
         weights, said = self.fitted.weights, self.signals(asker, rows)
         return {name: np.float32(weights[name]) * said[name]() for name in said if weights.get(name)}
+
+    def of_leaves(self, asker: Asker) -> Floats:
+        """[leaves] what EASE over the finest clusters says of each."""
+        return self.leaves.scores(*by_unit(self.leaf[asker.rows], asker.values))
 
     def taste(self, asker: Asker) -> Floats:
         """[w] unit vector of the contents that pleased, less those that did not; 0 without a history."""
@@ -177,37 +162,90 @@ class Planner:
 
 @dataclass(frozen=True, slots=True)
 class LeafMeans:
-    """The leaves that hold items, as they stand in the tree's order, and the means of what these are."""
+    """The leaves that hold items, as they stand in the tree's order, and what the items of each are like."""
 
     leaf: NDArray[np.int32]
     start: Ints
     stop: Ints
     cluster: NDArray[np.int32]
-    vectors: Floats
-    content: Floats
-    popularity: Floats
-    quality: Floats
+    mean: Floats
+    """[leaves, d + w + 2] of vectors, content, popularity and quality."""
+    variance: Floats
+    """[leaves, 4] of each of these four, an axis on average."""
 
     @classmethod
-    def of(cls, planner: Planner) -> "LeafMeans":
-        """Items must stand leaf by leaf, as in a bundle."""
+    def of(cls, planner: Planner, mean: Floats | None = None, variance: Floats | None = None) -> "LeafMeans":
+        """Items must stand leaf by leaf, as in a bundle. `mean` and `variance` where they were kept: they take
+        seconds for a million items."""
         start = np.flatnonzero(np.diff(planner.leaf, prepend=-1))
         stop = np.append(start[1:], len(planner.leaf))
+        if mean is None or variance is None:
+            mean, variance = _moments(planner, start, stop - start)
+        return cls(planner.leaf[start], start, stop, planner.cluster[start], mean, variance)
 
-        def mean(values: Floats) -> Floats:
-            size = (stop - start).reshape(-1, *[1] * (values.ndim - 1))
-            return (np.add.reduceat(np.asarray(values), start, axis=0) / size).astype(np.float32)
+    def scores(self, planner: Planner, asker: Asker) -> Floats:
+        """[leaves] what the best item of each leaf can be expected to score, without EASE over items.
 
-        return cls(
-            planner.leaf[start],
-            start,
-            stop,
-            planner.cluster[start],
-            mean(planner.vectors),
-            mean(planner.content),
-            mean(planner.popularity),
-            mean(planner.quality),
+        The mean of a leaf's scores is exact, since all signals are linear in what an item is. How far these lie
+        apart is taken from the variance as if it were the same on all axes, and the largest of m deviations as
+        sqrt(2 ln m) standard ones.
+        """
+        weight = {name: np.float32(value) for name, value in planner.fitted.weights.items() if value}
+
+        def of(name: str) -> np.float32:
+            return weight.get(name, np.float32(0))
+
+        blocks = (
+            of("item_policy") * asker.state,
+            of("similarity") * planner.taste(asker),
+            np.array([of("popularity")]),
+            np.array([of("quality")]),
         )
+        found = self.mean @ np.concatenate(blocks)
+        if "ease_leaves" in weight:
+            found += weight["ease_leaves"] * planner.of_leaves(asker)[self.leaf]
+        for name, share in asker.shares.items():
+            if name in weight:
+                found += weight[name] * share[self.cluster]
+        square = np.array([block @ block for block in blocks], np.float32)
+        size = (self.stop - self.start).astype(np.float32)
+        return found + np.float32(SPREAD) * np.sqrt(self.variance @ square * (2 * np.log(size)))
+
+
+def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]:
+    """`mean` and `variance` of LeafMeans."""
+    means: list[Floats] = []
+    variances: list[Floats] = []
+    for values in (planner.vectors, planner.content, planner.popularity, planner.quality):
+        values = np.asarray(values).reshape(len(planner.leaf), -1)
+        mean = (np.add.reduceat(values, start, axis=0) / size[:, None]).astype(np.float32)
+        square = np.add.reduceat(np.einsum("ij,ij->i", values, values, dtype=np.float64), start) / size
+        between = np.einsum("ij,ij->i", mean, mean, dtype=np.float64)
+        means.append(mean)
+        variances.append((np.maximum(square - between, 0) / values.shape[1]).astype(np.float32))
+    return np.concatenate(means, 1), np.stack(variances, 1)
+
+
+def product(array_nd: Floats, vector_d: Floats, rows: Ints | None) -> Floats:
+    """`array_nd[rows] @ vector_d`, without a copy of the rows where they follow each other in long runs."""
+    if rows is None:
+        return array_nd @ vector_d
+    edge = np.flatnonzero(np.diff(rows) != 1) + 1
+    if len(rows) < RUN * (len(edge) + 1):
+        return array_nd[rows] @ vector_d
+    found = np.empty(len(rows), np.float32)
+    bounds = [0, *edge.tolist(), len(rows)]
+    for a, b, start in zip(bounds[:-1], bounds[1:], rows[bounds[:-1]].tolist(), strict=True):
+        found[a:b] = array_nd[start : start + b - a] @ vector_d
+    return found
+
+
+def total(parts: dict[str, Floats], n: int) -> Floats:
+    """[n] the scores that these parts add up to."""
+    found = np.zeros(n, np.float32)
+    for part in parts.values():
+        found += part
+    return found
 
 
 def by_unit(units: NDArray[np.integer], values: Floats) -> tuple[Ints, Floats]:

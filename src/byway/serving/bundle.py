@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.items.ease import Weights
-from byway.planner.signals import Fitted, Planner
+from byway.planner.signals import Fitted, LeafMeans, Planner
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -36,6 +36,8 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
 
+MEANS = ("leaf_mean", "leaf_variance")
+"""What the items of each leaf are like (`LeafMeans`), where there are so many that leaves are searched first."""
 PLANNER = ("leaf", "content", "leaves_to", "leaves_weight")
 """Arrays that are there where the planner is; with `items_to` and `items_weight` where it has EASE over items."""
 
@@ -269,7 +271,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     leaf, content, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
     items = [_mapped(file) for end in ("to", "weight") if (file := path / f"items_{end}.npy").exists()]
     starts, n = fields["starts"], len(fields["rows"])
-    return Planner(
+    planner = Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=Fitted),
         known=fields["rows"],
         items=Weights(*items) if items else None,
@@ -281,6 +283,10 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
         popularity=np.log1p(fields["traffic"]),
         quality=fields["quality"],
     )
+    kept = [_mapped(file) for name in MEANS if (file := path / f"{name}.npy").exists()]
+    if len(kept) == len(MEANS):
+        planner.kept.append(LeafMeans.of(planner, *kept))
+    return planner
 
 
 def load_levels(path: Path) -> list[Level]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
+from byway.planner.signals import EXACT
 from byway.serving.bundle import (
+    MEANS,
     STRINGS,
     TRIPLES,
     Bundle,
@@ -173,6 +175,11 @@ def write(
     shutil.copyfile(model, out / "policy.onnx")
     _write(out / "manifest.json", manifest)
     _write(out / "levels.json", levels)
+    planner = load(out).planner
+    if planner is not None and len(planner.leaf) > EXACT:
+        means = planner.means()
+        for name, array in zip(MEANS, (means.mean, means.variance), strict=True):
+            np.save(out / f"{name}.npy", array)
     _write(out / "smoke.json", _smoke(load(out), rng))
 
 

@@ -84,7 +84,7 @@ def _by_person(
     if not len(page.positions):
         return _unrestricted(bundle, person, k, [], reasons)
     chances = plan.chances(bundle, page, k, mix)
-    plan.explain(bundle, person, page, reasons)
+    plan.explain(bundle, page, reasons)
     if len(page.positions) < places:
         reasons.append(f"Only {len(page.positions)} of {places} items: the new interests have no more to show.")
     shown = as_shown(bundle, page.positions, page.scores, "person", chances)
