@@ -16,7 +16,7 @@ from byway.base import artifact, config
 from byway.base.artifact import Outcome
 from byway.items import export, sequence
 from byway.items.ease import KEPT, Weights
-from byway.planner.fit import ITEMS
+from byway.planner.fit import ITEMS, of_leaves
 from byway.planner.signals import Asker, Fitted, Planner
 from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
@@ -96,7 +96,7 @@ def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.fl
         leaves=alike(made.leaf_vectors, min(KEPT, len(made.leaf_vectors) - 1), rng),
         cluster=made.cluster,
         vectors=made.vectors,
-        content=made.content,
+        content=made.content if items <= ITEMS else of_leaves(made.content, made.leaf),
         popularity=np.log1p(traffic),
         quality=quality,
     )
@@ -155,7 +155,7 @@ def make(workspace: Path, items: int, clusters: int, leaves: int) -> None:
         "table": table,
         "popularity": rng.permutation(clusters).astype(np.int32),
         "leaf": made.leaf,
-        "content": made.content,
+        "content": planner.content,
         "leaves_to": planner.leaves.to,
         "leaves_weight": planner.leaves.weight,
     }

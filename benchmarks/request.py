@@ -7,7 +7,7 @@ A million items in 7,000 leaves of 761 clusters with an item policy of the defau
 after the other, unless one is named. Everybody has a history of 20 events in the store. A reply holds 10 items and
 its exposures are logged. Closed loops of 1, 8 and 32 connections give the rates; an open loop at 500 requests a
 second gives `p99_ms_at_500`: its requests are due at fixed times and a late start counts as waiting.
-`start_seconds` is from the command to the first request that is answered. Everything is bounded by `--seconds` a step.
+`start_seconds` is from the command to the first request that is answered. Every step is bounded by `--seconds`.
 """
 
 import argparse

@@ -19,6 +19,7 @@ from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
+from byway.planner.fit import Planned
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions
@@ -71,6 +72,7 @@ class Planted:
     triples: dict[tuple[int, int, int], list[int]] | None = None
     """Rankings of triples of interests."""
     contexts: ContextTable | None = None
+    planned: Planned | None = None
     settings: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -150,6 +152,7 @@ class Planted:
                 policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors, NOBODY
             ),
             contexts=self.contexts,
+            planned=self.planned,
         )
         assert outcome.counts == {"items": N, "clusters": M}
         return bundle.load(work.out)

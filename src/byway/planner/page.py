@@ -13,6 +13,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+NOTHING = 1e-15
+"""A chance that cannot be told from 0 beside others."""
+
 
 def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
     """[M] the open interests that are not left out this time; all of them where none would remain."""
@@ -23,7 +26,10 @@ def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
 def best_of(score_n: Floats, cluster_n: NDArray[np.integer], M: int) -> Floats:
     """[M] the score of each cluster's best item; -inf where it has none."""
     found = np.full(M, -np.inf, np.float32)
-    np.maximum.at(found, cluster_n, score_n)
+    if len(cluster_n):
+        # Run by run: in a bundle a cluster is one run, and `at` takes 0.1 ms for 20,000 entries.
+        start = np.concatenate([[0], np.flatnonzero(cluster_n[1:] != cluster_n[:-1]) + 1])
+        np.maximum.at(found, cluster_n[start], np.maximum.reduceat(score_n, start))
     return found
 
 
@@ -89,7 +95,7 @@ def chances(
     found = state[:, :k].sum((1, 2))
     # Where every interest would be left out, none is.
     none_left = skip ** len(order)
-    if none_left:
+    if none_left > NOTHING:
         shown = ranked(within(score_n, cluster_n, M, most) if most else score_n, k)
         found += none_left * np.isin(of, shown)
     return np.minimum(found, 1.0)

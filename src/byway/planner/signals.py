@@ -69,6 +69,8 @@ class Asker:
     """[d] the item policy's vector of the history."""
     shares: dict[str, Floats]
     """By `table` and `language_model`, [M]: `draws.reciprocal_rank` of every cluster; missing where not asked."""
+    kept: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
+    """[leaves] what signals say of leaves, since it is asked for twice: to choose them, and of their items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Planner:
     vectors: Floats
     """[n, d] of the item policy."""
     content: Floats
-    """[n, w] unit rows."""
+    """[n, w] unit rows, or [leaves, w] where there are too many items: those of a leaf are alike."""
     popularity: Floats
     """[n] log(1 + events)."""
     quality: Floats
@@ -110,7 +112,11 @@ class Planner:
         return found | {
             "ease_leaves": lambda: self.of_leaves(asker)[self.leaf[some]],
             "item_policy": lambda: product(self.vectors, asker.state, rows),
-            "similarity": lambda: product(self.content, self.taste(asker), rows),
+            "similarity": lambda: (
+                self.likeness(asker)[self.leaf[some]]
+                if self.content_of_leaves
+                else product(self.content, self.taste(asker), rows)
+            ),
             "popularity": lambda: self.popularity[some],
             "quality": lambda: self.quality[some],
         }
@@ -144,11 +150,25 @@ class Planner:
 
     def of_leaves(self, asker: Asker) -> Floats:
         """[leaves] what EASE over the finest clusters says of each."""
-        return self.leaves.scores(*by_unit(self.leaf[asker.rows], asker.values))
+        if "ease_leaves" not in asker.kept:
+            units, values = by_unit(self.leaf[asker.rows], asker.values)
+            asker.kept["ease_leaves"] = self.leaves.scores(units, values)
+        return asker.kept["ease_leaves"]
+
+    @property
+    def content_of_leaves(self) -> bool:
+        """Whether contents are those of leaves and not of items."""
+        return len(self.content) == self.leaves.n < len(self.leaf)
+
+    def likeness(self, asker: Asker) -> Floats:
+        """[leaves] of contents, where these are those of leaves."""
+        if "similarity" not in asker.kept:
+            asker.kept["similarity"] = self.content @ self.taste(asker)
+        return asker.kept["similarity"]
 
     def taste(self, asker: Asker) -> Floats:
         """[w] unit vector of the contents that pleased, less those that did not; 0 without a history."""
-        total = asker.values @ self.content[asker.rows]
+        total = asker.values @ self.content[self.leaf[asker.rows] if self.content_of_leaves else asker.rows]
         return total / max(float(np.linalg.norm(total)), 1e-6)
 
     def because(self, asker: Asker, row: int, most: int = 2) -> list[int]:
@@ -169,9 +189,9 @@ class LeafMeans:
     stop: Ints
     cluster: NDArray[np.int32]
     mean: Floats
-    """[leaves, d + w + 2] of vectors, content, popularity and quality."""
+    """[leaves, d + w + 2] of vectors, content where it is by item, popularity and quality."""
     variance: Floats
-    """[leaves, 4] of each of these four, an axis on average."""
+    """[leaves, 4] of each of these, an axis on average; 3 where content is not by item."""
 
     @classmethod
     def of(cls, planner: Planner, mean: Floats | None = None, variance: Floats | None = None) -> "LeafMeans":
@@ -195,13 +215,16 @@ class LeafMeans:
         def of(name: str) -> np.float32:
             return weight.get(name, np.float32(0))
 
-        blocks = (
+        blocks = [
             of("item_policy") * asker.state,
-            of("similarity") * planner.taste(asker),
             np.array([of("popularity")]),
             np.array([of("quality")]),
-        )
+        ]
+        if not planner.content_of_leaves:
+            blocks.insert(1, of("similarity") * planner.taste(asker))
         found = self.mean @ np.concatenate(blocks)
+        if planner.content_of_leaves and "similarity" in weight:
+            found += weight["similarity"] * planner.likeness(asker)[self.leaf]
         if "ease_leaves" in weight:
             found += weight["ease_leaves"] * planner.of_leaves(asker)[self.leaf]
         for name, share in asker.shares.items():
@@ -216,7 +239,8 @@ def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]
     """`mean` and `variance` of LeafMeans."""
     means: list[Floats] = []
     variances: list[Floats] = []
-    for values in (planner.vectors, planner.content, planner.popularity, planner.quality):
+    content = [] if planner.content_of_leaves else [planner.content]
+    for values in (planner.vectors, *content, planner.popularity, planner.quality):
         values = np.asarray(values).reshape(len(planner.leaf), -1)
         mean = (np.add.reduceat(values, start, axis=0) / size[:, None]).astype(np.float32)
         square = np.add.reduceat(np.einsum("ij,ij->i", values, values, dtype=np.float64), start) / size

@@ -135,7 +135,9 @@ def lay_out(
         }
     if planned is not None:
         leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
-        arrays |= {"leaf": leaf, "content": np.asarray(planned.content)[known[order]]}
+        content = np.asarray(planned.content)
+        by_item = len(content) != planned.leaves.n or len(content) == len(order)
+        arrays |= {"leaf": leaf, "content": content[known[order]] if by_item else content}
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
             if solved is not None:
                 arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
