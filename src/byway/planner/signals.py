@@ -130,8 +130,9 @@ class Planner:
         means = self.means()
         score = np.where(open_M[means.cluster], means.scores(self, asker), np.float32(-np.inf))
         best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
-        start, stop = means.start, means.stop
-        return np.concatenate([np.arange(start[leaf], stop[leaf]) for leaf in np.sort(best).tolist()])
+        best.sort()
+        start, size = means.start[best], means.stop[best] - means.start[best]
+        return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
 
     def means(self) -> "LeafMeans":
         """Made when they are first needed, and kept."""
@@ -188,6 +189,8 @@ class LeafMeans:
     start: Ints
     stop: Ints
     cluster: NDArray[np.int32]
+    largest: Floats
+    """[leaves] 2 ln m of a leaf of m items: its root is about the largest of m standard deviations."""
     mean: Floats
     """[leaves, d + w + 2] of vectors, content where it is by item, popularity and quality."""
     variance: Floats
@@ -201,14 +204,14 @@ class LeafMeans:
         stop = np.append(start[1:], len(planner.leaf))
         if mean is None or variance is None:
             mean, variance = _moments(planner, start, stop - start)
-        return cls(planner.leaf[start], start, stop, planner.cluster[start], mean, variance)
+        largest = 2 * np.log((stop - start).astype(np.float32))
+        return cls(planner.leaf[start], start, stop, planner.cluster[start], largest, mean, variance)
 
     def scores(self, planner: Planner, asker: Asker) -> Floats:
         """[leaves] what the best item of each leaf can be expected to score, without EASE over items.
 
         The mean of a leaf's scores is exact, since all signals are linear in what an item is. How far these lie
-        apart is taken from the variance as if it were the same on all axes, and the largest of m deviations as
-        sqrt(2 ln m) standard ones.
+        apart is taken from the variance as if it were the same on all axes.
         """
         weight = {name: np.float32(value) for name, value in planner.fitted.weights.items() if value}
 
@@ -231,8 +234,7 @@ class LeafMeans:
             if name in weight:
                 found += weight[name] * share[self.cluster]
         square = np.array([block @ block for block in blocks], np.float32)
-        size = (self.stop - self.start).astype(np.float32)
-        return found + np.float32(SPREAD) * np.sqrt(self.variance @ square * (2 * np.log(size)))
+        return found + np.float32(SPREAD) * np.sqrt(self.variance @ square * self.largest)
 
 
 def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]:
