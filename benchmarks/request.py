@@ -1,12 +1,13 @@
 """The whole request over HTTP: `byway serve` on a made workspace, asked from this machine.
 
-    python benchmarks/request.py [--small] [--json] [--history redis://...] [--workers 2]
+    python benchmarks/request.py [--small] [--json] [--mode person|pair] [--history redis://...] [--workers 2]
 
-A million items in 761 clusters with an item policy of the default size (a small run: 20,000 in 41). Everybody has a
-history of 20 events in the store. A reply holds 10 items and its exposures are logged. Closed loops of 1, 8 and 32
-connections give the rates; an open loop at 500 requests a second gives `p99_ms_at_500`: its requests are due at
-fixed times and a late start counts as waiting. `start_seconds` is from the command to the first request that is
-answered. Everything is bounded by `--seconds` a step.
+A million items in 7,000 leaves of 761 clusters with an item policy of the default size and a planner (a small run:
+20,000 items in 540 leaves of 41 clusters, and EASE over items too). Both modes of `bundle.mode` are measured, one
+after the other, unless one is named. Everybody has a history of 20 events in the store. A reply holds 10 items and
+its exposures are logged. Closed loops of 1, 8 and 32 connections give the rates; an open loop at 500 requests a
+second gives `p99_ms_at_500`: its requests are due at fixed times and a late start counts as waiting.
+`start_seconds` is from the command to the first request that is answered. Every step is bounded by `--seconds`.
 """
 
 import argparse
@@ -19,69 +20,25 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from made import HISTORY, SIZES, workspace_of
 
-from byway.base import artifact, config
-from byway.base.artifact import Outcome
-from byway.serving import pack, publish, stores
-from byway.serving.bundle import Level, Manifest
+from byway.serving import publish, stores
+from byway.serving.bundle import Manifest
 from byway.serving.history import DAY, Event
 
-HISTORY = 20
 
-
-def make(workspace: Path, items: int, clusters: int, users: int) -> None:
-    """A workspace with a published bundle, as far as the service reads it."""
-    import torch
-    from restrict import DIM, world
-
-    from byway.items import export, sequence
-    from byway.items.transformer import SequenceModel
-
-    (workspace / "byway.toml").write_text("[serving]\nmin_match_rate = 0\n", "utf-8")
-    rng = np.random.default_rng(0)
-    vectors, starts = world(items, clusters)
-    settings = config.ItemPolicy()
-    torch.manual_seed(0)
-    model = SequenceModel(items, DIM, sequence.LAYERS, sequence.HEADS, settings.history, sequence.DROPOUT).eval()
-    export.write(model, workspace / "policy.onnx")
-    names = [f"interest {c}, made up" for c in range(clusters)]
-    texts = {
-        "ids": [f"item-{i}" for i in range(items)],
-        "titles": [f"Title of item {i}, made up" for i in range(items)],
-        "thumbnails": [""] * items,
-    }
-    arrays = {
-        "vectors": vectors,
-        "rows": np.arange(items, dtype=np.int32),
-        "starts": starts,
-        "traffic": rng.zipf(1.6, items).clip(max=100_000).astype(np.float32),
-        "quality": rng.random(items, dtype=np.float32),
-        "created": np.full(items, np.iinfo(np.int64).max),
-        "table": rankings(clusters, rng),
-        "popularity": rng.permutation(clusters).astype(np.int32),
-    }
-    manifest = Manifest(2, names, settings.history, True, msgspec.to_builtins(config.Bundle()))
-    levels = [Level(names, starts.tolist())] * 4
-    path = workspace / "13-bundle"
-    with artifact.part(path, "bundle", {}, {}) as work:
-        pack.write(work.out, texts, arrays, manifest, levels, workspace / "policy.onnx", rng=work.rng)
-    record = artifact.commit(path, "bundle", {}, {}, Outcome(timings={"seconds": 0.0}))
-    publish.publish(workspace, path, config.Serving(min_match_rate=0), {"bundle": record})
-
-
-def rankings(clusters: int, rng: np.random.Generator, top: int = 20) -> NDArray[np.int32]:
-    """[M, M, top] different clusters for each ordered pair, none of them of the pair."""
-    found = np.empty((clusters, clusters, top), dtype=np.int32)
-    for a in range(clusters):
-        order = np.argsort(rng.random((clusters, clusters), dtype=np.float32), axis=1)[:, : top + 2]
-        for b in range(clusters):
-            row = order[b]
-            found[a, b] = row[(row != a) & (row != b)][:top]
-    return found
+def take(workspace: Path, mode: Literal["person", "pair"]) -> None:
+    """Have the published bundle answer in this mode, from the next start on."""
+    now = publish.current(workspace)
+    assert now is not None
+    path = workspace / publish.FOLDER / now.bundle / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    manifest.settings["mode"] = mode
+    path.write_bytes(msgspec.json.encode(manifest))
 
 
 async def people(url: str, workspace: Path, users: int, items: int) -> None:
@@ -226,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--mode", choices=("person", "pair"), help="both without it")
     parser.add_argument("--history", default="", help="redis://host:port/number instead of files")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--port", type=int, default=18_431)
@@ -233,19 +191,30 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second of the open loop")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-data"))
     given = parser.parse_args()
-    items, clusters, users = (20_000, 41, 200) if given.small else (1_000_000, 761, 5_000)
-    workspace = given.folder / f"request-{items}"
-    if not (workspace / publish.FOLDER / "current.json").exists():
-        shutil.rmtree(workspace, ignore_errors=True)
-        workspace.mkdir(parents=True)
-        make(workspace, items, clusters, users)
+    items, clusters, leaves, users = SIZES["small" if given.small else "large"]
+    workspace = workspace_of(given.folder, items, clusters, leaves)
+    result: dict[str, object] = {"items": items, "workers": given.workers, "history": given.history or "sqlite"}
+    for mode in [given.mode] if given.mode else ["person", "pair"]:
+        found = measured(workspace, mode, given, items, users)
+        result |= {f"{mode}.{name}": value for name, value in found.items()}
+    if given.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name:36} {value:.4g}" if isinstance(value, float) else f"{name:36} {value}")
+
+
+def measured(
+    workspace: Path, mode: Literal["person", "pair"], given: argparse.Namespace, items: int, users: int
+) -> dict[str, float]:
+    """All figures of one mode."""
+    take(workspace, mode)
     shutil.rmtree(workspace / "serving", ignore_errors=True)
     asyncio.run(people(given.history, workspace, users, items))
     began = time.perf_counter()
     server = start(workspace, given.port, given.workers, given.history)
     try:
-        result: dict[str, object] = {"items": items, "workers": given.workers, "history": given.history or "sqlite"}
-        result["start_seconds"] = time.perf_counter() - began
+        result: dict[str, float] = {"start_seconds": time.perf_counter() - began}
         result |= {f"at_rest.{name}": value for name, value in memory(server.pid).items()}
         asyncio.run(closed(given.port, 8, 2, users))
         for connections in (1, 8, 32):
@@ -257,11 +226,7 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait(30)
-    if given.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:28} {value:.4g}" if isinstance(value, float) else f"{name:28} {value}")
+    return result
 
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ def planner(seed: int = 0, *, leaves: int = 6, each: int = 5, spread: float = 1.
         return (rng.normal(size=(leaves, *shape))[leaf] + spread * rng.normal(size=(n, *shape))).astype(np.float32)
 
     content = near(3)
-    known = np.arange(n, dtype=np.int32)
-    known[0] = 7
+    unit = np.arange(n, dtype=np.int32)
+    unit[0] = 7
     return Planner(
         fitted=Fitted(WEIGHTS, 0.25, 2.0),
-        known=known,
+        unit=unit,
         items=weights_of(rng, n, 8) if items else None,
         leaf=leaf,
         leaves=weights_of(rng, leaves, min(4, leaves - 1)),

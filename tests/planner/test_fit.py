@@ -46,7 +46,7 @@ def log(others: int = OTHERS) -> tuple[Events, HeldOut]:
     rng = np.random.default_rng(4)
     rows: list[tuple[int, int, float]] = []
     at: list[int] = []
-    inside = [np.flatnonzero(CLUSTER == c) for c in range(M)]
+    inside = [np.flatnonzero(c == CLUSTER) for c in range(M)]
     for user in range(USERS):
         a, b = rng.choice(OLD, 2, replace=False)
         # The last two of the history are those that are liked: the order of the pair is that of the meeting.
@@ -128,8 +128,8 @@ def test_the_artifact_is_read_back(work: Work) -> None:
     found = fit.load(work.out)
     every = np.ones(len(events), bool)
     leaf = tree().assign(4).astype(np.int32)
-    leaves, items = fit.linear(events, every, leaf, found.fitted)
-    assert items is not None and found.items is not None
+    leaves, items = fit.linear(events, every, leaf, found.unit, found.fitted)
+    assert found.items is not None
     for back, made in ((found.leaves, leaves), (found.items, items)):
         np.testing.assert_array_equal(back.to, made.to)
         np.testing.assert_allclose(back.weight, made.weight, atol=1e-6)
@@ -140,20 +140,25 @@ def test_the_artifact_is_read_back(work: Work) -> None:
     assert found.fitted.weights["table"] > 0
 
 
-def test_beyond_so_many_items_leaves_speak_alone(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "ITEMS", N - 1)
-    outcome = build(work, *log())
+def test_beyond_so_many_items_the_most_watched_have_weights_of_their_own(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "ITEMS", 20)
+    events, heldout = log()
+    build(work, events, heldout)
     found = fit.load(work.out)
-    assert found.items is None
-    assert "ease" not in found.fitted.weights
-    assert outcome.metrics["planner.weights"]["ease"] == 0
+    assert found.items is not None
+    assert found.items.n == 20
+    traffic = np.bincount(events.item, minlength=N)
+    assert traffic[found.unit >= 0].min() >= traffic[found.unit < 0].max()
+    assert sorted(found.unit[found.unit >= 0].tolist()) == list(range(20))
 
 
 def test_nothing_that_was_held_out_is_in_the_models_that_weights_are_fitted_on(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, linear = [], fit.linear
-    monkeypatch.setattr(fit, "linear", lambda *of: made.append(linear(*of)) or made[-1])
+    monkeypatch.setattr(fit, "linear", lambda *of, **more: made.append(linear(*of, **more)) or made[-1])
     events, heldout = log()
     build(work, events, heldout)
     end = np.searchsorted(events.user, heldout.user, side="right")

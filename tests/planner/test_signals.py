@@ -1,4 +1,4 @@
-"""Each signal by a formula of its own, their sum, what is scored of a large catalog, and what is named as a reason."""
+"""Each signal by a formula, their sum, what is scored of a large catalog, and what is named as a reason."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def by_hand(of, asked) -> dict[str, np.ndarray]:
     leaf_likes[[0, 2, 4]] = [0.6, 0.7, 0.7]
     taste = sum(v * of.content[i].astype(np.float64) for i, v in zip(HISTORY, VALUES, strict=True))
     return {
-        "ease": (likes @ dense(of.items))[of.known],
+        "ease": (likes @ dense(of.items))[of.unit],
         "ease_leaves": (leaf_likes @ dense(of.leaves))[of.leaf],
         "item_policy": np.array([of.vectors[i] @ asked.state for i in range(n)]),
         "table": np.array([asked.shares["table"][i // 10] for i in range(n)]),
@@ -132,7 +132,7 @@ def test_the_items_that_say_most_are_named(items):
     of = planner(3, items=items)
     rows, satisfaction = [0, 12, 3, 25, 20, 12], [1.0, 0.8, 0.0, 0.4, 0.6, 0.9]
     asked = asker(of, rows, satisfaction)
-    b, unit = (dense(of.items), of.known) if items else (dense(of.leaves), of.leaf)
+    b, unit = (dense(of.items), of.unit) if items else (dense(of.leaves), of.leaf)
     different = set()
     for row in range(30):
         said = np.array([b[unit[i], unit[row]] for i in rows]) * asked.values

@@ -71,7 +71,11 @@ def planned_of(seed: int = 8, weights: dict[str, float] | None = None, *, items:
     content /= np.linalg.norm(content, axis=1, keepdims=True)
     fitted = Fitted({**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3} if weights is None else weights, 0.25, 2.0)
     return Planned(
-        fitted, weights_of(rng, N, 9) if items else None, weights_of(rng, N, 9), content.astype(np.float32)
+        fitted,
+        np.arange(N, dtype=np.int32),
+        weights_of(rng, N, 9) if items else None,
+        weights_of(rng, N, 9),
+        content.astype(np.float32),
     )
 
 

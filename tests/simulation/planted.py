@@ -70,9 +70,10 @@ def known_of(made: World) -> Known:
 def planned(events: Events, known: Known) -> fit.Planned:
     """Linear models of the log, sub-areas for leaves; all signals weigh the same in size."""
     usual, leaf = fit.neutral(events.satisfaction), known.cluster.astype(np.int32)
-    leaves, items = fit.linear(events, np.ones(len(events), np.bool_), leaf, usual)
+    unit = fit.most_watched(events.item, known.n_items)
+    leaves, items = fit.linear(events, np.ones(len(events), np.bool_), leaf, unit, usual)
     weights = {"ease": 3.0, "ease_leaves": 1.0, "item_policy": 0.1, "table": 0.3, "similarity": 0.3, "quality": 0.3}
-    return fit.Planned(Fitted(weights, usual.neutral, usual.scale), items, leaves, fit.axes(known.vectors, 8))
+    return fit.Planned(Fitted(weights, usual.neutral, usual.scale), unit, items, leaves, fit.axes(known.vectors, 8))
 
 
 def kit(of: Tiny, folder: Path) -> ArmContext:

@@ -59,7 +59,9 @@ def kit(folder: Path, **tables: np.ndarray) -> ArmContext:
         titles=["a"] * 12,
         names=["b"] * M,
         tables={name: partial(look_up, table.astype(np.int32), None) for name, table in tables.items()},
-        planned=fit.Planned(Fitted({}, 0.25, 1.0), None, NOTHING, KNOWN.vectors),
+        planned=fit.Planned(
+            Fitted({}, 0.25, 1.0), np.full(len(KNOWN.vectors), -1, np.int32), None, NOTHING, KNOWN.vectors
+        ),
         table=Table(first, first.astype(np.float32), first),
         leaf=KNOWN.cluster,
         bundle=config.Bundle(),

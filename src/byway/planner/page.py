@@ -13,6 +13,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
+NOTHING = 1e-15
+"""A chance that cannot be told from 0 beside others."""
+
 
 def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
     """[M] the open interests that are not left out this time; all of them where none would remain."""
@@ -23,7 +26,10 @@ def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
 def best_of(score_n: Floats, cluster_n: NDArray[np.integer], M: int) -> Floats:
     """[M] the score of each cluster's best item; -inf where it has none."""
     found = np.full(M, -np.inf, np.float32)
-    np.maximum.at(found, cluster_n, score_n)
+    if len(cluster_n):
+        # Run by run: in a bundle a cluster is one run, and `at` takes 0.1 ms for 20,000 entries.
+        start = np.concatenate([[0], np.flatnonzero(cluster_n[1:] != cluster_n[:-1]) + 1])
+        np.maximum.at(found, cluster_n[start], np.maximum.reduceat(score_n, start))
     return found
 
 
@@ -68,25 +74,28 @@ def chances(
     better = np.zeros((len(order), len(of)), np.int64)
     np.add.at(better, place_of[cluster_n[rivals]], ahead)
     own = place_of[cluster_n[of]]
-    relevant = np.flatnonzero((better > 0).any(1) | np.isin(np.arange(len(order)), own))
-    rows, columns = np.arange(len(of))[:, None], np.arange(k + 1)
-    # [of, taken, better]; without a bound it does not matter how many were taken.
-    state = np.zeros((len(of), most + 1, k + 1))
+    relevant = np.flatnonzero((better > 0).any(1) | np.bincount(own, minlength=len(order)).astype(np.bool_))
+    rows, columns = np.arange(len(of))[:, None], np.arange(k)
+    # [of, better, taken]; a last place of `better` is always 0, and stands for what is not there. Without a bound
+    # it does not matter how many were taken. What has k better ones is out.
+    state = np.zeros((len(of), k + 1, most + 1))
     state[:, 0, 0] = 1.0
-    for place in relevant.tolist():
-        shift = np.minimum(columns + better[place][:, None], k)  # more than k are as good as k
-        moved = np.zeros_like(state)
-        for taken in range(most or 1):
-            np.add.at(moved[:, min(taken + 1, most)], (rows, shift), state[:, taken])
-        stays = np.zeros_like(state)
+    before = columns - better[relevant][:, :, None]
+    before[before < 0] = k
+    for source, place in zip(before, relevant.tolist(), strict=True):
+        moved = state[rows, source] * (1 - skip)
+        now = state[:, :k]
+        full = now[:, :, most] * (1 - skip)
+        now *= np.where(own == place, 0.0, skip)[:, None, None]
         if most:
-            stays[:, most] = state[:, most]
-        mine = (own == place)[:, None, None]
-        state = np.where(mine, moved * (1 - skip), state * skip + (moved + stays) * (1 - skip))
-    found = state[:, :, :k].sum((1, 2))
+            now[:, :, 1:] += moved[:, :, :-1]
+            now[:, :, most] += np.where(own == place, 0.0, 1.0)[:, None] * full
+        else:
+            now += moved
+    found = state[:, :k].sum((1, 2))
     # Where every interest would be left out, none is.
     none_left = skip ** len(order)
-    if none_left:
+    if none_left > NOTHING:
         shown = ranked(within(score_n, cluster_n, M, most) if most else score_n, k)
         found += none_left * np.isin(of, shown)
     return np.minimum(found, 1.0)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.items.ease import Weights
-from byway.planner.signals import Fitted, Planner
+from byway.planner.signals import Fitted, LeafMeans, Planner
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -38,8 +38,10 @@ TRIPLES = ("triple_keys", "triple_clusters")
 MODEL = ("model", "triple_model")
 """Arrays that are there where the planner listens to the language model's own rankings; the second beside TRIPLES."""
 
-PLANNER = ("leaf", "content", "unit", "leaves_to", "leaves_weight", "items_to", "items_weight")
-"""Arrays that are there where the planner is."""
+MEANS = ("leaf_mean", "leaf_variance")
+"""What the items of each leaf are like (`LeafMeans`), where there are so many that leaves are searched first."""
+PLANNER = ("leaf", "content", "unit", "leaves_to", "leaves_weight")
+"""Arrays that are there where the planner is; with `items_to` and `items_weight` where it has EASE over items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,20 +281,25 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     """The planner over the bundle's positions."""
     if not (path / "planner.json").exists():
         return None
-    leaf, content, unit, *weights = (_mapped(path / f"{name}.npy") for name in PLANNER)
+    items = [_mapped(file) for end in ("to", "weight") if (file := path / f"items_{end}.npy").exists()]
+    leaf, content, unit, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
     starts, n = fields["starts"], len(fields["rows"])
-    return Planner(
+    planner = Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=Fitted),
         unit=unit,
-        items=Weights(*weights[2:]),
+        items=Weights(*items) if items else None,
         leaf=leaf,
-        leaves=Weights(*weights[:2]),
+        leaves=Weights(*leaves),
         cluster=np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))[:n],
         vectors=fields["vectors"],
         content=content,
         popularity=np.log1p(fields["traffic"]),
         quality=fields["quality"],
     )
+    kept = [_mapped(file) for name in MEANS if (file := path / f"{name}.npy").exists()]
+    if len(kept) == len(MEANS):
+        planner.kept.append(LeafMeans.of(planner, *kept))
+    return planner
 
 
 def load_levels(path: Path) -> list[Level]:

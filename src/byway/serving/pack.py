@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
+from byway.planner.signals import EXACT
 from byway.serving.bundle import (
+    MEANS,
     MODEL,
     STRINGS,
     TRIPLES,
@@ -134,10 +136,12 @@ def lay_out(
         }
     if planned is not None:
         leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
-        spoken = known[order]
-        arrays |= {"leaf": leaf, "content": np.asarray(planned.content)[spoken], "unit": planned.unit[spoken]}
+        spoken, content = known[order], np.asarray(planned.content)
+        by_item = len(content) != planned.leaves.n or len(content) == len(order)
+        arrays |= {"leaf": leaf, "content": content[spoken] if by_item else content, "unit": planned.unit[spoken]}
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
-            arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+            if solved is not None:
+                arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
         (out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     three = table.triples is not None and settings.interests == 3
     if planned is not None and planned.fitted.weights.get("language_model"):
@@ -179,6 +183,11 @@ def write(
     shutil.copyfile(model, out / "policy.onnx")
     _write(out / "manifest.json", manifest)
     _write(out / "levels.json", levels)
+    planner = load(out).planner
+    if planner is not None and len(planner.leaf) > EXACT:
+        means = planner.means()
+        for name, array in zip(MEANS, (means.mean, means.variance), strict=True):
+            np.save(out / f"{name}.npy", array)
     _write(out / "smoke.json", _smoke(load(out), rng))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.planner import page
-from byway.planner.signals import SIGNALS, Asker, Planner
+from byway.planner.signals import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person
@@ -34,12 +34,25 @@ class Page:
     state: NDArray[np.float32]
     """[d] the item policy's vector of the history."""
     asker: Asker
-    candidates: NDArray[np.int64]
-    """[c] positions that were scored."""
-    scored: NDArray[np.float32]
-    """[c] -inf for what is not to be shown, whatever is left out."""
+    found: "Scored"
+    said: list[int]
+    """Places in the history of the items that say most for the first item."""
     led: list[int]
-    """Interests of the history's items that say most for the first item."""
+    """The interests of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a page is chosen from."""
+
+    candidates: NDArray[np.int64]
+    """[c] positions, in order."""
+    cluster: NDArray[np.int32]
+    """[c]"""
+    parts: dict[str, NDArray[np.float32]]
+    """By signal, [c] what it adds to the scores."""
+    score: NDArray[np.float32]
+    """[c] -inf for what is not to be shown, whatever is left out."""
 
 
 def applies(bundle: Bundle, person: Person) -> bool:
@@ -57,103 +70,109 @@ def page_of(
     """Score, leave some new interests out, and fill a page. `state` is the item policy's vector of the history,
     where it is known already."""
     planner, M = _planner(bundle), len(bundle.manifest.names)
-    asker, candidates, scored = _scored(bundle, person, state)
-    opened = page.best_of(scored, planner.cluster[candidates], M) > -np.inf
+    asker = asker_of(bundle, person, state)
+    found = _scored(bundle, person, asker)
+    opened = page.best_of(found.score, found.cluster, M) > -np.inf
     stays = page.kept(opened, bundle.settings.skip, rng) if opened.any() else opened
-    cluster = planner.cluster[candidates]
-    remaining = np.where(stays[cluster], scored, np.float32(-np.inf))
+    remaining = np.where(stays[found.cluster], found.score, np.float32(-np.inf))
     if bundle.settings.new_interests:
-        remaining = page.within(remaining, cluster, M, bundle.settings.new_interests)
+        remaining = page.within(remaining, found.cluster, M, bundle.settings.new_interests)
     best = page.ranked(remaining, places)
+    said: list[int] = []
     led: list[int] = []
     if len(best):
-        places_led = planner.because(asker, int(candidates[best[0]]))
-        own = [int(planner.cluster[asker.rows[i]]) for i in places_led] or _last(planner, asker)
-        led = list(dict.fromkeys(own))
-    return Page(candidates[best], remaining[best], asker.state, asker, candidates, scored, led)
+        said = planner.because(asker, int(found.candidates[best[0]]))
+        led = list(dict.fromkeys(planner.cluster[asker.rows[said or [-1]]].tolist()))
+    return Page(found.candidates[best], remaining[best], asker.state, asker, found, said, led)
 
 
-def chances(bundle: Bundle, found: Page, k: int, mix: float) -> list[float]:
+def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
     """The chance of each item of a page to stand in an answer to this request."""
-    settings, M = bundle.settings, len(bundle.manifest.names)
-    cluster, of = _planner(bundle).cluster[found.candidates], np.searchsorted(found.candidates, found.positions)
+    settings, M, found = bundle.settings, len(bundle.manifest.names), shown.found
+    of = np.searchsorted(found.candidates, shown.positions)
     whole, part = int(k * mix), k * mix - int(k * mix)
 
     def on(places: int) -> NDArray[np.float64]:
-        return page.chances(found.scored, cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip)
+        return page.chances(
+            found.score, found.cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip
+        )
 
-    total = on(whole) if not part else (1 - part) * on(whole) + part * on(whole + 1)
-    return total.tolist()
+    return (on(whole) if not part else (1 - part) * on(whole) + part * on(whole + 1)).tolist()
 
 
 def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     """New interests that an answer can lead to: each with the chance that its best item is shown, and the interests
     of the history that say most for it; the likeliest first."""
     planner, M = _planner(bundle), len(bundle.manifest.names)
-    asker, candidates, scored = _scored(bundle, person)
-    cluster, settings = planner.cluster[candidates], bundle.settings
-    top = page.best_of(scored, cluster, M)
+    asker = asker_of(bundle, person)
+    scored = _scored(bundle, person, asker)
+    cluster, score, settings = scored.cluster, scored.score, bundle.settings
+    top = page.best_of(score, cluster, M)
     found: list[tuple[int, float, list[int]]] = []
     order = np.argsort(-top, kind="stable")[:LIKELY]
     order = order[top[order] > -np.inf]
-    best = np.array([np.flatnonzero((cluster == c) & (scored == top[c]))[0] for c in order.tolist()], np.int64)
+    best = np.array([np.flatnonzero((cluster == c) & (score == top[c]))[0] for c in order.tolist()], np.int64)
     chance = page.chances(
-        scored, cluster, M, best, k=settings.items, most=settings.new_interests, skip=settings.skip
+        score, cluster, M, best, k=settings.items, most=settings.new_interests, skip=settings.skip
     )
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
-        own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(candidates[at]))]
+        own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(scored.candidates[at]))]
         found.append((c, p, list(dict.fromkeys(own))))
     return sorted(found, key=lambda one: (-one[1], one[0]))
 
 
-def explain(bundle: Bundle, person: Person, found: Page, reasons: list[str]) -> None:
+def explain(bundle: Bundle, shown: Page, reasons: list[str]) -> None:
     """Say in words what led to the first item, and what else is on the page."""
     planner, names = _planner(bundle), bundle.manifest.names
-    first = int(found.positions[0])
+    first = int(shown.positions[0])
     title = bundle.titles[first]
-    said = planner.because(found.asker, first)
-    liked = [f"“{bundle.titles[int(found.asker.rows[i])]}”" for i in said]
+    liked = [f"“{bundle.titles[int(shown.asker.rows[i])]}”" for i in shown.said]
     if liked:
         reasons.append(f"Who liked {' and '.join(liked)} liked “{title}” too.")
-    lead = signals_of(planner, found.asker, first, found.candidates[found.scored > -np.inf])
-    strong = [SIGNALS[name] for name, share in lead if share >= SHARE]
+    strong = [SIGNALS[name] for name, share in signals_of(shown.found, first) if share >= SHARE]
     if strong:
         reasons.append(f"“{title}” stands first because of {_listed(strong)}.")
-    clusters = list(dict.fromkeys(planner.cluster[found.positions].tolist()))
+    clusters = list(dict.fromkeys(planner.cluster[shown.positions].tolist()))
     several = _listed([f"“{names[c]}”" for c in clusters[:5]]) + (" and others" if len(clusters) > 5 else "")
     reasons.append(f"New to this person: {several}.")
 
 
-def signals_of(planner: Planner, asker: Asker, first: int, others: NDArray[np.int64]) -> list[tuple[str, float]]:
-    """By signal, the share of what lifts an item above the mean of others to show; the largest first."""
-    rows = np.concatenate([[first], others])
-    lift = {name: float(part[0] - part[1:].mean()) for name, part in planner.parts(asker, rows).items()}
-    total = sum(value for value in lift.values() if value > 0)
-    shares = [(name, value / total) for name, value in lift.items() if value > 0]
+def signals_of(found: Scored, first: int) -> list[tuple[str, float]]:
+    """By signal, the share of what lifts an item above the mean of all that can be shown; the largest first."""
+    at = int(np.searchsorted(found.candidates, first))
+    others = (found.score > -np.inf).astype(np.float32)
+    others /= others.sum()
+    lift = {name: float(part[at] - part @ others) for name, part in found.parts.items()}
+    whole = sum(value for value in lift.values() if value > 0)
+    shares = [(name, value / whole) for name, value in lift.items() if value > 0]
     return sorted(shares, key=lambda one: -one[1])
 
 
-def _scored(
-    bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None
-) -> tuple[Asker, NDArray[np.int64], NDArray[np.float32]]:
-    """Who asks, the positions that are scored, and their scores; -inf for what is not to be shown."""
+def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None = None) -> Asker:
+    """A person as the signals see them; `state` is the item policy's vector of the history, where it is known."""
     planner = _planner(bundle)
     rows = np.array(person.positions, dtype=np.int64)
     values = planner.fitted.values(person.liked)
     state = bundle.encode(person.positions) if state is None else state
-    asker = Asker(rows, values, state, _shares(bundle, person, planner))
+    return Asker(rows, values, state, _shares(bundle, person, planner))
+
+
+def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
+    planner = _planner(bundle)
     candidates = planner.candidates(asker, person.open)
-    scored = planner.scores(asker, candidates)
-    barred = ~person.open[planner.cluster[candidates]]
-    if len(candidates) == len(bundle.ids):
-        barred[person.apart] = True
-        if person.eligible.mask is not None:
-            barred |= ~person.eligible.mask
-    else:
-        barred |= np.isin(candidates, person.apart)
-        if person.eligible.mask is not None:
-            barred |= ~person.eligible.mask[candidates]
-    return asker, candidates, np.where(barred, np.float32(-np.inf), scored)
+    every = len(candidates) == len(bundle.ids)
+    rows = None if every else candidates
+    cluster = planner.cluster if every else planner.cluster[candidates]
+    parts = planner.parts(asker, rows)
+    score = total(parts, len(candidates))
+    barred = ~person.open[cluster]
+    # What is apart is a handful: its places among the candidates, where it has one.
+    at = np.minimum(np.searchsorted(candidates, person.apart), len(candidates) - 1)
+    barred[at[candidates[at] == person.apart]] = True
+    if person.eligible.mask is not None:
+        barred |= ~(person.eligible.mask if every else person.eligible.mask[candidates])
+    score[barred] = -np.inf
+    return Scored(candidates, cluster, parts, score)
 
 
 def _shares(bundle: Bundle, person: Person, planner: Planner) -> dict[str, NDArray[np.float32]]:
@@ -170,10 +189,6 @@ def _shares(bundle: Bundle, person: Person, planner: Planner) -> dict[str, NDArr
 def _planner(bundle: Bundle) -> Planner:
     assert bundle.planner is not None  # `applies` has seen to it
     return bundle.planner
-
-
-def _last(planner: Planner, asker: Asker) -> list[int]:
-    return [int(c) for c in planner.cluster[asker.rows[-1:]]]
 
 
 def _listed(words: Sequence[str]) -> str:

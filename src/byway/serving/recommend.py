@@ -81,11 +81,11 @@ def _by_person(
 ) -> Answer:
     places, likely = places_of(k, mix, rng)
     page = plan.page_of(bundle, person, rng, places)
-    if not (page.scored > -np.inf).any():
+    if not (page.found.score > -np.inf).any():
         return _unrestricted(bundle, person, k, [], reasons)
     chances = plan.chances(bundle, page, k, mix)
     if len(page.positions):
-        plan.explain(bundle, person, page, reasons)
+        plan.explain(bundle, page, reasons)
     if len(page.positions) < places:
         reasons.append(f"Only {len(page.positions)} of {places} items: the new interests have no more to show.")
     shown = as_shown(bundle, page.positions, page.scores, "person", chances)
