@@ -223,12 +223,19 @@ def test_nobody_to_fit_on_leaves_the_item_policy(work: Work) -> None:
     assert outcome.metrics["planner.people"] == 0
 
 
-def test_neutral_is_half_of_the_mean_and_the_scale_makes_the_mean_square_one() -> None:
+def test_neutral_is_a_part_of_the_mean_and_the_scale_makes_the_mean_square_one() -> None:
     satisfaction = np.array([0.0, 0.2, 1.0, 1.0, 0.3], np.float32)
     found = fit.neutral(satisfaction)
-    assert found.neutral == pytest.approx(0.25)
+    assert found.neutral == pytest.approx(0.3)
     assert np.mean(found.values(satisfaction) ** 2) == pytest.approx(1)
     assert fit.neutral(np.empty(0, np.float32)).values(np.array([1.0])).tolist() == [0.5]
+
+
+def test_displeasure_that_the_log_never_showed_is_neutral() -> None:
+    positives = fit.neutral(np.array([1.0, 0.8, 0.9], np.float32))
+    values = positives.values(np.array([0.0, 0.79, 0.8, 1.0]))
+    assert values[:2].tolist() == [0, 0]
+    assert 0 < values[2] < values[3]
 
 
 def test_traffic_and_quality_of_items() -> None:

@@ -115,15 +115,6 @@ def test_a_small_catalog_is_scored_as_a_whole(monkeypatch):
     assert some.tolist() == list(range(10, 20))
 
 
-def test_the_mean_of_a_leaf_scores_the_mean_of_its_items():
-    of = planner(items=False)
-    asked, mean = asker(of, HISTORY, LIKED), of.means()
-    assert of.means() is mean
-    assert (mean.start.tolist(), mean.stop.tolist()) == ([0, 5, 10, 15, 20, 25], [5, 10, 15, 20, 25, 30])
-    leaves = sum(WEIGHTS[name] * said() for name, said in of._of_leaves(asked, mean).items())
-    np.testing.assert_allclose(leaves, of.scores(asked).reshape(6, 5).mean(1), atol=1e-4)
-
-
 # Reasons
 
 

@@ -283,8 +283,9 @@ def test_shares_of_the_lead_are_by_signal(tmp_path: Path) -> None:
     asker = Asker(
         np.array([0, 9]), np.array([1.5, 0.5], np.float32), bundle.encode([0, 9]), {"table": np.ones(M, np.float32)}
     )
-    others = np.arange(4, N)
-    found = plan.signals_of(planner, asker, 20, others)
+    score = np.where(np.arange(N) < 4, -np.inf, 0).astype(np.float32)
+    scored = plan.Scored(np.arange(N), planner.cluster, planner.parts(asker), score)
+    found = plan.signals_of(scored, 20)
     lift = {name: part[20] - part[4:].mean() for name, part in planner.parts(asker).items()}
     total = sum(value for value in lift.values() if value > 0)
     assert dict(found) == pytest.approx({n: v / total for n, v in lift.items() if v / total > 1e-6}, abs=1e-5)

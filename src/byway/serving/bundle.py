@@ -36,8 +36,7 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
 MODEL = ("model", "triple_model")
-"""Arrays that are there where the planner listens to the language model's own rankings; the second beside TRIPLES."""
-
+"""Arrays that are there where the planner reads the language model's own rankings; the second beside TRIPLES."""
 MEANS = ("leaf_mean", "leaf_variance")
 """What the items of each leaf are like (`LeafMeans`), where there are so many that leaves are searched first."""
 PLANNER = ("leaf", "content", "unit", "leaves_to", "leaves_weight")
