@@ -212,8 +212,8 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
         "planner": result["planner"],
         "deals": result["deals"],
         **({"aa": {k: v for k, v in result["aa"].items() if k != "by_pair"}} if "aa" in result else {}),
-        "note": f"{setting['users']} accounts, {setting['days']} days, {setting['deals']} deals, the same accounts and "
-        "the same chance for every arm. Every arm but the control shows new clusters alone.",
+        "note": f"{setting['users']} accounts, {setting['days']} days, {setting['deals']} deals, the same accounts "
+        "and the same chance for every arm. Every arm but the control shows new clusters alone.",
     }
 
 

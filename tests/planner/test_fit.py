@@ -233,7 +233,7 @@ def test_neutral_is_a_part_of_the_mean_and_the_scale_makes_the_mean_square_one()
 
 def test_displeasure_that_the_log_never_showed_is_neutral() -> None:
     positives = fit.neutral(np.array([1.0, 0.8, 0.9], np.float32))
-    values = positives.values(np.array([0.0, 0.79, 0.8, 1.0]))
+    values = positives.values(np.array([0.0, 0.79, 0.8, 1.0], np.float32))
     assert values[:2].tolist() == [0, 0]
     assert 0 < values[2] < values[3]
 
