@@ -46,7 +46,7 @@ def log(others: int = OTHERS) -> tuple[Events, HeldOut]:
     rng = np.random.default_rng(4)
     rows: list[tuple[int, int, float]] = []
     at: list[int] = []
-    inside = [np.flatnonzero(CLUSTER == c) for c in range(M)]
+    inside = [np.flatnonzero(c == CLUSTER) for c in range(M)]
     for user in range(USERS):
         a, b = rng.choice(OLD, 2, replace=False)
         # The last two of the history are those that are liked: the order of the pair is that of the meeting.
@@ -129,7 +129,8 @@ def test_the_artifact_is_read_back(work: Work) -> None:
     every = np.ones(len(events), bool)
     leaf = tree().assign(4).astype(np.int32)
     leaves, items = fit.linear(events, every, leaf, found.fitted)
-    assert items is not None and found.items is not None
+    assert items is not None
+    assert found.items is not None
     for back, made in ((found.leaves, leaves), (found.items, items)):
         np.testing.assert_array_equal(back.to, made.to)
         np.testing.assert_allclose(back.weight, made.weight, atol=1e-6)

@@ -49,7 +49,7 @@ def ranked(score_n: Floats, k: int) -> Ints:
 def chances(
     score_n: Floats, cluster_n: NDArray[np.integer], M: int, of: Ints, *, k: int, most: int, skip: float
 ) -> NDArray[np.float64]:
-    """[of] the chance of each of these candidates to stand on a page of k items in `most` interests (0: any number).
+    """[of] the chance of each of these candidates to stand on a page of k items in `most` interests (0: in any).
 
     `score_n` is -inf for what is not to be shown. One sweep over the interests, the one with the best item first:
     the state is how many of them were taken and how many better items these hold (as many as the page has places

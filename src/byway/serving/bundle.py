@@ -36,8 +36,7 @@ CONTEXTS = ("context_clusters", "context_via", "context_items")
 TRIPLES = ("triple_keys", "triple_clusters")
 """Arrays that are there where three interests are planned from."""
 MODEL = ("model", "triple_model")
-"""Arrays that are there where the planner listens to the language model's own rankings; the second beside TRIPLES."""
-
+"""Arrays that are there where the planner weighs the language model's own rankings; the second beside TRIPLES."""
 PLANNER = ("leaf", "content", "leaves_to", "leaves_weight")
 """Arrays that are there where the planner is; with `items_to` and `items_weight` where it has EASE over items."""
 
