@@ -1,4 +1,4 @@
-"""Each signal by a formula of its own, their sum, the candidates of a large catalog, and what is named as a reason."""
+"""Each signal by a formula of its own, their sum, what is scored of a large catalog, and what is named as reason."""
 
 from dataclasses import replace
 

@@ -130,7 +130,7 @@ class Planner:
         )
         score = np.where(open_M[mean.cluster], score, np.float32(-np.inf))
         best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
-        spans = [np.arange(mean.start[leaf], mean.stop[leaf]) for leaf in np.sort(best).tolist()]
+        spans = [np.arange(int(mean.start[leaf]), int(mean.stop[leaf])) for leaf in np.sort(best).tolist()]
         return np.concatenate(spans)
 
     def means(self) -> "LeafMeans":
