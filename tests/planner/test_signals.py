@@ -1,4 +1,4 @@
-"""Each signal by a formula of its own, their sum, what is scored of a large catalog, and what is named as reason."""
+"""Each signal by a formula of its own, their sum, candidates of a large catalog, and the reasons that are named."""
 
 from dataclasses import replace
 
