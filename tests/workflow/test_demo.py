@@ -180,8 +180,10 @@ def test_a_user_of_the_log_is_answered(workspace: Path, capsys: pytest.CaptureFi
     cli.recommend(workspace, user=users[3], json=True)
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert len(answer["items"]) > 0
-    assert answer["cluster"] not in answer["interests"]
-    assert {item["cluster"] for item in answer["items"]} == {answer["cluster"]}
+    assert answer["strategy"] == "person"
+    shown = [item["cluster"] for item in answer["items"]]
+    assert shown[0] == answer["cluster"]
+    assert not set(shown) & set(answer["interests"])
 
 
 def test_shards_join_to_the_table_of_the_single_run(
@@ -244,7 +246,7 @@ def test_another_setting_makes_only_what_depends_on_it_again(workspace: Path) ->
     changed = config.load(workspace / "byway.toml", ["item_policy.epochs=2"])
     pipeline.run(workspace, changed)
     after = {p.parent.name: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
-    assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "13-bundle"}
+    assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "12-planner", "13-bundle"}
 
 
 SMALL = ["users=100", "days=4", "aa_seeds=2", "epochs=1", "retrain_every=2"]
@@ -269,8 +271,8 @@ def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.Mo
         pipeline.run(workspace, own, only="experiment")
     monkeypatch.setattr(runs, "live", lambda *a, **k: lived.append("one") or live(*a, **k))
     pipeline.run(workspace, own, only="experiment")
-    # 12 arms, 2 pairs of controls, 4 arms where liking is chance; none was lived twice.
-    assert len(lived) == 12 + 4 + 4
+    # 16 arms beside the control, 2 pairs of controls, 6 arms where liking is chance; none was lived twice.
+    assert len(lived) == 16 + 4 + 6
     found = experiment.load(workspace / "15-experiment")
     figures = pipeline.figures(pipeline.records(workspace))
     assert list(found["arms"]) == [name for name in ARMS if name != MULTIMODAL]

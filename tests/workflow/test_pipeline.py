@@ -399,8 +399,8 @@ def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None
 def test_every_stage_has_its_own_folder_and_section() -> None:
     numbers = [stage.number for stage in STAGES]
     assert numbers == sorted(numbers)
-    # What the files beside the catalog hold shares its number.
-    assert [n for n in set(numbers) if numbers.count(n) > 1] == [1]
+    # What the files beside the catalog hold shares its number, and so do the item policy and the planner on it.
+    assert sorted(n for n in set(numbers) if numbers.count(n) > 1) == [1, 12]
     assert len({stage.folder for stage in STAGES}) == len(STAGES)
     sections = {f.name for f in fields(config.Config)}
     assert {stage.name for stage in STAGES} == sections - {"run", "serving"}

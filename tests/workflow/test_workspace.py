@@ -183,7 +183,7 @@ def test_recommend_is_what_the_service_answers(w: byway.Workspace) -> None:
     wanted = recommend(w.bundle, [Seen("3"), Seen("7")], np.random.default_rng(5), 4)
     assert w.recommend(history=["3", "7"], k=4, seed=5) == wanted
     assert w.recommend([Seen("3"), "7"], k=4, seed=5) == wanted
-    assert (wanted.strategy, len(wanted.items)) == ("table", 4)
+    assert (wanted.strategy, len(wanted.items)) == ("person", 4)
     assert wanted.reasons
     assert all(0 < item.propensity <= 1 for item in wanted.items)
     assert len(w.recommend(history=["3", "7"]).items) == w.config().bundle.items
@@ -220,7 +220,7 @@ def test_recommend_to_many_with_histories_of_their_own(w: byway.Workspace) -> No
 
 
 def test_a_person_draws_alike_whoever_else_is_answered(w: byway.Workspace) -> None:
-    drawn = {tuple(w.recommend(user="u3", seed=seed).interests) for seed in range(12)}
+    drawn = {tuple(item.item for item in w.recommend(user="u3", seed=seed).items) for seed in range(12)}
     assert len(drawn) > 2
     assert w.recommend(user="u3", seed=1) == w.recommend(user="u3", seed=1)
 

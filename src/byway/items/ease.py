@@ -87,8 +87,9 @@ def solve(x_UN: "sparse.csr_array", ridge: float, prior_NN: NDArray[np.floating]
     target = None if prior_NN is None else gram + ridge * prior_NN
     at = np.diag_indices(n)
     gram[at] += ridge
-    factor, failed = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-    inverse, bad = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+    potrf, potri = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
+    factor, failed = potrf(gram, lower=1, overwrite_a=1)
+    inverse, bad = potri(factor, lower=1, overwrite_c=1)
     if failed or bad:
         raise ValueError(f"the Gram matrix of {n} units with ridge {ridge} is not positive definite")
     inverse = np.tril(inverse)
