@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from made import HISTORY, SIZES, workspace_of
 
+from byway.base import config
 from byway.serving import publish, stores
 from byway.serving.bundle import Manifest
 from byway.serving.history import DAY, Event
@@ -43,7 +44,7 @@ def take(workspace: Path, mode: Literal["person", "pair"]) -> None:
 
 async def people(url: str, workspace: Path, users: int, items: int) -> None:
     """Give everybody a history, straight into the store."""
-    store = stores.open(url, workspace / "serving")
+    store = stores.open(url, workspace / "serving", config.Serving().forget_days)
     rng = np.random.default_rng(2)
     now = time.time_ns() // 1000
     for first in range(0, users, 50):
