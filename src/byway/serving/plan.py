@@ -185,10 +185,6 @@ def _planner(bundle: Bundle) -> Planner:
     return bundle.planner
 
 
-def _last(planner: Planner, asker: Asker) -> list[int]:
-    return [int(c) for c in planner.cluster[asker.rows[-1:]]]
-
-
 def _listed(words: Sequence[str]) -> str:
     """As a sentence has them: “a, b and c”."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
