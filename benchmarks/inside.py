@@ -105,7 +105,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     workspace = given.workspace or workspace_of(given.folder, *SIZES["small" if given.small else "large"][:3])
-    bundle = service.open_current(workspace).bundle
+    opened = service.open_current(workspace).bundle
+    bundle = replace(opened, settings=replace(opened.settings, mode="person"))
     planner = bundle.planner
     if planner is None:
         raise SystemExit("The bundle has no planner.")

@@ -65,7 +65,8 @@ class World:
         def around(middle: NDArray[np.float32]) -> NDArray[np.float32]:
             found = middle[leaf]
             found += 0.7 * rng.standard_normal(found.shape, dtype=np.float32)
-            return found / np.linalg.norm(found, axis=1, keepdims=True)
+            found /= np.linalg.norm(found, axis=1, keepdims=True)
+            return found.astype(np.float32, copy=False)
 
         told, own = centres(), centres()
         behaviour = (told + own) / np.float32(2**0.5)

@@ -26,12 +26,15 @@ import msgspec
 import numpy as np
 from made import HISTORY, SIZES, workspace_of
 
+from byway.base import config
 from byway.serving import publish, stores
 from byway.serving.bundle import Manifest
 from byway.serving.history import DAY, Event
 
+Mode = Literal["person", "pair"]
 
-def take(workspace: Path, mode: Literal["person", "pair"]) -> None:
+
+def take(workspace: Path, mode: Mode) -> None:
     """Have the published bundle answer in this mode, from the next start on."""
     now = publish.current(workspace)
     assert now is not None
@@ -43,7 +46,7 @@ def take(workspace: Path, mode: Literal["person", "pair"]) -> None:
 
 async def people(url: str, workspace: Path, users: int, items: int) -> None:
     """Give everybody a history, straight into the store."""
-    store = stores.open(url, workspace / "serving")
+    store = stores.open(url, workspace / "serving", config.Serving().forget_days)
     rng = np.random.default_rng(2)
     now = time.time_ns() // 1000
     for first in range(0, users, 50):
@@ -194,7 +197,8 @@ def main() -> None:
     items, clusters, leaves, users = SIZES["small" if given.small else "large"]
     workspace = workspace_of(given.folder, items, clusters, leaves)
     result: dict[str, object] = {"items": items, "workers": given.workers, "history": given.history or "sqlite"}
-    for mode in [given.mode] if given.mode else ["person", "pair"]:
+    modes: list[Mode] = [given.mode] if given.mode else ["person", "pair"]
+    for mode in modes:
         found = measured(workspace, mode, given, items, users)
         result |= {f"{mode}.{name}": value for name, value in found.items()}
     if given.json:
@@ -204,9 +208,7 @@ def main() -> None:
             print(f"{name:36} {value:.4g}" if isinstance(value, float) else f"{name:36} {value}")
 
 
-def measured(
-    workspace: Path, mode: Literal["person", "pair"], given: argparse.Namespace, items: int, users: int
-) -> dict[str, float]:
+def measured(workspace: Path, mode: Mode, given: argparse.Namespace, items: int, users: int) -> dict[str, float]:
     """All figures of one mode."""
     take(workspace, mode)
     shutil.rmtree(workspace / "serving", ignore_errors=True)

@@ -58,6 +58,8 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
         FILE: str(tokens.resolve()) if tokens else "",
         "PROMETHEUS_MULTIPROC_DIR": str(counts),
     }
+    # A worker answers one request at a time: threads of numpy's would take the cores of the other workers.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _log()
     print(f"Serving {workspace} on http://{host}:{port}", file=sys.stderr)
     server = uvicorn.Config(
