@@ -9,7 +9,7 @@ from byway.data.events import Events
 from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
-from byway.planner import fit
+from byway.planner import fit, weights
 from byway.planner.signals import SIGNALS
 from byway.transitions.table import Table
 from tests.serving.planted import policy_file
@@ -181,9 +181,9 @@ def test_nothing_that_was_held_out_is_in_the_models_that_weights_are_fitted_on(
 def test_candidates_stand_in_the_order_of_the_catalog_and_those_drawn_stand_for_the_rest(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, solve = [], fit._fit
+    seen, solve = [], weights.fitted
     monkeypatch.setattr(fit, "CANDIDATES", 8)
-    monkeypatch.setattr(fit, "_fit", lambda found, names: seen.extend(found) or solve(found, names))
+    monkeypatch.setattr(weights, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
     build(work, *log())
     assert len(seen) == USERS
     for one in seen:
@@ -203,16 +203,16 @@ def test_weights_are_those_of_weighted_least_squares() -> None:
     for _ in range(5):
         said = rng.normal(2, 3, size=(40, S)).astype(np.float32)
         worth = (said @ np.linspace(-1, 1, S) + rng.normal(size=40)).astype(np.float32)
-        found.append(fit._Compared(said, worth, rng.choice([1.0, 4.0], 40).astype(np.float32)))
+        found.append(weights.Compared(said, worth, rng.choice([1.0, 4.0], 40).astype(np.float32)))
     own = [0, 2, 5, 7]
-    weights, standard = fit._solve(found, own)
+    solved, standard = weights._solve(found, own)
     said, worth = np.concatenate([c.said for c in found]).astype(float), np.concatenate([c.worth for c in found])
     root = np.sqrt(np.concatenate([c.weight for c in found]).astype(float))[:, None]
     design = np.column_stack([said[:, own], np.ones(len(said))]) * root
     wanted = np.linalg.lstsq(design, worth * root[:, 0], rcond=None)[0][:-1]
-    np.testing.assert_allclose(weights[own], wanted, atol=0.01)
-    assert (np.delete(weights, own) == 0).all()
-    assert np.abs(standard[own]) == pytest.approx(np.abs(weights[own]) * 3, rel=0.2)
+    np.testing.assert_allclose(solved[own], wanted, atol=0.01)
+    assert (np.delete(solved, own) == 0).all()
+    assert np.abs(standard[own]) == pytest.approx(np.abs(solved[own]) * 3, rel=0.2)
 
 
 def test_nobody_to_fit_on_leaves_the_item_policy(work: Work) -> None:

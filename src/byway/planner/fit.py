@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -26,7 +26,9 @@ from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
 from byway.items.ease import Weights
 from byway.items.sequence import ItemPolicy
+from byway.planner import weights
 from byway.planner.signals import SIGNALS, Asker, Fitted, Planner
+from byway.planner.weights import Compared
 from byway.transitions import draws
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
@@ -41,18 +43,12 @@ RIDGE = 200.0
 """λ of EASE, where the mean square of the values is 1. On the demo's world 100 to 400 please alike."""
 NEUTRAL = 0.6
 """Part of the mean satisfaction that speaks neither for an item nor against it."""
-SURE = 2.0
-"""A signal keeps its weight where that is at least so many standard errors, over people, from 0."""
 CONTENT = 64
 """Axes of the contents that are kept for their likeness."""
 PEOPLE = 1000
 """People on whom weights are fitted."""
 CANDIDATES = 10_000
 """Items that nobody took up, a person, that are compared with those that were; all where there are fewer."""
-SHRINK = 1e-3
-"""Ridge of the weights, beside standardised signals of variance 1."""
-PLACES = (10, 50)
-"""k of the figures."""
 INTERESTS = 48
 """Interests met last from which pairs are drawn, as in `serving.recommend`."""
 
@@ -116,9 +112,9 @@ def build(
         )
         people = _people(events, heldout.user, heldout.at, start, work.rng)
         found = _compare(planner, table, people, events, item_policy, work.rng)
-        weights, figures = _fit(found, tuple(settings.signals))
+        weighed, figures = weights.fitted(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
-    fitted = msgspec.structs.replace(usual, weights=weights, positive=events.positive)
+    fitted = msgspec.structs.replace(usual, weights=weighed, positive=events.positive)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
     np.save(work.out / "unit.npy", unit)
@@ -259,18 +255,6 @@ def _people(events: Events, user: Ints, at: Ints, start: Ints, rng: np.random.Ge
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    """The candidates of one person: items of interests that they had not met."""
-
-    said: Floats
-    """[c, signals]"""
-    worth: Floats
-    """[c] satisfaction above neutral, 0 where it was not taken up."""
-    weight: Floats
-    """[c] how many items each stands for."""
-
-
 def _compare(
     planner: Planner,
     table: Table,
@@ -278,10 +262,10 @@ def _compare(
     events: Events,
     item_policy: ItemPolicy,
     rng: np.random.Generator,
-) -> list[_Compared]:
+) -> list[Compared]:
     encode = export.reader(item_policy.model)
     M = int(planner.cluster.max(initial=0)) + 1
-    found: list[_Compared] = []
+    found: list[Compared] = []
     with bar("planner: people", len(people)) as advance:
         for one in people:
             rows = events.item[one.start : one.at].astype(np.int64)
@@ -315,7 +299,7 @@ def _compare(
             # In the catalog's order: where scores are equal, what was taken up must not stand first.
             order = np.argsort(candidates)
             said_cS = np.stack(columns, 1).astype(np.float32)
-            found.append(_Compared(said_cS[order], worth[order], weight[order]))
+            found.append(Compared(said_cS[order], worth[order], weight[order]))
     return found
 
 
@@ -336,90 +320,3 @@ def shares_of(table: Table, clusters: NDArray[np.integer], liked: Floats, M: int
         "language_model": look_up(table.model, table.model_triples, contexts),
     }
     return {name: draws.reciprocal_rank(ranking, chance, M) for name, ranking in rankings.items()}
-
-
-def _fit(found: Sequence[_Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
-    """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on."""
-    every = list(SIGNALS)
-    wanted = [every.index(name) for name in every if not names or name in names]
-    if not found:
-        return {every[i]: float(every[i] == "item_policy") for i in wanted}, {"people": 0}
-    halves = [found[::2], found[1::2]] if len(found) > 1 else [found, found]
-
-    def measured(own: list[int], choose: bool = False) -> dict[int, float]:
-        total = dict.fromkeys(PLACES, 0.0)
-        for fitted, asked in (halves, halves[::-1]):
-            w = (_chosen if choose else _solve)(fitted, own)[0]
-            for one in asked:
-                best = np.argsort(-(one.said @ w), kind="stable")
-                for k in PLACES:
-                    total[k] += float(one.worth[best[:k]].sum())
-        return {k: round(value / len(found), 4) for k, value in total.items()}
-
-    weights, standard = _chosen(found, wanted)
-    largest = max(float(np.abs(standard).max()), 1e-12)
-    figures: dict[str, Any] = {
-        "people": len(found),
-        "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
-        "value": {f"at_{k}": value for k, value in measured(wanted, choose=True).items()},
-        "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
-        "without": {
-            every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
-        },
-    }
-    return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
-
-
-def _chosen(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
-    """As `_solve`, without the signals whose weight could be chance: the least sure goes first.
-
-    Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
-    people eight signals fit chance; with many all stay that say anything.
-    """
-    left = list(own)
-    while True:
-        weights, standard = _solve(found, left)
-        if len(left) <= 1:
-            return weights, standard
-        bread = np.zeros((len(left), len(left)))
-        meat = np.zeros_like(bread)
-        n = sum(float(one.weight.sum()) for one in found)
-        mean = sum(one.weight @ one.said[:, left] for one in found) / n
-        worth = sum(float(one.weight @ one.worth) for one in found) / n
-        for one in found:
-            x = (one.said[:, left] - mean).astype(np.float64)
-            weighed = x * one.weight[:, None]
-            bread += weighed.T @ x
-            pull = weighed.T @ (one.worth - worth - x @ weights[left])
-            meat += np.outer(pull, pull)
-        inverse = np.linalg.pinv(bread)
-        spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
-        sure = np.abs(weights[left]) / spread
-        if sure.min() >= SURE:
-            return weights, standard
-        left.pop(int(sure.argmin()))
-
-
-def _solve(found: Sequence[_Compared], own: list[int]) -> tuple[Floats, Floats]:
-    """Weights [signals] of the signals `own`, 0 of the others; and as they are beside standardised signals."""
-    S = len(SIGNALS)
-    n, total, square, cross, worth = 0.0, np.zeros(S), np.zeros((S, S)), np.zeros(S), 0.0
-    for one in found:
-        weighed = (one.said * one.weight[:, None]).astype(np.float64)
-        n += float(one.weight.sum())
-        total += weighed.sum(0)
-        square += weighed.T @ one.said
-        cross += weighed.T @ one.worth
-        worth += float(one.weight @ one.worth)
-    mean = total / n
-    spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
-    # What is left of a constant by the difference of two large numbers is no signal.
-    use = [i for i in own if spread[i] > 1e-6 * np.sqrt(square[i, i] / n)]
-    weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
-    if use:
-        sd = spread[use]
-        gram = (square[np.ix_(use, use)] / n - np.outer(mean[use], mean[use])) / np.outer(sd, sd)
-        right = (cross[use] / n - mean[use] * worth / n) / sd
-        standard[use] = np.linalg.solve(gram + SHRINK * np.eye(len(use)), right)
-        weights[use] = standard[use] / sd
-    return weights, standard

@@ -1,0 +1,122 @@
+"""The weights of the signals: least squares over the items of new interests that each person could have taken up.
+
+What an item is worth to somebody is the satisfaction above neutral that it gave, and 0 where it was not taken up
+(`fit` says why). This module knows tables of numbers alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.planner.signals import SIGNALS
+
+Floats = NDArray[np.float32]
+
+SHRINK = 1e-3
+"""Ridge of the weights, beside standardised signals of variance 1."""
+SURE = 2.0
+"""A signal keeps its weight where that is at least so many standard errors, over people, from 0."""
+PLACES = (10, 50)
+"""k of the figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The candidates of one person: items of interests that they had not met."""
+
+    said: Floats
+    """[c, signals]"""
+    worth: Floats
+    """[c] satisfaction above neutral, 0 where it was not taken up."""
+    weight: Floats
+    """[c] how many items each stands for."""
+
+
+def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on."""
+    every = list(SIGNALS)
+    wanted = [every.index(name) for name in every if not names or name in names]
+    if not found:
+        return {every[i]: float(every[i] == "item_policy") for i in wanted}, {"people": 0}
+    halves = [found[::2], found[1::2]] if len(found) > 1 else [found, found]
+
+    def measured(own: list[int], choose: bool = False) -> dict[int, float]:
+        total = dict.fromkeys(PLACES, 0.0)
+        for fitted, asked in (halves, halves[::-1]):
+            w = (_chosen if choose else _solve)(fitted, own)[0]
+            for one in asked:
+                best = np.argsort(-(one.said @ w), kind="stable")
+                for k in PLACES:
+                    total[k] += float(one.worth[best[:k]].sum())
+        return {k: round(value / len(found), 4) for k, value in total.items()}
+
+    weights, standard = _chosen(found, wanted)
+    largest = max(float(np.abs(standard).max()), 1e-12)
+    figures: dict[str, Any] = {
+        "people": len(found),
+        "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
+        "value": {f"at_{k}": value for k, value in measured(wanted, choose=True).items()},
+        "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
+        "without": {
+            every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
+        },
+    }
+    return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
+
+
+def _chosen(found: Sequence[Compared], own: list[int]) -> tuple[Floats, Floats]:
+    """As `_solve`, without the signals whose weight could be chance: the least sure goes first.
+
+    Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
+    people eight signals fit chance; with many all stay that say anything.
+    """
+    left = list(own)
+    while True:
+        weights, standard = _solve(found, left)
+        if len(left) <= 1:
+            return weights, standard
+        bread = np.zeros((len(left), len(left)))
+        meat = np.zeros_like(bread)
+        n = sum(float(one.weight.sum()) for one in found)
+        mean = sum(one.weight @ one.said[:, left] for one in found) / n
+        worth = sum(float(one.weight @ one.worth) for one in found) / n
+        for one in found:
+            x = (one.said[:, left] - mean).astype(np.float64)
+            weighed = x * one.weight[:, None]
+            bread += weighed.T @ x
+            pull = weighed.T @ (one.worth - worth - x @ weights[left])
+            meat += np.outer(pull, pull)
+        inverse = np.linalg.pinv(bread)
+        spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
+        sure = np.abs(weights[left]) / spread
+        if sure.min() >= SURE:
+            return weights, standard
+        left.pop(int(sure.argmin()))
+
+
+def _solve(found: Sequence[Compared], own: list[int]) -> tuple[Floats, Floats]:
+    """Weights [signals] of the signals `own`, 0 of the others; and as they are beside standardised signals."""
+    S = len(SIGNALS)
+    n, total, square, cross, worth = 0.0, np.zeros(S), np.zeros((S, S)), np.zeros(S), 0.0
+    for one in found:
+        weighed = (one.said * one.weight[:, None]).astype(np.float64)
+        n += float(one.weight.sum())
+        total += weighed.sum(0)
+        square += weighed.T @ one.said
+        cross += weighed.T @ one.worth
+        worth += float(one.weight @ one.worth)
+    mean = total / n
+    spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
+    # What is left of a constant by the difference of two large numbers is no signal.
+    use = [i for i in own if spread[i] > 1e-6 * np.sqrt(square[i, i] / n)]
+    weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
+    if use:
+        sd = spread[use]
+        gram = (square[np.ix_(use, use)] / n - np.outer(mean[use], mean[use])) / np.outer(sd, sd)
+        right = (cross[use] / n - mean[use] * worth / n) / sd
+        standard[use] = np.linalg.solve(gram + SHRINK * np.eye(len(use)), right)
+        weights[use] = standard[use] / sd
+    return weights, standard
