@@ -92,7 +92,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def w(data: Path, tmp_path_factory: pytest.TempPathFactory) -> byway.Workspace:
     folder = tmp_path_factory.mktemp("w")
-    (folder / "byway.toml").write_text(TOML.replace('s = "', f's = "{data}/'), "utf-8")
+    own = TOML.replace('s = "', f's = "{data}/') + "\n[bundle]\nskip = 0.3\n"
+    (folder / "byway.toml").write_text(own, "utf-8")
     return byway.Workspace(folder).run()
 
 
