@@ -92,7 +92,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def w(data: Path, tmp_path_factory: pytest.TempPathFactory) -> byway.Workspace:
     folder = tmp_path_factory.mktemp("w")
-    own = TOML.replace('s = "', f's = "{data}/') + "\n[bundle]\nskip = 0.3\n"
+    own = TOML.replace('s = "', f's = "{data}/') + "\n[bundle]\nskip = 0.5\n"
     (folder / "byway.toml").write_text(own, "utf-8")
     return byway.Workspace(folder).run()
 
@@ -222,7 +222,7 @@ def test_recommend_to_many_with_histories_of_their_own(w: byway.Workspace) -> No
 
 def test_a_person_draws_alike_whoever_else_is_answered(w: byway.Workspace) -> None:
     drawn = {tuple(item.item for item in w.recommend(user="u3", seed=seed).items) for seed in range(12)}
-    assert len(drawn) > 2
+    assert len(drawn) > 1  # of six interests half are left out
     assert w.recommend(user="u3", seed=1) == w.recommend(user="u3", seed=1)
 
 
