@@ -10,6 +10,7 @@ is done stands in a folder beside the workspace, and a run that was cut goes on.
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -39,6 +40,7 @@ from byway.transitions.triples import row_of
 from byway.workflow.stages import EXPERIMENT, Inputs
 
 ARMS = ("byway", "one", "ease", "masked", "table", "counts", "placebo")
+OWN = ("--folder", "--json", "--processes", "--run", "--place")
 METRICS = (
     "positive_rate", "new_positive_rate", "novel_impressions", "platform.serendipity", "new_clusters",
     "platform.positive_rate", "watch_minutes", "interests_found", "interests_kept",
@@ -181,8 +183,13 @@ def main() -> None:
 def as_result(run: str, data: str, place: float, result: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """The same as a file of `results/`: a row an arm."""
 
-    def interval(row: list[float | None] | None) -> dict[str, float | None] | None:
-        return None if row is None or row[0] is None else dict(zip(("mean", "low", "high"), row, strict=True))
+    def interval(row: list[float] | None) -> dict[str, float] | None:
+        if row is None or row[0] is None:
+            return None
+        return dict(zip(("mean", "low", "high"), (round(value, 3) for value in row), strict=True))
+
+    def lift(row: list[float] | None) -> str | None:
+        return None if row is None or row[0] is None else f"{row[0]:+.1%} ({row[1]:+.1%} to {row[2]:+.1%})"
 
     figures: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -190,14 +197,14 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
         control, ease = own.get("over control", {}), own.get("over ease", {})
         found = {
             "pleased": interval(own["positive_rate"]),
-            "over EASE": interval(ease.get("positive_rate")),
-            "new and liked, over the control": interval(control.get("platform.serendipity")),
-            "new clusters liked, over the control": interval(control.get("new_clusters")),
-            "watch time, over the control": interval(control.get("watch_minutes")),
+            "over EASE": lift(ease.get("positive_rate")),
+            "new and liked, over the control": lift(control.get("platform.serendipity")),
+            "new clusters liked, over the control": lift(control.get("new_clusters")),
+            "watch time, over the control": lift(control.get("watch_minutes")),
             "interests found": interval(own["interests_found"]),
             "interests kept": interval(own["interests_kept"]),
         }
-        figures[f"{data}: {arms.ARMS[name]}"] = {k: v for k, v in found.items() if v is not None}
+        figures[f"{data}: `{name}`"] = {k: v for k, v in found.items() if v is not None}
     git = ["git", "rev-parse", "--short=7", "HEAD"]
     setting = result["setting"]
     return {
@@ -218,8 +225,12 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
 
 
 def quoted(words: list[str]) -> list[str]:
-    """The command's words without folders of this machine."""
-    return [Path(word).name if word.startswith("/") else word for word in words]
+    """The command's words without folders of this machine, and without where it keeps and writes things."""
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if word not in OWN and before not in OWN:
+            kept.append(shlex.quote(Path(word).name if word.startswith("/") else word))
+    return kept
 
 
 def processor() -> str:
