@@ -89,10 +89,13 @@ def alike(vectors: NDArray[np.float32], kept: int, rng: np.random.Generator) -> 
 def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.float32]) -> Planner:
     """A planner over all items, each signal with the weight 1."""
     items, rng = len(made.leaf), np.random.default_rng(3)
+    some = np.sort(np.argsort(-traffic, kind="stable")[:ITEMS])
+    unit = np.full(items, -1, np.int32)
+    unit[some] = np.arange(len(some), dtype=np.int32)
     return Planner(
         fitted=Fitted(dict.fromkeys(PARTS, 1.0), 0.25, 2.0),
-        known=np.arange(items, dtype=np.int32),
-        items=alike(made.vectors, KEPT, rng) if items <= ITEMS else None,
+        unit=unit,
+        items=alike(made.vectors[some], KEPT, rng),
         leaf=made.leaf,
         leaves=alike(made.leaf_vectors, min(KEPT, len(made.leaf_vectors) - 1), rng),
         cluster=made.cluster,
@@ -157,6 +160,7 @@ def make(workspace: Path, items: int, clusters: int, leaves: int) -> None:
         "popularity": rng.permutation(clusters).astype(np.int32),
         "leaf": made.leaf,
         "content": planner.content,
+        "unit": planner.unit,
         "leaves_to": planner.leaves.to,
         "leaves_weight": planner.leaves.weight,
     }

@@ -105,8 +105,21 @@ def test_candidates_hold_the_best_items_where_leaves_are_coherent(monkeypatch, s
     assert not set(order[-100:].tolist()) & set(some.tolist())
 
 
+def test_what_ease_says_most_of_is_scored_wherever_it_lies(monkeypatch):
+    of = planner(3)
+    asked = asker(of, HISTORY, LIKED)
+    monkeypatch.setattr(signals, "EXACT", 29)
+    monkeypatch.setattr(signals, "LEAVES", 1)
+    monkeypatch.setattr(signals, "UNITS", 3)
+    units = of.of_units(asked)[of.unit]
+    some = of.candidates(asked, np.ones(3, bool))
+    assert some.tolist() == sorted(set(some.tolist()))
+    assert 5 <= len(some) <= 8
+    assert set(np.argsort(-units, kind="stable")[:2].tolist()) <= set(some.tolist())
+
+
 def test_a_small_catalog_is_scored_as_a_whole(monkeypatch):
-    of = planner()
+    of = planner(items=False)
     asked = asker(of, HISTORY, LIKED)
     assert of.candidates(asked, np.zeros(3, bool)).tolist() == list(range(30))
     monkeypatch.setattr(signals, "EXACT", 29)

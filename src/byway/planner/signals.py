@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 
 EXACT = 50_000
 """Items up to which all are scored: about a millisecond on one core."""
+UNITS = 500
+"""Items of which EASE over items says most that are scored beside them."""
 LEAVES = 64
 """Leaves whose items are scored where there are more."""
 SPREAD = 1.3
@@ -113,9 +115,7 @@ class Planner:
         some = slice(None) if rows is None else rows
 
         def ease() -> Floats:
-            assert self.items is not None
-            scores = self.items.scores(*by_unit(self.unit[asker.rows], asker.values))
-            return np.append(scores, np.float32(0))[self.unit[some]]
+            return np.append(self.of_units(asker), np.float32(0))[self.unit[some]]
 
         found: dict[str, Callable[[], Floats]] = {} if self.items is None else {"ease": ease}
         for name, share in asker.shares.items():
@@ -134,7 +134,8 @@ class Planner:
 
     def candidates(self, asker: Asker, open_M: NDArray[np.bool_]) -> Ints:
         """Items that are worth scoring, in order: all up to EXACT, beyond that those of the best leaves in open
-        clusters, a leaf being judged by what its best item can be expected to score (`LeafMeans.scores`)."""
+        clusters, a leaf being judged by what its best item can be expected to score without EASE over items
+        (`LeafMeans.scores`); and, open or not, those of which this says most."""
         n = len(self.cluster)
         if n <= EXACT:
             return np.arange(n)
@@ -143,7 +144,12 @@ class Planner:
         best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
         best.sort()
         start, size = means.start[best], means.stop[best] - means.start[best]
-        return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
+        rows = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
+        if self.items is None or not self.fitted.weights.get("ease"):
+            return rows
+        said = self.of_units(asker)[self.unit[means.spoken]]
+        most = np.argpartition(-said, min(UNITS, len(said)) - 1)[:UNITS]
+        return np.union1d(rows, means.spoken[most])
 
     def means(self) -> "LeafMeans":
         """Made when they are first needed, and kept."""
@@ -159,6 +165,13 @@ class Planner:
         """What each signal that has a weight adds to the scores."""
         weights, said = self.fitted.weights, self.signals(asker, rows)
         return {name: np.float32(weights[name]) * said[name]() for name in said if weights.get(name)}
+
+    def of_units(self, asker: Asker) -> Floats:
+        """[units] what EASE over items says of each."""
+        assert self.items is not None
+        if "ease" not in asker.kept:
+            asker.kept["ease"] = self.items.scores(*by_unit(self.unit[asker.rows], asker.values))
+        return asker.kept["ease"]
 
     def of_leaves(self, asker: Asker) -> Floats:
         """[leaves] what EASE over the finest clusters says of each."""
@@ -186,9 +199,9 @@ class Planner:
     def because(self, asker: Asker, row: int, most: int = 2) -> list[int]:
         """Places in the history of the different items that pleased and say most for an item, by EASE; fewer where
         fewer do."""
-        weights, unit = (
-            (self.leaves, self.leaf) if self.items is None or self.unit[row] < 0 else (self.items, self.unit)
-        )
+        weights, unit = self.leaves, self.leaf
+        if self.items is not None and self.unit[row] >= 0:
+            weights, unit = self.items, self.unit
         own = unit[asker.rows]
         said = np.where(weights.to[own] == unit[row], weights.weight[own], 0).sum(1)
         said = said * np.maximum(asker.values, 0) * (own >= 0)
@@ -212,6 +225,8 @@ class LeafMeans:
     """[leaves, d + w + 2] of vectors, content where it is by item, popularity and quality."""
     variance: Floats
     """[leaves, 4] of each of these, an axis on average; 3 where content is not by item."""
+    spoken: Ints
+    """Items that have a row of EASE over items, in order."""
 
     @classmethod
     def of(cls, planner: Planner, mean: Floats | None = None, variance: Floats | None = None) -> "LeafMeans":
@@ -222,7 +237,8 @@ class LeafMeans:
         if mean is None or variance is None:
             mean, variance = _moments(planner, start, stop - start)
         largest = 2 * np.log((stop - start).astype(np.float32))
-        return cls(planner.leaf[start], start, stop, planner.cluster[start], largest, mean, variance)
+        spoken = np.flatnonzero(np.asarray(planner.unit) >= 0)
+        return cls(planner.leaf[start], start, stop, planner.cluster[start], largest, mean, variance, spoken)
 
     def scores(self, planner: Planner, asker: Asker) -> Floats:
         """[leaves] what the best item of each leaf can be expected to score, without EASE over items.
