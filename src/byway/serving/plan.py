@@ -102,7 +102,7 @@ def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
 
 def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     """New interests that an answer can lead to: each with the chance that its best item is shown, and the interests
-    of the history that say most for it; the likeliest first."""
+    of the history that say most for it; the likeliest first, of equal ones the one whose best item is better."""
     planner, M = _planner(bundle), len(bundle.manifest.names)
     asker = asker_of(bundle, person)
     scored = _scored(bundle, person, asker)
@@ -118,7 +118,7 @@ def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
         own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(scored.candidates[at]))]
         found.append((c, p, list(dict.fromkeys(own))))
-    return sorted(found, key=lambda one: (-one[1], one[0]))
+    return sorted(found, key=lambda one: -one[1])
 
 
 def explain(bundle: Bundle, shown: Page, reasons: list[str]) -> None:
