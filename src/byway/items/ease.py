@@ -73,18 +73,15 @@ def worth(
     return sparse.csr_array((mean.astype(np.float32), (key // shape[1], key % shape[1])), shape=shape)
 
 
-def solve(x_UN: "sparse.csr_array", ridge: float, prior_NN: NDArray[np.floating] | None = None) -> Floats:
+def solve(x_UN: "sparse.csr_array", ridge: float) -> Floats:
     """B [n, n], dense, with a zero diagonal.
 
-    With a `prior` S the weights are drawn towards S and not towards zero: of argmin ‖X − XB‖² + λ‖B − S‖² with
-    diag B = 0 the solution is B = P(G + λS) − P diag(μ), with P = (G + λI)⁻¹, G = XᵀX, and μ such that the diagonal
-    is zero. S = 0 gives B = −P / diag P off the diagonal.
+    B = −P / diag P off the diagonal, with P = (G + λI)⁻¹ and G = XᵀX. Raises ValueError where that has no inverse.
     """
     from scipy import linalg
 
     gram = np.asarray((x_UN.T @ x_UN).todense(), np.float64)
     n = len(gram)
-    target = None if prior_NN is None else gram + ridge * prior_NN
     at = np.diag_indices(n)
     gram[at] += ridge
     potrf, potri = linalg.get_lapack_funcs(("potrf", "potri"), (gram,))
@@ -94,14 +91,9 @@ def solve(x_UN: "sparse.csr_array", ridge: float, prior_NN: NDArray[np.floating]
         raise ValueError(f"the Gram matrix of {n} units with ridge {ridge} is not positive definite")
     inverse = np.tril(inverse)
     inverse += np.tril(inverse, -1).T
-    if target is None:
-        inverse /= -inverse[at]
-        inverse[at] = 0
-        return inverse.astype(np.float32)
-    found = inverse @ target
-    found -= inverse * (found[at] / inverse[at])
-    found[at] = 0
-    return found.astype(np.float32)
+    inverse /= -inverse[at]
+    inverse[at] = 0
+    return inverse.astype(np.float32)
 
 
 def largest(b_NN: Floats, kept: int = KEPT) -> Weights:
