@@ -115,8 +115,9 @@ def test_modules_are_of_a_size_that_can_be_read(name: str) -> None:
 
 LONG = {
     "byway.base.config": 800,  # every setting on one page
-    "byway.workflow.stages": 720,  # every stage on one page
-    "byway.workflow.refresh": 520,
+    "byway.cli": 430,  # every verb on one page
+    "byway.workflow.stages": 760,  # every stage on one page
+    "byway.workflow.refresh": 530,
     "byway.language.fast.generate": 450,
 }
 """Modules that may be longer."""
@@ -138,6 +139,4 @@ def test_every_function_and_class_is_used_outside_of_tests() -> None:
         and not node.decorator_list
         and not node.name.startswith("__")
     ]
-    # Wired in by the issue on the language model; see docs/LOG.md.
-    waiting = {"byway.language.asking.InProcess", "byway.language.server.Server"}
-    assert set(unused) - waiting == set()
+    assert unused == []

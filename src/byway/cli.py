@@ -85,6 +85,63 @@ def run(
 
 
 @app.command
+def worth(
+    directory: Path,
+    *,
+    model: Annotated[
+        str | None, Parameter(help="A model by name, as it is; without it the one of this workspace.")
+    ] = None,
+    server: Annotated[
+        str | None, Parameter(help="Address of a server to ask, as http://127.0.0.1:8000/v1.")
+    ] = None,
+    pairs: Annotated[int, Parameter(help="Pairs to ask about, at most.", validator=Number(gte=30))] = 3000,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """What a language model adds to the log here, and what asking it about every pair would take."""
+    from byway.workflow import asking, stages
+
+    config = _config(directory, set)
+    stages.prepare(config)
+    found = asking.worth(directory, config, model, server, pairs)
+    _say(json, found, f"{asking.as_table(found)}\n\n{found['says']}")
+
+
+@app.command
+def answers(directory: Path, *files: Path, set: Set = None, json: Json = False) -> None:
+    """Take in the results of a batch service; in any order, in parts."""
+    from byway.workflow import asking
+
+    if not files:
+        raise UserError("Name the files of results that the batch service wrote.")
+    found = asking.take(directory, _config(directory, set), list(files))
+    held = ", ".join(f"{found[name]:,} {name}" for name in ("answers", "errors", "of other questions"))
+    left = f"{found['missing']:,} of {found['questions']:,} questions are still open"
+    text = f"{held}; {left}. Next: {command('run', directory)}"
+    _say(json, found, text)
+
+
+@app.command
+def export(
+    directory: Path,
+    *,
+    sft: Annotated[
+        Literal["trl", "openai", "vertex"], Parameter(help="Whose form of files for supervised fine-tuning.")
+    ],
+    out: Annotated[Path | None, Parameter(help="Folder to write into; without it one in the workspace.")] = None,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Write the samples of fine-tuning for another trainer or a host."""
+    from byway.workflow import asking
+
+    found = asking.write_samples(directory, _config(directory, set), sft, out)
+    rows = f"{found['train']:,} rows to train on and {found['validation']:,} to validate on"
+    after = "protocol = 'completions'" if sft == "trl" else "protocol = 'chat'"
+    _say(json, found, f"Wrote {rows} into {found['wrote']}. Who is tuned on it is asked by [answers] {after}.")
+
+
+@app.command
 def show(
     directory: Path,
     *,

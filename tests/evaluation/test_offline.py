@@ -39,7 +39,7 @@ def test_nothing_to_measure_on_is_said_in_a_sentence(tmp_path: Path) -> None:
     none = Samples(some.context[:0], some.label[:0], some.count[:0])
     work, settings = Work(tmp_path, tmp_path, np.random.default_rng(0)), config.Metrics()
     names = Descriptions((["a", "b", "c"],) * 4)
-    nothing: Any = dict.fromkeys(("tuned", "table", "vectors", "tree"))
+    nothing: Any = dict.fromkeys(("model", "table", "vectors", "tree"))
     for validation, heldout, name in ((some, none, "heldout"), (none, some, "validation")):
         transitions = Transitions(2, 3, True, train=some, validation=validation, heldout=heldout, samples=some)
         with pytest.raises(UserError, match=f"transitions.{name} keeps no turn"):

@@ -1,74 +1,68 @@
-"""A small real server of the OpenAI completions protocol with guided choice: a tiny model on loopback, for tests.
+"""A server of the OpenAI protocol with a script instead of a model, on loopback, for tests.
 
-    python -m tests.language.served
-
-Prints its port. Under /v1 it does what it should; under /ignores-choice/v1, /busy/v1, /garbage/v1 and /refuses/v1
-it has the fault of that name. Greedy decoding, token by token, each among those with which a choice can still be
-spelt.
+Who answers is a function of the names that are legal; what goes wrong is in the address: /busy/v1 is busy at first,
+/garbage/v1 speaks another protocol, and so on (`FAULTS`).
 """
 
 import json
-import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import torch
-
-from byway.base import models
-from tests.language.conftest import make_tiny
+Say = Callable[[str, list[str]], str]
+"""The text of an answer, from the question and the legal names."""
 
 
-def greedy(model: Any, prompt: list[int], legal: list[list[int]] | None, longest: int) -> tuple[list[int], float]:
-    """The greedy answer, without the end token, and its log-probability over the whole vocabulary."""
-    spoken: list[int] = []
-    total = 0.0
-    for _ in range(longest):
-        with torch.no_grad():
-            log_p = model(torch.tensor([prompt + spoken])).logits[0, -1].float().log_softmax(-1)
-        allowed = None if legal is None else sorted({a[len(spoken)] for a in legal if a[: len(spoken)] == spoken})
-        token = int(log_p.argmax()) if allowed is None else allowed[int(log_p[allowed].argmax())]
-        total += float(log_p[token])
-        if token == 2:
-            break
-        spoken.append(token)
-    return spoken, total
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    model, tokenizer = make_tiny(), models.load_tokenizer("smollm2-135m")
-    busy = [2]
+@contextmanager
+def served(say: Say) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address without a path, and the bodies of all requests so far."""
+    seen: list[dict[str, Any]] = []
+    state = {"busy": 2, "cut": 2}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({**body, "authorization": self.headers.get("Authorization")})
             fault, _, route = self.path.lstrip("/").rpartition("v1/")
             fault = fault.rstrip("/")
-            if route != "completions" or body["model"] != "tiny" or fault == "refuses":
+            if fault == "busy" and state["busy"]:
+                state["busy"] -= 1
+                self.reply(429, {"error": {"message": "slow down"}}, {"Retry-After": "0"})
+            elif fault == "cut" and state["cut"]:
+                state["cut"] -= 1
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
+                self.close_connection = True
+            elif fault == "refuses" or body["model"] != "m":
                 self.reply(404, {"error": {"message": "there is no such model"}})
-            elif fault == "busy" and busy[0]:
-                busy[0] -= 1
-                self.reply(503, {"error": {"message": "loading"}})
             elif fault == "garbage":
                 self.reply(200, ["no", "completion"])
+            elif fault == "empty":
+                self.reply(200, {"choices": []})
+            elif fault == "huge":
+                self.reply(200, {"choices": [{"message": {"content": "x" * (5 << 20)}}]})
+            elif fault == "moved":
+                self.reply(307, {}, {"Location": "/v1/chat/completions"})
+            elif route == "completions":
+                choices = body.get("structured_outputs", {}).get("choice") or body.get("guided_choice") or []
+                self.reply(200, {"choices": [{"text": say(body["prompt"], choices)}]})
             else:
-                self.complete(body, fault)
+                schema = body["response_format"]["json_schema"]["schema"]
+                legal = schema["properties"]["next"]["items"]["enum"]
+                message: dict[str, Any] = {"content": say(body["messages"][1]["content"], legal)}
+                if fault == "declines":
+                    message = {"content": None, "refusal": "I would rather not."}
+                usage = {"prompt_tokens": 100, "completion_tokens": 10}
+                self.reply(200, {"choices": [{"message": message}], "usage": usage})
 
-        def complete(self, body: dict[str, Any], fault: str) -> None:
-            choices = body.get("structured_outputs", {}).get("choice") or body.get("guided_choice")
-            if fault == "ignores-choice":
-                choices = None
-            legal = choices and [[*tokenizer(c, add_special_tokens=False).input_ids, 2] for c in choices]
-            spoken, total = greedy(model, body["prompt"], legal, body["max_tokens"])
-            answer = {"text": tokenizer.decode(spoken), "index": 0, "finish_reason": "stop"}
-            answer["logprobs"] = {"token_logprobs": [None, total]}
-            self.reply(200, {"object": "text_completion", "choices": [answer]})
-
-        def reply(self, status: int, value: object) -> None:
+        def reply(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
             data = json.dumps(value).encode()
             self.send_response(status)
+            for name, text in (headers or {}).items():
+                self.send_header(name, text)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -77,10 +71,12 @@ def main() -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    print(server.server_port, flush=True)
-    sys.stdout.close()
-    server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

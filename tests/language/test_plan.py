@@ -64,7 +64,7 @@ def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETT
         settings,
         transitions=transitions(),
         descriptions=DESCRIPTIONS,
-        tuned=tuned,
+        model=tuned,
         vectors=VECTORS,
         tree=TREE,
     )
@@ -140,7 +140,7 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
             settings,
             transitions=transitions(),
             descriptions=DESCRIPTIONS,
-            tuned=tuned,
+            model=tuned,
             vectors=VECTORS,
             tree=TREE,
             shard=(number, 3),
@@ -168,7 +168,7 @@ def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
             settings,
             transitions=transitions(),
             descriptions=DESCRIPTIONS,
-            tuned=tuned,
+            model=tuned,
             vectors=VECTORS,
             tree=TREE,
             shard=(number, 3),
@@ -210,7 +210,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
                 SETTINGS,
                 transitions=transitions(),
                 descriptions=DESCRIPTIONS,
-                tuned=tuned,
+                model=tuned,
                 vectors=VECTORS,
                 tree=TREE,
                 shard=(number, 3),
@@ -232,7 +232,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     three = transitions(history=3)
     settings = replace(SETTINGS, triples=100)
     outcome = plan.build(
-        work, settings, transitions=three, descriptions=DESCRIPTIONS, tuned=tuned, vectors=VECTORS, tree=TREE
+        work, settings, transitions=three, descriptions=DESCRIPTIONS, model=tuned, vectors=VECTORS, tree=TREE
     )
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
@@ -264,7 +264,7 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
             SETTINGS,
             transitions=transitions(history=4),
             descriptions=DESCRIPTIONS,
-            tuned=tuned,
+            model=tuned,
             vectors=VECTORS,
             tree=TREE,
         )

@@ -91,7 +91,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
             tree=planted.tree(),
             descriptions=planted.descriptions(),
             seen=seen,
-            tuned=spoken,
+            weights=spoken.path,
         )
     patch.undo()
     artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)

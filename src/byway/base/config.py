@@ -52,10 +52,14 @@ Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 """A tree has four levels, and a prompt four slots."""
 Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 """Threads of this process."""
+AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1024, extra={OPERATIONAL: True})]
+"""What is under way together."""
 Number = Annotated[float, msgspec.Meta(ge=0, le=float(MOST))]
 """A number that is neither negative nor infinite."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A part of a whole, or a value on 0 to 1."""
+Prices = Annotated[tuple[float, ...], msgspec.Meta(max_length=2, extra={OPERATIONAL: True})]
+"""Two prices, or none."""
 Part = Annotated[float, msgspec.Meta(ge=0, le=0.9)]
 """A part of a whole of which something has to be left."""
 
@@ -180,9 +184,13 @@ class Transitions:
 class LanguageModel:
     """07-language-model: the fine-tuned language policy (paper 1, section 2.3)."""
 
+    answers: Literal["here", "server", "batch"] = "here"
+    """here: a model is fine-tuned and asked on this machine. server: one behind an address is asked, as it is.
+    batch: files of questions are written for a host's batch service, and `byway answers` takes the results in.
+    Who is asked stands in [answers]."""
     model: str = weights.DEFAULT
-    """`smollm2-135m` installs with Byway; a folder or any causal model of the hub works, and `name@revision` pins
-    that."""
+    """The model that is fine-tuned here. `smollm2-135m` installs with Byway; a folder or any causal model of the
+    hub works, and `name@revision` pins that."""
     method: Literal["full", "lora"] = "full"
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
     rows that spell names learn, and the embedding table does not."""
@@ -224,6 +232,41 @@ class LanguageModel:
     evaluate_on: Count = 1000
     """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of
     0.02."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who is asked where `language_model.answers` is server or batch, and how."""
+
+    url: str = ""
+    """Address of an OpenAI-compatible server, as http://127.0.0.1:8000/v1; its key is read from the environment,
+    BYWAY_SERVER_KEY."""
+    model: str = ""
+    """The model's name there."""
+    protocol: Literal["chat", "completions"] = "chat"
+    """chat: one request a pair, for a ranked list by JSON schema. completions: the prompt of fine-tuning and one
+    request an answer, each a choice among names; for a model that was fine-tuned on `byway export`."""
+    choices: Literal["structured_outputs", "guided_choice", "grammar"] = "structured_outputs"
+    """How completions take choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
+    prompt: Literal["plain", "reasoned"] = "plain"
+    """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
+    2508.04032)."""
+    candidates: Count = 20
+    """Interests that the model chooses among: the best of the log's signals, and `far` others."""
+    far: Whole = 5
+    """Of the candidates, those drawn from all other interests."""
+    ranked: Count = 10
+    """Interests in an answer, best first."""
+    pairs: Whole = 0
+    """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
+    format: Literal["openai", "anthropic", "gemini"] = "openai"
+    """The files of a batch; many hosts and servers take the first."""
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Sent with every request, as {top_k = -1}: what this server must be told beside what all are."""
+    at_once: AtOnce = 16
+    """Requests under way together."""
+    price: Prices = ()
+    """Money for a million tokens read and written, as [0.1, 0.4]: then costs are said, before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,6 +562,7 @@ class Config:
     descriptions: Descriptions = field(default_factory=Descriptions)
     transitions: Transitions = field(default_factory=Transitions)
     language_model: LanguageModel = field(default_factory=LanguageModel)
+    answers: Answers = field(default_factory=Answers)
     transition_table: TransitionTable = field(default_factory=TransitionTable)
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     planner: Planner = field(default_factory=Planner)
@@ -645,6 +689,18 @@ def _go_together(path: Path, config: Config) -> None:
         raise UserError(
             f"{path.name}: [pairs] delta is {config.pairs.delta} and level {config.pairs.level}; there is no level "
             f"{config.pairs.level - config.pairs.delta}: give a smaller delta."
+        )
+    asked, by = config.answers, config.language_model.answers
+    if by != "here" and not asked.model:
+        raise UserError(f"{path.name}: [language_model] answers is {by}; say who is asked in [answers] model.")
+    if by == "server" and not asked.url:
+        raise UserError(
+            f"{path.name}: [language_model] answers is server; say where in [answers] url, for example "
+            "http://127.0.0.1:8000/v1."
+        )
+    if len(asked.price) not in (0, 2) or any(not 0 <= p < 1e6 for p in asked.price):
+        raise UserError(
+            f"{path.name}: [answers] price is {list(asked.price)}; give two, for a million tokens read and written."
         )
     if config.transition_table.best_of and not config.transitions.feedback:
         raise UserError(

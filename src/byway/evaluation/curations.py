@@ -103,7 +103,7 @@ def _one(
         sections.transition_table,
         transitions=transitions,
         descriptions=descriptions,
-        tuned=tuned,
+        model=tuned,
         vectors=vectors,
         tree=tree,
     )

@@ -18,6 +18,7 @@ from byway.evaluation import baselines
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import prompts
+from byway.language.answers import Answered
 from byway.language.fast import reference
 from byway.language.fast.bulk import first
 from byway.language.fast.generate import Policy, policy
@@ -37,7 +38,7 @@ def build(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    tuned: Tuned,
+    model: Tuned | Answered,
     table: Table,
     vectors: NDArray[np.float32],
     tree: Tree,
@@ -81,23 +82,12 @@ def build(
     for name, guess in guesses.items():
         metrics |= recalls(f"baseline.{name}", ranks_of(guess(heldout.context), heldout), heldout, known)
     metrics |= labels(table.model, "language.labels")
-    some = pick(heldout, settings.prompts, work.rng)
-    tokenizer = models.load_tokenizer(str(tuned.path))
-    history = heldout.context.shape[1]
-    prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)
-    after = policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
-    outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
-    metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
-    metrics["language.distinct_outputs"] = len(set(outputs))
-    metrics["language.prompts"] = len(outputs)
-    metrics |= agreement(table, tuned, prompt, after, settings.agreement_pairs, work.rng)
-    # Who was taught no prompt is asked with the one that says what is asked for.
-    spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
-    before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")
-    rank = ranks_in(first(before, some.context, max(KS)), some.label)
-    metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
-    outputs = spoken_answers(before, spread_out(some.context, 100), tokenizer, max(map(len, prompt.answers)) + 2)
-    metrics["baseline.zero_shot.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
+    if isinstance(model, Answered):
+        # An answer is legal by construction; what can be missing is an answer.
+        ranked = model.ranking[heldout.context[:, -2], heldout.context[:, -1], 0]
+        metrics["language.match_rate"] = round(float(np.average(ranked >= 0, weights=heldout.count)), 4)
+    else:
+        metrics |= spoken(model, names, heldout, table, settings, work.rng)
     gates = {
         "match_rate": Gate(value=metrics["language.match_rate"], at_least=0.95),
         "recall_over_popularity": Gate(
@@ -106,6 +96,36 @@ def build(
         ),
     }
     return Outcome(counts={"heldout": int(heldout.count.sum())}, metrics=metrics, gates=gates)
+
+
+def spoken(
+    tuned: Tuned,
+    names: list[str],
+    heldout: Samples,
+    table: Table,
+    settings: config.Metrics,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """What the fine-tuned model says freely, how exactly it was asked in bulk, and what it knew before."""
+    metrics: dict[str, Any] = {}
+    some = pick(heldout, settings.prompts, rng)
+    tokenizer = models.load_tokenizer(str(tuned.path))
+    history = heldout.context.shape[1]
+    prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)
+    after = policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
+    outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
+    metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
+    metrics["language.distinct_outputs"] = len(set(outputs))
+    metrics["language.prompts"] = len(outputs)
+    metrics |= agreement(table, tuned, prompt, after, settings.agreement_pairs, rng)
+    # Who was taught no prompt is asked with the one that says what is asked for.
+    spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
+    before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")
+    rank = ranks_in(first(before, some.context, max(KS)), some.label)
+    metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
+    outputs = spoken_answers(before, spread_out(some.context, 100), tokenizer, max(map(len, prompt.answers)) + 2)
+    metrics["baseline.zero_shot.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
+    return metrics
 
 
 def agreement(

@@ -23,7 +23,6 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import tune as language
 from byway.multimodal import tune
 from byway.multimodal.contexts import contexts
 from byway.multimodal.curate import Pairs
@@ -89,13 +88,13 @@ def build(
     descriptions: Descriptions,
     seen: Seen,
     pairs: Pairs,
-    tuned: language.Tuned,
+    weights: Path | str,
     sections: config.Config,
 ) -> Outcome:
     """Compare; each finished model's figures are kept in the scratch, so that a stopped run goes on."""
     if not (len(pairs.validation) and len(pairs.heldout)):
         raise UserError("19-views needs pairs that training does not see: use more log.")
-    base = tune.started_from(sections.multimodal_model, tuned.path)
+    base = tune.started_from(sections.multimodal_model, weights)
     base = replace(base, steps=settings.steps or base.steps, evaluate_every=EVALUATE_EVERY)
     views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
     most = max(view.frames for view in views.values())

@@ -1,8 +1,8 @@
 """08-transition-table: the answer for every ordered pair of clusters, computed in bulk (paper 1, section 2.2).
 
-The table is a posterior: the fine-tuned model is the prior, the log's counts and how alike the clusters' items are
+The table is a posterior: the language model is the prior, the log's counts and how alike the clusters' items are
 make the evidence, and how much each weighs is fitted on validation transitions. The model's own ranking is kept
-beside it.
+beside it. One that was asked elsewhere is a signal like the others; one that runs here is read in bulk (`fast`).
 """
 
 import io
@@ -25,6 +25,7 @@ from byway.base.progress import bar
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import prompts
+from byway.language.answers import Answered
 from byway.language.fast import bulk, half
 from byway.language.fast.bulk import TILE, Again
 from byway.language.fast.generate import TOGETHER, Policy, policy
@@ -46,6 +47,10 @@ ROWS_PER_CHUNK = 8
 """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
 
 
+Filled = tuple[NDArray[Any], float]
+"""Some rows of the table or some contexts, and in how many seconds they were answered."""
+
+
 def open_policy(
     tuned: Tuned, transitions: Transitions, descriptions: Descriptions, settings: config.TransitionTable
 ) -> Policy:
@@ -64,7 +69,7 @@ def build(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    tuned: Tuned,
+    model: Tuned | Answered,
     vectors: NDArray[np.float32],
     tree: Tree,
 ) -> Outcome:
@@ -74,7 +79,7 @@ def build(
     """
     started = time.perf_counter()
     fitted = fill(
-        work, settings, transitions=transitions, descriptions=descriptions, tuned=tuned, vectors=vectors, tree=tree
+        work, settings, transitions=transitions, descriptions=descriptions, model=model, vectors=vectors, tree=tree
     )
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
@@ -152,7 +157,7 @@ def fill(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    tuned: Tuned,
+    model: Tuned | Answered,
     vectors: NDArray[np.float32],
     tree: Tree,
     shard: tuple[int, int] = (1, 1),
@@ -181,19 +186,27 @@ def fill(
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level))
+    rankings = model.ranking if isinstance(model, Answered) else None
+    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level), rankings)
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
-            made = _fitted(work, settings, transitions, descriptions, tuned, scorer)
+            if isinstance(model, Answered):
+                made = Fitted(scorer.fitted(transitions.validation, work.rng).all_weights())
+            else:
+                made = _fitted(work, settings, transitions, descriptions, model, scorer)
             write_atomic(known, msgspec.json.encode(made))
     fitted = msgspec.json.decode(known.read_bytes(), type=Fitted)
     if not (left or more):
         return fitted
     parts: list[range | Ints] = [*left, *more.values()]
     paths = [*(path_of[rows.start] for rows in left), *more]
-    ask = partial(_answerer, tuned, transitions, descriptions, settings, scorer, fitted)
+    if isinstance(model, Answered):
+        K = transitions.train.context.shape[1]
+        ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, settings.top)
+    else:
+        ask = partial(_answerer, model, transitions, descriptions, settings, scorer, fitted)
     total = sum(map(len, chunks)) + len(starts)
     with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
         for i, (found, seconds) in engine.spread(ask, parts):
@@ -233,6 +246,7 @@ def follow(
     ask: Callable[[], Policy],
     *,
     triples: Ints | None = None,
+    rankings: NDArray[np.int32] | None = None,
 ) -> tuple[Ints, Ints]:
     """The contexts whose most frequent successor is another one since new transitions came, and their new rankings.
 
@@ -240,7 +254,8 @@ def follow(
     Between two fine-tunings arXiv 2510.20260 asks again about the pairs in which the most frequent recent successor
     has changed, and puts it into the prompt. Here the log's counts have a part of their own in every ranking: they
     are extended by what came and weighed as before, and the model, opened by `ask`, is asked again where it has
-    any weight. Returns contexts [N, K] and clusters [N, top].
+    any weight; of one that was asked elsewhere `rankings` [M, M, n] are what it said. Returns contexts [N, K] and
+    clusters [N, top].
     """
     M, K = transitions.clusters, transitions.train.context.shape[1]
     top = min(top, M)
@@ -259,8 +274,8 @@ def follow(
             first.append(share.argmax(axis=1))
         changed.append(context[first[0] != first[1]])
     contexts = np.concatenate(changed)
-    scorer = signals.over(now, similarity_MM).weighed(**fitted.weights)
-    asked_of = ask() if fitted.model and len(contexts) else None
+    scorer = signals.over(now, similarity_MM, rankings).weighed(**fitted.weights)
+    asked_of = ask() if rankings is None and fitted.model and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
         if asked_of is None:
@@ -277,7 +292,7 @@ def _answerer(
     settings: config.TransitionTable,
     scorer: Scorer,
     fitted: Fitted,
-) -> Callable[[range | Ints], tuple[NDArray[Any], float]]:
+) -> Callable[[range | Ints], Filled]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
     scorer, weight = scorer.weighed(**fitted.weights), fitted.model
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
@@ -289,13 +304,30 @@ def _answerer(
         again = Again.of(exact, fitted.near)
     rows_of = bulk.answerer(asked_of, scorer, weight, settings.top, MODEL_TOP, again)
 
-    def answer(part: range | Ints) -> tuple[NDArray[Any], float]:
+    def answer(part: range | Ints) -> Filled:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
             found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, MODEL_TOP, again=again)
         return found, time.perf_counter() - began
+
+    return answer
+
+
+def _ranker(answered: Answered, scorer: Scorer, K: int, top: int) -> Callable[[range | Ints], Filled]:
+    """As `_answerer`, of a model whose answers are there already: all is evidence."""
+    M = len(answered.ranking)
+    n = min(top, M)
+
+    def answer(part: range | Ints) -> Filled:
+        began = time.perf_counter()
+        context = np.concatenate([row_of(c, M, K) for c in part]) if isinstance(part, range) else part
+        found = bulk.ranked_by_evidence(context, scorer, M, n, min(n, MODEL_TOP))
+        own = answered.ranking[context[:, -2], context[:, -1]][:, : found["model"].shape[1]]
+        found["model"] = -1
+        found["model"][:, : own.shape[1]] = own
+        return (found.reshape(len(part), M) if isinstance(part, range) else found), time.perf_counter() - began
 
     return answer
 

@@ -59,6 +59,20 @@ class Prompt:
         return ids + self.cue
 
 
+def text(interests: list[str]) -> str:
+    """The prompt of K interests as one reads it, the most recent last; an answer is a blank and a name.
+
+    >>> print(text(["tea", "chess"]))
+    A person discovers one new interest after another.
+    Earlier: tea
+    Lately: chess
+    Next:
+    """
+    slots = reversed(SLOTS[: len(interests)])
+    lines = [f"{slot}: {name}" for slot, name in zip(slots, interests, strict=True)]
+    return INSTRUCTION + "\n".join([*lines, "Next:"])
+
+
 def tokenise(names: list[str], history: int, tokenizer: Any, ending: Ending) -> Prompt:
     """Tokenise the pieces of every prompt over clusters called `names`, with K = `history` slots."""
 

@@ -1,160 +1,254 @@
-"""A language model behind a server that speaks the OpenAI protocol with guided choice: vLLM, SGLang and others.
+"""A language model behind a server that speaks the OpenAI protocol: vLLM, SGLang, llama.cpp, Ollama, hosted ones.
 
-Owns the requests and what can go wrong with them. Prompts are sent as tokens, so that the server reads exactly what
-the model was tuned on; it must be the model of 07-language-model, tuned with `attention = "causal"`, since block
-attention is ours alone. Answers come one a request: the second best is the best when the first is no longer among
-the choices. A server decodes greedily token by token, which need not find the most probable name: in this process
-`generate.top` is exact.
+Owns the requests and what can go wrong with them. By chat one request brings a ranked list, held to the candidates
+by a JSON schema. By completions a model that was fine-tuned on the prompt of `prompts` chooses among names, one
+request an answer: the second best is the best when the first is no longer among the choices. How answers are drawn
+is sent with every request, never left to the server. It knows neither tables nor logs.
 """
 
-import http.client
 import os
-import time
-import urllib.parse
-from collections.abc import Sequence
+import random
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base import config
 from byway.base.errors import UserError
-from byway.language.prompts import Prompt
+from byway.language import prompts
+from byway.language.questions import Question, Questions
 
 KEY = "BYWAY_SERVER_KEY"
 """Environment variable that holds the key of a server that asks for one."""
-ATTEMPTS = 4
+ATTEMPTS = 6
 WAIT = 0.5
-"""Seconds before the second attempt; twice as many before each further one."""
-BUSY = {408, 429, 500, 502, 503, 504}
+"""Seconds before the second attempt; twice as many before each further one, and as many as the server says."""
+LONGEST_WAIT = 60.0
+TIMEOUT = 120.0
+"""Seconds for one answer."""
+MOST = 4 << 20
+"""Bytes of an answer."""
+BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+SAMPLING: dict[str, Any] = {"temperature": 0, "top_p": 1, "seed": 0, "frequency_penalty": 0, "presence_penalty": 0}
+"""Sent with every request: a server's own settings have hidden legal answers."""
+REASON = 200
+"""Tokens that a reason may take."""
 
 
-class _LogProbs(msgspec.Struct):
-    token_logprobs: list[float | None] = []
+class Usage(msgspec.Struct):
+    """What answers took."""
+
+    requests: int = 0
+    read: int = 0
+    """Tokens."""
+    written: int = 0
+    refused: int = 0
+    """Answers that the model declined."""
+    empty: int = 0
+    """Answers that named no candidate."""
+
+    def add(self, other: "Usage") -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class _Choice(msgspec.Struct):
-    text: str
-    logprobs: _LogProbs | None = None
+class Message(msgspec.Struct):
+    """Of a chat completion."""
+
+    content: str | None = None
+    refusal: str | None = None
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
+class Choice(msgspec.Struct):
+    message: Message = msgspec.field(default_factory=Message)
+    text: str = ""
+
+
+class _Tokens(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Completion(msgspec.Struct):
+    """What both protocols answer, as far as it is read."""
+
+    choices: list[Choice]
+    usage: _Tokens | None = None
+
+    def said(self) -> tuple[str, Usage]:
+        """The text of the first choice, and what it took."""
+        tokens = self.usage or _Tokens()
+        usage = Usage(1, tokens.prompt_tokens or 0, tokens.completion_tokens or 0)
+        choice = self.choices[0]
+        usage.refused = int(bool(choice.message.refusal))
+        return choice.message.content or choice.text, usage
+
+
+def chat(question: Question, settings: config.Answers) -> dict[str, Any]:
+    """The body of a chat request."""
+    schema = {"name": "next_interests", "strict": True, "schema": question.schema()}
+    roles = (("system", question.system), ("user", question.user))
+    body = {
+        "model": settings.model,
+        "messages": [{"role": role, "content": text} for role, text in roles],
+        "max_tokens": longest(question),
+        "response_format": {"type": "json_schema", "json_schema": schema},
+        **SAMPLING,
+    }
+    return with_extra(body, settings)
+
+
+def longest(question: Question) -> int:
+    """Tokens that an answer may take: three characters make one at the least, in the worst of scripts one."""
+    worst = max(len(name) if not name.isascii() else len(name) // 3 for name in question.legal) + 8
+    return 40 + question.ranked * worst + REASON * question.reasoned
+
+
+def with_extra(body: dict[str, Any], settings: config.Answers) -> dict[str, Any]:
+    """The body with the settings' own fields; one that is "" there is not sent."""
+    return {name: value for name, value in {**body, **settings.extra}.items() if value != ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The model called `model` at `url`, for example http://127.0.0.1:8000/v1."""
+    """The server of the settings, over one pool of connections."""
 
-    url: str
-    model: str
-    prompt: Prompt
-    names: Sequence[str]
-    """Descriptions of the clusters, in their order."""
-    dialect: Literal["structured_outputs", "guided_choice"] = "structured_outputs"
-    """How the server takes choices: vLLM from 0.12 on, or before."""
-    at_once: int = 16
-    """Requests under way together; the server batches them."""
-    timeout: float = 120.0
-    """Seconds for one answer."""
+    settings: config.Answers
+    client: httpx.Client
+    stopped: threading.Event
 
-    def best(
-        self, context_NK: NDArray[np.int32], n: int, excluded_NM: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The n best legal answers to N contexts, best first, and the server's log-probabilities; -1 where none is.
+    def ask(self, questions: Questions) -> tuple[NDArray[np.int32], Usage]:
+        """[P, ranked] the clusters that are named, best first, -1 where fewer are; and what it took.
 
-        Raises UserError where the server cannot be reached, refuses, or answers what was not a choice.
+        Raises UserError where the server cannot be reached, refuses the request, or does not speak the protocol.
         """
-        clusters = np.full((len(context_NK), n), -1, np.int32)
-        scores = np.full((len(context_NK), n), -np.inf, np.float32)
+        ranking = np.full((len(questions), questions.ranked), -1, np.int32)
+        usage, lock = Usage(), threading.Lock()
+        one = self._by_chat if self.settings.protocol == "chat" else self._by_choice
 
         def fill(row: int) -> None:
-            left = np.flatnonzero(~excluded_NM[row]).tolist()
-            tokens = self.prompt.tokens(context_NK[row].tolist())
-            for place in range(min(n, len(left))):
-                chosen, scores[row, place] = self._choose(tokens, left)
-                clusters[row, place] = chosen
-                left.remove(chosen)
+            ranking[row], took = one(questions, row)
+            with lock:
+                usage.add(took)
 
-        with ThreadPoolExecutor(self.at_once) as pool:
-            list(pool.map(fill, range(len(context_NK))))
-        return clusters, scores
-
-    def freely(self, context_NK: NDArray[np.int32]) -> list[str]:
-        """What the model says without constraint, greedily, up to the end of its line."""
-
-        def say(context: list[int]) -> str:
-            return self._complete(self.prompt.tokens(context), {}).text.split("\n")[0].strip()
-
-        with ThreadPoolExecutor(self.at_once) as pool:
-            return list(pool.map(say, context_NK.tolist()))
-
-    def _choose(self, tokens: list[int], among: list[int]) -> tuple[int, float]:
-        """The cluster that the server chooses among some, and its log-probability (NaN where it does not say)."""
-        # The blank is part of the name's first token.
-        legal = {f" {self.names[c]}": c for c in among}
-        guide = list(legal)
-        limit = {"choice": guide} if self.dialect == "structured_outputs" else guide
-        answer = self._complete(tokens, {self.dialect: limit})
-        chosen = legal.get(answer.text, legal.get(f" {answer.text}"))
-        if chosen is None:
-            raise UserError(
-                f"{self.url} answered {answer.text[:60]!r}, which was not among the choices: it does not take "
-                f"{self.dialect}; try the other dialect, or a server with guided choice."
-            )
-        nats = [p for p in (answer.logprobs.token_logprobs if answer.logprobs else []) if p is not None]
-        return chosen, float(sum(nats)) if nats else float("nan")
-
-    def _complete(self, tokens: list[int], more: dict[str, Any]) -> _Choice:
-        longest = max(map(len, self.prompt.answers))
-        body = {"model": self.model, "prompt": tokens, "max_tokens": longest, "temperature": 0, "logprobs": 1}
-        data = self._post("/completions", msgspec.json.encode({**body, **more}))
-        try:
-            found = msgspec.json.decode(data, type=_Completion)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.url} does not speak the OpenAI protocol: {error}.") from error
-        if not found.choices:
-            raise UserError(f"{self.url} answered without a choice.")
-        return found.choices[0]
-
-    def _post(self, path: str, body: bytes) -> bytes:
-        """Post, again where the server is busy or was cut off."""
-        said = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(WAIT * 2 ** (attempt - 1))
-            connection = self._connection()
+        with ThreadPoolExecutor(self.settings.at_once) as pool:
+            asked = [pool.submit(fill, row) for row in range(len(questions))]
             try:
-                connection.request("POST", self._target.path.rstrip("/") + path, body, self._headers())
-                answer = connection.getresponse()
-                data = answer.read()
-            except (OSError, http.client.HTTPException) as error:
+                for each in asked:
+                    each.result()
+            except BaseException:
+                self.stopped.set()  # what has not begun need not be asked, nor paid for
+                pool.shutdown(cancel_futures=True)
+                raise
+        return ranking, usage
+
+    def _by_chat(self, questions: Questions, row: int) -> tuple[NDArray[np.int32], Usage]:
+        found = self._post("/chat/completions", chat(questions[row], self.settings))
+        said, usage = found.said()
+        ranking = questions.ranking(row, said)
+        usage.empty = int(ranking[0] < 0)
+        return ranking, usage
+
+    def _by_choice(self, questions: Questions, row: int) -> tuple[NDArray[np.int32], Usage]:
+        ranking, usage = np.full(questions.ranked, -1, np.int32), Usage()
+        # The blank is part of the name's first token.
+        left = {f" {questions.names[c]}": int(c) for c in questions.candidates[row] if c >= 0}
+        prompt = prompts.text([questions.names[c] for c in questions.pairs[row]])
+        for place in range(min(questions.ranked, len(left))):
+            body = {
+                "model": self.settings.model,
+                "prompt": prompt,
+                "max_tokens": max(map(len, left)),
+                **SAMPLING,
+                **limits(list(left), self.settings.choices),
+            }
+            said, took = self._post("/completions", with_extra(body, self.settings)).said()
+            usage.add(took)
+            name = f" {said.strip()}"
+            if name not in left:
+                raise UserError(
+                    f"{self.settings.url} said {said[:60]!r}, which was not among the choices: it does not take "
+                    f'{self.settings.choices}; set answers.choices, or answers.protocol = "chat".'
+                )
+            ranking[place] = left.pop(name)
+        return ranking, usage
+
+    def _post(self, path: str, body: dict[str, Any]) -> Completion:
+        """Post, again where the server is busy or was cut off."""
+        address, said, wait = self.settings.url.rstrip("/") + path, "", WAIT
+        for attempt in range(ATTEMPTS):
+            if attempt and self.stopped.wait(wait):
+                break
+            wait = min(LONGEST_WAIT, WAIT * 2**attempt * random.uniform(0.8, 1.2))
+            try:
+                with self.client.stream("POST", address, content=msgspec.json.encode(body)) as answer:
+                    data = self._received(answer)
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                raise UserError(
+                    f"answers.url is {self.settings.url!r}, which is no address of a server; write http://host:port/v1."
+                ) from error
+            except httpx.HTTPError as error:
                 said = str(error) or type(error).__name__
                 continue
-            finally:
-                connection.close()
-            if answer.status == 200:
-                return data
-            said = f"{answer.status} {data[:200].decode('utf-8', 'replace').strip()}"
-            if answer.status not in BUSY:
+            if answer.status_code == 200:
+                return self._read(data)
+            said = f"{answer.status_code} {' '.join(data[:200].decode('utf-8', 'replace').split())}"
+            if answer.status_code not in BUSY:
                 break
+            wait = max(wait, min(LONGEST_WAIT, seconds(answer.headers.get("retry-after"))))
         raise UserError(
-            f"The language model at {self.url} does not answer ({said}); is it running, as {self.model!r}?"
+            f"The language model at {self.settings.url} does not answer ({said}); is it running, as "
+            f"{self.settings.model!r}? What is answered is kept: the same command goes on from there."
         )
 
-    @property
-    def _target(self) -> urllib.parse.SplitResult:
-        return urllib.parse.urlsplit(self.url)
+    def _received(self, answer: httpx.Response) -> bytes:
+        data = bytearray()
+        for part in answer.iter_bytes():
+            data += part
+            if len(data) > MOST:
+                raise UserError(f"{self.settings.url} sends more than {MOST >> 20} MB for one answer.")
+        return bytes(data)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        kind = kinds.get(self._target.scheme)
-        if kind is None or self._target.hostname is None:
-            raise UserError(f"{self.url!r} is no address of a server; write http://host:port/v1.")
-        return kind(self._target.hostname, self._target.port, timeout=self.timeout)
+    def _read(self, data: bytes) -> Completion:
+        try:
+            found = msgspec.json.decode(data, type=Completion)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.settings.url} does not speak the OpenAI protocol: {error}.") from error
+        if not found.choices:
+            raise UserError(f"{self.settings.url} answered without a choice.")
+        return found
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(KEY)
-        return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+
+def limits(choices: list[str], kind: str) -> dict[str, Any]:
+    """How a completion is held to some choices."""
+    if kind == "structured_outputs":
+        return {"structured_outputs": {"choice": choices}}
+    if kind == "guided_choice":
+        return {"guided_choice": choices}
+    quoted = (choice.replace("\\", "\\\\").replace('"', '\\"') for choice in choices)
+    return {"grammar": "root ::= " + " | ".join(f'"{choice}"' for choice in quoted)}
+
+
+def seconds(header: str | None) -> float:
+    """What `Retry-After` asks for, where it is a number; dates are hardly used, and 0 here."""
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:
+        return 0.0
+
+
+@contextmanager
+def connected(settings: config.Answers) -> Iterator[Callable[[Questions], tuple[NDArray[np.int32], Usage]]]:
+    """What asks the server of the settings."""
+    key = os.environ.get(KEY)
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    limit = httpx.Limits(max_connections=settings.at_once, max_keepalive_connections=settings.at_once)
+    with httpx.Client(headers=headers, timeout=TIMEOUT, limits=limit, trust_env=True) as client:
+        yield Server(settings, client, threading.Event()).ask

@@ -27,7 +27,6 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import tune as language
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs, PairSamples, posterior
@@ -77,7 +76,7 @@ def build(
     tree: Tree,
     descriptions: Descriptions,
     seen: Seen,
-    tuned: language.Tuned,
+    weights: Path | str,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
@@ -86,7 +85,7 @@ def build(
         settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
     )
     _think(work, settings, asked, pairs)
-    model = new_model(started_from(settings, tuned.path), asked, work.rng)
+    model = new_model(started_from(settings, weights), asked, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(model, settings, pairs, asked, work)
     trained = time.perf_counter()
@@ -105,10 +104,9 @@ def build(
     )
 
 
-def started_from(settings: config.MultimodalModel, tuned: Path) -> config.MultimodalModel:
-    """The settings with the model that is trained: where none is named, the fine-tuned language model at
-    `tuned`."""
-    return replace(settings, model=settings.model or str(tuned))
+def started_from(settings: config.MultimodalModel, weights: Path | str) -> config.MultimodalModel:
+    """The settings with the model that is trained: where none is named, the language model of these `weights`."""
+    return replace(settings, model=settings.model or str(weights))
 
 
 def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:

@@ -2,8 +2,9 @@
 
 A ranking is a log-linear combination of signals. Their weights are fitted on what people turned to later, in one
 place (`Scorer.fitted`), so that what a signal is worth is a figure. To add one: a class with these three members,
-and a row in `of`. This module knows no words and no language model; the model is one more signal, which
-`language` weighs beside these because its scores cost too much to be had for every cluster.
+and a row in `over`. This module knows no words and no language model; one that is asked elsewhere is a signal of
+rankings, and one that runs here is weighed beside these by `language`, since its scores cost too much to be had for
+every cluster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,17 +85,58 @@ class Popularity:
         return np.log(self.popularity_M)
 
 
-def of(transitions: Transitions, similarity_MM: NDArray[np.float64] | None = None) -> "Scorer":
-    """The signals of a log of transitions, not weighed yet: counts, similarity where it is given, popularity."""
-    return over(Successors.of(transitions), similarity_MM)
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What a language model ranked for a pair: log of (n + 1) over the place, and 0 for what it did not name.
+
+    A model behind an address says which interests come first and not how likely they are. The last two interests of
+    a context are its pair.
+    """
+
+    ranking_MMn: NDArray[np.int32]
+    name: str = "language_model"
+    tried: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+
+    def scores(self, context_NK: Ints) -> NDArray[np.float64]:
+        ranking = np.asarray(self.ranking_MMn[context_NK[:, -2], context_NK[:, -1]])
+        return by_place(ranking, len(self.ranking_MMn))
 
 
-def over(successors: Successors, similarity_MM: NDArray[np.float64] | None = None) -> "Scorer":
+def by_place(ranking_Nn: NDArray[np.int32], M: int) -> NDArray[np.float64]:
+    """[N, M] log of (n + 1) over the place in a ranking of n; 0 for what is not in it, and -1 ends it.
+
+    >>> by_place(np.array([[2, -1]], np.int32), 3).round(2).tolist()
+    [[0.0, 0.0, 1.1]]
+    """
+    n = ranking_Nn.shape[1]
+    worth = np.log((n + 1) / np.arange(1, n + 1))
+    score = np.zeros((len(ranking_Nn), M + 1))  # one column more, for the -1
+    np.put_along_axis(score, ranking_Nn.astype(np.int64), np.broadcast_to(worth, ranking_Nn.shape), axis=1)
+    return score[:, :-1]
+
+
+def of(
+    transitions: Transitions,
+    similarity_MM: NDArray[np.float64] | None = None,
+    ranking_MMn: NDArray[np.int32] | None = None,
+) -> "Scorer":
+    """The signals of a log of transitions, not weighed yet: counts, popularity, and where they are given similarity
+    and a language model's rankings."""
+    return over(Successors.of(transitions), similarity_MM, ranking_MMn)
+
+
+def over(
+    successors: Successors,
+    similarity_MM: NDArray[np.float64] | None = None,
+    ranking_MMn: NDArray[np.int32] | None = None,
+) -> "Scorer":
     """The same from successors that are counted already."""
     signals: list[Signal] = [Counts(successors)]
     if similarity_MM is not None:
         signals.append(Similarity(similarity_MM))
     signals.append(Popularity(successors.popularity_M))
+    if ranking_MMn is not None:
+        signals.append(Ranked(ranking_MMn))
     return Scorer(tuple(signals), {})
 
 

@@ -36,7 +36,7 @@ from byway.interests import tree as trees
 from byway.interests.partition import centroids, loads_of
 from byway.interests.tree import LEVELS, Tree
 from byway.items import sequence
-from byway.language import plan, tune
+from byway.language import answers, plan, tune
 from byway.language.fast.generate import Policy
 from byway.multimodal import plan as contextual
 from byway.planner import fit as planner
@@ -353,7 +353,11 @@ def _followed(
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
 
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    return plan.follow(transitions, counted, similarity_MM, fitted, table.clusters.shape[-1], ask, triples=triples)
+    top, said = table.clusters.shape[-1], answers.load(folder["language_model"])
+    rankings = None if said is None else said.ranking
+    return plan.follow(
+        transitions, counted, similarity_MM, fitted, top, ask, triples=triples, rankings=rankings
+    )  # fmt: skip
 
 
 def _new_events(

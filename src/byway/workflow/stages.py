@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
+    from byway.language.answers import Answered
+    from byway.language.questions import Questions
     from byway.language.tune import Tuned
     from byway.multimodal import tune as multimodal
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
     from byway.planner.fit import Planned
-    from byway.transitions.curate import Transitions
+    from byway.transitions.curate import Ints, Transitions
     from byway.transitions.table import Table
 
 T = TypeVar("T")
@@ -145,10 +147,22 @@ class Inputs:
         return _there(self.load(TRANSITIONS, curate.load))
 
     @property
-    def tuned(self) -> "Tuned":
-        from byway.language import tune
+    def language_model(self) -> "Tuned | Answered":
+        """What was fine-tuned here, or what one that was asked elsewhere answered."""
+        from byway.language import answers, tune
 
-        return _there(self.load(LANGUAGE_MODEL, tune.load))
+        def load(path: Path) -> "Tuned | Answered":
+            return answers.load(path) or tune.load(path)
+
+        return _there(self.load(LANGUAGE_MODEL, load))
+
+    @property
+    def tuned_weights(self) -> Path | str:
+        """Weights for a further lesson: those fine-tuned here, else the model's that the settings name."""
+        from byway.language import answers
+
+        model = self.language_model
+        return self.config.language_model.model if isinstance(model, answers.Answered) else model.path
 
     @property
     def table(self) -> "Table":
@@ -308,6 +322,12 @@ def _transitions(work: Work, inputs: Inputs) -> Outcome:
 def _language_model(work: Work, inputs: Inputs) -> Outcome:
     from byway.language import tune
 
+    by = inputs.config.language_model.answers
+    if by != "here":
+        from byway.language import answers, batch
+
+        write = batch.write if by == "batch" else None
+        return answers.build(work, inputs.config.answers, inputs.workspace, questions(inputs), write)
     return tune.build(
         work,
         inputs.config.language_model,
@@ -318,8 +338,34 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
     )
 
 
+def questions(inputs: Inputs, pairs: "Ints | None" = None) -> "Questions":
+    """What a model that does not run here is asked about `pairs` [P, 2], or about those that the settings say."""
+    import numpy as np
+
+    from byway.language import answers
+    from byway.language import questions as asked
+    from byway.transitions import signals
+
+    transitions, settings, seed = inputs.transitions, inputs.config.answers, inputs.config.run.seed
+    scorer = signals.of(transitions, inputs.tree.similarity(inputs.vectors, transitions.level))
+    return answers.questions_of(
+        settings,
+        transitions,
+        scorer.fitted(transitions.validation, np.random.default_rng(seed)),
+        asked.pairs_asked(transitions, settings.pairs) if pairs is None else pairs,
+        catalog=inputs.catalog,
+        events=inputs.events,
+        tree=inputs.tree,
+        descriptions=inputs.descriptions,
+        seed=seed,
+    )
+
+
 def _base_weights(inputs: Inputs) -> dict[str, str]:
-    return {"model": weights.identity(inputs.config.language_model.model)}
+    """The model that is fine-tuned; or, of one that is asked elsewhere, all that shapes its answers."""
+    if inputs.config.language_model.answers == "here":
+        return {"model": weights.identity(inputs.config.language_model.model)}
+    return {"asked": artifact.hash_json({**_shaping(inputs.config.answers), "url": "", "format": ""})}
 
 
 def _transition_table(work: Work, inputs: Inputs) -> Outcome:
@@ -330,7 +376,7 @@ def _transition_table(work: Work, inputs: Inputs) -> Outcome:
         inputs.config.transition_table,
         transitions=inputs.transitions,
         descriptions=inputs.descriptions,
-        tuned=inputs.tuned,
+        model=inputs.language_model,
         vectors=inputs.vectors,
         tree=inputs.tree,
     )
@@ -345,7 +391,7 @@ def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
         inputs.config.transition_table,
         transitions=inputs.transitions,
         descriptions=inputs.descriptions,
-        tuned=inputs.tuned,
+        model=inputs.language_model,
         vectors=inputs.vectors,
         tree=inputs.tree,
         shard=shard,
@@ -384,7 +430,7 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
         tree=inputs.tree,
         descriptions=inputs.descriptions,
         seen=_there(inputs.seen),
-        tuned=inputs.tuned,
+        weights=inputs.tuned_weights,
     )
 
 
@@ -458,7 +504,7 @@ def _metrics(work: Work, inputs: Inputs) -> Outcome:
         inputs.config.metrics,
         transitions=inputs.transitions,
         descriptions=inputs.descriptions,
-        tuned=inputs.tuned,
+        model=inputs.language_model,
         table=inputs.table,
         vectors=inputs.vectors,
         tree=inputs.tree,
@@ -542,7 +588,7 @@ def _views(work: Work, inputs: Inputs) -> Outcome:
         descriptions=inputs.descriptions,
         seen=_there(inputs.seen),
         pairs=inputs.pairs,
-        tuned=inputs.tuned,
+        weights=inputs.tuned_weights,
         sections=inputs.config,
     )
 
@@ -560,7 +606,7 @@ TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights)
 TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
 LANGUAGE_MODEL = Stage(
-    7, "language_model", _language_model, (TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE), _base_weights
+    7, "language_model", _language_model, (CATALOG, TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE), _base_weights
 )
 TRANSITION_TABLE = Stage(
     8,

@@ -254,6 +254,14 @@ def by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int) -> ND
     return _without(evidence(context_NK), _excluded(context_NK, clusters), n)[0]
 
 
+def ranked_by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int, model_n: int) -> NDArray[Any]:
+    """The same with scores, laid out as `answer_some` does; what the model alone says is left to the caller."""
+    found = np.empty(len(context_NK), dtype=_layout(n, model_n))
+    own = _without(evidence(context_NK), _excluded(context_NK, clusters), n)
+    found["cluster"], found["score"] = own
+    return found
+
+
 def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
     """The rankings with `best` first and the others in their order; the last one leaves where `best` was not there.
 

@@ -1,0 +1,223 @@
+"""What a language model adds to what the log says already: nats and recall on turns that came later.
+
+The log's signals are weighed with the model and without it, by likelihood on validation turns, and both are judged
+on held-out turns: all of them, those from pairs that the log never saw, and a choice among *new interests*, whose
+every turn is kept from the counts as after a new partition. The simple opponents stand beside it. It knows
+transitions and rankings; who is asked, and how, is its caller's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from byway.transitions.counts import Successors
+from byway.transitions.curate import Ints, Samples, Transitions, pick
+from byway.transitions.signals import Counts, Popularity, Similarity, by_place
+
+Floats = NDArray[np.float64]
+Ask = Callable[[Ints, NDArray[np.bool_], Successors], NDArray[np.int32]]
+"""Who is asked: for pairs [P, 2] with the interests that are allowed [P, M] and what the log counts, rankings
+[P, r], best first, -1 where they end."""
+
+NEW = 0.2
+"""Share of the interests whose turns are kept from the log to be new; as many again, to weigh signals on."""
+DRAWS = 1000
+"""Bootstrap draws for an interval."""
+RIDGE = 1e-3
+"""Of the squared weights, an average turn: it keeps a signal finite that never fails on a small sample."""
+LOG = ("counts", "similarity", "popularity")
+WITHOUT, WITH = "the log's signals", "with the model"
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Turns to new interests, and what each signal says of the interests that could have been chosen."""
+
+    samples: Samples
+    allowed: NDArray[np.bool_]
+    """[N, M] the choice."""
+    said: dict[str, Floats]
+    """[N, M] by signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """How well turns were foretold, turn by turn."""
+
+    nats: Floats
+    """[N] log-probability of what was chosen."""
+    rank: NDArray[np.int64]
+    """[N] its place, from 0."""
+
+
+def worth(
+    transitions: Transitions,
+    similarity_MM: Floats,
+    ask: Ask,
+    n: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Figures by part (`all`, `unseen pairs`, `new interests`) and by what foretells; weights; how many were asked.
+
+    About `n` pairs are asked: a third to weigh signals on, the rest to judge on. Where K is 3 a context counts by
+    its last two interests.
+    """
+    M = transitions.clusters
+    successors = Successors.of(transitions)
+    validation, heldout = transitions.validation.several(), transitions.heldout.several()
+    parts: dict[str, Any] = {}
+    fit_on = _turns(pick(validation, n // 3, rng), successors, similarity_MM, ask, M)
+    judge_on = _turns(pick(heldout, n // 3, rng), successors, similarity_MM, ask, M)
+    weights = {name: _fitted(fit_on, signals) for name, signals in _sets(fit_on).items()}
+    judged = {name: _judge(judge_on, weights[name]) for name in weights}
+    counts = judge_on.samples.count
+    everything = np.ones(len(counts), np.bool_)
+    unseen = ~successors.seen(judge_on.samples.context)
+    for name, rows in (("all", everything), ("unseen pairs", unseen)):
+        if rows.sum() >= 10:
+            parts[name] = _figures(judged, counts, rows, 10, rng)
+    asked = len(_pairs(fit_on.samples)) + len(_pairs(judge_on.samples))
+    new = _new_interests(transitions, similarity_MM, ask, n // 6, rng)
+    if new is not None:
+        first, second = new
+        own = {name: _fitted(first, signals) for name, signals in _sets(first).items()}
+        judged = {name: _judge(second, own[name]) for name in own}
+        rows = np.ones(len(second.samples), np.bool_)
+        parts["new interests"] = _figures(judged, second.samples.count, rows, 1, rng)
+        asked += len(_pairs(first.samples)) + len(_pairs(second.samples))
+    return {"parts": parts, "weights": weights[WITH], "asked": asked}
+
+
+def _sets(turns: Turns) -> dict[str, tuple[str, ...]]:
+    """What foretells: each signal by itself, all of the log's, and these with the model."""
+    log = tuple(name for name in LOG if name in turns.said)
+    alone = {name: (name,) for name in (*log, "language_model")}
+    return {**alone, WITHOUT: log, WITH: (*log, "language_model")}
+
+
+def _pairs(samples: Samples) -> Ints:
+    return np.unique(samples.context[:, -2:], axis=0)
+
+
+def _turns(
+    samples: Samples,
+    successors: Successors,
+    similarity_MM: Floats,
+    ask: Ask,
+    M: int,
+    among: NDArray[np.bool_] | None = None,
+) -> Turns:
+    """Ask about the pairs of some samples, and gather what all signals say; `among` [M] bounds the choice."""
+    pairs, row = np.unique(samples.context[:, -2:], axis=0, return_inverse=True)
+    row = row.reshape(-1)
+    allowed = np.tile(np.ones(M, np.bool_) if among is None else among, (len(pairs), 1))
+    np.put_along_axis(allowed, pairs.astype(np.int64), False, axis=1)
+    ranking = ask(pairs.astype(np.int32), allowed, successors)
+    model = by_place(ranking, M)[row]
+    own = np.tile(np.ones(M, np.bool_) if among is None else among, (len(samples), 1))
+    np.put_along_axis(own, samples.context.astype(np.int64), False, axis=1)
+    shape = own.shape
+    said = {"similarity": Similarity(similarity_MM).scores(samples.context), "language_model": model}
+    if among is None:
+        said["counts"] = Counts(successors).scores(samples.context)
+        said["popularity"] = np.broadcast_to(Popularity(successors.popularity_M).scores(samples.context), shape)
+    return Turns(samples, own, said)
+
+
+def _new_interests(
+    transitions: Transitions, similarity_MM: Floats, ask: Ask, n: int, rng: np.random.Generator
+) -> tuple[Turns, Turns] | None:
+    """Turns to interests that the counts know nothing of, to weigh and to judge on; None where there are too few.
+
+    The choice is among the new ones alone: with the old ones in it whoever has counts would win by knowing nothing.
+    """
+    M = transitions.clusters
+    some = round(NEW * M)
+    if some < 4:
+        return None
+    order = rng.permutation(M)
+    found: list[Turns] = []
+    new = np.zeros(M, np.bool_)
+    new[order[: 2 * some]] = True
+    train = _outside(transitions.train, new)
+    successors = Successors.count(train, M)
+    for own, source in ((order[:some], transitions.validation), (order[some : 2 * some], transitions.heldout)):
+        among = np.zeros(M, np.bool_)
+        among[own] = True
+        rows = among[source.label] & ~new[source.context].any(axis=1)
+        samples = Samples(source.context[rows], source.label[rows], source.count[rows]).several()
+        if len(samples) < 30:
+            return None
+        found.append(_turns(pick(samples, n, rng), successors, similarity_MM, ask, M, among))
+    return found[0], found[1]
+
+
+def _outside(samples: Samples, new_M: NDArray[np.bool_]) -> Samples:
+    rows = ~new_M[samples.label] & ~new_M[samples.context].any(axis=1)
+    return Samples(samples.context[rows], samples.label[rows], samples.count[rows])
+
+
+def _scores(turns: Turns, weights: dict[str, float]) -> Floats:
+    """[N, M] log-probability under the weighed signals."""
+    total = sum(weight * turns.said[name] for name, weight in weights.items())
+    score = np.where(turns.allowed, total, -np.inf)
+    return score - logsumexp(score, axis=1, keepdims=True)
+
+
+def _fitted(turns: Turns, signals: Sequence[str]) -> dict[str, float]:
+    """The weights under which the turns are likeliest: a conditional logit, which has one best answer."""
+    rows, label = np.arange(len(turns.samples)), turns.samples.label
+    share = turns.samples.count / turns.samples.count.sum()
+    said = np.stack([turns.said[name] for name in signals])
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        log_p = _scores(turns, dict(zip(signals, weights, strict=True)))
+        gap = said[:, rows, label] - np.einsum("nm,snm->sn", np.exp(log_p), said)
+        value = -float(share @ log_p[rows, label]) + RIDGE * float(weights @ weights)
+        return value, -(gap @ share) + 2 * RIDGE * weights
+
+    found = minimize(loss, np.full(len(signals), 0.5), jac=True, method="L-BFGS-B")
+    return {name: float(weight) for name, weight in zip(signals, found.x, strict=True)}
+
+
+def _judge(turns: Turns, weights: dict[str, float]) -> Judged:
+    log_p = _scores(turns, weights)
+    own = log_p[np.arange(len(log_p)), turns.samples.label]
+    # Ties count against what was chosen, half of them: a ranking that names few interests ties all others.
+    better = (log_p > own[:, None]).sum(axis=1)
+    tied = (log_p == own[:, None]).sum(axis=1) - 1
+    return Judged(own, better + (tied + 1) // 2)
+
+
+def _figures(
+    judged: dict[str, Judged], count: Ints, rows: NDArray[np.bool_], k: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Nats and recall at k of each, and what the model adds, with intervals over turns."""
+    weight = count[rows].astype(np.float64)
+    draws = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), DRAWS) * weight
+    table = {
+        name: {
+            "nats": round(float(np.average(each.nats[rows], weights=weight)), 4),
+            f"recall_at_{k}": round(float(np.average(each.rank[rows] < k, weights=weight)), 4),
+        }
+        for name, each in judged.items()
+    }
+    before, after = judged[WITHOUT], judged[WITH]
+    gains = {
+        "nats": after.nats[rows] - before.nats[rows],
+        f"recall_at_{k}": (after.rank[rows] < k).astype(float) - (before.rank[rows] < k),
+    }
+    adds = {name: _interval(gain, weight, draws) for name, gain in gains.items()}
+    return {"turns": int(weight.sum()), "k": k, "table": table, "adds": adds}
+
+
+def _interval(gain: Floats, weight: Floats, draws: Floats) -> dict[str, float]:
+    means = draws @ gain / draws.sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    mean = float(np.average(gain, weights=weight))
+    return {"mean": round(mean, 4), "low": round(float(low), 4), "high": round(float(high), 4)}

@@ -1,0 +1,241 @@
+"""What a model behind an address answered: kept as it comes, and 07-language-model once all is there.
+
+Answers cost money, so they stand in a folder of the workspace, `answers/`, under the identity of the questions and
+of who was asked: changing other settings, or a run that was cut, loses none. Rows come in any order.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from byway.base import config
+from byway.base.artifact import Gate, Outcome, Work, hash_json, write_atomic
+from byway.base.errors import UserError
+from byway.base.progress import bar, say
+from byway.data.catalog import Catalog
+from byway.data.events import Events
+from byway.interests.describe import Descriptions
+from byway.interests.tree import Tree
+from byway.language import questions, server
+from byway.language.questions import Questions
+from byway.language.server import Usage
+from byway.transitions.counts import Successors
+from byway.transitions.curate import Ints, Transitions
+from byway.transitions.signals import Scorer
+
+FOLDER = "answers"
+"""In a workspace."""
+UNASKED = -2
+"""In the place of a cluster: not answered yet."""
+TOGETHER = 64
+"""Questions whose answers are written at once: a run that is cut asks these again."""
+LOOKED = 32
+"""Answers after which a server that named no candidate in any of them is given up."""
+LETTERS = 4
+"""Letters of a token, about: for what is said before anything was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """07-language-model of a model that was asked elsewhere."""
+
+    ranking: NDArray[np.int32]
+    """[M, M, n] clusters that were named for (C1, C2), best first; -1 where fewer were, and where not asked."""
+    model: str
+
+
+class Asked(msgspec.Struct):
+    """`asked.json` of an artifact and of a folder of answers."""
+
+    model: str
+    protocol: str
+    questions: int
+    clusters: int
+    ranked: int
+
+
+def load(path: Path) -> Answered | None:
+    """Read 07-language-model; None where a model was fine-tuned."""
+    if not (path / "asked.json").exists():
+        return None
+    asked = msgspec.json.decode((path / "asked.json").read_bytes(), type=Asked)
+    return Answered(np.load(path / "ranking.npy", mmap_mode="r"), asked.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A folder of answers to one set of questions."""
+
+    path: Path
+    ranking: NDArray[np.int32]
+    """[P, ranked] on the disk; UNASKED where an answer is missing."""
+
+    @classmethod
+    def open(cls, workspace: Path, asked: Questions, settings: config.Answers) -> "Kept":
+        """The folder of these questions to this model, made where it is not there."""
+        who = [settings.model, settings.protocol, settings.choices, settings.extra]
+        identity = hashlib.blake2b((hash_json(who) + asked.digest()).encode(), digest_size=6).hexdigest()
+        path = workspace / FOLDER / identity
+        path.mkdir(parents=True, exist_ok=True)
+        file, shape = path / "ranking.npy", (len(asked), asked.ranked)
+        if not file.exists():
+            new = path / "ranking.tmp.npy"
+            np.save(new, np.full(shape, UNASKED, np.int32))
+            new.replace(file)
+            about = Asked(settings.model, settings.protocol, len(asked), len(asked.names), asked.ranked)
+            write_atomic(path / "asked.json", msgspec.json.format(msgspec.json.encode(about), indent=1))
+        return cls(path, np.load(file, mmap_mode="r+"))
+
+    def missing(self) -> NDArray[np.intp]:
+        """Rows that are not answered yet; one that was only half written is not."""
+        return np.flatnonzero((self.ranking == UNASKED).any(axis=1))
+
+    def take(self, rows: NDArray[np.integer], ranking: NDArray[np.int32], usage: Usage) -> None:
+        """Keep the answers to some questions."""
+        self.ranking[rows] = ranking
+        if isinstance(self.ranking, np.memmap):
+            self.ranking.flush()
+        total = self.usage()
+        total.add(usage)
+        write_atomic(self.path / "usage.json", msgspec.json.encode(total))
+
+    def usage(self) -> Usage:
+        """What all answers so far took."""
+        file = self.path / "usage.json"
+        return msgspec.json.decode(file.read_bytes(), type=Usage) if file.exists() else Usage()
+
+
+def price(usage: Usage, settings: config.Answers) -> float:
+    """Money for what was read and written; 0 where no price is set."""
+    read, written = settings.price or (0.0, 0.0)
+    return (usage.read * read + usage.written * written) / 1e6
+
+
+def expected(asked: Questions, rows: NDArray[np.integer], settings: config.Answers) -> Usage:
+    """What some questions will take, about, from the lengths of a few of them."""
+    if not len(rows):
+        return Usage()
+    some = [asked[int(row)] for row in rows[:: max(1, len(rows) // 50)]]
+    read = np.mean([len(each.system) + len(each.user) for each in some]) / LETTERS
+    names = np.mean([np.mean([len(name) for name in each.legal]) for each in some])
+    written = asked.ranked * (names / LETTERS + 3) + 60 * (asked.prompt == "reasoned")
+    times = asked.ranked if settings.protocol == "completions" else 1
+    return Usage(len(rows) * times, round(len(rows) * times * read), round(len(rows) * written))
+
+
+def ask(
+    kept: Kept,
+    asked: Questions,
+    settings: config.Answers,
+    by: Callable[[Questions], tuple[NDArray[np.int32], Usage]],
+    label: str = "questions",
+) -> None:
+    """Ask what is not answered yet, and keep it as it comes.
+
+    Raises UserError where the first answers name no candidate at all.
+    """
+    left = kept.missing()
+    if not len(left):
+        return
+    will = expected(asked, left, settings)
+    cost = f", about {price(will, settings):,.2f} by answers.price" if settings.price else ""
+    say(
+        f"  {len(left):,} questions to {settings.model} at {settings.url}: about {will.read:,} tokens read and "
+        f"{will.written:,} written{cost}."
+    )
+    size, seen, empty, told = max(TOGETHER, 4 * settings.at_once), 0, 0, time.monotonic()
+    with bar(label, len(asked), len(asked) - len(left)) as advance:
+        for start in range(0, len(left), size):
+            rows = left[start : start + size]
+            ranking, usage = by(asked.part(rows))
+            seen, empty = seen + len(rows), empty + int((ranking[:, 0] < 0).sum())
+            if seen >= min(LOOKED, len(left)) and empty == seen:
+                raise UserError(
+                    f"{settings.model} at {settings.url} was asked {seen} questions and named no candidate in any "
+                    "answer: see by hand what it says, or set answers.protocol or another model."
+                )
+            kept.take(rows, ranking, usage)
+            advance(len(rows))
+            if settings.price and time.monotonic() - told > 60:
+                told = time.monotonic()
+                say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
+
+
+def questions_of(
+    settings: config.Answers,
+    transitions: Transitions,
+    scorer: Scorer,
+    pairs: Ints,
+    *,
+    catalog: Catalog,
+    events: Events,
+    tree: Tree,
+    descriptions: Descriptions,
+    seed: int,
+) -> Questions:
+    """The questions about some pairs of a workspace; `scorer` is fitted, and puts candidates first."""
+    level, M = transitions.level, transitions.clusters
+    titles = questions.examples(catalog.titles(), events.item, events.good(), tree.assign(level), M)
+    return questions.about(
+        pairs,
+        scorer,
+        Successors.of(transitions),
+        settings,
+        names=descriptions.names[level - 1],
+        titles=titles,
+        seed=seed,
+    )
+
+
+def build(
+    work: Work,
+    settings: config.Answers,
+    workspace: Path,
+    asked: Questions,
+    write: Callable[[Path, Questions, NDArray[np.integer], config.Answers], list[Path]] | None,
+) -> Outcome:
+    """Ask the server all that is not answered; or `write` it as files for a batch, and say so as a UserError."""
+    kept = Kept.open(workspace, asked, settings)
+    if write is None:
+        with server.connected(settings) as by:
+            ask(kept, asked, settings, by)
+    elif len(left := kept.missing()):
+        files = write(kept.path, asked, left, settings)
+        will = expected(asked, left, settings)
+        cost = f", about {price(will, settings):,.2f} by answers.price" if settings.price else ""
+        raise UserError(
+            f"{len(left):,} of {len(asked):,} questions wait for answers{cost}: have {_listed(files)} answered as "
+            "a batch, take the results in by `byway answers`, then run again."
+        )
+    M, usage = len(asked.names), kept.usage()
+    whole = np.full((M, M, asked.ranked), -1, np.int32)
+    whole[asked.pairs[:, 0], asked.pairs[:, 1]] = kept.ranking
+    np.save(work.out / "ranking.npy", whole)
+    about = Asked(settings.model, settings.protocol, len(asked), M, asked.ranked)
+    (work.out / "asked.json").write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1))
+    named = float((kept.ranking[:, 0] >= 0).mean())
+    return Outcome(
+        counts={"asked": len(asked)},
+        metrics={
+            "language.model": settings.model,
+            "language.answered": round(named, 4),
+            "language.places_named": round(float((kept.ranking >= 0).mean()), 4),
+            "language.distinct_outputs": len(np.unique(kept.ranking[:, 0])),
+            "language.requests": usage.requests,
+            "language.tokens_read": usage.read,
+            "language.tokens_written": usage.written,
+            "language.refused": usage.refused,
+            "language.cost": round(price(usage, settings), 4),
+        },
+        gates={"answered": Gate(value=named, at_least=0.9)},
+    )
+
+
+def _listed(files: list[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more beside it"
