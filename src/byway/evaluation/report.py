@@ -70,7 +70,7 @@ def build(work: Work, settings: config.Report, experiment: Figures | None, drawn
 def page(title: str, found: Figures | None, drawn: Figures) -> str:
     """The whole page; without an experiment it tells of the models alone."""
     told = [] if found is None else wording.summary(found)
-    told += [*wording.models(drawn), *wording.curations(drawn), *wording.views(drawn)]
+    told += [*wording.models(drawn), *wording.worth(drawn), *wording.curations(drawn), *wording.views(drawn)]
     said = "".join(f"<p>{escape(text)}</p>" for text in told)
     plots = [*_labels(drawn), _learning(drawn.get("language.curve", []))]
     plots += [] if found is None else _plots(found)

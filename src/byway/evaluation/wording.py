@@ -47,12 +47,20 @@ def models(drawn: Figures) -> list[str]:
         return []
     match, own, popular = (drawn[key] for key in keys)
     alone = drawn.get("language_model.recall_at_10.heldout")
+    spoken = f"{match:.1%} of the language model's free answers are exactly a cluster's name."
+    if "language.answered" in drawn:
+        spoken = f"{drawn['language.model']} named an interest in {drawn['language.answered']:.1%} of its answers."
     said = (
-        f"{match:.1%} of the language model's free answers are exactly a cluster's name. For held-out transitions "
+        f"{spoken} For held-out transitions "
         f"the cluster that came next is among the table's first ten in {own:.1%}, and among the ten most popular "
         f"in {popular:.1%}."
     )
     return [said if alone is None else f"{said} The language model alone has it in {alone:.1%}."]
+
+
+def worth(drawn: Figures) -> list[str]:
+    """What `byway worth` said last."""
+    return [drawn["worth"]["says"]] if "worth" in drawn else []
 
 
 def summary(found: Figures) -> list[str]:

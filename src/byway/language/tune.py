@@ -37,6 +37,7 @@ from byway.language.fast.generate import (
     policy,
     read_grid,
 )
+from byway.language.fast.passes import require_readable
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
@@ -275,6 +276,7 @@ def _fine_tune(
     settings = config.with_own(settings)
     tokenizer = models.load_tokenizer(settings.model)
     model = models.load(settings.model, precision.dtype(settings.precision))
+    require_readable(model)
     if settings.method == "lora":
         model = adapters.adapt(model, adapters.RANK, rng)
     freeze(model, settings.frozen or 0.0)

@@ -23,11 +23,8 @@ from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints
 from byway.transitions.triples import contexts_of
-from byway.workflow.stages import LANGUAGE_MODEL, Inputs, inputs_of
+from byway.workflow.stages import LANGUAGE_MODEL, WORTH, Inputs, inputs_of
 from byway.workflow.stages import questions as questions_of
-
-WORTH = "worth.json"
-"""In a workspace: what `worth` found last, for the report."""
 
 
 def opened(directory: Path, config: Config) -> Inputs:
@@ -120,6 +117,7 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     from byway.language import prompts, tune
     from byway.language.fast.bulk import ready_some
     from byway.language.fast.generate import TOGETHER, policy, top
+    from byway.language.fast.passes import require_readable
 
     inputs = opened(directory, config)
     transitions = inputs.transitions
@@ -136,7 +134,9 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     else:
         called = model or config.language_model.model
         prompt = prompts.tokenise(names, K, models.load_tokenizer(called), prompts.ENDINGS["block"])
-        asked_of = policy(models.load(called, precision.dtype("auto")), prompt, "causal")
+        model_of = models.load(called, precision.dtype("auto"))
+        require_readable(model_of)
+        asked_of = policy(model_of, prompt, "causal")
     ready, took, said = ready_some(asked_of), 0.0, 0
 
     @torch.no_grad()

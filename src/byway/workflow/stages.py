@@ -549,6 +549,8 @@ def _report(work: Work, inputs: Inputs) -> Outcome:
     path = inputs.workspace / EXPERIMENT.folder
     live = experiment.load(path) if EXPERIMENT in found else None
     figures = {name: value for record in found.values() for name, value in record.metrics.items()}
+    if (worth := inputs.workspace / WORTH).exists():
+        figures["worth"] = msgspec.json.decode(worth.read_bytes())
     return report.build(work, inputs.config.report, live, figures)
 
 
@@ -560,7 +562,9 @@ def _drawn(inputs: Inputs) -> dict[Stage, Record]:
 
 
 def _drawn_figures(inputs: Inputs) -> dict[str, str]:
-    return {stage.name: record.fingerprint for stage, record in _drawn(inputs).items()}
+    found = {stage.name: record.fingerprint for stage, record in _drawn(inputs).items()}
+    worth = inputs.workspace / WORTH
+    return found | ({"worth": artifact.hash_file(worth)} if worth.exists() else {})
 
 
 def _curations(work: Work, inputs: Inputs) -> Outcome:
@@ -694,6 +698,9 @@ STAGES = (
 
 REFRESH = "17-refresh"
 """Folder of what `byway refresh` makes between two runs; it is no stage."""
+
+WORTH = "worth.json"
+"""What `byway worth` found last; it is no artifact."""
 
 REFRESHED = "refresh.digest"
 """Metric of the bundle's record: the refresh that is in it."""

@@ -17,8 +17,14 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
+from byway.base.errors import UserError
+
 Along = Literal["all", "rows", "columns", "cells"]
 IMPLEMENTATION = "byway_grid"
+TOLERANCE = 0.1
+"""Of the scores' standard deviation: bfloat16 rounds by about a fiftieth of it."""
+SHORTEST_WINDOW = 256
+"""Tokens: a prompt of three long descriptions, and its answer."""
 ALIKE = 16
 """Sequences of one length, on average, from which on those of each length are attended to by themselves."""
 
@@ -130,6 +136,45 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     """Route the model's attention through the grid."""
     model.set_attn_implementation(IMPLEMENTATION)
     return model
+
+
+@torch.no_grad()
+def require_readable(model: PreTrainedModel) -> None:
+    """UserError, with the reason, where the grid would not read a model as it reads itself.
+
+    Hybrids (Qwen3.5, LFM2, Jamba, Mamba) have layers that carry a state from token to token: what two prompts share
+    cannot be read once and looked back at. Others bend the scores that come from the last hidden state. Both are
+    seen by reading a few tokens in two parts. Call it before the model's attention is routed through the grid.
+    """
+    name, why = model.config.name_or_path or type(model).__name__, ""
+    text: Any = model.config.get_text_config()
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    ids = torch.arange(5, 17)[None]
+    expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+    usual: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
+    try:
+        grid, at = ids[None], torch.arange(12)
+        there = torch.ones_like(grid, dtype=torch.bool)
+        prepare(model)
+        _, first = read(model, grid[..., :8], at[:8], there[..., :8], [])
+        if len(first.keys) < text.num_hidden_layers:
+            why = f"{text.num_hidden_layers - len(first.keys)} of its {text.num_hidden_layers} layers do not attend"
+        else:
+            hidden, _ = read(model, grid[..., 8:], at[8:], there[..., 8:], [Prefix(first, "all")])
+            head: Any = model.get_output_embeddings()
+            apart = (head(hidden[0, 0, -1]).float() - expected).abs().max() / expected.std()
+            why = "read in parts it answers otherwise than read at once" if apart > TOLERANCE else ""
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        why = f"it does not read through the library's attention interface: {str(error).splitlines()[0]}"
+    finally:
+        model.set_attn_implementation(usual)
+    if window is not None and window < SHORTEST_WINDOW:
+        why = f"it looks back {window} tokens at the most, and a prompt can be longer"
+    if why:
+        raise UserError(
+            f"{name} cannot be read in bulk ({why}): take one whose layers all attend, as SmolLM2 or Qwen3, or ask "
+            'it behind a server: language_model.answers = "server".'
+        )
 
 
 def read(
