@@ -5,8 +5,8 @@
 
 W is a workspace on an embedded world, built as far as 06-transitions and 12-item-policy, whose log cannot know
 much: of few people, or without some areas. A server on loopback answers like any model, by chat and JSON schema, and
-knows the world's own rule: how people drawn anew from it, who like both interests, like each other one. So often as
-its reliability says it ranks by that, else at random. Everything behind it is what a real model would meet: the
+knows the world's own rule: how people drawn anew from it, who like both interests, like each other. So often as its
+reliability says it ranks by that, else at random. Everything behind it is what a real model would meet: the
 questions, the fit of the signals, the planner, and the simulated people, who answer for themselves.
 """
 
@@ -39,12 +39,16 @@ from byway.workflow import pipeline
 ARMS = ("byway", "table")
 PEOPLE = 20_000
 """Drawn anew from the world, to know its rule and not its people."""
+SHARP = 4
+"""Power of a liking by which somebody speaks for a pair: who likes both a lot. 1 to 4 foretell turns alike."""
 
 
 def rule(workspace: Path, source: Path) -> tuple[list[str], NDArray[np.float32]]:
     """The names of the clusters, and [M, M, M] how people who like C1 and C2 like each other one, on average."""
     made = world.load(source)
-    drawn = people.make_users(replace(made.settings, n_users=PEOPLE), made.topics, made.seed + 1000)
+    own = made.settings.n_users
+    # With another seed other areas and appeals would be popular; the first are nearly the world's own people.
+    drawn = people.make_users(replace(made.settings, n_users=own + PEOPLE), made.topics, made.seed).affinity[own:]
     level = curate.load(workspace / "06-transitions").level
     cluster = tree.load(workspace / "04-tree").assign(level)
     names = describe.load(workspace / "05-descriptions").names[level - 1]
@@ -53,10 +57,11 @@ def rule(workspace: Path, source: Path) -> tuple[list[str], NDArray[np.float32]]
     place = {item: row for row, item in enumerate(made.items.ids)}
     np.add.at(mix, (cluster, made.items.topic[[place[item] for item in ids]]), 1)
     mix /= np.maximum(mix.sum(axis=1, keepdims=True), 1)
-    liking = (drawn.affinity @ mix.T).astype(np.float32)
+    liking = (drawn @ mix.T).astype(np.float32)
+    much = liking**SHARP
     score = np.empty((len(names),) * 3, np.float32)
     for c in range(len(names)):
-        both = liking[:, c : c + 1] * liking
+        both = much[:, c : c + 1] * much
         score[c] = (both.T @ liking) / np.maximum(both.sum(axis=0)[:, None], 1e-9)
     return names, score
 

@@ -72,13 +72,12 @@ def _request(identity: str, question: Question, settings: config.Answers) -> dic
         return {"custom_id": identity, "method": "POST", "url": "/v1/chat/completions", "body": body}
     schema, limit = question.schema(), server.longest(question)
     if settings.format == "anthropic":
-        # It takes no bounds on the length of a list; the question says how many.
+        # It takes no bounds on the length of a list, and its models no temperature; the question says how many.
         for bound in ("minItems", "maxItems"):
             del schema["properties"]["next"][bound]
         body = {
             "model": settings.model,
             "max_tokens": limit,
-            "temperature": 0,
             "system": question.system,
             "messages": [{"role": "user", "content": question.user}],
             "output_config": {"format": {"type": "json_schema", "schema": schema}},
