@@ -100,10 +100,11 @@ class ForwardPass:
         self.wanted: Tensor | None = None
         """Which of the tokens read are the last of their sequences, sequence by sequence; None where all count."""
         if ends:
-            rank = torch.zeros(self.cells, dtype=torch.int64)
-            rank[self.real] = torch.arange(len(self.real))
+            at = valid_ABT.device
+            rank = torch.zeros(self.cells, dtype=torch.int64, device=at)
+            rank[self.real] = torch.arange(len(self.real), device=at)
             last = valid_ABT.sum(-1).flatten() - 1
-            self.wanted = rank.index_select(0, torch.arange(self.A * self.B) * self.T + last)
+            self.wanted = rank.index_select(0, torch.arange(self.A * self.B, device=at) * self.T + last)
         self.made = Cache([], [], valid_ABT)
         """Filled as it is read."""
 
@@ -122,7 +123,8 @@ def _by_length(valid_ABT: Tensor, context: list[Prefix]) -> tuple[list[tuple[Ten
         lengths, several = length_N.index_select(0, order).unique_consecutive(return_counts=True)
         if 1 < len(lengths) <= len(order) / ALIKE:
             groups = [one for one in zip(order.split(several.tolist()), lengths.tolist(), strict=True) if one[1]]
-            return groups, torch.cat([(cells[:, None] * T + torch.arange(n)).flatten() for cells, n in groups])
+            upto = torch.arange(T, device=order.device)
+            return groups, torch.cat([(cells[:, None] * T + upto[:n]).flatten() for cells, n in groups])
     return [], valid_ABT.flatten().nonzero().flatten()
 
 
@@ -183,7 +185,10 @@ def wanted(passes: list[ForwardPass]) -> Tensor | None:
     starts = accumulate((len(one.real) for one in passes), initial=0)
     each = zip(starts, passes, strict=False)
     return torch.cat(
-        [start + (torch.arange(len(one.real)) if one.wanted is None else one.wanted) for start, one in each]
+        [
+            start + (torch.arange(len(one.real), device=one.real.device) if one.wanted is None else one.wanted)
+            for start, one in each
+        ]
     )
 
 
