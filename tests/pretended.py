@@ -1,25 +1,29 @@
-"""A GPU where there is none: tensors that say they are on `cuda` and refuse to meet those of the processor.
+"""A GPU where there is none: tensors that say they are elsewhere and refuse to meet those of the processor.
 
-Each holds a tensor of the processor, by which it computes, so that what runs on this device runs to its end and can
-be compared with the processor's result, through every decision that depends on a number. What a real one refuses is
+Each holds a tensor of the processor, by which it computes, so that what runs on this device runs to its end, through
+every decision that depends on a number, and can be compared with the processor's result. What a real one refuses is
 refused here: an operation whose tensors are not all in one place, and an array made of a tensor that is not on the
 processor. As there, a number (a tensor without dimensions) and the rows of an index may come from the processor.
+
+It goes by the name of `meta`, since torch asks the driver where a tensor is said to be on `cuda`.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import tree_iter, tree_map
+from transformers import PreTrainedModel
 
 from byway.base import device
 
-CUDA = torch.device("cuda", 0)
-ACROSS = {"aten::copy_", "aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
-"""Operations that take tensors of both places: `copy_` either way, an index of the processor on the GPU."""
+GPU = torch.device("meta")
+CPU = torch.device("cpu")
 
 
 class Away(Tensor):
@@ -29,14 +33,13 @@ class Away(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "Away":
-        made = Tensor._make_wrapper_subclass(  # pyright: ignore
+        made = Tensor._make_wrapper_subclass(
             cls,
             held.size(),
             strides=held.stride(),
             storage_offset=held.storage_offset(),
             dtype=held.dtype,
-            device=CUDA,
-            requires_grad=False,
+            device=GPU,
         )
         made.held = held
         return made
@@ -51,59 +54,88 @@ class Away(Tensor):
     def __repr__(self) -> str:
         return f"Away({tuple(self.shape)})"
 
+    # What a real one brings to the processor by itself.
+
+    def tolist(self) -> Any:
+        return self.detach().cpu().tolist()
+
+    def item(self) -> Any:
+        return self.detach().cpu().item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    __index__ = __int__
+
+    def __getitem__(self, index: Any) -> Tensor:
+        several = index if isinstance(index, tuple) else (index,)
+        return super().__getitem__(tuple(torch.tensor(i) if isinstance(i, list) else i for i in several))
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
 
-class Pretended(TorchDispatchMode):
-    """While it is on, what is made on `cuda` is made there."""
+class _Pretending(TorchDispatchMode):
+    """While it is on, what is made on the device is made there."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    name = func._schema.name.removeprefix("aten::")
     tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
     away = any(isinstance(each, Away) for each in tensors)
-    name = func._schema.name
+    if away and name != "copy_":
+        _together(name, tensors, args)
     to = kwargs.get("device")
-    if away and name != "aten::copy_":
-        own = tensors[0] if name in ACROSS else None
-        stray = [each for each in tensors if not isinstance(each, Away) and each.dim()]
-        if stray and not isinstance(own, Away):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got cuda:0 and cpu")
-        # An index of the processor is taken, no mask and no values.
-        if stray and name != "aten::index" and any(each.is_floating_point() for each in stray):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got cuda:0 and cpu")
-    where = torch.device(to) if to is not None else (CUDA if away else torch.device("cpu"))
-    inner = tree_map(lambda each: each.held if isinstance(each, Away) else each, (args, dict(kwargs)))
+    inside, named = tree_map(lambda each: each.held if isinstance(each, Away) else each, (args, dict(kwargs)))
     if to is not None:
-        inner[1]["device"] = torch.device("cpu")
-    out = func(*inner[0], **inner[1])
-    if name == "aten::copy_":
+        named["device"] = CPU
+    out = func(*inside, **named)
+    if name == "copy_":
         return args[0]
-    if where.type != "cuda":
-        if to is not None and away and name == "aten::_to_copy":
-            return out
-        return out if not away else out
+    if not (away if to is None else torch.device(to) == GPU):
+        return out
     out = tree_map(lambda each: Away(each) if isinstance(each, Tensor) else each, out)
     return return_and_correct_aliasing(func, args, kwargs, out) if away else out
+
+
+def _together(name: str, tensors: list[Tensor], args: tuple[Any, ...]) -> None:
+    """RuntimeError where tensors of both places meet."""
+    stray = [each for each in tensors if not isinstance(each, Away) and each.dim()]
+    if name in ("index", "index_put", "index_put_", "_index_put_impl_") and isinstance(args[0], Away):
+        # The rows may be the processor's; what is put there may not.
+        stray = [each for each in args[2:3] if isinstance(each, Tensor) and not isinstance(each, Away) and each.dim()]
+    if stray:
+        raise RuntimeError(f"Expected all tensors to be on the same device, and {name} got some of each.")
 
 
 @contextmanager
 def gpu() -> Iterator[torch.device]:
     """This process on a GPU that is not there."""
-    before = device.chosen()
-    torch._C._ensureCUDADeviceGuardSet()  # pyright: ignore
-    lazily, lifts = torch.cuda._lazy_init, torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)
-    torch.cuda._lazy_init = lambda: None
-    device._chosen.device = CUDA
-    try:
-        with Pretended():
-            yield CUDA
-    finally:
-        device._chosen.device = before
-        torch.cuda._lazy_init = lazily
-        torch._C._set_only_lift_cpu_tensors(lifts)
+    made, load = torch.tensor, PreTrainedModel.from_pretrained.__func__  # pyright: ignore
+
+    def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
+        # Of a list torch itself makes a tensor on `meta` without looking at the numbers.
+        whole = made(data, **options)
+        return whole if device is None else whole.to(device)
+
+    def loaded(cls: Any, *names: Any, **options: Any) -> Any:
+        with _disable_current_modes():  # the library builds a model on `meta` before it has weights
+            return load(cls, *names, **options)
+
+    with pytest.MonkeyPatch.context() as patch, _Pretending():
+        patch.setattr(torch, "tensor", tensor)
+        patch.setattr(PreTrainedModel, "from_pretrained", classmethod(loaded))
+        optimiser = sys.modules["torch.optim.optimizer"]
+        patch.setattr(optimiser, "_get_fused_kernels_supported_devices", lambda: ["cpu", GPU.type])
+        patch.setattr(device._chosen, "device", GPU)
+        yield GPU

@@ -73,8 +73,8 @@ class Run:
     engine: Literal["native", "ray"] = "native"
     """Who reads tables and media, encodes texts and fills the tables: this machine, or a Ray cluster."""
     device: Device = "auto"
-    """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, else the processor;
-    on a Ray cluster its processors. Last digits can differ."""
+    """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, and none on a Ray
+    cluster. Last digits can differ."""
 
 
 @dataclass(frozen=True, slots=True)
