@@ -1,15 +1,17 @@
 """A GPU where there is none: tensors that say they are elsewhere and refuse to meet those of the processor.
 
-Each holds a tensor of the processor, by which it computes, so that what runs on this device runs to its end, through
-every decision that depends on a number, and can be compared with the processor's result. What a real one refuses is
-refused here: an operation whose tensors are not all in one place, and an array made of a tensor that is not on the
-processor. As there, a number (a tensor without dimensions) and the rows of an index may come from the processor.
+Each holds a tensor of the processor, by which it computes, so that what runs on this device runs to its end,
+through every decision that depends on a number, and can be compared with the processor's result. What a real one
+refuses is refused here: an operation whose tensors are not all in one place, and an array made of a tensor that is
+not on the processor. As there, a number (a tensor without dimensions) and the rows of an index may come from the
+processor.
 
 It goes by the name of `meta`, since torch asks the driver where a tensor is said to be on `cuda`.
 """
 
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +19,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
-from torch.utils._pytree import tree_iter, tree_map
 from transformers import PreTrainedModel
 
 from byway.base import device
@@ -91,12 +92,12 @@ class _Pretending(TorchDispatchMode):
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = func._schema.name.removeprefix("aten::")
-    tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
+    tensors = list[Tensor]()
+    inside, named = (_map(lambda each: _inner(each, tensors), part) for part in (args, kwargs))
     away = any(isinstance(each, Away) for each in tensors)
     if away and name != "copy_":
         _together(name, tensors, args)
     to = kwargs.get("device")
-    inside, named = tree_map(lambda each: each.held if isinstance(each, Away) else each, (args, dict(kwargs)))
     if to is not None:
         named["device"] = CPU
     out = func(*inside, **named)
@@ -104,16 +105,29 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return args[0]
     if not (away if to is None else torch.device(to) == GPU):
         return out
-    out = tree_map(lambda each: Away(each) if isinstance(each, Tensor) else each, out)
+    out = _map(Away, out)
     return return_and_correct_aliasing(func, args, kwargs, out) if away else out
+
+
+def _inner(each: Tensor, into: list[Tensor]) -> Tensor:
+    into.append(each)
+    return each.held if isinstance(each, Away) else each
+
+
+def _map(change: Callable[[Tensor], Any], part: Any) -> Any:
+    """`part` with each of its tensors changed."""
+    if isinstance(part, Tensor):
+        return change(part)
+    if isinstance(part, tuple | list):
+        return type(part)(_map(change, each) for each in part)
+    return {name: _map(change, each) for name, each in part.items()} if isinstance(part, dict) else part
 
 
 def _together(name: str, tensors: list[Tensor], args: tuple[Any, ...]) -> None:
     """RuntimeError where tensors of both places meet."""
-    stray = [each for each in tensors if not isinstance(each, Away) and each.dim()]
     if name in ("index", "index_put", "index_put_", "_index_put_impl_") and isinstance(args[0], Away):
-        # The rows may be the processor's; what is put there may not.
-        stray = [each for each in args[2:3] if isinstance(each, Tensor) and not isinstance(each, Away) and each.dim()]
+        tensors = list(args[2:3])  # the rows may be the processor's; what is put there may not
+    stray = [each for each in tensors if isinstance(each, Tensor) and not isinstance(each, Away) and each.dim()]
     if stray:
         raise RuntimeError(f"Expected all tensors to be on the same device, and {name} got some of each.")
 
@@ -132,7 +146,9 @@ def gpu() -> Iterator[torch.device]:
         with _disable_current_modes():  # the library builds a model on `meta` before it has weights
             return load(cls, *names, **options)
 
-    with pytest.MonkeyPatch.context() as patch, _Pretending():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), _Pretending():
+        warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
+        patch.setattr(torch._C, "_InferenceMode", lambda mode: torch.no_grad())  # whose tensors cannot be wrapped
         patch.setattr(torch, "tensor", tensor)
         patch.setattr(PreTrainedModel, "from_pretrained", classmethod(loaded))
         optimiser = sys.modules["torch.optim.optimizer"]
