@@ -139,7 +139,10 @@ def gpu() -> Iterator[torch.device]:
 
     def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
         # Of a list torch itself makes a tensor on `meta` without looking at the numbers.
-        whole = made(data, **options)
+        plain = (
+            [each.item() if isinstance(each, Away) else each for each in data] if isinstance(data, list) else data
+        )
+        whole = made(plain, **options)
         return whole if device is None else whole.to(device)
 
     def loaded(cls: Any, *names: Any, **options: Any) -> Any:
