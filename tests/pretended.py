@@ -139,10 +139,9 @@ def gpu() -> Iterator[torch.device]:
 
     def tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
         # Of a list torch itself makes a tensor on `meta` without looking at the numbers.
-        plain = (
-            [each.item() if isinstance(each, Away) else each for each in data] if isinstance(data, list) else data
-        )
-        whole = made(plain, **options)
+        if isinstance(data, list):
+            data = [each.item() if isinstance(each, Away) else each for each in data]
+        whole = made(data, **options)
         return whole if device is None else whole.to(device)
 
     def loaded(cls: Any, *names: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The device: which one `auto` is, what is refused, what a GPU takes at once, and draws that do not depend on it."""
+"""The device: what `auto` is, what is refused, what a GPU takes at once, and draws that do not depend on it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -96,7 +96,7 @@ def test_dropout_drops_the_same_everywhere() -> None:
 
     def drawn(layer: torch.nn.Module, at: Any = CPU) -> np.ndarray:
         torch.manual_seed(3)
-        given = x.to(at).requires_grad_()
+        given = torch.nn.Parameter(x.to(at))
         layer(given).sum().backward()
         assert given.grad is not None
         return given.grad.cpu().numpy()
