@@ -97,6 +97,10 @@ class ForwardPass:
         positions = positions_ABT.expand(self.A, self.B, self.T).reshape(-1)
         self.positions = positions.index_select(0, self.real)
         self.context = context
+        valid = [back.of(back.cache.valid_ABT) for back in context]
+        self.seen = [(each, bool(each.all())) for each in valid]
+        """Which tokens of the context are real, laid along this grid, and whether all are: asked once, not a layer,
+        since a GPU has to stop for the answer."""
         self.wanted: Tensor | None = None
         """Which of the tokens read are the last of their sequences, sequence by sequence; None where all count."""
         if ends:
@@ -206,12 +210,15 @@ class Before(NamedTuple):
     keys_abTGd: Tensor
     values_abTGd: Tensor
     valid_abT: Tensor
+    whole: bool
+    """Whether all of it is known to be valid."""
 
     def of(self, rows_n: Tensor) -> "Before":
         """The same for some rows of the grid."""
         if self.along == "all":
             return self
-        return Before(self.along, *(t.index_select(0, rows_n) for t in self[1:]))
+        several = (self.keys_abTGd, self.values_abTGd, self.valid_abT)
+        return Before(self.along, *(t.index_select(0, rows_n) for t in several), self.whole)
 
 
 def attend(
@@ -248,11 +255,8 @@ def _attend_one(one: ForwardPass, layer: int, scaling: float, query: Tensor, key
     one.made.values.append(grid(value))
     query = query if scaling == 1 else query * scaling
     before = [
-        Before(
-            back.along,
-            *map(back.of, (back.cache.keys[layer], back.cache.values[layer], back.cache.valid_ABT)),
-        )
-        for back in one.context
+        Before(back.along, back.of(back.cache.keys[layer]), back.of(back.cache.values[layer]), valid, whole)
+        for back, (valid, whole) in zip(one.context, one.seen, strict=True)
     ]
     if not one.groups:
         out = _attention(grid(query), one.made.keys[-1], one.made.values[-1], before).flatten(0, 2)
@@ -295,7 +299,7 @@ def _grouped(tensor_abTGd: Tensor) -> Tensor:
 def _scores(query_GABQd: Tensor, before: Before) -> Tensor:
     """Scores [G, A, B, Q, T] of every query against what its cell looks back at."""
     scores = _by_group(query_GABQd, _grouped(before.keys_abTGd).transpose(-1, -2), before.along)
-    if bool(before.valid_abT.all()):
+    if before.whole:
         return scores
     return scores.masked_fill(~before.valid_abT[:, :, None, :], float("-inf"))
 
