@@ -64,6 +64,7 @@ def several(needs: int) -> int:
     if _chosen.device.type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(_chosen.device)
+    free += torch.cuda.memory_reserved(_chosen.device) - torch.cuda.memory_allocated(_chosen.device)
     return max(1, min(MOST, int(SHARE * free / max(1, needs))))
 
 

@@ -48,8 +48,10 @@ class Policy:
 
     def pad(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Token ids [N, T] where the model is, padded at the right with the end token, and where they are real."""
-        ids, valid = pad(sequences, self.prompt.end)
-        return ids.to(self.device), valid.to(self.device)
+        length = torch.tensor([len(s) for s in sequences])
+        T = int(length.max())
+        ids = torch.tensor([s + [self.prompt.end] * (T - len(s)) for s in sequences])
+        return ids.to(self.device), (torch.arange(T) < length[:, None]).to(self.device)
 
     def take(self, array: NDArray[Any]) -> Tensor:
         """A tensor where the model is."""
@@ -75,14 +77,6 @@ def policy(model: PreTrainedModel, prompt: Prompt, attention: Attention) -> Poli
         name = model.config.name_or_path or "The language model"
         raise UserError(f"{name} has no linear output layer without bias, which Byway needs: give another model.")
     return Policy(prepare(model), prompt, tries.build(prompt.answers), attention)
-
-
-def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """Token ids [N, T], padded at the right with `fill`, and where they are real."""
-    length = torch.tensor([len(s) for s in sequences])
-    T = int(length.max())
-    ids = torch.tensor([s + [fill] * (T - len(s)) for s in sequences])
-    return ids, torch.arange(T) < length[:, None]
 
 
 def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Cache | None = None) -> Prompted:
