@@ -260,7 +260,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     pinned = revision or "main"
     try:
         processor = AutoProcessor.from_pretrained(folder, revision=pinned, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, revision=pinned, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
     except ImportError as error:

@@ -217,8 +217,10 @@ class Before(NamedTuple):
         """The same for some rows of the grid."""
         if self.along == "all":
             return self
-        several = (self.keys_abTGd, self.values_abTGd, self.valid_abT)
-        return Before(self.along, *(t.index_select(0, rows_n) for t in several), self.whole)
+        keys, values, valid = (
+            t.index_select(0, rows_n) for t in (self.keys_abTGd, self.values_abTGd, self.valid_abT)
+        )
+        return Before(self.along, keys, values, valid, self.whole)
 
 
 def attend(
