@@ -217,9 +217,8 @@ class Before(NamedTuple):
         """The same for some rows of the grid."""
         if self.along == "all":
             return self
-        keys, values, valid = (
-            t.index_select(0, rows_n) for t in (self.keys_abTGd, self.values_abTGd, self.valid_abT)
-        )
+        several = (self.keys_abTGd, self.values_abTGd, self.valid_abT)
+        keys, values, valid = (tensor.index_select(0, rows_n) for tensor in several)
         return Before(self.along, keys, values, valid, self.whole)
 
 
