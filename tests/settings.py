@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+from typing import Literal, get_args, get_origin
 
 import msgspec
 
@@ -75,9 +76,12 @@ def _kind(annotation: ast.expr, names: dict[str, ast.expr]) -> str:
 
 
 def _bounded(name: str, meta: msgspec.Meta) -> str:
-    """A number's type with its bounds; every number is 0 at least, and below 2^63."""
-    kind = getattr(config, name).__origin__.__name__
-    words = [f"`{kind}`"]
+    """A number's type with its bounds, of which every number has 0 and 2^63, or the choices of a Literal."""
+    chosen = getattr(config, name).__origin__
+    if get_origin(chosen) is Literal:
+        words = [", ".join(f"`{json.dumps(value)}`" for value in get_args(chosen))]
+    else:
+        words = [f"`{chosen.__name__}`"]
     words += [f"from {meta.ge}"] if meta.ge else []
     words += [f"to {meta.le:g}"] if meta.le is not None and meta.le < config.MOST else []
     return " ".join(words) + (", operational" if (meta.extra or {}).get(config.OPERATIONAL) else "")

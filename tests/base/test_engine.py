@@ -18,3 +18,4 @@ def test_the_native_runner_may_be_chosen_again_and_after_it_ran() -> None:
 def test_ray_that_is_not_installed_is_one_sentence() -> None:
     with pytest.raises(UserError, match="pip install"):
         engine.use("ray")
+    assert list(engine.spread(lambda: str, [7])) == [(0, "7")], "what ran before runs on"

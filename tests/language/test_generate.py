@@ -18,7 +18,6 @@ from byway.language.fast.generate import (
     ask,
     decode_freely,
     go_on,
-    pad,
     policy,
     read_grid,
     slot_end,
@@ -110,7 +109,7 @@ def test_a_grid_of_pairs_is_what_its_pairs_say(tiny: PreTrainedModel, tokenizer:
     first, second = np.array([4, 0, 9]), np.array([2, 11])
     pairs = np.array([[a, b] for a in first for b in second], dtype=np.int32)
     which = torch.tensor([5, 0, 3])
-    ids, valid = pad([asked_of.prompt.answers[c] for c in (1, 7, 3)], asked_of.prompt.end)
+    ids, valid = asked_of.pad([asked_of.prompt.answers[c] for c in (1, 7, 3)])
     with torch.no_grad():
         at_cue, further = read_grid(asked_of, first, second, which, ids, valid)
         asked = ask(asked_of, pairs)
@@ -127,8 +126,8 @@ def test_several_sequences_that_go_on_from_a_prompt_are_those_that_do_so_alone(
     asked_of = make(tiny, tokenizer, attention)
     pairs = np.array([[4, 2], [0, 2], [9, 11]], dtype=np.int32)
     which, further = torch.tensor([2, 0, 2, 1, 0, 2]), torch.tensor([4, 1, 4, 2, 5])
-    ids, valid = pad([asked_of.prompt.answers[c] for c in (1, 7, 3, 5, 0, 6)], asked_of.prompt.end)
-    more, there = pad([asked_of.prompt.answers[c] for c in (8, 2, 9, 1, 4)], asked_of.prompt.end)
+    ids, valid = asked_of.pad([asked_of.prompt.answers[c] for c in (1, 7, 3, 5, 0, 6)])
+    more, there = asked_of.pad([asked_of.prompt.answers[c] for c in (8, 2, 9, 1, 4)])
     with torch.no_grad():
         asked = ask(asked_of, pairs)
         hidden, after = go_on(asked_of, asked, which, ids, valid)
@@ -147,7 +146,7 @@ def test_what_is_read_together_learns_what_is_read_apart(tiny: PreTrainedModel, 
     members = np.array([4, 0, 9])
     pairs = np.array([[a, b] for a in members for b in members], dtype=np.int32)
     which = torch.tensor([8, 1])
-    ids, valid = pad([asked_of.prompt.answers[c] for c in (2, 6)], asked_of.prompt.end)
+    ids, valid = asked_of.pad([asked_of.prompt.answers[c] for c in (2, 6)])
     gradients: list[list[torch.Tensor]] = []
     for together in (True, False):
         asked_of.model.zero_grad()

@@ -23,6 +23,7 @@ from byway.multimodal import contexts, hub, prompts
 from byway.multimodal.hub import Hub
 from byway.multimodal.prompts import Kind
 from tests.multimodal import planted
+from tests.pretended import gpu
 
 TEXT = {
     "vocab_size": 49408,
@@ -235,3 +236,33 @@ def test_it_thinks_and_speaks_within_bounds(opened: Hub) -> None:
     assert best.free is not None
     assert len(best.free) == 1
     assert best.thoughts[0].count("\n") < prompts.ENDS_THOUGHT
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_on_a_gpu_it_says_the_same(opened: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss and its gradient, answers after a thought, and what is saved in between."""
+    monkeypatch.setattr(hub, "LONGEST_THOUGHT", 3)
+    target, none = np.full((2, 6), 1 / 6, np.float32), np.zeros((1, 6), np.bool_)
+
+    def run() -> list[Any]:
+        said, choice = opened.loss("thought", [0, 9], target, [1])
+        (said + choice).backward()
+        trained = [p for p in opened.model.parameters() if p.grad is not None]
+        norms = [float(p.grad.norm()) for p in trained if p.grad is not None]
+        opened.model.zero_grad()
+        best = opened.best("thought", [0], 2, none, free=True)
+        return [said.item(), choice.item(), *norms, *best.clusters.ravel(), *best.scores.ravel(), best.thoughts]
+
+    # In the plain way: how torch attends follows the device.
+    opened.model.set_attn_implementation("eager")
+    here = run()
+    with gpu() as at:
+        opened.model.to(at)
+        there = run()
+        # Of the processor half is missing, which has nothing to do with the device.
+        monkeypatch.setattr(type(opened.processor), "save_pretrained", lambda *_: None)
+        (tmp_path / "out").mkdir()
+        opened.save(tmp_path / "out")
+        assert opened.model.device == at
+    assert there[-1] == here[-1]
+    assert there[:-1] == pytest.approx(here[:-1], rel=1e-2, abs=2e-3)

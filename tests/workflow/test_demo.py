@@ -112,7 +112,7 @@ def test_operational_settings_cost_nothing(workspace: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
     sections = {f.name: getattr(config.load(workspace / "byway.toml"), f.name) for f in fields(config.Config)}
     changed = [
-        f"{section}.{name}={getattr(own, name) + 1}"
+        f"{section}.{name}={'cpu' if name == 'device' else getattr(own, name) + 1}"
         for section, own in sections.items()
         for name in sorted(config.operational(type(own)))
     ]

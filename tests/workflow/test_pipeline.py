@@ -331,7 +331,7 @@ def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
 
 
 OPERATIONAL = [
-    f"{f.name}.{name}={getattr(getattr(config.Config(), f.name), name) + 3}"
+    f"{f.name}.{name}={'cpu' if name == 'device' else getattr(getattr(config.Config(), f.name), name) + 3}"
     for f in fields(config.Config)
     for name in sorted(config.operational(type(getattr(config.Config(), f.name))))
 ]

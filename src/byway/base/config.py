@@ -48,6 +48,8 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
 """The number of something of which there must be one at least."""
 Interval = Annotated[int, msgspec.Meta(ge=1, le=MOST, extra={OPERATIONAL: True})]
 """How often progress is kept. Operational: it changes no result, so another value makes nothing out of date."""
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], msgspec.Meta(extra={OPERATIONAL: True})]
+"""Where to compute. Operational: it changes no result but its last digits."""
 Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 """A tree has four levels, and a prompt four slots."""
 Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
@@ -74,6 +76,9 @@ class Run:
     """Threads for arithmetic; 0 takes every core. Another number adds in another order: last digits can differ."""
     engine: Literal["native", "ray"] = "native"
     """Who reads tables and media, encodes texts and fills the tables: this machine, or a Ray cluster."""
+    device: Device = "auto"
+    """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, and none on a Ray
+    cluster. Last digits can differ."""
 
 
 @dataclass(frozen=True, slots=True)

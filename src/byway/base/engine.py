@@ -144,11 +144,10 @@ def use(engine: Engine, threads: int = 0) -> None:
     Raises UserError where Ray is asked for and not installed, or where the process already has the other one.
     """
     module = daft()
-    _chosen.engine, _chosen.threads = engine, threads
-    if module.get_or_infer_runner_type() == engine:
-        return
     try:
-        if engine == "ray":
+        if module.get_or_infer_runner_type() == engine:
+            pass
+        elif engine == "ray":
             module.set_runner_ray(noop_if_initialized=True)
         else:
             module.set_runner_native()
@@ -158,3 +157,4 @@ def use(engine: Engine, threads: int = 0) -> None:
         raise UserError(
             f"This process already runs its dataframes elsewhere; start another for {engine}."
         ) from error
+    _chosen.engine, _chosen.threads = engine, threads

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
-from byway.base import weights
+from byway.base import device, weights
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -67,8 +67,8 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The causal model called `name`, in evaluation mode."""
-    return _from_pretrained(AutoModelForCausalLM, name, dtype=dtype).eval()
+    """The causal model called `name`, in evaluation mode, on the device of this process."""
+    return _from_pretrained(AutoModelForCausalLM, name, dtype=dtype).eval().to(device.chosen())
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:

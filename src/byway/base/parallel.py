@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from byway.base import memory
+from byway.base import device, memory
 from byway.base.errors import UserError
 
 Made = TypeVar("Made")
@@ -24,10 +24,14 @@ def together(processes: int, function: Callable[..., Made], *arguments: Any) -> 
     """Run `function(*arguments)` here, and at the same time in `processes - 1` more; returns what it returns here.
 
     Function and arguments must be picklable. The processors of this process are shared out among all. Raises
-    UserError where one of the others ends before its time.
+    UserError where one of the others ends before its time, and on a GPU, which one process has to itself.
     """
     if processes <= 1:
         return function(*arguments)
+    if device.chosen().type != "cpu":
+        raise UserError(
+            'Several processes train together on processors only: set processes = 1, or run.device = "cpu".'
+        )
     threads = torch.get_num_threads()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

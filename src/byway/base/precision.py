@@ -13,6 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from byway.base import device
+
 SHAPE = (1024, 576, 1536)
 """Rows, inner and outer width of the product: about one of SmolLM2-135M's."""
 GAIN = 1.2
@@ -23,8 +25,17 @@ ROUNDS, ENOUGH = 6, 1.0
 
 
 def resolved(precision: str) -> str:
-    """`precision`, and for "auto" what multiplies fastest here: "bfloat16" or "float32"."""
-    return fastest() if precision == "auto" else precision
+    """`precision`, and for "auto" what multiplies fastest here: "bfloat16" or "float32".
+
+    Of a GPU it is known: bfloat16 where it has instructions for it.
+    """
+    if precision != "auto":
+        return precision
+    at = device.chosen()
+    if at.type == "cpu":
+        return fastest()
+    has = at.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has else "float32"
 
 
 def dtype(precision: str) -> torch.dtype:
@@ -34,7 +45,8 @@ def dtype(precision: str) -> torch.dtype:
 
 @cache
 def fastest() -> str:
-    """The format in which this machine multiplies matrices fastest, measured once a process, in about 50 ms."""
+    """The format in which this machine's processor multiplies matrices fastest, measured once a process, in about
+    50 ms."""
     return faster(product)
 
 

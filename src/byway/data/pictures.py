@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from byway.base import device
 from byway.base import precision as arithmetic
 from byway.base import weights as models
 from byway.base.errors import UserError
@@ -184,14 +185,15 @@ def _hub(name: str, patches: int) -> Encoder:
     def one(dtype: torch.dtype) -> None:
         vision.to(dtype)(pixel_values=torch.zeros(1, 3, side, side, dtype=dtype))
 
-    # The faster of this machine, measured on a picture: products tell nothing of convolutions.
-    dtype = getattr(torch, arithmetic.faster(one))
-    vision = vision.to(dtype)
+    # The faster of this processor, measured on a picture: products tell nothing of convolutions.
+    at = device.chosen()
+    dtype = getattr(torch, arithmetic.faster(one)) if at.type == "cpu" else arithmetic.dtype("auto")
+    vision = vision.to(at, dtype)
 
     def map_of(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        tokens = vision(pixel_values=torch.from_numpy(x).to(dtype)).last_hidden_state
+        tokens = vision(pixel_values=torch.from_numpy(x).to(at, dtype)).last_hidden_state
         grid = side // int(vision.config.patch_size)
         # Where there is a class token it stands before the patches.
-        return tokens[:, -grid * grid :].transpose(1, 2).unflatten(2, (grid, grid)).float().numpy()
+        return tokens[:, -grid * grid :].transpose(1, 2).unflatten(2, (grid, grid)).float().cpu().numpy()
 
     return _encoder(map_of, processor.image_mean, processor.image_std, side, patches)

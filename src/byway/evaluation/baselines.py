@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byway.base import device
 from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Ints, Samples, Transitions
 
@@ -67,24 +68,26 @@ def neural(transitions: Transitions, successors: Successors, seed: int) -> Guess
     some, validation = transitions.train.several(), transitions.validation.several()
     if not len(some):  # a young log, in which nobody had two interests before a third
         some = transitions.train
+    at = device.chosen()
     with torch.random.fork_rng():  # layers draw from the global state
         torch.manual_seed(seed)
-        model = _Next(some.context.shape[1], successors.popularity_M)
+        model = _Next(some.context.shape[1], successors.popularity_M).to(at)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.5)
     rng = np.random.default_rng(seed)
     log = np.repeat(np.arange(len(some)), some.count)
 
     @torch.no_grad()
     def guess(context: Ints) -> NDArray[np.float64]:
-        return model(torch.from_numpy(context).long()).softmax(-1).double().numpy()
+        return model(torch.from_numpy(context).long().to(at)).softmax(-1).cpu().double().numpy()
 
     best, weights, since = -1.0, dict[str, torch.Tensor](), 0
     while since < PATIENCE:
         for _ in range(ROUND):
             batch = log[rng.integers(len(log), size=BATCH)]
-            scores = model(torch.from_numpy(some.context[batch]).long())
+            scores = model(torch.from_numpy(some.context[batch]).long().to(at))
+            label = torch.from_numpy(some.label[batch]).long().to(at)
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(scores, torch.from_numpy(some.label[batch]).long()).backward()
+            torch.nn.functional.cross_entropy(scores, label).backward()
             optimiser.step()
         recall, since = found(guess(validation.context), validation), since + 1
         if recall > best:

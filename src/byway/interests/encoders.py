@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway.base import config, weights
+from byway.base import config, device, weights
 from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
@@ -24,7 +24,10 @@ NGRAMS = "ngrams"
 MAX_TOKENS = 64
 """Tokens of an item's text that are read: a title and its hashtags; what stands further back tells little more."""
 BATCH = 64
-"""Texts encoded at once. Another number pads texts otherwise, which changes their rows in the last digits."""
+"""Texts that a processor encodes at once. Another number pads texts otherwise, which changes their rows in the last
+digits."""
+NEEDS = 1 << 22
+"""Bytes of a GPU's memory that a text takes while it is encoded, amply."""
 SAMPLE = 2000
 """Texts of the catalog, evenly spaced, by which the encoder is chosen."""
 LATIN = 0.95
@@ -189,7 +192,7 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
     try:
         model = SentenceTransformer(
             name,
-            device="cpu",
+            device=str(device.chosen()),
             revision=revision,
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
@@ -202,7 +205,8 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
     model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
 
     def call(texts: list[str]) -> NDArray[np.float32]:
-        rows = model.encode(texts, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
+        together = BATCH * device.several(BATCH * NEEDS)
+        rows = model.encode(texts, batch_size=together, convert_to_numpy=True, show_progress_bar=False)
         return np.asarray(rows, np.float32)
 
     return call

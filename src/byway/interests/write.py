@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from byway.base import models, precision
+from byway.base import device, models, precision
 
 TITLES = 8
 """Titles of a cluster that are shown to the writer."""
@@ -17,6 +17,9 @@ LONGEST_TITLE = 80
 LONGEST = 14
 """Tokens of a description: it is the answer that the language policy has to spell."""
 BATCH = 16
+"""Prompts that a processor reads at once."""
+NEEDS = 1 << 28
+"""Bytes of a GPU's memory that a prompt takes, amply."""
 ASK = (
     "These items belong together:\n{titles}\nKeywords: {keywords}\n"
     "Name what they have in common, in two to five words. Answer with the name alone."
@@ -48,14 +51,19 @@ def _answers(name: str, asked: list[str]) -> list[str]:
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     answers = [""] * len(asked)
     end: int = tokenizer.eos_token_id
-    for start in range(0, len(order), BATCH):
-        part = order[start : start + BATCH]
+    together = BATCH * device.several(BATCH * NEEDS)
+    for start in range(0, len(order), together):
+        part = order[start : start + together]
         width = max(len(sequences[i]) for i in part)
         ids = torch.tensor([[end] * (width - len(sequences[i])) + sequences[i] for i in part])
         real = torch.arange(width) >= torch.tensor([[width - len(sequences[i])] for i in part])
         generate: Any = model.generate
         out = generate(
-            input_ids=ids, attention_mask=real.long(), do_sample=False, max_new_tokens=LONGEST, pad_token_id=end
+            input_ids=ids.to(model.device),
+            attention_mask=real.long().to(model.device),
+            do_sample=False,
+            max_new_tokens=LONGEST,
+            pad_token_id=end,
         )
         for i, tokens in zip(part, out[:, width:].tolist(), strict=True):
             answers[i] = tokenizer.decode(tokens, skip_special_tokens=True)

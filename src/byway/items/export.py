@@ -35,7 +35,7 @@ class _Graph:
 
     def constant(self, value: Tensor | NDArray[Any] | list[int] | int | float) -> str:
         if isinstance(value, Tensor):
-            value = value.detach().numpy()
+            value = value.detach().cpu().numpy()
         array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else None)
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
@@ -126,7 +126,7 @@ def check(model: SequenceModel, path: Path, history_BL: NDArray[np.int64]) -> fl
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     served = np.asarray(session.run(["vector"], {"history": history_BL})[0])
     with torch.inference_mode():
-        wanted = model(torch.from_numpy(history_BL))[:, -1].numpy()
+        wanted = model(torch.from_numpy(history_BL).to(model.vectors_ND.device))[:, -1].cpu().numpy()
     difference = float(np.abs(served - wanted).max(initial=0.0))
     if not difference <= AGREEMENT:
         raise RuntimeError(f"The exported item policy is {difference:.2g} off the trained one.")

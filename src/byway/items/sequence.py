@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from byway.base import config
+from byway.base import config, device
 from byway.base.artifact import Gate, Outcome, Work, write_atomic
 from byway.base.errors import UserError
 from byway.base.parallel import average, rank, size, together
@@ -89,9 +89,9 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     checkpoint = work.scratch / "checkpoint.safetensors"
     model, steps = together(settings.processes, train, log, vectors, settings, seed, checkpoint)
     trained = time.perf_counter()
-    content = from_content(model, log, vectors)
     policy, popularity = ranks(model, log, events, heldout, settings.history)
     ranked = time.perf_counter()
+    content = from_content(model.cpu(), log, vectors)
     np.save(work.out / "heldout.npy", np.stack([heldout.user, heldout.at]))
     np.save(work.out / "items.npy", model.vectors_ND.detach().numpy())
     np.save(work.out / "content.npy", content)
@@ -200,6 +200,7 @@ def fit(
     moments and the place. Without a path none is kept.
     """
     peak = settings.learning_rate if peak is None else peak
+    parts.to(device.chosen())
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
@@ -256,13 +257,13 @@ def loss(
     head on the same states with stopped gradient and learns every event (reference [8], section 4.3).
     """
     policy = cast(HistoryEncoder, parts["policy"])
-    history, label = torch.from_numpy(batch.history), torch.from_numpy(batch.label)
+    at = policy.vectors_ND.device
+    history, label, reward = (torch.from_numpy(each).to(at) for each in (batch.history, batch.label, batch.reward))
     states = policy(history)[history > 0]
-    reward = torch.from_numpy(batch.reward)
     if 0 < settings.negatives < len(share):
         candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
     else:
-        candidates = softmax.every_item(len(share))
+        candidates = softmax.every_item(len(share), at)
     if "behaviour" not in parts:
         return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, entropy=entropy)[0]
     head = parts["behaviour"].weight
@@ -280,7 +281,8 @@ def save(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer, step: i
     tensors = {f"weight.{name}": tensor for name, tensor in parts.state_dict().items()}
     for i, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": tensor for name, tensor in moments.items()}
-    write_atomic(path, safetensors.torch.save({**tensors, "step": torch.tensor(step)}))
+    kept = {name: tensor.cpu() for name, tensor in tensors.items()}
+    write_atomic(path, safetensors.torch.save({**kept, "step": torch.tensor(step)}))
 
 
 def restore(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer) -> int:
@@ -324,8 +326,8 @@ def ranks(
     baseline: list[NDArray[np.int64]] = []
     with torch.inference_mode():
         for asked in windows.questions(events, heldout, history, max(1, SCORES // events.n_items)):
-            states = model(torch.from_numpy(asked.history))[:, -1]
-            scores = (states @ model.vectors_ND.T).numpy()
+            states = model(torch.from_numpy(asked.history).to(model.vectors_ND.device))[:, -1]
+            scores = (states @ model.vectors_ND.T).cpu().numpy()
             for each, into in ((scores, found), (np.tile(popular, (len(scores), 1)), baseline)):
                 into.append(places(each, asked.target, asked.met))
     nothing = np.empty(0, dtype=np.int64)

@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from byway.base import device
+
 CHUNK = 1 << 21
-"""Scores that are computed at once: 8 MB. Beyond 32 MB every allocation is mapped anew, 3 to 4 times as slow."""
+"""Scores that a processor computes at once: 8 MB. Beyond 32 MB every allocation is mapped anew, 3 to 4 times as
+slow."""
 
 Reweigh = Callable[[Tensor, slice], Tensor]
 """From log π of some rows' labels, and which rows, to the factors of these rows' gradient."""
@@ -35,9 +38,9 @@ class Candidates:
         return torch.searchsorted(self.items_S, labels_T)
 
 
-def every_item(n: int) -> Candidates:
+def every_item(n: int, at: torch.device | None = None) -> Candidates:
     """The exact softmax over `n` items."""
-    return Candidates(torch.arange(n), torch.zeros(n))
+    return Candidates(torch.arange(n, device=at), torch.zeros(n, device=at))
 
 
 def draw(labels_T: Tensor, share_N: NDArray[np.float64], negatives: int, rng: np.random.Generator) -> Candidates:
@@ -48,9 +51,10 @@ def draw(labels_T: Tensor, share_N: NDArray[np.float64], negatives: int, rng: np
     """
     n = len(share_N)
     uniform = torch.from_numpy(rng.integers(n, size=negatives))
-    items = torch.unique(torch.cat([labels_T, uniform]))
+    items = torch.unique(torch.cat([labels_T.cpu(), uniform]))
     missed = len(labels_T) * np.log1p(-share_N[items.numpy()].clip(max=1 - 1e-9)) + negatives * np.log1p(-1 / n)
-    return Candidates(items, torch.from_numpy(np.log(-np.expm1(missed))).float())
+    log_chance = torch.from_numpy(np.log(-np.expm1(missed))).float()
+    return Candidates(items.to(labels_T.device), log_chance.to(labels_T.device))
 
 
 def log_likelihood(
@@ -106,11 +110,11 @@ class _LogLikelihood(torch.autograd.Function):
         total = weights_T.sum().clamp(min=1e-12)
         log_pi_T = torch.empty_like(weights_T)
         to_states, to_items = torch.empty_like(states_TD), torch.zeros_like(items_SD)
-        step = max(1, CHUNK // len(items_SD))
+        step = max(1, CHUNK * device.several(8 * CHUNK * items_SD.element_size()) // len(items_SD))
         for start in range(0, len(states_TD), step):
             rows = slice(start, start + step)
             states, column = states_TD[rows], column_T[rows]
-            label = torch.arange(len(column)), column
+            label = torch.arange(len(column), device=column.device), column
             scores = torch.addmm(-log_chance_S, states, items_SD.T)
             scores[label] += log_chance_S[column]
             scores = scores.log_softmax(1)

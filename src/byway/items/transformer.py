@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from byway.base.device import Dropout
+
 
 class Block(nn.Module):
     """Self-attention and a feed-forward layer, each normalised before and added to its input."""
@@ -25,7 +27,7 @@ class Block(nn.Module):
         self.before_feed = nn.LayerNorm(dim)
         self.widen = nn.Linear(dim, 4 * dim)
         self.narrow = nn.Linear(4 * dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BLD: Tensor, barred_B1LL: Tensor, distance_LL: Tensor) -> Tensor:
         batch, length, dim = x_BLD.shape
@@ -57,7 +59,7 @@ class SequenceModel(nn.Module):
     def __init__(self, n: int, dim: int, layers: int, heads: int, distances: int, dropout: float):
         super().__init__()
         self.items = nn.Embedding(n + 1, dim, padding_idx=0)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, distances, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.scale = math.sqrt(dim)
@@ -74,7 +76,7 @@ class SequenceModel(nn.Module):
         The state at a position has read this position and those before it.
         """
         x_BLD = self.dropout(self.items(history_BL) * self.scale)
-        at = torch.arange(history_BL.shape[1])
+        at = torch.arange(history_BL.shape[1], device=history_BL.device)
         back = at[:, None] - at[None, :]
         # Padding is read by nobody but itself: a row of attention must not be empty.
         barred = (back < 0) | ((history_BL == 0)[:, None, :] & (back != 0))

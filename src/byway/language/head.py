@@ -24,10 +24,12 @@ class NamesHead(torch.nn.Module):
 
     def __init__(self, whole_VH: Tensor, tokens: list[int]):
         super().__init__()
-        chosen = torch.tensor(tokens)
+        at = whole_VH.device
+        chosen = torch.tensor(tokens, device=at)
         self.rows = torch.nn.Parameter(whole_VH.detach()[chosen].clone())
-        place_V = torch.full((len(whole_VH),), len(tokens))  # beyond the last row: a token that is not learned
-        place_V[chosen] = torch.arange(len(tokens))
+        # Beyond the last row: a token that is not learned.
+        place_V = torch.full((len(whole_VH),), len(tokens), device=at)
+        place_V[chosen] = torch.arange(len(tokens), device=at)
         for name, tensor in (("whole_VH", whole_VH.detach()), ("tokens", chosen), ("place_V", place_V)):
             self.register_buffer(name, tensor, persistent=False)
 

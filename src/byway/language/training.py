@@ -67,7 +67,8 @@ class Optimiser:
                 master.copy_(state[f"master.{i}"])
                 weight.copy_(master)
                 if f"step.{i}" in state:
-                    self.adam.state[master] = {name: state[f"{name}.{i}"].clone() for name in MOMENTS}
+                    kept = {name: state[f"{name}.{i}"].to(master.device, copy=True) for name in MOMENTS}
+                    self.adam.state[master] = kept
 
 
 def rate(step: int, steps: int, peak: float, warmup: int) -> float:
@@ -144,5 +145,5 @@ class Progress:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file and see it onto the disk, since what points to it is written next."""
-    save_file(tensors, path)
+    save_file({name: tensor.cpu() for name, tensor in tensors.items()}, path)
     flush(path)

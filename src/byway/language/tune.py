@@ -33,7 +33,6 @@ from byway.language.fast.generate import (
     decode_freely,
     go_on,
     logits,
-    pad,
     policy,
     read_grid,
 )
@@ -152,21 +151,21 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     # first token is asked of the cue, each further one of the token before it.
     answers = [policy.prompt.answers[c] for c in batch.named.label]
     paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in branching.label]
-    ids, valid = pad([answer[:-1] for answer in answers] + paths, policy.prompt.end)
-    which = torch.from_numpy(np.concatenate([batch.named.row, branching.row]))
+    ids, valid = policy.pad([answer[:-1] for answer in answers] + paths)
+    which = policy.take(np.concatenate([batch.named.row, branching.row]))
     if batch.grid is None:
         asked = ask(policy, batch.context)
         at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
     else:
         at_cue, hidden = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
     hidden = torch.cat([at_cue.index_select(0, which)[:, None], hidden], dim=1)
-    wanted, there = pad(answers, policy.prompt.end)
+    wanted, there = policy.pad(answers)
     said = hidden[: len(answers), : wanted.shape[1]]
     by_token = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there], reduction="none")
     further = there.nonzero()[:, 1] > 0
     named = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
-        return named, torch.zeros(())
+        return named, torch.zeros((), device=policy.device)
     below = later_nats(policy, branching, hidden[len(answers) :])
     if not policy.trie.at_cue:
         return named, below
@@ -180,7 +179,7 @@ def first_nats(policy: Policy, at_cue_NH: Tensor, target_NM: NDArray[np.float32]
     """
     begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
     log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
-    return -(torch.from_numpy(first_choice(policy.trie, target_NM)) * log_p).sum(1)
+    return -(policy.take(first_choice(policy.trie, target_NM)) * log_p).sum(1)
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
@@ -195,13 +194,13 @@ def later_nats(policy: Policy, branching: Examples, hidden_nTH: Tensor) -> Tenso
     for i, c in enumerate(branching.label):
         for node, option in policy.trie.steps[c][policy.trie.at_cue :]:
             by_node.setdefault(node, []).append((i, option))
-    total = torch.zeros(())
+    at, total = policy.device, torch.zeros((), device=policy.device)
     for node, members in by_node.items():
-        at = torch.tensor([i for i, _ in members])
-        options = torch.tensor([o for _, o in members])
-        scores = _choice(policy, node, hidden_nTH[at, len(policy.trie.nodes[node].path)])
-        weight = torch.from_numpy(branching.weight)[at]
-        total = total - (weight * scores[torch.arange(len(members)), options]).sum()
+        rows = torch.tensor([i for i, _ in members], device=at)
+        options = torch.tensor([o for _, o in members], device=at)
+        scores = _choice(policy, node, hidden_nTH[rows, len(policy.trie.nodes[node].path)])
+        weight = policy.take(branching.weight)[rows]
+        total = total - (weight * scores[torch.arange(len(members), device=at), options]).sum()
     return total
 
 
@@ -363,6 +362,7 @@ def _save(
     model: Any, tokenizer: Any, out: Path, settings: config.LanguageModel, curve: list[dict[str, Any]]
 ) -> None:
     """Write the model (adapters merged, the output layer whole), the tokenizer and the curve."""
+    model.cpu()  # what is merged there has the same bytes whatever trained it
     head.settle(model)
     model.save_pretrained(out, state_dict=adapters.merged(model))
     tokenizer.save_pretrained(out)

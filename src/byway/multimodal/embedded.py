@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
-from byway.language.fast.generate import Policy, Prompted, go_on, logits, pad, policy, top
+from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy, top
 from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts
@@ -51,17 +51,17 @@ class Embedded:
         tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
         hidden, asked = self._read(kind, items, tails)
         answers = [prompt.answers[c] for c in labels]
-        ids, valid = pad([answer[:-1] for answer in answers], prompt.end)
-        hidden_later, _ = go_on(self.policy, asked, torch.arange(n), ids, valid)
+        ids, valid = self.policy.pad([answer[:-1] for answer in answers])
+        hidden_later, _ = go_on(self.policy, asked, torch.arange(n, device=self.policy.device), ids, valid)
         said = torch.cat([asked.hidden_NH[:n, None], hidden_later], dim=1)
-        wanted, there = pad(answers, prompt.end)
+        wanted, there = self.policy.pad(answers)
         predicted, targets = [said[:, : wanted.shape[1]][there]], [wanted[there]]
         if thinks:
             ends = asked.position_N.tolist()
             for row, (thought, end) in enumerate(zip(thoughts[:n], ends[:n], strict=True)):
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
-                targets.append(torch.tensor(thought))
+                targets.append(torch.tensor(thought, device=self.policy.device))
         nats = nn.functional.cross_entropy(logits(self.policy, torch.cat(predicted)), torch.cat(targets))
         alike = Examples(np.arange(n), np.asarray(labels), np.full(n, 1 / n, np.float32))
         later = later_nats(self.policy, alike, said)
@@ -85,10 +85,13 @@ class Embedded:
         return [self.tokenizer.decode(a[:-1]).strip() if a and a[-1] == end else "" for a in answers]
 
     def save(self, out: Path) -> None:
+        at = self.policy.device
+        self.trained().cpu()  # what is merged there has the same bytes whatever trained it
         self.policy.model.save_pretrained(out / "language", state_dict=adapters.merged(self.policy.model))
         self.tokenizer.save_pretrained(out / "language")
         save_file(self.projector.state_dict(), out / "projector.safetensors")
         (out / "backend.json").write_text(json.dumps({"backend": "embedded", "text": self.words}) + "\n", "utf-8")
+        self.trained().to(at)
 
     def ids(self, text: str) -> list[int]:
         """Tokens of a piece of a prompt."""
@@ -96,29 +99,30 @@ class Embedded:
 
     def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Prompted]:
         """Read one prompt an item, and what follows it: hidden states [N, T, H], and where the answer goes on."""
-        table = self.policy.model.get_input_embeddings()
+        at, table = self.policy.device, self.policy.model.get_input_embeddings()
         assert table is not None
         embed = cast(nn.Embedding, table)
         after = self.ids(prompts.after(kind))
         before = [self.ids(prompts.before(kind, self.asked.item(i), self.words)) for i in items]
         rests = [after + tail for tail in tails]
         length = [len(b) + len(r) for b, r in zip(before, rests, strict=True)]
-        tokens = embed(torch.tensor([t for b, r in zip(before, rests, strict=True) for t in b + r]))
+        tokens = embed(torch.tensor([t for b, r in zip(before, rests, strict=True) for t in b + r], device=at))
         shown: list[Tensor] = [tokens[:0]] * len(items)
         if kind in prompts.SEES:
-            vectors = [torch.from_numpy(self.asked.pictures(i)) for i in items]
+            vectors = [self.policy.take(self.asked.pictures(i)) for i in items]
             soft = self.projector(torch.cat(vectors)).to(tokens.dtype)
             shown = list(soft.split([len(v) for v in vectors]))
         rows: list[Tensor] = []
         for part, b, s in zip(tokens.split(length), before, shown, strict=True):
             rows.append(torch.cat([part[: len(b)], s, part[len(b) :]]))
-        sizes = torch.tensor([len(row) for row in rows])
+        sizes = torch.tensor([len(row) for row in rows], device=at)
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         T = padded.shape[1]
-        valid = (torch.arange(T) < sizes[:, None])[:, None]
-        hidden, cache = read(self.policy.model, padded[:, None], torch.arange(T), valid, [])
+        position = torch.arange(T, device=at)
+        valid = (position < sizes[:, None])[:, None]
+        hidden, cache = read(self.policy.model, padded[:, None], position, valid, [])
         hidden = hidden[:, 0]
-        at_last = hidden[torch.arange(len(rows)), sizes - 1]
+        at_last = hidden[torch.arange(len(rows), device=at), sizes - 1]
         return hidden, Prompted(at_last, [Prefix(cache, "cells")], sizes)
 
     def _ask(self, kind: Kind, items: list[int]) -> tuple[Prompted, list[str]]:
@@ -144,9 +148,9 @@ class Embedded:
         All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
         was thought so far is one cache that grows, and not one a token: attention goes over two parts, not eighty.
         """
-        N = len(asked.position_N)
+        N, at = len(asked.position_N), self.policy.device
         said: list[list[int]] = [[] for _ in range(N)]
-        alive = torch.ones(N, dtype=torch.bool)
+        alive = torch.ones(N, dtype=torch.bool, device=at)
         hidden, position, thought = asked.hidden_NH, asked.position_N, None
         for _ in range(longest):
             token, were = logits(self.policy, hidden).argmax(-1), alive.clone()
@@ -164,8 +168,8 @@ class Embedded:
         ready = Prompted(hidden, back, position)
         if then is None:
             return said, ready
-        ids = torch.tensor(then).expand(N, -1)
-        _, ready = go_on(self.policy, ready, torch.arange(N), ids, torch.ones_like(ids, dtype=torch.bool))
+        ids, every = torch.tensor(then, device=at).expand(N, -1), torch.arange(N, device=at)
+        _, ready = go_on(self.policy, ready, every, ids, torch.ones_like(ids, dtype=torch.bool))
         return said, ready
 
     def _step(
@@ -192,7 +196,7 @@ def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) ->
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(False)
     size = float(embedding.detach().float().pow(2).mean().sqrt())
-    projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size)
+    projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size).to(embedding.device)
     asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
     model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
     return Embedded(asked_of, projector, tokenizer, asked, words, {})

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria
 
-from byway.base import config, precision, weights
+from byway.base import config, device, precision, weights
 from byway.base.errors import UserError
 from byway.data.decoding import Decoder
 from byway.language import adapters
@@ -56,8 +56,9 @@ class Hub:
         self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
     ) -> tuple[Tensor, Tensor]:
         nats: list[Tensor] = []
-        first, below = torch.zeros(()), torch.zeros(())
-        target = torch.from_numpy(tries.first_choice(self.trie, target_NM))
+        at = self.model.device
+        first, below = torch.zeros((), device=at), torch.zeros((), device=at)
+        target = torch.from_numpy(tries.first_choice(self.trie, target_NM)).to(at)
         for row, item in enumerate(items):
             speaks = row < len(labels)
             thought = ""
@@ -72,10 +73,11 @@ class Hub:
                 first = first - target[row] @ said[0].log_softmax(-1)[self.trie.nodes[0].tokens]
             if not speaks:
                 continue
-            nats.append(nn.functional.cross_entropy(said, torch.tensor(answer), reduction="none"))
+            nats.append(nn.functional.cross_entropy(said, torch.tensor(answer, device=at), reduction="none"))
             if thinks:
                 said_before = scores[: len(thinks)]
-                nats.append(nn.functional.cross_entropy(said_before, torch.tensor(thinks), reduction="none"))
+                thought_ids = torch.tensor(thinks, device=at)
+                nats.append(nn.functional.cross_entropy(said_before, thought_ids, reduction="none"))
             for node, option in self.trie.steps[labels[row]][self.trie.at_cue :]:
                 own = said[len(self.trie.nodes[node].path), self.trie.nodes[node].tokens]
                 below = below - own.log_softmax(-1)[option]
@@ -106,9 +108,12 @@ class Hub:
         return self.processor.tokenizer.decode(answer[:-1]).strip() if finished else ""
 
     def save(self, out: Path) -> None:
+        at = self.model.device
+        self.model.cpu()  # what is merged there has the same bytes whatever trained it
         self.model.save_pretrained(out / "model", state_dict=adapters.merged(self.model))
         self.processor.save_pretrained(out / "model")
         (out / "backend.json").write_text(json.dumps({"backend": "hub", "text": self.words}) + "\n", "utf-8")
+        self.model.to(at)
 
     def _ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False).input_ids
@@ -120,7 +125,7 @@ class Hub:
         if kind in ("text", "both"):
             text += prompts.words(self.asked.item(item), self.words)
         tail = prompts.after(kind).lstrip("\n")
-        return _ask(self.processor, shown, text, tail)
+        return _ask(self.model, self.processor, shown, text, tail)
 
     def _scores(self, inputs: dict[str, Tensor], tail: list[int]) -> Tensor:
         """[len(tail) + 1, vocabulary] scores of the token after the prompt and after each token of `tail`."""
@@ -172,14 +177,16 @@ class _Breaks(StoppingCriteria):
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
         done = self.tokenizer.decode(input_ids[0, self.start :]).count("\n") >= self.breaks
-        return torch.tensor([done] * len(input_ids))
+        return torch.tensor([done] * len(input_ids), device=input_ids.device)
 
 
-def _ask(processor: Any, shown: list[Image.Image], text: str, tail: str) -> dict[str, Tensor]:
-    """A user's turn of pictures and words by the model's own template, and the beginning of its answer."""
+def _ask(model: Any, processor: Any, shown: list[Image.Image], text: str, tail: str) -> dict[str, Tensor]:
+    """A user's turn of pictures and words by the model's own template, and the beginning of its answer, where the
+    model is."""
     content = [*({"type": "image"} for _ in shown), {"type": "text", "text": text}]
     said = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    return dict(processor(text=[said + tail], images=[shown] if shown else None, return_tensors="pt"))
+    made = processor(text=[said + tail], images=[shown] if shown else None, return_tensors="pt")
+    return {name: tensor.to(model.device) for name, tensor in made.items()}
 
 
 def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
@@ -187,14 +194,14 @@ def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
     if not tail:
         return inputs
     length = inputs["input_ids"].shape[1]
-    out: dict[str, Tensor] = {}
+    out, at = dict[str, Tensor](), inputs["input_ids"].device
     for name, value in inputs.items():
         if value.ndim == 2 and value.shape[1] == length and not value.is_floating_point():
             more = {
-                "input_ids": torch.tensor([tail]),
-                "attention_mask": torch.ones(1, len(tail), dtype=value.dtype),
+                "input_ids": torch.tensor([tail], device=at),
+                "attention_mask": torch.ones(1, len(tail), dtype=value.dtype, device=at),
             }
-            end = more.get(name, torch.zeros(1, len(tail), dtype=value.dtype))
+            end = more.get(name, torch.zeros(1, len(tail), dtype=value.dtype, device=at))
             out[name] = torch.cat([value, end.to(value.dtype)], dim=1)
         else:
             out[name] = value
@@ -253,7 +260,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     pinned = revision or "main"
     try:
         processor = AutoProcessor.from_pretrained(folder, revision=pinned, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model: Any = AutoModelForImageTextToText.from_pretrained(
             folder, revision=pinned, trust_remote_code=False, use_safetensors=True, dtype=dtype
         )
     except ImportError as error:
@@ -261,7 +268,7 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         raise UserError(f"The processor of {name} needs another package ({wanted}).") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{name!r} cannot be loaded ({str(error).splitlines()[0]}).") from error
-    return model.eval(), processor
+    return model.eval().to(device.chosen()), processor
 
 
 def new(settings: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Hub:
@@ -283,7 +290,7 @@ def open_thinker(name: str, asked: Contexts) -> Callable[[int], str]:
 
     @torch.no_grad()
     def think(item: int) -> str:
-        inputs = _ask(processor, pictures(item), QUESTION, "")
+        inputs = _ask(model, processor, pictures(item), QUESTION, "")
         out = model.generate(**inputs, max_new_tokens=40, do_sample=False)
         said = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return prompts.one_line(said)

@@ -52,8 +52,8 @@ def align(
     def scored(items: NDArray[np.intp]) -> tuple[Tensor, Tensor, list[int]]:
         """[vectors, M] of all vectors of the items, the cluster of each, and how many an item has."""
         sizes = [len(pictures[i]) for i in items]
-        vectors = torch.from_numpy(np.concatenate([pictures[i] for i in items]))
-        label = torch.from_numpy(np.repeat(cluster[items], sizes)).long()
+        vectors = torch.from_numpy(np.concatenate([pictures[i] for i in items])).to(names.device)
+        label = torch.from_numpy(np.repeat(cluster[items], sizes)).long().to(names.device)
         return nn.functional.normalize(projector(vectors), dim=1) @ names.T / TEMPERATURE, label, sizes
 
     best, right, state = np.inf, 0.0, projector.state_dict()
@@ -69,7 +69,7 @@ def align(
             found = nn.functional.cross_entropy(scores, label).item()
             if found < best:
                 each = torch.stack([part.log_softmax(1).mean(0).argmax() for part in scores.split(sizes)])
-                best, right = found, float((each.numpy() == cluster[held]).mean())
+                best, right = found, float((each.cpu().numpy() == cluster[held]).mean())
                 state = {name: weight.clone() for name, weight in projector.state_dict().items()}
     projector.load_state_dict(state)
     projector.zero_grad()

@@ -27,7 +27,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from byway.base import config
+from byway.base import config, device
 from byway.base.artifact import write_atomic
 from byway.items import sequence
 from byway.items.sequence import HistoryEncoder
@@ -202,12 +202,13 @@ class Encoded:
         filled = np.flatnonzero((read > 0).any(0))
         read = np.ascontiguousarray(read[:, filled[0] :] if len(filled) else read[:, -1:])
         with torch.inference_mode():
-            return policy(torch.from_numpy(read))[:, -1].numpy() * (read[:, -1:] > 0)
+            read_there = torch.from_numpy(read).to(policy.vectors_ND.device)
+            return policy(read_there)[:, -1].cpu().numpy() * (read[:, -1:] > 0)
 
     def vectors(self) -> Floats:
         """[N, d] the items' vectors as they are now."""
         with torch.inference_mode():
-            return cast(HistoryEncoder, self.parts["policy"]).vectors_ND.numpy()
+            return cast(HistoryEncoder, self.parts["policy"]).vectors_ND.cpu().numpy()
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
         history = asked.history
@@ -230,9 +231,10 @@ def trained(
     parts = begin(kind, known, own, seed)
     if checkpoint.exists():
         parts.load_state_dict(safetensors.torch.load(checkpoint.read_bytes()))
-        return parts.eval()
+        return parts.to(device.chosen()).eval()
     sequence.fit(parts, KINDS[kind].sequences(known, log), own, seed, entropy=KINDS[kind].entropy)
-    write_atomic(checkpoint, safetensors.torch.save(parts.state_dict()))
+    kept = {name: tensor.cpu() for name, tensor in parts.state_dict().items()}
+    write_atomic(checkpoint, safetensors.torch.save(kept))
     return parts
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from byway.base.device import Dropout
+
 
 class TwoTower(nn.Module):
     """From histories of items + 1 [B, L] to states [B, L, dim]; `vectors_ND` are the items' vectors."""
@@ -21,7 +23,7 @@ class TwoTower(nn.Module):
         self.register_buffer("content", torch.tensor(content_NW), persistent=False)
         self.own = nn.Embedding(n, dim, _weight=torch.zeros(n, dim))
         self.look = nn.Linear(width, dim, bias=False)
-        self.user = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
+        self.user = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
         self.scale = math.sqrt(dim)
 
     @property
@@ -33,6 +35,6 @@ class TwoTower(nn.Module):
 
     def forward(self, history_BL: Tensor) -> Tensor:
         """The state at a position has read this position and those before it."""
-        vectors = torch.cat([torch.zeros(1, self.own.embedding_dim), self.vectors_ND])
+        vectors = torch.cat([torch.zeros_like(self.own.weight[:1]), self.vectors_ND])
         there = (history_BL > 0).float().cumsum(1).clamp(min=1)
         return self.user(vectors[history_BL].cumsum(1) / there[:, :, None] * self.scale)

@@ -170,7 +170,7 @@ class TrainedPolicy:
         read = np.zeros((1, max(1, len(recent))), np.int64)
         read[0, read.shape[1] - len(recent) :] = recent.astype(np.int64) + 1
         with torch.inference_mode():
-            return self.model(torch.from_numpy(read))[0, -1].numpy()
+            return self.model(torch.from_numpy(read).to(self.model.vectors_ND.device))[0, -1].cpu().numpy()
 
     def recommend(
         self, history: Sequence[int], k: int = 10, *, among: Sequence[int] | None = None
@@ -225,7 +225,7 @@ def train_item_policy(
     random = np.random.default_rng(rng)
     seed = int(random.integers(2**62))
     model, _ = sequence.train(windows.sequences(log, windows.hold_out(log, 0.0, random)), content, chosen, seed)
-    return TrainedPolicy(model, model.vectors_ND.detach().numpy().copy(), chosen.history)
+    return TrainedPolicy(model, model.vectors_ND.detach().cpu().numpy().copy(), chosen.history)
 
 
 def _log(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from byway.base import artifact, config, engine
+from byway.base import artifact, config, device, engine
 from byway.base.artifact import Gate, Outcome, Record, Work
 from byway.base.config import Config
 from byway.base.errors import UserError
@@ -99,6 +99,7 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
         if path is not None and not path.is_file():
             raise UserError(f"{path} is no file; give a table of new rows.")
     with artifact.locked(workspace):
+        device.use(config.run.device, config.run.engine)
         engine.use(config.run.engine, config.run.threads)
         records = _full_run(workspace)
         gates = _gates(records, config.serving)

@@ -748,10 +748,11 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
 
 
 def prepare(config: Config) -> None:
-    """Set what holds for the whole process: threads, and which engine runs the dataframes."""
+    """Set what holds for the whole process: threads, the device, and which engine runs the dataframes."""
     import torch
 
-    from byway.base import engine
+    from byway.base import device, engine
 
     torch.set_num_threads(config.run.threads or engine.processors())
+    device.use(config.run.device, config.run.engine)
     engine.use(config.run.engine, config.run.threads)

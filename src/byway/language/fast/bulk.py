@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byway.base import device
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.base.ranking import best_first, ndcg_at, ranks_in
@@ -175,13 +176,13 @@ def answerer(
     M = asked_of.clusters
     n = min(n, M)
     m = min(n, n if model_n is None else model_n)
-    ready = ready_rows(asked_of)
+    ready, tile = ready_rows(asked_of), _tile(asked_of)
 
     @torch.no_grad()
     def rows_of(rows: range) -> NDArray[Any]:
         found = np.empty((len(rows) * M,), dtype=_layout(n, m))
-        for start in range(rows.start, rows.stop, TILE):
-            part = range(start, min(start + TILE, rows.stop))
+        for start in range(rows.start, rows.stop, tile):
+            part = range(start, min(start + tile, rows.stop))
             first = np.repeat(np.asarray(part, dtype=np.int32), M)
             second = np.tile(np.arange(M, dtype=np.int32), len(part))
             context = contexts_of(np.column_stack([first, second]), asked_of.prompt.history)
@@ -196,6 +197,13 @@ def answerer(
         return found.reshape(len(rows), M)
 
     return rows_of
+
+
+def _tile(asked_of: Policy) -> int:
+    """Rows that are computed together; on a GPU as many tiles as fit, up to the end of a chunk."""
+    text = asked_of.model.config.get_text_config()
+    needs = 8 * text.hidden_size * text.num_hidden_layers  # bytes a prompt, amply
+    return TILE * device.several(TILE * asked_of.clusters * needs)
 
 
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
@@ -328,7 +336,7 @@ def ready_some(asked_of: Policy) -> Callable[[Ints], Prompted]:
     blocks = read_blocks(asked_of, [np.arange(M)] * K, instruction)
 
     def some(context_NK: Ints) -> Prompted:
-        places = [torch.from_numpy(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
+        places = [asked_of.take(k * M + context_NK[:, k].astype(np.int64)) for k in range(K)]
         back = [Prefix(instruction, "all"), *(Prefix(blocks, "rows", place) for place in places)]
         return ask_cue(asked_of, back, len(context_NK), 1)
 

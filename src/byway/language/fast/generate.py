@@ -41,6 +41,22 @@ class Policy:
     def clusters(self) -> int:
         return len(self.prompt.answers)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and with it all that is read."""
+        return self.model.device
+
+    def pad(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids [N, T] where the model is, padded at the right with the end token, and where they are real."""
+        length = torch.tensor([len(s) for s in sequences])
+        T = int(length.max())
+        ids = torch.tensor([s + [self.prompt.end] * (T - len(s)) for s in sequences])
+        return ids.to(self.device), (torch.arange(T) < length[:, None]).to(self.device)
+
+    def take(self, array: NDArray[Any]) -> Tensor:
+        """A tensor where the model is."""
+        return torch.from_numpy(array).to(self.device)
+
 
 @dataclass(slots=True)
 class Prompted:
@@ -63,14 +79,6 @@ def policy(model: PreTrainedModel, prompt: Prompt, attention: Attention) -> Poli
     return Policy(prepare(model), prompt, tries.build(prompt.answers), attention)
 
 
-def pad(sequences: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:
-    """Token ids [N, T], padded at the right with `fill`, and where they are real."""
-    length = torch.tensor([len(s) for s in sequences])
-    T = int(length.max())
-    ids = torch.tensor([s + [fill] * (T - len(s)) for s in sequences])
-    return ids, torch.arange(T) < length[:, None]
-
-
 def ask(policy: Policy, context_NK: NDArray[np.int32], instruction: Cache | None = None) -> Prompted:
     """Read the prompts of N contexts of K clusters each; what prompts share is read once."""
     instruction = instruction or read_instruction(policy)
@@ -90,8 +98,9 @@ def _read(policy: Policy, one: ForwardPass) -> Cache:
 
 
 def _instruction(policy: Policy) -> ForwardPass:
-    ids = torch.tensor(policy.prompt.instruction)[None, None]
-    return ForwardPass(ids, torch.arange(ids.shape[-1]), torch.ones_like(ids, dtype=torch.bool), [])
+    ids = torch.tensor(policy.prompt.instruction, device=policy.device)[None, None]
+    positions = torch.arange(ids.shape[-1], device=policy.device)
+    return ForwardPass(ids, positions, torch.ones_like(ids, dtype=torch.bool), [])
 
 
 def slot_end(prompt: Prompt, k: int) -> int:
@@ -109,9 +118,10 @@ def read_blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction
 
 def _blocks(policy: Policy, clusters: list[NDArray[np.integer]], instruction: Cache) -> ForwardPass:
     sequences = [policy.prompt.slots[k][c] for k, cs in enumerate(clusters) for c in cs]
-    ids, valid = pad(sequences, policy.prompt.end)
-    ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs])
-    positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1]))[:, None]
+    ids, valid = policy.pad(sequences)
+    at = policy.device
+    ends = torch.tensor([slot_end(policy.prompt, k) for k, cs in enumerate(clusters) for _ in cs], device=at)
+    positions = ((ends - valid.sum(1))[:, None] + torch.arange(ids.shape[1], device=at))[:, None]
     return ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")])
 
 
@@ -121,7 +131,7 @@ def _ask_blocks(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
     context = [Prefix(instruction, "all")]
     start = 0
     for clusters, pick in parts:
-        context.append(Prefix(blocks, "rows", torch.from_numpy(pick + start)))
+        context.append(Prefix(blocks, "rows", policy.take(pick + start)))
         start += len(clusters)
     return ask_cue(policy, context, len(context_NK), 1)
 
@@ -162,11 +172,11 @@ def ask_cue(policy: Policy, context: list[Prefix], A: int, B: int) -> Prompted:
 
 def _cue(policy: Policy, context: list[Prefix], A: int, B: int) -> tuple[ForwardPass, Tensor]:
     """The cue of A x B prompts, and the position after it."""
-    cue = torch.tensor(policy.prompt.cue).expand(A, B, -1)
+    cue = torch.tensor(policy.prompt.cue, device=policy.device).expand(A, B, -1)
     start = slot_end(policy.prompt, policy.prompt.history - 1)
-    positions = torch.arange(start, start + cue.shape[-1])
+    positions = torch.arange(start, start + cue.shape[-1], device=policy.device)
     one = ForwardPass(cue, positions, torch.ones_like(cue, dtype=torch.bool), context)
-    return one, torch.full((A * B,), start + cue.shape[-1])
+    return one, torch.full((A * B,), start + cue.shape[-1], device=policy.device)
 
 
 def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Iterator[Prompted]:
@@ -178,14 +188,14 @@ def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Ite
     """
     prompt = policy.prompt
     same = _common(prompt.slots[-1])
-    ids, valid = pad([first + prompt.slots[-1][0][:same] for first in firsts], prompt.end)
+    ids, valid = policy.pad([first + prompt.slots[-1][0][:same] for first in firsts])
     start = len(prompt.instruction)
-    positions = start + torch.arange(ids.shape[1])
+    positions = start + torch.arange(ids.shape[1], device=policy.device)
     before = _read(policy, ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")]))
-    ids, each = pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]], prompt.end)
+    ids, each = policy.pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]])
     for row, length in enumerate(valid.sum(1).tolist()):
         back = [Prefix(instruction.joined(before.part(range(row, row + 1), length)), "all")]
-        positions = start + length + torch.arange(ids.shape[1])
+        positions = start + length + torch.arange(ids.shape[1], device=policy.device)
         one = ForwardPass(ids[None], positions, each[None], back, ends=True)
         (at_cue,) = read_together(policy.model, [one])
         yield Prompted(at_cue[0], [*back, Prefix(one.made, "cells")], start + length + each.sum(1))
@@ -211,19 +221,19 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
         row_of = row_of.reshape(-1)
         parent = _rows_of(beginnings[:, :k], above)
         cue = prompt.cue if k == K - 1 else []
-        ids, valid = pad([prompt.slots[k][c] + cue for c in beginnings[:, k]], prompt.end)
+        ids, valid = policy.pad([prompt.slots[k][c] + cue for c in beginnings[:, k]])
         caches = [(cache, index[parent]) for cache, index in caches]
-        back = [_along(cache, torch.from_numpy(index)) for cache, index in caches]
-        start = torch.from_numpy(end[parent])
-        positions = (start[:, None] + torch.arange(ids.shape[1]))[:, None]
+        back = [_along(cache, policy.take(index)) for cache, index in caches]
+        start = policy.take(end[parent])
+        positions = (start[:, None] + torch.arange(ids.shape[1], device=policy.device))[:, None]
         one = ForwardPass(ids[:, None], positions, valid[:, None], back, ends=True)
         (hidden,) = read_together(policy.model, [one])
-        end = (start + valid.sum(1)).numpy()
+        end = (start + valid.sum(1)).cpu().numpy()
         caches.append((one.made, np.arange(len(beginnings))))
         above = beginnings
-    rows = torch.from_numpy(row_of)
-    back = [_along(cache, torch.from_numpy(index).index_select(0, rows)) for cache, index in caches]
-    return Prompted(hidden[:, 0].index_select(0, rows), back, torch.from_numpy(end).index_select(0, rows))
+    rows = policy.take(row_of)
+    back = [_along(cache, policy.take(index).index_select(0, rows)) for cache, index in caches]
+    return Prompted(hidden[:, 0].index_select(0, rows), back, policy.take(end).index_select(0, rows))
 
 
 def _along(cache: Cache, pick_A: Tensor) -> Prefix:
@@ -245,21 +255,21 @@ def go_on(
     Returns the hidden states [n, T, H] and the prompts so far, each up to its last valid token. What several
     sequences go on from is fetched once for all of them.
     """
-    n = len(which_n)
+    n, at = len(which_n), which_n.device
     which_A, row_n = torch.unique(which_n, return_inverse=True)
     several_A = torch.bincount(row_n, minlength=len(which_A))
-    column_n = torch.zeros(n, dtype=torch.int64)
+    column_n = torch.zeros(n, dtype=torch.int64, device=at)
     order = row_n.argsort(stable=True)
-    column_n[order] = torch.arange(n) - (several_A.cumsum(0) - several_A)[row_n[order]]
+    column_n[order] = torch.arange(n, device=at) - (several_A.cumsum(0) - several_A)[row_n[order]]
     wide = int(several_A.max())
     if len(which_A) * wide > 2 * n:  # most of that grid would be empty
-        which_A, row_n, column_n, wide = which_n, torch.arange(n), torch.zeros_like(which_n), 1
+        which_A, row_n, column_n, wide = which_n, torch.arange(n, device=at), torch.zeros_like(which_n), 1
     ids = ids_nT.new_zeros(len(which_A), wide, ids_nT.shape[1])
     valid = torch.zeros_like(ids, dtype=torch.bool)
     ids[row_n, column_n], valid[row_n, column_n] = ids_nT, valid_nT
     one, start_A = _further(asked.context, asked.position_N, which_A, ids, valid)
     hidden, length = read_together(policy.model, [one])[0][row_n, column_n], valid_nT.sum(1)
-    at_last = hidden[torch.arange(n), length - 1]
+    at_last = hidden[torch.arange(n, device=at), length - 1]
     before = [b if b.pick_A is None else replace(b, pick_A=b.pick_A[row_n]) for b in one.context]
     made = Prefix(one.made, "cells", row_n * wide + column_n)
     return hidden, Prompted(at_last, [*before, made], start_A[row_n] + length)
@@ -278,7 +288,7 @@ def _further(
         own = _own(b, which_A, len(position_N)) if b.pick_A is None else b.pick_A.index_select(0, which_A)
         back.append(replace(b, along="rows", pick_A=own))
     start = position_N.index_select(0, which_A)
-    positions = (start[:, None] + torch.arange(ids_ABT.shape[2]))[:, None]
+    positions = (start[:, None] + torch.arange(ids_ABT.shape[2], device=start.device))[:, None]
     return ForwardPass(ids_ABT, positions, valid_ABT, back), start
 
 
@@ -298,7 +308,7 @@ def logits(policy: Policy, hidden: Tensor, tokens: list[int] | None = None) -> T
     head: Any = policy.model.get_output_embeddings()
     if tokens is None:
         return head(hidden).float()
-    chosen = torch.tensor(tokens)
+    chosen = torch.tensor(tokens, device=hidden.device)
     weight = head.of(chosen) if isinstance(head, NamesHead) else head.weight[chosen]
     return torch.nn.functional.linear(hidden.float(), weight.float())
 
@@ -309,7 +319,7 @@ def decode_freely(policy: Policy, context_NK: NDArray[np.int32], longest: int) -
     contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
     asked = ask(policy, contexts)
     answers: list[list[int]] = [[] for _ in contexts]
-    alive = torch.arange(len(contexts))
+    alive = torch.arange(len(contexts), device=policy.device)
     for _ in range(longest):
         token = logits(policy, asked.hidden_NH).argmax(-1)
         for i, t in zip(alive.tolist(), token.tolist(), strict=True):
@@ -340,14 +350,14 @@ class Choices:
         self.policy = policy
         self.stands: dict[tuple[int, int], tuple[int, int]] = {}
         """Where a resolved (prompt, node) that has nodes below stands: which reading, and its place in it."""
-        root, which = policy.trie.nodes[0], torch.arange(N)
+        root, which = policy.trie.nodes[0], torch.arange(N, device=policy.device)
         if root.path:
-            ids = torch.tensor(root.path).expand(N, -1)
+            ids = torch.tensor(root.path, device=policy.device).expand(N, -1)
             _, asked = go_on(policy, asked, which, ids, torch.ones_like(ids, dtype=torch.bool))
         self.readings = [asked]
         # The first branching decides nearly all names: one gather, not an assignment an option (675 of 761 names).
         option_M = policy.trie.first_option()
-        log_p = logits(policy, asked.hidden_NH, root.tokens).log_softmax(-1).numpy()
+        log_p = logits(policy, asked.hidden_NH, root.tokens).log_softmax(-1).cpu().numpy()
         self.log_p_NM = np.take(log_p, option_M, axis=1)
         self.waits_NM = np.tile(np.array(root.leads_to, np.int32)[option_M], (N, 1))
 
@@ -373,8 +383,8 @@ class Choices:
     ) -> None:
         """Read the paths to `nodes`, ascending, after the prompts at `places` of a cache."""
         trie = self.policy.trie
-        ids, valid = pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes], self.policy.prompt.end)
-        _, asked = go_on(self.policy, self.readings[reading], torch.from_numpy(places), ids, valid)
+        ids, valid = self.policy.pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes])
+        _, asked = go_on(self.policy, self.readings[reading], self.policy.take(places), ids, valid)
         deeper = {n for n in np.unique(nodes).tolist() if max(trie.nodes[n].leads_to) >= 0}
         if deeper:
             # Keys and values are 23 KB a prompt with the shipped model: kept only where someone can look back.
@@ -387,7 +397,7 @@ class Choices:
 
     def _branch(self, number: int, rows: NDArray[np.int64], hidden_nH: Tensor) -> None:
         node = self.policy.trie.nodes[number]
-        log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).numpy()
+        log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).cpu().numpy()
         for option, (leads_to, members) in enumerate(zip(node.leads_to, node.members, strict=True)):
             cells = np.ix_(rows, np.array(members))
             self.log_p_NM[cells] += log_p[:, option : option + 1]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel
 
-from byway.base import precision
+from byway.base import device, precision
 from byway.base.errors import UserError
 from byway.language.fast.passes import ForwardPass, attend, wanted
 
@@ -48,7 +48,12 @@ def library() -> Any:
 
 
 def resolved(setting: str) -> str:
-    """`setting`, and for "auto" what is fastest here: "float16", "bfloat16" or "float32"."""
+    """`setting`, and for "auto" what is fastest here: "float16", "bfloat16" or "float32".
+
+    A GPU needs no library for float16.
+    """
+    if device.chosen().type != "cpu":
+        return precision.resolved(setting)
     if setting == "float16" and library() is None:
         raise UserError(
             'precision = "float16" needs Intel\'s MKL: pip install \'byway[mkl]\', or set precision = "auto".'
@@ -186,7 +191,12 @@ def _gated(layer: torch.nn.Module) -> bool:
 
 
 def put(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace the layers of the model's body, in place; the model is for `passes` only from then on."""
+    """Replace the layers of the model's body, in place; the model is for `passes` only from then on.
+
+    A model on a GPU stays as it is, since torch multiplies float16 there.
+    """
+    if model.device.type != "cpu":
+        return model
     body: Any = model.half().base_model
     _replace(body)
     last: Any = body.layers[-1] if type(body) is LlamaModel else None

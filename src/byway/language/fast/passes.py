@@ -103,13 +103,18 @@ class ForwardPass:
         positions = positions_ABT.expand(self.A, self.B, self.T).reshape(-1)
         self.positions = positions.index_select(0, self.real)
         self.context = context
+        valid = [back.of(back.cache.valid_ABT) for back in context]
+        self.seen = [(each, bool(each.all())) for each in valid]
+        """Which tokens of the context are real, laid along this grid, and whether all are: asked once, not a layer,
+        since a GPU has to stop for the answer."""
         self.wanted: Tensor | None = None
         """Which of the tokens read are the last of their sequences, sequence by sequence; None where all count."""
         if ends:
-            rank = torch.zeros(self.cells, dtype=torch.int64)
-            rank[self.real] = torch.arange(len(self.real))
+            at = valid_ABT.device
+            rank = torch.zeros(self.cells, dtype=torch.int64, device=at)
+            rank[self.real] = torch.arange(len(self.real), device=at)
             last = valid_ABT.sum(-1).flatten() - 1
-            self.wanted = rank.index_select(0, torch.arange(self.A * self.B) * self.T + last)
+            self.wanted = rank.index_select(0, torch.arange(self.A * self.B, device=at) * self.T + last)
         self.made = Cache([], [], valid_ABT)
         """Filled as it is read."""
 
@@ -128,7 +133,8 @@ def _by_length(valid_ABT: Tensor, context: list[Prefix]) -> tuple[list[tuple[Ten
         lengths, several = length_N.index_select(0, order).unique_consecutive(return_counts=True)
         if 1 < len(lengths) <= len(order) / ALIKE:
             groups = [one for one in zip(order.split(several.tolist()), lengths.tolist(), strict=True) if one[1]]
-            return groups, torch.cat([(cells[:, None] * T + torch.arange(n)).flatten() for cells, n in groups])
+            upto = torch.arange(T, device=order.device)
+            return groups, torch.cat([(cells[:, None] * T + upto[:n]).flatten() for cells, n in groups])
     return [], valid_ABT.flatten().nonzero().flatten()
 
 
@@ -228,7 +234,10 @@ def wanted(passes: list[ForwardPass]) -> Tensor | None:
     starts = accumulate((len(one.real) for one in passes), initial=0)
     each = zip(starts, passes, strict=False)
     return torch.cat(
-        [start + (torch.arange(len(one.real)) if one.wanted is None else one.wanted) for start, one in each]
+        [
+            start + (torch.arange(len(one.real), device=one.real.device) if one.wanted is None else one.wanted)
+            for start, one in each
+        ]
     )
 
 
@@ -246,12 +255,16 @@ class Before(NamedTuple):
     keys_abTGd: Tensor
     values_abTGd: Tensor
     valid_abT: Tensor
+    whole: bool
+    """Whether all of it is known to be valid."""
 
     def of(self, rows_n: Tensor) -> "Before":
         """The same for some rows of the grid."""
         if self.along == "all":
             return self
-        return Before(self.along, *(t.index_select(0, rows_n) for t in self[1:]))
+        several = (self.keys_abTGd, self.values_abTGd, self.valid_abT)
+        keys, values, valid = (tensor.index_select(0, rows_n) for tensor in several)
+        return Before(self.along, keys, values, valid, self.whole)
 
 
 def attend(
@@ -288,11 +301,8 @@ def _attend_one(one: ForwardPass, layer: int, scaling: float, query: Tensor, key
     one.made.values.append(grid(value))
     query = query if scaling == 1 else query * scaling
     before = [
-        Before(
-            back.along,
-            *map(back.of, (back.cache.keys[layer], back.cache.values[layer], back.cache.valid_ABT)),
-        )
-        for back in one.context
+        Before(back.along, back.of(back.cache.keys[layer]), back.of(back.cache.values[layer]), valid, whole)
+        for back, (valid, whole) in zip(one.context, one.seen, strict=True)
     ]
     if not one.groups:
         out = _attention(grid(query), one.made.keys[-1], one.made.values[-1], before).flatten(0, 2)
@@ -335,7 +345,7 @@ def _grouped(tensor_abTGd: Tensor) -> Tensor:
 def _scores(query_GABQd: Tensor, before: Before) -> Tensor:
     """Scores [G, A, B, Q, T] of every query against what its cell looks back at."""
     scores = _by_group(query_GABQd, _grouped(before.keys_abTGd).transpose(-1, -2), before.along)
-    if bool(before.valid_abT.all()):
+    if before.whole:
         return scores
     return scores.masked_fill(~before.valid_abT[:, :, None, :], float("-inf"))
 

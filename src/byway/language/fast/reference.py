@@ -40,7 +40,7 @@ def log_p(
     """Log-probabilities of the `legal` tokens after a prompt and `path`, from one forward pass over all of it."""
     slots = [slot[c] for slot, c in zip(prompt.slots, context, strict=True)]
     pieces = [prompt.instruction, *slots, prompt.cue + path]
-    ids = torch.tensor([[token for piece in pieces for token in piece]])
+    ids, at = torch.tensor([[token for piece in pieces for token in piece]]), model.device
     n = ids.shape[1]
     sees, positions = torch.ones(n, n, dtype=torch.bool).tril(), torch.arange(n)
     if attention == "block":
@@ -55,10 +55,11 @@ def log_p(
         last = slot_end(prompt, len(slots) - 1)
         positions[start:] = torch.arange(last, last + n - start)
     dtype = next(model.parameters()).dtype
-    mask = torch.zeros(n, n, dtype=dtype).masked_fill(~sees, float("-inf"))[None, None]
+    mask = torch.zeros(n, n, dtype=dtype).masked_fill(~sees, float("-inf"))[None, None].to(at)
     body: Any = model
-    scores = body(input_ids=ids, attention_mask=mask, position_ids=positions[None], use_cache=False).logits
-    return scores[0, -1, legal].double().log_softmax(-1).numpy()
+    ids, positions = ids.to(at), positions[None].to(at)
+    scores = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return scores[0, -1].cpu()[legal].double().log_softmax(-1).numpy()
 
 
 def best(
