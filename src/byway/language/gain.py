@@ -23,7 +23,7 @@ UNTUNED = 250
 """Validation transitions of whose contexts the untuned model is asked: it takes as long as a few steps."""
 DRAWS = 1000
 """Bootstrap draws and permutations."""
-FIGURES = ("gain_nats", "gain_nats_low", "gain_nats_high", "gain_nats_fitted", "gain_weight")
+FIGURES = ("gain_nats", "gain_nats_low", "gain_nats_high", "gain_nats_table", "gain_weight")
 
 
 @torch.no_grad()
@@ -41,43 +41,51 @@ def log_p(asked_of: Policy, context_NK: Ints) -> NDArray[np.float32]:
     return np.concatenate(found)[row.reshape(-1)]
 
 
-def indifferent(trie: Trie) -> NDArray[np.float64]:
-    """[M] log-probability of every name where all ways on at a node are equally likely.
-
-    A model taught beside an offset and with nothing to add says this: names that share a beginning share its
-    probability. What it does say is its log-probability over this one.
-    """
-    return np.array([-sum(np.log(len(trie.nodes[node].tokens)) for node, _ in steps) for steps in trie.steps])
+def as_taught(
+    trie: Trie, log_p_NM: NDArray[np.floating], others_NM: NDArray[np.floating], context_NK: Ints
+) -> NDArray[np.float64]:
+    """[N, M] log-probability of every name where each choice down the trie is made by the model's probability of a
+    way on, times the share that the offset has below it; -inf in the context."""
+    by_others = offset.normalised(others_NM, context_NK)
+    found = np.where(np.isfinite(by_others), 0.0, -np.inf)
+    for node in trie.nodes:
+        score = offset.mass(log_p_NM, node.members) + offset.mass(by_others, node.members)
+        score = np.maximum(score, -1e30)  # where all that lies below a node is in the context
+        score -= np.logaddexp.reduce(score, axis=1, keepdims=True)
+        for option, members in enumerate(node.members):
+            found[:, members] += score[:, option : option + 1]
+    return found
 
 
 def nats(
-    said_NM: NDArray[np.floating], others_NM: NDArray[np.floating], some: Samples, weight: float
+    log_p_NM: NDArray[np.floating], others_NM: NDArray[np.floating], some: Samples, weight: float
 ) -> NDArray[np.float64]:
-    """[N] gain in log-probability of each label under softmax(offset + weight · what the model says), over the
-    offset's own."""
+    """[N] log-probability of each label by softmax(offset + weight · the model's), less by the offset alone."""
     at = np.arange(len(some))
-    with_model = offset.normalised(others_NM + weight * said_NM, some.context)
-    return with_model[at, some.label] - offset.normalised(others_NM, some.context)[at, some.label]
+    both = offset.normalised(others_NM + weight * log_p_NM, some.context)
+    return both[at, some.label] - offset.normalised(others_NM, some.context)[at, some.label]
 
 
 def over(asked_of: Policy, others: Scorer, some: Samples, rng: np.random.Generator) -> dict[str, float]:
     """Nats a transition that the model adds to what the others say, on transitions that neither has seen.
 
-    `gain_nats` has the model's log-probability at weight 1, as it was taught, with its 95% interval by bootstrap
-    over contexts; `gain_nats_fitted` at the best weight of a grid that holds 0, `gain_weight`, chosen on these same
-    transitions. Nothing where there are none.
+    `gain_nats` is of the choices as they were taught (`as_taught`), with its 95% interval by bootstrap over
+    contexts. `gain_nats_table` is of softmax(offset + weight · log-probability of a name), which a table makes of
+    both, at the best weight of a grid that holds 0, `gain_weight`, chosen on these same transitions. The two differ
+    where names share beginnings, and so their probabilities. Nothing where there are no transitions.
     """
     if not len(some):
         return {}
-    score = others(some.context)
-    said = log_p(asked_of, some.context) - indifferent(asked_of.trie)
-    gains = {weight: nats(said, score, some, weight) for weight in WEIGHTS}
-    best = max(WEIGHTS, key=lambda weight: float(gains[weight] @ some.count))
+    score, model = others(some.context), log_p(asked_of, some.context)
+    at = np.arange(len(some))
+    taught_NM = as_taught(asked_of.trie, model, score, some.context)
+    gained = taught_NM[at, some.label] - offset.normalised(score, some.context)[at, some.label]
+    tables = {weight: float(nats(model, score, some, weight) @ some.count / some.count.sum()) for weight in WEIGHTS}
+    best = max(WEIGHTS, key=lambda weight: tables[weight])
     _, of = np.unique(some.context, axis=0, return_inverse=True)
-    sums = (np.bincount(of.reshape(-1), each) for each in (some.count * gains[1.0], some.count))
-    at_one = metrics.ratio(*sums, metrics.draws(int(of.max()) + 1, DRAWS, rng))
-    fitted = float(gains[best] @ some.count / some.count.sum())
-    values = (at_one.mean, at_one.low, at_one.high, fitted, best)
+    sums = (np.bincount(of.reshape(-1), each) for each in (some.count * gained, some.count))
+    taught = metrics.ratio(*sums, metrics.draws(int(of.max()) + 1, DRAWS, rng))
+    values = (taught.mean, taught.low, taught.high, tables[best], best)
     return {f"{name}.validation": round(value, 5) for name, value in zip(FIGURES, values, strict=True)}
 
 

@@ -1,6 +1,6 @@
 """Lessons: which prompts one step reads, and what is to be learned from them.
 
-Owns the targets and how examples are drawn. It knows transitions and what else speaks for a cluster; it does not know
+Owns the targets and how examples are drawn. It knows transitions and what else speaks for a cluster, but no
 tokens, models or losses.
 """
 

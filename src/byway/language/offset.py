@@ -1,7 +1,7 @@
 """What else speaks for a cluster, as a fixed offset: what a lesson on transitions as they happened leaves out.
 
-Beside an offset a model has to learn only what the other signals do not say. A choice is made down the trie, so that
-the offset of a branch is the log of all that lies below it: with equal scores of the model the choice is the
+Beside an offset a model has to learn only what the other signals do not say. A choice is made down the trie, so
+that the offset of a branch is the log of all that lies below it: with equal scores of the model the choice is the
 offset's own. This module knows signals and sets of clusters; it does not know models or tokens.
 """
 

@@ -100,7 +100,7 @@ def first_nats(
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
-    """[n, options] log-probability of each way on at a branching node: exp(score) · what the offset has below it."""
+    """[n, options] log-probability of each way on at a branching node: exp(score) · the offset's share below it."""
     scores = logits(policy, hidden_nH, policy.trie.nodes[node].tokens)
     if offset_nM is not None:
         scores = scores + torch.from_numpy(offset.mass(offset_nM, policy.trie.nodes[node].members)).to(
