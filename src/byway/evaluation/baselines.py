@@ -106,8 +106,8 @@ def bilinear(
     """Similarity learned from the log: score(c) = offset(c) + Σₖ e_cᵀ A_k e_{c_k}, by softmax cross-entropy.
 
     `vectors_Md` are of the clusters, one a row; e is theirs in their first `RANK` principal components, at a mean
-    length of 1. Each place k of the context has a matrix of its own. A ridge on the squares of all A_k is tried from
-    strong to weak until the validation part is less likely than before; where nothing was kept there the first is
+    length of 1. Each place k of the context has a matrix of its own. A ridge on the squares of all A_k is tried
+    from strong to weak until the validation part is less likely than before; where nothing was kept the first is
     taken. The problem is convex, and each ridge begins where the one before it ended.
     """
     log, later = transitions.train, transitions.validation.several()
