@@ -23,8 +23,8 @@ Each lesson is fine-tuned for --steps (0: as many as `byway run` takes) and its 
 itself (its sharpness fitted), `+offset` (its weight fitted), and where it was taught beside the offset `as_taught`.
 Everything fitted is fitted on validation. `nats` is the log-probability of what followed, a transition, among the
 clusters outside the context; `over_offset` that less the offset's. `unseen` are contexts that training does not
-show. Intervals of a run are of 95% by bootstrap over transitions; those over seeds, by Student's t, are of all that a
-seed draws: people or interests, and the fine-tuning. A run that is done is a JSON in --folder and is not repeated.
+show. Intervals of a run are of 95% by bootstrap over transitions; those over seeds, by Student's t, are of all that
+a seed draws: people or interests, and the fine-tuning. A run that is done is a JSON in --folder: it is not repeated.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from byway.language.fast.generate import Policy, policy
 from byway.language.training import Optimiser, rate
 from byway.transitions import curate, signals
 from byway.transitions.counts import ranks_of
-from byway.transitions.curate import Samples, Transitions, pick
+from byway.transitions.curate import Samples, Transitions
 from byway.transitions.signals import Scorer
 
 LESSONS: dict[str, tuple[str, ...] | None] = {
@@ -62,7 +62,7 @@ LESSONS: dict[str, tuple[str, ...] | None] = {
         "language_model.frozen=0",
     ),
 }
-SHARPER = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0)
+SHARPER = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Powers that are tried of what speaks alone; similarity, a cosine, wants large ones."""
 Floats = NDArray[np.float64]
 
@@ -214,7 +214,8 @@ def run(name: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
     seen = {tuple(each) for each in asked.transitions.train.context.tolist()}
 
     def of(place: int, part: str) -> Asked:
-        some = pick(getattr(platforms[place].transitions, part).several(), given.evaluate, np.random.default_rng(0))
+        every = getattr(platforms[place].transitions, part).several()
+        some = curate.sampled(every, given.evaluate, np.random.default_rng(0))
         return Asked(some, offset.normalised(others[place](some.context), some.context))
 
     # Whoever has no validation is weighed by the others'.

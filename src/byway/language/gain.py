@@ -3,8 +3,6 @@
 Owns the figures, and how every name's log-probability is read for them. It does not know how a model is trained.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from byway.language import offset, prompts
 from byway.language.fast.bulk import WEIGHTS, ready_some
 from byway.language.fast.generate import Choices, Policy, policy
 from byway.language.trie import Trie
-from byway.transitions.curate import Ints, Samples, Transitions, pick
+from byway.transitions.curate import Ints, Samples, Transitions, sampled
 from byway.transitions.signals import Scorer
 
 TOGETHER = 250
@@ -66,16 +64,19 @@ def nats(
     return both[at, some.label] - offset.normalised(others_NM, some.context)[at, some.label]
 
 
-def over(asked_of: Policy, others: Scorer, some: Samples, rng: np.random.Generator) -> dict[str, float]:
-    """Nats a transition that the model adds to what the others say, on transitions that neither has seen.
+def over(
+    asked_of: Policy, others: Scorer, validation: Samples, most: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Nats a transition that the model adds to what the others say, on at most so many that neither has seen.
 
     `gain_nats` is of the choices as they were taught (`as_taught`), with its 95% interval by bootstrap over
     contexts. `gain_nats_table` is of softmax(offset + weight · log-probability of a name), which a table makes of
     both, at the best weight of a grid that holds 0, `gain_weight`, chosen on these same transitions. The two differ
     where names share beginnings, and so their probabilities. Nothing where there are no transitions.
     """
-    if not len(some):
+    if not len(validation):
         return {}
+    some = sampled(validation, most, rng)
     score, model = others(some.context), log_p(asked_of, some.context)
     at = np.arange(len(some))
     taught_NM = as_taught(asked_of.trie, model, score, some.context)
@@ -100,9 +101,9 @@ def untuned(
 
     It is asked as one that was taught no prompt: with the ending that says what is asked for, from left to right.
     """
-    some = pick(transitions.validation.several(), UNTUNED, rng)
-    if not len(some):
+    if not len(transitions.validation.several()):
         return {}
+    some = sampled(transitions.validation.several(), UNTUNED, rng)
     tokenizer = models.load_tokenizer(settings.model)
     prompt = prompts.tokenise(names, some.context.shape[1], tokenizer, prompts.ENDINGS["block"])
     model = models.load(settings.model, precision.dtype(settings.precision))
@@ -119,11 +120,12 @@ def correlation(
 ) -> dict[str, float]:
     """How what a model says of N different contexts goes with what the offset leaves of the transitions from them.
 
-    r = Σ x·e / √(Σ x² · Σ e²) over contexts and names outside them, where x is the model's log-probability less its
-    mean in the context, and e how often the name followed less how often it should by the offset, n·p. It is not
-    divided by √(n·p·(1 - p)): so Σ x·e is the slope of the log-likelihood in the model's weight, at weight 0.
-    `low` and `high` hold 95% of the correlations with e of other contexts, by permutation, and `z` is the distance
-    from their mean in standard deviations. That mean need not be 0: a model may know what is liked anywhere.
+    `correlation` is Σ x·e / √(Σ x² · Σ e²) over contexts and names outside them, where x is the model's
+    log-probability less its mean in the context, and e how often the name followed less how often it should by the
+    offset, n·p. It is not divided by √(n·p·(1 - p)): so Σ x·e is the slope of the log-likelihood in the model's
+    weight, at weight 0. `in_context` is the same with x less each name's mean over the contexts too: what a model
+    knows of these very contexts, and not of what is liked anywhere. 95% of its values with e of other contexts, by
+    permutation, lie from `low` to `high`, and `z` is its distance from their mean in standard deviations.
     """
     place = {tuple(each): row for row, each in enumerate(context_NK.tolist())}
     row = [place[tuple(each)] for each in some.context.tolist()]
@@ -133,10 +135,14 @@ def correlation(
     np.add.at(followed, (row, some.label), some.count)
     e = np.where(legal, followed - followed.sum(axis=1, keepdims=True) * np.exp(log_p_NM), 0)
     x = np.where(legal, said_NM - said_NM.mean(axis=1, keepdims=True, where=legal), 0)
-    together = x @ e.T
-    at, scale = np.arange(len(x)), max(float(np.sqrt((x**2).sum() * (e**2).sum())), 1e-30)
-    by_chance = np.array([together[at, rng.permutation(len(x))].sum() for _ in range(DRAWS)]) / scale
-    r, (low, high) = float(np.trace(together)) / scale, np.quantile(by_chance, [0.025, 0.975])
+    own = np.where(legal, x - x.sum(axis=0) / np.maximum(legal.sum(axis=0), 1), 0)
+    own = np.where(legal, own - own.mean(axis=1, keepdims=True, where=legal), 0)
+    at, spread = np.arange(len(x)), max(float((e**2).sum()), 1e-30)
+    correlation = float((x * e).sum()) / np.sqrt(max(float((x**2).sum()), 1e-30) * spread)
+    together = own @ e.T / np.sqrt(max(float((own**2).sum()), 1e-30) * spread)
+    by_chance = np.array([together[at, rng.permutation(len(x))].sum() for _ in range(DRAWS)])
+    r, (low, high) = float(np.trace(together)), np.quantile(by_chance, [0.025, 0.975])
     z = (r - float(by_chance.mean())) / max(float(by_chance.std()), 1e-12)
-    values: dict[str, Any] = {"correlation": r, "low": float(low), "high": float(high), "z": z}
-    return {name: round(value, 5) for name, value in values.items()}
+    values = (correlation, r, low, high, z)
+    names = ("correlation", "in_context", "low", "high", "z")
+    return {name: round(float(value), 5) for name, value in zip(names, values, strict=True)}

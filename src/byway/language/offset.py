@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from byway.transitions.curate import Ints, Samples, pick
+from byway.transitions.curate import Ints, Samples, sampled
 from byway.transitions.signals import Scorer, Signal
 
 FITTED = 5000
@@ -24,10 +24,10 @@ def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Sco
     a normal prior as wide as its largest, since a small log has too few transitions to tell. Where nothing was kept
     for validation each signal has the first weight that it tries.
     """
-    some = pick(validation.several(), FITTED, rng)
     usual = np.array([signal.tried[0] for signal in scorer.signals])
-    if not len(some):
+    if not len(validation.several()):
         return scorer.weighed(**_named(scorer.signals, usual))
+    some = sampled(validation.several(), FITTED, rng)
     wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
     at, count = np.arange(len(some)), some.count / some.count.sum()
     scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))

@@ -231,7 +231,8 @@ def _fine_tune(
     def look() -> dict[str, Any]:
         found: dict[str, Any] = {"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)}
         if settings.target == "transitions":
-            found |= gain.over(asked_of, evidence, evaluated_on["validation"], np.random.default_rng(seed))
+            several, draws = transitions.validation.several(), np.random.default_rng(seed)
+            found |= gain.over(asked_of, evidence, several, settings.evaluate_on, draws)
         return found
 
     if step == 0 and leads:
