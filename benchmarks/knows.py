@@ -24,7 +24,8 @@ itself (its sharpness fitted), `+offset` (its weight fitted), and where it was t
 Everything fitted is fitted on validation. `nats` is the log-probability of what followed, a transition, among the
 clusters outside the context; `over_offset` that less the offset's. `unseen` are contexts that training does not
 show. Intervals of a run are of 95% by bootstrap over transitions; those over seeds, by Student's t, are of all that
-a seed draws: people or interests, and the fine-tuning. A run that is done is a JSON in --folder: it is not repeated.
+a seed draws: people or interests, and the fine-tuning. A run that is done is a JSON in --folder and is not done
+again.
 """
 
 import argparse
