@@ -11,7 +11,7 @@ parted in time as its settings say.
                    are the later transitions of everybody, those people included.
 --new-interests P  no transition of this share of the clusters, drawn anew with each seed, is in training or
                    validation, neither as label nor in a context. Held out are later transitions into them: among
-                   all clusters, and `among_new` alone.
+                   all clusters, where whatever counts says that they never come, and `among_new` alone.
 --from W1,W2       the model is fine-tuned on the transitions of these workspaces, under their own names, and on
                    those of W where --share leaves any (--share 0: none). Without them, weights are those that fit
                    W1 and W2.
