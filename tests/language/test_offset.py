@@ -55,7 +55,8 @@ def test_a_model_without_a_preference_says_the_offset(
     prompt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS[attention])
     asked_of = policy(tiny, prompt, attention)
     head.learn(tiny, prompt.answers)
-    tiny.get_output_embeddings().rows.data.zero_()
+    learned: Any = tiny.get_output_embeddings()
+    learned.rows.data.zero_()
     some, weight = drawn(8, history), np.arange(1, 9, dtype=np.float32) / 36
     batch = batch_beside(asked_of, some, weight)
     _, choice = tune.loss(asked_of, batch, 1.0)
@@ -155,7 +156,7 @@ def taught(
         parts.append(count(context, label, M))
     train, later = parts
     monkeypatch.setattr(offset, "fitted", lambda *_: Scorer((Known(others_MM),), {}))
-    calm = make_tiny()
+    calm: Any = make_tiny()
     calm.base_model.norm.weight.data *= 0.2  # its first scores, which are chance, are small
     calm.save_pretrained(path / "tiny")
     given = config.LanguageModel(

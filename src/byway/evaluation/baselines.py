@@ -161,7 +161,7 @@ def bilinear(
         best, chance = A.detach().clone(), likely
     learned, columns = best.double().numpy(), e
 
-    def guess(some: Ints) -> NDArray[np.float64]:
+    def guess(some: Ints) -> NDArray[np.floating]:
         score = columns[some].reshape(len(some), -1) @ learned @ columns.T
         return score if offset is None else score + offset(some)
 

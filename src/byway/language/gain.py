@@ -84,8 +84,8 @@ def over(
     tables = {weight: float(nats(model, score, some, weight) @ some.count / some.count.sum()) for weight in WEIGHTS}
     best = max(WEIGHTS, key=lambda weight: tables[weight])
     _, of = np.unique(some.context, axis=0, return_inverse=True)
-    sums = (np.bincount(of.reshape(-1), each) for each in (some.count * gained, some.count))
-    taught = metrics.ratio(*sums, metrics.draws(int(of.max()) + 1, DRAWS, rng))
+    above, below = (np.bincount(of.reshape(-1), each) for each in (some.count * gained, some.count))
+    taught = metrics.ratio(above, below, metrics.draws(int(of.max()) + 1, DRAWS, rng))
     values = (taught.mean, taught.low, taught.high, tables[best], best)
     return {f"{name}.validation": round(value, 5) for name, value in zip(FIGURES, values, strict=True)}
 
@@ -128,7 +128,7 @@ def correlation(
     permutation, lie from `low` to `high`, and `z` is its distance from their mean in standard deviations.
     """
     place = {tuple(each): row for row, each in enumerate(context_NK.tolist())}
-    row = [place[tuple(each)] for each in some.context.tolist()]
+    row = np.array([place[tuple(each)] for each in some.context.tolist()])
     log_p_NM = offset.normalised(others_NM, context_NK)
     legal = np.isfinite(log_p_NM)
     followed = np.zeros(legal.shape)
