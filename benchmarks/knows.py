@@ -329,7 +329,7 @@ def main() -> None:
         for name in ("signals", *given.lessons.split(",")):
             path = given.folder / f"{name}-{seed}.json" if given.folder else None
             if path is not None and path.exists():
-                one = json.loads(path.read_text("utf-8"))
+                one: dict[str, Any] = json.loads(path.read_text("utf-8"))
                 assert one["asked"] == setting, (
                     f"{path} is of other settings: {one['asked']}; give another --folder"
                 )
