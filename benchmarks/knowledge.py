@@ -4,9 +4,9 @@
     python benchmarks/knowledge.py --new-areas 3 W OUT      # a workspace like W whose log never saw three areas
 
 W is a workspace on an embedded world, built as far as 06-transitions and 12-item-policy, whose log cannot know
-much: of few people, or without some areas. A server on loopback answers like any model, by chat and JSON schema, and
-knows the world's own rule: how people drawn anew from it, who like both interests, like each other. So often as its
-reliability says it ranks by that, else at random. Everything behind it is what a real model would meet: the
+much: of few people, or without some areas. A server on loopback answers like any model, by chat and JSON schema.
+It knows the world's own rule: how people drawn anew from it, who like both interests, like each other. So often as
+its reliability says it ranks by that, else at random. Everything behind it is what a real model would meet: the
 questions, the fit of the signals, the planner, and the simulated people, who answer for themselves.
 """
 

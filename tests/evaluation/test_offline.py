@@ -83,6 +83,43 @@ def test_the_neural_guess_of_a_young_log_learns_from_single_interests() -> None:
     assert guess(context).argmax(axis=1).tolist() == [2, 3]
 
 
+def planted_similarity(n: int, seed: int) -> tuple[Samples, np.ndarray, np.ndarray]:
+    """Transitions drawn by e_cᵀ (A₁ e_c₁ + A₂ e_c₂) + popularity; the vectors and the score of every pair."""
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(40, 4)) / 2
+    A, usual = rng.normal(size=(2, 4, 4)), rng.normal(size=40)
+    score = usual + (e @ A[0] @ e.T)[:, None] + (e @ A[1] @ e.T)[None]
+    rng = np.random.default_rng(seed)
+    context = rng.random((n, 40)).argsort(axis=1)[:, :2].astype(np.int32)
+    drawn = score[context[:, 0], context[:, 1]] + rng.gumbel(size=(n, 40))
+    np.put_along_axis(drawn, context.astype(np.int64), -np.inf, axis=1)
+    turned = np.linalg.qr(rng.normal(size=(9, 9)))[0][:4]  # as any four of nine dimensions
+    return Samples(context, drawn.argmax(axis=1).astype(np.int32), np.ones(n, np.int32)), e @ turned, usual
+
+
+def test_similarity_that_was_planted_is_learned_beside_an_offset_and_nothing_where_there_is_none() -> None:
+    """Popularity, which the vectors do not tell, is the offset."""
+    train, vectors, usual = planted_similarity(6000, 1)
+    later, _, _ = planted_similarity(2000, 2)
+    transitions = Transitions(2, 40, True, train, later, later, train)
+    rng = np.random.default_rng(0)
+
+    def nats(guess: baselines.Guess) -> float:
+        score = np.array(guess(later.context), np.float64)
+        np.put_along_axis(score, later.context.astype(np.int64), -np.inf, axis=1)
+        own = score[np.arange(len(later)), later.label]
+        return float((own - np.logaddexp.reduce(score, axis=1)).mean())
+
+    def popular(context: np.ndarray) -> np.ndarray:
+        return np.tile(usual, (len(context), 1))
+
+    beside, alone = (nats(baselines.bilinear(transitions, vectors, o, rng)) for o in (popular, None))
+    others = nats(baselines.bilinear(transitions, vectors[rng.permutation(40)], popular, rng))
+    assert beside > nats(popular) + 0.5
+    assert alone > nats(lambda context: np.zeros((len(context), 40))) + 0.5
+    assert nats(popular) - 0.01 < others < nats(popular) + 0.05, "the vectors of other clusters"
+
+
 def test_what_is_alike_counts_only_where_it_helps() -> None:
     """Forty clusters in a ring; the pair is (a, a + 1), and the counts say nothing."""
     places = np.arange(40)

@@ -14,7 +14,7 @@ from byway.base import config, models
 from byway.base.artifact import Work
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
-from byway.language import prompts, training, tune
+from byway.language import lesson, prompts, training, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Attention, Policy, policy
 from byway.transitions import signals
@@ -108,7 +108,7 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
 def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tune, "SHARPNESS", 3.0)
+    monkeypatch.setattr(lesson, "SHARPNESS", 3.0)
     some = samples(400)
     successors = Successors.count(some, M)
     settings = config.LanguageModel(block_clusters=5, balance=1.0)

@@ -208,14 +208,15 @@ class LanguageModel:
     steps: Whole = 0
     """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
     batch: Count = 16
-    """Samples a step, where they are curated or attention is causal (paper 1: 16)."""
+    """Samples a step, where they are curated, attention is causal or the target is transitions (paper 1: 16)."""
     choice_weight: Number = 1.0
     """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
     further_weight: Number = 5.0
     """Weight of an answer's tokens after the first: they spell a name that is chosen. 1 is the paper's recipe."""
-    target: Literal["evidence", "counts"] = "evidence"
-    """With the whole log under block attention, what the model is taught: the log's counts and how alike the items
-    are, weighed on validation transitions, or the counts alone."""
+    target: Literal["evidence", "counts", "transitions"] = "evidence"
+    """What the model is taught. With the whole log under block attention: the log's counts and how alike the items
+    are, weighed on validation transitions, or the counts alone. transitions: whatever the attention, what happened,
+    beside counts, similarity and popularity as a fixed offset, so that it learns what they do not say."""
     balance: Number = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     names_per_step: Count = 16

@@ -21,6 +21,12 @@ ROUND, BATCH = 100, 512
 """Steps of the neural model between two evaluations of validation recall, and transitions a step."""
 PATIENCE = 5
 """Looks without a better recall after which it ends."""
+RANK = 32
+"""Dimensions, by principal components, of the vectors between which similarity is learned."""
+RIDGES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+"""Weights of the squared matrices beside the log-likelihood of all transitions, the strongest first."""
+LEARNED = 10_000
+"""Contexts of the training part, drawn by their counts, on which similarity is learned."""
 
 
 def popularity(successors: Successors) -> Guess:
@@ -94,4 +100,72 @@ def neural(transitions: Transitions, successors: Successors, seed: int) -> Guess
             best, since = recall, 0
             weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(weights)
+    return guess
+
+
+def bilinear(
+    transitions: Transitions, vectors_Md: NDArray[np.floating], offset: Guess | None, rng: np.random.Generator
+) -> Guess:
+    """Similarity learned from the log: score(c) = offset(c) + Σₖ e_cᵀ A_k e_{c_k}, by softmax cross-entropy.
+
+    `vectors_Md` are of the clusters, one a row; e is theirs in their first `RANK` principal components, at a mean
+    length of 1. Each place k of the context has a matrix of its own. A ridge on the squares of all A_k is tried
+    from strong to weak until the validation part is less likely than before; where nothing was kept the first is
+    taken. The problem is convex, and each ridge begins where the one before it ended.
+    """
+    log, later = transitions.train, transitions.validation.several()
+    contexts, row = np.unique(log.context, axis=0, return_inverse=True)
+    count = np.bincount(row.reshape(-1), log.count, len(contexts))
+    chosen = np.arange(len(contexts))
+    if len(contexts) > LEARNED:
+        chosen = rng.choice(len(contexts), LEARNED, replace=False, p=count / count.sum())
+    of = np.full(len(contexts), -1)
+    of[chosen] = np.arange(len(chosen))
+    context, kept = contexts[chosen], of[row.reshape(-1)] >= 0
+    centred = vectors_Md.astype(np.float64) - vectors_Md.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    e = (left * values)[:, :RANK]
+    e /= max(float(np.sqrt((e**2).sum(axis=1).mean())), 1e-12)
+    followed = np.zeros((len(context), len(e)), np.float32)
+    followed[of[row.reshape(-1)][kept], log.label[kept]] = log.count[kept]
+    E, wanted = torch.from_numpy(e).float(), torch.from_numpy(followed)
+
+    def asked(some: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+        """[N, K·d] vectors of the contexts, and [N, M] the offset, -inf inside them."""
+        base = np.zeros((len(some), len(e))) if offset is None else np.array(offset(some), np.float64)
+        base -= base.max(axis=1, keepdims=True, initial=-np.inf)
+        np.put_along_axis(base, some.astype(np.int64), -np.inf, axis=1)
+        return E[torch.from_numpy(some.astype(np.int64))].flatten(1), torch.from_numpy(base).float()
+
+    (x, base), (x_later, base_later) = asked(context), asked(later.context)
+    A = torch.zeros(x.shape[1], E.shape[1], requires_grad=True)
+    at, label = torch.arange(len(later)), torch.from_numpy(later.label.astype(np.int64))
+
+    def cost(ridge: float) -> torch.Tensor:
+        log_p = (x @ A @ E.T + base).log_softmax(1)
+        return (ridge / 2 * (A**2).sum() - (wanted * log_p.masked_fill(wanted == 0, 0)).sum()) / wanted.sum()
+
+    best, chance = A.detach().clone(), -np.inf
+    for ridge in RIDGES:
+        search = torch.optim.LBFGS([A], max_iter=30, line_search_fn="strong_wolfe")
+
+        def closure(search: torch.optim.LBFGS = search, ridge: float = ridge) -> torch.Tensor:
+            search.zero_grad()
+            value = cost(ridge)
+            value.backward()
+            return value
+
+        search.step(closure)
+        with torch.no_grad():
+            log_p = (x_later @ A @ E.T + base_later).log_softmax(1)[at, label].double().numpy()
+        likely = float(later.count @ log_p) if len(later) else 0.0
+        if likely <= chance:
+            break
+        best, chance = A.detach().clone(), likely
+    learned, columns = best.double().numpy(), e
+
+    def guess(some: Ints) -> NDArray[np.floating]:
+        score = columns[some].reshape(len(some), -1) @ learned @ columns.T
+        return score if offset is None else score + offset(some)
+
     return guess

@@ -16,6 +16,7 @@ from byway.base.metrics import gini
 from byway.base.ranking import macro_recall_at, ranks_in, recall_at
 from byway.evaluation import baselines
 from byway.interests.describe import Descriptions
+from byway.interests.partition import centroids
 from byway.interests.tree import Tree
 from byway.language import prompts
 from byway.language.answers import Answered
@@ -75,6 +76,9 @@ def build(
         "successor_alike": fitted,
         "neural": baselines.neural(transitions, successors, int(work.rng.integers(2**31))),
     }
+    # Of the same centroids as `nearest`, beside the same signals as a fixed offset.
+    middle = centroids(vectors, tree.assign(transitions.level), transitions.clusters)
+    guesses["bilinear"] = baselines.bilinear(transitions, middle, fitted, work.rng.spawn(1)[0])
     for signal in fitted.signals:
         left = fitted.weighed(**{signal.name: 0.0})
         if any(left.all_weights().values()):

@@ -114,7 +114,7 @@ class Progress:
         self.curve, self.best = known["curve"], known["best"]
         return int(known["step"])
 
-    def keep_best(self, match: str, recall: str, prompts: int) -> None:
+    def keep_best(self, match: str, recall: str, prompts: int, error: float | None = None) -> None:
         """Keep these weights unless they are worse than what was there before.
 
         `match` and `recall` name figures of the curve, measured on so many `prompts`. Weights that clear the gate
@@ -126,9 +126,10 @@ class Progress:
         now = self.curve[-1]
         cleared = now.get(match, 0.0) >= MATCH_GATE
         before = [point for point in self.curve[:-1] if recall in point and point.get(match, 0.0) >= MATCH_GATE]
-        most = max((point[recall] for point in before), default=0.0)
-        error = (most * (1 - most) / max(1, prompts)) ** 0.5
-        if (cleared and now.get(recall, most) >= most - error) or not (cleared or before):
+        most = max((point[recall] for point in before), default=min(0.0, now.get(recall, 0.0)))
+        if error is None:
+            error = (most * (1 - most) / max(1, prompts)) ** 0.5
+        if (cleared and now.get(recall, most) >= most - error) or not (cleared or before) or not self.best:
             self.best = now
             weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
             temporary = self.scratch / "best.tmp"

@@ -24,7 +24,7 @@ from byway.base.parallel import rank, together
 from byway.base.progress import bar
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language import adapters, head, prompts
+from byway.language import adapters, gain, head, offset, prompts
 from byway.language.fast.bulk import first
 from byway.language.fast.generate import (
     Attention,
@@ -37,6 +37,7 @@ from byway.language.fast.generate import (
     read_grid,
 )
 from byway.language.fast.passes import require_readable
+from byway.language.lesson import Batch, Examples, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
@@ -45,100 +46,6 @@ from byway.transitions.signals import Scorer
 
 WARMUP = 20
 """Steps over which the learning rate climbs."""
-SHARPNESS = 4.0
-"""With the whole log: the power to which what is special about a context is raised before it is learned, since a
-posterior hardly differs from context to context."""
-BRANCHING = 64
-"""Examples a step that are followed below the trie's first branching, where names share a first token: to read them
-all could cost as much as the rest of the step."""
-CONTEXTS = 600
-"""Contexts a step at the most, where K is not 2: the grid of all K-tuples grows too fast."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Single (context, label) examples of a batch."""
-
-    row: NDArray[np.int64]
-    label: NDArray[np.int64]
-    weight: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Prompts of one step and what is to be learned from them."""
-
-    context: Ints
-    """[N, K] different contexts."""
-    target: NDArray[np.float32]
-    """[N, M] what is to be answered; sums to 1."""
-    named: Examples
-    """Those whose whole answer is learned."""
-    grid: NDArray[np.int64] | None
-    """Clusters whose ordered pairs are the contexts, where they are."""
-    branching: Examples
-    """Those that are followed below the first branching; they weigh as much as all whose names go on there."""
-
-
-def draw(
-    transitions: Transitions,
-    evidence: Scorer,
-    branching: NDArray[np.bool_],
-    settings: config.LanguageModel,
-    rng: np.random.Generator,
-) -> Batch:
-    """The batch of one step; `branching` [M] says whose names go on below what is chosen at the cue.
-
-    Curated samples, and all of them under causal attention: `batch`, drawn by their counts. The whole log under
-    block attention: every context among a few random clusters, since a cluster's block is read once and serves all
-    of them; their target is the log's own posterior, and the similarity of items where it has shown its worth
-    (`signals`), since hard labels of single transitions are mostly noise.
-
-    Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
-    model is there to say what is special about a context. A posterior hardly differs from context to context,
-    so it is also raised to the power `SHARPNESS`.
-    """
-    samples, M = transitions.samples, transitions.clusters
-    frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
-    usual = (frequency / frequency.sum()) ** settings.balance
-    grid = None
-    if settings.attention == "causal" or not transitions.whole_log:
-        chosen = rng.choice(len(samples), settings.batch, p=samples.count / samples.count.sum())
-        context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
-        target = np.zeros((len(context), M))
-        np.add.at(target, (row.reshape(-1), samples.label[chosen]), 1)
-    else:
-        members = rng.choice(M, min(M, settings.block_clusters), replace=False)
-        grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
-        context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
-        if samples.context.shape[1] == 2:
-            grid = members
-        elif len(context) > CONTEXTS:
-            context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
-        score = evidence(context) - np.log(usual)
-        target = np.exp(SHARPNESS * (score - score.max(axis=1, keepdims=True)))
-        np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
-        target /= target.sum(axis=1, keepdims=True)
-    if not transitions.whole_log:
-        target /= usual
-    target /= max(target.sum(), 1e-30)
-    # Each name is named equally often, where it is most special: a name has to be learned whatever its frequency.
-    named = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), settings.names_per_step, rng)
-    below = _sampled(np.where(branching, target, 0), min(BRANCHING, 2 * int(branching.sum())), rng)
-    return Batch(context, target.astype(np.float32), named, grid, below)
-
-
-def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -> Examples:
-    """All examples of the target where they are n or fewer, else n drawn by weight; weights sum to the target's."""
-    row, label = np.nonzero(target_NM)
-    weight = target_NM[row, label]
-    if len(row) > n:
-        drawn = rng.choice(len(row), n, p=weight / weight.sum())
-        row, label, weight = row[drawn], label[drawn], np.full(n, weight.sum() / n)
-    return Examples(row, label, weight.astype(np.float32))
 
 
 def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -166,28 +73,43 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     named = torch.where(further, further_weight * by_token, by_token).mean()
     if not choice_weight:
         return named, torch.zeros((), device=policy.device)
-    below = later_nats(policy, branching, hidden[len(answers) :])
+    below = later_nats(policy, branching, hidden[len(answers) :], batch.offset)
     if not policy.trie.at_cue:
         return named, below
-    return named, first_nats(policy, at_cue, batch.target).sum() + below
+    return named, first_nats(policy, at_cue, batch.target, batch.offset).sum() + below
 
 
-def first_nats(policy: Policy, at_cue_NH: Tensor, target_NM: NDArray[np.float32]) -> Tensor:
+def first_nats(
+    policy: Policy,
+    at_cue_NH: Tensor,
+    target_NM: NDArray[np.float32],
+    offset_NM: NDArray[np.float32] | None = None,
+) -> Tensor:
     """[N] cross-entropy of how an answer begins, taught by a target over names.
 
-    The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name.
+    The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name. Beside an
+    offset it is among the legal ones.
     """
+    if offset_NM is not None:
+        wanted = policy.take(first_choice(policy.trie, target_NM))
+        log_p = _choice(policy, 0, at_cue_NH, offset_NM)
+        return -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
     begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
     log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
     return -(policy.take(first_choice(policy.trie, target_NM)) * log_p).sum(1)
 
 
-def _choice(policy: Policy, node: int, hidden_nH: Tensor) -> Tensor:
-    """[n, options] log-probability of each way on at a branching node."""
-    return logits(policy, hidden_nH, policy.trie.nodes[node].tokens).log_softmax(-1)
+def _choice(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
+    """[n, options] log-probability of each way on at a branching node: exp(score) · the offset's share below it."""
+    scores = logits(policy, hidden_nH, policy.trie.nodes[node].tokens)
+    if offset_nM is not None:
+        scores = scores + policy.take(offset.mass(offset_nM, policy.trie.nodes[node].members))
+    return scores.log_softmax(-1)
 
 
-def later_nats(policy: Policy, branching: Examples, hidden_nTH: Tensor) -> Tensor:
+def later_nats(
+    policy: Policy, branching: Examples, hidden_nTH: Tensor, offset_NM: NDArray[np.float32] | None = None
+) -> Tensor:
     """Weighed cross-entropy of the choices at the branching nodes after the cue; `hidden_nTH[:, t]` stands after t
     tokens of an answer."""
     by_node: dict[int, list[tuple[int, int]]] = {}
@@ -196,9 +118,10 @@ def later_nats(policy: Policy, branching: Examples, hidden_nTH: Tensor) -> Tenso
             by_node.setdefault(node, []).append((i, option))
     at, total = policy.device, torch.zeros((), device=policy.device)
     for node, members in by_node.items():
-        rows = torch.tensor([i for i, _ in members], device=at)
-        options = torch.tensor([o for _, o in members], device=at)
-        scores = _choice(policy, node, hidden_nTH[rows, len(policy.trie.nodes[node].path)])
+        places = [i for i, _ in members]
+        rows, options = (torch.tensor(each, device=at) for each in (places, [o for _, o in members]))
+        of = None if offset_NM is None else offset_NM[branching.row[places]]
+        scores = _choice(policy, node, hidden_nTH[rows, len(policy.trie.nodes[node].path)], of)
         weight = policy.take(branching.weight)[rows]
         total = total - (weight * scores[torch.arange(len(members), device=at), options]).sum()
     return total
@@ -240,9 +163,13 @@ def build(
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
     settings = replace(settings, precision=precision.resolved(settings.precision))
     started = time.perf_counter()
-    evidence = signals.of(transitions)
-    if transitions.whole_log and settings.target == "evidence":
-        evidence = signals.of(transitions, tree.similarity(vectors, transitions.level))
+    evidence, alike = signals.of(transitions), tree.similarity(vectors, transitions.level)
+    others = offset.fitted(signals.of(transitions, alike), transitions.validation, work.rng.spawn(1)[0])
+    untuned = gain.untuned(settings, names, transitions, others, work.rng.spawn(1)[0])
+    if settings.target == "transitions":
+        evidence = others
+    elif transitions.whole_log and settings.target == "evidence":
+        evidence = signals.of(transitions, alike)
         # Popularity is divided out by `balance`, whatever the table does with it.
         evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
@@ -257,6 +184,12 @@ def build(
             "language.best_step": best["step"],
             "language.precision": settings.precision,
             "language.taught_weights": evidence.all_weights(),
+            **({"language.untuned_correlation": untuned} if untuned else {}),
+            **{
+                f"language.{name}": best[f"{name}.validation"]
+                for name in gain.FIGURES
+                if f"{name}.validation" in best
+            },
         },
         gates={"match_rate": Gate(value=best["match_rate"], at_least=MATCH_GATE)},
         timings={"tuning": time.perf_counter() - started},
@@ -293,8 +226,16 @@ def _fine_tune(
     progress = Progress(scratch, optimiser)
     step = progress.restore()
     number, leads = rank(), rank() == 0
+
+    def look() -> dict[str, Any]:
+        found: dict[str, Any] = {"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)}
+        if settings.target == "transitions":
+            several, draws = transitions.validation.several(), np.random.default_rng(seed)
+            found |= gain.over(asked_of, evidence, several, settings.evaluate_on, draws)
+        return found
+
     if step == 0 and leads:
-        progress.curve.append({"step": 0, **evaluate(asked_of, names, tokenizer, evaluated_on)})
+        progress.curve.append(look())
     with bar("fine-tuning", settings.steps, step) if leads else nullcontext(lambda n: None) as advance:
         while step < settings.steps:
             draws = np.random.default_rng([seed, step, number] if number else [seed, step])
@@ -307,8 +248,12 @@ def _fine_tune(
             if not leads:
                 continue
             if step % settings.evaluate_every == 0 or step == settings.steps:
-                progress.curve.append({"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)})
-                progress.keep_best("match_rate", "recall_at_10.validation", settings.evaluate_on)
+                progress.curve.append(look())
+                if settings.target == "transitions":
+                    # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
+                    progress.keep_best("match_rate", "gain_nats.validation", settings.evaluate_on, error=0.0)
+                else:
+                    progress.keep_best("match_rate", "recall_at_10.validation", settings.evaluate_on)
             if step % settings.checkpoint_every == 0 and step < settings.steps:
                 progress.save(step)
     if leads:

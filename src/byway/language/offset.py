@@ -1,0 +1,66 @@
+"""What else speaks for a cluster, as a fixed offset: what a lesson on transitions as they happened leaves out.
+
+Beside an offset a model has to learn only what the other signals do not say. A choice is made down the trie, so
+that the offset of a branch is the log of all that lies below it: with equal scores of the model the choice is the
+offset's own. This module knows signals and sets of clusters; it does not know models or tokens.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from byway.transitions.curate import Ints, Samples, sampled
+from byway.transitions.signals import Scorer, Signal
+
+FITTED = 5000
+"""Validation transitions on which weights are fitted: three weights need no more."""
+
+
+def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Scorer:
+    """The scorer with the weights under which the validation part is most likely.
+
+    `Scorer.fitted` ranks best, and a ranking has no scale: beside such weights a model would gain nats by setting
+    the scale alone. Here all weights are free, that of the counts too, drawn to the first that each signal tries by
+    a normal prior as wide as its largest, since a small log has too few transitions to tell. Where nothing was kept
+    for validation each signal has the first weight that it tries.
+    """
+    usual = np.array([signal.tried[0] for signal in scorer.signals])
+    if not len(validation.several()):
+        return scorer.weighed(**_named(scorer.signals, usual))
+    some = sampled(validation.several(), FITTED, rng)
+    wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
+    at, count = np.arange(len(some)), some.count / some.count.sum()
+    scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))
+
+    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Negative log-posterior of the weights over the number of transitions, and its slope."""
+        total = sum(weight * score for weight, score in zip(weights, scores, strict=True))
+        log_p = normalised(np.asarray(total), some.context)
+        p, away, n = np.exp(log_p), (weights - usual) / wide, some.count.sum()
+        slope = [count @ ((p * score).sum(axis=1) - score[at, some.label]) for score in scores]
+        return float(away @ away / 2 / n - count @ log_p[at, some.label]), np.array(slope) + away / wide / n
+
+    found = minimize(cost, usual, jac=True, method="L-BFGS-B")
+    return scorer.weighed(**_named(scorer.signals, found.x))
+
+
+def _named(signals: tuple[Signal, ...], weights: NDArray[np.float64]) -> dict[str, float]:
+    return {signal.name: float(weight) for signal, weight in zip(signals, weights, strict=True)}
+
+
+def normalised(score_NM: NDArray[np.floating], context_NK: Ints) -> NDArray[np.float64]:
+    """[N, M] log-probabilities over the clusters outside each context, of which they sum to 1; -inf inside it."""
+    score = score_NM.astype(np.float64)
+    np.put_along_axis(score, context_NK.astype(np.int64), -np.inf, axis=1)
+    score -= score.max(axis=1, keepdims=True)
+    return score - np.log(np.exp(score).sum(axis=1, keepdims=True))
+
+
+def mass(offset_NM: NDArray[np.floating], members: list[list[int]]) -> NDArray[np.float32]:
+    """[N, options] log of what lies below each way on, which has these clusters; -inf where nothing is left.
+
+    >>> below = mass(np.log([[0.5, 0.25, 0.25]]), [[0, 2], [1]])
+    >>> np.exp(below).round(4).tolist()
+    [[0.75, 0.25]]
+    """
+    return np.stack([np.logaddexp.reduce(offset_NM[:, m], axis=1) for m in members], axis=1).astype(np.float32)
