@@ -1,6 +1,7 @@
 """What a language model has to know to be worth asking: the positive control beside the negative ones.
 
     python benchmarks/knowledge.py W [--reliabilities 0,0.25,0.5,0.75,1] [--deals 3] [--users 500] [--json PATH]
+    python benchmarks/knowledge.py W --worth 6000 [--seeds 3] [--json PATH]    # what `byway worth` says of each
     python benchmarks/knowledge.py --new-areas 3 W OUT      # a workspace like W whose log never saw three areas
 
 W is a workspace on an embedded world, built as far as 06-transitions and 12-item-policy, whose log cannot know
@@ -13,7 +14,9 @@ questions, the fit of the signals, the planner, and the simulated people, who an
 import argparse
 import json
 import shutil
+import tempfile
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,15 +31,16 @@ import pyarrow.parquet as pq
 from benchmarks import mask
 from numpy.typing import NDArray
 
-from byway.base import config
+from byway.base import config, metrics
 from byway.interests import describe, tree
 from byway.simulation import people, world
 from byway.simulation.pooling import measure
 from byway.transitions import curate
 from byway.transitions import table as tables
-from byway.workflow import pipeline
+from byway.workflow import asking, pipeline
 
-ARMS = ("byway", "table")
+ARMS = "byway,table,model"
+ASKED = ("answers.candidates=40", "answers.far=20")
 PEOPLE = 20_000
 """Drawn anew from the world, to know its rule and not its people."""
 SHARP = 4
@@ -108,17 +112,40 @@ def answered(source: Path, folder: Path, reliability: float, settings: list[str]
         server = serve(*rule(source, source / "source"), reliability)
         own = [
             "language_model.answers=server", f"answers.model=knows-{reliability:g}",
-            f"answers.url=http://127.0.0.1:{server.server_port}/v1", "answers.candidates=40", "answers.far=20",
-            *settings,
+            f"answers.url=http://127.0.0.1:{server.server_port}/v1", *ASKED, *settings,
         ]  # fmt: skip
         pipeline.run(path, config.load(path / "byway.toml", own), until="transition_table")
         server.shutdown()
     return path
 
 
-def lived(
-    path: Path, settings: config.Config, deals: int, names: tuple[str, ...], processes: int
-) -> dict[str, Any]:
+def worth(workspace: Path, reliabilities: list[float], seeds: int, pairs: int) -> dict[str, Any]:
+    """By reliability and part, what the model adds; mean and interval over seeds, which draw turns and interests."""
+    names, score = rule(workspace, workspace / "source")
+    by: dict[str, Any] = {}
+    for reliability in reliabilities:
+        server = serve(names, score, reliability)
+        found: list[dict[str, Any]] = []
+        for seed in range(seeds):
+            own = config.load(workspace / "byway.toml", [*ASKED, f"run.seed={seed}"])
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "w"
+                shutil.copytree(workspace, path, ignore=shutil.ignore_patterns("0[78]-*", "1[2-9]*", "source"))
+                address = f"http://127.0.0.1:{server.server_port}/v1"
+                found.append(asking.worth(path, own, f"knows-{reliability:g}", address, pairs))
+        server.shutdown()
+        by[f"{reliability:g}"] = {
+            part: {
+                name: metrics.over_seeds([one["parts"][part]["adds"][name]["mean"] for one in found])
+                for name in found[0]["parts"][part]["adds"]
+            }
+            for part in found[0]["parts"]
+        }
+        print(reliability, json.dumps(by[f"{reliability:g}"]), flush=True)
+    return by
+
+
+def lived(path: Path, settings: config.Config, deals: int, names: Sequence[str], processes: int) -> dict[str, Any]:
     """What each arm came to: `measure`, and the weights of the planner and of the table."""
     folder = path / "lived"
     folder.mkdir(exist_ok=True)
@@ -164,6 +191,9 @@ def main() -> None:
     )
     parser.add_argument("--new-areas", type=int, default=0)
     parser.add_argument("--reliabilities", default="0,0.25,0.5,0.75,1")
+    parser.add_argument("--worth", type=int, default=0, metavar="PAIRS")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", default=ARMS)
     parser.add_argument("--deals", type=int, default=3)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--days", type=int, default=30)
@@ -174,23 +204,29 @@ def main() -> None:
     if given.new_areas:
         without_areas(given.workspace, given.out, given.new_areas, given.set)
         return
+    levels = [float(each) for each in given.reliabilities.split(",")]
+    if given.worth:
+        found = worth(given.workspace, levels, given.seeds, given.worth)
+        if given.json:
+            given.json.write_text(json.dumps(found, indent=1), "utf-8")
+        return
     folder = given.out or given.workspace.with_name(f"{given.workspace.name}-knowledge")
     folder.mkdir(parents=True, exist_ok=True)
-    levels = [float(each) for each in given.reliabilities.split(",")]
+    arms = given.arms.split(",")
     result: dict[str, Any] = {"setting": {"deals": given.deals, "users": given.users, "days": given.days}, "by": {}}
     for reliability in levels:
         path = answered(given.workspace, folder, reliability, given.set)
         read = config.load(path / "byway.toml", given.set)
         own = replace(read.experiment, users=given.users, days=given.days, seeds=given.deals)
         settings = replace(read, experiment=own)
-        found = lived(path, settings, given.deals, ("control", "ease", *ARMS), given.processes)
+        found = lived(path, settings, given.deals, ("control", "ease", *arms), given.processes)
         rows = {
             name: {
                 "pleased": mask.rounded(found["figures"]["arms"][name].get("positive_rate")),
                 "by deal": [round(one["positive_rate"], 4) for one in found["figures"]["seeds"][name]],
                 "over ease": mask.rounded(found["figures"]["lift"]["ease"].get(name, {}).get("positive_rate")),
             }
-            for name in ("ease", *ARMS)
+            for name in ("ease", *arms)
         }
         weights = {"planner": found["planner"], "table": found["table"]}
         result["by"][f"{reliability:g}"] = {"arms": rows, "weights": weights}

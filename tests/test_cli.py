@@ -27,6 +27,9 @@ from tests.toys import workspace as make_workspace
 
 VERBS = [
     "init",
+    "worth",
+    "answers",
+    "export",
     "run",
     "show",
     "refresh",

@@ -107,12 +107,16 @@ def test_a_second_run_does_nothing(workspace: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")} == before
 
 
+OTHERS = {"device": "cpu", "price": "[1, 2]"}
+"""Other values of operational settings that are no numbers."""
+
+
 def test_operational_settings_cost_nothing(workspace: Path) -> None:
     """Every setting with the mark at another value, and no stage is built again."""
     before = {p: p.stat().st_mtime_ns for p in workspace.glob("*/record.json")}
     sections = {f.name: getattr(config.load(workspace / "byway.toml"), f.name) for f in fields(config.Config)}
     changed = [
-        f"{section}.{name}={'cpu' if name == 'device' else getattr(own, name) + 1}"
+        f"{section}.{name}={OTHERS.get(name) or getattr(own, name) + 1}"
         for section, own in sections.items()
         for name in sorted(config.operational(type(own)))
     ]

@@ -330,8 +330,10 @@ def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
     assert stages.settings_of(before, stage) != stages.settings_of(after, stage)
 
 
+OTHERS = {"device": "cpu", "price": "[1, 2]"}
+"""Other values of operational settings that are no numbers."""
 OPERATIONAL = [
-    f"{f.name}.{name}={'cpu' if name == 'device' else getattr(getattr(config.Config(), f.name), name) + 3}"
+    f"{f.name}.{name}={OTHERS.get(name) or getattr(getattr(config.Config(), f.name), name) + 3}"
     for f in fields(config.Config)
     for name in sorted(config.operational(type(getattr(config.Config(), f.name))))
 ]
@@ -403,7 +405,7 @@ def test_every_stage_has_its_own_folder_and_section() -> None:
     assert sorted(n for n in set(numbers) if numbers.count(n) > 1) == [1, 12]
     assert len({stage.folder for stage in STAGES}) == len(STAGES)
     sections = {f.name for f in fields(config.Config)}
-    assert {stage.name for stage in STAGES} == sections - {"run", "serving"}
+    assert {stage.name for stage in STAGES} == sections - {"run", "serving", "answers"}
     assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
 
 

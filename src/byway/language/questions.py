@@ -137,7 +137,7 @@ def named(said: str, legal: Sequence[str]) -> list[str]:
 
     >>> named('{"next": ["tea", "chess", "tea"]}', ["chess", "tea"])
     ['tea', 'chess']
-    >>> named('Sure! 1. tea, green\\n2. Chess', ["chess", "tea, green"])
+    >>> named('Sure:\\n1. tea, green\\n2. Chess', ["chess", "tea, green"])
     ['tea, green', 'chess']
     """
     listed: Any = None

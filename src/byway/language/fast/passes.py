@@ -155,11 +155,12 @@ def require_readable(model: PreTrainedModel) -> None:
     name, why = model.config.name_or_path or type(model).__name__, ""
     text: Any = model.config.get_text_config()
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    ids = torch.arange(5, 17)[None]
+    at = torch.arange(12, device=model.device)
+    ids = (at + 5)[None]
     expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
     usual: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     try:
-        grid, at = ids[None], torch.arange(12)
+        grid = ids[None]
         there = torch.ones_like(grid, dtype=torch.bool)
         prepare(model)
         _, first = read(model, grid[..., :8], at[:8], there[..., :8], [])
