@@ -120,7 +120,7 @@ def answered(source: Path, folder: Path, reliability: float, settings: list[str]
 
 
 def worth(workspace: Path, reliabilities: list[float], seeds: int, pairs: int) -> dict[str, Any]:
-    """By reliability and part, what the model adds; mean and interval over seeds, which draw turns and interests."""
+    """By reliability and part, what the model adds; mean and interval over seeds, which draw turns, interests."""
     names, score = rule(workspace, workspace / "source")
     by: dict[str, Any] = {}
     for reliability in reliabilities:
