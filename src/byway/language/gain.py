@@ -17,8 +17,11 @@ from byway.transitions.signals import Scorer
 
 TOGETHER = 250
 """Contexts of which every name is read together."""
-UNTUNED = 250
-"""Validation transitions of whose contexts the untuned model is asked: it takes as long as a few steps."""
+UNTUNED, TUNED = 15_000, 60_000
+"""Names that are read to their ends, of contexts times clusters, before training and at each evaluation: 250 and
+1,000 contexts of 60 clusters."""
+FEWEST = 50
+"""Contexts in any case."""
 DRAWS = 1000
 """Bootstrap draws and permutations."""
 FIGURES = ("gain_nats", "gain_nats_low", "gain_nats_high", "gain_nats_table", "gain_weight")
@@ -76,7 +79,7 @@ def over(
     """
     if not len(validation):
         return {}
-    some = sampled(validation, most, rng)
+    some = sampled(validation, min(most, max(FEWEST, TUNED // asked_of.clusters)), rng)
     score, model = others(some.context), log_p(asked_of, some.context)
     at = np.arange(len(some))
     taught_NM = as_taught(asked_of.trie, model, score, some.context)
@@ -103,7 +106,7 @@ def untuned(
     """
     if not len(transitions.validation.several()):
         return {}
-    some = sampled(transitions.validation.several(), UNTUNED, rng)
+    some = sampled(transitions.validation.several(), max(FEWEST, UNTUNED // len(names)), rng)
     tokenizer = models.load_tokenizer(settings.model)
     prompt = prompts.tokenise(names, some.context.shape[1], tokenizer, prompts.ENDINGS["block"])
     model = models.load(settings.model, precision.dtype(settings.precision))

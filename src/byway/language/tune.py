@@ -164,10 +164,10 @@ def build(
     settings = replace(settings, precision=precision.resolved(settings.precision))
     started = time.perf_counter()
     evidence, alike = signals.of(transitions), tree.similarity(vectors, transitions.level)
-    others = offset.fitted(signals.of(transitions, alike), transitions.validation, work.rng.spawn(1)[0])
-    untuned = gain.untuned(settings, names, transitions, others, work.rng.spawn(1)[0])
+    untuned: dict[str, float] = {}
     if settings.target == "transitions":
-        evidence = others
+        evidence = offset.fitted(signals.of(transitions, alike), transitions.validation, work.rng.spawn(1)[0])
+        untuned = gain.untuned(settings, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
         evidence = signals.of(transitions, alike)
         # Popularity is divided out by `balance`, whatever the table does with it.
