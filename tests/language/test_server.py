@@ -1,6 +1,7 @@
 """A language model behind an address: what it is asked, how it is read, and all that goes wrong on the way."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ def asked(pairs: Any = None, settings: Answers = SETTINGS) -> Questions:
     titles = [[f"{name} {i}" for i in range(2)] for name in NAMES]
     pairs = np.array([[0, 1], [2, 4], [7, 7]] if pairs is None else pairs, np.int32)
     return questions.about(pairs, scorer, successors, settings, names=NAMES, titles=titles, seed=0)
+
+
+def all_of(by: server.Ask, asked: Questions) -> tuple[Any, server.Usage]:
+    """[P, ranked] what was answered, in order, and what it took."""
+    ranking, usage = np.full((len(asked), asked.ranked), -2, np.int32), server.Usage()
+    for row, own, took in by(asked):
+        ranking[row] = own
+        usage.add(took)
+    return ranking, usage
 
 
 def first(_: str, legal: list[str]) -> str:
@@ -95,7 +105,7 @@ def test_a_ranking_a_request_and_how_it_is_drawn_is_sent(fault: str, monkeypatch
     with served(first) as (address, seen):
         settings = replace(SETTINGS, url=f"{address}/{fault}v1", extra={"top_k": -1, "seed": ""})
         with server.connected(settings) as by:
-            ranking, usage = by(asked())
+            ranking, usage = all_of(by, asked())
     for row, own in enumerate(ranking):
         assert [NAMES[c] for c in own] == sorted(asked()[row].legal)[:3]
     assert (usage.requests, usage.read, usage.written, usage.empty) == (3, 300, 30, 0)
@@ -115,7 +125,7 @@ def test_completions_choose_one_name_after_another(choices: Any) -> None:
     with served(say) as (address, _):
         settings = replace(SETTINGS, url=f"{address}/v1", protocol="completions", choices=choices)
         with server.connected(settings) as by:
-            ranking, _ = by(asked())
+            ranking, _ = all_of(by, asked())
     for row, own in enumerate(ranking):
         assert [NAMES[c] for c in own] == sorted(asked()[row].legal, reverse=True)[:3]
 
@@ -127,7 +137,7 @@ def test_a_completion_that_is_no_choice_is_one_sentence() -> None:
             server.connected(settings) as by,
             pytest.raises(UserError, match=r"not among the choices.*answers\.choices"),
         ):
-            by(asked())
+            all_of(by, asked())
 
 
 @pytest.mark.parametrize(
@@ -149,20 +159,20 @@ def test_a_server_that_is_none_of_ours_is_one_sentence(
         server.connected(replace(SETTINGS, url=f"{address}/{fault}v1")) as by,
         pytest.raises(UserError, match=said),
     ):
-        by(asked())
+        all_of(by, asked())
 
 
 @pytest.mark.parametrize(("url", "said"), [("http://127.0.0.1:1/v1", "does not answer"), ("here", "no address")])
 def test_no_server_is_one_sentence(url: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "WAIT", 0.001)
     with server.connected(replace(SETTINGS, url=url)) as by, pytest.raises(UserError, match=said):
-        by(asked())
+        all_of(by, asked())
 
 
 def test_refusals_and_answers_without_a_candidate_are_counted(tmp_path: Path) -> None:
     with served(first) as (address, _):
         with server.connected(replace(SETTINGS, url=f"{address}/declines/v1")) as by:
-            ranking, usage = by(asked())
+            ranking, usage = all_of(by, asked())
         assert (ranking == -1).all()
         assert (usage.refused, usage.empty) == (3, 3)
 
@@ -174,8 +184,16 @@ def test_a_server_that_never_names_a_candidate_is_given_up_before_it_costs(tmp_p
         kept = Kept.open(tmp_path, every, settings)
         with server.connected(settings) as by, pytest.raises(UserError, match="named no candidate in any answer"):
             answers.ask(kept, every, settings, by)
-    assert len(seen) == answers.TOGETHER
+    assert answers.LOOKED <= len(seen) < answers.LOOKED + 2 * settings.at_once
     assert (kept.ranking == UNASKED).all()
+
+
+def cut(said: Iterator[server.Answer], after: int) -> Iterator[server.Answer]:
+    """Some answers, and Ctrl-C."""
+    for number, answer in enumerate(said):
+        if number == after:
+            raise KeyboardInterrupt
+        yield answer
 
 
 def test_what_is_answered_is_kept_over_a_cut_and_asked_once(tmp_path: Path) -> None:
@@ -184,21 +202,14 @@ def test_what_is_answered_is_kept_over_a_cut_and_asked_once(tmp_path: Path) -> N
         settings = replace(SETTINGS, url=f"{address}/v1", price=(1.0, 2.0))
         kept = Kept.open(tmp_path, every, settings)
         with server.connected(settings) as by:
-            calls = 0
-
-            def cut(part: Questions) -> Any:
-                nonlocal calls
-                calls += 1
-                if calls == 3:
-                    raise KeyboardInterrupt
-                return by(part)
-
             with pytest.raises(KeyboardInterrupt):
-                answers.ask(kept, every, settings, cut)
-            assert len(kept.missing()) == answers.TOGETHER
+                answers.ask(kept, every, settings, lambda part: cut(by(part), 100))
+            assert len(kept.missing()) == len(every) - 100
+            before = len(seen)
+            assert before < 100 + 2 * settings.at_once  # who is cut asks no more than is under way
             again = Kept.open(tmp_path, every, replace(settings, at_once=1, price=()))
             answers.ask(again, every, settings, by)
-    assert len(seen) == len(every)
+    assert len(seen) == before + len(every) - 100
     assert not len(again.missing())
     assert again.usage().requests == len(every)
     assert answers.price(again.usage(), settings) == pytest.approx(len(every) * (100 * 1 + 10 * 2) / 1e6)

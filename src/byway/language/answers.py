@@ -4,6 +4,7 @@ Answers cost money, so they stand in a folder of the workspace, `answers/`, unde
 of who was asked: changing other settings, or a run that was cut, loses none. Rows come in any order.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import questions, server
 from byway.language.questions import Questions
-from byway.language.server import Usage
+from byway.language.server import Answer, Ask, Usage
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Transitions
 from byway.transitions.signals import Scorer
@@ -33,8 +34,10 @@ FOLDER = "answers"
 """In a workspace."""
 UNASKED = -2
 """In the place of a cluster: not answered yet."""
-TOGETHER = 64
-"""Questions whose answers are written at once: a run that is cut asks these again."""
+TOGETHER = 10_000
+"""Questions that wait in memory."""
+EVERY = 2.0
+"""Seconds between two writes of answers: a run that is killed asks those again that it had not written."""
 LOOKED = 32
 """Answers after which a server that named no candidate in any of them is given up."""
 LETTERS = 4
@@ -105,6 +108,14 @@ class Kept:
         total.add(usage)
         write_atomic(self.path / "usage.json", msgspec.json.encode(total))
 
+    def keep(self, rows: NDArray[np.integer], answers: list[Answer]) -> None:
+        """The same of answers whose rows count within `rows`."""
+        total = Usage()
+        for answer in answers:
+            total.add(answer.usage)
+        if answers:
+            self.take(rows[[answer.row for answer in answers]], np.stack([a.ranking for a in answers]), total)
+
     def usage(self) -> Usage:
         """What all answers so far took."""
         file = self.path / "usage.json"
@@ -133,7 +144,7 @@ def ask(
     kept: Kept,
     asked: Questions,
     settings: config.Answers,
-    by: Callable[[Questions], tuple[NDArray[np.int32], Usage]],
+    by: Ask,
     label: str = "questions",
 ) -> None:
     """Ask what is not answered yet, and keep it as it comes.
@@ -149,22 +160,32 @@ def ask(
         f"  {len(left):,} questions to {settings.model} at {settings.url}: about {will.read:,} tokens read and "
         f"{will.written:,} written{cost}."
     )
-    size, seen, empty, told = max(TOGETHER, 4 * settings.at_once), 0, 0, time.monotonic()
+    several, told = min(LOOKED, len(left)), time.monotonic()
+    seen, named = 0, False
     with bar(label, len(asked), len(asked) - len(left)) as advance:
-        for start in range(0, len(left), size):
-            rows = left[start : start + size]
-            ranking, usage = by(asked.part(rows))
-            seen, empty = seen + len(rows), empty + int((ranking[:, 0] < 0).sum())
-            if seen >= min(LOOKED, len(left)) and empty == seen:
-                raise UserError(
-                    f"{settings.model} at {settings.url} was asked {seen} questions and named no candidate in any "
-                    "answer: see by hand what it says, or set answers.protocol or another model."
-                )
-            kept.take(rows, ranking, usage)
-            advance(len(rows))
-            if settings.price and time.monotonic() - told > 60:
-                told = time.monotonic()
-                say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
+        for start in range(0, len(left), TOGETHER):
+            rows = left[start : start + TOGETHER]
+            waiting, written = list[Answer](), time.monotonic()
+            with contextlib.closing(by(asked.part(rows))) as said:
+                try:
+                    for answer in said:
+                        waiting.append(answer)
+                        advance(1)
+                        seen, named = seen + 1, named or bool(answer.ranking[0] >= 0)
+                        if seen == several and not named:
+                            raise UserError(
+                                f"{settings.model} at {settings.url} was asked {several} questions and named no "
+                                "candidate in any answer: see by hand what it says, or set answers.protocol."
+                            )
+                        if named and time.monotonic() - written > EVERY:
+                            kept.keep(rows, waiting)
+                            waiting, written = [], time.monotonic()
+                        if settings.price and time.monotonic() - told > 60:
+                            told = time.monotonic()
+                            say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
+                finally:
+                    if named:  # what names nobody may be another model's fault, and is asked again
+                        kept.keep(rows, waiting)
 
 
 def questions_of(

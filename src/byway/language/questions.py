@@ -61,9 +61,9 @@ class Question:
 class Questions:
     """The questions about P pairs of M interests."""
 
-    names: Sequence[str]
+    names: list[str]
     """[M] descriptions."""
-    titles: Sequence[Sequence[str]]
+    titles: list[list[str]]
     """[M] some titles of each."""
     pairs: Ints
     """[P, 2] (C1, C2), the more recent last."""
@@ -80,13 +80,13 @@ class Questions:
 
     def __getitem__(self, row: int) -> Question:
         first, second = self.pairs[row].tolist()
-        legal = tuple(self.names[c] for c in self.candidates[row] if c >= 0)
+        legal = tuple(self.names[c] for c in self.candidates[row].tolist() if c >= 0)
         ranked, reasoned = min(self.ranked, len(legal)), self.prompt == "reasoned"
         if first == second:
             lines = ["Somebody enjoyed this interest lately:", self._told(first)]
         else:
             lines = ["Somebody enjoyed two interests, first", self._told(first), "and lately", self._told(second)]
-        turned = [self.names[c] for c in self.turned[row] if c >= 0]
+        turned = [self.names[c] for c in self.turned[row].tolist() if c >= 0]
         if turned:
             lines.append(f"Other people with the same interests turned to: {'; '.join(turned)}.")
         lines += ["", "Which of these interests, all new to this person, would they take up next?"]
@@ -163,8 +163,8 @@ def about(
     successors: Successors,
     settings: config.Answers,
     *,
-    names: Sequence[str],
-    titles: Sequence[Sequence[str]],
+    names: list[str],
+    titles: list[list[str]],
     seed: int,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Questions:
@@ -206,7 +206,7 @@ def _turned(successors: Successors, context_NK: Ints) -> Ints:
 
 
 def examples(
-    titles: Sequence[str], item: Ints, good: NDArray[np.bool_], cluster_of: Ints, M: int
+    titles: list[str], item: Ints, good: NDArray[np.bool_], cluster_of: Ints, M: int
 ) -> list[list[str]]:
     """[M] the titles of each cluster's items that pleased most often, at most EXAMPLES, cut to a line.
 
@@ -217,7 +217,7 @@ def examples(
     start = np.searchsorted(cluster_of[order], np.arange(M + 1))
     shown: list[list[str]] = []
     for c in range(M):
-        lines = dict.fromkeys(_line(titles[i]) for i in order[start[c] : start[c + 1]][: 4 * EXAMPLES])
+        lines = dict.fromkeys(_line(titles[i]) for i in order[start[c] : start[c + 1]][: 4 * EXAMPLES].tolist())
         shown.append([line for line in lines if line][:EXAMPLES])
     return shown
 

@@ -9,11 +9,11 @@ is sent with every request, never left to the server. It knows neither tables no
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -57,6 +57,18 @@ class Usage(msgspec.Struct):
     def add(self, other: "Usage") -> None:
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Answer(NamedTuple):
+    """What was answered to one question."""
+
+    row: int
+    ranking: NDArray[np.int32]
+    """[ranked] clusters that are named, best first; -1 where fewer are."""
+    usage: Usage
+
+
+Ask = Callable[[Questions], Generator[Answer]]
 
 
 class Message(msgspec.Struct):
@@ -124,30 +136,21 @@ class Server:
     client: httpx.Client
     stopped: threading.Event
 
-    def ask(self, questions: Questions) -> tuple[NDArray[np.int32], Usage]:
-        """[P, ranked] the clusters that are named, best first, -1 where fewer are; and what it took.
+    def ask(self, questions: Questions) -> Generator[Answer]:
+        """The answers as they come, in any order.
 
         Raises UserError where the server cannot be reached, refuses the request, or does not speak the protocol.
+        Where this, or whoever reads, stops, what has not begun is not asked, nor paid for.
         """
-        ranking = np.full((len(questions), questions.ranked), -1, np.int32)
-        usage, lock = Usage(), threading.Lock()
         one = self._by_chat if self.settings.protocol == "chat" else self._by_choice
-
-        def fill(row: int) -> None:
-            ranking[row], took = one(questions, row)
-            with lock:
-                usage.add(took)
-
         with ThreadPoolExecutor(self.settings.at_once) as pool:
-            asked = [pool.submit(fill, row) for row in range(len(questions))]
+            asked = {pool.submit(one, questions, row): row for row in range(len(questions))}
             try:
-                for each in asked:
-                    each.result()
-            except BaseException:
-                self.stopped.set()  # what has not begun need not be asked, nor paid for
+                for each in as_completed(asked):
+                    yield Answer(asked.pop(each), *each.result())
+            finally:
+                self.stopped.set()
                 pool.shutdown(cancel_futures=True)
-                raise
-        return ranking, usage
 
     def _by_chat(self, questions: Questions, row: int) -> tuple[NDArray[np.int32], Usage]:
         found = self._post("/chat/completions", chat(questions[row], self.settings))
@@ -159,8 +162,8 @@ class Server:
     def _by_choice(self, questions: Questions, row: int) -> tuple[NDArray[np.int32], Usage]:
         ranking, usage = np.full(questions.ranked, -1, np.int32), Usage()
         # The blank is part of the name's first token.
-        left = {f" {questions.names[c]}": int(c) for c in questions.candidates[row] if c >= 0}
-        prompt = prompts.text([questions.names[c] for c in questions.pairs[row]])
+        left = {f" {questions.names[c]}": c for c in questions.candidates[row].tolist() if c >= 0}
+        prompt = prompts.text([questions.names[c] for c in questions.pairs[row].tolist()])
         for place in range(min(questions.ranked, len(left))):
             body = {
                 "model": self.settings.model,
@@ -245,10 +248,10 @@ def seconds(header: str | None) -> float:
 
 
 @contextmanager
-def connected(settings: config.Answers) -> Iterator[Callable[[Questions], tuple[NDArray[np.int32], Usage]]]:
+def connected(settings: config.Answers) -> Generator[Ask]:
     """What asks the server of the settings."""
     key = os.environ.get(KEY)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     limit = httpx.Limits(max_connections=settings.at_once, max_keepalive_connections=settings.at_once)
     with httpx.Client(headers=headers, timeout=TIMEOUT, limits=limit, trust_env=True) as client:
-        yield Server(settings, client, threading.Event()).ask
+        yield lambda asked: Server(settings, client, threading.Event()).ask(asked)

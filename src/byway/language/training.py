@@ -126,10 +126,9 @@ class Progress:
         now = self.curve[-1]
         cleared = now.get(match, 0.0) >= MATCH_GATE
         before = [point for point in self.curve[:-1] if recall in point and point.get(match, 0.0) >= MATCH_GATE]
-        most = max((point[recall] for point in before), default=min(0.0, now.get(recall, 0.0)))
-        if error is None:
-            error = (most * (1 - most) / max(1, prompts)) ** 0.5
-        if (cleared and now.get(recall, most) >= most - error) or not (cleared or before) or not self.best:
+        most = float(max((point[recall] for point in before), default=min(0.0, now.get(recall, 0.0))))
+        apart: float = (most * (1 - most) / max(1, prompts)) ** 0.5 if error is None else error
+        if (cleared and now.get(recall, most) >= most - apart) or not (cleared or before) or not self.best:
             self.best = now
             weights = {str(i): w.detach().contiguous() for i, w in enumerate(self.optimiser.weights)}
             temporary = self.scratch / "best.tmp"
