@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from byway.evaluation import worth
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions
+from byway.transitions.signals import by_place
 
 M = 40
 
@@ -36,11 +37,12 @@ def knows(truth: NDArray[np.float64], reliability: float) -> Any:
     """A model that ranks by the truth, or, so much less often, at random."""
     rng = np.random.default_rng(1)
 
-    def ask(pairs: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.int32]:
+    def ask(pairs: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
         score = np.where(rng.random((len(pairs), 1)) < reliability, truth[pairs[:, 0], pairs[:, 1]], 0)
         score = np.where(allowed, score + 1e-3 * rng.random(score.shape), -1)
         best = np.argsort(-score, axis=1)[:, :5].astype(np.int32)
-        return np.where(np.take_along_axis(allowed, best, 1), best, -1)
+        ranking = np.where(np.take_along_axis(allowed, best, 1), best, np.int32(-1))
+        return by_place(ranking, np.where(allowed, np.arange(M, dtype=np.int32), np.int32(-1)), M)
 
     return ask
 

@@ -17,12 +17,12 @@ from scipy.special import logsumexp
 
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, pick
-from byway.transitions.signals import Counts, Popularity, Similarity, by_place
+from byway.transitions.signals import Counts, Popularity, Similarity
 
 Floats = NDArray[np.float64]
-Ask = Callable[[Ints, NDArray[np.bool_], Successors], NDArray[np.int32]]
-"""Who is asked: for pairs [P, 2] with the interests that are allowed [P, M] and what the log counts, rankings
-[P, r], best first, -1 where they end."""
+Ask = Callable[[Ints, NDArray[np.bool_], Successors], Floats]
+"""Who is asked: for pairs [P, 2] with the interests that are allowed [P, M] and what the log counts, what the model
+says for each [P, M], in nats (`signals.by_place`)."""
 
 NEW = 0.2
 """Share of the interests whose turns are kept from the log to be new; as many again, to weigh signals on."""
@@ -117,8 +117,7 @@ def _turns(
     row = row.reshape(-1)
     allowed = np.tile(np.ones(M, np.bool_) if among is None else among, (len(pairs), 1))
     np.put_along_axis(allowed, pairs.astype(np.int64), False, axis=1)
-    ranking = ask(pairs.astype(np.int32), allowed, successors)
-    model = by_place(ranking, M)[row]
+    model = ask(pairs.astype(np.int32), allowed, successors)[row]
     own = np.tile(np.ones(M, np.bool_) if among is None else among, (len(samples), 1))
     np.put_along_axis(own, samples.context.astype(np.int64), False, axis=1)
     shape = own.shape

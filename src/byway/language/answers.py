@@ -28,7 +28,7 @@ from byway.language.questions import Questions
 from byway.language.server import Answer, Ask, Usage
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Transitions
-from byway.transitions.signals import Scorer
+from byway.transitions.signals import Ranked, Scorer
 
 FOLDER = "answers"
 """In a workspace."""
@@ -50,7 +50,13 @@ class Answered:
 
     ranking: NDArray[np.int32]
     """[M, M, n] clusters that were named for (C1, C2), best first; -1 where fewer were, and where not asked."""
+    candidates: NDArray[np.int32]
+    """[M, M, m] among whom it could choose; -1 for none."""
     model: str
+
+    def signal(self) -> Ranked:
+        """What it says for a cluster, beside the log's signals."""
+        return Ranked(self.ranking, self.candidates)
 
 
 class Asked(msgspec.Struct):
@@ -68,7 +74,8 @@ def load(path: Path) -> Answered | None:
     if not (path / "asked.json").exists():
         return None
     asked = msgspec.json.decode((path / "asked.json").read_bytes(), type=Asked)
-    return Answered(np.load(path / "ranking.npy", mmap_mode="r"), asked.model)
+    ranking, candidates = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("ranking", "candidates"))
+    return Answered(ranking, candidates, asked.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +242,10 @@ def build(
             "a batch, take the results in by `byway answers`, then run again."
         )
     M, usage = len(asked.names), kept.usage()
-    whole = np.full((M, M, asked.ranked), -1, np.int32)
-    whole[asked.pairs[:, 0], asked.pairs[:, 1]] = kept.ranking
-    np.save(work.out / "ranking.npy", whole)
+    for name, own in (("ranking", kept.ranking), ("candidates", asked.candidates)):
+        whole = np.full((M, M, own.shape[1]), -1, np.int32)
+        whole[asked.pairs[:, 0], asked.pairs[:, 1]] = own
+        np.save(work.out / f"{name}.npy", whole)
     about = Asked(settings.model, settings.protocol, len(asked), M, asked.ranked)
     (work.out / "asked.json").write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1))
     named = float((kept.ranking[:, 0] >= 0).mean())

@@ -186,8 +186,8 @@ def fill(
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    rankings = model.ranking if isinstance(model, Answered) else None
-    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level), rankings)
+    said = model.signal() if isinstance(model, Answered) else None
+    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level), said)
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
@@ -246,7 +246,7 @@ def follow(
     ask: Callable[[], Policy],
     *,
     triples: Ints | None = None,
-    rankings: NDArray[np.int32] | None = None,
+    said: signals.Signal | None = None,
 ) -> tuple[Ints, Ints]:
     """The contexts whose most frequent successor is another one since new transitions came, and their new rankings.
 
@@ -254,8 +254,7 @@ def follow(
     Between two fine-tunings arXiv 2510.20260 asks again about the pairs in which the most frequent recent successor
     has changed, and puts it into the prompt. Here the log's counts have a part of their own in every ranking: they
     are extended by what came and weighed as before, and the model, opened by `ask`, is asked again where it has
-    any weight; of one that was asked elsewhere `rankings` [M, M, n] are what it said. Returns contexts [N, K] and
-    clusters [N, top].
+    any weight; `said` is what one that was asked elsewhere said. Returns contexts [N, K] and clusters [N, top].
     """
     M, K = transitions.clusters, transitions.train.context.shape[1]
     top = min(top, M)
@@ -274,8 +273,8 @@ def follow(
             first.append(share.argmax(axis=1))
         changed.append(context[first[0] != first[1]])
     contexts = np.concatenate(changed)
-    scorer = signals.over(now, similarity_MM, rankings).weighed(**fitted.weights)
-    asked_of = ask() if rankings is None and fitted.model and len(contexts) else None
+    scorer = signals.over(now, similarity_MM, said).weighed(**fitted.weights)
+    asked_of = ask() if said is None and fitted.model and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
         if asked_of is None:

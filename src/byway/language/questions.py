@@ -205,9 +205,7 @@ def _turned(successors: Successors, context_NK: Ints) -> Ints:
     return np.pad(found, ((0, 0), (0, TURNED - found.shape[1])), constant_values=-1).astype(np.int32)
 
 
-def examples(
-    titles: list[str], item: Ints, good: NDArray[np.bool_], cluster_of: Ints, M: int
-) -> list[list[str]]:
+def examples(titles: list[str], item: Ints, good: NDArray[np.bool_], cluster_of: Ints, M: int) -> list[list[str]]:
     """[M] the titles of each cluster's items that pleased most often, at most EXAMPLES, cut to a line.
 
     `item` and `good` [E] are of events, `cluster_of` [items].

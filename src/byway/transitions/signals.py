@@ -87,56 +87,59 @@ class Popularity:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What a language model ranked for a pair: log of (n + 1) over the place, and 0 for what it did not name.
+    """What a language model ranked for a pair, in nats (`by_place`): the last two interests of a context.
 
-    A model behind an address says which interests come first and not how likely they are. The last two interests of
-    a context are its pair.
+    A model behind an address says which of some candidates come first, and not how likely they are.
     """
 
     ranking_MMn: NDArray[np.int32]
+    """Best first; -1 where it ends, and where nothing was asked."""
+    candidates_MMm: NDArray[np.int32]
+    """Among whom it could choose; -1 for none."""
     name: str = "language_model"
     tried: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
-        ranking = np.asarray(self.ranking_MMn[context_NK[:, -2], context_NK[:, -1]])
-        return by_place(ranking, len(self.ranking_MMn))
+        pair = context_NK[:, -2], context_NK[:, -1]
+        return by_place(
+            np.asarray(self.ranking_MMn[pair]), np.asarray(self.candidates_MMm[pair]), len(self.ranking_MMn)
+        )
 
 
-def by_place(ranking_Nn: NDArray[np.int32], M: int) -> NDArray[np.float64]:
-    """[N, M] log of (n + 1) over the place in a ranking of n; 0 for what is not in it, and -1 ends it.
+def by_place(ranking_Nn: Ints, candidates_Nm: Ints, M: int) -> NDArray[np.float64]:
+    """[N, M] log of (n + 1) over the place in a ranking of n, 0 for candidates that it does not name, less the mean
+    over all candidates; 0 for who was no candidate, of whom it says nothing. -1 is nobody.
 
-    >>> by_place(np.array([[2, -1]], np.int32), 3).round(2).tolist()
-    [[0.0, 0.0, 1.1]]
+    >>> by_place(np.array([[2, -1]], np.int32), np.array([[0, 2]], np.int32), 4).round(2).tolist()
+    [[-0.55, 0.0, 0.55, 0.0]]
     """
-    n = ranking_Nn.shape[1]
-    worth = np.log((n + 1) / np.arange(1, n + 1))
-    score = np.zeros((len(ranking_Nn), M + 1))  # one column more, for the -1
-    np.put_along_axis(score, ranking_Nn.astype(np.int64), np.broadcast_to(worth, ranking_Nn.shape), axis=1)
-    return score[:, :-1]
+    n, rows = ranking_Nn.shape[1], np.arange(len(ranking_Nn))[:, None]
+    score, legal = np.zeros((len(ranking_Nn), M + 1)), np.zeros((len(ranking_Nn), M + 1), np.bool_)
+    score[rows, ranking_Nn] = np.log((n + 1) / np.arange(1, n + 1))
+    legal[rows, candidates_Nm] = True
+    score[:, -1], legal[:, -1] = 0, False  # the column of -1
+    mean = score.sum(axis=1, keepdims=True) / np.maximum(legal.sum(axis=1, keepdims=True), 1)
+    return np.where(legal, score - mean, 0)[:, :-1]
 
 
 def of(
-    transitions: Transitions,
-    similarity_MM: NDArray[np.float64] | None = None,
-    ranking_MMn: NDArray[np.int32] | None = None,
+    transitions: Transitions, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
 ) -> "Scorer":
     """The signals of a log of transitions, not weighed yet: counts, popularity, and where they are given similarity
-    and a language model's rankings."""
-    return over(Successors.of(transitions), similarity_MM, ranking_MMn)
+    and what a language model said."""
+    return over(Successors.of(transitions), similarity_MM, model)
 
 
 def over(
-    successors: Successors,
-    similarity_MM: NDArray[np.float64] | None = None,
-    ranking_MMn: NDArray[np.int32] | None = None,
+    successors: Successors, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
 ) -> "Scorer":
     """The same from successors that are counted already."""
     signals: list[Signal] = [Counts(successors)]
     if similarity_MM is not None:
         signals.append(Similarity(similarity_MM))
     signals.append(Popularity(successors.popularity_M))
-    if ranking_MMn is not None:
-        signals.append(Ranked(ranking_MMn))
+    if model is not None:
+        signals.append(model)
     return Scorer(tuple(signals), {})
 
 

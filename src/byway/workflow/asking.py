@@ -84,7 +84,7 @@ def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> 
     usage, took = Usage(), 0.0
     with server.connected(asks) as by:
 
-        def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.int32]:
+        def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
             nonlocal took
             scorer = signals.over(successors, similarity).fitted(
                 transitions.validation, np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> 
             if left:
                 took += time.perf_counter() - began
                 usage.add(_less(kept.usage(), before))
-            return np.array(kept.ranking)
+            return signals.by_place(kept.ranking, shown.candidates, transitions.clusters)
 
         found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(seed))
     money = answers.price(usage, asks)
@@ -140,7 +140,7 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     ready, took, said = ready_some(asked_of), 0.0, 0
 
     @torch.no_grad()
-    def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.int32]:
+    def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
         nonlocal took, said
         began, found = time.perf_counter(), list[NDArray[np.int32]]()
         for part in np.array_split(np.arange(len(asked)), max(1, len(asked) // TOGETHER)):
@@ -148,7 +148,8 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
             ((best, _),) = top(asked_of, ready(context), 10, ~allowed[part], [lambda log_p: log_p])
             found.append(best)
         took, said = took + time.perf_counter() - began, said + len(asked)
-        return np.concatenate(found)
+        everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))
+        return signals.by_place(np.concatenate(found), everybody, allowed.shape[1])
 
     found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(config.run.seed))
     return _said(directory, found, called, transitions.clusters, seconds=took, usage=Usage(said), money=0.0)

@@ -354,10 +354,10 @@ def _followed(
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
 
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    top, said = table.clusters.shape[-1], answers.load(folder["language_model"])
-    rankings = None if said is None else said.ranking
+    top, answered = table.clusters.shape[-1], answers.load(folder["language_model"])
+    said = None if answered is None else answered.signal()
     return plan.follow(
-        transitions, counted, similarity_MM, fitted, top, ask, triples=triples, rankings=rankings
+        transitions, counted, similarity_MM, fitted, top, ask, triples=triples, said=said
     )  # fmt: skip
 
 
