@@ -2,9 +2,10 @@
 
     python benchmarks/llama.py W [--candidates 6] [--ranked 3] [--cut 60] [--json PATH]
 
-W is a workspace built as far as 06-transitions; it is copied. Every pair is asked by chat, in a run that is
-ended after `--cut` seconds and goes on; by completions, a name at a time, under a grammar; and by files of a batch service,
-whose requests are put to the same server one by one and whose results `byway answers` takes in, in two parts.
+W is a workspace built as far as 06-transitions; it is copied. Every pair is asked by chat, in a run that is cut
+after `--cut` seconds and goes on; by completions, a name at a time, under a grammar; and by files of a batch
+service, whose requests are put to the same server one by one and whose results `byway answers` takes in, in two
+parts.
 """
 
 import argparse

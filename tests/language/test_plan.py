@@ -23,7 +23,7 @@ from byway.language.fast.generate import Choices, Policy, ask
 from byway.transitions import table as tables
 from byway.transitions import triples
 from byway.transitions.curate import Samples, Transitions
-from byway.transitions.signals import Fitted, Scorer
+from byway.transitions.signals import Fitted, Ranked, Scorer
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 
 M = len(HOSTILE)
@@ -313,5 +313,14 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     of_three, found = plan.follow(transitions(history=3), own, alike, Fitted({}), 4, ask_model, triples=three)
     assert [3, 5, 4] in of_three.tolist()
     assert found[of_three.tolist().index([3, 5, 4])][0] == 8
+    # What a model that was asked elsewhere named first leads, where it has all the weight, and nobody is asked.
+    named = np.tile(np.array([7, 1], np.int32), (M, M, 1))
+    named[:, 7] = named[7] = named[:, 1] = named[1] = 2
+    said = Ranked(named, np.tile(np.arange(M, dtype=np.int32), (M, M, 1)))
+    heavy = Fitted({"counts": 0.0, "language_model": 1.0})
+    again, ranked = plan.follow(transitions(), since, alike, heavy, 4, lambda: pytest.fail("asked"), said=said)
+    outside = ~np.isin(again, [7, 1, 2]).any(axis=1)
+    assert outside.any()
+    assert (ranked[outside, :2] == [7, 1]).all()
     nothing = Samples(since.context[:0], since.label[:0], since.count[:0])
     assert [len(found) for found in follow(nothing, 0.0)] == [0, 0]

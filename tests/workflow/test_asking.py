@@ -20,7 +20,7 @@ from byway.base.errors import UserError
 from byway.interests import describe, embed
 from byway.language import answers
 from byway.transitions import table as tables
-from byway.workflow import folder, pipeline, showing
+from byway.workflow import asking, folder, pipeline, showing
 from tests.language.served import served
 from tests.workflow.test_refresh import EVENT, ITEM, ITEMS, TOML, USERS, encoder, log, titles, write
 
@@ -202,6 +202,11 @@ def test_worth_asks_and_says_so_in_a_paragraph(w: Path, capsys: pytest.CaptureFi
         before = len(seen)
         assert call(capsys, *words)["parts"] == found["parts"]
         assert len(seen) == before
+
+
+def test_worth_of_a_batch_is_asked_of_a_server(w: Path) -> None:
+    with pytest.raises(UserError, match="give --server URL"):
+        asking.worth(w, folder.settings(w, ["language_model.answers=batch"]), None, None, 60)
 
 
 def test_worth_of_a_model_that_runs_here(w: Path, capsys: pytest.CaptureFixture[str]) -> None:

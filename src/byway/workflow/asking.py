@@ -66,6 +66,8 @@ def worth(directory: Path, config: Config, model: str | None, url: str | None, p
         if not asks.model:
             raise UserError("Say which model the server is to answer by: --model NAME.")
         return _worth_of_server(directory, config, asks, pairs)
+    if model is None and config.language_model.answers == "batch":
+        raise UserError("What a batch service's model is worth is asked of its server: give --server URL.")
     return _worth_here(directory, config, model, pairs)
 
 
