@@ -63,6 +63,21 @@ def test_a_question_tells_names_titles_and_what_others_did_and_its_schema_holds_
     assert listed["minItems"] == listed["maxItems"] == 3
 
 
+def test_a_reason_comes_before_the_answer_where_one_is_asked_for() -> None:
+    """What is said first shapes what follows; the other way round it would only excuse it."""
+    own = replace(SETTINGS, prompt="reasoned")
+    question = asked(settings=own)[0]
+    assert list(question.schema()["properties"]) == question.schema()["required"] == ["why", "next"]
+    assert "what draws somebody to both" in question.user
+    assert server.longest(question) > server.longest(asked()[0])
+    with served(lambda said, legal: json.dumps({"why": f"{legal[1]} is near", "next": legal[:1]})) as (address, _):
+        with server.connected(replace(own, url=f"{address}/v1")) as by:
+            ranking, _usage = all_of(by, asked(settings=own))
+        assert [NAMES[ranking[row, 0]] for row in range(3)] == [
+            asked(settings=own)[row].legal[0] for row in range(3)
+        ]
+
+
 def test_candidates_stand_in_an_order_of_their_own_and_a_pair_is_asked_the_same_every_time() -> None:
     places = [asked([[a, b]])[0].legal.index(NAMES[3]) for a, b in ((0, 1), (1, 0), (0, 2), (2, 0), (0, 4), (4, 1))
               if NAMES[3] in asked([[a, b]])[0].legal]  # fmt: skip
