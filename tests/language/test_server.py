@@ -203,7 +203,7 @@ def test_a_server_that_never_names_a_candidate_is_given_up_before_it_costs(tmp_p
     assert (kept.ranking == UNASKED).all()
 
 
-def cut(said: Iterator[server.Answer], after: int) -> Iterator[server.Answer]:
+def cut(said: Iterator[server.Said], after: int) -> Iterator[server.Said]:
     """Some answers, and Ctrl-C."""
     for number, answer in enumerate(said):
         if number == after:

@@ -2,20 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from benchmarks.llama import served as served_by_llama
 
 from byway import cli
-from byway.base import artifact, weights
+from byway.base import artifact
 from byway.base.errors import UserError
 from byway.interests import describe, embed
 from byway.language import answers
@@ -215,30 +212,12 @@ def test_worth_of_a_model_that_runs_here(w: Path, capsys: pytest.CaptureFixture[
     assert found["whole_table"]["hours"] > 0
 
 
-SERVE = """
-    import sys, time, xllamacpp
-    p = xllamacpp.CommonParams()
-    p.model.path, p.hostnames, p.port, p.n_ctx, p.n_parallel = sys.argv[1], ["127.0.0.1"], 0, 4096, 1
-    p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(p)
-    print(server.listening_address, flush=True)
-    time.sleep(600)
-"""
-
-
 @pytest.fixture(scope="module")
 def llama() -> Iterator[str]:
     """llama.cpp's server with the shipped weights."""
     pytest.importorskip("xllamacpp")
-    record = weights.KNOWN["smollm2-135m"]
-    found = find_spec(record.module)  # it is not imported: it needs what Byway does not
-    assert found is not None
-    path = Path(found.origin or "").parent / record.gguf
-    command = [sys.executable, "-c", textwrap.dedent(SERVE), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        yield f"{process.stdout.readline().strip()}/v1"
-        process.kill()
+    with served_by_llama() as address:
+        yield address
 
 
 @pytest.mark.parametrize("protocol", ["chat", "completions"])

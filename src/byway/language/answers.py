@@ -25,7 +25,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import questions, server
 from byway.language.questions import Questions
-from byway.language.server import Answer, Ask, Usage
+from byway.language.server import Ask, Said, Usage
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Transitions
 from byway.transitions.signals import Ranked, Scorer
@@ -45,7 +45,7 @@ LETTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RankedPairs:
     """07-language-model of a model that was asked elsewhere."""
 
     ranking: NDArray[np.int32]
@@ -59,7 +59,7 @@ class Answered:
         return Ranked(self.ranking, self.candidates)
 
 
-class Asked(msgspec.Struct):
+class About(msgspec.Struct):
     """`asked.json` of an artifact and of a folder of answers."""
 
     model: str
@@ -69,13 +69,13 @@ class Asked(msgspec.Struct):
     ranked: int
 
 
-def load(path: Path) -> Answered | None:
+def load(path: Path) -> RankedPairs | None:
     """Read 07-language-model; None where a model was fine-tuned."""
     if not (path / "asked.json").exists():
         return None
-    asked = msgspec.json.decode((path / "asked.json").read_bytes(), type=Asked)
+    asked = msgspec.json.decode((path / "asked.json").read_bytes(), type=About)
     ranking, candidates = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("ranking", "candidates"))
-    return Answered(ranking, candidates, asked.model)
+    return RankedPairs(ranking, candidates, asked.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Kept:
             new = path / "ranking.tmp.npy"
             np.save(new, np.full(shape, UNASKED, np.int32))
             new.replace(file)
-            about = Asked(settings.model, settings.protocol, len(asked), len(asked.names), asked.ranked)
+            about = About(settings.model, settings.protocol, len(asked), len(asked.names), asked.ranked)
             write_atomic(path / "asked.json", msgspec.json.format(msgspec.json.encode(about), indent=1))
         return cls(path, np.load(file, mmap_mode="r+"))
 
@@ -115,7 +115,7 @@ class Kept:
         total.add(usage)
         write_atomic(self.path / "usage.json", msgspec.json.encode(total))
 
-    def keep(self, rows: NDArray[np.integer], answers: list[Answer]) -> None:
+    def keep(self, rows: NDArray[np.integer], answers: list[Said]) -> None:
         """The same of answers whose rows count within `rows`."""
         total = Usage()
         for answer in answers:
@@ -172,7 +172,7 @@ def ask(
     with bar(label, len(asked), len(asked) - len(left)) as advance:
         for start in range(0, len(left), TOGETHER):
             rows = left[start : start + TOGETHER]
-            waiting, written = list[Answer](), time.monotonic()
+            waiting, written = list[Said](), time.monotonic()
             with contextlib.closing(by(asked.part(rows))) as said:
                 try:
                     for answer in said:
@@ -246,7 +246,7 @@ def build(
         whole = np.full((M, M, own.shape[1]), -1, np.int32)
         whole[asked.pairs[:, 0], asked.pairs[:, 1]] = own
         np.save(work.out / f"{name}.npy", whole)
-    about = Asked(settings.model, settings.protocol, len(asked), M, asked.ranked)
+    about = About(settings.model, settings.protocol, len(asked), M, asked.ranked)
     (work.out / "asked.json").write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1))
     named = float((kept.ranking[:, 0] >= 0).mean())
     return Outcome(

@@ -7,10 +7,9 @@ offset's own. This module knows signals and sets of clusters; it does not know m
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from byway.transitions.curate import Ints, Samples, sampled
-from byway.transitions.signals import Scorer, Signal
+from byway.transitions.signals import Scorer, Signal, among, likeliest
 
 FITTED = 5000
 """Validation transitions on which weights are fitted: three weights need no more."""
@@ -29,19 +28,11 @@ def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Sco
         return scorer.weighed(**_named(scorer.signals, usual))
     some = sampled(validation.several(), FITTED, rng)
     wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
-    at, count = np.arange(len(some)), some.count / some.count.sum()
     scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))
-
-    def cost(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Negative log-posterior of the weights over the number of transitions, and its slope."""
-        total = sum(weight * score for weight, score in zip(weights, scores, strict=True))
-        log_p = normalised(np.asarray(total), some.context)
-        p, away, n = np.exp(log_p), (weights - usual) / wide, some.count.sum()
-        slope = [count @ ((p * score).sum(axis=1) - score[at, some.label]) for score in scores]
-        return float(away @ away / 2 / n - count @ log_p[at, some.label]), np.array(slope) + away / wide / n
-
-    found = minimize(cost, usual, jac=True, method="L-BFGS-B")
-    return scorer.weighed(**_named(scorer.signals, found.x))
+    legal = np.ones(scores[0].shape, np.bool_)
+    np.put_along_axis(legal, some.context.astype(np.int64), False, axis=1)
+    found = likeliest(scores, legal, some, usual, 1 / (wide**2 * some.count.sum()))
+    return scorer.weighed(**_named(scorer.signals, found))
 
 
 def _named(signals: tuple[Signal, ...], weights: NDArray[np.float64]) -> dict[str, float]:
@@ -50,10 +41,9 @@ def _named(signals: tuple[Signal, ...], weights: NDArray[np.float64]) -> dict[st
 
 def normalised(score_NM: NDArray[np.floating], context_NK: Ints) -> NDArray[np.float64]:
     """[N, M] log-probabilities over the clusters outside each context, of which they sum to 1; -inf inside it."""
-    score = score_NM.astype(np.float64)
-    np.put_along_axis(score, context_NK.astype(np.int64), -np.inf, axis=1)
-    score -= score.max(axis=1, keepdims=True)
-    return score - np.log(np.exp(score).sum(axis=1, keepdims=True))
+    legal = np.ones(score_NM.shape, np.bool_)
+    np.put_along_axis(legal, context_NK.astype(np.int64), False, axis=1)
+    return among(score_NM.astype(np.float64), legal)
 
 
 def mass(offset_NM: NDArray[np.floating], members: list[list[int]]) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from byway.base.progress import bar
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import prompts
-from byway.language.answers import Answered
+from byway.language.answers import RankedPairs
 from byway.language.fast import bulk, half
 from byway.language.fast.bulk import TILE, Again
 from byway.language.fast.generate import TOGETHER, Policy, policy
@@ -69,7 +69,7 @@ def build(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    model: Tuned | Answered,
+    model: Tuned | RankedPairs,
     vectors: NDArray[np.float32],
     tree: Tree,
 ) -> Outcome:
@@ -157,7 +157,7 @@ def fill(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    model: Tuned | Answered,
+    model: Tuned | RankedPairs,
     vectors: NDArray[np.float32],
     tree: Tree,
     shard: tuple[int, int] = (1, 1),
@@ -186,13 +186,13 @@ def fill(
         path = work.scratch / f"triples-{start:09d}.npy"
         if triples is not None and not path.exists():
             more[path] = triples[start : start + TOGETHER]
-    said = model.signal() if isinstance(model, Answered) else None
+    said = model.signal() if isinstance(model, RankedPairs) else None
     scorer = signals.of(transitions, tree.similarity(vectors, transitions.level), said)
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
-            if isinstance(model, Answered):
+            if isinstance(model, RankedPairs):
                 made = Fitted(scorer.fitted(transitions.validation, work.rng).all_weights())
             else:
                 made = _fitted(work, settings, transitions, descriptions, model, scorer)
@@ -202,7 +202,7 @@ def fill(
         return fitted
     parts: list[range | Ints] = [*left, *more.values()]
     paths = [*(path_of[rows.start] for rows in left), *more]
-    if isinstance(model, Answered):
+    if isinstance(model, RankedPairs):
         K = transitions.train.context.shape[1]
         ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, settings.top)
     else:
@@ -314,7 +314,7 @@ def _answerer(
     return answer
 
 
-def _ranker(answered: Answered, scorer: Scorer, K: int, top: int) -> Callable[[range | Ints], Filled]:
+def _ranker(answered: RankedPairs, scorer: Scorer, K: int, top: int) -> Callable[[range | Ints], Filled]:
     """As `_answerer`, of a model whose answers are there already: all is evidence."""
     M = len(answered.ranking)
     n = min(top, M)

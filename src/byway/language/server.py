@@ -59,7 +59,7 @@ class Usage(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class Answer(NamedTuple):
+class Said(NamedTuple):
     """What was answered to one question."""
 
     row: int
@@ -68,18 +68,18 @@ class Answer(NamedTuple):
     usage: Usage
 
 
-Ask = Callable[[Questions], Generator[Answer]]
+Ask = Callable[[Questions], Generator[Said]]
 
 
-class Message(msgspec.Struct):
+class _Message(msgspec.Struct):
     """Of a chat completion."""
 
     content: str | None = None
     refusal: str | None = None
 
 
-class Choice(msgspec.Struct):
-    message: Message = msgspec.field(default_factory=Message)
+class _Choice(msgspec.Struct):
+    message: _Message = msgspec.field(default_factory=_Message)
     text: str = ""
 
 
@@ -91,7 +91,7 @@ class _Tokens(msgspec.Struct):
 class Completion(msgspec.Struct):
     """What both protocols answer, as far as it is read."""
 
-    choices: list[Choice]
+    choices: list[_Choice]
     usage: _Tokens | None = None
 
     def said(self) -> tuple[str, Usage]:
@@ -136,7 +136,7 @@ class Server:
     client: httpx.Client
     stopped: threading.Event
 
-    def ask(self, questions: Questions) -> Generator[Answer]:
+    def ask(self, questions: Questions) -> Generator[Said]:
         """The answers as they come, in any order.
 
         Raises UserError where the server cannot be reached, refuses the request, or does not speak the protocol.
@@ -147,7 +147,7 @@ class Server:
             asked = {pool.submit(one, questions, row): row for row in range(len(questions))}
             try:
                 for each in as_completed(asked):
-                    yield Answer(asked.pop(each), *each.result())
+                    yield Said(asked.pop(each), *each.result())
             finally:
                 self.stopped.set()
                 pool.shutdown(cancel_futures=True)

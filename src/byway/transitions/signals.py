@@ -16,6 +16,8 @@ from typing import Protocol
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from byway.base.ranking import ndcg_at
 from byway.transitions.counts import Successors, ranks_of
@@ -141,6 +143,36 @@ def over(
     if model is not None:
         signals.append(model)
     return Scorer(tuple(signals), {})
+
+
+def likeliest(
+    scores_SNM: Sequence[NDArray[np.float64]],
+    legal_NM: NDArray[np.bool_],
+    samples: Samples,
+    usual_S: NDArray[np.float64],
+    firmness_S: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """[S] weights of signals under which what was chosen of the legal clusters is likeliest: a conditional logit.
+
+    Of a mean turn's log-probability less half of `firmness` times the square of the distance from `usual`, which
+    has one greatest value.
+    """
+    at, share = np.arange(len(samples)), samples.count / samples.count.sum()
+
+    def cost(weights_S: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        log_p = among(sum(weight * score for weight, score in zip(weights_S, scores_SNM, strict=True)), legal_NM)
+        p, away = np.exp(log_p), weights_S - usual_S
+        slope = [share @ ((p * score).sum(axis=1) - score[at, samples.label]) for score in scores_SNM]
+        value = float(firmness_S @ away**2) / 2 - float(share @ log_p[at, samples.label])
+        return value, np.array(slope) + firmness_S * away
+
+    return minimize(cost, usual_S, jac=True, method="L-BFGS-B").x
+
+
+def among(score_NM: NDArray[np.float64] | float, legal_NM: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[N, M] log-probabilities over the legal clusters, of which they sum to 1; -inf for the others."""
+    score = np.where(legal_NM, score_NM, -np.inf)
+    return score - logsumexp(score, axis=1, keepdims=True)
 
 
 class Fitted(msgspec.Struct, frozen=True):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
-    from byway.language.answers import Answered
+    from byway.language.answers import RankedPairs
     from byway.language.questions import Questions
     from byway.language.tune import Tuned
     from byway.multimodal import tune as multimodal
@@ -147,11 +147,11 @@ class Inputs:
         return _there(self.load(TRANSITIONS, curate.load))
 
     @property
-    def language_model(self) -> "Tuned | Answered":
+    def language_model(self) -> "Tuned | RankedPairs":
         """What was fine-tuned here, or what one that was asked elsewhere answered."""
         from byway.language import answers, tune
 
-        def load(path: Path) -> "Tuned | Answered":
+        def load(path: Path) -> "Tuned | RankedPairs":
             return answers.load(path) or tune.load(path)
 
         return _there(self.load(LANGUAGE_MODEL, load))
@@ -162,7 +162,7 @@ class Inputs:
         from byway.language import answers
 
         model = self.language_model
-        return self.config.language_model.model if isinstance(model, answers.Answered) else model.path
+        return self.config.language_model.model if isinstance(model, answers.RankedPairs) else model.path
 
     @property
     def table(self) -> "Table":
