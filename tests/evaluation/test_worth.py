@@ -72,6 +72,12 @@ def test_the_table_holds_each_signal_by_itself() -> None:
     }  # fmt: skip
 
 
+def test_nothing_is_new_to_a_model_that_learned_from_the_log() -> None:
+    log, truth = transitions(n=2000)
+    found = worth.worth(log, np.eye(M), knows(truth, 1.0), 600, np.random.default_rng(0), new=False)
+    assert set(found["parts"]) == {"all", "unseen pairs"}
+
+
 def test_a_conditional_logit_finds_the_weights_that_drew_the_choices() -> None:
     rng = np.random.default_rng(0)
     said = {name: rng.normal(size=(8000, M)) for name in ("counts", "language_model")}

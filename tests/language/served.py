@@ -48,7 +48,8 @@ def served(say: Say) -> Iterator[tuple[str, list[dict[str, Any]]]]:
                 self.reply(307, {}, {"Location": "/v1/chat/completions"})
             elif route == "completions":
                 choices = body.get("structured_outputs", {}).get("choice") or body.get("guided_choice") or []
-                self.reply(200, {"choices": [{"text": say(body["prompt"], choices)}]})
+                usage = {"prompt_tokens": 50, "completion_tokens": 5}
+                self.reply(200, {"choices": [{"text": say(body["prompt"], choices)}], "usage": usage})
             else:
                 schema = body["response_format"]["json_schema"]["schema"]
                 legal = schema["properties"]["next"]["items"]["enum"]

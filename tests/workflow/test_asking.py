@@ -187,18 +187,26 @@ def test_samples_for_other_trainers(w: Path, form: Any, capsys: pytest.CaptureFi
 
 
 def test_worth_asks_and_says_so_in_a_paragraph(w: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with served(alphabetical) as (address, seen):
+    def either(question: str, legal: list[str]) -> str:
+        return max(legal) if question.endswith("Next:") else alphabetical(question, legal)
+
+    with served(either) as (address, seen):
         words = ("worth", str(w), "--server", f"{address}/v1", "--model", "m", "--pairs", "120")
         found = call(capsys, *words, "--set", "answers.price=[100, 100]")
-        assert found["asked"] >= len(seen) > 0
+        assert found["asked"] == len(seen) > 0
         assert found["whole_table"]["pairs"] == 100
         assert found["whole_table"]["tokens_read"] == 100 * 100
         assert found["whole_table"]["money"] == round(100 * 110 * 100 / 1e6, 2)
         assert "nats a turn" in found["says"]
         assert json.loads((w / "worth.json").read_text())["model"] == "m"
+        # By completions a pair takes a request a name, and is a pair still.
+        by_name = call(capsys, *words, "--set", "answers.protocol=completions", "--set", "answers.ranked=2")
+        assert by_name["whole_table"]["tokens_read"] == 100 * 2 * 50
         before = len(seen)
-        assert call(capsys, *words)["parts"] == found["parts"]
+        again = call(capsys, *words, "--set", "answers.price=[100, 100]")
+        assert again["parts"] == found["parts"]
         assert len(seen) == before
+        assert {**again["whole_table"], "hours": 0} == {**found["whole_table"], "hours": 0}
 
 
 def test_worth_of_a_batch_is_asked_of_a_server(w: Path) -> None:

@@ -59,11 +59,14 @@ def worth(
     ask: Ask,
     n: int,
     rng: np.random.Generator,
+    *,
+    new: bool = True,
 ) -> dict[str, Any]:
     """Figures by part (`all`, `unseen pairs`, `new interests`) and by what foretells; weights; how many were asked.
 
     About `n` pairs are asked: a third to weigh signals on, the rest to judge on. Where K is 3 a context counts by
-    its last two interests.
+    its last two interests. `new` says whether any interest can be new to the model: none is to one that has learned
+    from this log.
     """
     M = transitions.clusters
     successors = Successors.of(transitions)
@@ -80,9 +83,9 @@ def worth(
         if rows.sum() >= 10:
             parts[name] = _figures(judged, counts, rows, 10, rng)
     asked = len(_pairs(fit_on.samples)) + len(_pairs(judge_on.samples))
-    new = _new_interests(transitions, similarity_MM, ask, n // 6, rng)
-    if new is not None:
-        first, second = new
+    apart = _new_interests(transitions, similarity_MM, ask, n // 6, rng) if new else None
+    if apart is not None:
+        first, second = apart
         own = {name: _fitted(first, signals) for name, signals in _sets(first).items()}
         judged = {name: _judge(second, own[name]) for name in own}
         rows = np.ones(len(second.samples), np.bool_)

@@ -83,11 +83,11 @@ def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> 
         inputs.tree.assign(transitions.level),
         transitions.clusters,
     )
-    usage, took = Usage(), 0.0
+    usage, took, fresh = Usage(), 0.0, 0
     with server.connected(asks) as by:
 
         def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
-            nonlocal took
+            nonlocal took, fresh
             scorer = signals.over(successors, similarity).fitted(
                 transitions.validation, np.random.default_rng(seed)
             )
@@ -95,20 +95,17 @@ def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> 
                 asked, scorer, successors, asks, names=names, titles=titles, seed=seed, allowed=allowed
             )
             kept = Kept.open(directory, shown, asks)
-            left, before, began = len(kept.missing()), kept.usage(), time.perf_counter()
+            left, began = len(kept.missing()), time.perf_counter()
             answers.ask(kept, shown, asks, by, "worth")
             if left:
-                took += time.perf_counter() - began
-                usage.add(_less(kept.usage(), before))
+                took, fresh = took + time.perf_counter() - began, fresh + left
+            usage.add(kept.usage())
             return signals.by_place(kept.ranking, shown.candidates, transitions.clusters)
 
         found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(seed))
+    each = took / fresh if fresh else None
     money = answers.price(usage, asks)
-    return _said(directory, found, asks.model, transitions.clusters, seconds=took, usage=usage, money=money)
-
-
-def _less(usage: Usage, before: Usage) -> Usage:
-    return Usage(**{name: getattr(usage, name) - getattr(before, name) for name in Usage.__struct_fields__})
+    return _said(directory, found, asks.model, transitions.clusters, each=each, usage=usage, money=money)
 
 
 def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) -> dict[str, Any]:
@@ -153,21 +150,25 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
         everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))
         return signals.by_place(np.concatenate(found), everybody, allowed.shape[1])
 
-    found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(config.run.seed))
-    return _said(directory, found, called, transitions.clusters, seconds=took, usage=Usage(said), money=0.0)
+    # To one that was fine-tuned on this log no interest of it is new.
+    new = not (model is None and whole)
+    found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(config.run.seed), new=new)
+    M = transitions.clusters
+    return _said(directory, found, called, M, each=took / max(1, said), usage=Usage(), money=0.0)
 
 
 def _said(
-    directory: Path, found: dict[str, Any], model: str, M: int, *, seconds: float, usage: Usage, money: float
+    directory: Path, found: dict[str, Any], model: str, M: int, *, each: float | None, usage: Usage, money: float
 ) -> dict[str, Any]:
-    """The figures with what the whole table would take, kept for the report."""
-    asked = max(1, usage.requests)
+    """The figures with what the whole table would take, kept for the report. A pair took `each` seconds, where any
+    was asked anew; `usage` and `money` are of all pairs of this trial."""
+    times = M * M / max(1, found["asked"])
     whole = {
         "pairs": M * M,
-        "hours": round(M * M * seconds / asked / 3600, 3) if usage.requests else None,
-        "tokens_read": round(M * M * usage.read / asked),
-        "tokens_written": round(M * M * usage.written / asked),
-        "money": round(M * M * money / asked, 2),
+        "hours": None if each is None else round(M * M * each / 3600, 3),
+        "tokens_read": round(times * usage.read),
+        "tokens_written": round(times * usage.written),
+        "money": round(times * money, 2),
     }
     result = {"model": model, **found, "whole_table": whole}
     result["says"] = in_words(result)
