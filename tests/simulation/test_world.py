@@ -452,3 +452,69 @@ def test_what_is_no_world_is_said_in_a_sentence(tmp_path: Path):
         world.load(tmp_path)
     with pytest.raises(UserError, match="at least 390 items"):
         world.build(0, replace(SMALL, n_items=100))
+
+
+WATCHED = replace(world.WATCHED, n_items=500, n_users=200, days=20)
+
+
+def test_looks_change_no_word_and_no_item_of_a_world_without_them():
+    seen, unseen = world.build(3, WATCHED), world.build(3, replace(WATCHED, look=0.0))
+    assert (unseen.items.look == -1).all()
+    assert 0.4 < (seen.items.look >= 0).mean() < 0.6
+    assert seen.items.texts == unseen.items.texts
+    np.testing.assert_array_equal(seen.items.topic, unseen.items.topic)
+
+
+def test_a_look_is_an_appeal_of_other_sub_areas_of_its_area():
+    made = world.build(3, WATCHED)
+    topics = made.topics
+    for i in np.flatnonzero(made.items.look >= 0):
+        topic = made.items.topic[i]
+        other = (topics.topic_area == topics.topic_area[topic]) & (topics.sub_area != topics.sub_area[topic])
+        assert topics.appeals[other, made.items.look[i]].max() > 0
+
+
+def test_a_look_carries_over_to_topics_that_have_its_appeal_and_to_no_others():
+    made = world.build(3, WATCHED)
+    appeals = made.topics.appeals
+    own = int(np.flatnonzero(made.items.look >= 0)[0])
+    plain = int(np.flatnonzero(made.items.look < 0)[0])
+    look, topic = made.items.look[own], made.items.topic[own]
+    every = np.arange(len(made.topics), dtype=np.int32)
+    carried = world.carried(made, np.full(len(every), own), every)
+    expected = appeals[:, look] / appeals.max(1)
+    expected[topic] = 0
+    np.testing.assert_allclose(carried, expected, rtol=1e-6)
+    assert not world.carried(made, np.full(len(every), plain), every).any()
+    assert not world.carried(made, np.full(len(every), -1), every).any()
+
+
+def test_who_watched_a_look_is_pleased_more_by_what_carries_it_over_until_the_night():
+    made = world.build(3, WATCHED)
+    own = int(np.flatnonzero(made.items.look >= 0)[0])
+    strength = made.topics.appeals[:, made.items.look[own]] / made.topics.appeals.max(1)
+    strength[made.items.topic[own]] = 0
+    item = int(np.flatnonzero(strength[made.items.topic] == 1)[0])
+    users = np.arange(len(made.users))
+    items, nothing = np.full(len(users), item), np.zeros(len(users), np.float32)
+    before = world.satisfaction(made, users, items, nothing, nothing)
+    after = world.satisfaction(made, users, items, nothing, nothing, np.full(len(users), own))
+    liking = made.users.affinity[:, made.items.topic[item]]
+    np.testing.assert_array_less(before[liking < 0.9], after[liking < 0.9])
+    state = people.start(made.users)
+    world.watch(made, state, users, np.full(len(users), own), np.random.default_rng(0))
+    assert (state.last == own).all()
+    people.sleep(made.settings, state)
+    assert (state.last == -1).all()
+
+
+def test_after_a_look_what_carries_it_over_pleases_more_in_the_log():
+    made = world.build(3, WATCHED)
+    log = loop.simulate(made)
+    order = np.lexsort((log.time, log.user))
+    user, item, liked = log.user[order], log.item[order], log.satisfaction[order]
+    day = (log.time[order] - world.START) // world.DAY
+    follows = (user[1:] == user[:-1]) & (day[1:] == day[:-1])
+    carried = world.carried(made, item[:-1][follows].astype(np.int64), made.items.topic[item[1:][follows]])
+    after = liked[1:][follows]
+    assert after[carried > 0.5].mean() > after[carried == 0].mean() + 0.1

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from byway.simulation import media, people
 from byway.simulation.people import State, WorldSettings, stream
 from byway.simulation.topics import TITLE_KINDS
-from byway.simulation.world import DAY, FULL, SMALL, START, Made, World, build, watch
+from byway.simulation.world import DAY, FULL, SMALL, START, Made, World, build, watch, wishes
 
 SOME_FILMED = 0.1
 """Share of the small world's items that have a video."""
@@ -278,7 +278,8 @@ def _wish(
     # A search is for something else than what one knows, and starts from what one has just seen.
     searching = user[source == 1]
     mood = platform.alike[platform.recent[searching]].mean(1)
-    wish[source == 1] = platform.hunch[searching] * np.exp(settings.mood * mood) * ~state.known[searching]
+    sought = wishes(world, searching, state.last[searching], platform.hunch[searching], mood)
+    wish[source == 1] = sought * ~state.known[searching]
     # A friend sends what the friend knows and thinks will please.
     told = user[source == 2]
     friend = world.users.friends[told, rng.integers(0, world.users.friends.shape[1], len(told))]

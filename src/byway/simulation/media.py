@@ -3,7 +3,9 @@
 What is seen tells an item's topic and its strongest appeal, also where its title says nothing. A video has four
 scenes of a second; a scene shows the topic with probability `TOPICAL`, else something that could be anywhere, so
 that more frames tell more. A thumbnail was chosen to represent: it always shows the topic. The sound's pitch and
-beat follow the appeal. Pictures are Twemoji (CC BY 4.0). This module knows no recommender and no model.
+beat follow the topic's appeal. In a world with looks (`Items.look`) an item with one shows that appeal, large and
+nearly always, and the others are one scene held still. Pictures are Twemoji (CC BY 4.0). This module knows no
+recommender and no model.
 """
 
 import io
@@ -16,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -42,8 +44,13 @@ APPEALING = 0.5
 """Probability that a scene shows the appeal, in a corner."""
 FILMED, WITH_SOUND, WITH_THUMBNAIL = 0.95, 0.8, 0.9
 """Shares of items with a video, of videos with sound, of items with a thumbnail."""
-BIG, SMALL = 104, 48
-"""Pixels a side of a picture in the middle and in a corner."""
+LOOKING = 0.9
+"""Probability that a scene shows a look of the item's own."""
+BIG, LARGE, SMALL = 104, 72, 48
+"""Pixels a side of a picture in the middle, of a look, and in a corner."""
+
+Manner = Literal["usual", "look", "still"]
+"""How an item is filmed: as in a world without looks; with a look of its own; without one beside such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +82,12 @@ def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: 
     topic_of = words_of(world.settings, topics, world.seed)[world.items.topic]
     for name in ("media", "thumbnails"):
         (folder / name).mkdir(exist_ok=True)
-    work = [
-        (folder, world.seed, i, item, int(topic), int(topics.appeals[topic].argmax()), filmed_share, posed_share)
-        for i, (item, topic) in enumerate(zip(world.items.ids, topic_of, strict=True))
-    ]
+    spare: Manner = "still" if world.settings.look else "usual"
+    work: list[_Work] = []
+    for i, (item, topic, look) in enumerate(zip(world.items.ids, topic_of, world.items.look, strict=True)):
+        told = int(topics.appeals[topic].argmax())
+        shown = (int(look), "look") if look >= 0 else (told, spare)
+        work.append((folder, world.seed, i, item, int(topic), told, *shown, filmed_share, posed_share))
     media: list[str | None] = []
     thumbnails: list[str | None] = []
     # Processes of their own, started afresh: a copy of this one would hold its threads' locks.
@@ -118,22 +127,23 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _film(
-    work: tuple[Path, int, int, str, int, int, float, float],
-) -> tuple[str | None, str | None]:
+_Work = tuple[Path, int, int, str, int, int, int, Manner, float, float]
+
+
+def _film(work: _Work) -> tuple[str | None, str | None]:
     """Make one item's files where they are not there yet; their names in the folder."""
-    folder, seed, i, item, topic, appeal, filmed_share, posed_share = work
+    folder, seed, i, item, topic, told, appeal, manner, filmed_share, posed_share = work
     rng = np.random.default_rng([seed, 11, i])
     filmed, sounds, posed = rng.random(3) < (filmed_share, WITH_SOUND, posed_share)
     names = f"media/{item}.mp4" if filmed else None, f"thumbnails/{item}.jpg" if posed else None
     if all((folder / name).exists() for name in names if name):
         return names
     if filmed:
-        sound = tune(appeal, rng) if sounds else None
-        _write(folder / f"media/{item}.mp4", encode(scenes(_shown, topic, appeal, rng), sound))
+        sound = tune(told, rng) if sounds else None
+        _write(folder / f"media/{item}.mp4", encode(scenes(_shown, topic, appeal, rng, manner), sound))
     if posed:
         picture = io.BytesIO()
-        Image.fromarray(pose(_shown, topic, appeal, rng)).save(picture, "JPEG", quality=85)
+        Image.fromarray(pose(_shown, topic, appeal, rng, manner)).save(picture, "JPEG", quality=85)
         _write(folder / f"thumbnails/{item}.jpg", picture.getvalue())
     return names
 
@@ -148,30 +158,38 @@ def _write(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
-def scenes(shown: Pictures, topic: int, appeal: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def scenes(
+    shown: Pictures, topic: int, appeal: int, rng: np.random.Generator, manner: Manner = "usual"
+) -> NDArray[np.uint8]:
     """[frames, SIDE, SIDE, 3] of one video."""
     frames: list[NDArray[np.uint8]] = []
     for _ in range(SCENES):
         offers = shown.topics[topic] if rng.random() < TOPICAL else shown.scenes
         picture = offers[int(rng.integers(len(offers)))]
-        corner = shown.appeals[appeal] if rng.random() < APPEALING else None
+        corner = shown.appeals[appeal] if rng.random() < (LOOKING if manner == "look" else APPEALING) else None
         ground = background(appeal, rng)
         start, way = rng.uniform(0, SIDE - BIG, 2), rng.uniform(-12, 12, 2)
+        if manner == "still":
+            return np.repeat(compose(ground, [(picture, BIG, start)])[None], SCENES * PER_SCENE, axis=0)
         for step in range(PER_SCENE):
             at = np.clip(start + step * way, 0, SIDE - BIG)
-            frames.append(compose(ground, [(picture, BIG, at), *_cornered(corner)]))
+            frames.append(compose(ground, [(picture, BIG, at), *_cornered(corner, manner)]))
     return np.stack(frames)
 
 
-def pose(shown: Pictures, topic: int, appeal: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def pose(
+    shown: Pictures, topic: int, appeal: int, rng: np.random.Generator, manner: Manner = "usual"
+) -> NDArray[np.uint8]:
     """[SIDE, SIDE, 3] the thumbnail: the topic's most telling picture, a second one, the appeal."""
     first, second = shown.topics[topic][0], shown.topics[topic][1]
     parts = [(first, BIG, np.array([8.0, 8.0])), (second, SMALL, np.array([8.0, SIDE - SMALL - 4.0]))]
-    return compose(background(appeal, rng), [*parts, *_cornered(shown.appeals[appeal])])
+    corner = None if manner == "still" else shown.appeals[appeal]
+    return compose(background(appeal, rng), [*parts, *_cornered(corner, manner)])
 
 
-def _cornered(picture: str | None) -> list[tuple[str, int, NDArray[np.float64]]]:
-    return [] if picture is None else [(picture, SMALL, np.array([SIDE - SMALL - 4.0, SIDE - SMALL - 4.0]))]
+def _cornered(picture: str | None, manner: Manner) -> list[tuple[str, int, NDArray[np.float64]]]:
+    side = LARGE if manner == "look" else SMALL
+    return [] if picture is None else [(picture, side, np.array([SIDE - side - 4.0, SIDE - side - 4.0]))]
 
 
 def background(appeal: int, rng: np.random.Generator) -> NDArray[np.uint8]:

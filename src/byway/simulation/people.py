@@ -121,6 +121,11 @@ class WorldSettings:
     activity_spread: float = 0.6
     """Standard deviation of the log of a user's activity."""
 
+    look: float = 0.0
+    """How much what an item shows, and does not say, decides what pleases after it: `carried_over`."""
+    rich: float = 0.5
+    """Share of items with a look of their own, where `look` is above 0; the others show their topic's appeal."""
+
     from_search: float = 0.1
     """Share of events in which a user finds something by search or by wandering about."""
     from_friends: float = 0.04
@@ -190,6 +195,8 @@ class State:
     """[U, T] how much of the topic the user had lately, in events."""
     weariness: NDArray[np.float32]
     """[U] in [0, 1]."""
+    last: NDArray[np.int64]
+    """[U] the item watched last in this visit, -1 at its start."""
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -248,7 +255,10 @@ def make_users(settings: WorldSettings, topics: Topics, seed: int) -> Users:
 
 def start(users: Users) -> State:
     """The first morning: nobody is tired of anything."""
-    return State(users.known.copy(), np.zeros(users.affinity.shape, np.float32), np.zeros(len(users), np.float32))
+    n = len(users)
+    return State(
+        users.known.copy(), np.zeros(users.affinity.shape, np.float32), np.zeros(n, np.float32), np.full(n, -1)
+    )
 
 
 def tiredness(settings: WorldSettings, load: ArrayLike) -> NDArray[np.float32]:
@@ -269,6 +279,15 @@ def expected_satisfaction(
     mean = mean * (1 - settings.tired_loss * np.asarray(tired, np.float32))
     mean = mean + settings.surprise * np.asarray(novelty, np.float32) * np.maximum(0, 2 * liking - 1)
     return np.clip(mean, 0.02, 0.98).astype(np.float32)
+
+
+def carried_over(settings: WorldSettings, affinity: ArrayLike, carried: ArrayLike) -> NDArray[np.float32]:
+    """1 - (1 - affinity) x (1 - look x carried): liking of a topic after an item whose look it carries over.
+
+    `carried`, in [0, 1], is how strongly the topic has the appeal that the item before showed. Nobody likes
+    anything less for what they saw before.
+    """
+    return (1 - (1 - np.asarray(affinity)) * (1 - settings.look * np.asarray(carried))).astype(np.float32)
 
 
 def draw_satisfaction(
@@ -308,7 +327,8 @@ def feel(
 
 
 def sleep(settings: WorldSettings, state: State) -> None:
-    """A night: load and weariness fade."""
+    """A night: load and weariness fade, and what was watched last no longer leads on."""
+    state.last[:] = -1
     state.load *= np.float32(settings.rest)
     state.weariness *= np.float32(settings.weary_rest)
 

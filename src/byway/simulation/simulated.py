@@ -17,7 +17,7 @@ from byway.simulation import people
 from byway.simulation.people import State, stream
 from byway.simulation.platform import Felt
 from byway.simulation.source import NONE, Flags, Ints
-from byway.simulation.world import DAY, START, World, watch
+from byway.simulation.world import DAY, START, World, watch, wishes
 
 
 class Simulated:
@@ -57,7 +57,8 @@ class Simulated:
         wish = np.zeros((len(user), len(self.world.topics)), np.float32)
         searching, told = user[search], user[friend]
         mood = self.alike[self.recent[searching]].mean(1)
-        wish[search] = self.hunch[searching] * np.exp(settings.mood * mood) * ~self.state.known[searching]
+        sought = wishes(self.world, searching, self.state.last[searching], self.hunch[searching], mood)
+        wish[search] = sought * ~self.state.known[searching]
         friends = self.world.users.friends
         sender = friends[told, (whom[friend] * friends.shape[1]).astype(np.int64)]
         wish[friend] = self.hunch[told] * self.state.known[sender]
@@ -94,6 +95,7 @@ class Simulated:
             users.known,
             items.quality,
             items.topic,
+            items.look,
             state.known,
             state.load,
             state.weariness,
@@ -155,7 +157,10 @@ def of(world: World, item_ids: list[str], user_ids: list[str], events: Events) -
     )
     catalog = replace(
         world.items,
-        **{name: getattr(world.items, name)[items] for name in ("topic", "quality", "reach", "kind", "seconds")},
+        **{
+            name: getattr(world.items, name)[items]
+            for name in ("topic", "quality", "reach", "kind", "look", "seconds")
+        },
         created=world.items.created[items],
         creators=tuple(world.items.creators[i] for i in items),
         texts=tuple(world.items.texts[i] for i in items),

@@ -31,6 +31,10 @@ SMALL = WorldSettings(n_items=900, n_users=600, events_per_user=52.0)
 """The world of `byway demo`."""
 
 
+WATCHED = WorldSettings(n_items=1200, n_users=1500, from_search=0.3, look=0.9)
+"""A world in which pictures tell what no word does (`benchmarks/watching.py`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """N items, in the order of their ids, which says nothing of their topics."""
@@ -43,6 +47,9 @@ class Items:
     """[N] r to the power of -zipf for the item of rank r: how far it spreads by itself."""
     kind: NDArray[np.int8]
     """[N] index into TITLE_KINDS."""
+    look: NDArray[np.int8]
+    """[N] index of the appeal that the pictures of an item with a look of its own show; -1 for all others, which
+    show their topic's. No word tells it: the truth."""
     seconds: NDArray[np.float32]
     """[N] length."""
     created: NDArray[np.int64]
@@ -142,11 +149,52 @@ def satisfaction(
     item: NDArray[np.int64],
     tired: NDArray[np.float32],
     novelty: NDArray[np.float32],
+    after: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
-    """[n] mean satisfaction of `user` with `item`; see people.expected_satisfaction for the formula."""
-    return people.expected_satisfaction(
-        world.settings, affinity(world, user, item), world.items.quality[item], tired, novelty
-    )
+    """[n] mean satisfaction of `user` with `item`; see people.expected_satisfaction for the formula.
+
+    `after` [n] is the item that each watched right before, -1 for none.
+    """
+    liking = affinity(world, user, item)
+    if after is not None and world.settings.look:
+        liking = people.carried_over(world.settings, liking, carried(world, after, world.items.topic[item]))
+    return people.expected_satisfaction(world.settings, liking, world.items.quality[item], tired, novelty)
+
+
+def carried(world: World, after: NDArray[np.int64], topic: NDArray[np.int32]) -> NDArray[np.float32]:
+    """[...] in [0, 1]: how strongly `topic` has the appeal that the item `after` showed; shapes go together.
+
+    0 where that item had no look of its own, where there was none (-1), and where it was of the same topic.
+    """
+    look, appeals = world.items.look[after], world.topics.appeals
+    strength = appeals[topic, look] / appeals.max(1)[topic]
+    leads = (after >= 0) & (look >= 0) & (world.items.topic[after] != topic)
+    return np.where(leads, strength, 0).astype(np.float32)
+
+
+def wishes(
+    world: World,
+    user: NDArray[np.int64],
+    after: NDArray[np.int64],
+    hunch: NDArray[np.float32],
+    mood: NDArray[np.floating],
+) -> NDArray[np.floating]:
+    """[n, T] what each user looks for: by `hunch` [n, T], the blurred affinity^hunch_power, and the `mood` [n, T].
+
+    After an item with a look of its own it is something near, by the liking that its look leaves.
+    """
+    settings = world.settings
+    wished = hunch * np.exp(settings.mood * mood)
+    led = (after >= 0) & (world.items.look[after] >= 0)
+    if not settings.look or not led.any():
+        return wished
+    liking = np.maximum(world.users.affinity[user[led]], 1e-6)
+    shown = carried(world, after[led, None], np.arange(len(world.topics), dtype=np.int32))
+    area = world.topics.topic_area
+    near = area[world.items.topic[after[led]]][:, None] == area
+    gain = (people.carried_over(settings, liking, shown) / liking) ** settings.hunch_power
+    wished[led] = hunch[led] * gain * np.exp(settings.mood * near)
+    return wished
 
 
 def watch(
@@ -163,8 +211,10 @@ def watch(
     topic = world.items.topic[item]
     tired = people.tiredness(world.settings, state.load[user, topic])
     novelty = (~state.known[user, topic]).astype(np.float32)
-    drawn = people.draw_satisfaction(world.settings, satisfaction(world, user, item, tired, novelty), rng)
+    mean = satisfaction(world, user, item, tired, novelty, state.last[user])
+    drawn = people.draw_satisfaction(world.settings, mean, rng)
     people.feel(world.settings, world.topics, state, user, topic, drawn)
+    state.last[user] = item
     share = np.clip(0.1 + 0.9 * drawn + rng.normal(0, 0.1, len(user)), 0.03, 1)
     return drawn, (world.items.seconds[item] * share).astype(np.float32)
 
@@ -193,11 +243,27 @@ def make_items(settings: WorldSettings, topics: Topics, seed: int) -> Items:
         quality=quality.astype(np.float32),
         reach=reach.astype(np.float32),
         kind=kind.astype(np.int8),
+        look=_looks(settings, topics, topic, stream(seed, "look")),
         seconds=np.clip(rng.lognormal(np.log(settings.median_seconds), 0.7, n), 6, 600).round().astype(np.float32),
         created=START + (age * DAY).astype(np.int64),
         creators=_creators(settings, topics, topics.sub_area[topic], rng),
         texts=_texts(settings, topics, topic, kind, seed),
     )
+
+
+def _looks(
+    settings: WorldSettings, topics: Topics, topic: NDArray[np.int32], rng: np.random.Generator
+) -> NDArray[np.int8]:
+    """For each item with a look of its own an appeal that its area has in other sub-areas; -1 for the others."""
+    n, area = len(topic), topics.topic_area
+    own = rng.random(n) < (settings.rich if settings.look else 0)
+    place = rng.random(n)
+    out = np.full(n, -1, np.int8)
+    for i in np.flatnonzero(own):
+        others = (area == area[topic[i]]) & (topics.sub_area != topics.sub_area[topic[i]])
+        there = np.flatnonzero(topics.appeals[others].any(0))
+        out[i] = there[int(place[i] * len(there))]
+    return out
 
 
 def _creators(
