@@ -31,7 +31,7 @@ SMALL = WorldSettings(n_items=900, n_users=600, events_per_user=52.0)
 """The world of `byway demo`."""
 
 
-WATCHED = WorldSettings(n_items=1200, n_users=1500, from_search=0.3, look=0.9)
+WATCHED = WorldSettings(n_items=1200, n_users=2500, from_search=0.5, look=0.9)
 """A world in which pictures tell what no word does (`benchmarks/watching.py`)."""
 
 
