@@ -12,6 +12,7 @@ from byway.data.events import Events
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
+from byway.multimodal.curate import Pairs, PairSamples
 
 NAMES = ["ramen, broth", "ramen, street food", "guitar, chords", "guitar, solo", "chess, endgame", "go, stones"]
 PARENTS = ["food", "music", "games"]
@@ -60,6 +61,13 @@ def events(pairs: list[tuple[int, int, float]]) -> Events:
     user = np.repeat(np.arange(n, dtype=np.int32), 2)
     time = np.tile(np.array([0, 1]), n) + np.repeat(np.arange(n), 2) * 2
     return Events(user, item, time.astype(np.int64) * 1_000_000, content, True, n, ITEMS)
+
+
+def pairs() -> Pairs:
+    """No pairs, at levels 2 and 1."""
+    nothing = np.zeros(0)
+    none = PairSamples(*(nothing.astype(kind) for kind in ("i4", "i4", "i4", "f4", "f4")))
+    return Pairs(2, 1, 6, none, none, none, none, none)
 
 
 def sibling(c: int) -> int:

@@ -9,6 +9,7 @@ from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data.events import Events
+from byway.interests.tree import Tree
 from byway.multimodal import curate
 from byway.multimodal.curate import SERENDIPITOUS, SIMILAR, UNRELATED, PairSamples
 from tests.multimodal import planted
@@ -44,7 +45,8 @@ def test_satisfaction_is_reported_by_kind(work: Work) -> None:
     assert outcome.metrics["video.similar_satisfaction"] == pytest.approx(0.3, abs=1e-3)
     pairs = curate.load(work.out)
     assert (pairs.level, pairs.delta, pairs.clusters) == (2, 1, 6)
-    for samples in (pairs.samples, pairs.validation, pairs.heldout):
+    for samples in (pairs.samples, pairs.validation, pairs.heldout, pairs.fresh):
+        assert len(samples)
         assert (samples.label == (samples.item // 8) ^ 1).all()
     assert np.bincount(pairs.samples.label).tolist() == [10] * 6
 
@@ -88,6 +90,7 @@ def test_every_label_has_its_best_contexts_equally_often(
         np.array([c for _, c in rows], np.int32),
         np.array([n for n, _ in rows.values()], np.int32),
         np.array([s for _, s in rows.values()], np.float32),
+        np.zeros(len(rows), np.float32),
     )
     kept = curate.diversified(log, per_label, prior, 5, np.random.default_rng(0))
     count = np.bincount(kept.label, minlength=5)
@@ -127,20 +130,62 @@ def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() ->
         np.array([0, 0, 1, 2], np.int32),
         np.array([1, 2, 2, 0], np.int32),
         np.array([3, 1, 4, 2], np.int32),
-        np.ones(4, np.float32),
+        np.full(4, 0.5, np.float32),
+        np.array([3, 1, 4, 2], np.float32),
     )
-    pairs = curate.Pairs(2, 1, 4, log, log, log, log)
+    w, own_w = curate.BACK_OFF, 7.0
+    pairs = curate.Pairs(2, 1, 4, log, log, log, log, log, back_off=own_w)
     items = np.array([0, 1, 3, 4], np.int32)
     found = curate.posterior(pairs, fine, broad, balanced=True)(items)
     as_it_is = curate.posterior(pairs, fine, broad, balanced=False)(items)
     popular = np.array([2, 3, 5, 0]) + 1.0
-    w = curate.BACK_OFF
     siblings = np.array([0, popular[1], popular[2], 0]) / (popular[1] + popular[2])
     cluster = (np.array([0, 3, 5, 0]) + w * siblings) / (8 + w)
     for row, own in ((0, [0, 3, 1, 0]), (1, [0, 0, 4, 0])):
-        assert as_it_is[row] == pytest.approx((np.array(own) + w * cluster) / (4 + w), abs=1e-6)
-        wanted = (np.array(own) + w * cluster) / popular
+        assert as_it_is[row] == pytest.approx((np.array(own) + own_w * cluster) / (4 + own_w), abs=1e-6)
+        wanted = (np.array(own) + own_w * cluster) / popular
         assert found[row] == pytest.approx(wanted / wanted.sum(), abs=1e-6)
     # A cluster that nothing followed says what is popular among its siblings, which divides out.
     assert found[2] == pytest.approx([0.5, 0.5, 0, 0], abs=1e-6)
     assert not found[3].any()
+
+
+def test_what_did_not_please_is_no_evidence(work: Work) -> None:
+    """Shown twice as often, but liked by nobody: the feed's habit is not what is learned."""
+    rows = [(i % 8, 8, 0.9) for i in range(100)] + [(i % 8, 16, 0.1) for i in range(200)]
+    edges = ([0, 48], [0, 8, 16, 48], [0, 8, 16, 48], list(range(49)))
+    tree = Tree(np.arange(planted.ITEMS, dtype=np.int32), tuple(np.array(s, np.int64) for s in edges))
+    curate.build(work, config.Pairs(), planted.events(rows), tree, planted.seen(work.out))
+    pairs = curate.load(work.out)
+    assert np.bincount(pairs.log.label, pairs.log.count).argmax() == 2
+    found = curate.posterior(pairs, tree.assign(2), tree.assign(1), balanced=False)(np.arange(8, dtype=np.int32))
+    assert (found.argmax(axis=1) == 1).all()
+
+
+def test_no_training_sees_a_fresh_context(work: Work) -> None:
+    curate.build(work, config.Pairs(), planted.serendipitous(), planted.tree(), planted.seen(work.out))
+    pairs = curate.load(work.out)
+    fresh = set(pairs.fresh.item.tolist())
+    assert len(fresh) == int(curate.FRESH * planted.ITEMS)
+    for samples in (pairs.log, pairs.samples, pairs.validation, pairs.heldout):
+        assert not fresh & set(samples.item.tolist())
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(True, 1.0), (False, 500.0)])
+def test_the_weight_of_the_cluster_follows_from_what_an_item_tells(own: bool, wanted: float) -> None:
+    """One cluster of items, three that follow: each item has a successor of its own, or all have all."""
+    rng = np.random.default_rng(0)
+    fine = np.repeat(np.arange(4, dtype=np.int32), [90, 1, 1, 1])
+    broad = np.zeros(len(fine), np.int32)
+
+    def drawn(n: int) -> PairSamples:
+        item = np.repeat(np.arange(90), n)
+        label = 1 + (item % 3 if own else rng.integers(0, 3, len(item)))
+        key, count = np.unique(item * 4 + label, return_counts=True)
+        satisfied = np.ones(len(key), np.float32)
+        return PairSamples(
+            (key // 4).astype(np.int32), (key % 4).astype(np.int32), count, satisfied, count.astype(np.float32)
+        )
+
+    evidence = curate.Evidence.of(drawn(5), fine, broad, 4)
+    assert curate.fit_back_off(evidence, drawn(20)) == wanted

@@ -30,8 +30,7 @@ def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
     """The embedded backend on the planted videos."""
     asked = contexts.contexts(
         settings,
-        2,
-        1,
+        planted.pairs(),
         catalog=planted.catalog(),
         tree=planted.tree(),
         descriptions=planted.descriptions(),

@@ -184,8 +184,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     settings = config.MultimodalModel()
     asked = contexts.contexts(
         settings,
-        2,
-        1,
+        planted.pairs(),
         catalog=planted.catalog(),
         tree=planted.tree(),
         descriptions=planted.descriptions(),

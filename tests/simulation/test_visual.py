@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.data import media
 from byway.data.media import Seen
 from byway.simulation import visual
 
@@ -43,9 +44,9 @@ def test_an_embedding_that_tells_nothing_gives_no_answer_away() -> None:
 
 def test_a_picture_that_is_not_there_does_not_count() -> None:
     seen, _, _ = planted(np.random.default_rng(2), told=0.0)
-    before = visual.variety(seen)
+    before = media.variety(seen, np.arange(len(seen.item)))
     seen.pictures[~seen.there] = 1000
-    np.testing.assert_array_equal(visual.variety(seen), before)
+    np.testing.assert_array_equal(media.variety(seen, np.arange(len(seen.item))), before)
 
 
 def test_too_few_pictures_are_no_score() -> None:

@@ -357,6 +357,9 @@ class Bundle:
     novel: Literal["never_met", "not_in_pair"] = "never_met"
     """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
     the two that were drawn."""
+    surprise: Literal["serendipitous", "never_met"] = "serendipitous"
+    """Which interests are offered after an item that is being watched: any other of its wider interest (paper 2), or
+    only those that somebody never met."""
     days: Whole = 30
     """Days of history from which interests are drawn, where the log has a clock."""
     interests: Count = 2
@@ -467,10 +470,9 @@ class MultimodalModel:
     """Optimiser steps."""
     batch: Count = 16
     """Samples a step (paper 2: 32)."""
-    target: Literal["posterior", "label"] = "posterior"
-    """What the choice is taught: what the log knows of the context video and its cluster, or one next cluster."""
-    choice_weight: Number = 1.0
-    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
+    target: Literal["posterior", "paper"] = "posterior"
+    """What is taught. posterior: the choice among the clusters that pleased after the context video and its
+    cluster, and few answers word by word; paper: one next cluster's answer word by word, and no choice."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""

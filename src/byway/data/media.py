@@ -67,6 +67,25 @@ class Seen:
         return {item: _in(self.folder, (media, thumbnail)) for item, media, thumbnail in rows}
 
 
+def variety(seen: Seen, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+    """[m] of rows of `seen`, how much there is to see: the variance of the pictures' features over all places of
+    all frames that there are, mean over features. 0 for row -1, which was not seen."""
+    found = np.zeros(len(rows))
+    for at, row in enumerate(rows.tolist()):
+        if row >= 0 and seen.there[row].any():
+            features = np.asarray(seen.pictures[row][seen.there[row]], np.float32)
+            found[at] = features.reshape(-1, features.shape[-1]).var(axis=0).mean()
+    return found
+
+
+def noise(seen: Seen, rng: np.random.Generator) -> Seen:
+    """The same items with noise for pictures, of each feature's own mean and deviation: a control."""
+    pictures = np.asarray(seen.pictures, np.float32)
+    own = pictures[seen.there]
+    shown = rng.normal(own.mean((0, 1)), own.std((0, 1)), pictures.shape).astype(np.float16)
+    return replace(seen, pictures=shown)
+
+
 def load(path: Path) -> Seen:
     """Read 01-media, its arrays memory-mapped."""
     table = pq.read_table(path / "files.parquet")

@@ -31,7 +31,8 @@ from byway.multimodal.prompts import Kind
 
 EVALUATE_EVERY = 20
 """Steps between evaluations of match rate and recall: the curves are compared, not only where they end."""
-FIGURES = ("recall_at_1", "recall_at_10", "match_rate")
+CURVES = ("recall_at_1", "recall_at_10", "match_rate")
+FIGURES = ("recall_at_1", "recall_at_10", "recall_at_1.rich", "free_recall", "recall_at_10.fresh", "match_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,12 @@ class View:
     kind: Kind
     frames: int
     """Uniformly sampled; 0 shows the thumbnail."""
+    noise: bool = False
+    """Whether noise is shown instead: the control."""
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.frames}"
+        return f"{self.kind}-{self.frames}{'-noise' * self.noise}"
 
     def of(self, settings: config.MultimodalModel) -> config.MultimodalModel:
         """The settings of a model that is asked this way."""
@@ -61,7 +64,7 @@ def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
             "video and text": "both",
             "chain of thought": "thought",
         }
-        return {name: View(of, 4) for name, of in kinds.items()}
+        return {name: View(of, 4) for name, of in kinds.items()} | {"noise and text": View("both", 4, noise=True)}
     if each == "frames":
         return {f"{n} frame{'s' * (n > 1)}": View(kind, n) for n in (1, 2, 4, 8)}
     return {"thumbnail": View(kind, 0), "one frame": View(kind, 1)}
@@ -70,6 +73,8 @@ def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
 CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
     "prompts": [
         ("video", "text", "recall_at_10"),
+        ("video and text", "text", "recall_at_10"),
+        ("video and text", "noise and text", "recall_at_10"),
         ("chain of thought", "text", "recall_at_10"),
         ("chain of thought", "video", "match_rate"),
     ],
@@ -106,9 +111,8 @@ def build(
             count = f"model {number + 1} of {settings.seeds * len(views)}"
             say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
             own = views[name].of(base)
-            asked = contexts(
-                own, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
-            )
+            shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
+            asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
             here = _place(work.scratch / f"{name}-{seed}", seed)
             model = new_model(own, asked, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here)
@@ -166,7 +170,7 @@ def _figures(
         curves[name] = [
             {
                 "step": points[0]["step"],
-                **{f: over_seeds([point[f] for point in points], share=True) for f in FIGURES},
+                **{f: over_seeds([point[f] for point in points], share=True) for f in CURVES},
             }
             for points in zip(*(run["curve"] for run in of), strict=True)
         ]

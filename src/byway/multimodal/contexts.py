@@ -15,6 +15,7 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
+from byway.multimodal.curate import Pairs
 from byway.multimodal.prompts import Item, Kind
 
 Ints = NDArray[np.int32]
@@ -47,6 +48,8 @@ class Contexts:
     """[m, k] whether they are there."""
     thoughts: dict[int, str]
     """What a larger model sees in an item, where one was asked."""
+    fresh: Ints
+    """Items that training does not see."""
 
     def item(self, i: int) -> Item:
         """What may be said of item i."""
@@ -63,8 +66,7 @@ class Contexts:
 
 def contexts(
     settings: config.MultimodalModel,
-    level: int,
-    delta: int,
+    pairs: Pairs,
     *,
     catalog: Catalog,
     tree: Tree,
@@ -78,6 +80,7 @@ def contexts(
             "can be shown as are kept."
         )
     picks, there = media.picked(seen, settings.pictures, settings.frames)
+    level, delta = pairs.level, pairs.delta
     return Contexts(
         names=descriptions.names[level - 1],
         parents=descriptions.names[level - delta - 1],
@@ -90,6 +93,7 @@ def contexts(
         picks=picks,
         there=there,
         thoughts={},
+        fresh=np.unique(pairs.fresh.item),
     )
 
 

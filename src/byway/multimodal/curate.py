@@ -23,15 +23,20 @@ from byway.data.media import Seen
 from byway.interests.tree import Tree
 
 Ints = NDArray[np.int32]
-PARTS = ("log", "samples", "validation", "heldout")
+PARTS = ("log", "samples", "validation", "heldout", "fresh")
+COLUMNS = ("item", "label", "count", "satisfaction", "liked")
 GAP_HOURS = 12.0
 """An event this long after the one before it does not follow from it, where the log has a clock."""
 HELDOUT = 0.2
 """Last share of the pairs, in time, that training never sees."""
 VALIDATION = 0.1
 """Last share of the rest, which chooses the checkpoint."""
+FRESH = 0.1
+"""Share of the context videos that no training ever sees: what a model says of pictures that are new to it."""
 BACK_OFF = 20.0
-"""Pairs that what a context video's cluster says of it weighs as much as; its siblings' popularity likewise."""
+"""Liked pairs that its siblings' popularity weighs as much as, in what is known of a cluster."""
+BACK_OFFS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+"""The same of a cluster, in what is known of a context video: validation chooses. The last is hardly any video."""
 HOUR = 3_600_000_000
 """Microseconds."""
 SIMILAR, SERENDIPITOUS, UNRELATED = 0, 1, 2
@@ -49,6 +54,8 @@ class PairSamples:
     """[N] how often; of validation and held-out pairs, how often with high quality."""
     satisfaction: NDArray[np.float32]
     """[N] mean satisfaction with the next video."""
+    liked: NDArray[np.float32]
+    """[N] summed satisfaction of those with high quality: the evidence that this cluster pleases next."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -69,6 +76,10 @@ class Pairs:
     """High-quality pairs later than the samples' log: for choosing a checkpoint."""
     heldout: PairSamples
     """Later than both: for figures only."""
+    fresh: PairSamples
+    """High-quality pairs of all times whose context videos are in none of the above: for figures only."""
+    back_off: float = BACK_OFF
+    """Liked pairs that a cluster's weigh as much as, beside a context video's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +112,31 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     part = split(found, events.clock, HELDOUT, VALIDATION)
     seeable = np.zeros(events.n_items, bool)
     seeable[seen.item] = True
+    new = np.zeros(events.n_items, bool)
+    new[work.rng.permutation(seen.item)[: int(FRESH * len(seen.item))]] = True
     usable = (kind == SERENDIPITOUS) & seeable[found.context]
+    known = usable & ~new[found.context]
     good = found.satisfaction >= events.positive
     label = fine[found.next]
-    log = aggregate(found, label, usable & (part == 0), clusters)
+
+    def counted(keep: NDArray[np.bool_]) -> PairSamples:
+        return aggregate(found, label, keep, clusters, good)
+
+    log = counted(known & (part == 0))
     tables = {
         "log": log,
         "samples": diversified(log, settings.per_label, settings.prior, clusters, work.rng),
-        "validation": aggregate(found, label, usable & (part == 1) & good, clusters),
-        "heldout": aggregate(found, label, usable & (part == 2) & good, clusters),
+        "validation": counted(known & (part == 1) & good),
+        "heldout": counted(known & (part == 2) & good),
+        "fresh": counted(usable & new[found.context] & good),
     }
-    meta = {"level": str(settings.level), "delta": str(settings.delta), "clusters": str(clusters)}
+    back_off = fit_back_off(Evidence.of(log, fine, broad, clusters), tables["validation"])
+    meta = {
+        "level": str(settings.level),
+        "delta": str(settings.delta),
+        "clusters": str(clusters),
+        "back_off": str(back_off),
+    }
     for name, samples in tables.items():
         _write(samples, work.out / f"{name}.parquet", meta)
     labels = np.bincount(tables["samples"].label, minlength=clusters)
@@ -129,6 +154,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
             "pairs.contexts": len(np.unique(log.item)),
             "pairs.labels_covered": round(float((labels > 0).mean()), 4),
             "pairs.samples": len(tables["samples"]),
+            "pairs.back_off": back_off,
         },
     )
 
@@ -183,16 +209,20 @@ def satisfactions(found: FoundPairs, kind: NDArray[np.int8], part: NDArray[np.in
     return out
 
 
-def aggregate(found: FoundPairs, label: Ints, keep: NDArray[np.bool_], clusters: int) -> PairSamples:
-    """One row for each (context item, next cluster) among the pairs to keep, with count and mean satisfaction."""
+def aggregate(
+    found: FoundPairs, label: Ints, keep: NDArray[np.bool_], clusters: int, good: NDArray[np.bool_]
+) -> PairSamples:
+    """One row for each (context item, next cluster) among the pairs to keep, with count and satisfaction."""
     key = found.context[keep].astype(np.int64) * clusters + label[keep]
     unique, row, count = np.unique(key, return_inverse=True, return_counts=True)
-    total = np.bincount(row.reshape(-1), found.satisfaction[keep], len(unique))
+    felt = found.satisfaction[keep]
+    total = np.bincount(row.reshape(-1), felt, len(unique))
     return PairSamples(
         (unique // clusters).astype(np.int32),
         (unique % clusters).astype(np.int32),
         count.astype(np.int32),
         (total / np.maximum(count, 1)).astype(np.float32),
+        np.bincount(row.reshape(-1), felt * good[keep], len(unique)).astype(np.float32),
     )
 
 
@@ -217,38 +247,73 @@ def diversified(
     for c in np.flatnonzero((have > 0) & (have < per_label)):
         rows.append(np.resize(kept[log.label[kept] == c], per_label - have[c]))
     chosen = np.sort(np.concatenate(rows))
-    return PairSamples(log.item[chosen], log.label[chosen], log.count[chosen], log.satisfaction[chosen])
+    return rows_of(log, chosen)
+
+
+def rows_of(samples: PairSamples, rows: NDArray[np.integer]) -> PairSamples:
+    """Some rows of a table."""
+    return PairSamples(*(getattr(samples, name)[rows] for name in COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the log says of what pleases next: by context item, by its cluster, by all."""
+
+    of_item: sparse.csr_array
+    """[items, clusters] summed satisfaction of the liked pairs."""
+    of_cluster: NDArray[np.float64]
+    """[clusters, clusters] the same of a cluster's items, backed off to its siblings' popularity; rows sum to 1."""
+    popular: NDArray[np.float64]
+    """[clusters] how much was liked after any item, and 1 for each."""
+    fine: Ints
+
+    @classmethod
+    def of(cls, log: PairSamples, fine: Ints, broad: Ints, clusters: int) -> "Evidence":
+        """Sum up a log of pairs; `fine` and `broad` [items] are the clusters at level l and at level l - δ."""
+        own = np.zeros(clusters, np.int32)
+        own[fine] = broad
+        possible = (own[:, None] == own[None, :]) & ~np.eye(clusters, dtype=bool)
+        of_item = sparse.csr_array((log.liked.astype(float), (log.item, log.label)), shape=(len(fine), clusters))
+        of_cluster = np.zeros((clusters, clusters))
+        np.add.at(of_cluster, (fine[log.item], log.label), log.liked)
+        popular = of_cluster.sum(axis=0) + 1.0
+        prior = possible * popular
+        prior /= np.maximum(prior.sum(axis=1, keepdims=True), 1e-12)
+        known = of_cluster + BACK_OFF * prior
+        return cls(of_item, known / np.maximum(known.sum(axis=1, keepdims=True), 1e-12), popular, fine)
+
+    def next(self, items: Ints, back_off: float, balanced: bool = False) -> NDArray[np.float64]:
+        """[N, clusters] what is likely to please after each item; rows sum to 1, or to 0 where nothing is possible.
+
+        The item's own evidence and its cluster's, as if that were `back_off` liked pairs more: a Dirichlet prior.
+        Balanced, popularity is divided out, as curated samples have every cluster equally often (paper 2, 4.1).
+        """
+        found = self.of_item[items].toarray() + back_off * self.of_cluster[self.fine[items]]
+        found /= self.popular if balanced else 1.0
+        return found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
+
+
+def fit_back_off(evidence: Evidence, validation: PairSamples) -> float:
+    """That of BACK_OFFS under which later liked pairs are likeliest; the middle one where there are none."""
+    if not len(validation):
+        return BACK_OFF
+    rows = np.arange(len(validation))
+
+    def likelihood(back_off: float) -> float:
+        chance = evidence.next(validation.item, back_off)[rows, validation.label]
+        return float(np.log(np.maximum(chance, 1e-12)) @ validation.liked)
+
+    return max(BACK_OFFS, key=likelihood)
 
 
 def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Callable[[Ints], NDArray[np.float32]]:
-    """What the log says is likely to follow each context item: [N, clusters], whose rows sum to 1.
-
-    Counts of the item are backed off to those of its cluster, those to the popularity of the cluster's siblings, as
-    Dirichlet priors. Balanced, popularity is divided out: every cluster is as often a label, as the curated samples
-    have it (paper 2, section 4.1).
-    """
-    log, M = pairs.log, pairs.clusters
-    own = np.zeros(M, np.int32)
-    own[fine] = broad
-    possible = (own[:, None] == own[None, :]) & ~np.eye(M, dtype=bool)
-    of_item = sparse.csr_array((log.count.astype(float), (log.item, log.label)), shape=(len(fine), M))
-    of_cluster = np.zeros((M, M))
-    np.add.at(of_cluster, (fine[log.item], log.label), log.count)
-    popular = of_cluster.sum(axis=0) + 1.0
-    prior = possible * popular
-    prior /= np.maximum(prior.sum(axis=1, keepdims=True), 1e-12)
-    known = of_cluster + BACK_OFF * prior
-    known /= np.maximum(known.sum(axis=1, keepdims=True), 1e-12)
-
-    def of(items: Ints) -> NDArray[np.float32]:
-        found = (of_item[items].toarray() + BACK_OFF * known[fine[items]]) / (popular if balanced else 1.0)
-        return (found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
-
-    return of
+    """What the log says is likely to please after each context item: [N, clusters], see `Evidence.next`."""
+    evidence = Evidence.of(pairs.log, fine, broad, pairs.clusters)
+    return lambda items: evidence.next(items, pairs.back_off, balanced).astype(np.float32)
 
 
 def _write(samples: PairSamples, path: Path, meta: dict[str, str]) -> None:
-    columns = {name: getattr(samples, name) for name in ("item", "label", "count", "satisfaction")}
+    columns = {name: getattr(samples, name) for name in COLUMNS}
     pq.write_table(pa.table(columns).replace_schema_metadata(meta), path)
 
 
@@ -259,6 +324,6 @@ def load(path: Path) -> Pairs:
     for name in PARTS:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
-        columns = (table[column].to_numpy() for column in ("item", "label", "count", "satisfaction"))
-        parts[name] = PairSamples(*columns)
-    return Pairs(int(meta[b"level"]), int(meta[b"delta"]), int(meta[b"clusters"]), **parts)
+        parts[name] = PairSamples(*(table[column].to_numpy() for column in COLUMNS))
+    size = (int(meta[name]) for name in (b"level", b"delta", b"clusters"))
+    return Pairs(*size, **parts, back_off=float(meta[b"back_off"]))

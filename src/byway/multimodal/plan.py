@@ -31,14 +31,14 @@ from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs
 from byway.multimodal.model import open_model
-from byway.multimodal.tune import Tuned, own
+from byway.multimodal.tune import Tuned, serendipitous
 
 Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class ContextTable:
-    """For every covered item its best serendipitous clusters, best first; -1 where fewer are legal."""
+    """For every covered item its best serendipitous clusters, best first; -1 where its wider cluster has fewer."""
 
     item: Ints
     """[N] rows of the catalog, ascending."""
@@ -80,9 +80,7 @@ def build(
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
     # That of the model's training. A hash of an answer names it, and all machines that share the items follow it.
     arithmetic = precision.resolved(model.settings.precision)
-    asked = contexts(
-        model.settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
-    )
+    asked = contexts(model.settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
     keys = keys_of(items, asked, model, settings.top, arithmetic)
@@ -176,7 +174,7 @@ def answer(
 ) -> bytes:
     """Answer a few items: a parquet file in bytes."""
     n = min(top, len(asked.names))
-    best = model.best(kind, part, n, own(asked, np.array(part)))
+    best = model.best(kind, part, n, ~serendipitous(asked, np.array(part)))
     fill = ((0, 0), (0, top - n))
     columns = {
         "item": pa.array(part, pa.int32()),

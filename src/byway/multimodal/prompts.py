@@ -71,7 +71,12 @@ def after(kind: Kind) -> str:
 def thought(item: Item, seen: str = "") -> str:
     """What there is to think: what is seen (`seen`, else the item's own words) and what it is about."""
     own = one_line(seen) or one_line(", ".join(item.hashtags)) or one_line(item.title)
-    return f" {own[:60]}\nAbout: {one_line(item.parent)}; {one_line(item.cluster)}\n"
+    return f" {own[:60]}\nAbout: {about(item)}\n"
+
+
+def about(item: Item) -> str:
+    """What an item is about, in the words of its clusters at level l - δ and at level l."""
+    return f"{one_line(item.parent)}; {one_line(item.cluster)}"
 
 
 ENDS_THOUGHT = 2

@@ -2,13 +2,13 @@
 
 The loss is on what is to be said: the answer, and before it the thought where the prompt makes the model think.
 Beside it stands the choice among legal names, as in `language.tune`, whose target is what the log knows of the
-context video and of its cluster: a single next cluster is mostly luck. `choice_weight = 0` is the paper's recipe.
+context video and of its cluster: a single next cluster is mostly luck. `target = "paper"` is the paper's recipe.
 Kinds of prompt take turns, a step each. Match rate and recall are measured for each of them.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,26 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from byway.base import config
 from byway.base.artifact import Gate, Outcome, Work, write_atomic
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.base.ranking import best_first
+from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
+from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
-from byway.multimodal.curate import Pairs, PairSamples, posterior
+from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
@@ -42,6 +49,8 @@ NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
+AXES = 64
+"""Axes of pictures that the simple opponent reads."""
 ASKED_AT_ONCE = 32
 """Prompts a pass when looking."""
 
@@ -81,9 +90,7 @@ def build(
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
-    asked = contexts(
-        settings, pairs.level, pairs.delta, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen
-    )
+    asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     _think(work, settings, asked, pairs)
     model = new_model(started_from(settings, weights), asked, work.rng)
     started = time.perf_counter()
@@ -150,11 +157,14 @@ def fine_tune(
             chosen = rng.choice(len(samples), min(settings.batch, len(samples)), replace=False)
             kind = settings.prompts[step % len(settings.prompts)]
             item, label = samples.item[chosen], samples.label[chosen]
-            target = np.eye(pairs.clusters, dtype=np.float32)[label] if usual is None else usual(item)
-            # The paper's recipe speaks every answer and chooses none.
-            speak = NAMES_PER_STEP if settings.choice_weight else len(chosen)
-            said, choice = model.loss(kind, item.tolist(), target, label[:speak].tolist())
-            (said + settings.choice_weight * choice).backward()
+            if usual is None:
+                # The paper's recipe speaks every answer and chooses none.
+                none = np.zeros((len(item), pairs.clusters), np.float32)
+                said, choice = model.loss(kind, item.tolist(), none, label.tolist())
+                said.backward()
+            else:
+                said, choice = model.loss(kind, item.tolist(), usual(item), label[:NAMES_PER_STEP].tolist())
+                (said + choice).backward()
             optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
             step += 1
             advance(1)
@@ -191,22 +201,29 @@ def measure(
 ) -> dict[str, float]:
     """The figures of one kind of prompt on held-out pairs, under their stable keys (paper 2, section 3.1).
 
-    Match rate: share of free greedy outputs that are exactly some cluster's description. Recall: share of outputs
-    under the trie that are exactly the label; beside it that of the first 5 and 10.
+    Match rate: share of free greedy outputs that are exactly some cluster's description. Free recall, the paper's:
+    share of them that are exactly the label. Recall: the same of outputs under the trie; beside it that of the
+    first 5 and 10. `fresh` are context videos that no training saw, `rich` held-out ones with much to see.
     """
     some = pick(pairs.heldout, settings.final_on, rng)
     if not len(some):
         return {f"video.match_rate.{kind}": 0.0}
     found = _figures(model, kind, asked, some)
-    out = {f"video.match_rate.{kind}": found["match_rate"], f"video.recall.{kind}": found["recall_at_1"]}
-    out |= {f"video.recall_at_{k}.{kind}": found[f"recall_at_{k}"] for k in RECALLS[1:]}
-    out[f"video.distinct_outputs.{kind}"] = found["distinct_outputs"]
-    out[f"video.serendipitous.{kind}"] = found["serendipitous"]
+    out = _named(found, kind)
+    if len(new := pick(pairs.fresh, settings.final_on, rng)):
+        out |= _named(_figures(model, kind, asked, new), f"fresh.{kind}")
     return out
 
 
+def _named(found: dict[str, float], kind: str) -> dict[str, float]:
+    """Figures under the names that they have in the metrics."""
+    out = {f"video.match_rate.{kind}": found["match_rate"], f"video.recall.{kind}": found["recall_at_1"]}
+    known = "match_rate", "recall_at_1"
+    return out | {f"video.{name}.{kind}": value for name, value in found.items() if name not in known}
+
+
 def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
-    """Recall on all held-out pairs of who guesses without looking.
+    """Recall of simple opponents on all held-out pairs, and on those of context videos that no training saw.
 
     Popularity says the same to everybody, its own cluster aside. Counts know the video's cluster and what followed
     it: what a model that looks may at best find out where the cluster says all.
@@ -215,38 +232,98 @@ def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
     if not len(some):
         return {}
     popular = np.bincount(log.label, log.count, pairs.clusters)
-    counts = posterior(pairs, asked.cluster, asked.parent, balanced=False)(some.item)
-    excluded = own(asked, some.item)
+    counts = posterior(pairs, asked.cluster, asked.parent, balanced=False)
+    pictures = linear(pairs, asked)
     out: dict[str, float] = {}
-    for name, score in (("popularity", np.broadcast_to(popular, counts.shape)), ("counts", counts)):
-        best = best_first(np.where(excluded, -np.inf, score).astype(np.float32), min(max(RECALLS), pairs.clusters))
-        out |= {f"video.baseline.{name}.{key}": value for key, value in _recalls(best, some).items()}
+    for part, those in (("", some), (".fresh", pairs.fresh)):
+        if not len(those):
+            continue
+        excluded = own(asked, those.item)
+        scores = {"popularity": np.broadcast_to(popular, excluded.shape), "counts": counts(those.item)}
+        scores |= {"pictures": pictures(those.item)} if pictures else {}
+        for name, score in scores.items():
+            k = min(max(RECALLS), pairs.clusters)
+            best = best_first(np.where(excluded, -np.inf, score).astype(np.float32), k)
+            recalls = _recalls(best, those)
+            out |= {f"video.baseline.{name}.{key}{part}": value for key, value in recalls.items()}
     return out
+
+
+def linear(pairs: Pairs, asked: Contexts) -> Callable[[NDArray[np.int32]], NDArray[np.float32]] | None:
+    """The simple opponent that looks: a logistic regression from an item's cluster and its pictures' mean vector.
+
+    Fitted on the liked pairs of the log. None where the log has too few for one.
+    """
+    log = rows_of(pairs.log, np.flatnonzero((pairs.log.liked > 0) & (asked.row[pairs.log.item] >= 0)))
+    items = np.unique(log.item)
+    if len(items) <= AXES or len(np.unique(log.label)) < 2:
+        return None
+
+    def mean(of: NDArray[np.int32]) -> NDArray[np.float32]:
+        return np.stack([asked.pictures(i).mean(0) for i in of.tolist()])
+
+    axes = make_pipeline(StandardScaler(), PCA(AXES, random_state=0), StandardScaler()).fit(mean(items))
+
+    def features(of: NDArray[np.int32]) -> sparse.csr_array:
+        each, row = np.unique(of, return_inverse=True)
+        own = sparse.csr_array(np.eye(len(asked.names), dtype=np.float32))[asked.cluster[of]]
+        return sparse.hstack([own, sparse.csr_array(axes.transform(mean(each))[row.reshape(-1)])], "csr")
+
+    model = LogisticRegression(C=0.1, max_iter=200).fit(features(log.item), log.label, sample_weight=log.liked)
+
+    def scores(of: NDArray[np.int32]) -> NDArray[np.float32]:
+        found = np.full((len(of), pairs.clusters), -np.inf, np.float32)
+        found[:, model.classes_] = model.decision_function(features(of))
+        # It has seen no example of another answer.
+        return np.where(serendipitous(asked, of), found, found - 1e6)
+
+    return scores
 
 
 def _recalls(clusters_Nn: NDArray[np.integer], some: PairSamples) -> dict[str, float]:
     """Share of the pairs, by their counts, whose label is among the first of the clusters."""
+    if not len(some):
+        return dict.fromkeys((f"recall_at_{k}" for k in RECALLS), 0.0)
     hit = clusters_Nn == some.label[:, None]
     return {f"recall_at_{k}": round(float(np.average(hit[:, :k].any(1), weights=some.count)), 4) for k in RECALLS}
 
 
 def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: PairSamples) -> dict[str, float]:
     items, row = np.unique(some.item, return_inverse=True)
+    row = row.reshape(-1)
     parts = np.array_split(items, -(-len(items) // ASKED_AT_ONCE))
     found = [model.best(kind, p.tolist(), max(RECALLS), own(asked, p), free=True) for p in parts]
     clusters = np.concatenate([best.clusters for best in found])
     free = [said for best in found for said in best.free or []]
     legal = set(asked.names)
-    # The share of first answers that lie in the context's own broader cluster: serendipitous by the paper's word.
-    of_name = np.full(len(asked.names), -1)
-    of_name[asked.cluster] = asked.parent
-    near = of_name[clusters[:, 0]] == asked.parent[items]
+    right = np.array(free)[row] == np.array(asked.names)[some.label]
+    thoughts = [thought for best in found for thought in best.thoughts]
+    true = [_true(thought, asked, i) for thought, i in zip(thoughts, items.tolist(), strict=True)]
+    amount = media.variety(asked.seen, asked.row[items])[row]
+    rich = amount > np.median(amount)
+    near = np.take_along_axis(serendipitous(asked, items), clusters[:, :1], 1)
     return {
         "match_rate": round(float(np.mean([said in legal for said in free])), 4),
         "distinct_outputs": len(set(free)),
-        **_recalls(clusters[row.reshape(-1)], some),
+        "free_recall": round(float(np.average(right, weights=some.count)), 4),
+        **_recalls(clusters[row], some),
+        **{f"{name}.rich": value for name, value in _recalls(clusters[row[rich]], rows_of(some, rich)).items()},
         "serendipitous": round(float(near.mean()), 4),
+        **({"thought_true": round(float(np.mean(true)), 4)} if kind == "thought" else {}),
     }
+
+
+def _true(thought: str, asked: Contexts, item: int) -> bool:
+    """Whether a thought says what the item is about: its last line names the item's own clusters."""
+    known = asked.item(item)
+    return thought.rpartition("About:")[2].strip() == prompts.about(known)
+
+
+def serendipitous(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, M] the other clusters of each item's wider one: a surprise by the paper's word (paper 2, section 2)."""
+    of_name = np.full(len(asked.names), -1)
+    of_name[asked.cluster] = asked.parent
+    return (of_name == asked.parent[items][:, None]) & ~own(asked, items)
 
 
 def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -262,4 +339,4 @@ def pick(samples: PairSamples, n: int, rng: np.random.Generator) -> PairSamples:
         return samples
     chosen = np.sort(rng.choice(len(samples), n, replace=False, p=samples.count / samples.count.sum()))
     ones = np.ones(n, np.int32)
-    return PairSamples(samples.item[chosen], samples.label[chosen], ones, samples.satisfaction[chosen])
+    return replace(rows_of(samples, chosen), count=ones)

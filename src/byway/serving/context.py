@@ -23,9 +23,9 @@ def recommend(
 ) -> Answer:
     """Answer somebody with this history, the most recent item last, who is watching `item`.
 
-    The first cluster of the item's ranking is taken that this person has not met and that has enough items left to
-    show; without a history every cluster but the item's own is new. `now` is in microseconds, for the age of items;
-    what is in `exclude` is not shown.
+    The first cluster of the item's ranking is taken that has enough items left to show and, where `bundle.surprise`
+    is `never_met`, that this person has not met. `now` is in microseconds, for the age of items; what is in
+    `exclude` is not shown.
     Raises UserError where the bundle has no context table or does not know the item.
     """
     k = bundle.settings.items if k is None else k
@@ -48,15 +48,19 @@ def recommend(
             f"It is too little watched to have an answer of its own; “{bundle.titles[covered]}” is the nearest in "
             "its interest that has one."
         )
+    strict = bundle.settings.surprise == "never_met"
+    offered = person.open if strict else person.left
     for rank, cluster in enumerate(bundle.context_clusters[via].tolist(), 1):
-        if cluster < 0 or not person.open[cluster]:
+        if cluster < 0 or not offered[cluster]:
             continue
         start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
-        passed = "" if rank == 1 else f" (number {rank}: those before it are not new or have nothing left)"
+        why = "are not new or " if strict else ""
+        passed = "" if rank == 1 else f" (number {rank}: those before it {why}have nothing left)"
         reasons.append(f"What is seen in it leads on to “{names[cluster]}”{passed}.")
         user, barred = bundle.encode(person.positions), person.barred(start, stop)
         found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=barred)
         shown = as_shown(bundle, found, scores, "context", [1.0] * len(found))
         return Answer(shown, "context", [names[own]], names[cluster], rank, reasons)
-    reasons.append("Every interest in its ranking is known to this person already.")
+    known = "is known to this person already or " if strict else ""
+    reasons.append(f"Every interest in its ranking {known}has nothing left to show.")
     return Answer([], "context", [names[own]], None, None, reasons)

@@ -38,6 +38,8 @@ MASKED, EASE = "masked", "ease"
 """What an engineer does in an afternoon: a recommender of one's own, and what is known hidden."""
 MULTIMODAL = "multimodal"
 """Only where items have been looked at."""
+FOLLOWS = (MULTIMODAL,)
+"""Arms that are asked after each item of a visit."""
 
 ARMS: dict[str, str] = {
     CONTROL: "nothing is added",
@@ -170,7 +172,7 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
         return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
     if name == MULTIMODAL:
         assert kit.watching is not None  # `check` has seen to it
-        return Planned(kit.known, Watching(kit.watching, kit.popularity), restricted)
+        return Planned(kit.known, Watching(kit.watching), restricted, novel=kit.bundle.surprise == "never_met")
     if name == PAPER:
         return Planned(kit.known, Stored(kit.known, kit.tables["model"], kit.days), restricted, novel=False)
     plan = Chance() if name == PLACEBO else _table(kit, name)

@@ -144,22 +144,19 @@ class Stored:
 class Watching:
     """The multimodal plan: the item watched last, and the first open cluster in its ranking (paper 2, section 2).
 
-    The same rule as `serving.context`; where no open cluster is in the ranking, the one most people turned to.
+    The same rule as `serving.context`: where no open cluster is in the ranking, nothing is chosen.
     """
 
     ranking: NDArray[np.int32]
     """[N, n] serendipitous clusters of each item, best first, NONE where none is left."""
-    popularity: NDArray[np.int32]
-    """[M] clusters by how often people turned to them, most often first."""
 
     def learn(self, log: Logged, today: int) -> None:
         """The table stands as it was made."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         watched = asked.history[:, -1] - 1
-        return first_open(
-            np.where((watched == NONE)[:, None], NONE, self.ranking[watched]), self.popularity, open_BM
-        )
+        ranking = np.where((watched == NONE)[:, None], NONE, self.ranking[watched])
+        return first_open(ranking, NOBODY, open_BM)
 
 
 def first_open(ranking_Bn: NDArray[np.int32], popularity_M: NDArray[np.int32], open_BM: Flags) -> Ints:

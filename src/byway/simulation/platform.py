@@ -5,10 +5,14 @@ the list is watched from the top. `share` of the places are kept for the arm's s
 them in production, and for the others it competes. Every night sources and ranker learn from the log that they
 caused. What people feel comes from a `Environment`: simulated people, or a matrix of real feedback. Nothing but
 `Logged` and `Asked` goes to a source.
+
+A source that follows (paper 2's: what comes after the video being watched) is asked inside the visit, after each
+item, and has its share of the places from the second on; all others are asked when the visit begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -75,7 +79,7 @@ class Impressions:
     unmet: Flags
     """See `Felt`."""
     context: Ints
-    """What the user had watched last when the visit began; NONE where nothing."""
+    """What the user had watched right before; NONE where nothing."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -99,9 +103,12 @@ def live(
     share: float,
     candidates: int,
     blur: float,
+    follows: bool = False,
     chance: Chance | None = None,
 ) -> Impressions:
     """Live `days` days with these users, the control's sources, and the arm's where there is one.
+
+    `follows` says that the arm's source is asked after each item and not when a visit begins.
 
     `missing` are items that nobody [N], or not everybody [U, N], may be shown. `blur` is the deviation of the noise
     on the ranker's score, which keeps lists from being the same every day. `rng` is the luck of the arm's source,
@@ -114,20 +121,29 @@ def live(
 
     everybody = np.arange(log.n_users)
     state = PlatformState.of(known, log, missing)
-    sources: list[Source] = [*control_sources(known), *([] if arm is None else [arm])]
+    sources: list[Source] = [*control_sources(known), *([] if arm is None or follows else [arm])]
+    after = arm if follows else None
     ranker = Ranker.of(known, log, missing)
     parts: list[Impressions] = []
     own = np.zeros(log.n_users, np.bool_)
     own[users] = True
     for day in range(days):
-        for source in sources:
+        for source in (*sources, *([] if after is None else [after])):
             source.learn(log, day)
         lengths = np.where(own, environment.visits(day, luck(everybody, "visits", day)), 0)
         came = np.flatnonzero(lengths)
         if len(came):
             lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, luck=luck, rng=rng)
             today = _watch(
-                environment, known, state, lists, lengths[came], share if arm else 0.0, day=day, luck=luck
+                environment,
+                known,
+                state,
+                lists,
+                lengths[came],
+                share if arm else 0.0,
+                after=None if after is None else partial(after.nominate, k=1, rng=rng),
+                day=day,
+                luck=luck,
             )
             _teach(ranker, lists, today)
             parts.append(today)
@@ -160,8 +176,6 @@ class Lists:
     """The first column of the arm's candidates, which stand in its own order."""
     met: Flags
     """[B, M] clusters met before the visit."""
-    context: Ints
-    """[B] the item watched last before the visit; NONE where there is none."""
 
 
 def asked_of(state: PlatformState, user: Ints, day: int) -> Asked:
@@ -199,7 +213,7 @@ def _rank(
     noise = luck(user, "ranker", day).gumbel(size=item.shape)
     score = features @ ranker.weights() + np.float32(blur) * noise.astype(np.float32)
     score = np.where(item == NONE, np.float32(-np.inf), score)
-    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met, asked.history[:, -1] - 1)
+    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met)
 
 
 def _watch(
@@ -210,9 +224,11 @@ def _watch(
     length: Ints,
     share: float,
     *,
+    after: Callable[[Asked], Ints] | None,
     day: int,
     luck: Luck,
 ) -> Impressions:
+    """Who came watches, an item each a turn. `after` names the arm's item [B, 1] to those who just watched one."""
     turns: list[Impressions] = []
     for turn in range(int(length.max())):
         row = np.flatnonzero(length > turn)
@@ -222,15 +238,22 @@ def _watch(
         named = lists.item[row]
         left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
         column = np.where(left, lists.score[row], -np.inf).argmax(1)
-        if share:
+        place = luck(user, "place", day, turn).random(len(row)) < share if share else np.zeros(len(row), np.bool_)
+        if share and after is None:
             kept = left[:, lists.own :]
-            reserved = (luck(user, "place", day, turn).random(len(row)) < share) & kept.any(1)
-            column = np.where(reserved, lists.own + kept.argmax(1), column)
+            column = np.where(place & kept.any(1), lists.own + kept.argmax(1), column)
         fed = left.any(1) & ~discovered
         at = np.arange(len(row))
         item = np.where(fed, named[at, column], item)
+        nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)
+        before = state.history[user, -1] - 1
+        if after is not None and turn:
+            own = np.flatnonzero(place & ~discovered)
+            found = after(asked_of(state, user[own], day))[:, 0]
+            own, found = own[found != NONE], found[found != NONE]
+            item[own], nominators[own] = found, lists.nominators[row[own], found] | np.int8(ARM)
         shown = item != NONE
-        row, user, item, fed = row[shown], user[shown], item[shown], fed[shown]
+        row, user, item, before, nominators = (a[shown] for a in (row, user, item, before, nominators))
         felt = environment.watch(user, item, luck(user, "watch", day, turn))
         state.add(known, user, item, felt.satisfaction, day)
         turns.append(
@@ -238,12 +261,12 @@ def _watch(
                 user=user,
                 item=item,
                 day=np.full(len(user), day),
-                nominators=np.where(fed, lists.nominators[row, item], 0).astype(np.int8),
+                nominators=nominators,
                 novel=metrics.novel_impressions(known.cluster[item], lists.met[row]),
                 satisfaction=felt.satisfaction,
                 seconds=felt.seconds,
                 unmet=felt.unmet,
-                context=lists.context[row],
+                context=before,
             )
         )
     return joined(turns)
@@ -253,8 +276,9 @@ def _teach(ranker: Ranker, lists: Lists, shown: Impressions) -> None:
     """What the feed showed today, as the ranker saw it this morning."""
     fed = shown.nominators > 0
     row = np.searchsorted(lists.user, shown.user[fed])
-    column = (lists.item[row] == shown.item[fed][:, None]).argmax(1)
-    ranker.add(lists.features[row, column], shown.satisfaction[fed])
+    same = lists.item[row] == shown.item[fed][:, None]
+    ranked = same.any(1)  # what followed an item was in no list
+    ranker.add(lists.features[row, same.argmax(1)][ranked], shown.satisfaction[fed][ranked])
 
 
 def extended(log: Logged, shown: Impressions) -> Logged:

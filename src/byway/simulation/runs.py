@@ -88,7 +88,8 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
             simulated.liked_by_chance(environment, np.random.default_rng([seed, 7]))
         source = arms.source(name.removesuffix(AGAIN), setup.kit, trained, seed)
         chance = Chance((seed, int(again))) if paired else None
-        shown = _live(setup, environment, source, users, rng, chance)
+        follows = name.removesuffix(AGAIN) in arms.FOLLOWS
+        shown = _live(setup, environment, source, users, rng, follows=follows, chance=chance)
         arrays = {f.name: getattr(shown, f.name) for f in fields(Impressions)}
         if isinstance(environment, Simulated):
             arrays["interests"] = np.stack(environment.found(users, KEPT))
@@ -121,6 +122,8 @@ def _live(
     source: Source | None,
     users: Ints,
     rng: np.random.Generator,
+    *,
+    follows: bool,
     chance: Chance | None,
 ) -> Impressions:
     settings, kit = setup.settings, setup.kit
@@ -136,6 +139,7 @@ def _live(
         share=settings.share,
         candidates=CANDIDATES,
         blur=BLUR,
+        follows=follows,
         chance=chance,
     )
 

@@ -45,7 +45,7 @@ def tally(
     """Every metric of one arm over its users.
 
     `bucket` [N] is each item's bucket of visual interest: with it, positive feedback on what the arm's source named
-    and on the rest of the feed, by the bucket of what was watched before the visit (paper 2, figure 8).
+    and on the rest of the feed, by the bucket of what was watched right before (paper 2, figure 8).
     """
     positive = shown.satisfaction >= known.positive
     pleased_new = serendipitous(shown.satisfaction, shown.novel, known.positive)

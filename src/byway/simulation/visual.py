@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from byway.data.media import Seen
+from byway.data.media import Seen, variety
 
 FOLDS = 5
 
@@ -21,7 +21,7 @@ def interest(seen: Seen, vectors: NDArray[np.float32]) -> NDArray[np.float64] | 
     `vectors` [N, w] are the content embeddings. The score of an item that was looked at comes from a classifier
     that was trained without it.
     """
-    amount = variety(seen)
+    amount = variety(seen, np.arange(len(seen.item)))
     rich = amount > np.median(amount) if len(amount) else np.zeros(0, np.bool_)
     if min(rich.sum(), (~rich).sum()) < FOLDS:
         return None
@@ -32,13 +32,3 @@ def interest(seen: Seen, vectors: NDArray[np.float32]) -> NDArray[np.float64] | 
     score = np.asarray(classifier.fit(own, rich).predict_proba(content))[:, 1]
     score[seen.item] = np.asarray(apart)[:, 1]
     return score
-
-
-def variety(seen: Seen) -> NDArray[np.float64]:
-    """[m] variance of the pictures' features over all places of all frames that there are, mean over features."""
-    found = np.zeros(len(seen.item))
-    for row, there in enumerate(seen.there):
-        if there.any():
-            features = np.asarray(seen.pictures[row][there], np.float32)
-            found[row] = features.reshape(-1, features.shape[-1]).var(axis=0).mean()
-    return found

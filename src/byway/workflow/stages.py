@@ -619,7 +619,7 @@ TRANSITION_TABLE = Stage(
     (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, EMBEDDINGS, TREE),
     refuse=_pairs_or_triples,
 )
-PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"))
+PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), version=2)
 MULTIMODAL_MODEL = Stage(
     10,
     "multimodal_model",
