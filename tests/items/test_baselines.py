@@ -242,16 +242,16 @@ def test_three_interests_stand_in_order_and_the_oldest_fills_up() -> None:
 def test_the_watching_plan_takes_the_first_open_cluster_of_what_was_watched_last() -> None:
     ranking = np.tile(np.array([1, 2, -1], np.int32), (len(KNOWN.cluster), 1))
     ranking[0] = [4, 1, 2]
-    plan = Watching(ranking, np.arange(M, dtype=np.int32)[::-1].copy())
+    plan = Watching(ranking)
     question = asked([[1, 0], [0, 6], [0], []])
     every = np.ones((4, M), np.bool_)
     rng = np.random.default_rng(0)
-    assert plan.choose(question, every, rng).tolist() == [4, 1, 4, M - 1]
+    assert plan.choose(question, every, rng).tolist() == [4, 1, 4, -1]
     some = every.copy()
     some[:, [1, 4]] = False
     assert plan.choose(question, some, rng).tolist()[:3] == [2, 2, 2]
     some[:, 2] = False
-    assert plan.choose(question, some, rng).tolist()[:3] == [M - 1] * 3
+    assert plan.choose(question, some, rng).tolist()[:3] == [-1] * 3
     assert plan.choose(question, ~every, rng).tolist() == [-1] * 4
 
 

@@ -42,8 +42,14 @@ def test_the_first_cluster_that_is_new(opened: Bundle) -> None:
     answer = context.recommend(opened, "c0-1", [])
     assert (answer.strategy, answer.cluster, answer.rank) == ("context", NAMES[2], 1)
     assert {shown.item for shown in answer.items} == {f"c2-{i}" for i in range(4)}
-    answer = context.recommend(opened, "c0-2", [Seen("c2-0"), Seen("unknown")], k=2)
+    seen = [Seen("c2-0"), Seen("unknown")]
+    strict = replace(opened, settings=replace(opened.settings, surprise="never_met"))
+    answer = context.recommend(strict, "c0-2", seen, k=2)
     assert (answer.cluster, answer.rank, len(answer.items)) == (NAMES[3], 2, 2)
+    # Paper 2's: another interest than the one being watched, met or not, and nothing that was seen.
+    known = context.recommend(opened, "c0-2", seen, k=2)
+    assert (known.cluster, known.rank) == (NAMES[2], 1)
+    assert "c2-0" not in {shown.item for shown in known.items}
     assert answer.reasons[1] == "1 of 2 items in the history are not in the catalog and are ignored."
     assert "“Title of c0-1” is the nearest" in answer.reasons[2]
 
@@ -64,6 +70,7 @@ def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> N
             context_clusters=table,
             context_via=via,
             context_items=np.array([opened.position("c0-1")], np.int32),
+            settings=replace(opened.settings, surprise="never_met"),
         )
         worker.live = replace(worker.live, bundle=seen)
         asked = [
@@ -87,10 +94,11 @@ def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> N
 
 
 def test_nothing_new_and_nothing_looked_at_are_said(opened: Bundle) -> None:
-    answer = context.recommend(opened, "c0-1", [Seen(f"c{c}-0") for c in (2, 3, 5)])
+    strict = replace(opened, settings=replace(opened.settings, surprise="never_met"))
+    answer = context.recommend(strict, "c0-1", [Seen(f"c{c}-0") for c in (2, 3, 5)])
     assert (answer.items, answer.reasons[-1]) == (
         [],
-        "Every interest in its ranking is known to this person already.",
+        "Every interest in its ranking is known to this person already or has nothing left to show.",
     )
     assert "No item of this interest has been looked at" in context.recommend(opened, "c1-0", []).reasons[-1]
     with pytest.raises(UserError, match="no item 'nothing'"):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from byway.simulation import control, platform
 from byway.simulation.platform import Felt, Impressions, live
-from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged, best
+from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged, Source, best
 from byway.simulation.tallies import tally
 
 USERS, CLUSTERS, EACH = 12, 5, 20
@@ -63,7 +63,12 @@ def log() -> Logged:
 
 
 def run(
-    arm: Always | None, seed: int = 0, share: float = 0.4, missing: Flags = NOBODY, days: int = 8
+    arm: Source | None,
+    seed: int = 0,
+    share: float = 0.4,
+    missing: Flags = NOBODY,
+    days: int = 8,
+    follows: bool = False,
 ) -> Impressions:
     return live(
         Simple(),
@@ -77,6 +82,7 @@ def run(
         share=share,
         candidates=6,
         blur=0.05,
+        follows=follows,
     )
 
 
@@ -197,3 +203,39 @@ def test_a_tally_counts_by_hand() -> None:
     assert found["uci_2"] == (1, 3)
     # User 1 had two items of different clusters on day 0, at right angles.
     assert found["intra_list_diversity"] == (1, 1)
+
+
+class Next:
+    """Names the unseen item whose number follows on what was watched last, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def learn(self, log: Logged, today: int) -> None:
+        """Nothing is learned."""
+
+    def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
+        last = asked.history[:, -1] - 1
+        self.asked += zip(asked.user.tolist(), last.tolist(), strict=True)
+        score = -((np.arange(KNOWN.n_items) - last[:, None] - 1) % KNOWN.n_items).astype(np.float32)
+        return best(np.where(asked.seen, -np.inf, score).astype(np.float32), k)
+
+
+def test_a_source_that_follows_is_asked_after_each_item_of_a_visit() -> None:
+    arm = Next()
+    shown = run(arm, share=1, days=3, follows=True)
+    turn = np.arange(len(shown)) // 9 % 3  # nine people come each day, three items each
+    assert not shown.by_arm[turn == 0].any()
+    assert shown.by_arm[turn > 0].all()
+    # It was asked about exactly what these people had watched right before, and that is what the record says.
+    wanted = list(zip(shown.user[turn > 0].tolist(), shown.context[turn > 0].tolist(), strict=True))
+    assert arm.asked == wanted
+    before = {int(user): NONE for user in shown.user}
+    for user, item, context, own in zip(shown.user, shown.item, shown.context, turn, strict=True):
+        assert context == (before[user] if own or before[user] != NONE else context)
+        before[user] = int(item)
+
+
+def test_a_source_that_follows_has_its_share_of_the_places() -> None:
+    shown = run(Next(), share=0.4, days=8, follows=True)
+    assert 0.4 * 2 / 3 - 0.12 < shown.by_arm.mean() < 0.4 * 2 / 3 + 0.12

@@ -358,7 +358,7 @@ class Bundle:
     """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
     the two that were drawn."""
     surprise: Literal["serendipitous", "never_met"] = "serendipitous"
-    """Which interests are offered after an item that is being watched: any other of its wider interest (paper 2), or
+    """Which interests are offered after an item being watched: any other of its wider interest (paper 2), or
     only those that somebody never met."""
     days: Whole = 30
     """Days of history from which interests are drawn, where the log has a clock."""

@@ -627,6 +627,7 @@ MULTIMODAL_MODEL = Stage(
     (PAIRS, CATALOG, TREE, DESCRIPTIONS, MEDIA, LANGUAGE_MODEL),
     _seeing_weights,
     only_if=(PAIRS, "samples"),
+    version=2,
 )
 CONTEXT_TABLE = Stage(
     11,
@@ -634,6 +635,7 @@ CONTEXT_TABLE = Stage(
     _context_table,
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, MEDIA, PAIRS, MULTIMODAL_MODEL),
     only_if=(PAIRS, "samples"),
+    version=2,
 )
 ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), version=2)
 PLANNER = Stage(12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY))
