@@ -80,7 +80,7 @@ LOADERS: list[tuple[str, str, Callable[[str], Any]]] = [
     ("transformers.AutoTokenizer", "from_pretrained", models.load_tokenizer),
     ("transformers.AutoModel", "from_pretrained", lambda name: pictures.encoder(name, 1)),
     ("transformers.AutoConfig", "from_pretrained", model.is_hub),
-    ("transformers.AutoProcessor", "from_pretrained", lambda name: hub.open_thinker(name, None)),  # type: ignore[arg-type]
+    ("transformers.AutoProcessor", "from_pretrained", hub.open_captioner),
     (
         "sentence_transformers",
         "SentenceTransformer",

@@ -390,7 +390,6 @@ def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None
         (stages.EMBEDDINGS, "embeddings.model", "model"),
         (stages.DESCRIPTIONS, "descriptions.writer", "writer"),
         (stages.MULTIMODAL_MODEL, "multimodal_model.model", "model"),
-        (stages.MULTIMODAL_MODEL, "multimodal_model.thinker", "thinker"),
         (stages.VIEWS, "multimodal_model.model", "model"),
         (stages.VIEWS, "media.model", "pictures"),
     ):

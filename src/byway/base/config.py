@@ -128,6 +128,8 @@ class Embeddings:
     """Weight of frames and thumbnail where an item has any; its words weigh 1."""
     sound: Number = 0.2
     """Weight of sound where an item has any."""
+    captions: Number = 0.5
+    """Weight of what `media.captioner` says is seen, where it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,6 +425,11 @@ class Media:
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     patches: Count = 2
     """A picture is kept as this many times this many vectors."""
+    captioner: str = ""
+    """An image-text-to-text model that says in a few words what is seen in each item: a view of its embedding, a
+    line of the text prompt, and the thought to learn from. Empty: nothing is said."""
+    captioner_url: str = ""
+    """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
     max_megabytes: Whole = 2048
     """A larger file is refused."""
     seconds_a_file: Number = 30.0
@@ -458,9 +465,6 @@ class MultimodalModel:
     """Frames shown, at most `media.frames`."""
     text: Literal["cluster", "title", "both"] = "both"
     """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
-    thinker: str = ""
-    """An image-text-to-text model that writes the thoughts of the training items; empty: they are the item's words
-    and clusters."""
     method: Literal["lora", "full"] = "lora"
     """What is trained of the language model; the projector is trained in full."""
     lessons: Whole = 4

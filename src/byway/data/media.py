@@ -7,8 +7,10 @@ former run has seen of the same bytes is taken over.
 """
 
 import io
+import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from byway.base import config, engine, weights
 from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
@@ -46,6 +49,8 @@ class Seen:
     """[m] hash of the item's files."""
     path: Path
     """The artifact, whose `files.parquet` says where the files are, as the catalog does."""
+    captions: tuple[str, ...] = ()
+    """[m] what a model says is seen; empty where none was asked."""
     folder: Path = Path()
     """That of the input, where relative names start. It is no part of the artifact, which can be moved."""
 
@@ -90,7 +95,8 @@ def load(path: Path) -> Seen:
     """Read 01-media, its arrays memory-mapped."""
     table = pq.read_table(path / "files.parquet")
     arrays = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("pictures", "there", "sounds"))
-    return Seen(table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path)
+    captions = tuple(table["caption"].to_pylist()) if "caption" in table.column_names else ()
+    return Seen(table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path, captions=captions)
 
 
 def named(catalog: Catalog) -> dict[int, tuple[str, str]]:
@@ -121,8 +127,17 @@ def state(catalog: Catalog, folder: Path) -> str:
     return hash_json(marks)
 
 
-def build(work: Work, settings: config.Media, catalog: Catalog, folder: Path) -> Outcome:
-    """Look at every item's files; write what was seen, and `quarantine.parquet` with what was refused."""
+def build(
+    work: Work,
+    settings: config.Media,
+    catalog: Catalog,
+    folder: Path,
+    caption: Callable[[Image.Image], str] | None = None,
+) -> Outcome:
+    """Look at every item's files; write what was seen, and `quarantine.parquet` with what was refused.
+
+    Where there is a `caption`, it is asked what is seen in each item's picture, its thumbnail or else a frame.
+    """
     started = time.perf_counter()
     found = sources(catalog, folder)
     items = sorted(found)
@@ -142,8 +157,45 @@ def build(work: Work, settings: config.Media, catalog: Catalog, folder: Path) ->
             rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
             advance(len(shard))
     outcome = _write(work.out, settings, named(catalog), digests, rows, before, known=known)
-    outcome.timings["look"] = time.perf_counter() - started
+    looked = time.perf_counter()
+    outcome.timings["look"] = looked - started
+    if caption is not None:
+        _caption(work, settings, found, caption)
+        outcome.timings["caption"] = time.perf_counter() - looked
     return outcome
+
+
+def _caption(
+    work: Work, settings: config.Media, found: dict[int, tuple[str, str]], caption: Callable[[Image.Image], str]
+) -> None:
+    """Add what is said of each item to `files.parquet`. Captions are slow: each is kept as soon as it is there."""
+    path, table = work.scratch / "captions.json", pq.read_table(work.out / "files.parquet")
+    known: dict[str, str] = _captions_before(work.out, settings)
+    known |= json.loads(path.read_text("utf-8")) if path.exists() else {}
+    rows = table.select(["item", "digest", "media", "thumbnail"]).to_pylist()
+    left = list({row["digest"]: row for row in rows if row["digest"] not in known}.values())
+    with bar("captions", len(left)) as advance, Decoder(settings) as decoder:
+        for row in left:
+            media, thumbnail = found[row["item"]]
+            decoded = decoder.decode(thumbnail, 0) if row["thumbnail"] else decoder.decode(media, 1)
+            known[row["digest"]] = "" if decoded.reason else caption(Image.fromarray(decoded.frames()[0]))
+            write_atomic(path, json.dumps(known).encode())
+            advance(1)
+    said = pa.array([known[row["digest"]] for row in rows], pa.string())
+    pq.write_table(table.append_column("caption", said), work.out / "files.parquet")
+
+
+def _captions_before(out: Path, settings: config.Media) -> dict[str, str]:
+    """What the same model said when the artifact was last made, by the hash of the item's files."""
+    path = out.with_name(out.name.removesuffix(".part"))
+    record = read_record(path) if path != out else None
+    same = record is not None and all(
+        record.settings.get(name) == getattr(settings, name) for name in ("captioner", "captioner_url")
+    )
+    if not same:
+        return {}
+    seen = load(path)
+    return dict(zip(seen.digest, seen.captions, strict=True)) if seen.captions else {}
 
 
 def _digest(pair: tuple[str, str], settings: config.Media) -> str:

@@ -71,7 +71,8 @@ def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Seen 
     }
     vectors = rows[row_of]
     if seen is not None:
-        vectors, joined, together = join(vectors, seen, settings, work.scratch)
+        said = captioned(seen, settings, work.scratch) if seen.captions and settings.captions else None
+        vectors, joined, together = join(vectors, seen, settings, work.scratch, said)
         if together is not None:
             together.write(work.out, "joined_")
         metrics |= {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
@@ -144,11 +145,30 @@ def _shortest_first(text: str) -> tuple[int, str]:
     return len(text), text
 
 
+def captioned(seen: Seen, settings: config.Embeddings, scratch: Path) -> NDArray[np.float32]:
+    """[m, dim] unit rows of what a model says is seen in each item, read as the catalog's texts are."""
+    folder = scratch / "captions"
+    folder.mkdir(exist_ok=True)
+    distinct = sorted(set(seen.captions), key=_shortest_first)
+    number = {text: i for i, text in enumerate(distinct)}
+    row_of = np.array([number[text] for text in seen.captions])
+    choice = _chosen(distinct, settings, folder)
+    shards: list[Path] = []
+    if choice.model != NGRAMS:
+        shards = encode(distinct, partial(sentence_encoder, replace(settings, model=choice.model)), folder)
+    rows, *_ = read(distinct, np.bincount(row_of), choice, shards, folder, settings.dim)
+    return rows[row_of]
+
+
 def join(
-    words: NDArray[np.float32], seen: Seen, settings: config.Embeddings, scratch: Path
+    words: NDArray[np.float32],
+    seen: Seen,
+    settings: config.Embeddings,
+    scratch: Path,
+    said: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], float, Projection | None]:
-    """Words, pictures and sound as one: [n, dim] unit rows, the share of the variance that was kept, and how they
-    were brought to `dim`; None where there were words alone.
+    """Words, pictures, sound and captions (`said` [m, dim]) as one: [n, dim] unit rows, the share of the variance
+    that was kept, and how they were brought to `dim`; None where there were words alone.
 
     Each modality is brought to unit rows of `dim` by its own principal components, so that none weighs more for
     having larger numbers; they are laid side by side by their weights, nothing where an item lacks one, and brought
@@ -164,8 +184,9 @@ def join(
     for name, weight, rows, features in (
         ("pictures", settings.pictures, seen.item, shown),
         ("sounds", settings.sound, seen.item[heard], sounds),
+        ("captions", settings.captions, seen.item, said if said is not None else np.zeros((0, 1), np.float32)),
     ):
-        if not weight or not len(rows):
+        if not weight or not len(features):
             continue
         path = scratch / f"{name}.npy"
         np.save(path, features)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import httpx
@@ -153,7 +153,7 @@ class Server:
                 pool.shutdown(cancel_futures=True)
 
     def _by_chat(self, questions: Questions, row: int) -> tuple[NDArray[np.int32], Usage]:
-        found = self._post("/chat/completions", chat(questions[row], self.settings))
+        found = self.post("/chat/completions", chat(questions[row], self.settings))
         said, usage = found.said()
         ranking = questions.ranking(row, said)
         usage.empty = int(ranking[0] < 0)
@@ -172,7 +172,7 @@ class Server:
                 **SAMPLING,
                 **limits(list(left), self.settings.choices),
             }
-            said, took = self._post("/completions", with_extra(body, self.settings)).said()
+            said, took = self.post("/completions", with_extra(body, self.settings)).said()
             usage.add(took)
             name = f" {said.strip()}"
             if name not in left:
@@ -183,8 +183,8 @@ class Server:
             ranking[place] = left.pop(name)
         return ranking, usage
 
-    def _post(self, path: str, body: dict[str, Any]) -> Completion:
-        """Post, again where the server is busy or was cut off."""
+    def post(self, path: str, body: dict[str, Any]) -> Completion:
+        """Post, again where the server is busy or was cut off. Raises UserError where it does not answer."""
         address, said, wait = self.settings.url.rstrip("/") + path, "", WAIT
         for attempt in range(ATTEMPTS):
             if attempt and self.stopped.wait(wait):
@@ -195,7 +195,7 @@ class Server:
                     data = self._received(answer)
             except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
                 raise UserError(
-                    f"answers.url is {self.settings.url!r}, which is no address of a server; write http://host:port/v1."
+                    f"{self.settings.url!r} is no address of a server; write http://host:port/v1."
                 ) from error
             except httpx.HTTPError as error:
                 said = str(error) or type(error).__name__
@@ -250,8 +250,15 @@ def seconds(header: str | None) -> float:
 @contextmanager
 def connected(settings: config.Answers) -> Generator[Ask]:
     """What asks the server of the settings."""
+    with client(settings) as own:
+        yield lambda asked: replace(own, stopped=threading.Event()).ask(asked)
+
+
+@contextmanager
+def client(settings: config.Answers) -> Generator[Server]:
+    """The server of the settings, with connections of its own."""
     key = os.environ.get(KEY)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     limit = httpx.Limits(max_connections=settings.at_once, max_keepalive_connections=settings.at_once)
-    with httpx.Client(headers=headers, timeout=TIMEOUT, limits=limit, trust_env=True) as client:
-        yield lambda asked: Server(settings, client, threading.Event()).ask(asked)
+    with httpx.Client(headers=headers, timeout=TIMEOUT, limits=limit, trust_env=True) as connections:
+        yield Server(settings, connections, threading.Event())

@@ -46,8 +46,6 @@ class Contexts:
     """[m, k] which of its pictures stand for each row."""
     there: NDArray[np.bool_]
     """[m, k] whether they are there."""
-    thoughts: dict[int, str]
-    """What a larger model sees in an item, where one was asked."""
     fresh: Ints
     """Items that training does not see."""
 
@@ -55,7 +53,8 @@ class Contexts:
         """What may be said of item i."""
         tags = tuple(self.hashtags[i] or ())
         name, parent = self.names[self.cluster[i]], self.parents[self.parent[i]]
-        return Item(self.titles[i] or "", tags, name, parent)
+        said = self.seen.captions and self.row[i] >= 0
+        return Item(self.titles[i] or "", tags, name, parent, self.seen.captions[self.row[i]] if said else "")
 
     def pictures(self, i: int) -> NDArray[np.float32]:
         """[pictures * P * P, width] of item i, which must have been seen."""
@@ -92,7 +91,6 @@ def contexts(
         row=seen.row(len(catalog)),
         picks=picks,
         there=there,
-        thoughts={},
         fresh=np.unique(pairs.fresh.item),
     )
 

@@ -46,7 +46,7 @@ class Embedded:
         self, kind: Kind, items: list[int], target_NM: NDArray[np.float32], labels: list[int]
     ) -> tuple[Tensor, Tensor]:
         prompt, n = self.policy.prompt, len(labels)
-        thoughts = [self.ids(prompts.thought(self.asked.item(i), self.asked.thoughts.get(i, ""))) for i in items]
+        thoughts = [self.ids(prompts.thought(self.asked.item(i))) for i in items]
         thinks = kind == "thought"
         tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
         hidden, asked = self._read(kind, items, tails)

@@ -26,14 +26,12 @@ from byway.language import adapters
 from byway.language import trie as tries
 from byway.language.prompts import Prompt
 from byway.language.trie import Trie
-from byway.multimodal import prompts
+from byway.multimodal import caption, prompts
 from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
 from byway.multimodal.prompts import Kind
 
 PROJECTORS = ("connector", "projector", "merger")
 """What the weights between picture tower and language model are called in the architectures known so far."""
-QUESTION = "Say in a few words what is seen."
-
 Pictures = Callable[[int], list[Image.Image]]
 
 
@@ -63,7 +61,7 @@ class Hub:
             speaks = row < len(labels)
             thought = ""
             if kind == "thought":
-                thought = prompts.thought(self.asked.item(item), self.asked.thoughts.get(item, ""))
+                thought = prompts.thought(self.asked.item(item))
             thinks = self._ids(thought) if thought else []
             tail = [*thinks, *(self.prompt.cue if thinks else [])]
             answer = self.prompt.answers[labels[row]] if speaks else []
@@ -283,16 +281,15 @@ def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.d
     return wrap(model, processor, asked, made["text"], shower(asked))
 
 
-def open_thinker(name: str, asked: Contexts) -> Callable[[int], str]:
-    """A larger model that says what it sees in an item."""
+def open_captioner(name: str) -> Callable[[Image.Image], str]:
+    """A larger model that says what it sees in a picture."""
     model, processor = _load(name, precision.dtype("auto"))
-    pictures = shower(asked)
 
     @torch.no_grad()
-    def think(item: int) -> str:
-        inputs = _ask(model, processor, pictures(item), QUESTION, "")
-        out = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+    def say(picture: Image.Image) -> str:
+        inputs = _ask(model, processor, [picture], caption.QUESTION, "")
+        out = model.generate(**inputs, max_new_tokens=caption.TOKENS, do_sample=False)
         said = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return prompts.one_line(said)
 
-    return think
+    return say

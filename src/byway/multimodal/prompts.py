@@ -37,6 +37,8 @@ class Item:
     """Description of its cluster at level l."""
     parent: str
     """Description of its cluster at level l - δ."""
+    shown: str = ""
+    """What a larger model says is seen in it, where one was asked."""
 
 
 def one_line(text: str) -> str:
@@ -52,6 +54,8 @@ def words(item: Item, which: Words) -> str:
         said += f"Words: {one_line(f'{item.title} {tags}')}\n"
     if which != "title":
         said += f"Interest: {one_line(item.cluster)}\n"
+    if item.shown:
+        said += f"Shown: {one_line(item.shown)}\n"
     return said
 
 
@@ -68,9 +72,9 @@ def after(kind: Kind) -> str:
     return ("\n" if kind in SEES else "") + CUE
 
 
-def thought(item: Item, seen: str = "") -> str:
-    """What there is to think: what is seen (`seen`, else the item's own words) and what it is about."""
-    own = one_line(seen) or one_line(", ".join(item.hashtags)) or one_line(item.title)
+def thought(item: Item) -> str:
+    """What there is to think: what is seen (else the item's own words) and what it is about."""
+    own = one_line(item.shown) or one_line(", ".join(item.hashtags)) or one_line(item.title)
     return f" {own[:60]}\nAbout: {about(item)}\n"
 
 

@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from byway.base import config
-from byway.base.artifact import Gate, Outcome, Work, write_atomic
+from byway.base.artifact import Gate, Outcome, Work
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.base.ranking import best_first
@@ -91,7 +91,6 @@ def build(
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
-    _think(work, settings, asked, pairs)
     model = new_model(started_from(settings, weights), asked, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(model, settings, pairs, asked, work)
@@ -118,25 +117,6 @@ def started_from(settings: config.MultimodalModel, weights: Path | str) -> confi
 
 def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
     return (p for p in model.trained().parameters() if p.requires_grad)
-
-
-def _think(work: Work, settings: config.MultimodalModel, asked: Contexts, pairs: Pairs) -> None:
-    """Let a larger model say what it sees in the training items; kept in the scratch, since it is slow."""
-    if not settings.thinker or "thought" not in settings.prompts:
-        return
-    from byway.multimodal import hub
-
-    path = work.scratch / "thoughts.json"
-    known = {int(i): t for i, t in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
-    left = [int(i) for i in np.unique(pairs.samples.item) if int(i) not in known]
-    if left:
-        thinker = hub.open_thinker(settings.thinker, asked)
-        with bar("thoughts", len(left)) as advance:
-            for i in left:
-                known[i] = thinker(i)
-                write_atomic(path, json.dumps(known).encode())
-                advance(1)
-    asked.thoughts.update(known)
 
 
 def fine_tune(

@@ -265,14 +265,23 @@ def _is_table(path: Path, folder: Path, source: str) -> bool:
 def _media(work: Work, inputs: Inputs) -> Outcome:
     from byway.data import media
 
-    return media.build(work, inputs.config.media, inputs.catalog, inputs.media_folder)
+    settings, catalog, folder = inputs.config.media, inputs.catalog, inputs.media_folder
+    if not settings.captioner:
+        return media.build(work, settings, catalog, folder)
+    from byway.multimodal import caption
+
+    with caption.opened(settings) as said:
+        return media.build(work, settings, catalog, folder, said)
 
 
 def _media_files(inputs: Inputs) -> dict[str, str]:
     from byway.data import media
 
     state = media.state(inputs.catalog, inputs.media_folder)
-    return {"files": state, "model": weights.identity(inputs.config.media.model)}
+    settings = inputs.config.media
+    found = {"files": state, "model": weights.identity(settings.model)}
+    here = settings.captioner and not settings.captioner_url
+    return found | ({"captioner": weights.identity(settings.captioner)} if here else {})
 
 
 def _embeddings(work: Work, inputs: Inputs) -> Outcome:
@@ -435,9 +444,8 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
 
 
 def _seeing_weights(inputs: Inputs) -> dict[str, str]:
-    settings = inputs.config.multimodal_model
-    named = {"model": settings.model, "thinker": settings.thinker}
-    return {name: weights.identity(model) for name, model in named.items() if model}
+    model = inputs.config.multimodal_model.model
+    return {"model": weights.identity(model)} if model else {}
 
 
 def _context_table(work: Work, inputs: Inputs) -> Outcome:
