@@ -221,7 +221,7 @@ def test_what_is_answered_is_kept_over_a_cut_and_asked_once(tmp_path: Path) -> N
                 answers.ask(kept, every, settings, lambda part: cut(by(part), 100))
             assert len(kept.missing()) == len(every) - 100
             before = len(seen)
-            assert before < 100 + 2 * settings.at_once  # who is cut asks no more than is under way
+            assert before <= 100 + 2 * settings.at_once  # no more than is under way, or answered and unread
             again = Kept.open(tmp_path, every, replace(settings, at_once=1, price=()))
             answers.ask(again, every, settings, by)
     assert len(seen) == before + len(every) - 100
