@@ -1,0 +1,285 @@
+"""What there is to see, whether it is learned, and whether it pleases: the world in which pictures decide.
+
+    python benchmarks/watching.py world W                    # the world with looks, and its workspace to 09-pairs
+    python benchmarks/watching.py evidence W [--json PATH]   # before any training: what could be found, fault by fault
+    python benchmarks/watching.py arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
+
+`evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
+the way now; by a linear model that looks; and by who is told each item's look. `arms` lives the same rankings as
+tables of the multimodal arm, inside the visit and, as before, when a visit begins. A further table is a folder
+11-context-table that a fine-tuned model made.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from benchmarks import mask
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import StandardScaler
+
+from byway.base import config, metrics
+from byway.data import catalog, events, media
+from byway.data.media import Seen
+from byway.interests import describe, embed, tree
+from byway.multimodal import curate, plan, tune
+from byway.multimodal.contexts import Contexts, contexts
+from byway.multimodal.curate import Evidence, Pairs, PairSamples
+from byway.simulation import arms, loop, visual, world
+from byway.simulation.pooling import measure
+from byway.simulation.runs import Run
+from byway.workflow import pipeline
+
+TOML = """\
+[catalog]
+source = "parquet"
+items = "source/items.parquet"
+events = "source/events.parquet"
+
+[embeddings]
+# The tree is of words: what is seen is left to whoever looks.
+pictures = 0.0
+sound = 0.0
+
+[tree]
+items_per_cluster = 13
+
+[media]
+frames = 4
+
+[language_model]
+steps = 100
+block_clusters = 8
+names_per_step = 40
+evaluate_every = 50
+evaluate_on = 60
+checkpoint_every = 20
+
+[experiment]
+epochs = 2
+retrain_every = 15
+"""
+STAGES = ("catalog", "media", "embeddings", "graph", "tree", "descriptions", "transitions", "pairs", "item_policy")
+SURE = 1e6
+"""Liked pairs that a cluster's weigh as much as, where a video's own are to count for nothing."""
+DEPTH = 10
+Scores = Callable[[NDArray[np.int32]], NDArray[np.floating]]
+METRICS = ("positive_rate", "serendipity", "new_positive_rate", "novel_impressions", "platform.positive_rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A workspace of the world with looks, and the truth about its items."""
+
+    pairs: Pairs
+    asked: Contexts
+    seen: Seen
+    look: NDArray[np.int8]
+    """[items]."""
+    shown: PairSamples
+    """The log's pairs with all that was shown for evidence, liked or not, as it was taken before."""
+
+
+def opened(path: Path) -> Known:
+    """Read a workspace that was built as far as 09-pairs."""
+    settings = config.load(path / "byway.toml")
+    items, pairs = catalog.load(path / "01-catalog"), curate.load(path / "09-pairs")
+    seen = replace(media.load(path / "01-media"), folder=path / "source")
+    asked = contexts(
+        settings.multimodal_model,
+        pairs,
+        catalog=items,
+        tree=tree.load(path / "04-tree"),
+        descriptions=describe.load(path / "05-descriptions"),
+        seen=seen,
+    )
+    made = world.load(path / "source")
+    at = {name: i for i, name in enumerate(made.items.ids)}
+    look = made.items.look[[at[name] for name in items.ids()]]
+    return Known(pairs, asked, seen, look, replace(pairs.log, liked=pairs.log.count.astype(np.float32)))
+
+
+def rankers(known: Known) -> dict[str, Scores]:
+    """Who could say what pleases next, from who knows least to who is told the look."""
+    pairs, asked = known.pairs, known.asked
+
+    def evidence(log: PairSamples) -> Evidence:
+        return Evidence.of(log, asked.cluster, asked.parent, pairs.clusters)
+
+    liked, shown = evidence(pairs.log), evidence(known.shown)
+    linear = tune.linear(pairs, asked)
+    assert linear is not None
+
+    def noise(items: NDArray[np.int32]) -> NDArray[np.floating]:
+        return np.random.default_rng(0).random((len(asked.cluster), pairs.clusters))[items]
+
+    return {
+        "chance": noise,
+        "what was shown, weight 20 (before)": lambda items: shown.next(items, 20.0),
+        "what was shown, weight fitted": lambda items: shown.next(items, pairs.back_off),
+        "what was liked, weight 20": lambda items: liked.next(items, 20.0),
+        "what was liked, weight fitted (now)": lambda items: liked.next(items, pairs.back_off),
+        "the cluster alone": lambda items: liked.next(items, SURE),
+        "linear, pictures": linear,
+        "who is told the look": told(known, liked),
+    }
+
+
+def told(known: Known, liked: Evidence) -> Scores:
+    """The cluster's evidence, times how much likelier each cluster is after the item's look."""
+    log, M = known.pairs.log, known.pairs.clusters
+    after = np.zeros((int(known.look.max()) + 2, M))
+    np.add.at(after, (known.look[log.item], log.label), log.liked)
+    usual = (after.sum(0) + 5) / (after.sum(0) + 5).sum()
+    drawn = after + 5 * usual
+    gain = drawn / drawn.sum(1, keepdims=True) / usual
+    return lambda items: liked.next(items, SURE) * gain[known.look[items]]
+
+
+def recalls(known: Known, scores: Scores) -> dict[str, float]:
+    """Recall of later liked pairs, of items with a look and without one, and of items that no log has."""
+    found: dict[str, float] = {}
+    for part, samples in (("heldout", known.pairs.heldout), ("fresh", known.pairs.fresh)):
+        possible = tune.serendipitous(known.asked, samples.item)
+        order = np.argsort(-np.where(possible, scores(samples.item), -np.inf), axis=1, kind="stable")
+        for name, rows in (("look", known.look[samples.item] >= 0), ("none", known.look[samples.item] < 0)):
+            hit = order[rows] == samples.label[rows][:, None]
+            for k in (1, 3):
+                share = np.average(hit[:, :k].any(1), weights=samples.count[rows])
+                found[f"{part}.{name}.recall_at_{k}"] = round(float(share), 3)
+    return found
+
+
+def probe(known: Known) -> dict[str, float]:
+    """How often the look is read from an item's mean picture vector by a linear model, over five folds; by chance."""
+    seen, own = known.seen, known.look[known.seen.item] >= 0
+    rows = StandardScaler().fit_transform(media.vectors(seen)[own])
+    look = known.look[seen.item][own]
+    found = cross_val_score(LogisticRegression(C=0.01, max_iter=500), rows, look, cv=5)
+    return {"look": round(float(found.mean()), 3), "chance": round(float((np.bincount(look) / len(look)).max()), 3)}
+
+
+def felt(path: Path) -> dict[str, float]:
+    """Mean satisfaction with the next item of a visit, by kind of pair and whether the item before had a look."""
+    known, forest = opened(path), tree.load(path / "04-tree")
+    found = curate.find(events.load(path / "01-catalog"), curate.GAP_HOURS)
+    kind = curate.kinds(
+        found, forest.assign(known.pairs.level), forest.assign(known.pairs.level - known.pairs.delta)
+    )
+    names = {"similar": curate.SIMILAR, "serendipitous": curate.SERENDIPITOUS, "unrelated": curate.UNRELATED}
+    return {
+        f"{name}, {words}": round(float(found.satisfaction[(kind == number) & own].mean()), 3)
+        for name, number in names.items()
+        for words, own in (
+            ("after a look", known.look[found.context] >= 0),
+            ("none", known.look[found.context] < 0),
+        )
+    }
+
+
+def ranking(known: Known, scores: Scores) -> NDArray[np.int32]:
+    """[items, DEPTH] serendipitous clusters of every item, best first, -1 where fewer are."""
+    items = np.arange(len(known.asked.cluster), dtype=np.int32)
+    open_NM = tune.serendipitous(known.asked, items)
+    score = np.where(open_NM, scores(items), -np.inf)
+    order = np.argsort(-score, axis=1, kind="stable")[:, :DEPTH]
+    return np.where(np.take_along_axis(open_NM, order, 1), order, -1).astype(np.int32)
+
+
+def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Every table as the multimodal arm, beside the control and the planner: paired, several deals."""
+    torch.set_num_threads(1)
+    known, settings = opened(path), config.load(path / "byway.toml")
+    own = replace(settings.experiment, users=given.users, days=given.days, seeds=given.deals)
+    settings = replace(settings, experiment=own)
+    folder = path.with_name(f"{path.name}-arms-{given.users}-{given.days}")
+    setup, trained, _ = mask.made(path, settings, folder)
+    score = visual.interest(known.seen, np.asarray(embed.load(path / "02-embeddings")))
+    assert score is not None
+    setup = replace(setup, bucket=metrics.buckets(score))
+    tables = {name: ranking(known, scores) for name, scores in rankers(known).items()}
+    for word in given.table:
+        name, _, place = word.partition("=")
+        made = plan.load(Path(place))
+        tables[name] = np.where((made.via < 0)[:, None], -1, made.clusters[made.via]).astype(np.int32)
+    now = "what was liked, weight fitted (now)"
+    strict = replace(setup.kit.bundle, surprise="never_met")
+    variants: dict[str, tuple[str, NDArray[np.int32] | None, config.Bundle, bool]] = {
+        name: (name, None, setup.kit.bundle, False) for name in ("control", "byway", "sequence")
+    }
+    variants |= {name: (arms.MULTIMODAL, table, setup.kit.bundle, True) for name, table in tables.items()}
+    variants[f"{now}, asked before the visit"] = (arms.MULTIMODAL, tables[now], setup.kit.bundle, False)
+    variants[f"{now}, never met alone"] = (arms.MULTIMODAL, tables[now], strict, True)
+    variants[f"{now}, both as before"] = (arms.MULTIMODAL, tables[now], strict, False)
+    found: dict[str, list[Run]] = {}
+    trained |= arms.encoders(setup.kit, ("sequence",))
+    for number, (name, (arm, table, bundle, follows)) in enumerate(variants.items()):
+        scratch = folder / f"variant-{name.replace(' ', '-').replace(',', '')}"
+        scratch.mkdir(exist_ok=True)
+        each = replace(setup, kit=replace(setup.kit, watching=table, bundle=bundle), scratch=scratch)
+        with patch.object(arms, "FOLLOWS", (arms.MULTIMODAL,) if follows else ()):
+            found[name] = [mask.lived(each, trained, s, arm) for s in range(given.deals)]
+        print(f"{number + 1} of {len(variants)}: {name}", flush=True)
+    figures = measure(setup, found, np.random.default_rng(0))
+    return {
+        "setting": {"users": given.users, "days": given.days, "deals": given.deals},
+        "arms": {
+            name: {
+                **{m: mask.rounded(figures["arms"][name].get(m)) for m in METRICS},
+                "over control": mask.rounded(
+                    figures["lift"]["control"].get(name, {}).get("platform.positive_rate")
+                ),
+                "by bucket": [mask.rounded(row) for row in figures["by_bucket"].get(name, [])],
+            }
+            for name in variants
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("world", "evidence", "arms"))
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--table", action="append", default=[])
+    parser.add_argument("--deals", type=int, default=5)
+    parser.add_argument("--users", type=int, default=500)
+    parser.add_argument("--days", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    path: Path = given.workspace
+    if given.what == "world":
+        made = world.build(given.seed, world.WATCHED)
+        loop.write(made, loop.simulate(made), path / "source")
+        loop.media.film(made, path / "source")
+        (path / "byway.toml").write_text(TOML, "utf-8")
+        for stage in STAGES:
+            pipeline.run(path, config.load(path / "byway.toml"), only=stage)
+        return
+    if given.what == "evidence":
+        known = opened(path)
+        found: dict[str, Any] = {
+            "pairs": {name: len(getattr(known.pairs, name)) for name in ("log", "heldout", "fresh")},
+            "back_off": known.pairs.back_off,
+            "probe": probe(known),
+            "felt": felt(path),
+            "recall": {name: recalls(known, scores) for name, scores in rankers(known).items()},
+        }
+    else:
+        found = live(path, given)
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    print(text)
+    if given.json:
+        given.json.write_text(f"{text}\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
