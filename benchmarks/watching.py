@@ -1,7 +1,7 @@
 """What there is to see, whether it is learned, and whether it pleases: the world in which pictures decide.
 
-    python benchmarks/watching.py world W                    # the world with looks, and its workspace to 09-pairs
-    python benchmarks/watching.py evidence W [--json PATH]   # before any training: what could be found, fault by fault
+    python benchmarks/watching.py world W                   # the world with looks, and its workspace to 09-pairs
+    python benchmarks/watching.py evidence W [--json PATH]   # before training: what can be found, fault by fault
     python benchmarks/watching.py arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
 
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
@@ -159,7 +159,7 @@ def recalls(known: Known, scores: Scores) -> dict[str, float]:
 
 
 def probe(known: Known) -> dict[str, float]:
-    """How often the look is read from an item's mean picture vector by a linear model, over five folds; by chance."""
+    """How often a linear model reads the look from an item's mean picture vector, over five folds; by chance."""
     seen, own = known.seen, known.look[known.seen.item] >= 0
     rows = StandardScaler().fit_transform(media.vectors(seen)[own])
     look = known.look[seen.item][own]
@@ -171,17 +171,14 @@ def felt(path: Path) -> dict[str, float]:
     """Mean satisfaction with the next item of a visit, by kind of pair and whether the item before had a look."""
     known, forest = opened(path), tree.load(path / "04-tree")
     found = curate.find(events.load(path / "01-catalog"), curate.GAP_HOURS)
-    kind = curate.kinds(
-        found, forest.assign(known.pairs.level), forest.assign(known.pairs.level - known.pairs.delta)
-    )
+    level, delta = known.pairs.level, known.pairs.delta
+    kind = curate.kinds(found, forest.assign(level), forest.assign(level - delta))
+    look = known.look[found.context] >= 0
     names = {"similar": curate.SIMILAR, "serendipitous": curate.SERENDIPITOUS, "unrelated": curate.UNRELATED}
     return {
         f"{name}, {words}": round(float(found.satisfaction[(kind == number) & own].mean()), 3)
         for name, number in names.items()
-        for words, own in (
-            ("after a look", known.look[found.context] >= 0),
-            ("none", known.look[found.context] < 0),
-        )
+        for words, own in (("after a look", look), ("none", ~look))
     }
 
 
@@ -229,14 +226,13 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
             found[name] = [mask.lived(each, trained, s, arm) for s in range(given.deals)]
         print(f"{number + 1} of {len(variants)}: {name}", flush=True)
     figures = measure(setup, found, np.random.default_rng(0))
+    over = figures["lift"]["control"]
     return {
         "setting": {"users": given.users, "days": given.days, "deals": given.deals},
         "arms": {
             name: {
                 **{m: mask.rounded(figures["arms"][name].get(m)) for m in METRICS},
-                "over control": mask.rounded(
-                    figures["lift"]["control"].get(name, {}).get("platform.positive_rate")
-                ),
+                "over control": mask.rounded(over.get(name, {}).get("platform.positive_rate")),
                 "by bucket": [mask.rounded(row) for row in figures["by_bucket"].get(name, [])],
             }
             for name in variants
