@@ -200,6 +200,7 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
     page = (workspace / "16-report" / "report.html").read_text("utf-8")
     for title in ("figure 3: four prompts", "figure 4: number of frames", "figure 5: thumbnail or one frame"):
         assert f"Paper 2, {title}, recall at 10" in page
+        assert f"Paper 2, {title}, recall of free answers" in page
         assert f"Paper 2, {title}, match rate" in page
     assert wording.NO_EXPERIMENT in page
     assert "a single seed" in page
@@ -209,7 +210,8 @@ def test_the_multimodal_arm_lives_beside_the_others_and_its_gain_is_told_by_what
     workspace: Path,
 ) -> None:
     small = [f"experiment.{setting}" for setting in SMALL]
-    settings = config.load(workspace / "byway.toml", [*small, 'experiment.arms=["multimodal", "placebo"]'])
+    strict = ['experiment.arms=["multimodal", "placebo"]', 'bundle.surprise="never_met"']
+    settings = config.load(workspace / "byway.toml", [*small, *strict])
     figures = pipeline.figures(pipeline.run(workspace, settings, only="experiment"))
     assert figures["experiment.arms.multimodal.novel_impressions"]["mean"] == 1.0
     assert figures["experiment.controls.leaking"] == []

@@ -119,7 +119,11 @@ def _views(drawn: Figures) -> list[str]:
     return [
         lines(f"{title}, {words}", "step", "share", _by_step(drawn[key], figure), percent=False)
         for each, title in titles.items()
-        for figure, words in (("recall_at_10", "recall at 10"), ("match_rate", "match rate"))
+        for figure, words in (
+            ("free_recall", "recall of free answers"),
+            ("recall_at_10", "recall at 10"),
+            ("match_rate", "match rate"),
+        )
         if (key := f"views.{each}.curves") in drawn
     ]
 

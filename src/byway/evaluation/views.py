@@ -31,7 +31,7 @@ from byway.multimodal.prompts import Kind
 
 EVALUATE_EVERY = 20
 """Steps between evaluations of match rate and recall: the curves are compared, not only where they end."""
-CURVES = ("recall_at_1", "recall_at_10", "match_rate")
+CURVES = ("free_recall", "recall_at_1", "recall_at_10", "match_rate")
 FIGURES = ("recall_at_1", "recall_at_10", "recall_at_1.rich", "free_recall", "recall_at_10.fresh", "match_rate")
 
 
