@@ -15,6 +15,7 @@ import uvicorn
 
 from byway.base import config
 from byway.serving import app, connections, security
+from byway.serving.supervisor import Fleet
 
 
 def free_port() -> int:
@@ -26,10 +27,13 @@ def free_port() -> int:
 
 @contextmanager
 def thread(
-    workspace: Path, tokens: dict[bytes, security.Token] | None = None, **settings: object
+    workspace: Path,
+    tokens: dict[bytes, security.Token] | None = None,
+    fleet: Fleet | None = None,
+    **settings: object,
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
-    made = app.create(workspace, config.Serving(**settings), tokens or {})
+    made = app.create(workspace, config.Serving(**settings), tokens or {}, fleet)
     port = free_port()
     given = connections.configured(made)
     given.host, given.port = "127.0.0.1", port

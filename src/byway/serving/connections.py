@@ -2,7 +2,7 @@
 
 Owns what uvicorn leaves open: with httptools it bounds neither the head nor the time until one is read, and no
 connection is closed while somebody else needs its descriptor. What is not about HTTP/1.1 on a socket is `guard`'s.
-Granian has the first two as settings, was as fast within the spread of two runs, and ends when a worker fails twice.
+Granian has the first two as settings and was as fast; under it one worker that fails twice ends the service.
 """
 
 import asyncio

@@ -69,6 +69,7 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
         started, status = time.perf_counter(), 0
         limit = asyncio.timeout(seconds)
         named, back = logs.ids(scope["headers"])
+        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**named)
         method = scope["method"]
         # A HEAD is a GET of which the server sends the head.

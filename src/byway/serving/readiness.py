@@ -1,7 +1,7 @@
 """Whether a worker can answer and will, and the figures of the moment that go with the counts.
 
-Owns the probe of the history: it writes at most once a second, however often the question comes, since nobody needs a
-token for it.
+Owns the probe of the history: it writes at most once a second, however often the question comes, since it comes
+without a token.
 """
 
 import asyncio

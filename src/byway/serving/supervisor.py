@@ -1,7 +1,7 @@
 """The process above the workers: starts them, starts them again, and tells them how all of them are.
 
-Owns processes and nothing of HTTP. Each worker has a link to it: the worker says `ready` and then beats, and is told
-how many there are; the end of the link is the end of the supervisor, however that came, and a worker ends with it.
+Owns processes and nothing of HTTP. Each worker has a link to it: the worker says that it is ready and then beats,
+and is told how many there are; the end of the link is the end of the supervisor, and a worker ends with it.
 A worker that ends is started again after a pause that doubles; the others answer meanwhile. Where none answers and
 every place has failed `TRIES` times in a row, the service cannot be given and the supervisor says so by its result.
 """
