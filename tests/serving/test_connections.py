@@ -14,7 +14,7 @@ import httpx
 import pytest
 import structlog
 
-from byway.serving import connections, logs, readiness
+from byway.serving import connections, logs, processes, readiness
 from byway.serving.supervisor import Fleet
 from tests.serving import house, running
 
@@ -315,3 +315,26 @@ def test_readiness_turns_before_the_end(workspace: Path) -> None:
         fleet.draining = True
         assert client.get("/readyz").status_code == 503
         assert client.post("/v1/recommend", json={"k": 2}).status_code == 200
+
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def test_the_dashboard_asks_for_figures_that_there_are(client: httpx.Client) -> None:
+    client.post("/v1/recommend", json={"k": 2})
+    there = set(re.findall(r"# TYPE (\S+) ", client.get("/metrics").text))
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text("utf-8"))
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    names = {re.sub("_bucket$", "", name) for expr in asked for name in re.findall(r"byway_\w+", expr)}
+    assert len(names) >= 14
+    assert names <= there
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_unit_starts_a_verb_that_there_is() -> None:
+    unit = (DEPLOY / "byway.service").read_text("utf-8")
+    assert "ExecStart=/opt/byway/bin/byway serve " in unit
+    named = dict.fromkeys(re.findall(r"BYWAY_SERVING_[A-Z_]+", unit), "1")
+    assert named
+    processes.from_environment(named)

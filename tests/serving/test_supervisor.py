@@ -124,7 +124,7 @@ def test_a_killed_supervisor_leaves_no_orphans(workspace: Path) -> None:
         until(lambda: not any(map(psutil.pid_exists, workers)), "the end of the workers", 20)
         assert health(url) == {}
         assert not counts.exists()
-        processes.listening("127.0.0.1", int(url.rpartition(":")[2]), shared=False).close()
+        worker.listening("127.0.0.1", int(url.rpartition(":")[2]), shared=False).close()
 
 
 def test_a_second_service_leaves_the_counts_of_the_first(workspace: Path) -> None:

@@ -23,7 +23,7 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import logs, security
 from byway.serving.supervisor import Supervisor
-from byway.serving.worker import ADDRESS, COUNTS, FILE, SETTINGS, SPACE
+from byway.serving.worker import ADDRESS, COUNTS, FILE, SETTINGS, SPACE, listening
 
 PREFIX = "BYWAY_SERVING_"
 """What the settings of the service are called in the environment: BYWAY_SERVING_WORKERS is serving.workers."""
@@ -107,17 +107,3 @@ def together() -> Generator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def listening(host: str, port: int, shared: bool = True) -> socket.socket:
-    """A socket bound to a port, which others of the same user may bind too if it is `shared`."""
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        found.bind((host, port))
-    except OSError:
-        found.close()
-        raise
-    return found

@@ -98,6 +98,20 @@ async def answer(server: "uvicorn.Server", mine: socket.socket, link: socket.soc
         beating.cancel()
 
 
+def listening(host: str, port: int, shared: bool = True) -> socket.socket:
+    """A socket bound to a port, which others of the same user may bind too if it is `shared`."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        found.bind((host, port))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 def main() -> None:
     """Answer until told to stop."""
     logs.configure()
@@ -111,7 +125,6 @@ def main() -> None:
     from byway.base import config
     from byway.base.errors import UserError
     from byway.serving import app, connections, security
-    from byway.serving.processes import listening
 
     link = socket.socket(fileno=int(os.environ["BYWAY_LINK"]))
     os.set_inheritable(link.fileno(), False)
