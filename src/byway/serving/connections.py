@@ -77,7 +77,8 @@ class Connection(HttpToolsProtocol):
     @property
     def waiting(self) -> float | None:
         """Since when it waits for a request, in the loop's time; None while one is answered."""
-        return self._since if self.cycle is None or self.cycle.response_complete else None
+        cycle: Any = self.cycle  # None before the first request, whatever its annotation says
+        return self._since if cycle is None or cycle.response_complete else None
 
     def data_received(self, data: bytes) -> None:
         """Read on, within the bounds of the head and of the whole."""

@@ -83,7 +83,7 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
                 if not any(name.lower() == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": headers}
-            elif method == "HEAD":
+            elif method == "HEAD" and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             elif asked.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
                 limit.reschedule(None)  # however long it is, it is read to its end
