@@ -209,6 +209,15 @@ def test_it_drains_before_it_ends(workspace: Path) -> None:
     assert [line["event"] for line in lines(workspace)][-1] == "service ended"
 
 
+def test_what_ends_a_process_is_a_line_of_json() -> None:
+    code = "from byway.serving import logs; logs.configure(); import logging, warnings; warnings.warn('a'); "
+    code += "logging.getLogger('x').error('b %s', 1); raise ValueError('c')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    said = [msgspec.json.decode(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in said] == ["warning", "error", "critical"]
+    assert (said[1]["event"], "ValueError: c" in said[2]["exception"]) == ("b 1", True)
+
+
 def test_settings_from_the_environment() -> None:
     given = {
         "BYWAY_SERVING_PORT": "1",

@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -43,6 +45,11 @@ def _encoded(event: Any, **_: Any) -> bytes:
     return msgspec.json.encode(event, enc_hook=repr)
 
 
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends the process, as one line too."""
+    structlog.get_logger().critical("process ended by an error", exc_info=(kind, error, trace))
+
+
 def configure() -> None:
     """Have this process speak JSON."""
     shared: list[Any] = [
@@ -67,6 +74,7 @@ def configure() -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    sys.excepthook = _uncaught
 
 
 def ids(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], list[tuple[bytes, bytes]]]:
