@@ -234,16 +234,23 @@ def _recommend_all(directory: Path, out: Path, k: int | None, seed: int, chosen:
 def serve(
     directory: Path,
     *,
-    port: Annotated[int, Parameter(help="Port to answer on.", validator=Number(gte=1, lte=65535))] = 8000,
-    host: Annotated[str, Parameter(help="Address to answer on; any but the loopback needs tokens.")] = "127.0.0.1",
-    tokens: Annotated[Path | None, Parameter(help="File of tokens: a token and its scopes a line.")] = None,
+    port: Annotated[
+        int, Parameter(help="Port to answer on.", validator=Number(gte=1, lte=65535), env_var="BYWAY_SERVING_PORT")
+    ] = 8000,
+    host: Annotated[
+        str,
+        Parameter(help="Address to answer on; any but the loopback needs tokens.", env_var="BYWAY_SERVING_HOST"),
+    ] = "127.0.0.1",
+    tokens: Annotated[
+        Path | None, Parameter(help="File of tokens: a token and its scopes a line.", env_var="BYWAY_TOKENS_FILE")
+    ] = None,
     set: Set = None,
 ) -> None:
     """Answer over HTTP, with pages. Publishes the bundle where nothing is published yet."""
     from byway.serving import processes
     from byway.serving import publish as module
 
-    config = _config(directory, set)
+    config = _config(directory, [*processes.from_environment(), *(set or [])])
     served = module.current(directory)
     if served is None:
         _publish(directory, config)

@@ -14,7 +14,8 @@ import httpx
 import uvicorn
 
 from byway.base import config
-from byway.serving import app, security
+from byway.serving import app, connections, security
+from byway.serving.supervisor import Fleet
 
 
 def free_port() -> int:
@@ -26,12 +27,17 @@ def free_port() -> int:
 
 @contextmanager
 def thread(
-    workspace: Path, tokens: dict[bytes, security.Token] | None = None, **settings: object
+    workspace: Path,
+    tokens: dict[bytes, security.Token] | None = None,
+    fleet: Fleet | None = None,
+    **settings: object,
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
-    made = app.create(workspace, config.Serving(**settings), tokens or {})
+    made = app.create(workspace, config.Serving(**settings), tokens or {}, fleet)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(made, host="127.0.0.1", port=port, log_config=None, access_log=False))
+    given = connections.configured(made)
+    given.host, given.port = "127.0.0.1", port
+    server = uvicorn.Server(given)
     runner = threading.Thread(target=server.run, daemon=True)
     runner.start()
     try:
@@ -49,6 +55,7 @@ def processes(workspace: Path, workers: int = 2, **more: str) -> Generator[tuple
     port = free_port()
     command = [sys.executable, "-m", "byway", "serve", str(workspace)]
     command += ["--port", str(port), "--set", f"serving.workers={workers}"]
+    command += ["--set", "serving.drain_seconds=0"]
     with (workspace / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | more)
     try:

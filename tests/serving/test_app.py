@@ -17,7 +17,7 @@ import pytest
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.serving import app, history, processes, security, stores
+from byway.serving import app, history, processes, security, stores, worker
 from byway.serving.history import DAY
 from byway.serving.service import now
 from tests.serving import house, running
@@ -345,7 +345,7 @@ def test_without_tokens_it_answers_this_machine_alone(client: httpx.Client, work
 
 def test_a_port_that_is_taken_is_one_sentence(workspace: Path) -> None:
     """Workers share a port, but not with another service."""
-    with processes.listening("127.0.0.1", 0) as taken:
+    with worker.listening("127.0.0.1", 0) as taken:
         taken.listen()
         with pytest.raises(UserError, match="cannot be taken"):
             processes.serve(workspace, config.Serving(), "127.0.0.1", taken.getsockname()[1], None)

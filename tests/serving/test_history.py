@@ -350,3 +350,25 @@ def test_every_exposure_is_a_row_with_what_came_of_it() -> None:
         ("x", 150, 0.5, "byway:exp:known", 1.0),
     ]
     assert [r["watch_seconds"] for r in rows] == [None, None, None, 3.0, None, None]
+
+
+def test_a_probe_finds_a_server_that_takes_no_writes(url: str) -> None:
+    import redis
+
+    async def probe() -> None:
+        store = Valkey(url, DAYS)
+        try:
+            await store.ping()
+            await store.probe()
+        finally:
+            await store.close()
+
+    asyncio.run(probe())
+    with redis.Redis.from_url(url) as client:
+        client.config_set("min-replicas-to-write", 1)
+        try:
+            with pytest.raises(history.Unavailable):
+                asyncio.run(probe())
+        finally:
+            client.config_set("min-replicas-to-write", 0)
+    asyncio.run(probe())

@@ -56,6 +56,8 @@ Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 """Threads of this process."""
 AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1024, extra={OPERATIONAL: True})]
 """What is under way together."""
+Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
+"""Processes that answer together: more than a machine has cores help nobody."""
 Number = Annotated[float, msgspec.Meta(ge=0, le=float(MOST))]
 """A number that is neither negative nor infinite."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -409,8 +411,13 @@ class Serving:
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     forget_days: Count = 30
     """Events and answers older than this are dropped; older events are not taken in."""
-    workers: Count = 2
+    workers: Workers = 2
     """Processes that answer."""
+    access_log: bool = True
+    """Log a line for each request: its route, status, time and ids, and no user, token or address."""
+    drain_seconds: Number = 2.0
+    """How long the service says that it is not ready, and answers, before it stops: as long as a proxy in front
+    needs to see it."""
     rate: Number = 200.0
     """Requests a second that one token may make; 0 sets no limit."""
 

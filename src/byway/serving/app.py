@@ -32,9 +32,10 @@ from msgspec import Meta
 from byway.base import config
 from byway.base.artifact import VERSION
 from byway.serving import history, meters, recommend, security
-from byway.serving.guard import LOG, PROBLEM, Asking, bounded, needs, service_of
+from byway.serving.guard import LOG, Asking, bounded, needs, service_of
 from byway.serving.history import DAY, Event
 from byway.serving.messages import (
+    PROBLEM,
     Cluster,
     Clusters,
     Deleted,
@@ -46,8 +47,10 @@ from byway.serving.messages import (
     Taken,
 )
 from byway.serving.person import Seen
+from byway.serving.readiness import NotReady, Readiness
 from byway.serving.recommend import Explanation
 from byway.serving.service import Query, Reply, Service, now
+from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()
 
@@ -219,16 +222,16 @@ NOT_READY = {503: ResponseSpec(Problem, description="Not ready.", media_type=PRO
 
 @get("/readyz", tags=["health"], responses=NOT_READY)
 async def readyz(request: Asking) -> Health:
-    """Whether the process can answer: a bundle is open and the history replies."""
-    service = service_of(request)
-    await service.history.ping()
-    return Health("ready", service.live.name)
+    """Whether the process can answer and goes on to: a bundle is open, and the history is read and written."""
+    readiness: Readiness = request.app.state.readiness
+    return await readiness.health()
 
 
 @get("/metrics", guards=[needs("read")], media_type="text/plain", responses=_documented(), tags=["health"])
-async def metrics_() -> Response[bytes]:
+async def metrics_(request: Asking) -> Response[bytes]:
     """Counts and times in the Prometheus text format."""
-    return Response(meters.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    facts = request.app.state.readiness.facts()
+    return Response(meters.exposition(facts), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
@@ -240,6 +243,16 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     return Response(body, status_code=status, media_type=PROBLEM, headers=headers or {})
 
 
+def _not_ready(request: Request[Any, Any, Any], error: NotReady) -> Response[Any]:
+    log.warning("not ready", reason=str(error))
+    return problem(503, str(error), {"Retry-After": "1"})
+
+
+def _route(request: Request[Any, Any, Any]) -> str:
+    """The route, and not the path: that may hold somebody's name."""
+    return request.scope.get("path_template") or "unmatched"
+
+
 def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     headers = dict(error.headers or {})
     if error.status_code == 401:
@@ -247,7 +260,7 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             return Response(b"", status_code=303, headers={"Location": "/sign-in"})
     if error.status_code >= 500:
-        log.error("request failed", path=request.url.path, reason=error.detail)
+        log.error("request failed", route=_route(request), reason=error.detail)
         return problem(error.status_code, "The service could not do this.", headers)
     extra = error.extra if isinstance(error.extra, list) else []
     said = "; ".join(f"{e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict))
@@ -265,7 +278,7 @@ def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[
 
 
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    log.exception("request failed", path=request.url.path, exc_info=error)
+    log.exception("request failed", route=_route(request), exc_info=error)
     return problem(500, "The service could not do this.")
 
 
@@ -275,14 +288,17 @@ CSP = (
 )
 
 
-def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, security.Token]) -> ASGIApp:
-    """The application for one worker."""
+def create(
+    workspace: Path, settings: config.Serving, tokens: dict[bytes, security.Token], fleet: Fleet | None = None
+) -> ASGIApp:
+    """The application for one worker of a `fleet`."""
     from byway.serving import web
 
     @asynccontextmanager
     async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, settings)
         app.state.service = service
+        app.state.readiness = Readiness(service, fleet or Fleet())
         limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), settings.rate, BURST)
         app.state.limits = limits
         tasks = [asyncio.create_task(service.follow()), asyncio.create_task(service.tidy())]
@@ -316,6 +332,7 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
         exception_handlers={
             HTTPException: _refused,
             history.Unavailable: _unavailable,
+            NotReady: _not_ready,
             RecursionError: _nested,
             Exception: _broken,
         },
@@ -336,4 +353,4 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
         ],
         logging_config=None,
     )
-    return bounded(app, MAX_SECONDS, not tokens)
+    return bounded(app, MAX_SECONDS, not tokens, settings.access_log)

@@ -1,11 +1,13 @@
 """Who may ask, how much and from where: scopes of tokens, limits, requests of other sites, time."""
 
 import asyncio
+import http
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import structlog
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
@@ -18,14 +20,11 @@ from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
 
-from byway.serving import meters, security
-from byway.serving.messages import (
-    Problem,
-)
+from byway.serving import logs, meters, security
+from byway.serving.messages import PROBLEM, Problem
 from byway.serving.service import Service
 
-PROBLEM = "application/problem+json"
-
+log = structlog.get_logger()
 
 Asking = Request[Any, Any, State]
 
@@ -60,8 +59,8 @@ def needs(
     return guard
 
 
-def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
-    """Around everything: time, counts, and what a browser on another site may not do."""
+def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool = False) -> ASGIApp:
+    """Around everything: time, counts, ids, the log, and what a browser on another site may not do."""
 
     async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,12 +68,24 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
             return
         started, status = time.perf_counter(), 0
         limit = asyncio.timeout(seconds)
+        named, back = logs.ids(scope["headers"])
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**named)
+        method = scope["method"]
+        # A HEAD is a GET of which the server sends the head.
+        asked: Any = {**scope, "method": "GET"} if method == "HEAD" else scope
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            elif scope.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
+                headers = [*message["headers"], *back]
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            elif method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            elif asked.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
                 limit.reschedule(None)  # however long it is, it is read to its end
             await send(message)
 
@@ -82,24 +93,32 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool) -> ASGIApp:
         try:
             if refusal:
                 await _send(counted, 403, refusal)
+            elif method == "OPTIONS":
+                # Nothing is shared with other sites, and which routes there are is in the schema.
+                await _send(
+                    counted, 405, "This service has no use for OPTIONS.", (b"allow", b"GET, HEAD, POST, DELETE")
+                )
             else:
                 async with limit:
-                    await inner(scope, receive, counted)
+                    await inner(asked, receive, counted)
         except TimeoutError:
             if status:
                 raise
             await _send(counted, 503, f"This took longer than {seconds:g} seconds.")
         finally:
-            route = scope.get("path_template") or "unmatched"
-            meters.requests.labels(route, scope["method"], str(status)).inc()
-            meters.seconds.labels(route).observe(time.perf_counter() - started)
+            route = asked.get("path_template") or "unmatched"
+            took = time.perf_counter() - started
+            meters.requests.labels(route, method, str(status)).inc()
+            meters.seconds.labels(route).observe(took)
+            if access_log:
+                log.info("request", method=method, route=route, status=status, ms=round(took * 1e3, 3))
 
     return app
 
 
-async def _send(send: Callable[[Any], Any], status: int, detail: str) -> None:
-    body = msgspec.json.encode(Problem("Forbidden" if status == 403 else "Service Unavailable", status, detail))
-    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
+    body = msgspec.json.encode(Problem(http.HTTPStatus(status).phrase, status, detail))
+    headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

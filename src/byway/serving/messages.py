@@ -14,6 +14,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Micros = Annotated[int, Meta(ge=0, le=2**53)]
 
 
+PROBLEM = "application/problem+json"
+"""The media type of an error."""
+
+
 class Problem(msgspec.Struct, frozen=True):
     """What went wrong, as RFC 9457 has it."""
 
@@ -117,3 +121,9 @@ class Health(msgspec.Struct, frozen=True):
 
     status: str
     bundle: str = ""
+    workers: int = 1
+    """Processes that answer."""
+    wanted: int = 1
+    """Processes that should."""
+    problems: list[str] = []
+    """What is wrong, though requests are answered."""

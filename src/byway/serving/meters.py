@@ -1,8 +1,10 @@
 """What the service counts. With PROMETHEUS_MULTIPROC_DIR set, counts are shared by all workers through files."""
 
 import os
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import REGISTRY
 
@@ -19,7 +21,23 @@ short = Counter("byway_short_answers_total", "Answers with fewer items than were
 events = Counter("byway_events_total", "Events: stored, known already, or too old.", ["result"])
 switches = Counter("byway_bundle_switches_total", "Bundles that a worker took up.")
 failed = Counter("byway_bundle_failures_total", "Bundles that a worker could not open.")
-loaded = Gauge("byway_bundle_loaded_seconds", "When the bundle was taken up.", multiprocess_mode="mostrecent")
+dropped = Counter("byway_connections_dropped_total", "Connections that were ended for a bound.", ["reason"])
+
+
+class Facts:
+    """What is not counted but so at the moment: `(name, help, labels, value)` each, of the worker that is asked."""
+
+    def __init__(self, facts: Iterable[tuple[str, str, dict[str, str], float]]):
+        self._facts = list(facts)
+
+    def collect(self) -> Iterable[Metric]:
+        """A metric for each name: a counter where the name says so, else a gauge."""
+        found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, said, labels, value in self._facts:
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            metric = found.setdefault(name, family(name, said, labels=list(labels)))
+            metric.add_metric(list(labels.values()), value)
+        return found.values()
 
 
 def registry() -> CollectorRegistry:
@@ -31,9 +49,9 @@ def registry() -> CollectorRegistry:
     return found
 
 
-def exposition() -> bytes:
-    """All counts in the Prometheus text format."""
-    return generate_latest(registry())
+def exposition(facts: Iterable[tuple[str, str, dict[str, str], float]] = ()) -> bytes:
+    """All counts, and what is so now, in the Prometheus text format."""
+    return generate_latest(registry()) + generate_latest(Facts(facts))
 
 
 def quantile(share: float, route: str) -> float | None:

@@ -1,37 +1,43 @@
-"""`byway serve`: several workers on one port, each started again if it dies.
+"""`byway serve`: several workers on one port, under a supervisor.
 
-Owns how workers are started; what they do is `app`'s. A worker learns what to serve from the environment, since it
-is started anew as a process of its own. Each listens on a socket of its own, so that the system spreads connections
-evenly: from a shared one whoever wakes first takes several at a time.
+Owns what is checked before they start and what they are given; each is a `worker`, and the `supervisor` keeps them.
+Each listens on a socket of its own, so that the system spreads connections evenly: from a shared one whoever wakes
+first takes several at a time.
 """
 
+import fcntl
 import json
-import logging
 import os
 import shutil
 import socket
 import sys
-from dataclasses import asdict
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
-import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.serving import security
+from byway.serving import logs, security
+from byway.serving.supervisor import Supervisor
+from byway.serving.worker import ADDRESS, COUNTS, FILE, SETTINGS, SPACE, listening
 
-if TYPE_CHECKING:
-    from litestar.types import ASGIApp
+PREFIX = "BYWAY_SERVING_"
+"""What the settings of the service are called in the environment: BYWAY_SERVING_WORKERS is serving.workers."""
+OPTIONS = ("HOST", "PORT")
+"""What stands beside them there: options of the command."""
+MEMORY = Path("/dev/shm")
+UNABLE = 1
+"""Exit code where no worker can be started; 2 is a mistake in what was asked, 0 the end that was asked for."""
 
-SPACE, SETTINGS, FILE = "BYWAY_WORKSPACE", "BYWAY_SERVING", "BYWAY_TOKENS_FILE"
+log = structlog.get_logger()
 
 
 def serve(workspace: Path, settings: config.Serving, host: str, port: int, tokens: Path | None) -> None:
-    """Answer until the process is told to stop."""
+    """Answer until the process is told to stop; SystemExit with `UNABLE` where it cannot."""
     if not security.tokens(tokens) and not security.is_loopback(host):
         raise UserError(
             "Without tokens only this machine may ask: serve on 127.0.0.1, or give --tokens FILE or "
@@ -49,83 +55,55 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
         raise UserError(
             f"Port {port} of {host} cannot be taken ({error.strerror}); choose another --port."
         ) from error
-    counts = workspace.resolve() / "serving" / "metrics"
-    shutil.rmtree(counts, ignore_errors=True)
-    counts.mkdir(parents=True)
-    os.environ |= {
-        SPACE: str(workspace.resolve()),
-        SETTINGS: json.dumps(asdict(settings)),
-        FILE: str(tokens.resolve()) if tokens else "",
-        "PROMETHEUS_MULTIPROC_DIR": str(counts),
-    }
-    # A worker answers one request at a time: threads of numpy's would take the cores of the other workers.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _log()
-    print(f"Serving {workspace} on http://{host}:{port}", file=sys.stderr)
-    server = uvicorn.Config(
-        "byway.serving.processes:worker",
-        factory=True,
-        host=host,
-        port=port,
-        workers=max(settings.workers, 1),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-        # A worker that starts on a busy machine is silent for longer than the five seconds that are the default.
-        timeout_worker_healthcheck=60,
-        h11_max_incomplete_event_size=65536,
-        backlog=1024,
-    )
-    with mine:
-        Multiprocess(server, sockets=[mine]).run()
+    logs.configure()
+    log.info("serving", workspace=str(workspace), address=f"http://{host}:{port}", process=os.getpid())
+    if sys.stderr.isatty():
+        print(f"Serving {workspace} on http://{host}:{port}", file=sys.stderr)
+    with mine, together() as counts:
+        own = {
+            SPACE: str(workspace.resolve()),
+            SETTINGS: json.dumps(asdict(settings)),
+            FILE: str(tokens.resolve()) if tokens else "",
+            ADDRESS: f"{host}:{port}",
+            COUNTS: str(counts),
+        }
+        # A worker answers one request at a time: threads of numpy's would take the cores of the other workers.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, **own}
+        command = [sys.executable, "-m", "byway.serving.worker"]
+        able = Supervisor(command, environment, max(settings.workers, 1), settings.drain_seconds).run()
+    log.info("service ended", able=able)
+    if not able:
+        raise SystemExit(UNABLE)
 
 
-class Listening(socket.socket):
-    """A socket that becomes another one on the same port when it is handed to another process."""
+def from_environment(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The settings that the environment gives, as `--set` takes them."""
+    known = {f"{PREFIX}{f.name.upper()}": f.name for f in fields(config.Serving)}
+    others = {PREFIX + name for name in OPTIONS}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and name not in others:
+            raise UserError(f"{name} is no setting; there are {', '.join(sorted([*known, *others]))}.")
+    return [f"serving.{setting}={environment[name]}" for name, setting in known.items() if name in environment]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        host, port = self.getsockname()[:2]
-        return listening, (host, port)
 
+@contextmanager
+def together() -> Generator[Path]:
+    """A folder for what workers count together, in memory where the system has a file system there.
 
-def listening(host: str, port: int, shared: bool = True) -> Listening:
-    """A socket bound to a port, which others of the same user may bind too if it is `shared`."""
-    found = Listening(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    One for each service. Those of services that were killed are cleared away.
+    """
+    root = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    for other in root.glob(f"byway-{os.getuid()}-*/lock"):
+        try:
+            with other.open("r+b") as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other.parent, ignore_errors=True)
+        except OSError:
+            continue  # it is in use, or another's
+    folder = Path(tempfile.mkdtemp(prefix=f"byway-{os.getuid()}-", dir=root))
     try:
-        found.bind((host, port))
-    except OSError:
-        found.close()
-        raise
-    return found
-
-
-def worker() -> "ASGIApp":
-    """The application of one worker, as the environment says."""
-    from byway.serving import app
-
-    _log()
-    # A thread that writes the history asks for the interpreter several times an answer; each time it would wait for
-    # up to five milliseconds, the default, while a request is computed.
-    sys.setswitchinterval(0.0005)
-    settings = msgspec.json.decode(os.environ[SETTINGS], type=config.Serving)
-    file = os.environ.get(FILE)
-    return app.create(Path(os.environ[SPACE]), settings, security.tokens(Path(file) if file else None))
-
-
-def _log() -> None:
-    """Lines of JSON on standard error. Requests are counted, not logged: no token and no name stands in a log."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
+        with (folder / "lock").open("wb") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -91,8 +91,8 @@ class Limits:
         self._rate, self._ahead = rate, burst / rate if rate else 0.0
         size = 8 * max(count, 1)
         with path.open("ab") as f:
-            if f.tell() < size:
-                f.truncate(size)
+            # Written, not only made longer: a mapped page for which the disk has no room ends the process.
+            f.write(bytes(max(size - f.tell(), 0)))
         self._file = path.open("r+b")
         self._map = mmap.mmap(self._file.fileno(), size)
 

@@ -86,6 +86,8 @@ class Live:
     name: str
     bundle: Bundle
     folder: Path
+    since: float
+    """When it was taken up, in seconds since 1970."""
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -109,7 +111,7 @@ def open_current(workspace: Path) -> Live:
     if found is None:
         raise UserError(f"Nothing is published in {workspace} yet.")
     folder = workspace / publish.FOLDER / found.bundle
-    return Live(found.bundle, bundle.load(folder), folder)
+    return Live(found.bundle, bundle.load(folder), folder, time.time())
 
 
 def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
@@ -142,7 +144,6 @@ class Service:
         self.live = open_current(workspace)
         self.history = stores.open(settings.history, workspace / "serving", settings.forget_days)
         self.rng = np.random.default_rng(secrets.randbits(128))
-        meters.loaded.set(time.time())
 
     async def answer(self, asked: Query, experiment: str | None = None) -> Reply:
         """Answer a request and log what it shows, under the setting's experiment unless another is named."""
@@ -239,7 +240,6 @@ class Service:
                 continue
             refused, pause = "", 0.0
             meters.switches.inc()
-            meters.loaded.set(time.time())
             log.info("bundle taken up", bundle=self.live.name)
 
     async def tidy(self) -> None:

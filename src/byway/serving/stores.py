@@ -97,6 +97,12 @@ def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     return connection
 
 
+def _rewrite(connection: sqlite3.Connection) -> None:
+    """Write what is there already: a page of the journal."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version = {version}")
+
+
 def _transact(connection: sqlite3.Connection, batch: list[Job]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -213,6 +219,11 @@ class Files:
     async def ping(self) -> None:
         """Raises Unavailable where the store cannot be read."""
         self._select(self._read, "SELECT 1 FROM events LIMIT 1", ())
+
+    async def probe(self) -> None:
+        """Raises Unavailable where the store cannot be read or written."""
+        await self.ping()
+        await asyncio.gather(*(writer.do(_rewrite) for writer, _ in self._writers()))
 
     async def close(self) -> None:
         """Finish what was handed in and close the files."""

@@ -179,6 +179,13 @@ class Valkey:
         except RedisError as error:
             raise _unavailable(error) from error
 
+    async def probe(self) -> None:
+        """Raises Unavailable where the server does not take a write."""
+        try:
+            await self._server.set("byway:probe", 1, ex=60)
+        except RedisError as error:
+            raise _unavailable(error) from error
+
     async def close(self) -> None:
         """Close the connections."""
         await self._server.aclose(close_connection_pool=True)
