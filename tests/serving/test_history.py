@@ -208,6 +208,7 @@ def test_nothing_of_a_deleted_user_is_left_in_the_files(tmp_path: Path) -> None:
         files = [p for p in tmp_path.iterdir() if name.encode() in p.read_bytes()]
         assert files, "the test looks at the wrong files"
         await store.delete(name)
+        await store.scrub(at_once=True)
         # While the store is still open: not only when the journal is put away at the end.
         assert not [p for p in tmp_path.iterdir() if name.encode() in p.read_bytes()]
         assert len(await store.of("bo", 0)) == 200

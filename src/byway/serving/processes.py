@@ -107,6 +107,7 @@ def listening(host: str, port: int, shared: bool = True) -> Listening:
 def worker() -> "ASGIApp":
     """The application of one worker, as the environment says."""
     from byway.serving import app
+    from byway.serving.keyring import Keyring
 
     _log()
     # A thread that writes the history asks for the interpreter several times an answer; each time it would wait for
@@ -114,7 +115,7 @@ def worker() -> "ASGIApp":
     sys.setswitchinterval(0.0005)
     settings = msgspec.json.decode(os.environ[SETTINGS], type=config.Serving)
     file = os.environ.get(FILE)
-    return app.create(Path(os.environ[SPACE]), settings, security.tokens(Path(file) if file else None))
+    return app.create(Path(os.environ[SPACE]), settings, Keyring.of(Path(file) if file else None))
 
 
 def _log() -> None:

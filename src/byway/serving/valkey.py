@@ -6,17 +6,24 @@ them has. Whether an acknowledged event outlives the *server* is the server's co
 append-only file, this module waits until the event is in it.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from byway.serving.history import DAY, LIMIT, Answered, Event, Unavailable
+from byway.serving.history import DAY, LATE, LIMIT, Answered, Event, Unavailable, hashed
 
 SPARE = 15
 """Days beyond those that are kept after which an untouched key goes by itself; the exact day is `forget`'s."""
+
+GONE = "byway:gone"
+"""Hashes of the names of who was deleted, and when."""
+WANTED, SCRUBBING = "byway:scrub", "byway:scrubbing"
+"""How many deletions the server's files still hold; who has them written anew."""
 
 # KEYS: hash of events, order of events. ARGV: seconds to keep, then id, time, body of each event.
 # A member of the order carries a counter, so that equal times stay in order of arrival.
@@ -112,17 +119,31 @@ class Valkey:
             raise _unavailable(error) from error
         return [msgspec.json.decode(body, type=Event) for body in reversed(found) if body is not None]
 
-    async def expose(self, answered: Answered) -> None:
-        """Log an answer."""
-        key = _keys(answered.user)[3]
+    async def expose(self, *answered: Answered) -> None:
+        """Log answers. One from before a deletion of its user is not logged after it."""
         try:
+            some = await self._not_gone(answered)
             async with self._server.pipeline(transaction=False) as pipe:
-                pipe.zadd(key, {msgspec.json.encode(answered): answered.time})
-                pipe.expire(key, self._seconds)
-                pipe.sadd("byway:users", answered.user)
+                for each in some:
+                    key = _keys(each.user)[3]
+                    pipe.zadd(key, {msgspec.json.encode(each): each.time})
+                    pipe.expire(key, self._seconds)
+                    pipe.sadd("byway:users", each.user)
                 await pipe.execute()
+            # Who was deleted in between is deleted once more.
+            left = await self._not_gone(some)
+            for each in some:
+                if each not in left:
+                    await self._server.zrem(_keys(each.user)[3], msgspec.json.encode(each))
         except RedisError as error:
             raise _unavailable(error) from error
+
+    async def _not_gone(self, answered: Sequence[Answered]) -> list[Answered]:
+        """What is not from before a deletion of its user."""
+        if not answered:
+            return []
+        gone = await self._server.zmscore(GONE, [hashed(a.user) for a in answered])
+        return [a for a, at in zip(answered, gone, strict=True) if at is None or a.time > at]
 
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
         """The latest answers to a user after `since`, the most recent last."""
@@ -133,20 +154,56 @@ class Valkey:
         return [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
 
     async def delete(self, user: str) -> int:
-        """Forget a user: events and answers, how many."""
+        """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
         try:
             async with self._server.client() as one:
+                await one.incr(WANTED)
+                await one.zadd(GONE, {hashed(user): time.time_ns() // 1000})
                 gone = await self._scripts["delete"](keys=_keys(user), args=[], client=one)
                 await one.srem("byway:users", user)
+                await one.incr(WANTED)
                 await self._flush(one)
         except RedisError as error:
             raise _unavailable(error) from error
         return int(gone)
 
+    async def scrub(self, at_once: bool = False) -> bool:
+        """Have the server write its files anew where something was deleted; whether that was done.
+
+        Its append-only file, if it keeps one, and its snapshot, if it makes any. Raises Unavailable where that was
+        due and the server could not do it.
+        """
+        try:
+            wanted = await self._server.get(WANTED)
+            mine = at_once or await self._server.set(SCRUBBING, 1, nx=True, ex=60)
+            if not mine or (wanted is None and not at_once):
+                return False
+            info = await self._server.info("persistence")
+            if info.get("aof_enabled") == 1:
+                await self._rewritten("bgrewriteaof", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")
+            if info.get("rdb_saves", 1) or (await self._server.config_get("save")).get("save"):
+                await self._rewritten("bgsave", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
+            if wanted is not None and await self._server.get(WANTED) == wanted:
+                await self._server.delete(WANTED)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return True
+
+    async def _rewritten(self, command: str, going: str, status: str) -> None:
+        """Have a file written, and wait for it."""
+        for asked in (False, True):  # one that goes on already began too early
+            while (info := await self._server.info("persistence"))[going] or info.get("aof_rewrite_scheduled"):
+                await asyncio.sleep(0.1)
+            if not asked:
+                await self._server.execute_command(command)
+        if info[status] != "ok":
+            raise Unavailable(f"The server could not write its file anew ({command}).")
+
     async def forget(self, before: int) -> int:
         """Drop what happened before a time; how many rows."""
         gone = 0
         try:
+            await self._server.zremrangebyscore(GONE, "-inf", time.time_ns() // 1000 - 2 * LATE)
             async for user in self.users():
                 gone += int(await self._scripts["forget"](keys=_keys(user), args=[before]))
                 if not await self._server.exists(*_keys(user)[1:2], _keys(user)[3]):
@@ -155,14 +212,15 @@ class Valkey:
             raise _unavailable(error) from error
         return gone
 
-    async def users(self) -> AsyncIterator[str]:
-        """Everybody of whom something is known, in order."""
+    async def users(self, after: str = "") -> AsyncIterator[str]:
+        """Everybody of whom something is known and whose id comes after another, in order."""
         try:
-            found = await self._server.smembers("byway:users")
+            # In pieces: all at once would hold up the server.
+            found = {user.decode() async for user in self._server.sscan_iter("byway:users", count=1000)}
         except RedisError as error:
             raise _unavailable(error) from error
-        for user in sorted(found):
-            yield user.decode()
+        for user in sorted(user for user in found if user > after):
+            yield user
 
     async def recent_users(self, limit: int) -> list[str]:
         """Some people of whom something is known: the server does not keep them by time."""
