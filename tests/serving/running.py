@@ -15,6 +15,7 @@ import uvicorn
 
 from byway.base import config
 from byway.serving import app, security
+from byway.serving.keyring import Keyring
 
 
 def free_port() -> int:
@@ -26,7 +27,7 @@ def free_port() -> int:
 
 @contextmanager
 def thread(
-    workspace: Path, tokens: dict[bytes, security.Token] | None = None, **settings: object
+    workspace: Path, tokens: dict[bytes, security.Token] | Keyring | None = None, **settings: object
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
     made = app.create(workspace, config.Serving(**settings), tokens or {})

@@ -292,6 +292,7 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
     async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, settings)
         app.state.service = service
+        (workspace / "serving").mkdir(exist_ok=True)
         limits = security.Limits(workspace / "serving" / "limits.bin", PLACES, settings.rate, BURST)
         app.state.limits, app.state.wrong = limits, Wrong(workspace / "serving")
         app.state.sessions = Sessions(workspace / "serving")

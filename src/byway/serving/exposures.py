@@ -83,6 +83,7 @@ class Exposures:
                 young = [a for a in batch if a.time > 1_000_000 * self._now() - LATE]
                 meters.exposures.labels("dropped").inc(len(batch) - len(young))
                 self._waiting.extendleft(reversed(young))
+                self._writing = 0
                 pause = min(2 * pause or 0.1, PAUSE)
                 await asyncio.sleep(pause)
             else:

@@ -318,8 +318,9 @@ class Service:
     async def close(self, tasks: Sequence[asyncio.Task[None]] = ()) -> None:
         """Finish what was handed in, as far as the history takes it, and end the worker's tasks."""
         await self.exposures.flush(DRAIN)
+        left = self.exposures.left()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        meters.exposures.labels("dropped").inc(self.exposures.left())
+        meters.exposures.labels("dropped").inc(left)
         await self.history.close()
