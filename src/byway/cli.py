@@ -253,6 +253,23 @@ def serve(
 
 
 @app.command
+def forget(directory: Path, *users: str, set: Set = None, json: Json = False) -> None:
+    """Delete people: from the history, and from the log that the workspace was built from."""
+    from byway.workflow import forgetting
+
+    if not users:
+        raise UserError("Name who is to be deleted, by the ids of your log.")
+    found = forgetting.forget(directory, _config(directory, set), users)
+    text = f"{found['history']:,} rows of the history and {found['events']:,} events of the log are deleted."
+    if found["events"]:
+        text += (
+            " Delete them in the files that the log was read from too; what was made from it is built anew by: "
+            f"{command('run', directory)}"
+        )
+    _say(json, found, text)
+
+
+@app.command
 def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Check the newest bundle and serve it from now on; running workers take it up at once."""
     from byway.serving import publish as module

@@ -23,7 +23,9 @@ SPARE = 15
 GONE = "byway:gone"
 """Hashes of the names of who was deleted, and when."""
 WANTED, SCRUBBING = "byway:scrub", "byway:scrubbing"
-"""How many deletions the server's files still hold; who has them written anew."""
+"""How many deletions the server's files still hold; that they are being written anew, or were a moment ago."""
+MINUTE = 60
+"""Seconds, at least, between two rewritings of the server's files."""
 
 # KEYS: hash of events, order of events. ARGV: seconds to keep, then id, time, body of each event.
 # A member of the order carries a counter, so that equal times stay in order of arrival.
@@ -175,8 +177,9 @@ class Valkey:
         """
         try:
             wanted = await self._server.get(WANTED)
-            mine = at_once or await self._server.set(SCRUBBING, 1, nx=True, ex=60)
-            if not mine or (wanted is None and not at_once):
+            if wanted is None and not at_once:
+                return False
+            if not at_once and not await self._server.set(SCRUBBING, 1, nx=True, ex=MINUTE):
                 return False
             info = await self._server.info("persistence")
             if info.get("aof_enabled") == 1:
