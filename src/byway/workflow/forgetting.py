@@ -1,8 +1,8 @@
 """`byway forget`: people taken out of a workspace, its history and the log that it was built from.
 
 Owns the rewriting of artifacts in which ids of people stand: 01-catalog (events, users, quarantine), and
-17-refresh, which numbers its users on from those of the catalog and is dropped with them. What was made from the log
-(the table, models, figures) holds no id; the next run builds it anew, since its input is another one now.
+17-refresh, which numbers its users on from those of the catalog and is dropped with them. What was made from the
+log (the table, models, figures) holds no id; the next run builds it anew, since its input is another one now.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from byway.workflow.stages import CATALOG, REFRESH
 
 
 def forget(workspace: Path, config: Config, users: Sequence[str]) -> dict[str, Any]:
-    """Delete these people; how many rows of the history and of the log they had.
+    """Delete these people; how many rows of the history and of the log they had, and whether refreshes are dropped.
 
     Raises UserError where another process works on the workspace, and where the history does not answer.
     """
     gone = asyncio.run(_from_history(workspace, config, users))
     with artifact.locked(workspace):
-        events = _from_log(workspace, users)
-    return {"users": len(set(users)), "history": gone, "events": events}
+        events, refreshes = _from_log(workspace, users)
+    return {"users": len(set(users)), "history": gone, "events": events, "refreshes": refreshes}
 
 
 async def _from_history(workspace: Path, config: Config, users: Sequence[str]) -> int:
@@ -49,16 +49,17 @@ async def _from_history(workspace: Path, config: Config, users: Sequence[str]) -
     return gone
 
 
-def _from_log(workspace: Path, users: Sequence[str]) -> int:
-    """Write the log anew without some people; how many events they had in it."""
-    path, refreshed = workspace / CATALOG.folder, workspace / REFRESH.folder
+def _from_log(workspace: Path, users: Sequence[str]) -> tuple[int, bool]:
+    """Write the log anew without some people; how many events they had in it, and whether refreshes are dropped."""
+    path, refreshed = workspace / CATALOG.folder, workspace / REFRESH
     record = artifact.read_record(path)
     there = record is not None and any(_names(path, users))
-    if artifact.read_record(refreshed) is not None and (there or any(_names(refreshed, users))):
+    dropped = artifact.read_record(refreshed) is not None and (there or any(_names(refreshed, users)))
+    if dropped:
         shutil.rmtree(refreshed)
         artifact.tidy(refreshed)
     if record is None or not there:
-        return 0
+        return 0, dropped
     wanted = pa.array(users, pa.string())
     names = pq.read_table(path / "users.parquet")
     stays = compute.invert(compute.is_in(names["user"], value_set=wanted))
@@ -77,7 +78,7 @@ def _from_log(workspace: Path, users: Sequence[str]) -> int:
     metrics = record.metrics | {"catalog.events": counts["events"], "catalog.users": counts["users"]}
     outcome = Outcome(counts=counts, metrics=metrics, gates=record.gates, timings=record.timings)
     artifact.commit(path, record.stage, record.settings, record.inputs, outcome)
-    return gone
+    return gone, dropped
 
 
 def _names(path: Path, users: Sequence[str]) -> list[bool]:
