@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from byway.serving import exports, history
+from byway.serving import exports, history, service
 from byway.serving.history import Answered, Event, Exposure
 from byway.serving.service import now
 from tests.serving import house, running
@@ -130,6 +130,27 @@ def test_others_are_answered_while_a_long_log_is_read(client: httpx.Client) -> N
     asking.join()
     assert text.count("\r\nlong,") == 40_000
     assert longest[0] < max(0.25, took / 3)
+
+
+def test_others_are_answered_while_somebody_is_explained(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain, going = service.explain, threading.Event()
+
+    def slowly(*given: object) -> object:
+        going.set()
+        time.sleep(0.5)
+        return explain(*given)
+
+    monkeypatch.setattr(service, "explain", slowly)
+    asked = threading.Thread(target=lambda: httpx.get(f"{client.base_url}/v1/explain?user=a", timeout=30))
+    asked.start()
+    assert going.wait(10)
+    began = time.perf_counter()
+    assert client.post("/v1/recommend", json={"user": "a"}).status_code == 200
+    assert time.perf_counter() - began < 0.4
+    assert asked.is_alive()
+    asked.join()
 
 
 def test_the_page_of_the_experiment_is_counted_once_for_many_and_for_so_long(
