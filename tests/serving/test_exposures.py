@@ -1,6 +1,7 @@
 """Answers before writes: what was shown waits for the log in a bounded queue, and counts when it was delivered."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import socket
@@ -155,3 +156,41 @@ def test_what_was_shown_is_written_before_the_worker_ends(tmp_path: Path) -> Non
             client.post("/v1/recommend", json={"user": "last", "k": 1})
     with running.thread(tmp_path / "w") as client:
         assert shown_to(client, "last") == 50
+
+
+@pytest.mark.parametrize("where", ["files", "server"])
+def test_where_the_client_says_so_only_confirmed_answers_count(tmp_path: Path, where: str) -> None:
+    house.published(tmp_path / "w")
+    with contextlib.ExitStack() as stack:
+        url = ""
+        if where == "server":
+            url = stack.enter_context(valkey_server.running(tmp_path, running.free_port()))
+        client = stack.enter_context(running.thread(tmp_path / "w", history=url, exposures="confirmed"))
+        asked = [client.post("/v1/recommend", json={"user": "ann", "k": 2}).json() for _ in range(3)]
+        nobody = client.post("/v1/recommend", json={"history": HISTORY, "k": 3}).json()
+        assert client.get("/v1/log").text.count("\n") == 1
+        for body in ({"answer": asked[1]["answer"], "user": "ann"}, {"answer": nobody["answer"]}):
+            for _ in range(2):
+                assert client.post("/v1/shown", json=body).status_code == 204
+        # An answer to somebody else is confirmed by nobody.
+        assert client.post("/v1/shown", json={"answer": asked[0]["answer"], "user": "bo"}).status_code == 204
+        assert shown_to(client, "ann") == 2
+        assert shown_to(client, f"guest:{nobody['answer']}") == 3
+        assert client.delete("/v1/users/ann").json() == {"deleted": 3}
+        assert shown_to(client, "ann") == 0
+
+
+def test_a_batch_is_each_answered_alone_and_logged(tmp_path: Path) -> None:
+    house.published(tmp_path / "w")
+    with running.thread(tmp_path / "w") as client:
+        bodies = [{"history": HISTORY, "k": 2}, {"user": "x", "k": 1}, {"history": [{"item": "c3-0"}], "k": 4}]
+        replies = client.post("/v1/recommend:batch", json=bodies).json()
+        alone = [client.post("/v1/recommend", json=body).json() for body in bodies]
+        for reply, one in zip(replies, alone, strict=True):
+            assert [i["item"] for i in reply["items"]] == [i["item"] for i in one["items"]]
+            assert reply["strategy"] == one["strategy"]
+        assert len({reply["answer"] for reply in replies}) == 3
+        assert shown_to(client, "x") == 2
+        assert shown_to(client, f"guest:{replies[0]['answer']}") == 2
+        for wrong in ([], [{}] * 101, [{"k": 0}], {}):
+            assert client.post("/v1/recommend:batch", json=wrong).status_code == 400

@@ -42,11 +42,12 @@ from byway.serving.messages import (
     ItemFacts,
     Problem,
     RecommendRequest,
+    ShownIn,
     Taken,
 )
 from byway.serving.person import Seen
 from byway.serving.recommend import Explanation
-from byway.serving.service import Query, Reply, Service, now
+from byway.serving.service import Query, Reply, Service, guest, now
 
 log = structlog.get_logger()
 
@@ -75,6 +76,8 @@ BURST = 400
 """Requests that one token may make at once."""
 MAX_BODY = 1_000_000
 """Bytes of a request's body."""
+BATCH = 100
+"""Answers in one request."""
 MAX_SECONDS = 10.0
 """A request that takes longer is ended."""
 BODY = (413, 415)
@@ -83,11 +86,14 @@ BODY = (413, 415)
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
 async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply:
     """Items of an interest that is new to this person, and why."""
+    return await service_of(request).answer(_query(data), shown=when_delivered(request))
+
+
+def _query(data: RecommendRequest) -> Query:
     seen = None
     if data.history is not None:
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    asked = Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
-    return await service_of(request).answer(asked, shown=when_delivered(request))
+    return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
 
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -113,6 +119,26 @@ async def events_(
         for e in events
     ]
     return Taken(**await service_of(request).store(rows))
+
+
+@post("/v1/shown", status_code=204, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
+async def shown_(request: Asking, data: JSONBody[ShownIn]) -> None:
+    """Say that an answer was shown: only then it counts where `serving.exposures` is "confirmed"."""
+    await service_of(request).history.confirm(data.user or guest(data.answer), data.answer)
+
+
+@post(
+    "/v1/recommend:batch", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"]
+)
+async def recommend_batch(request: Asking, data: JSONBody[list[RecommendRequest]]) -> list[Reply]:
+    """Up to 100 answers at once, in order, each as if asked for alone."""
+    if not 1 <= len(data) <= BATCH:
+        raise ValidationException(f"Send a list of 1 to {BATCH} requests.")
+    replies: list[Reply] = []
+    for one in data:
+        replies.append(await service_of(request).answer(_query(one), shown=when_delivered(request)))
+        await asyncio.sleep(0)  # others are answered between two
+    return replies
 
 
 UserQuery = Annotated[str, QueryParameter(min_length=1, max_length=256)]
@@ -310,7 +336,9 @@ def create(workspace: Path, settings: config.Serving, tokens: dict[bytes, securi
     app = Litestar(
         route_handlers=[
             recommend_,
+            recommend_batch,
             events_,
+            shown_,
             explain_,
             clusters_,
             item_,

@@ -117,6 +117,11 @@ class Counts:
     """When that was, by the monotonic clock."""
 
 
+def guest(answer: str) -> str:
+    """Under which name an answer to nobody in particular is logged."""
+    return f"guest:{answer}"
+
+
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
@@ -159,7 +164,8 @@ class Service:
     def __init__(self, workspace: Path, settings: config.Serving):
         self.workspace, self.settings = workspace, settings
         self.live = open_current(workspace)
-        self.history = stores.open(settings.history, workspace / "serving", settings.forget_days)
+        confirmed = settings.exposures == "confirmed"
+        self.history = stores.open(settings.history, workspace / "serving", settings.forget_days, confirmed)
         self.exposures = Exposures(self.history)
         self.slow, self.counting = asyncio.Semaphore(1), asyncio.Lock()
         """What takes long is done one by one; what is counted, once for all who ask."""
@@ -187,7 +193,7 @@ class Service:
             )
         reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment)
         # Who is not named is a guest of this answer alone.
-        user = asked.user or f"guest:{reply.answer}"
+        user = asked.user or guest(reply.answer)
         places = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
         answered = Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, places)
         if shown is None:

@@ -35,7 +35,10 @@ TABLES = {
         CREATE TABLE IF NOT EXISTS answers (user TEXT NOT NULL, time INTEGER NOT NULL, body BLOB NOT NULL);
         CREATE INDEX IF NOT EXISTS answers_of ON answers (user, time);
         CREATE INDEX IF NOT EXISTS answers_at ON answers (time);
-        CREATE TABLE IF NOT EXISTS gone (who BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;""",
+        CREATE TABLE IF NOT EXISTS gone (who BLOB PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS confirmed (
+            user TEXT NOT NULL, answer TEXT NOT NULL, time INTEGER NOT NULL, PRIMARY KEY (user, answer));
+        CREATE INDEX IF NOT EXISTS confirmed_at ON confirmed (time);""",
 }
 NEXT = """
     WITH RECURSIVE next(user) AS (
@@ -43,6 +46,9 @@ NEXT = """
         UNION ALL SELECT (SELECT min(user) FROM {table} WHERE user > next.user) FROM next WHERE user IS NOT NULL)
     SELECT user FROM next WHERE user IS NOT NULL LIMIT ?"""
 """The next people in order: a step through the index for each, however many rows each has."""
+CONFIRMED = """
+    AND EXISTS (SELECT 1 FROM confirmed WHERE confirmed.user = answers.user
+                AND answer = json_extract(CAST(body AS TEXT), '$.answer')) """
 PEOPLE = 1000
 """People listed at a time."""
 
@@ -146,7 +152,9 @@ def _resolve(outcomes: list[tuple[Job, Any]]) -> None:
 class Files:
     """The store in a folder, shared by the processes of one machine."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, confirmed: bool = False):
+        """With `confirmed`, answers that no client confirmed are not read."""
+        self._confirmed = confirmed
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._events, self._answers = folder / "events.db", folder / "answers.db"
@@ -192,12 +200,19 @@ class Files:
         )
         await self._answer_writer.do(lambda c: c.executemany(insert, rows) and None)
 
+    async def confirm(self, user: str, answer: str) -> None:
+        """Log that a client showed an answer."""
+        row = (user, answer, time.time_ns() // 1000)
+        insert = "INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)"
+        await self._answer_writer.do(lambda c: c.execute(insert, row) and None)
+
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
         """The latest answers to a user after `since`, the most recent last."""
         found = await self._rows(
             "answers",
             limit,
-            "SELECT body FROM answers WHERE user = ? AND time > ? ORDER BY time DESC, rowid DESC LIMIT ?",
+            f"SELECT body FROM answers WHERE user = ? AND time > ? {CONFIRMED if self._confirmed else ''}"
+            "ORDER BY time DESC, rowid DESC LIMIT ?",
             (user, since, limit),
         )
         if limit <= LIMIT:
@@ -212,6 +227,7 @@ class Files:
 
         def drop(c: sqlite3.Connection) -> int:
             c.execute(remember, (hashed(user), at))
+            c.execute("DELETE FROM confirmed WHERE user = ?", (user,))
             return c.execute("DELETE FROM answers WHERE user = ?", (user,)).rowcount
 
         counts = [
@@ -230,7 +246,9 @@ class Files:
             for writer, table in self._writers()
         ]
         late = time.time_ns() // 1000 - 2 * LATE
-        await self._answer_writer.do(lambda c: c.execute("DELETE FROM gone WHERE time < ?", (late,)) and None)
+        for table, old in (("gone", late), ("confirmed", before)):
+            drop = f"DELETE FROM {table} WHERE time < ?"
+            await self._answer_writer.do(lambda c, drop=drop, old=old: c.execute(drop, (old,)) and None)
         if sum(counts):
             await asyncio.to_thread(scrub.want_daily, self._folder)
         return sum(counts)
@@ -304,13 +322,14 @@ def _decoded(found: list[Any]) -> list[Answered]:
     return [msgspec.json.decode(body, type=Answered) for (body,) in reversed(found)]
 
 
-def open(url: str, folder: Path, days: int) -> "Files | Valkey":
+def open(url: str, folder: Path, days: int, confirmed: bool = False) -> "Files | Valkey":
     """The store that a URL names: files in `folder` where it is empty, else `redis://host:port/number`.
 
-    `days` is how long what happened is kept: a server forgets people who do not come back by itself.
+    `days` is how long what happened is kept: a server forgets people who do not come back by itself. With
+    `confirmed`, answers that no client confirmed are not read.
     """
     if not url:
-        return Files(folder)
+        return Files(folder, confirmed)
     from byway.serving.valkey import Valkey
 
-    return Valkey(url, days)
+    return Valkey(url, days, confirmed)

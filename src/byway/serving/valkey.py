@@ -56,17 +56,18 @@ end
 return found
 """
 
-# KEYS: hash, order, counter, answers. ARGV: before this time.
+# KEYS: hash, order, counter, answers, confirmed. ARGV: before this time.
 FORGET = """
 local gone = 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
 for _, id in ipairs(ids) do gone = gone + redis.call('HDEL', KEYS[1], string.sub(id, 17)) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
 gone = gone + redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. ARGV[1])
 return gone
 """
 
-# KEYS: hash, order, counter, answers.
+# KEYS: hash, order, counter, answers, confirmed.
 DELETE = """
 local gone = redis.call('HLEN', KEYS[1]) + redis.call('ZCARD', KEYS[4])
 redis.call('DEL', unpack(KEYS))
@@ -77,8 +78,9 @@ return gone
 class Valkey:
     """The store on a server. The methods are those of `stores.Files`."""
 
-    def __init__(self, url: str, days: int):
-        """`days` is how long what happened is kept."""
+    def __init__(self, url: str, days: int, confirmed: bool = False):
+        """`days` is how long what happened is kept; with `confirmed`, no other answers are read."""
+        self._confirmed = confirmed
         self._seconds = (days + SPARE) * DAY // 1_000_000
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=5, retry_on_timeout=False
@@ -147,13 +149,27 @@ class Valkey:
         gone = await self._server.zmscore(GONE, [hashed(a.user) for a in answered])
         return [a for a, at in zip(answered, gone, strict=True) if at is None or a.time > at]
 
+    async def confirm(self, user: str, answer: str) -> None:
+        """Log that a client showed an answer."""
+        key = _keys(user)[4]
+        try:
+            async with self._server.pipeline(transaction=False) as pipe:
+                pipe.zadd(key, {answer: time.time_ns() // 1000}, nx=True)
+                pipe.expire(key, self._seconds)
+                await pipe.execute()
+        except RedisError as error:
+            raise _unavailable(error) from error
+
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
         """The latest answers to a user after `since`, the most recent last."""
         try:
             found = await self._server.zrevrangebyscore(_keys(user)[3], "+inf", f"({since}", start=0, num=limit)
+            shown = await self._server.zrange(_keys(user)[4], 0, -1) if self._confirmed else []
         except RedisError as error:
             raise _unavailable(error) from error
-        return [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
+        answers = [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
+        names = {name.decode() for name in shown}
+        return [a for a in answers if a.answer in names] if self._confirmed else answers
 
     async def delete(self, user: str) -> int:
         """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
@@ -262,7 +278,7 @@ class Valkey:
 
 
 def _keys(user: str) -> list[str]:
-    return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers")]
+    return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers", "confirmed")]
 
 
 def _parts(places: list[int]) -> list[list[int]]:
