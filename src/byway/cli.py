@@ -260,15 +260,7 @@ def forget(directory: Path, *users: str, set: Set = None, json: Json = False) ->
     if not users:
         raise UserError("Name who is to be deleted, by the ids of your log.")
     found = forgetting.forget(directory, _config(directory, set), users)
-    text = f"{found['history']:,} rows of the history and {found['events']:,} events of the log are deleted."
-    if found["refreshes"]:
-        text += " The refreshes since the last full run are dropped; the bundle that they made is served on."
-    if found["events"] or found["refreshes"]:
-        text += (
-            " Delete them in the files that the log was read from too; what was made from it is built anew by: "
-            f"{command('run', directory)}"
-        )
-    _say(json, found, text)
+    _say(json, found, forgetting.in_words(directory, found))
 
 
 @app.command

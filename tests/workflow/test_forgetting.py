@@ -85,6 +85,9 @@ def test_no_file_of_the_workspace_holds_who_was_forgotten(workspace: Path) -> No
     before, users = events.load(workspace / "01-catalog"), events.load_users(workspace / "01-catalog")
     found = forgetting.forget(workspace, settings(workspace), [ANN, BO])
     assert found == {"users": 2, "history": 102, "events": small.EVENTS, "refreshes": True}
+    said = forgetting.in_words(workspace, found)
+    assert said.startswith(f"102 rows of the history and {small.EVENTS} events of the log are deleted.")
+    assert "byway run" in said
     assert holding(workspace, ANN) == holding(workspace, BO) == []
     assert not (workspace / "17-refresh").exists()
     # Everybody else's log is as it was, under numbers without a gap.

@@ -20,6 +20,7 @@ from byway.base import artifact
 from byway.base.artifact import Outcome
 from byway.base.config import Config
 from byway.base.errors import UserError
+from byway.base.progress import command
 from byway.data.text import compute
 from byway.serving import stores
 from byway.serving.history import Unavailable
@@ -35,6 +36,17 @@ def forget(workspace: Path, config: Config, users: Sequence[str]) -> dict[str, A
     with artifact.locked(workspace):
         events, refreshes = _from_log(workspace, users)
     return {"users": len(set(users)), "history": gone, "events": events, "refreshes": refreshes}
+
+
+def in_words(workspace: Path, found: dict[str, Any]) -> str:
+    """What was deleted, and what is left to do."""
+    text = f"{found['history']:,} rows of the history and {found['events']:,} events of the log are deleted."
+    if found["refreshes"]:
+        text += " The refreshes since the last full run are dropped; the bundle that they made is served on."
+    if found["events"] or found["refreshes"]:
+        text += " Delete them in the files that the log was read from too, and build anew what was made from it: "
+        text += command("run", workspace)
+    return text
 
 
 async def _from_history(workspace: Path, config: Config, users: Sequence[str]) -> int:
