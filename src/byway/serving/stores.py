@@ -5,6 +5,7 @@ before it is acknowledged (a flush takes 4 to 30 ms here), an answer is in the o
 is sent: it outlives the process, and a power cut may take the last ones."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import sqlite3
@@ -97,7 +98,9 @@ class _Writer:
 
 def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     # What people did is for the owner's eyes alone; SQLite gives its journals the rights of the file.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # Only a file that is not there is opened for it: closing one drops the locks that SQLite holds in this process.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
