@@ -260,6 +260,17 @@ def serve(
 
 
 @app.command
+def forget(directory: Path, *users: str, set: Set = None, json: Json = False) -> None:
+    """Delete people: from the history, and from the log that the workspace was built from."""
+    from byway.workflow import forgetting
+
+    if not users:
+        raise UserError("Name who is to be deleted, by the ids of your log.")
+    found = forgetting.forget(directory, _config(directory, set), users)
+    _say(json, found, forgetting.in_words(directory, found))
+
+
+@app.command
 def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Check the newest bundle and serve it from now on; running workers take it up at once."""
     from byway.serving import publish as module

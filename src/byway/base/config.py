@@ -411,6 +411,9 @@ class Serving:
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     forget_days: Count = 30
     """Events and answers older than this are dropped; older events are not taken in."""
+    exposures: Literal["delivered", "confirmed"] = "delivered"
+    """When an answer counts as shown: when the client has taken the reply, or only when it confirms the answer
+    (`POST /v1/shown`)."""
     workers: Workers = 2
     """Processes that answer."""
     access_log: bool = True

@@ -4,8 +4,6 @@ Owns what a request may look like and what is replied. What to reply is decided 
 """
 
 import asyncio
-import csv
-import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,9 +29,10 @@ from msgspec import Meta
 
 from byway.base import config
 from byway.base.artifact import VERSION
-from byway.serving import history, meters, recommend, security
-from byway.serving.guard import LOG, Asking, bounded, needs, service_of
+from byway.serving import exports, history, meters, security
+from byway.serving.guard import LOG, Asking, bounded, needs, service_of, when_delivered
 from byway.serving.history import DAY, Event
+from byway.serving.keyring import PLACES, Keyring, Sessions, Wrong
 from byway.serving.messages import (
     PROBLEM,
     Cluster,
@@ -44,12 +43,13 @@ from byway.serving.messages import (
     ItemFacts,
     Problem,
     RecommendRequest,
+    ShownIn,
     Taken,
 )
 from byway.serving.person import Seen
 from byway.serving.readiness import NotReady, Readiness
 from byway.serving.recommend import Explanation
-from byway.serving.service import Query, Reply, Service, now
+from byway.serving.service import Query, Reply, Service, guest, now
 from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()
@@ -79,6 +79,8 @@ BURST = 400
 """Requests that one token may make at once."""
 MAX_BODY = 1_000_000
 """Bytes of a request's body."""
+BATCH = 100
+"""Answers in one request."""
 MAX_SECONDS = 10.0
 """A request that takes longer is ended."""
 BODY = (413, 415)
@@ -87,11 +89,14 @@ BODY = (413, 415)
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
 async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply:
     """Items of an interest that is new to this person, and why."""
+    return await service_of(request).answer(_query(data), shown=when_delivered(request))
+
+
+def _query(data: RecommendRequest) -> Query:
     seen = None
     if data.history is not None:
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    asked = Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
-    return await service_of(request).answer(asked)
+    return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
 
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -119,6 +124,26 @@ async def events_(
     return Taken(**await service_of(request).store(rows))
 
 
+@post("/v1/shown", status_code=204, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
+async def shown_(request: Asking, data: JSONBody[ShownIn]) -> None:
+    """Say that an answer was shown: only then it counts where `serving.exposures` is "confirmed"."""
+    await service_of(request).history.confirm(data.user or guest(data.answer), data.answer)
+
+
+@post(
+    "/v1/recommend:batch", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"]
+)
+async def recommend_batch(request: Asking, data: JSONBody[list[RecommendRequest]]) -> list[Reply]:
+    """Up to 100 answers at once, in order, each as if asked for alone."""
+    if not 1 <= len(data) <= BATCH:
+        raise ValidationException(f"Send a list of 1 to {BATCH} requests.")
+    replies: list[Reply] = []
+    for one in data:
+        replies.append(await service_of(request).answer(_query(one), shown=when_delivered(request)))
+        await asyncio.sleep(0)  # others are answered between two
+    return replies
+
+
 UserQuery = Annotated[str, QueryParameter(min_length=1, max_length=256)]
 
 
@@ -129,9 +154,7 @@ async def explain_(
     context: Annotated[str | None, QueryParameter(min_length=1, max_length=256)] = None,
 ) -> Explanation:
     """What an answer to this user is drawn from: interests, pairs and where they lead, with their chances."""
-    service = service_of(request)
-    at = now()
-    return recommend.explain(service.live.bundle, await service.seen(user, at), at, context)
+    return await service_of(request).explain(user, context)
 
 
 @get("/v1/clusters", guards=[needs("read")], responses=_documented(), tags=["catalog"])
@@ -173,40 +196,45 @@ async def item_(request: Asking, item: FromPath[str]) -> ItemFacts:
 
 @delete("/v1/users/{user:path}", status_code=200, guards=[needs("admin")], responses=_documented(), tags=["people"])
 async def forget_(request: Asking, user: FromPath[str]) -> Deleted:
-    """Delete everything of a user: history and log. It is gone when this replies."""
-    return Deleted(await service_of(request).history.delete(_as_sent(request, "/v1/users/", user)))
+    """Delete everything of a user: history and log. Nothing knows of it when this replies.
+
+    What is left of it in the history's files is overwritten soon after.
+    """
+    return Deleted(await service_of(request).delete(_as_sent(request, "/v1/users/", user)))
 
 
 def _as_sent(request: Asking, before: str, routed: str) -> str:
     """The id at the end of a path as it was sent: what was routed has lost slashes that are doubled or last."""
     raw = request.scope.get("raw_path") or b""
-    path = unquote_to_bytes(raw.partition(b"?")[0]).decode("utf-8", "replace")
+    path = unquote_to_bytes(raw.partition(b"?")[0]).decode("utf-8")
     return path.removeprefix(before) if path.startswith(before) else routed.removeprefix("/")
 
 
-COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+@get(LOG, guards=[needs("admin")], responses=_documented(), tags=["people"], media_type="text/csv")
+async def log_(
+    request: Asking,
+    after: Annotated[str, QueryParameter(max_length=1400)] = "",
+    limit: Annotated[int | None, QueryParameter(ge=1, le=1_000_000)] = None,
+) -> Response[Any]:
+    """The log as a table of events (CSV) that the next `byway run` reads: every exposure, with what came of it.
 
-
-@get(
-    LOG,
-    guards=[needs("admin")],
-    responses=_documented(),
-    tags=["people"],
-    media_type="text/csv",
-)
-async def log_(request: Asking) -> Stream:
-    """The log as a table of events (CSV) that the next `byway run` reads: every exposure, with what came of it."""
-    store = service_of(request).history
+    With a `limit` it comes in pages of whole people, of at least so many rows; the header `Byway-Next` is the
+    `after` of the next page, and is missing on the last.
+    """
+    service = service_of(request)
+    try:
+        from_user = exports.user_of(after)
+    except ValueError as error:
+        raise ValidationException("`after` is not a value of the header Byway-Next.") from error
+    if limit is not None:
+        body, last = await exports.page(service, from_user, limit)
+        headers = {"Byway-Next": exports.cursor(last)} if last else {}
+        return Response(body, media_type="text/csv", headers=headers)
 
     async def lines() -> AsyncIterator[bytes]:
-        yield (",".join(COLUMNS) + "\r\n").encode()
-        async for user in store.users():
-            out = io.StringIO()
-            writer = csv.DictWriter(out, COLUMNS)
-            rows = history.as_rows(await store.of(user, -1, 1_000_000), await store.answers(user, -1, 1_000_000))
-            writer.writerows(rows)
-            yield out.getvalue().encode("utf-8", "replace")
-            await asyncio.sleep(0)  # others are answered between two people
+        yield exports.HEAD
+        async for _, _, text in exports.pieces(service, from_user):
+            yield text
 
     return Stream(lines(), media_type="text/csv")
 
@@ -277,6 +305,11 @@ def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[
     return problem(400, "The body is nested too deeply.")
 
 
+def _no_text(request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Any]:
+    """Bytes in a body or a path that are no UTF-8."""
+    return problem(400, "The request is not UTF-8 text.")
+
+
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.exception("request failed", route=_route(request), exc_info=error)
     return problem(500, "The service could not do this.")
@@ -289,34 +322,42 @@ CSP = (
 
 
 def create(
-    workspace: Path, settings: config.Serving, tokens: dict[bytes, security.Token], fleet: Fleet | None = None
+    workspace: Path,
+    settings: config.Serving,
+    tokens: dict[bytes, security.Token] | Keyring,
+    fleet: Fleet | None = None,
 ) -> ASGIApp:
     """The application for one worker of a `fleet`."""
     from byway.serving import web
+
+    keyring = tokens if isinstance(tokens, Keyring) else Keyring(tokens)
 
     @asynccontextmanager
     async def life(app: Litestar) -> AsyncGenerator[None]:
         service = Service(workspace, settings)
         app.state.service = service
         app.state.readiness = Readiness(service, fleet or Fleet())
-        limits = security.Limits(workspace / "serving" / "limits.bin", len(tokens), settings.rate, BURST)
-        app.state.limits = limits
-        tasks = [asyncio.create_task(service.follow()), asyncio.create_task(service.tidy())]
+        (workspace / "serving").mkdir(exist_ok=True)
+        limits = security.Limits(workspace / "serving" / "limits.bin", PLACES, settings.rate, BURST)
+        app.state.limits, app.state.wrong = limits, Wrong(workspace / "serving")
+        app.state.sessions = Sessions(workspace / "serving")
+        work = (service.follow(), service.tidy(), service.scrub(), service.exposures.run())
+        tasks = [asyncio.create_task(each) for each in work]
         log.info("worker ready", process=os.getpid(), bundle=service.live.name)
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await service.close()
+            await service.close(tasks)
             limits.close()
+            app.state.wrong.close()
 
     schemes: dict[str, SecurityScheme | Reference] = {"token": SecurityScheme(type="http", scheme="bearer")}
     app = Litestar(
         route_handlers=[
             recommend_,
+            recommend_batch,
             events_,
+            shown_,
             explain_,
             clusters_,
             item_,
@@ -328,12 +369,13 @@ def create(
             *web.HANDLERS,
         ],
         lifespan=[life],
-        state=State({"tokens": tokens}),
+        state=State({"keyring": keyring}),
         exception_handlers={
             HTTPException: _refused,
             history.Unavailable: _unavailable,
             NotReady: _not_ready,
             RecursionError: _nested,
+            UnicodeDecodeError: _no_text,
             Exception: _broken,
         },
         request_max_body_size=MAX_BODY,
@@ -343,7 +385,7 @@ def create(
             path="/schema",
             render_plugins=[JsonRenderPlugin()],
             components=Components(security_schemes=schemes),
-            security=[{"token": []}] if tokens else None,
+            security=None if keyring.open else [{"token": []}],
         ),
         response_headers=[
             ResponseHeader(name="X-Content-Type-Options", value="nosniff", documentation_only=False),
@@ -353,4 +395,4 @@ def create(
         ],
         logging_config=None,
     )
-    return bounded(app, MAX_SECONDS, not tokens, settings.access_log)
+    return bounded(app, MAX_SECONDS, keyring.open, settings.access_log)

@@ -5,6 +5,7 @@ import http
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import structlog
@@ -21,10 +22,13 @@ from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
 
 from byway.serving import logs, meters, security
+from byway.serving.history import Answered
+from byway.serving.keyring import PLACES, Keyring
 from byway.serving.messages import PROBLEM, Problem
 from byway.serving.service import Service
 
 log = structlog.get_logger()
+SHOWN = "byway.shown"
 
 Asking = Request[Any, Any, State]
 
@@ -35,28 +39,53 @@ def service_of(connection: ASGIConnection[Any, Any, Any, Any] | Request[Any, Any
 
 
 def needs(
-    scope: security.Scope,
+    *scopes: security.Scope,
 ) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
-    """A guard: the token has this scope and an allowance left. Without any tokens everything is allowed."""
+    """A guard: the token has these scopes and an allowance left. Without any tokens everything is allowed."""
 
     # Not because it waits for anything: a plain function would be called in another thread.
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        known: dict[bytes, security.Token] = connection.app.state.tokens
-        if not known:
+        keyring: Keyring = connection.app.state.keyring
+        if keyring.open:
             return
         kind, _, given = connection.headers.get("authorization", "").partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else connection.cookies.get("byway", "")
-        token = known.get(security.digest(given))
+        sent = given.strip() if kind.lower() == "bearer" else ""
+        token = admitted(connection, sent, connection.cookies.get("byway", ""))
         if token is None:
             raise NotAuthorizedException("Send a known token: Authorization: Bearer ...")
-        if scope not in token.scopes:
-            raise PermissionDeniedException(f"This token lacks the scope {scope}.")
-        wait = connection.app.state.limits.wait(token.place)
-        if wait > 0:
-            headers = {"Retry-After": str(int(wait) + 1)}
-            raise TooManyRequestsException("Too many requests with this token.", headers=headers)
+        for scope in scopes:
+            if scope not in token.scopes:
+                raise PermissionDeniedException(f"This token lacks the scope {scope}.")
+        _refuse(connection.app.state.limits.wait(token.place % PLACES), "Too many requests with this token.")
 
     return guard
+
+
+def admitted(connection: ASGIConnection[Any, Any, Any, Any], sent: str, session: str = "") -> security.Token | None:
+    """The token that was sent, or that a session stands for; None where it is not known.
+
+    Raises TooManyRequestsException where this address has sent too many wrong ones: then none of its is looked at.
+    """
+    if not sent and not session:
+        return None
+    state = connection.app.state
+    place = state.sessions.place(connection.client.host if connection.client else "")
+    _refuse(state.wrong.wait(place, take=False), "Too many wrong tokens from this address.")
+    known = state.keyring.known()
+    token = known.get(security.digest(sent)) if sent else state.sessions.find(session, known)
+    if token is None:
+        state.wrong.wait(place)
+    return token
+
+
+def when_delivered(request: Asking) -> list[Answered]:
+    """What the reply to this request shows: what is added counts as shown when the client has taken the reply."""
+    return request.scope.setdefault(SHOWN, [])  # pyright: ignore
+
+
+def _refuse(wait: float, why: str) -> None:
+    if wait > 0:
+        raise TooManyRequestsException(why, headers={"Retry-After": str(int(wait) + 1)})
 
 
 def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool = False) -> ASGIApp:
@@ -87,11 +116,18 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
                 message = {**message, "body": b""}
             elif asked.get("path_template") == LOG and message.get("more_body") and limit.when() is not None:
                 limit.reschedule(None)  # however long it is, it is read to its end
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            shown: list[Answered] = scope.pop(SHOWN, []) if last else []  # pyright: ignore
+            delivered = status == 200 and bool(shown) and not await _gone(receive)
             await send(message)
+            for answered in shown:
+                _count(scope, answered, delivered)
 
         refusal = _foreign(scope, open_to_all)
         try:
-            if refusal:
+            if not _is_text(scope["query_string"]):
+                await _send(counted, 400, "The query is not UTF-8 text.")
+            elif refusal:
                 await _send(counted, 403, refusal)
             elif method == "OPTIONS":
                 # Nothing is shared with other sites, and which routes there are is in the schema.
@@ -116,6 +152,25 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
     return app
 
 
+async def _gone(receive: Receive) -> bool:
+    """Whether the client has closed the connection. The request must have been read to its end."""
+    asked = asyncio.ensure_future(receive())
+    # Once for the loop to see what the socket says, once for the server to hear it.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if not asked.done():
+        asked.cancel()
+        return False
+    return asked.result()["type"] == "http.disconnect"
+
+
+def _count(scope: Any, answered: Answered, delivered: bool) -> None:
+    if delivered:
+        scope["litestar_app"].state.service.exposures.put(answered)
+    else:
+        meters.exposures.labels("undelivered").inc()
+
+
 async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
     body = msgspec.json.encode(Problem(http.HTTPStatus(status).phrase, status, detail))
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()), *more]
@@ -123,18 +178,30 @@ async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tup
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def _is_text(query: bytes) -> bool:
+    try:
+        unquote_to_bytes(query).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _foreign(scope: Any, open_to_all: bool) -> str:
     """Why a request is refused as coming from somewhere else; empty where it is not.
 
     A page of another site may send forms here, and with a name that it makes point here it may read replies.
     """
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+    wanted = (b"host", b"origin", b"sec-fetch-site")
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in wanted}
     host = headers.get(b"host", "")
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if open_to_all and host and not security.is_loopback(name):
         return "Without tokens this service answers on the loopback alone."
-    origin = headers.get(b"origin")
-    if origin is not None and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
+    if scope["method"] in ("GET", "HEAD"):  # nothing is written by these
+        return ""
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")
+    # A neighbour of the same site is another site too.
+    if site not in ("same-origin", "none") or (origin is not None and origin.partition("://")[2] != host):
         return "This request comes from a page of another site."
     return ""
 

@@ -9,15 +9,18 @@ before it is acknowledged (a flush takes 4 to 30 ms here), an answer is in the o
 is sent: it outlives the process, and a power cut may take the last ones.
 """
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+from bisect import bisect_right
+from typing import Any
 
 import msgspec
 
-if TYPE_CHECKING:
-    pass
-
 DAY = 86_400_000_000
 """Microseconds."""
+
+LATE = 3_600_000_000
+"""Microseconds for which an answer may be on its way to the log. So long a store remembers a hash of the name of
+who was deleted, so that nothing from before the deletion is written after it."""
 
 LIMIT = 500
 """Events of a user that an answer reads: ten times what an item policy reads by default."""
@@ -60,27 +63,38 @@ class Answered(msgspec.Struct, frozen=True):
     shown: list[Exposure]
 
 
+def hashed(user: str) -> bytes:
+    """What a deleted user is remembered by for a while."""
+    return hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 class Unavailable(Exception):
     """The store does not answer; what was asked may not have been done."""
 
 
 def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]]:
-    """One user's part of the log in the columns of an events table, in order of time.
+    """One user's part of the log in the columns of an events table, in order of time. Both are given in that order.
 
     Every exposure is a row: with the satisfaction of the event that it led to, or with 0. An event belongs to the
     answer that it names, else to the latest before it that showed the item. `source` is `byway:` with the
     experiment and the arm; other events keep theirs.
     """
     shown = {(a.answer, e.item): (a, e) for a in answers for e in a.shown}
-    latest: dict[str, list[Answered]] = {}
+    latest: dict[str, tuple[list[int], list[str]]] = {}
     for answered in answers:
         for exposure in answered.shown:
-            latest.setdefault(exposure.item, []).append(answered)
+            times, names = latest.setdefault(exposure.item, ([], []))
+            times.append(answered.time)
+            names.append(answered.answer)
     led: dict[tuple[str, str], Event] = {}
     rows: list[dict[str, Any]] = []
     for event in events:
-        before = [a.answer for a in latest.get(event.item, []) if a.time <= event.time]
-        key = (event.answer or (before[-1] if before else ""), event.item)
+        named = event.answer
+        if not named and event.item in latest:
+            times, names = latest[event.item]
+            before = bisect_right(times, event.time)
+            named = names[before - 1] if before else ""
+        key = (named, event.item)
         if key in shown and key not in led:
             led[key] = event
         else:

@@ -56,6 +56,15 @@ class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The item being watched, where what is seen in it should lead on; where it leads nowhere it is `context`."""
 
 
+class ShownIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer was shown to a person."""
+
+    answer: Annotated[str, Meta(min_length=1, max_length=64)]
+    """Its id."""
+    user: Id | None = None
+    """For whom it was asked; without one it was for a guest."""
+
+
 class EventIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A person met an item."""
 

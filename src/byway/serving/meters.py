@@ -17,6 +17,11 @@ seconds = Histogram(
 )
 answers = Counter("byway_answers_total", "Answers by strategy; all but `table` are fallbacks.", ["strategy"])
 items = Counter("byway_items_total", "Items shown, by arm.", ["arm"])
+exposures = Counter(
+    "byway_exposures_total",
+    "Answers: logged, undelivered (the client had gone), or dropped (the history did not take them in time).",
+    ["result"],
+)
 short = Counter("byway_short_answers_total", "Answers with fewer items than were asked for.")
 events = Counter("byway_events_total", "Events: stored, known already, or too old.", ["result"])
 switches = Counter("byway_bundle_switches_total", "Bundles that a worker took up.")

@@ -96,8 +96,8 @@ class Limits:
         self._file = path.open("r+b")
         self._map = mmap.mmap(self._file.fileno(), size)
 
-    def wait(self, place: int, now: float | None = None) -> float:
-        """Take one request from a token's allowance: 0, or the seconds to wait where there is none left."""
+    def wait(self, place: int, now: float | None = None, take: bool = True) -> float:
+        """Take one request from an allowance, or only look: 0, or the seconds to wait where there is none left."""
         if not self._rate:
             return 0.0
         now = time.time() if now is None else now
@@ -110,7 +110,8 @@ class Limits:
             after = max(full, now) + 1 / self._rate
             if after - now > self._ahead + ROUNDING:
                 return after - now - self._ahead
-            struct.pack_into("d", self._map, 8 * place, after)
+            if take:
+                struct.pack_into("d", self._map, 8 * place, after)
             return 0.0
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)

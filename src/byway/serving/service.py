@@ -5,13 +5,15 @@ which it began.
 """
 
 import asyncio
+import math
 import secrets
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -23,9 +25,10 @@ from byway.items.restrict import top_anywhere
 from byway.serving import bundle, context, history, meters, publish, stores
 from byway.serving.answers import Answer, Shown, Strategy, as_shown
 from byway.serving.bundle import Bundle, Level
+from byway.serving.exposures import Exposures
 from byway.serving.history import DAY, Answered, Event, Exposure
 from byway.serving.person import Seen
-from byway.serving.recommend import recommend
+from byway.serving.recommend import Explanation, explain, recommend
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
@@ -33,6 +36,10 @@ PATIENCE = 60.0
 """Seconds, at most, until a bundle that could not be taken up is tried again."""
 TIDY = 3600.0
 """Seconds between two rounds of forgetting."""
+DRAIN = 3.0
+"""Seconds, at most, for which a worker that ends goes on writing what was shown."""
+SCRUB = 5.0
+"""Seconds between two looks whether bytes of deleted people are to be overwritten."""
 SMALL = 200_000
 """Items up to which a page may score the whole catalog: 40 ms for a million."""
 
@@ -100,6 +107,23 @@ class Live:
         return msgspec.json.decode((self.folder / publish.FIGURES).read_bytes(), type=publish.Figures)
 
 
+@dataclass
+class Counts:
+    """What was shown and liked."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    people: int = 0
+    cut: bool = False
+    """Whether there are more people than were counted."""
+    at: float = -math.inf
+    """When that was, by the monotonic clock."""
+
+
+def guest(answer: str) -> str:
+    """Under which name an answer to nobody in particular is logged."""
+    return f"guest:{answer}"
+
+
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
@@ -142,11 +166,21 @@ class Service:
     def __init__(self, workspace: Path, settings: config.Serving):
         self.workspace, self.settings = workspace, settings
         self.live = open_current(workspace)
-        self.history = stores.open(settings.history, workspace / "serving", settings.forget_days)
+        confirmed = settings.exposures == "confirmed"
+        self.history = stores.open(settings.history, workspace / "serving", settings.forget_days, confirmed)
+        self.exposures = Exposures(self.history)
+        self.slow, self.counting = asyncio.Semaphore(1), asyncio.Lock()
+        """What takes long is done one by one; what is counted, once for all who ask."""
+        self.counted = Counts()
         self.rng = np.random.default_rng(secrets.randbits(128))
 
-    async def answer(self, asked: Query, experiment: str | None = None) -> Reply:
-        """Answer a request and log what it shows, under the setting's experiment unless another is named."""
+    async def answer(
+        self, asked: Query, experiment: str | None = None, shown: list[Answered] | None = None
+    ) -> Reply:
+        """Answer a request, under the setting's experiment unless another is named.
+
+        What it shows is added to `shown`, for `exposures` once it is delivered; without that it goes there now.
+        """
         live, at = self.live, now()
         seen = asked.history
         if seen is None:
@@ -160,11 +194,13 @@ class Service:
             )
         reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment)
         # Who is not named is a guest of this answer alone.
-        user = asked.user or f"guest:{reply.answer}"
-        shown = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
-        await self.history.expose(
-            Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, shown)
-        )
+        user = asked.user or guest(reply.answer)
+        places = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
+        answered = Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, places)
+        if shown is None:
+            self.exposures.put(answered)
+        else:
+            shown.append(answered)
         meters.answers.labels(given.strategy).inc()
         for arm, count in Counter(item.arm for item in given.items).items():
             meters.items.labels(arm).inc(count)
@@ -188,8 +224,27 @@ class Service:
 
     async def seen(self, user: str, at: int) -> list[Seen]:
         """What a user did in the days that are kept, the most recent last."""
-        events = await self.history.of(user, at - self.settings.forget_days * DAY)
+        events = await self.history.of(user, self.oldest(at))
         return [Seen(e.item, e.time, e.satisfaction) for e in events]
+
+    async def explain(self, user: str, watched: str | None = None) -> Explanation:
+        """What an answer to a user is drawn from.
+
+        It takes long where there are many interests, so one is worked out at a time, beside the answers.
+        """
+        at = now()
+        seen = await self.seen(user, at)
+        async with self.slow:
+            return await asyncio.to_thread(explain, self.live.bundle, seen, at, watched)
+
+    def oldest(self, at: int | None = None) -> int:
+        """Microseconds since 1970: what lies before is dropped, and neither read nor exported until then."""
+        return (now() if at is None else at) - self.settings.forget_days * DAY
+
+    async def delete(self, user: str) -> int:
+        """Delete everything of a user, also what is still on its way to the log; how many rows."""
+        self.exposures.forget(user)
+        return await self.history.delete(user)
 
     async def usual(self, user: str, k: int) -> list[Item]:
         """What the item policy alone would show: its best of the whole catalog."""
@@ -199,13 +254,15 @@ class Service:
         if not positions or len(live.bundle.ids) > SMALL:
             return []
         barred = np.unique(np.array(positions))
-        found, scores = top_anywhere(live.bundle.vectors, live.bundle.encode(positions), k, exclude=barred)
+        async with self.slow:
+            user_D = await asyncio.to_thread(live.bundle.encode, positions)
+            found, scores = await asyncio.to_thread(top_anywhere, live.bundle.vectors, user_D, k, exclude=barred)
         chances = [1.0] * len(found)
         return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual", chances)]
 
     async def store(self, events: list[Event]) -> dict[Literal["stored", "known", "expired"], int]:
         """Take events in; how many are new, how many were known by their id, and how many are too old."""
-        oldest = now() - self.settings.forget_days * DAY
+        oldest = self.oldest()
         young = [e for e in events if e.time >= oldest]
         new = sum(await self.history.add(young)) if young else 0
         counts: dict[Literal["stored", "known", "expired"], int] = {
@@ -245,15 +302,31 @@ class Service:
     async def tidy(self) -> None:
         """Forget what is too old, for as long as the worker lives."""
         while True:
-            # Not all workers at once.
-            await asyncio.sleep(TIDY * (0.5 + self.rng.random()))
             try:
-                gone = await self.history.forget(now() - self.settings.forget_days * DAY)
+                gone = await self.history.forget(self.oldest())
             except history.Unavailable as error:
                 log.error("nothing forgotten", reason=str(error))
-                continue
-            log.info("forgotten", rows=gone)
+            else:
+                log.info("forgotten", rows=gone)
+            # Not all workers at once.
+            await asyncio.sleep(TIDY * (0.5 + self.rng.random()))
 
-    async def close(self) -> None:
-        """Finish what was handed in."""
+    async def scrub(self) -> None:
+        """Overwrite what deleted people left in files, for as long as the worker lives."""
+        while True:
+            await asyncio.sleep(SCRUB * (0.5 + self.rng.random()))
+            try:
+                if await self.history.scrub():
+                    log.info("files rewritten without the deleted")
+            except history.Unavailable as error:
+                log.error("files not rewritten", reason=str(error))
+
+    async def close(self, tasks: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Finish what was handed in, as far as the history takes it, and end the worker's tasks."""
+        await self.exposures.flush(DRAIN)
+        left = self.exposures.left()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        meters.exposures.labels("dropped").inc(left)
         await self.history.close()

@@ -6,17 +6,26 @@ them has. Whether an acknowledged event outlives the *server* is the server's co
 append-only file, this module waits until the event is in it.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
-from byway.serving.history import DAY, LIMIT, Answered, Event, Unavailable
+from byway.serving.history import DAY, LATE, LIMIT, Answered, Event, Unavailable, hashed
 
 SPARE = 15
 """Days beyond those that are kept after which an untouched key goes by itself; the exact day is `forget`'s."""
+
+GONE = "byway:gone"
+"""Hashes of the names of who was deleted, and when."""
+WANTED, SCRUBBING = "byway:scrub", "byway:scrubbing"
+"""How many deletions the server's files still hold; that they are being written anew, or were a moment ago."""
+MINUTE = 60
+"""Seconds, at least, between two rewritings of the server's files."""
 
 # KEYS: hash of events, order of events. ARGV: seconds to keep, then id, time, body of each event.
 # A member of the order carries a counter, so that equal times stay in order of arrival.
@@ -47,17 +56,18 @@ end
 return found
 """
 
-# KEYS: hash, order, counter, answers. ARGV: before this time.
+# KEYS: hash, order, counter, answers, confirmed. ARGV: before this time.
 FORGET = """
 local gone = 0
 local ids = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
 for _, id in ipairs(ids) do gone = gone + redis.call('HDEL', KEYS[1], string.sub(id, 17)) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. ARGV[1])
 gone = gone + redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. ARGV[1])
 return gone
 """
 
-# KEYS: hash, order, counter, answers.
+# KEYS: hash, order, counter, answers, confirmed.
 DELETE = """
 local gone = redis.call('HLEN', KEYS[1]) + redis.call('ZCARD', KEYS[4])
 redis.call('DEL', unpack(KEYS))
@@ -68,8 +78,9 @@ return gone
 class Valkey:
     """The store on a server. The methods are those of `stores.Files`."""
 
-    def __init__(self, url: str, days: int):
-        """`days` is how long what happened is kept."""
+    def __init__(self, url: str, days: int, confirmed: bool = False):
+        """`days` is how long what happened is kept; with `confirmed`, no other answers are read."""
+        self._confirmed = confirmed
         self._seconds = (days + SPARE) * DAY // 1_000_000
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=32, timeout=5, socket_timeout=5, socket_connect_timeout=5, retry_on_timeout=False
@@ -112,14 +123,39 @@ class Valkey:
             raise _unavailable(error) from error
         return [msgspec.json.decode(body, type=Event) for body in reversed(found) if body is not None]
 
-    async def expose(self, answered: Answered) -> None:
-        """Log an answer."""
-        key = _keys(answered.user)[3]
+    async def expose(self, *answered: Answered) -> None:
+        """Log answers. One from before a deletion of its user is not logged after it."""
+        try:
+            some = await self._not_gone(answered)
+            async with self._server.pipeline(transaction=False) as pipe:
+                for each in some:
+                    key = _keys(each.user)[3]
+                    pipe.zadd(key, {msgspec.json.encode(each): each.time})
+                    pipe.expire(key, self._seconds)
+                    pipe.sadd("byway:users", each.user)
+                await pipe.execute()
+            # Who was deleted in between is deleted once more.
+            left = await self._not_gone(some)
+            for each in some:
+                if each not in left:
+                    await self._server.zrem(_keys(each.user)[3], msgspec.json.encode(each))
+        except RedisError as error:
+            raise _unavailable(error) from error
+
+    async def _not_gone(self, answered: Sequence[Answered]) -> list[Answered]:
+        """What is not from before a deletion of its user."""
+        if not answered:
+            return []
+        gone = await self._server.zmscore(GONE, [hashed(a.user) for a in answered])
+        return [a for a, at in zip(answered, gone, strict=True) if at is None or a.time > at]
+
+    async def confirm(self, user: str, answer: str) -> None:
+        """Log that a client showed an answer."""
+        key = _keys(user)[4]
         try:
             async with self._server.pipeline(transaction=False) as pipe:
-                pipe.zadd(key, {msgspec.json.encode(answered): answered.time})
+                pipe.zadd(key, {answer: time.time_ns() // 1000}, nx=True)
                 pipe.expire(key, self._seconds)
-                pipe.sadd("byway:users", answered.user)
                 await pipe.execute()
         except RedisError as error:
             raise _unavailable(error) from error
@@ -128,25 +164,65 @@ class Valkey:
         """The latest answers to a user after `since`, the most recent last."""
         try:
             found = await self._server.zrevrangebyscore(_keys(user)[3], "+inf", f"({since}", start=0, num=limit)
+            shown = await self._server.zrange(_keys(user)[4], 0, -1) if self._confirmed else []
         except RedisError as error:
             raise _unavailable(error) from error
-        return [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
+        answers = [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
+        names = {name.decode() for name in shown}
+        return [a for a in answers if a.answer in names] if self._confirmed else answers
 
     async def delete(self, user: str) -> int:
-        """Forget a user: events and answers, how many."""
+        """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
         try:
             async with self._server.client() as one:
+                await one.incr(WANTED)
+                await one.zadd(GONE, {hashed(user): time.time_ns() // 1000})
                 gone = await self._scripts["delete"](keys=_keys(user), args=[], client=one)
                 await one.srem("byway:users", user)
+                await one.incr(WANTED)
                 await self._flush(one)
         except RedisError as error:
             raise _unavailable(error) from error
         return int(gone)
 
+    async def scrub(self, at_once: bool = False) -> bool:
+        """Have the server write its files anew where something was deleted; whether that was done.
+
+        Its append-only file, if it keeps one, and its snapshot, if it makes any. Raises Unavailable where that was
+        due and the server could not do it.
+        """
+        try:
+            wanted = await self._server.get(WANTED)
+            if wanted is None and not at_once:
+                return False
+            if not at_once and not await self._server.set(SCRUBBING, 1, nx=True, ex=MINUTE):
+                return False
+            info = await self._server.info("persistence")
+            if info.get("aof_enabled") == 1:
+                await self._rewritten("bgrewriteaof", "aof_rewrite_in_progress", "aof_last_bgrewrite_status")
+            if info.get("rdb_saves", 1) or (await self._server.config_get("save")).get("save"):
+                await self._rewritten("bgsave", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
+            if wanted is not None and await self._server.get(WANTED) == wanted:
+                await self._server.delete(WANTED)
+        except RedisError as error:
+            raise _unavailable(error) from error
+        return True
+
+    async def _rewritten(self, command: str, going: str, status: str) -> None:
+        """Have a file written, and wait for it."""
+        for asked in (False, True):  # one that goes on already began too early
+            while (info := await self._server.info("persistence"))[going] or info.get("aof_rewrite_scheduled"):
+                await asyncio.sleep(0.1)
+            if not asked:
+                await self._server.execute_command(command)
+        if info[status] != "ok":
+            raise Unavailable(f"The server could not write its file anew ({command}).")
+
     async def forget(self, before: int) -> int:
         """Drop what happened before a time; how many rows."""
         gone = 0
         try:
+            await self._server.zremrangebyscore(GONE, "-inf", time.time_ns() // 1000 - 2 * LATE)
             async for user in self.users():
                 gone += int(await self._scripts["forget"](keys=_keys(user), args=[before]))
                 if not await self._server.exists(*_keys(user)[1:2], _keys(user)[3]):
@@ -155,14 +231,15 @@ class Valkey:
             raise _unavailable(error) from error
         return gone
 
-    async def users(self) -> AsyncIterator[str]:
-        """Everybody of whom something is known, in order."""
+    async def users(self, after: str = "") -> AsyncIterator[str]:
+        """Everybody of whom something is known and whose id comes after another, in order."""
         try:
-            found = await self._server.smembers("byway:users")
+            # In pieces: all at once would hold up the server.
+            found = {user.decode() async for user in self._server.sscan_iter("byway:users", count=1000)}
         except RedisError as error:
             raise _unavailable(error) from error
-        for user in sorted(found):
-            yield user.decode()
+        for user in sorted(user for user in found if user > after):
+            yield user
 
     async def recent_users(self, limit: int) -> list[str]:
         """Some people of whom something is known: the server does not keep them by time."""
@@ -208,7 +285,7 @@ class Valkey:
 
 
 def _keys(user: str) -> list[str]:
-    return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers")]
+    return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers", "confirmed")]
 
 
 def _parts(places: list[int]) -> list[list[int]]:

@@ -20,16 +20,15 @@ from litestar.datastructures import State
 from litestar.exceptions import NotFoundException, ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 
-from byway.serving import history, meters, recommend, security
-from byway.serving.guard import Asking, needs, service_of
+from byway.serving import exports, history, meters
+from byway.serving.guard import Asking, admitted, needs, service_of, when_delivered
 from byway.serving.history import Event
+from byway.serving.keyring import HOURS
 from byway.serving.service import Live, Query, Service, now
 
 PAGES = Path(__file__).parent / "pages"
 K = 6
 """Items on a page."""
-PEOPLE = 2000
-"""People whose log the page of the experiment reads."""
 MEANING = {
     "person": "the best items of interests that are new to this person, by all that is known of them",
     "table": "the first interest in the pair's ranking that is new to this person and has items left",
@@ -67,17 +66,21 @@ async def walk(request: Asking, user: Word = "") -> Response[str]:
     """Pick or make a person, or the first step of one."""
     service = service_of(request)
     if user:
-        return _page(request, "walk.html", user=user, **await _step(service, user))
+        # A page that is merely opened writes nothing: a link on another site may open it.
+        return _page(request, "walk.html", user=user, **await _step(service, user, []))
     names = service.live.bundle.manifest.names
     some = service.rng.permutation(len(names))[:18].tolist()
     offered = sorted(((c, names[c]) for c in some), key=lambda pair: pair[1])
     return _page(request, "walk.html", offered=offered, users=await service.history.recent_users(12))
 
 
-@get("/walk/next", guards=[needs("read")], include_in_schema=False)
-async def walk_next(request: Asking, user: Word) -> Response[str]:
-    """Another draw for the same person."""
-    return _page(request, "step.html", user=user, **await _step(service_of(request), user))
+@post("/walk/next", status_code=200, guards=[needs("read")], include_in_schema=False)
+async def walk_next(request: Asking, data: Form) -> Response[Any]:
+    """Another draw for the same person, which is logged as shown."""
+    user = _named(data, "user")
+    if "hx-request" not in request.headers:
+        return _see(f"/?user={quote(user)}")
+    return _page(request, "step.html", user=user, **await _step(service_of(request), user, when_delivered(request)))
 
 
 @post("/walk/make", guards=[needs("write")], include_in_schema=False)
@@ -86,7 +89,10 @@ async def walk_make(request: Asking, data: Form) -> Response[bytes]:
     service = service_of(request)
     opened, at = service.live.bundle, now()
     given = data.get("interest", [])
-    chosen = [int(c) for c in (given if isinstance(given, list) else [given]) if str(c).isdecimal()][:6]
+    ticked = [str(c) for c in (given if isinstance(given, list) else [given])][:6]
+    if any(len(c) > 9 for c in ticked):
+        raise ValidationException("There is no such interest.")
+    chosen = [int(c) for c in ticked if c.isdecimal()]
     if any(c >= len(opened.manifest.names) for c in chosen):
         raise ValidationException("There is no such interest.")
     user = f"walker-{secrets.token_hex(3)}"
@@ -105,10 +111,10 @@ async def walk_make(request: Asking, data: Form) -> Response[bytes]:
     return _see(f"/?user={quote(user)}")
 
 
-@post("/walk/react", guards=[needs("write")], include_in_schema=False)
+@post("/walk/react", status_code=200, guards=[needs("read", "write")], include_in_schema=False)
 async def walk_react(request: Asking, data: Form) -> Response[Any]:
     """Like or skip an item, and the next answer."""
-    user, item, answer = (str(data.get(name, ""))[:256] for name in ("user", "item", "answer"))
+    user, item, answer = (_named(data, name) for name in ("user", "item", "answer"))
     liked = data.get("satisfaction") == "1"
     service = service_of(request)
     position = service.live.bundle.position(item)
@@ -120,26 +126,29 @@ async def walk_react(request: Asking, data: Form) -> Response[Any]:
         return _see(f"/?user={quote(user)}")
     title = service.live.bundle.titles[position] or item
     said = f"“{title}” was {'liked' if liked else 'skipped'}. It counts already: this is the next answer."
-    return _page(request, "step.html", user=user, said=said, **await _step(service, user))
+    return _page(request, "step.html", user=user, said=said, **await _step(service, user, when_delivered(request)))
 
 
-async def _step(service: Service, user: str) -> dict[str, Any]:
-    """Everything that one step of a walk shows."""
-    live, at = service.live, now()
-    opened = live.bundle
-    reply = await service.answer(Query(user=user, k=K), experiment="walk")
-    events = await service.history.of(user, at - service.settings.forget_days * history.DAY, 30)
-    shown: list[dict[str, Any]] = []
+def _named(data: dict[str, Any], name: str) -> str:
+    return str(data.get(name, ""))[:256]
+
+
+async def _step(service: Service, user: str, shown: list[history.Answered]) -> dict[str, Any]:
+    """Everything that one step of a walk shows; the answer is added to `shown`."""
+    opened = service.live.bundle
+    reply = await service.answer(Query(user=user, k=K), experiment="walk", shown=shown)
+    events = await service.history.of(user, service.oldest(), 30)
+    met: list[dict[str, Any]] = []
     for event in reversed(events):
         p = opened.position(event.item)
         title = event.item if p is None else opened.titles[p] or event.item
         cluster = "" if p is None else opened.manifest.names[opened.cluster(p)]
-        shown.append({"title": title, "cluster": cluster, "satisfaction": event.satisfaction})
-    explained = recommend.explain(opened, await service.seen(user, at), at)
+        met.append({"title": title, "cluster": cluster, "satisfaction": event.satisfaction})
+    explained = await service.explain(user)
     return {
         "reply": reply,
-        "events": shown,
-        "met": {e["cluster"] for e in shown},
+        "events": met,
+        "met": {e["cluster"] for e in met},
         "nexts": explained.next[:5],
         "usual": await service.usual(user, K),
     }
@@ -301,34 +310,10 @@ async def experiment(request: Asking) -> Response[str]:
     """What was shown and liked, by experiment and arm; and the figures of the simulated experiment."""
     service = service_of(request)
     live = service.live
-    counts: dict[tuple[str, str], list[int]] = {}
-    people = await service.history.recent_users(PEOPLE)
-    for user in people:
-        events, answers = await service.history.of(user, -1), await service.history.answers(user, -1)
-        for row in history.as_rows(events, answers):
-            origin, _, rest = row["source"].partition(":")
-            if origin != "byway" or row["propensity"] is None:
-                continue
-            name, _, arm = rest.rpartition(":")
-            found = counts.setdefault((name, arm), [0, 0, 0])
-            found[0] += 1
-            found[1] += row["satisfaction"] > 0
-            found[2] += row["satisfaction"] >= 0.5
-    rows = [
-        {
-            "experiment": name,
-            "arm": arm,
-            "shown": n,
-            "met": met,
-            "liked": liked,
-            "rate": liked / n,
-            "error": (liked / n * (1 - liked / n) / n) ** 0.5,
-        }
-        for (name, arm), (n, met, liked) in sorted(counts.items())
-    ]
+    counted = await exports.counts(service)
     figures = sorted((k, v) for k, v in live.figures.metrics.items() if k.startswith("experiment."))
-    cut = PEOPLE if len(people) == PEOPLE else 0
-    return _page(request, "experiment.html", rows=rows, figures=figures, cut=cut)
+    cut = counted.people if counted.cut else 0
+    return _page(request, "experiment.html", rows=counted.rows, figures=figures, cut=cut)
 
 
 # What pages are made of
@@ -365,11 +350,13 @@ async def sign_in(request: Request[Any, Any, State]) -> Response[str]:
 async def signed_in(request: Request[Any, Any, State], data: Form) -> Response[Any]:
     """Keep a known token in a cookie that only this site's pages send."""
     given = str(data.get("token", "")).strip()
-    if security.digest(given) not in request.app.state.tokens:
-        return _page(request, "sign-in.html", wrong=True)
+    if admitted(request, given) is None:
+        reply = _page(request, "sign-in.html", wrong=True)
+        reply.status_code = 401
+        return reply
     reply = _see("/")
-    secure = request.url.scheme == "https"
-    reply.set_cookie("byway", given, httponly=True, samesite="strict", secure=secure, max_age=12 * 3600)
+    value, secure = request.app.state.sessions.make(given), request.url.scheme == "https"
+    reply.set_cookie("byway", value, httponly=True, samesite="strict", secure=secure, max_age=3600 * HOURS)
     return reply
 
 

@@ -124,7 +124,8 @@ def main() -> None:
 
     from byway.base import config
     from byway.base.errors import UserError
-    from byway.serving import app, connections, security
+    from byway.serving import app, connections
+    from byway.serving.keyring import Keyring
 
     link = socket.socket(fileno=int(os.environ["BYWAY_LINK"]))
     os.set_inheritable(link.fileno(), False)
@@ -135,8 +136,8 @@ def main() -> None:
     host, _, port = os.environ[ADDRESS].rpartition(":")
     connections.Connection.limit = connections.room()
     try:
-        known = security.tokens(Path(file) if file else None)
-        made = app.create(Path(os.environ[SPACE]), settings, known, fleet)
+        keyring = Keyring.of(Path(file) if file else None)
+        made = app.create(Path(os.environ[SPACE]), settings, keyring, fleet)
         server = uvicorn.Server(connections.configured(made))
         with (
             listening(host, int(port)) as mine,
