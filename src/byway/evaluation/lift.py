@@ -1,12 +1,12 @@
-"""The figures of a live experiment on real people: lifts with intervals, sample ratio, power, looks that stay honest.
+"""The statistics of a live experiment on real people: lifts, sample ratio, power, looks that stay honest.
 
 Every figure is a ratio of two sums over users, as in `base.metrics`; arms have users of their own, so that their
-sums are independent. Intervals are by the delta method over users (Deng, Knoblich and Lu 2018, arXiv 1803.06336), in
-the logarithm of the ratio of two arms: a million users take milliseconds, where a bootstrap over as many would draw
-for minutes. It knows no file and no service.
+sums are independent. Intervals are by the delta method over users (Deng, Knoblich and Lu 2018, arXiv 1803.06336),
+in the logarithm of the ratio of two arms: a million users take milliseconds, where a bootstrap over as many would
+draw for minutes. It knows no file and no service.
 
-Why no library: none of those that read experiments (spotify-confidence, tea-tasting, expan) has the papers' figures,
-and what remains is a formula each.
+Why no library: none of those that read experiments (spotify-confidence, tea-tasting, expan) has the papers'
+figures, and what remains is a formula each.
 """
 
 from dataclasses import dataclass
@@ -96,8 +96,8 @@ def always_valid(error: float, effect: float, alpha: float = 1 - CONFIDENCE) -> 
     """Half width of an interval that holds at all looks together, with probability 1 - alpha.
 
     The mixture sequential probability ratio test with effects from N(0, τ²), τ = `effect` (Robbins 1970; Johari et
-    al. 2017, arXiv 1512.04922, equation 13); the same bound as the asymptotic confidence sequence of Waudby-Smith et
-    al. (arXiv 2103.06476, theorem 2.2) with ρ² = τ² / σ²:
+    al. 2017, arXiv 1512.04922, equation 13); the same bound as the asymptotic confidence sequence of Waudby-Smith
+    et al. (arXiv 2103.06476, theorem 2.2) with ρ² = τ² / σ²:
     √(v (v + τ²) / τ² · (2 log(1 / α) + log((v + τ²) / v))), v = error².
 
     >>> round(always_valid(0.01, 0.02), 4), round(always_valid(0.01, 0.02) / 0.01 / 1.96, 2)

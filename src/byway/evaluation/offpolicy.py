@@ -1,10 +1,10 @@
 """What another policy would have earned, from a log of what one showed with known chances.
 
-Estimates per item that the target would have shown. A row is an item that was shown: its reward, and its weight, the
-target's chance to show it there over the logging policy's. The items of one answer are taken to please
-independently of each other, so that only an item's own chance counts and not that of the whole page (Li et al. 2018,
-arXiv 1804.10488, the item-position model without positions). With one item an answer they are the estimators of the
-Open Bandit Pipeline. Errors are over clusters: rows of one user hang together.
+Estimates per item that the target would have shown. A row is an item that was shown: its reward, and its weight,
+the target's chance to show it there over the logging policy's. The items of one answer are taken to please
+independently of each other, so that only an item's own chance counts and not that of the whole page (Li et al.
+2018, arXiv 1804.10488, the item-position model without positions). With one item an answer they are the estimators
+of the Open Bandit Pipeline. Errors are over clusters: rows of one user hang together.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,9 @@ def covered(log: Exposed) -> float:
     return float(log.weight.sum() / log.size.sum()) if log.size.sum() else 0.0
 
 
-def fitted(reward: ArrayLike, features: ArrayLike, cluster: Ints, others: ArrayLike, whose: Ints) -> tuple[Floats, Floats]:
+def fitted(
+    reward: ArrayLike, features: ArrayLike, cluster: Ints, others: ArrayLike, whose: Ints
+) -> tuple[Floats, Floats]:
     """What a linear model expects of rows and of `others`, each by the half of the users that it was not fitted on.
 
     `features` [n, f] and `others` [o, f]; `cluster` [n] and `whose` [o] are their users. Least squares with a ridge

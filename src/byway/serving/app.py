@@ -181,7 +181,16 @@ def _as_sent(request: Asking, before: str, routed: str) -> str:
     return path.removeprefix(before) if path.startswith(before) else routed.removeprefix("/")
 
 
-COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+COLUMNS: tuple[str, ...] = (
+    "user",
+    "item",
+    "time",
+    "satisfaction",
+    "watch_seconds",
+    "source",
+    "propensity",
+    "answer",
+)
 
 
 @get(

@@ -92,7 +92,9 @@ def load(workspace: Path) -> Design | None:
     if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise UserError(f"{path}: the shares of the arms sum to {total:g}; make it 1.")
     if found.aa and (CONTROL not in found.arms or CONTROL + AA in found.arms):
-        raise UserError(f"{path}: aa = true parts the arm {CONTROL} in two; give one of that name and no {CONTROL}{AA}.")
+        raise UserError(
+            f"{path}: aa = true parts the arm {CONTROL} in two; give one of that name and no {CONTROL}{AA}."
+        )
     return found
 
 
@@ -210,7 +212,7 @@ def require(workspace: Path, name: str) -> Path:
 
 
 def variant(workspace: Path, serves: str, live: Bundle, live_name: str) -> tuple[Bundle, str]:
-    """The bundle that an arm answers from, and its name. `paper` is the served one with paper 1's plan as printed."""
+    """The bundle that an arm answers from, and its name. `paper` is the served one with paper 1's plan."""
     if serves == PAPER:
         table = live.table if live.model is None else live.model
         settings = replace(live.settings, mode="pair", novel="not_in_pair", interests=2)

@@ -1,7 +1,7 @@
 """How likely every item is to stand in an answer: over all that is drawn at random, without drawing anything.
 
-What `Shown.propensity` says of the items that are shown, for all that could be: so a log of exposures can be weighed
-by what another arm would have shown to the same people. It reads a history as `recommend` does.
+What `Shown.propensity` says of the items that are shown, for all that could be: so a log of exposures can be
+weighed by what another arm would have shown to the same people. It reads a history as `recommend` does.
 """
 
 import numpy as np
@@ -51,9 +51,7 @@ def _of_page(opened: Bundle, person: Person, k: int) -> Chances:
     if not len(of):
         return _anywhere(opened, person, k)
     settings, M = opened.settings, len(opened.manifest.names)
-    chance = page.chances(
-        found.score, found.cluster, M, of, k=k, most=settings.new_interests, skip=settings.skip
-    )
+    chance = page.chances(found.score, found.cluster, M, of, k=k, most=settings.new_interests, skip=settings.skip)
     positions = found.candidates[of][chance > 0]
     return dict(zip(positions.tolist(), chance[chance > 0].tolist(), strict=True))
 

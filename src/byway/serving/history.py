@@ -98,7 +98,7 @@ def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]
         dealt = f"{answered.experiment}/{answered.arm}" if answered.arm else answered.experiment
         source = f"byway:{dealt}:{exposure.arm}"
         row = _row(answered.user, exposure.item, time, satisfaction, watched, source)
-        rows.append(row | {"propensity": exposure.propensity})
+        rows.append(row | {"propensity": exposure.propensity, "answer": answered.answer})
     return sorted(rows, key=lambda row: row["time"])
 
 
@@ -113,4 +113,5 @@ def _row(
         "watch_seconds": watch_seconds,
         "source": source,
         "propensity": None,
+        "answer": "",
     }

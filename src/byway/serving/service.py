@@ -170,7 +170,15 @@ class Service:
         shown = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
         await self.history.expose(
             Answered(
-                reply.answer, user, at, reply.experiment, reply.bundle, reply.interests, shown, reply.arm, reply.share
+                reply.answer,
+                user,
+                at,
+                reply.experiment,
+                reply.bundle,
+                reply.interests,
+                shown,
+                reply.arm,
+                reply.share,
             )
         )
         meters.answers.labels(given.strategy).inc()

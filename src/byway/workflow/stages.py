@@ -702,6 +702,9 @@ REFRESH = "17-refresh"
 WORTH = "worth.json"
 """What `byway worth` found last; it is no artifact."""
 
+LIFT = "lift.json"
+"""What `byway lift` found last; it is no artifact."""
+
 REFRESHED = "refresh.digest"
 """Metric of the bundle's record: the refresh that is in it."""
 
