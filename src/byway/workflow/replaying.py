@@ -63,10 +63,12 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
                 continue
             serves = arms.BYWAY if design is None or not given.arm else design.serves(given.arm)
             seen = _seen(events, given, settings.serving.forget_days)
-            k = len(given.shown)
-            logged = _chances(workspace, serves, base, given, seen, k)
             at = [base.position(e.item) for e in given.shown]
-            if not _agree(logged, at, given):
+            # An answer may hold fewer items than were asked for, which the log does not say.
+            for k in (len(given.shown), max(len(given.shown), base.settings.items)):
+                if _agree(_chances(workspace, serves, base, given, seen, k), at, given):
+                    break
+            else:
                 aside += 1
                 continue
             target = _chances(workspace, policy, base, given, seen, k)
