@@ -172,7 +172,7 @@ def part_lifts(workspace: Path, times: int, users: int, days: int) -> dict[str, 
 
 
 def part_looks(times: int, users: int, days: int) -> dict[str, Any]:
-    """A/A looked at every day: how often any look calls a difference, by one look's interval and by the honest one."""
+    """A/A looked at every day: how often any look calls a difference, by either interval."""
     rng = np.random.default_rng(3)
     once, always = [], []
     for _ in range(times):

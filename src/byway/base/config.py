@@ -533,6 +533,10 @@ class Report:
     """Heading of the page; empty says what it is about."""
 
 
+LIFTED = "lift.json"
+"""What `byway lift` found last, in the workspace; it is no artifact."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lift:
     """`byway lift`: how the log of a live experiment of your own is read."""

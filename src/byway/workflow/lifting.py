@@ -25,7 +25,7 @@ from byway.evaluation.live import Log
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
-from byway.workflow.stages import BUNDLE, CATALOG, LIFT
+from byway.workflow.stages import BUNDLE, CATALOG
 
 EVERYTHING = 1_000_000
 """Rows of one user that are read at most."""
@@ -66,7 +66,7 @@ def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dic
     found = live.figures(log, control, positive, settings.lift.effect)
     found["setting"]["moved"] = rows.moved
     found["setting"]["experiment"] = "" if design is None else design.name
-    artifact.write_atomic(workspace / LIFT, json.dumps(found, indent=1, ensure_ascii=False).encode())
+    artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
     return found
 
 
