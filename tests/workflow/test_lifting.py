@@ -49,11 +49,11 @@ def planted() -> list[Row]:
                         "sole": int(i == 0),
                     }
                 )
-    # Not all alike, or there would be no variance: one user a arm likes one item less, and watches longer.
-    for u in (0, 1):
-        some = [r for r in rows if r["user"] == f"u{u}"]
-        some[0]["satisfaction"] = 0.0
-        some[0]["watch_seconds"] += 60
+    # Not all alike, or there would be no variance: one user an arm likes one item a day less, and watches longer.
+    for row in rows:
+        if row["user"] in ("u0", "u1") and row["item"].endswith("-0"):
+            row["satisfaction"] = 0.0
+            row["watch_seconds"] += 60
     return rows
 
 
@@ -151,17 +151,17 @@ def test_ten_known_logs_give_their_figures(
     assert not found["sample_ratio"]["alarm"]
     rows = {arm: {n: row["mean"] for n, row in every.items()} for arm, every in found["arms"].items()}
     shown = 4 * DAYS * USERS // 2
-    assert rows["byway"]["positive_rate"] == pytest.approx((shown / 2 - 1) / shown, rel=1e-5)
-    assert rows["control"]["positive_rate"] == pytest.approx((shown / 4 - 1) / shown, rel=1e-5)
+    assert rows["byway"]["positive_rate"] == pytest.approx((shown / 2 - 2) / shown, rel=1e-5)
+    assert rows["control"]["positive_rate"] == pytest.approx((shown / 4 - 2) / shown, rel=1e-5)
     assert rows["byway"]["novel_impressions"] == 0.75
     assert rows["control"]["novel_impressions"] == 0.25
     assert rows["byway"]["sole_impressions"] == 0.25
     a_day = USERS // 2 * DAYS
-    assert rows["byway"]["watch_minutes"] == pytest.approx((a_day * 20 + 1) / a_day)
+    assert rows["byway"]["watch_minutes"] == pytest.approx((a_day * 20 + 2) / a_day)
     assert rows["byway"]["daily_users_over_ten_minutes"] == 1
     assert rows["control"]["daily_users_over_ten_minutes"] == 0
     lifted = found["lift"]["byway"]["positive_rate"]
-    assert lifted["mean"] == pytest.approx((shown / 2 - 1) / (shown / 4 - 1) - 1, rel=1e-4)
+    assert lifted["mean"] == pytest.approx((shown / 2 - 2) / (shown / 4 - 2) - 1, rel=1e-4)
     assert lifted["always_low"] < lifted["low"] < lifted["mean"] < lifted["high"] < lifted["always_high"]
     assert [row["day"] for row in found["by_day"]["byway"]["watch_minutes"]] == [1, 2]
     assert {row["lift"] for row in found["power"]["byway"]["positive_rate"]} >= {0.001, 0.05}
