@@ -19,7 +19,7 @@ from byway.base.errors import UserError
 from byway.serving import arms, service
 from byway.serving.history import DAY, Event
 from byway.workflow import lifting, replaying
-from tests.serving import house
+from tests.serving import house, running
 
 START = 1_790_000_000_000_000 // DAY * DAY
 USERS, DAYS = 40, 2
@@ -286,3 +286,17 @@ def test_the_log_that_the_service_exports_gives_the_same_figures(lived: Path, tm
     for name in ("positive_rate", "platform.positive_rate", "watch_minutes"):
         assert again["arms"]["byway"][name] == whole["arms"]["byway"][name]
     assert again["sample_ratio"] == whole["sample_ratio"]
+
+
+def test_the_report_and_the_page_draw_what_was_found(lived: Path) -> None:
+    from byway.evaluation import report
+
+    found = lifting.lift(lived, config.Config(), [])
+    page = report.page("t", None, {"lifted": found})
+    assert "The live experiment" in page
+    assert f"{found['lift']['byway']['watch_minutes']['mean']:+.2%}" in page
+    assert page.count("<svg") >= 1
+    with running.thread(lived) as client:
+        text = client.get("/experiment").text
+    assert "Lift over control" in text
+    assert "platform.novel_impressions" in text or "watch_minutes" in text

@@ -78,7 +78,7 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
 
 
 def figures(log: Log, control: str, positive: float, effect: float) -> dict[str, Any]:
-    """Everything that `byway lift` prints: see docs/experiment.md."""
+    """Everything that `byway lift` prints: see docs/lift.md."""
     base = log.arms.index(control)
     days = int(log.day.max(initial=0)) + 1
     by_arm = [_tally(log, a, slice(0, days), positive) for a in range(len(log.arms))]

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import structlog
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from byway.base import config
 from byway.base.errors import UserError
 from byway.planner import page
 from byway.serving import bundle, recommend
@@ -87,7 +88,7 @@ def load(workspace: Path) -> Design | None:
     except FileNotFoundError:
         return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise UserError(f"{path} is not as documented in docs/experiment.md: {error}.") from error
+        raise UserError(f"{path} is not as documented in docs/lift.md: {error}.") from error
     total = sum(arm.share for arm in found.arms.values())
     if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise UserError(f"{path}: the shares of the arms sum to {total:g}; make it 1.")
@@ -220,6 +221,14 @@ def variant(workspace: Path, serves: str, live: Bundle, live_name: str) -> tuple
     if serves in (CONTROL, BYWAY, MASKED):
         return live, live_name
     return bundle.load(require(workspace, serves)), serves
+
+
+def lifted(workspace: Path) -> dict[str, Any] | None:
+    """What `byway lift` found last, for the pages; None where it was not asked yet."""
+    try:
+        return msgspec.json.decode((workspace / config.LIFTED).read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def answer(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from litestar import Request, Response, get, post
@@ -21,8 +20,7 @@ from litestar.datastructures import State
 from litestar.exceptions import NotFoundException, ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 
-from byway.base import config
-from byway.serving import history, meters, recommend, security
+from byway.serving import arms, history, meters, recommend, security
 from byway.serving.guard import Asking, needs, service_of
 from byway.serving.history import Event
 from byway.serving.service import Live, Query, Service, now
@@ -329,17 +327,9 @@ async def experiment(request: Asking) -> Response[str]:
         for (name, arm), (n, met, liked) in sorted(counts.items())
     ]
     figures = sorted((k, v) for k, v in live.figures.metrics.items() if k.startswith("experiment."))
-    lifted = _lifted(service.workspace)
+    lifted = arms.lifted(service.workspace)
     cut = PEOPLE if len(people) == PEOPLE else 0
     return _page(request, "experiment.html", rows=rows, figures=figures, cut=cut, lifted=lifted)
-
-
-def _lifted(workspace: Path) -> dict[str, Any] | None:
-    """What `byway lift` found last; None where it was not asked yet."""
-    try:
-        return msgspec.json.decode((workspace / config.LIFTED).read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
 
 
 # What pages are made of

@@ -92,7 +92,7 @@ def _of_people(known: People, design: arms.Design | None) -> Rows:
         names &= {design.name}
     if len(names) != 1:
         said = f"several experiments ({', '.join(sorted(names))})" if names else "no answer of an experiment"
-        raise UserError(f"The service's log holds {said}; see {arms.FILE} in docs/experiment.md, or name a table.")
+        raise UserError(f"The service's log holds {said}; see {arms.FILE} in docs/lift.md, or name a table.")
     (name,) = names
     columns: dict[str, list[Any]] = {
         c: [] for c in ("user", "item", "time", "satisfaction", "seconds", "own", "met")
