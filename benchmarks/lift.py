@@ -6,8 +6,8 @@ A small world of twelve interests is published in WORK, a design deals people to
 come day by day: they are answered by `serving.service.Service`, watch what they are shown and something of the
 platform's, and send events. How an item pleases follows from their taste, so that what an arm does is known. The
 truth is the mean over far more people than a log has. Counted are: how often the interval of a lift holds the
-truth; how often A/A differs at one look and at any of the daily looks; and how often a dealer that loses a part of an
-arm is caught.
+truth; how often A/A differs at one look and at any of the daily looks; and how often a dealer that loses a part of
+an arm is caught.
 
 The second part weighs the same kind of log by what `paper` would have shown, and a log of a planner that leaves out
 new interests (`bundle.skip` 0.4) by what one that leaves out few (0.1) would have: beside what they truly earn from
