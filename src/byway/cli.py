@@ -315,6 +315,31 @@ def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
 
 @app.command
+def lift(
+    directory: Path,
+    *logs: Path,
+    policy: Annotated[
+        list[str] | None, Parameter(help="What would it have earned: byway, paper, masked, or a published bundle.")
+    ] = None,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Figures of a live experiment of your own, from the service's log or from tables of impressions."""
+    from byway.workflow import lifting, replaying
+
+    config = _config(directory, set)
+    found = lifting.lift(directory, config, logs)
+    if policy and logs:
+        raise UserError(
+            "--policy works on the service's own log, which has every propensity; leave out the tables."
+        )
+    if policy:
+        known = lifting.people(directory, config)
+        found["policies"] = {each: replaying.earned(directory, config, known, each) for each in policy}
+    _say(json, found, lifting.as_text(found))
+
+
+@app.command
 def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Diversified against random samples: fine-tune a model on each and compare what they say of every pair."""
     from byway.workflow import pipeline

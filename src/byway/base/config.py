@@ -549,6 +549,25 @@ class Report:
     """Heading of the page; empty says what it is about."""
 
 
+LIFTED = "lift.json"
+"""What `byway lift` found last, in the workspace; it is no artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """`byway lift`: how the log of a live experiment of your own is read."""
+
+    control: str = "control"
+    """The arm beside which the others are measured."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Our column of an impression (user, item, time, arm, satisfaction, watch_seconds, source, share, cluster,
+    novel, sole) to that of your table; usual names are found without it."""
+    scale: list[float] = field(default_factory=list)
+    """Worst and best value of satisfaction in your table, where it is not 0 to 1."""
+    effect: float = 0.02
+    """Lifts for which the intervals that hold at every look are narrowest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Curations:
     """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
@@ -598,6 +617,7 @@ class Config:
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
     report: Report = field(default_factory=Report)
+    lift: Lift = field(default_factory=Lift)
     curations: Curations = field(default_factory=Curations)
     views: Views = field(default_factory=Views)
 

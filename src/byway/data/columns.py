@@ -24,6 +24,7 @@ ROLES: dict[str, Role] = {
     "item": "id", "user": "id", "title": "text", "description": "text", "creator": "text", "hashtags": "tags",
     "thumbnail": "path", "media": "path", "source": "path", "duration": "number", "satisfaction": "number",
     "watch_seconds": "number", "propensity": "number", "order": "whole", "time": "time", "created_at": "time",
+    "arm": "path", "cluster": "path", "answer": "path", "share": "number", "novel": "number", "sole": "number",
 }  # fmt: skip
 
 BATCH_ROWS = 1 << 16

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXTRA = "watch_seconds."
 """Before the names of columns that are only looked at: they hold numbers, like the column they are named after."""
 
-_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity")
+_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity", "share", "novel", "sole")
 _TIMES = ("time", "created_at")
 _KEPT = ("time", "order", "satisfaction", "watch_seconds", "propensity")
 """Columns that are converted and whose rows may be kept out: what stood in the file goes along."""

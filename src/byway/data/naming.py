@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["items", "events"]
+Kind = Literal["items", "events", "impressions"]
 
 ITEM_COLUMNS = (
     "item", "title", "hashtags", "description", "creator", "duration", "thumbnail", "media", "created_at",
@@ -15,7 +15,15 @@ ITEM_COLUMNS = (
 EVENT_COLUMNS = (
     "user", "item", "time", "order", "satisfaction", "watch_seconds", "source", "propensity",
 )  # fmt: skip
-OURS: dict[Kind, tuple[str, ...]] = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS}
+IMPRESSION_COLUMNS = (
+    "user", "item", "time", "arm", "satisfaction", "watch_seconds", "source", "share", "cluster", "novel", "sole",
+    "answer",
+)  # fmt: skip
+OURS: dict[Kind, tuple[str, ...]] = {
+    "items": ITEM_COLUMNS,
+    "events": EVENT_COLUMNS,
+    "impressions": IMPRESSION_COLUMNS,
+}
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -103,6 +111,18 @@ _USUAL: dict[Kind, dict[str, Sequence[str]]] = {
     },
 }
 """The usual names of each of our columns as `plain` gives them, the likeliest first."""
+_USUAL["impressions"] = {
+    **{name: _USUAL["events"][name] for name in ("user", "item", "time", "satisfaction", "source")},
+    "arm": _names("arm variant group treatment bucket cell variation experimentgroup testgroup abgroup"),
+    "watch_seconds": _names(
+        "watchseconds watchtimeseconds secondswatched dwellseconds watchtime dwelltime playtime playseconds"
+    ),
+    "share": _names("share armshare allocation"),
+    "cluster": _names("cluster interest topic category categoryname"),
+    "novel": _names("novel isnovel new isnew novelty"),
+    "sole": _names("sole issole soleimpression"),
+    "answer": _names("answer answerid requestid impressionid"),
+}
 
 _COUNTS = _names(
     "playcount plays nplays listens listencount count counts cnt weight freq frequency hours playtime "

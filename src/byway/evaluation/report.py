@@ -81,6 +81,7 @@ def page(title: str, found: Figures | None, drawn: Figures) -> str:
         arms = f"""<h2>Every arm</h2>{_table(found)}
 <h2>Controls that can fail</h2>{_controls(found)}
 <p class="soft">Intervals are 95%, by bootstrap over people, and over deals where there are several.</p>"""
+    arms += _live(drawn["lifted"]) if "lifted" in drawn else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body><main>
@@ -91,6 +92,44 @@ def page(title: str, found: Figures | None, drawn: Figures) -> str:
 <p class="soft">Paper 1: Wang et al., RecSys 2024, arXiv 2405.16363.
 Paper 2: Wang et al., 2025, arXiv 2506.08283.</p></main></body></html>
 """
+
+
+def _live(found: Figures) -> str:
+    """The live experiment of one's own, as `byway lift` found it last."""
+    plots = [
+        _daily(found, "watch_minutes", "Watch time"),
+        _daily(found, "daily_users_over_ten_minutes", "Users over ten minutes"),
+        _daily(found, "platform.new_positive", "New and liked, a user"),
+        _daily(found, "positive_rate", "Positive feedback on what was shown"),
+    ]
+    head = "".join(f"<th>{escape(arm)}</th>" for arm in found["lift"])
+    names = list(dict.fromkeys(name for rows in found["lift"].values() for name in rows))
+    body = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(_lifted(rows.get(name)) for rows in found['lift'].values())}</tr>"
+        for name in names
+    )
+    said = "".join(f"<p>{escape(text)}</p>" for text in wording.live(found))
+    return f"""<h2>The live experiment</h2>{said}<div class="grid">{"".join(plots)}</div>
+<div class="wide"><table><tr><th>lift over {escape(found["setting"]["control"])}</th>{head}</tr>{body}</table></div>
+<p class="soft">The first interval is for one look at the end, the second holds however often one looks.</p>"""
+
+
+def _daily(found: Figures, metric: str, title: str) -> str:
+    series = [
+        Series(arm, [Point(row["day"], row["mean"], row["low"], row["high"]) for row in rows[metric]])
+        for arm, rows in found["by_day"].items()
+        if metric in rows
+    ]
+    return lines(title, "day", "that day's lift over the control", series) if series else ""
+
+
+def _lifted(row: Figures | None) -> str:
+    if row is None:
+        return "<td>–</td>"
+    return (
+        f"<td>{row['mean']:+.2%}<small>{row['low']:+.2%} to {row['high']:+.2%}</small>"
+        f"<small>{row['always_low']:+.2%} to {row['always_high']:+.2%}</small></td>"
+    )
 
 
 def _plots(found: Figures) -> list[str]:

@@ -58,6 +58,21 @@ def models(drawn: Figures) -> list[str]:
     return [said if alone is None else f"{said} The language model alone has it in {alone:.1%}."]
 
 
+def live(found: Figures) -> list[str]:
+    """What the live experiment of one's own says, before its figures."""
+    setting, ratio = found["setting"], found["sample_ratio"]
+    said = [f"{setting['users']:,} users over {setting['days']} days, beside the arm {setting['control']}."]
+    if ratio["alarm"]:
+        said.append(
+            f"Users do not fall on the arms by their shares (p = {ratio['p']:.2g}): something loses or moves them, "
+            "and no figure below is to be trusted."
+        )
+    if found["aa"]["tests"]:
+        differ = ", ".join(found["aa"]["differ"]) or "none"
+        said.append(f"A/A: of {found['aa']['tests']} figures of two equal arms differ at 5%: {differ}.")
+    return said
+
+
 def worth(drawn: Figures) -> list[str]:
     """What `byway worth` said last."""
     return [drawn["worth"]["says"]] if "worth" in drawn else []

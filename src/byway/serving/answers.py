@@ -18,7 +18,9 @@ SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
-Strategy = Literal["person", "table", "popular_cluster", "unrestricted", "popular_items", "context"]
+Strategy = Literal[
+    "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "control"
+]  # fmt: skip
 """How the answer was found, from the first choice to the last resort:
 
 `person`: the items of new interests that score highest by all that is known of somebody (`serving.plan`);
@@ -26,10 +28,13 @@ Strategy = Literal["person", "table", "popular_cluster", "unrestricted", "popula
 `popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
 `unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
 `popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
-`context`: the item being watched led there (`serving.context`).
+`context`: the item being watched led there (`serving.context`);
+`masked`, `control`: what two arms of a live experiment show (`serving.arms`), the second nothing.
 """
 
-Arm = Literal["person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "known", "usual"]
+Arm = Literal[
+    "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "known", "usual"
+]  # fmt: skip
 """How one item was found: by the answer's strategy; in a place that does not explore, as the item policy's choice
 among the interests that the person has (`known`); or by a recommender that never explores (`usual`, for
 comparing)."""

@@ -151,6 +151,8 @@ class Bundle:
     model_triples: Triples | None = None
     planner: Planner | None = None
     """Scores all items for a person, by position; None in a bundle that answers by pairs alone."""
+    corpus: NDArray[np.bool_] | None = None
+    """[n] what may be shown at all, where an experiment deals the items too (`arms`); None where everything may."""
     eligible_at: dict[int, Eligible] = field(default_factory=dict, compare=False, repr=False)
     """What may be shown, by hour; only the latest is kept."""
     bounds: list[int] = field(default_factory=list, compare=False, repr=False)
@@ -204,10 +206,12 @@ class Bundle:
         found = self.eligible_at.get(hour)
         if found is None:
             found = Eligible(None, np.diff(self.starts))
-            if aged or settings.min_quality > 0:
+            if aged or settings.min_quality > 0 or self.corpus is not None:
                 mask = self.quality >= np.float32(settings.min_quality)
                 if aged:
                     mask &= self.created >= hour * HOUR - settings.max_age_days * 24 * HOUR
+                if self.corpus is not None:
+                    mask &= self.corpus
                 inside = np.concatenate([[0], np.cumsum(mask)])
                 found = Eligible(mask, np.diff(inside[self.starts]))
             self.eligible_at.clear()

@@ -15,7 +15,9 @@ from byway.serving import history
 from byway.serving.history import Answered, Event
 from byway.serving.service import Counts, Service
 
-COLUMNS: tuple[str, ...] = ("user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity")
+COLUMNS: tuple[str, ...] = (
+    "user", "item", "time", "satisfaction", "watch_seconds", "source", "propensity", "answer",
+)  # fmt: skip
 HEAD = (",".join(COLUMNS) + "\r\n").encode()
 MOST = 1_000_000
 """Events of one person that are exported, the latest."""

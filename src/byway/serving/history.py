@@ -61,6 +61,10 @@ class Answered(msgspec.Struct, frozen=True):
     bundle: str
     interests: list[str]
     shown: list[Exposure]
+    arm: str = ""
+    """Of a live experiment of one's own (`arms`), to which the user was dealt; empty without one."""
+    share: float = 1.0
+    """The chance to be dealt to that arm."""
 
 
 def hashed(user: str) -> bytes:
@@ -77,7 +81,7 @@ def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]
 
     Every exposure is a row: with the satisfaction of the event that it led to, or with 0. An event belongs to the
     answer that it names, else to the latest before it that showed the item. `source` is `byway:` with the
-    experiment and the arm; other events keep theirs.
+    experiment (and the arm that the user was dealt to) and how the item was found; other events keep theirs.
     """
     shown = {(a.answer, e.item): (a, e) for a in answers for e in a.shown}
     latest: dict[str, tuple[list[int], list[str]]] = {}
@@ -105,9 +109,10 @@ def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]
         event = led.get(key)
         satisfaction, watched = (event.satisfaction, event.watch_seconds) if event else (0.0, None)
         time = event.time if event else answered.time
-        source = f"byway:{answered.experiment}:{exposure.arm}"
+        dealt = f"{answered.experiment}/{answered.arm}" if answered.arm else answered.experiment
+        source = f"byway:{dealt}:{exposure.arm}"
         row = _row(answered.user, exposure.item, time, satisfaction, watched, source)
-        rows.append(row | {"propensity": exposure.propensity})
+        rows.append(row | {"propensity": exposure.propensity, "answer": answered.answer})
     return sorted(rows, key=lambda row: row["time"])
 
 
@@ -122,4 +127,5 @@ def _row(
         "watch_seconds": watch_seconds,
         "source": source,
         "propensity": None,
+        "answer": "",
     }

@@ -18,7 +18,7 @@ from byway.base import artifact, config
 from byway.base.artifact import Record
 from byway.base.errors import UserError
 from byway.base.progress import command
-from byway.serving import bundle
+from byway.serving import arms, bundle
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen
 from byway.serving.recommend import recommend
@@ -97,7 +97,7 @@ def publish(workspace: Path, folder: Path, settings: config.Serving, records: di
         before = [] if now is None else [b for b in (now.bundle, *now.before) if b != name][: KEPT - 1]
         _switch(workspace, Current(name, before))
         for other in home.iterdir():
-            if other.is_dir() and other.name not in (name, *before):
+            if other.is_dir() and other.name not in (name, *before, *arms.named(arms.load(workspace))):
                 shutil.rmtree(other)
     return name
 

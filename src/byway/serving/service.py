@@ -22,13 +22,13 @@ import structlog
 from byway.base import config
 from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
-from byway.serving import bundle, context, history, meters, publish, stores
+from byway.serving import arms, bundle, context, history, meters, publish, stores
 from byway.serving.answers import Answer, Shown, Strategy, as_shown
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
 from byway.serving.history import DAY, Answered, Event, Exposure
 from byway.serving.person import Seen
-from byway.serving.recommend import Explanation, explain, recommend
+from byway.serving.recommend import Explanation, explain
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
@@ -84,6 +84,10 @@ class Reply(msgspec.Struct, frozen=True):
     rank: int | None
     reasons: list[str]
     items: list[Item]
+    arm: str = ""
+    """Of a live experiment of one's own, to which the user was dealt; empty without one."""
+    share: float = 1.0
+    """The chance to be dealt to that arm."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class Service:
     def __init__(self, workspace: Path, settings: config.Serving):
         self.workspace, self.settings = workspace, settings
         self.live = open_current(workspace)
+        self.arms = arms.Arms(workspace)
         confirmed = settings.exposures == "confirmed"
         self.history = stores.open(settings.history, workspace / "serving", settings.forget_days, confirmed)
         self.exposures = Exposures(self.history)
@@ -185,18 +190,31 @@ class Service:
         seen = asked.history
         if seen is None:
             seen = await self.seen(asked.user, at) if asked.user else []
-        k = live.bundle.settings.items if asked.k is None else asked.k
-        given = _led_by_what_is_seen(live.bundle, asked, seen, k, at)
+        # A walk through the pages belongs to no arm.
+        dealt = self.arms.dealt(asked.user, live.bundle, live.name) if experiment is None else None
+        serves, opened = (arms.BYWAY, live.bundle) if dealt is None else (dealt.serves, dealt.bundle)
+        k = opened.settings.items if asked.k is None else asked.k
+        given = None if serves == arms.CONTROL else _led_by_what_is_seen(opened, asked, seen, k, at)
         if given is None:
             watched = asked.watching or asked.context
-            given = recommend(
-                live.bundle, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
+            given = arms.answer(
+                serves, opened, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
             )
-        reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment)
+        reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment, dealt)
         # Who is not named is a guest of this answer alone.
         user = asked.user or guest(reply.answer)
         places = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
-        answered = Answered(reply.answer, user, at, reply.experiment, live.name, reply.interests, places)
+        answered = Answered(
+            reply.answer,
+            user,
+            at,
+            reply.experiment,
+            reply.bundle,
+            reply.interests,
+            places,
+            reply.arm,
+            reply.share,
+        )
         if shown is None:
             self.exposures.put(answered)
         else:
@@ -204,22 +222,24 @@ class Service:
         meters.answers.labels(given.strategy).inc()
         for arm, count in Counter(item.arm for item in given.items).items():
             meters.items.labels(arm).inc(count)
-        if len(given.items) < k:
+        if len(given.items) < k and given.strategy != "control":
             meters.short.inc()
         return reply
 
-    def _reply(self, live: Live, given: Answer, experiment: str) -> Reply:
+    def _reply(self, live: Live, given: Answer, experiment: str, dealt: arms.Dealt | None) -> Reply:
+        experiment = experiment if dealt is None else dealt.experiment
         items = [_item(shown, given.interests, experiment) for shown in given.items]
         return Reply(
             secrets.token_hex(12),
             experiment,
-            live.name,
+            live.name if dealt is None else dealt.name,
             given.strategy,
             given.interests,
             given.cluster,
             given.rank,
             given.reasons,
             items,
+            *(("", 1.0) if dealt is None else (dealt.arm, dealt.share)),
         )
 
     async def seen(self, user: str, at: int) -> list[Seen]:

@@ -20,7 +20,7 @@ from litestar.datastructures import State
 from litestar.exceptions import NotFoundException, ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter, URLEncodedBody
 
-from byway.serving import exports, history, meters
+from byway.serving import arms, exports, history, meters
 from byway.serving.guard import Asking, admitted, needs, service_of, when_delivered
 from byway.serving.history import Event
 from byway.serving.keyring import HOURS
@@ -313,7 +313,8 @@ async def experiment(request: Asking) -> Response[str]:
     counted = await exports.counts(service)
     figures = sorted((k, v) for k, v in live.figures.metrics.items() if k.startswith("experiment."))
     cut = counted.people if counted.cut else 0
-    return _page(request, "experiment.html", rows=counted.rows, figures=figures, cut=cut)
+    lifted = arms.lifted(service.workspace)
+    return _page(request, "experiment.html", rows=counted.rows, figures=figures, cut=cut, lifted=lifted)
 
 
 # What pages are made of

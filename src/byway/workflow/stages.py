@@ -14,7 +14,7 @@ import msgspec
 
 from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
-from byway.base.config import Config, operational, resolved
+from byway.base.config import LIFTED, Config, operational, resolved
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -559,6 +559,8 @@ def _report(work: Work, inputs: Inputs) -> Outcome:
     figures = {name: value for record in found.values() for name, value in record.metrics.items()}
     if (worth := inputs.workspace / WORTH).exists():
         figures["worth"] = msgspec.json.decode(worth.read_bytes())
+    if (lifted := inputs.workspace / LIFTED).exists():
+        figures["lifted"] = msgspec.json.decode(lifted.read_bytes())
     return report.build(work, inputs.config.report, live, figures)
 
 
@@ -571,8 +573,8 @@ def _drawn(inputs: Inputs) -> dict[Stage, Record]:
 
 def _drawn_figures(inputs: Inputs) -> dict[str, str]:
     found = {stage.name: record.fingerprint for stage, record in _drawn(inputs).items()}
-    worth = inputs.workspace / WORTH
-    return found | ({"worth": artifact.hash_file(worth)} if worth.exists() else {})
+    files = {"worth": inputs.workspace / WORTH, "lifted": inputs.workspace / LIFTED}
+    return found | {name: artifact.hash_file(path) for name, path in files.items() if path.exists()}
 
 
 def _curations(work: Work, inputs: Inputs) -> Outcome:

@@ -1,0 +1,334 @@
+"""`byway lift`: the figures of a live experiment, from the service's own log or from tables of the platform's.
+
+Owns how users, arms, clusters and days are told from either, and what is written to `lift.json`. The figures are
+`evaluation.live`'s; what other policies would have earned is `workflow.replaying`'s.
+"""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from byway.base import artifact, config
+from byway.base.errors import UserError
+from byway.data import events, impressions
+from byway.data.catalog import load as load_catalog
+from byway.evaluation import live
+from byway.evaluation.live import Log
+from byway.serving import arms, bundle, stores
+from byway.serving.bundle import Bundle
+from byway.serving.history import DAY, Answered, Event, as_rows
+from byway.workflow.stages import BUNDLE, CATALOG
+
+EVERYTHING = 1_000_000
+"""Rows of one user that are read at most."""
+ORIGIN = "byway:"
+
+People = dict[str, tuple[list[Event], list[Answered]]]
+"""By user, events and answers in order of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A log as columns of n rows, and the arm of every user in the experiment."""
+
+    columns: dict[str, list[Any]]
+    """`user`, `item`, `time`, `satisfaction`, `seconds`, `own`, `met`, and `cluster`, `novel`, `sole` where
+    told."""
+    arm: dict[str, str]
+    shares: dict[str, float]
+    moved: int
+    """Users who were seen in several arms: they are left out."""
+
+
+def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dict[str, Any]:
+    """The figures of the experiment, which also go to `lift.json`.
+
+    Without paths the log is the service's own. Raises UserError where it has no experiment, or no control.
+    """
+    design = arms.load(workspace)
+    rows = _of_tables(paths, settings, design) if paths else _of_people(people(workspace, settings), design)
+    control = settings.lift.control
+    if control not in rows.arm.values():
+        there = ", ".join(sorted(set(rows.arm.values()))) or "nobody"
+        raise UserError(
+            f"The log has no user of the arm {control!r} ({there}); set lift.control to the arm to measure beside."
+        )
+    positive = _positive(workspace)
+    log = arrange(rows, _opened(workspace), _before(workspace))
+    found = live.figures(log, control, positive, settings.lift.effect)
+    found["setting"]["moved"] = rows.moved
+    found["setting"]["experiment"] = "" if design is None else design.name
+    artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
+    return found
+
+
+def people(workspace: Path, settings: config.Config) -> People:
+    """All that the service's history holds."""
+
+    async def read() -> People:
+        store = stores.open(settings.serving.history, workspace / "serving", settings.serving.forget_days)
+        try:
+            return {
+                user: (await store.of(user, -1, EVERYTHING), await store.answers(user, -1, EVERYTHING))
+                async for user in store.users()
+            }
+        finally:
+            await store.close()
+
+    return asyncio.run(read())
+
+
+def _of_people(known: People, design: arms.Design | None) -> Rows:
+    names = {a.experiment for _, answers in known.values() for a in answers if a.arm}
+    if design is not None:
+        names &= {design.name}
+    if len(names) != 1:
+        said = f"several experiments ({', '.join(sorted(names))})" if names else "no answer of an experiment"
+        raise UserError(f"The service's log holds {said}; see {arms.FILE} in docs/lift.md, or name a table.")
+    (name,) = names
+    columns: dict[str, list[Any]] = {
+        c: [] for c in ("user", "item", "time", "satisfaction", "seconds", "own", "met")
+    }
+    arm: dict[str, str] = {}
+    shares: dict[str, float] = {}
+    moved = 0
+    first = min(a.time for _, answers in known.values() for a in answers if a.experiment == name)
+    for user, (done, answers) in known.items():
+        own = [a for a in answers if a.experiment == name and a.arm]
+        shares |= {a.arm: a.share for a in own}
+        dealt = {a.arm for a in own}
+        moved += len(dealt) > 1
+        if len(dealt) != 1:
+            continue
+        arm[user] = dealt.pop()
+        for row in as_rows(done, own):
+            shown = row["propensity"] is not None
+            # What lies before the experiment only says what was met.
+            values = (
+                user,
+                row["item"],
+                row["time"],
+                row["satisfaction"],
+                row["watch_seconds"],
+                shown,
+                row["time"] < first,
+            )
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+    return Rows(columns, arm, shares if design is None else design.shares(), moved)
+
+
+def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Design | None) -> Rows:
+    with tempfile.TemporaryDirectory() as scratch:
+        table = impressions.read(paths, settings.lift, settings.catalog, Path(scratch))
+    n = table.num_rows
+
+    def column(name: str, otherwise: Any) -> list[Any]:
+        return table[name].to_pylist() if name in table.column_names else [otherwise] * n
+
+    user, source = column("user", None), column("source", None)
+    told = column("arm", None)
+    if "source" in table.column_names:
+        told = [_arm_of(s) if a is None else a for a, s in zip(told, source, strict=True)]
+    seen: dict[str, set[str]] = {}
+    for who, which in zip(user, told, strict=True):
+        if which:
+            seen.setdefault(who, set()).add(which)
+    if design is not None:
+        seen |= {who: {arms.deal(design, who)} for who in set(user) - seen.keys() if who is not None}
+    arm = {who: next(iter(which)) for who, which in seen.items() if len(which) == 1}
+    if not arm:
+        raise UserError(
+            f'{paths[0]}: no column says the arm of a user; name it in [lift] columns = {{ arm = "..." }}, or put '
+            f"{arms.FILE} into the workspace, by which users were dealt."
+        )
+    columns: dict[str, list[Any]] = {
+        "user": user,
+        "item": column("item", None),
+        "time": column("time", None),
+        "satisfaction": column("satisfaction", 1.0),
+        "seconds": column("watch_seconds", 0.0),
+        # With a source, only what Byway named is its own; without one every row is an impression.
+        "own": [s is not None and s.startswith("byway") for s in source]
+        if "source" in table.column_names
+        else [True] * n,
+        "met": [False] * n,
+    }
+    columns |= {name: column(name, None) for name in ("cluster", "novel", "sole") if name in table.column_names}
+    return Rows(columns, arm, _shares(table, arm, told, design), sum(len(which) > 1 for which in seen.values()))
+
+
+def _arm_of(source: str | None) -> str | None:
+    """The arm in `byway:EXPERIMENT/ARM:HOW`, as the service's log writes it."""
+    if source is None or not source.startswith(ORIGIN):
+        return None
+    return source.removeprefix(ORIGIN).rpartition(":")[0].rpartition("/")[2] or None
+
+
+def _shares(
+    table: pa.Table, arm: dict[str, str], told: list[str | None], design: arms.Design | None
+) -> dict[str, float]:
+    """By the table's own column, else by the design, else equal."""
+    if "share" in table.column_names:
+        pairs = zip(told, table["share"].to_pylist(), strict=True)
+        return {name: share for name, share in pairs if name and share is not None}
+    names = sorted(set(arm.values()))
+    if design is not None and set(names) <= design.shares().keys():
+        return design.shares()
+    return dict.fromkeys(names, 1 / len(names))
+
+
+def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> Log:
+    """The rows as arrays, in order of time; clusters by what the rows say, else by the bundle.
+
+    `before` are the items that users met in the workspace's own log.
+    """
+    whole = all(rows.columns["time"]) or all(t is not None for t in rows.columns["time"])
+    kept = np.array(
+        [u in rows.arm and i is not None and (whole or t is not None)
+         for u, i, t in zip(*(rows.columns[c] for c in ("user", "item", "time")), strict=True)], np.bool_
+    )  # fmt: skip
+    own = {name: [v for v, k in zip(values, kept, strict=True) if k] for name, values in rows.columns.items()}
+    users, names = list(rows.arm), sorted(rows.shares.keys() | set(rows.arm.values()))
+    number = {user: i for i, user in enumerate(users)}
+    user = np.array([number[u] for u in own["user"]], np.int64)
+    ids, item = np.unique(np.array(own["item"], dtype=object).astype(str), return_inverse=True)
+    of_item = _clusters(ids.tolist(), opened)
+    cluster = of_item[item]
+    if "cluster" in own:
+        _, cluster = np.unique(np.array([c or "" for c in own["cluster"]]), return_inverse=True)
+    time = np.array(own["time"], np.int64)
+    met = _numbers(own["met"], 0) > 0
+    start = int(time[~met].min()) // DAY if (~met).any() else 0
+    day = time // DAY - start
+    satisfaction, seconds = _numbers(own["satisfaction"], 0.0), _numbers(own["seconds"], 0.0)
+    shown = np.array(own["own"], np.bool_)
+    taken = (satisfaction > 0) | (seconds > 0) | ~shown
+    if "novel" in own:
+        novel = _numbers(own["novel"], 0.0) > 0
+    else:
+        earlier = (
+            [(number[u], p) for u in users for p in _positions(before.get(u, []), opened)]
+            if "cluster" not in own
+            else []
+        )
+        pairs = np.array(earlier, np.int64).reshape(-1, 2)
+        novel = live.novelty(user, cluster, day, taken, (pairs[:, 0], pairs[:, 1]))
+    sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
+    order = np.flatnonzero(~met)[np.argsort(time[~met], kind="stable")]
+    return Log(
+        user[order],
+        item[order].astype(np.int64),
+        cluster[order].astype(np.int64),
+        day[order],
+        np.clip(satisfaction[order], 0, 1),
+        np.maximum(seconds[order], 0),
+        shown[order],
+        novel[order],
+        None if sole is None else sole[order],
+        np.array([names.index(rows.arm[u]) for u in users], np.int64),
+        names,
+        [rows.shares.get(name, 0.0) or 1e-9 for name in names],
+    )
+
+
+def _numbers(values: list[Any], otherwise: float) -> NDArray[np.float64]:
+    found = np.array([otherwise if v is None else v for v in values], np.float64)
+    return np.where(np.isnan(found), otherwise, found)
+
+
+def _clusters(ids: list[str], opened: Bundle | None) -> NDArray[np.int64]:
+    """[ids] the cluster of each item; -1 where there is no bundle, or it does not know the item."""
+    if opened is None:
+        return np.full(len(ids), -1)
+    at = np.array([-1 if p is None else p for p in opened.positions(ids)], np.int64)
+    return np.where(at < 0, -1, opened.clusters(np.maximum(at, 0)))
+
+
+def _positions(ids: list[str], opened: Bundle | None) -> list[int]:
+    return [c for c in _clusters(ids, opened).tolist() if c >= 0]
+
+
+def _opened(workspace: Path) -> Bundle | None:
+    """The workspace's bundle, which says the cluster of an item; None where there is none yet."""
+    folder = workspace / BUNDLE.folder
+    return None if artifact.read_record(folder) is None else bundle.load(folder)
+
+
+def _before(workspace: Path) -> dict[str, list[str]]:
+    """By user, the items of the workspace's own log."""
+    path = workspace / CATALOG.folder
+    if artifact.read_record(path) is None:
+        return {}
+    log, users, ids = events.load(path), events.load_users(path), load_catalog(path).ids()
+    starts = np.searchsorted(log.user, np.arange(len(users) + 1)).tolist()
+    return {
+        name: [ids[i] for i in log.item[start:stop].tolist()]
+        for name, start, stop in zip(users, starts[:-1], starts[1:], strict=True)
+    }
+
+
+def _positive(workspace: Path) -> float:
+    path = workspace / CATALOG.folder
+    return 0.5 if artifact.read_record(path) is None else events.load(path).positive
+
+
+SHOWN = (
+    "novel_impressions", "sole_impressions", "positive_rate", "new_positive_rate", "platform.positive_rate",
+    "platform.novel_impressions", "platform.new_positive", "watch_minutes", "daily_users_over_ten_minutes",
+    "engaged_pairs", "new_clusters",
+)  # fmt: skip
+"""Figures that are printed; all are in the object."""
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The figures in lines."""
+    setting, ratio = found["setting"], found["sample_ratio"]
+    lines = [
+        f"{setting['users']:,} users, {setting['days']} days, {setting['rows']:,} rows; over {setting['control']}:"
+    ]
+    counts = ", ".join(f"{arm} {n:,}" for arm, n in ratio["users"].items())
+    if ratio["alarm"]:
+        lines.append(
+            f"Sample ratio mismatch (p = {ratio['p']:.2g}): {counts}. Users do not fall as dealt; trust no figure."
+        )
+    else:
+        lines.append(f"Users fall on the arms as dealt (p = {ratio['p']:.2g}): {counts}.")
+    for arm, rows in found["lift"].items():
+        lines.append(f"\n{arm:34} {'lift':>8} {'95% interval':>20} {'at every look':>20}")
+        names = [n for n in SHOWN if n in rows] + [n for n in rows if n.startswith("uci_")]
+        for name in names:
+            row = rows[name]
+            one, always = (
+                f"{row[low]:+.2%} to {row[high]:+.2%}"
+                for low, high in (("low", "high"), ("always_low", "always_high"))
+            )
+            lines.append(f"  {name:32} {row['mean']:>+8.2%} {one:>20} {always:>20}")
+    if found["aa"]["tests"]:
+        differ = ", ".join(found["aa"]["differ"]) or "none"
+        lines.append(f"\nA/A: of {found['aa']['tests']} figures differ at 5%: {differ}.")
+    for name, rows in found.get("policies", {}).items():
+        lines.append(f"\n{name} would have earned, by item shown: {_earned(rows)}")
+    return "\n".join(lines)
+
+
+def _earned(rows: dict[str, Any]) -> str:
+    if not rows["answers"]:
+        return "no answer of the log can be worked out again."
+    said = "; ".join(
+        f"{kind} {rows[kind]['mean']:.4f} ({rows[kind]['low']:.4f} to {rows[kind]['high']:.4f})"
+        for kind in ("ips", "snips", "doubly_robust")
+        if rows[kind]["mean"] is not None and rows[kind]["low"] is not None
+    )
+    return (
+        f"{said}. {rows['covered']:.0%} of it could have been shown by the log; worth {rows['effective']:.0f} of "
+        f"{rows['rows']} rows."
+    )
