@@ -35,7 +35,7 @@ from byway.evaluation import lift as statistics
 from byway.evaluation import offpolicy
 from byway.serving import arms, bundle, publish, service
 from byway.serving.chances import chances
-from byway.serving.history import DAY, Event
+from byway.serving.history import DAY, Answered, Event
 from byway.serving.person import Seen
 from byway.workflow import lifting, replaying
 
@@ -92,7 +92,9 @@ async def live(workspace: Path, people: People, days: int, rng: np.random.Genera
                 continue
             if gone[u] and arms.deal(made.arms._design, f"u{u}") == "byway":  # pyright: ignore
                 continue
-            reply = await made.answer(service.Query(user=f"u{u}", k=K))
+            answered: list[Answered] = []
+            reply = await made.answer(service.Query(user=f"u{u}", k=K), shown=answered)
+            await made.history.expose(*answered)
             shown = [(item.item, reply.answer) for item in reply.items]
             shown += [(people.drawn(u, rng), "") for _ in range(6 - len(shown))]
             for i, (item, answer) in enumerate(shown):

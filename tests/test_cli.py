@@ -30,6 +30,8 @@ VERBS = [
     "worth",
     "answers",
     "export",
+    "forget",
+    "lift",
     "run",
     "show",
     "refresh",

@@ -109,7 +109,9 @@ def test_every_reply_and_exposure_carries_arm_and_share(workspace: Path) -> None
         assert design is not None
         seen = set()
         for i in range(40):
-            reply = await made.answer(service.Query(user=f"u{i}", history=HISTORY, k=5))
+            shown: list[Answered] = []
+            reply = await made.answer(service.Query(user=f"u{i}", history=HISTORY, k=5), shown=shown)
+            await made.history.expose(*shown)
             assert (reply.experiment, reply.arm) == ("spring", deal(design, f"u{i}"))
             assert reply.share == design.shares()[reply.arm]
             (logged,) = await made.history.answers(f"u{i}", -1)

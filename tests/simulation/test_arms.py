@@ -12,9 +12,9 @@ from tests.simulation import planted
 NAMES = [*(name for name in ARMS if name != CONTROL), "profile", "together", "popular"]
 HIDING = ("byway", "one", "ease", "masked")
 """Arms that rank all items of clusters never met."""
-NOVEL = ("one", "table", "multimodal", "model", "counts", "placebo", "neural_linear")
+NOVEL = ("one", "table", "model", "counts", "placebo", "neural_linear")
 """Arms that may only name items of clusters never met."""
-ONE_CLUSTER = (*NOVEL, "hierarchical_bandit", "paper")
+ONE_CLUSTER = (*NOVEL, "multimodal", "hierarchical_bandit", "paper")
 """Arms that stay inside one cluster."""
 
 

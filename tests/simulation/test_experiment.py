@@ -184,7 +184,8 @@ class Flat:
 def live_with(setup: runs.Setup, source: Source) -> Impressions:
     """The deal 5 of `run_arm` with this source."""
     people = copy.deepcopy(setup.environment)
-    return runs._live(setup, people, source, setup.users, np.random.default_rng(9), runs.Chance((5, 0)))
+    rng, chance = np.random.default_rng(9), runs.Chance((5, 0))
+    return runs._live(setup, people, source, setup.users, rng, follows=False, chance=chance)
 
 
 def test_days_are_lifts_of_their_own(tmp_path: Path) -> None:

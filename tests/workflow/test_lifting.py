@@ -17,7 +17,7 @@ from byway import cli
 from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import arms, service
-from byway.serving.history import DAY, Event
+from byway.serving.history import DAY, Answered, Event
 from byway.workflow import lifting, replaying
 from tests.serving import house, running
 
@@ -232,7 +232,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
             events: list[Event] = []
             for u in range(60):
                 clock[0] = START + day * DAY + u * 1_000_000
-                reply = await made.answer(service.Query(user=f"u{u}", k=4))
+                shown: list[Answered] = []
+                reply = await made.answer(service.Query(user=f"u{u}", k=4), shown=shown)
+                await made.history.expose(*shown)
                 for i, item in enumerate(reply.items):
                     event = Event(f"{day}-{i}", f"u{u}", item.item, clock[0] + 1, i % 2, 100.0, "", reply.answer)
                     events.append(event)
@@ -274,7 +276,7 @@ def test_answers_that_cannot_be_worked_out_again_are_set_aside(lived: Path) -> N
 
 
 def test_the_log_that_the_service_exports_gives_the_same_figures(lived: Path, tmp_path: Path) -> None:
-    from byway.serving.app import COLUMNS
+    from byway.serving.exports import COLUMNS
     from byway.serving.history import as_rows
 
     known = lifting.people(lived, config.Config())

@@ -564,7 +564,7 @@ class Lift:
     novel, sole) to that of your table; usual names are found without it."""
     scale: list[float] = field(default_factory=list)
     """Worst and best value of satisfaction in your table, where it is not 0 to 1."""
-    effect: float = 0.02
+    effect: Number = 0.02
     """Lifts for which the intervals that hold at every look are narrowest."""
 
 

@@ -164,6 +164,7 @@ def _views(drawn: Figures) -> list[str]:
             ("match_rate", "match rate"),
         )
         if (key := f"views.{each}.curves") in drawn
+        and all(figure in point for points in drawn[key].values() for point in points)
     ]
 
 

@@ -18,9 +18,6 @@ from byway.base.errors import UserError
 from byway.language import server
 from byway.multimodal import prompts
 
-QUESTION = "Say in a few words what is seen."
-TOKENS = 40
-"""Of a caption."""
 LONGEST = 512
 """Pixels of the longer side that are sent."""
 
@@ -46,10 +43,14 @@ def said_by(asked: server.Server, model: str, picture: Image.Image) -> str:
     picture.convert("RGB").save(file, "JPEG", quality=90)
     address = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     content: list[dict[str, Any]] = [
-        {"type": "text", "text": QUESTION},
+        {"type": "text", "text": prompts.ASKED_OF_A_PICTURE},
         {"type": "image_url", "image_url": {"url": address}},
     ]
-    body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": TOKENS}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": prompts.CAPTION_TOKENS,
+    }
     said, _ = asked.post("/chat/completions", body | server.SAMPLING).said()
     if not said.strip():
         raise UserError(f"{model!r} says nothing of a picture; is it one that can be shown pictures?")

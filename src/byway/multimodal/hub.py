@@ -26,7 +26,7 @@ from byway.language import adapters
 from byway.language import trie as tries
 from byway.language.prompts import Prompt
 from byway.language.trie import Trie
-from byway.multimodal import caption, prompts
+from byway.multimodal import prompts
 from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
 from byway.multimodal.prompts import Kind
 
@@ -287,8 +287,8 @@ def open_captioner(name: str) -> Callable[[Image.Image], str]:
 
     @torch.no_grad()
     def say(picture: Image.Image) -> str:
-        inputs = _ask(model, processor, [picture], caption.QUESTION, "")
-        out = model.generate(**inputs, max_new_tokens=caption.TOKENS, do_sample=False)
+        inputs = _ask(model, processor, [picture], prompts.ASKED_OF_A_PICTURE, "")
+        out = model.generate(**inputs, max_new_tokens=prompts.CAPTION_TOKENS, do_sample=False)
         said = processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return prompts.one_line(said)
 

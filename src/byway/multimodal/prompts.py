@@ -23,6 +23,9 @@ OPENING = "Somebody watches a video.\n"
 SHOWN = "Pictures:"
 SEEN = "\nSeen:"
 CUE = "A surprise to follow:"
+ASKED_OF_A_PICTURE = "Say in a few words what is seen."
+"""What a larger model is asked for a caption."""
+CAPTION_TOKENS = 40
 MOST_WORDS = 160
 """Characters of a title and its hashtags that are read."""
 

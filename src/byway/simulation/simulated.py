@@ -95,13 +95,13 @@ class Simulated:
             users.known,
             items.quality,
             items.topic,
-            items.look,
             state.known,
             state.load,
             state.weariness,
             self.hunch,
             self.wanted,
             self.met,
+            items.look,
         )
 
     def found(self, user: Ints, days: int) -> tuple[Ints, Ints, Ints]:
