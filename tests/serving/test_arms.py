@@ -16,6 +16,7 @@ from byway.serving import arms, bundle, publish, service
 from byway.serving.arms import Arm, Design, deal
 from byway.serving.bundle import Bundle
 from byway.serving.chances import chances
+from byway.serving.history import Answered
 from byway.serving.person import Seen
 from tests.serving import house, planted
 
