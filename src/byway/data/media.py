@@ -35,8 +35,8 @@ from byway.data.decoding import Decoded, Decoder
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
 OUTSIDE = "outside://"
-"""What stands for a name that leads out of the folder of the input: rows come from strangers, and such a file is not
-opened. A link inside of that folder is its owner's word, and is followed."""
+"""What stands for a name that leads out of the folder of the input: rows come from strangers, and such a file is
+not opened. A link inside of that folder is its owner's word, and is followed."""
 
 
 @dataclass(frozen=True, slots=True)
