@@ -1,14 +1,15 @@
 """Publishing: which bundle is served, the checks before it is, and the way back.
 
 Owns `published/` in the workspace: a copy of each bundle under the first letters of its digest, and `current.json`,
-which is replaced at once and says which of them is served. Workers look at that file (`service`). What a bundle answers is
-tried by `trial`. It knows no request and no worker.
+which is replaced at once and says which of them is served. Workers look at that file (`service`). What a bundle
+answers is tried by `trial`. It knows no request, no worker and no other host (`hosts`).
 """
 
 import os
 import re
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ class Current(msgspec.Struct, frozen=True):
     """What was served before, the latest first."""
 
 
+Tell = Callable[[Path, Current], None]
+"""Says what is served from now on, and in which folder it lies."""
+
+
 class Figures(msgspec.Struct, frozen=True):
     """What the run that made a bundle measured, for the pages."""
 
@@ -55,17 +60,20 @@ def current(workspace: Path) -> Current | None:
         raise UserError(f"{path} is damaged ({error}); delete it and publish again.") from error
 
 
-def publish(workspace: Path, folder: Path, settings: config.Serving, records: dict[str, Record]) -> str:
+def publish(
+    workspace: Path, folder: Path, settings: config.Serving, records: dict[str, Record], *, tell: Tell | None = None
+) -> str:
     """Check the bundle at `folder` and serve it from now on; returns its name.
 
-    `records` are those of the workspace: its figures decide whether the bundle may be served. Raises UserError with
+    `records` are those of the workspace: its figures decide whether the bundle may be served. `tell` is told before
+    anything changes here, for other hosts. Raises UserError with
     every reason for which it stays out; what was served before is then served on.
     """
     record = artifact.read_record(folder)
     if record is None:
         raise UserError(f"There is no bundle at {folder}; run every stage first.")
     name = record.digest[:16]
-    if not re.fullmatch("[0-9a-f]{16}", name):
+    if not is_name(name):
         raise UserError(f"The bundle stays out: the digest in {folder / artifact.RECORD} is none.")
     histories = trial.sample(workspace, settings)
     home = workspace / FOLDER
@@ -75,6 +83,8 @@ def publish(workspace: Path, folder: Path, settings: config.Serving, records: di
         if now is not None and now.bundle == name and not check(home / name, record, histories):
             if faults := _measured(records, record, settings):
                 raise UserError(f"The bundle is served, and would stay out: {'; '.join(faults)}.")
+            if tell is not None:
+                tell(home, now)
             return name
         if faults := strange(folder, record):
             raise UserError(f"The bundle stays out: {'; '.join(faults)}.")
@@ -93,11 +103,24 @@ def publish(workspace: Path, folder: Path, settings: config.Serving, records: di
         shutil.rmtree(home / name, ignore_errors=True)
         os.replace(part, home / name)
         before = [] if now is None else [b for b in (now.bundle, *now.before) if b != name][: KEPT - 1]
-        _switch(workspace, Current(name, before))
-        for other in home.iterdir():
-            if other.is_dir() and other.name not in (name, *before):
-                shutil.rmtree(other)
+        # The others first: where they cannot be told, nothing changes here either.
+        if tell is not None:
+            tell(home, Current(name, before))
+        settle(home, Current(name, before))
     return name
+
+
+def is_name(name: str) -> bool:
+    """Whether a bundle can be called so: what comes from a file or a server is no path."""
+    return re.fullmatch("[0-9a-f]{16}", name) is not None
+
+
+def settle(home: Path, to: Current) -> None:
+    """Serve `to` on this host, and drop what can no longer be gone back to."""
+    _switch(home, to)
+    for other in home.iterdir():
+        if other.is_dir() and other.name not in (to.bundle, *to.before):
+            shutil.rmtree(other)
 
 
 def require_whole(workspace: Path, served: Current) -> None:
@@ -109,7 +132,7 @@ def require_whole(workspace: Path, served: Current) -> None:
         raise UserError(f"The published bundle is damaged ({why}); run: {command('publish', workspace)}") from error
 
 
-def rollback(workspace: Path) -> str:
+def rollback(workspace: Path, tell: Tell | None = None) -> str:
     """Serve the bundle before this one; returns its name."""
     home = workspace / FOLDER
     now = current(workspace)
@@ -117,20 +140,25 @@ def rollback(workspace: Path) -> str:
         raise UserError(f"{workspace} has no earlier bundle to go back to.")
     with artifact.locked(home):
         name, *before = now.before
-        _switch(workspace, Current(name, before))
+        if tell is not None:
+            tell(home, Current(name, before))
+        _switch(home, Current(name, before))
     return name
 
 
-def _switch(workspace: Path, to: Current) -> None:
-    artifact.write_atomic(workspace / FOLDER / "current.json", msgspec.json.encode(to))
+def _switch(home: Path, to: Current) -> None:
+    artifact.write_atomic(home / "current.json", msgspec.json.encode(to))
 
 
 def check(folder: Path, record: Record, histories: list[list[Seen]]) -> list[str]:
     """What is wrong with the bundle at `folder`: its files, or what `trial` finds when it asks these histories."""
-    if found := strange(folder, record):
-        return found
-    changed = artifact.edited(folder, record)
-    return [f"file {name} is not what its record says" for name in changed] or trial.faults(folder, histories)
+    return unfit(folder, record) or trial.faults(folder, histories)
+
+
+def unfit(folder: Path, record: Record) -> list[str]:
+    """Files that are not those of the record."""
+    changed = strange(folder, record) or artifact.edited(folder, record)
+    return [name if " " in name else f"file {name} is not what its record says" for name in changed]
 
 
 def strange(folder: Path, record: Record) -> list[str]:
