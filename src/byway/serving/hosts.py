@@ -1,8 +1,8 @@
-"""What hosts share over the Redis or Valkey server of their history: allowances, and the bundle that is served.
+"""What hosts share over the Redis or Valkey server of their history: allowances, and which bundle is served.
 
-Owns the keys `byway:allowance:…`, `byway:published` and `byway:bundle:…`. A bundle is carried over in pieces, checked
-by its record where it arrives, and taken up as if it had been published there. What is said of people is the business
-of `valkey`. It knows no request.
+Owns the keys `byway:allowance:…`, `byway:published` and `byway:bundle:…`. A bundle is carried over in pieces,
+checked by its record where it arrives, and taken up as if it had been published there. What is said of people is
+the business of `valkey`. It knows no request.
 """
 
 import os
