@@ -1,6 +1,8 @@
 """Several hosts over one server: allowances that they share, and a bundle that is published for all of them."""
 
 import asyncio
+import shutil
+import subprocess
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -118,3 +120,10 @@ def test_a_running_host_takes_up_what_another_publishes(tmp_path: Path, url: str
         while {client.get("/readyz").json()["bundle"] for _ in range(6)} != {wanted}:
             assert time.monotonic() < until
             time.sleep(0.2)
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
+def test_the_proxy_takes_its_configuration() -> None:
+    path = Path(__file__).parents[2] / "deploy" / "haproxy.cfg"
+    checked = subprocess.run(["haproxy", "-c", "-f", str(path)], capture_output=True, text=True, timeout=30)
+    assert checked.returncode == 0, checked.stderr
