@@ -247,10 +247,12 @@ def serve(
     set: Set = None,
 ) -> None:
     """Answer over HTTP, with pages. Publishes the bundle where nothing is published yet."""
-    from byway.serving import processes
+    from byway.serving import hosts, processes
     from byway.serving import publish as module
 
     config = _config(directory, [*processes.from_environment(), *(set or [])])
+    if hosts.shared(config.serving) and module.current(directory) is None:
+        hosts.take(directory, config.serving)
     served = module.current(directory)
     if served is None:
         _publish(directory, config)
@@ -282,23 +284,25 @@ def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
 
 
 @app.command
-def rollback(directory: Path, *, json: Json = False) -> None:
+def rollback(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Serve the bundle before this one, at once."""
+    from byway.serving import hosts
     from byway.serving import publish as module
 
-    _config(directory, None)
-    name = module.rollback(directory)
+    name = module.rollback(directory, hosts.telling(_config(directory, set).serving))
     _say(json, {"bundle": name}, f"Bundle {name} is served again.")
 
 
 def _publish(directory: Path, config: Any) -> str:
+    from byway.serving import hosts
     from byway.serving import publish as module
     from byway.workflow import pipeline, stages
 
     records = pipeline.records(directory)
     if "bundle" not in records:
         raise UserError(f"{directory} has no bundle yet; run: {command('run', directory)}")
-    return module.publish(directory, directory / stages.BUNDLE.folder, config.serving, records)
+    folder, tell = directory / stages.BUNDLE.folder, hosts.telling(config.serving)
+    return module.publish(directory, folder, config.serving, records, tell=tell)
 
 
 @app.command

@@ -220,6 +220,11 @@ def test_what_must_be_counted_is() -> None:
         assert bounds(section)[setting][0] == 1, (section, setting)
 
 
+def test_more_workers_than_a_machine_has_cores_are_refused(tmp_path: Path) -> None:
+    said = refused(tmp_path, "", "serving.workers=100000")
+    assert "workers is 100000; it must be at most 256." in said
+
+
 def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One name changes tokenizer, learning rate and frozen share, unless the settings name their own."""
     other = weights.ModelRecord("a/b", "c", learning_rate=3e-4, frozen=0.25)

@@ -155,3 +155,47 @@ def test_where_every_file_is_refused_nothing_was_seen_and_the_run_goes_on(tmp_pa
     seen = media.load(tmp_path / "01-media")
     assert len(seen.item) == 0
     assert media.vectors(seen).shape[0] == 0
+
+
+def test_what_was_refused_in_one_run_can_be_there_in_the_next(tmp_path: Path) -> None:
+    """A run that saw nothing says nothing of how wide what is seen will be."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    items = catalog([(None, "a.jpg"), (None, "b.jpg")])
+    assert build(tmp_path / "01-media", items, folder).counts == {"items": 0, "refused": 2}
+    Image.new("RGB", (64, 64), "red").save(folder / "a.jpg")
+    assert build(tmp_path / "01-media", items, folder).counts == {"items": 1, "refused": 1}
+    assert media.load(tmp_path / "01-media").item.tolist() == [0]
+
+
+def test_a_name_that_leads_nowhere_or_out_of_the_folder_costs_only_its_row(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path / "secret.jpg", folder / "a.jpg", folder / "sub" / "b.jpg"):
+        Image.new("RGB", (64, 64), "red").save(place)
+    (folder / "memory.jpg").symlink_to("/proc/self/mem")
+    (folder / "sub" / "linked").symlink_to(tmp_path)
+    names = {
+        "a.jpg": "",
+        str(folder / "sub" / "b.jpg"): "",
+        "sub/../a.jpg": "",
+        "a" * 300 + ".jpg": "missing",
+        "a\0b.jpg": "missing",
+        "sub": "not a file",
+        "memory.jpg": "empty",
+        "/proc/self/mem": "outside",
+        "/dev/zero": "outside",
+        "../secret.jpg": "outside",
+        "sub/../../secret.jpg": "outside",
+        str(tmp_path / "secret.jpg"): "outside",
+        f"{folder}-2/secret.jpg": "outside",
+        "..": "outside",
+        # By its letters it is in the folder, and there it is looked for: not where the link's own parent is.
+        "sub/linked/../b.jpg": "",
+        "http://host/a.jpg": "address",
+    }
+    record = build(tmp_path / "01-media", catalog([(None, name) for name in names]), folder)
+    refused = pq.read_table(tmp_path / "01-media" / "quarantine.parquet").to_pylist()
+    found = dict.fromkeys(names, "") | {row["file"]: row["reason"] for row in refused}
+    assert found == names
+    assert record.counts == {"items": 4, "refused": len(names) - 4}

@@ -14,7 +14,7 @@ from byway import cli
 from byway.base import config
 from byway.base.errors import UserError
 from byway.evaluation import wording
-from byway.serving import bundle, publish
+from byway.serving import bundle, shapes
 from byway.simulation import loop, world
 from byway.simulation.people import WorldSettings
 from byway.transitions import align, curate
@@ -228,7 +228,7 @@ def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, t
     opened = bundle.load(copy / "13-bundle")
     assert opened.triples is not None
     assert len(opened.triples.keys) == len(triples)
-    assert publish.shapes(opened) == []
+    assert shapes.faults(opened, bundle.load_levels(copy / "13-bundle")) == []
 
 
 def test_a_second_score_without_feedback_is_said_before_the_table_is_filled(

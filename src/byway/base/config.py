@@ -409,6 +409,9 @@ class Serving:
     """Name of the experiment that answers and the log carry."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
+    publication: Literal["files", "server"] = "files"
+    """Where a host learns which bundle is served: from its own `published/`, or from the server of the history,
+    which then carries the bundle to all hosts."""
     forget_days: Count = 30
     """Events and answers older than this are dropped; older events are not taken in."""
     exposures: Literal["delivered", "confirmed"] = "delivered"

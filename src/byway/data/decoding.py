@@ -6,7 +6,8 @@ one. This module knows no items.
 
 A file is refused, for the first of these reasons: `address` (not a local path), `missing`, `not a file` (a folder,
 device or pipe), `empty`, `too large`, `unknown format`, `damaged`, `truncated`, `too many pixels`, `too long`,
-`nothing to see` (no picture in it), `too much memory`, `took too long`, `crashed the decoder`.
+`nothing to see` (no picture in it), `cannot be read`, `too much memory`, `took too long`, `crashed the decoder`.
+Whoever asks adds `outside`, for a name that leads out of the folder of the input (`media`).
 """
 
 import io
@@ -97,10 +98,14 @@ def decode(name: str | Path, frames: int, settings: config.Media) -> Decoded:
     size = _size(path)
     if size > settings.max_megabytes << 20:
         raise Refused("too large")
-    with path.open("rb") as file:
-        if _is_picture(file.read(16)):
-            picture = _picture(path)
-            return Decoded(pictures=np.repeat(picture[None], max(1, frames), axis=0).tobytes())
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise Refused("cannot be read") from error
+    if _is_picture(head):
+        picture = _picture(path)
+        return Decoded(pictures=np.repeat(picture[None], max(1, frames), axis=0).tobytes())
     if not frames:
         raise Refused("unknown format")
     return _video(path, frames)

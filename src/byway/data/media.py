@@ -8,10 +8,13 @@ former run has seen of the same bytes is taken over.
 
 import io
 import json
+import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,13 @@ from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record
 from byway.base.progress import bar
 from byway.data import pictures, sound
 from byway.data.catalog import Catalog
-from byway.data.decoding import Decoder
+from byway.data.decoding import Decoded, Decoder
 
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
+OUTSIDE = "outside://"
+"""What stands for a name that leads out of the folder of the input: rows come from strangers, and such a file is
+not opened. A link inside of that folder is its owner's word, and is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +113,38 @@ def named(catalog: Catalog) -> dict[int, tuple[str, str]]:
 
 
 def sources(catalog: Catalog, folder: Path) -> dict[int, tuple[str, str]]:
-    """The same as paths; addresses stay what they are."""
+    """The same as paths; addresses stay what they are, and `OUTSIDE` is a name that leads out of the folder."""
     return {item: _in(folder, pair) for item, pair in named(catalog).items()}
 
 
 def _in(folder: Path, pair: tuple[str, str]) -> tuple[str, str]:
-    media, thumbnail = (str(folder / name) if name and "://" not in name else name for name in pair)
+    media, thumbnail = (name if not name or "://" in name else _inside(folder, name) for name in pair)
     return media, thumbnail
+
+
+def _inside(folder: Path, name: str) -> str:
+    # By its letters and not by its links: `a/..` is the folder, wherever a link `a` leads.
+    within = os.path.normpath(os.path.relpath(name, folder) if os.path.isabs(name) else name)
+    return OUTSIDE if within.split(os.sep)[0] == os.pardir else str(folder / within)
+
+
+def _size(path: str) -> int:
+    """Bytes of a file; 0 where there is none, or where that is no file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # too long, or with a zero in it
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def state(catalog: Catalog, folder: Path) -> str:
     """Identity of all media files by size and time of change, without reading them."""
     marks: list[tuple[str, int, int]] = []
-    for pair in named(catalog).values():
-        for name in pair:
-            path = folder / name
-            if name and "://" not in name and path.is_file():
-                marks.append((name, path.stat().st_size, path.stat().st_mtime_ns))
+    found = sources(catalog, folder)
+    for item, pair in named(catalog).items():
+        for name, path in zip(pair, found[item], strict=True):
+            if path and "://" not in path and (size := _size(path)):
+                marks.append((name, size, os.stat(path).st_mtime_ns))
     return hash_json(marks)
 
 
@@ -199,12 +220,13 @@ def _captions_before(out: Path, settings: config.Media) -> dict[str, str]:
 
 
 def _digest(pair: tuple[str, str], settings: config.Media) -> str:
-    """Hash of the bytes of an item's files; a file that is no file, or too large, by its name."""
+    """Hash of the bytes of an item's files; a file that is no file, or empty, or too large, by its name."""
     parts: list[str] = []
     for name in pair:
-        path = Path(name)
-        fit = name and "://" not in name and path.is_file() and path.stat().st_size <= settings.max_megabytes << 20
-        parts.append(hash_file(path) if fit else name)
+        parts.append(name)
+        if "://" not in name and 0 < _size(name) <= settings.max_megabytes << 20:
+            with suppress(OSError):  # what cannot be read is refused by the decoder
+                parts[-1] = hash_file(Path(name))
     return hash_json(parts)
 
 
@@ -272,7 +294,8 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
     for kind, name in zip(("media", "thumbnail"), pair, strict=True):
         if not name:
             continue
-        decoded = decoder.decode(name, frames if kind == "media" else 0)
+        wanted = frames if kind == "media" else 0
+        decoded = Decoded("outside") if name == OUTSIDE else decoder.decode(name, wanted)
         answer[f"{kind}_reason"] = decoded.reason
         if decoded.reason:
             continue
@@ -300,7 +323,8 @@ def _write(
     good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
     fields, size = settings.patches**2, settings.frames + 1
     width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
-    width = before.pictures.shape[-1] if before is not None else width
+    # A run that could open nothing has seen pictures of no width.
+    width = width or (before.pictures.shape[-1] if before is not None else 0)
     shape = (len(good), size, fields, width)
     seen = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.float16, shape)
     there = np.zeros((len(good), size), np.bool_)

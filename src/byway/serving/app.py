@@ -29,7 +29,7 @@ from msgspec import Meta
 
 from byway.base import config
 from byway.base.artifact import VERSION
-from byway.serving import exports, history, meters, security
+from byway.serving import exports, history, hosts, meters, security
 from byway.serving.guard import LOG, Asking, bounded, needs, service_of, when_delivered
 from byway.serving.history import DAY, Event
 from byway.serving.keyring import PLACES, Keyring, Sessions, Wrong
@@ -341,13 +341,15 @@ def create(
         limits = security.Limits(workspace / "serving" / "limits.bin", PLACES, settings.rate, BURST)
         app.state.limits, app.state.wrong = limits, Wrong(workspace / "serving")
         app.state.sessions = Sessions(workspace / "serving")
-        work = (service.follow(), service.tidy(), service.scrub(), service.exposures.run())
+        app.state.allowances = hosts.Allowances(settings.history, settings.rate, BURST)
+        work = (service.follow(), service.hear(), service.tidy(), service.scrub(), service.exposures.run())
         tasks = [asyncio.create_task(each) for each in work]
         log.info("worker ready", process=os.getpid(), bundle=service.live.name)
         try:
             yield
         finally:
             await service.close(tasks)
+            await app.state.allowances.close()
             limits.close()
             app.state.wrong.close()
 

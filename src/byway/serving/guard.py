@@ -56,7 +56,9 @@ def needs(
         for scope in scopes:
             if scope not in token.scopes:
                 raise PermissionDeniedException(f"This token lacks the scope {scope}.")
-        _refuse(connection.app.state.limits.wait(token.place % PLACES), "Too many requests with this token.")
+        state = connection.app.state
+        wait = state.limits.wait(token.place % PLACES) or await state.allowances.wait(token.name)
+        _refuse(wait, "Too many requests with this token.")
 
     return guard
 

@@ -25,12 +25,12 @@ VARIABLE = "BYWAY_TOKENS"
 
 
 class Token:
-    """One token: its place in the table of limits, and what it may do."""
+    """One token: its place in the table of limits, what it may do, and its name among hosts."""
 
-    __slots__ = ("place", "scopes")
+    __slots__ = ("name", "place", "scopes")
 
-    def __init__(self, place: int, scopes: frozenset[Scope]):
-        self.place, self.scopes = place, scopes
+    def __init__(self, place: int, scopes: frozenset[Scope], name: str = ""):
+        self.place, self.scopes, self.name = place, scopes, name
 
 
 def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> dict[bytes, Token]:
@@ -56,7 +56,8 @@ def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> di
             raise UserError(f"{source}, line {number}: write a token, a space, and scopes of {', '.join(SCOPES)}.")
         if len(words[0]) < SHORTEST:
             raise UserError(f"{source}, line {number}: a token needs at least {SHORTEST} characters.")
-        found[digest(words[0])] = Token(len(found), scopes)
+        known = digest(words[0])
+        found[known] = Token(len(found), scopes, known.hex()[:16])
     return found
 
 

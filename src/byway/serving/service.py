@@ -22,7 +22,7 @@ import structlog
 from byway.base import config
 from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
-from byway.serving import arms, bundle, context, history, meters, publish, stores
+from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
 from byway.serving.answers import Answer, Shown, Strategy, as_shown
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
@@ -32,6 +32,8 @@ from byway.serving.recommend import Explanation, explain
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
+HEAR = 1.0
+"""Seconds between two looks at what another host has published."""
 PATIENCE = 60.0
 """Seconds, at most, until a bundle that could not be taken up is tried again."""
 TIDY = 3600.0
@@ -318,6 +320,16 @@ class Service:
             refused, pause = "", 0.0
             meters.switches.inc()
             log.info("bundle taken up", bundle=self.live.name)
+
+    async def hear(self) -> None:
+        """Have this host serve what another one published, for as long as the worker lives."""
+        while hosts.shared(self.settings):
+            await asyncio.sleep(HEAR * (0.5 + self.rng.random()))
+            try:
+                if await asyncio.to_thread(hosts.take, self.workspace, self.settings):
+                    log.info("bundle of another host")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the old bundle goes on answering
+                log.error("bundle of another host not taken", reason=str(error))
 
     async def tidy(self) -> None:
         """Forget what is too old, for as long as the worker lives."""

@@ -13,7 +13,7 @@ from byway.base.progress import command
 from byway.serving import bundle
 from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
-from byway.serving.publish import BROKEN_MODEL
+from byway.serving.trial import BROKEN_MODEL
 from byway.workflow import pipeline
 from byway.workflow.stages import (
     BUNDLE,
