@@ -250,7 +250,7 @@ def diversified(
     return rows_of(log, chosen)
 
 
-def rows_of(samples: PairSamples, rows: NDArray[np.integer]) -> PairSamples:
+def rows_of(samples: PairSamples, rows: NDArray[np.integer] | NDArray[np.bool_]) -> PairSamples:
     """Some rows of a table."""
     return PairSamples(*(getattr(samples, name)[rows] for name in COLUMNS))
 
@@ -325,5 +325,5 @@ def load(path: Path) -> Pairs:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
         parts[name] = PairSamples(*(table[column].to_numpy() for column in COLUMNS))
-    size = (int(meta[name]) for name in (b"level", b"delta", b"clusters"))
-    return Pairs(*size, **parts, back_off=float(meta[b"back_off"]))
+    level, delta, clusters = (int(meta[name]) for name in (b"level", b"delta", b"clusters"))
+    return Pairs(level, delta, clusters, **parts, back_off=float(meta[b"back_off"]))

@@ -247,7 +247,7 @@ def linear(pairs: Pairs, asked: Contexts) -> Callable[[NDArray[np.int32]], NDArr
     def features(of: NDArray[np.int32]) -> sparse.csr_array:
         each, row = np.unique(of, return_inverse=True)
         own = sparse.csr_array(np.eye(len(asked.names), dtype=np.float32))[asked.cluster[of]]
-        return sparse.hstack([own, sparse.csr_array(axes.transform(mean(each))[row.reshape(-1)])], "csr")
+        return sparse.csr_array(sparse.hstack([own, axes.transform(mean(each))[row.reshape(-1)]]))
 
     model = LogisticRegression(C=0.1, max_iter=200).fit(features(log.item), log.label, sample_weight=log.liked)
 

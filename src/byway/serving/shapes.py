@@ -64,7 +64,7 @@ def _texts(strings: Strings) -> bool:
     if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
         return False
     try:
-        str(data, "utf-8")
+        str(data.data, "utf-8")
     except UnicodeDecodeError:
         return False
     # A text begins with no byte that goes on with the one before.

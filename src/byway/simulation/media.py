@@ -86,8 +86,9 @@ def film(world: World, folder: Path, filmed_share: float = FILMED, posed_share: 
     work: list[_Work] = []
     for i, (item, topic, look) in enumerate(zip(world.items.ids, topic_of, world.items.look, strict=True)):
         told = int(topics.appeals[topic].argmax())
-        shown = (int(look), "look") if look >= 0 else (told, spare)
-        work.append((folder, world.seed, i, item, int(topic), told, *shown, filmed_share, posed_share))
+        manner: Manner = "look" if look >= 0 else spare
+        shown = int(look) if look >= 0 else told
+        work.append((folder, world.seed, i, item, int(topic), told, shown, manner, filmed_share, posed_share))
     media: list[str | None] = []
     thumbnails: list[str | None] = []
     # Processes of their own, started afresh: a copy of this one would hold its threads' locks.

@@ -253,7 +253,8 @@ def _watch(
             own, found = own[found != NONE], found[found != NONE]
             item[own], nominators[own] = found, lists.nominators[row[own], found] | np.int8(ARM)
         shown = item != NONE
-        row, user, item, before, nominators = (a[shown] for a in (row, user, item, before, nominators))
+        row, user, item, before = row[shown], user[shown], item[shown], before[shown]
+        nominators = nominators[shown]
         felt = environment.watch(user, item, luck(user, "watch", day, turn))
         state.add(known, user, item, felt.satisfaction, day)
         turns.append(
