@@ -26,6 +26,9 @@ from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
 VERBS = [
+    "backup",
+    "forget",
+    "restore",
     "init",
     "worth",
     "answers",

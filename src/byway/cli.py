@@ -273,6 +273,26 @@ def forget(directory: Path, *users: str, set: Set = None, json: Json = False) ->
 
 
 @app.command
+def backup(directory: Path, to: Path, *, set: Set = None, json: Json = False) -> None:
+    """Copy the history into the folder TO, while the service runs."""
+    from byway.serving import backup as module
+
+    size = module.save(directory, to, _config(directory, set).serving)
+    _say(json, {"folder": str(to), "bytes": size}, f"Wrote {size:,} bytes into {to}.")
+
+
+@app.command
+def restore(directory: Path, copy: Path, *, set: Set = None, json: Json = False) -> None:
+    """Have the history be what `byway backup` wrote into the folder COPY, while the service runs."""
+    from byway.serving import backup as module
+
+    module.restore(directory, copy, _config(directory, set).serving)
+    _say(
+        json, {"folder": str(copy)}, f"The history of {directory} is that of {copy}; delete again who asked since."
+    )
+
+
+@app.command
 def publish(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Check the newest bundle and serve it from now on; running workers take it up at once."""
     from byway.serving import publish as module

@@ -19,17 +19,14 @@ from litestar.exceptions import (
     HTTPException,
     ValidationException,
 )
-from litestar.openapi import OpenAPIConfig, ResponseSpec
-from litestar.openapi.plugins import JsonRenderPlugin
-from litestar.openapi.spec import Components, Reference, SecurityScheme
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 from litestar.types import ASGIApp
 from msgspec import Meta
 
 from byway.base import config
-from byway.base.artifact import VERSION
-from byway.serving import exports, history, hosts, meters, security
+from byway.serving import exports, history, hosts, meters, openapi, security
 from byway.serving.guard import LOG, Asking, bounded, needs, service_of, when_delivered
 from byway.serving.history import DAY, Event
 from byway.serving.keyring import PLACES, Keyring, Sessions, Wrong
@@ -353,7 +350,6 @@ def create(
             limits.close()
             app.state.wrong.close()
 
-    schemes: dict[str, SecurityScheme | Reference] = {"token": SecurityScheme(type="http", scheme="bearer")}
     app = Litestar(
         route_handlers=[
             recommend_,
@@ -381,14 +377,7 @@ def create(
             Exception: _broken,
         },
         request_max_body_size=MAX_BODY,
-        openapi_config=OpenAPIConfig(
-            title="Byway",
-            version=VERSION,
-            path="/schema",
-            render_plugins=[JsonRenderPlugin()],
-            components=Components(security_schemes=schemes),
-            security=None if keyring.open else [{"token": []}],
-        ),
+        openapi_config=openapi.configured(keyring.open),
         response_headers=[
             ResponseHeader(name="X-Content-Type-Options", value="nosniff", documentation_only=False),
             # Not no-referrer: with that browsers send forms of our own pages as from nowhere.

@@ -1,0 +1,90 @@
+"""A history is copied and put back while a service writes it."""
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from byway.base import config
+from byway.base.errors import UserError
+from byway.serving import backup
+from tests.serving import house, running
+
+SETTINGS = config.Serving()
+
+
+def events(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as opened:
+        return {event for (event,) in opened.execute("SELECT event FROM events")}
+
+
+def test_a_copy_under_load_is_whole_and_goes_back_into_a_service_that_runs(tmp_path: Path) -> None:
+    workspace, copies = tmp_path / "w", tmp_path / "copies"
+    house.published(workspace)
+    stop, acknowledged, wrong = threading.Event(), list[str](), list[str]()
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            body = [{"event": f"{n}-{i}", "user": f"u{i}", "item": "c0-1"} for i in range(5)]
+            reply = client.post("/v1/events", json=body)
+            if reply.status_code == 200:
+                acknowledged.extend(one["event"] for one in body)
+            else:
+                wrong.append(reply.text)
+            if client.post("/v1/recommend", json={"user": "u1", "k": 2}).status_code != 200:
+                wrong.append("no answer")
+
+    with running.thread(workspace, rate=0) as client:
+        writing = threading.Thread(target=write)
+        writing.start()
+        try:
+            for turn in range(8):
+                while len(acknowledged) < 10 * turn:
+                    time.sleep(0.01)
+                before = set(acknowledged)
+                assert backup.save(workspace, copies, SETTINGS) > 0
+                assert before <= events(copies / "events.db")
+        finally:
+            stop.set()
+            writing.join(30)
+        assert wrong == []
+        assert (copies / "events.db").stat().st_mode & 0o077 == 0
+        saved = events(copies / "events.db")
+        # Somebody deletes everything; the running service reads what was put back, and goes on writing.
+        for i in range(5):
+            client.delete(f"/v1/users/u{i}")
+        assert events(workspace / "serving" / "events.db") == set()
+        backup.restore(workspace, copies, SETTINGS)
+        assert events(workspace / "serving" / "events.db") == saved
+        reply = client.post("/v1/recommend", json={"user": "u1", "k": 2}).json()
+        assert reply["strategy"] != "popular_items"
+        more = {"event": "later", "user": "u1", "item": "c1-1"}
+        assert client.post("/v1/events", json=more).json()["stored"] == 1
+        assert client.post("/v1/events", json={**more, "event": sorted(saved)[0], "user": "u0"}).status_code == 200
+    backup.restore(tmp_path / "elsewhere", copies, SETTINGS)
+    assert events(tmp_path / "elsewhere" / "serving" / "events.db") == saved
+
+
+def test_what_is_no_copy_changes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no history yet"):
+        backup.save(tmp_path, tmp_path / "copies", SETTINGS)
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with pytest.raises(UserError, match=r"events\.db is missing"):
+        backup.restore(tmp_path, copies, SETTINGS)
+    for name in backup.FILES:
+        (copies / name).write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match="no whole copy"):
+        backup.restore(tmp_path, copies, SETTINGS)
+    for name in backup.FILES:
+        (copies / name).write_bytes(b"")
+    with pytest.raises(UserError, match="no whole copy"):
+        backup.restore(tmp_path, copies, SETTINGS)
+    assert not (tmp_path / "serving").exists()
+    with pytest.raises(UserError, match="the server"):
+        backup.save(tmp_path, copies, config.Serving(history="redis://127.0.0.1/0"))
