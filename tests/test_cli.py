@@ -33,7 +33,6 @@ VERBS = [
     "worth",
     "answers",
     "export",
-    "forget",
     "lift",
     "run",
     "show",
