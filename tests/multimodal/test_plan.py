@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from byway.base import artifact, config, models
 from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
+from byway.data.media import Seen
 from byway.language import prompts
 from byway.language import tune as language
 from byway.multimodal import curate, plan, tune
+from byway.multimodal.contexts import Contexts
 from byway.multimodal.curate import Pairs
 from tests.language.conftest import make_tiny
 from tests.multimodal import planted
@@ -184,3 +187,49 @@ def test_a_run_that_is_cut_goes_on(
     shutil.rmtree(tmp_path / "t")
     table(tmp_path / "t", tuned, np.arange(planted.ITEMS))
     assert len(plan.load(tmp_path / "t").item) == planted.ITEMS
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_path: Path) -> None:
+    """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling."""
+    n, rng = 160, np.random.default_rng(0)
+    way = rng.integers(0, 2, n)
+    shown = 0.3 * rng.normal(size=(n, 5, 1, 80))
+    shown[..., :20] += 4 * (way if told else rng.integers(0, 2, n))[:, None, None, None]
+    cluster = np.array([0] * n + [1, 2, 3], np.int32)
+    item = np.arange(0, n, 2, dtype=np.int32)
+    ones = np.ones(len(item), np.float32)
+    log = curate.PairSamples(item, (1 + way[item]).astype(np.int32), np.ones(len(item), np.int32), ones, ones)
+    pairs = Pairs(2, 1, 4, log, log, log, log, log)
+    seen = Seen(
+        np.arange(n, dtype=np.int32),
+        shown.astype(np.float16),
+        np.ones((n, 5), np.bool_),
+        np.zeros((n, 3), np.float32),
+        [""] * n,
+        tmp_path,
+    )
+    asked = Contexts(
+        names=["a", "b", "c", "d"],
+        parents=["one", "two"],
+        cluster=cluster,
+        parent=np.array([0] * (n + 2) + [1], np.int32),
+        titles=[""] * len(cluster),
+        hashtags=[[]] * len(cluster),
+        seen=seen,
+        row=np.array([*range(n), -1, -1, -1], np.int32),
+        picks=np.tile(np.arange(4), (n, 1)),
+        there=np.ones((n, 4), np.bool_),
+        fresh=np.zeros(0, np.int32),
+    )
+    others = np.arange(1, n, 2, dtype=np.int32)
+    answers = plan.by_pictures(pairs, asked, others, 3, {i: str(i) for i in others.tolist()})
+    first = np.array([answers[str(i)]["clusters"][0] for i in others.tolist()])
+    right = float((first == 1 + way[others]).mean())
+    assert right > 0.95 if told else right < 0.75
+    for row in answers.values():
+        assert sorted(row["clusters"]) == [-1, 1, 2]
+        assert np.exp(row["scores"][:2]).sum() == pytest.approx(1, abs=1e-5)
+    few = curate.rows_of(log, np.arange(10))
+    with pytest.raises(UserError, match=r"context_table\.by"):
+        plan.by_pictures(Pairs(2, 1, 4, few, few, few, few, few), asked, others, 3, {})

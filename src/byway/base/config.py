@@ -509,6 +509,9 @@ class ContextTable:
     """Share of the impressions whose items are answered, the most popular items first."""
     top: Count = 10
     """Clusters kept an item, best first."""
+    by: Literal["model", "pictures"] = "model"
+    """Who answers. model: 10-multimodal-model (paper 2). pictures: a logistic regression from an item's cluster and
+    its pictures, in seconds; compare `video.recall` with `video.baseline.pictures` in the figures."""
 
 
 @dataclass(frozen=True, slots=True)

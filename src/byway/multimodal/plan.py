@@ -17,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from byway.base import config, engine, precision
 from byway.base.artifact import Outcome, Work, hash_json, read_record, write_atomic
+from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.data.catalog import Catalog
 from byway.data.events import Events
@@ -31,7 +33,7 @@ from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs
 from byway.multimodal.model import open_model
-from byway.multimodal.tune import Tuned, serendipitous
+from byway.multimodal.tune import Tuned, linear, serendipitous
 
 Ints = NDArray[np.int32]
 
@@ -59,6 +61,8 @@ def load(path: Path) -> ContextTable:
     return ContextTable(table["item"].to_numpy(), *arrays, level=level)
 
 
+RULE = "another cluster of the wider one"
+"""Which answers are legal: part of every answer's hash."""
 BATCH = 32
 """Items answered between two commits of the progress file. Another number pads prompts otherwise, which changes
 scores in the last digits."""
@@ -87,6 +91,9 @@ def build(
     started = time.perf_counter()
     known = _known(work, settings.top)
     former = len(known)
+    if settings.by == "pictures":
+        keys = {i: hash_json([pairs_digest(pairs), key]) for i, key in keys.items()}
+        known |= by_pictures(pairs, asked, items, settings.top, keys)
     left = [i for i in items.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
@@ -142,7 +149,7 @@ def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: st
     record = read_record(model.path)
     assert record is not None
     weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
-    common = hash_json([weights, asked.names, model.kind, top, arithmetic])
+    common = hash_json([RULE, weights, asked.names, model.kind, top, arithmetic])
     looks = model.settings.pictures, model.settings.frames
     out: dict[int, str] = {}
     for i in items.tolist():
@@ -150,6 +157,31 @@ def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: st
         said = prompts.before(model.kind, asked.item(i), model.settings.text)
         out[i] = hash_json([common, looks, shown, said, int(asked.cluster[i])])
     return out
+
+
+def by_pictures(
+    pairs: Pairs, asked: Contexts, items: Ints, top: int, keys: dict[int, str]
+) -> dict[str, dict[str, Any]]:
+    """The answers of a logistic regression, by their keys. Raises UserError where the log has too few pairs."""
+    score = linear(pairs, asked)
+    if score is None:
+        raise UserError(
+            "The log has too few liked pairs for a regression on pictures: set context_table.by to model."
+        )
+    open_NM = serendipitous(asked, items)
+    log_p = log_softmax(np.where(open_NM, score(items), -np.inf), axis=1)
+    order = np.argsort(-log_p, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(log_p, order, 1)
+    fill = ((0, 0), (0, top - order.shape[1]))
+    clusters = np.pad(np.where(np.isfinite(best), order, -1), fill, constant_values=-1)
+    scores = np.pad(best, fill, constant_values=-np.inf)
+    rows = zip(items.tolist(), clusters.tolist(), scores.tolist(), strict=True)
+    return {keys[i]: {"key": keys[i], "clusters": c, "scores": s, "thought": ""} for i, c, s in rows}
+
+
+def pairs_digest(pairs: Pairs) -> str:
+    """Identity of what a regression is fitted on."""
+    return hash_json([pairs.log.item.tolist(), pairs.log.label.tolist(), pairs.log.liked.tolist()])
 
 
 def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
