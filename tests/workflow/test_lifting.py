@@ -301,4 +301,5 @@ def test_the_report_and_the_page_draw_what_was_found(lived: Path) -> None:
     with running.thread(lived) as client:
         text = client.get("/experiment").text
     assert "Lift over control" in text
-    assert "platform.novel_impressions" in text or "watch_minutes" in text
+    mean = found["lift"]["byway"]["watch_minutes"]["mean"]
+    assert f"<td>watch minutes</td><td>{100 * mean:+.1f}</td>" in text
