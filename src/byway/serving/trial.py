@@ -32,7 +32,7 @@ from byway.serving.person import Seen
 from byway.serving.recommend import recommend
 
 SECONDS = 300.0
-"""What a trial may take: one of a million items takes twenty."""
+"""What a trial may take at the most."""
 MEMORY = 2 << 30
 """Bytes that it may take beside four times the size of the bundle."""
 PEOPLE = 50
