@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from request import make, start
+from made import make
+from request import start
 
 from byway.base import config
 from byway.serving import bundle, publish, stores
