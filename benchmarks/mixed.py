@@ -219,7 +219,7 @@ def main() -> None:
     workspace.mkdir(parents=True)
     made: dict[str, Path] = {}
     for clusters in (CLUSTERS, CLUSTERS + 2):
-        make(workspace, ITEMS, clusters, USERS)
+        make(workspace, ITEMS, clusters, 8 * clusters)
         name = publish.publish(workspace, workspace / "13-bundle", SETTINGS, {})
         made[name] = (workspace / "13-bundle").rename(workspace / f"made-{clusters}")
     server = start(workspace, given.port, 2, "")
