@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from byway.serving import meters, service
+from byway.serving import arms, meters
 from byway.serving.exposures import Exposures
 from byway.serving.history import LATE, Answered, Unavailable
 from tests.serving import house, running, valkey_server
@@ -130,14 +130,14 @@ def test_with_the_server_down_requests_that_bring_their_history_are_answered(tmp
 
 def test_an_answer_that_nobody_waited_for_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house.published(tmp_path / "w")
-    answer = service.recommend
+    answer = arms.answer
 
     def slowly(*args: object, **more: object) -> object:
         time.sleep(0.3)
         return answer(*args, **more)
 
     with running.thread(tmp_path / "w") as client:
-        monkeypatch.setattr(service, "recommend", slowly)
+        monkeypatch.setattr(arms, "answer", slowly)
         before = counted("undelivered")
         body = b'{"user": "impatient", "k": 2}'
         head = b"POST /v1/recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

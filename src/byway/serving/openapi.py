@@ -15,7 +15,9 @@ from byway.base.artifact import VERSION
 FIELDS = {
     "after": "The last user of the page before; the header Byway-Next of a page has it.",
     "answer": "Id of an answer: name it in the events that follow.",
-    "arm": "What put the item there: a strategy, or `known` for what does not explore.",
+    "arm": "Of an item: what put it there, a strategy or `known` for what does not explore. Of the reply: the arm "
+    "of a live experiment to which the user was dealt, empty without one.",
+    "share": "The chance to be dealt to the reply's arm.",
     "bundle": "The bundle that answered, by the first letters of its digest.",
     "chance": "Probability that an answer leads there.",
     "cluster": "An interest: by its description in answers, by its number in the list of clusters.",
