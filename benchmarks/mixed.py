@@ -194,7 +194,7 @@ async def load(workspace: Path, server: int, made: dict[str, Path], given: Any) 
 
 async def missing(workspace: Path, tally: Tally) -> int:
     """Acknowledged events that the store does not have."""
-    store, users = stores.open("", workspace / "serving"), dict[str, set[str]]()
+    store, users = stores.open("", workspace / "serving", 30), dict[str, set[str]]()
     for event, user in tally.acknowledged.items():
         users.setdefault(user, set()).add(event)
     lost = 0
@@ -220,8 +220,10 @@ def main() -> None:
     made: dict[str, Path] = {}
     for clusters in (CLUSTERS, CLUSTERS + 2):
         make(workspace, ITEMS, clusters, 8 * clusters)
-        name = publish.publish(workspace, workspace / "13-bundle", SETTINGS, {})
-        made[name] = (workspace / "13-bundle").rename(workspace / f"made-{clusters}")
+        now = publish.current(workspace)
+        assert now is not None
+        made[now.bundle] = workspace / f"made-{clusters}"
+        shutil.copytree(workspace / publish.FOLDER / now.bundle, made[now.bundle])
     server = start(workspace, given.port, 2, "")
     began = time.perf_counter()
     try:
