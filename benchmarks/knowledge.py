@@ -1,8 +1,8 @@
 """What a language model has to know to be worth asking: the positive control beside the negative ones.
 
-    python benchmarks/knowledge.py W [--reliabilities 0,0.25,0.5,0.75,1] [--deals 3] [--users 500] [--json PATH]
-    python benchmarks/knowledge.py W --worth 6000 [--seeds 3] [--json PATH]    # what `byway worth` says of each
-    python benchmarks/knowledge.py --new-areas 3 W OUT      # a workspace like W whose log never saw three areas
+    python -m benchmarks.knowledge W [--reliabilities 0,0.25,0.5,0.75,1] [--deals 3] [--users 500] [--json PATH]
+    python -m benchmarks.knowledge W --worth 6000 [--seeds 3] [--json PATH]    # what `byway worth` says of each
+    python -m benchmarks.knowledge --new-areas 3 W OUT      # a workspace like W whose log never saw three areas
 
 W is a workspace on an embedded world, built as far as 06-transitions and 12-item-policy, whose log cannot know
 much: of few people, or without some areas. A server on loopback answers like any model, by chat and JSON schema.

@@ -1,8 +1,8 @@
 """What there is to see, whether it is learned, and whether it pleases: the world in which pictures decide.
 
-    python benchmarks/watching.py world W                   # the world with looks, and its workspace to 09-pairs
-    python benchmarks/watching.py evidence W [--json PATH]   # before training: what can be found, fault by fault
-    python benchmarks/watching.py arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
+    python -m benchmarks.watching world W                   # the world with looks, and its workspace to 09-pairs
+    python -m benchmarks.watching evidence W [--json PATH]   # before training: what can be found, fault by fault
+    python -m benchmarks.watching arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
 
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
 the way now; by a linear model that looks; and by who is told each item's look. `arms` lives the same rankings as
