@@ -1,6 +1,6 @@
 """Three hosts behind a proxy: network namespaces of this machine, a real HAProxy, a real Valkey.
 
-    python benchmarks/three_hosts.py [--seconds 40] [--json]       (as root; needs ip and haproxy)
+    python -m benchmarks.three_hosts [--seconds 40] [--json]       (as root; needs ip and haproxy)
 
 Each host is `byway serve` with a workspace and an address of its own, behind `deploy/haproxy.cfg` as it stands.
 While eight connections send requests and events, a bundle is published on the first host, the second is killed with
@@ -27,15 +27,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tests.serving import house, valkey_server
+
+from byway.base import config
+from byway.serving import hosts, publish, stores
+from byway.serving.app import BURST
+
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
-
-from tests.serving import house, valkey_server  # noqa: E402
-
-from byway.base import config  # noqa: E402
-from byway.serving import hosts, publish, stores  # noqa: E402
-from byway.serving.app import BURST  # noqa: E402
-
 PROXY, STORE, HOSTS = "10.0.0.2", "10.0.0.5", {"a": "10.0.0.11", "b": "10.0.0.12", "c": "10.0.0.13"}
 PORT, RATE, CONNECTIONS = 8000, 50.0, 8
 URL = f"redis://{STORE}:6379/0"

@@ -25,19 +25,6 @@ from tests.serving import house, running
 TOKENS = {"reader-of-things": "read", "writer-of-things": "write", "the-administrator": "read,write,admin"}
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("house") / "w"
-    house.published(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(workspace: Path) -> Iterator[httpx.Client]:
-    with running.thread(workspace) as found:
-        yield found
-
-
 def known(tmp: Path) -> dict[bytes, security.Token]:
     (tmp / "tokens").write_text("# ours\n" + "".join(f"{t} {s}\n" for t, s in TOKENS.items()), "utf-8")
     return security.tokens(tmp / "tokens")

@@ -6,7 +6,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,20 +15,7 @@ import structlog
 
 from byway.serving import connections, logs, processes, readiness
 from byway.serving.supervisor import Fleet
-from tests.serving import house, running
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("house") / "w"
-    house.published(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def client(workspace: Path) -> Iterator[httpx.Client]:
-    with running.thread(workspace) as found:
-        yield found
+from tests.serving import running
 
 
 def connect(client: httpx.Client) -> socket.socket:
