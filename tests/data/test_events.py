@@ -50,6 +50,7 @@ def test_unsorted_input_with_a_clock_is_sorted_and_ties_keep_their_arrival(work:
     assert found.item.tolist() == [1, 0, 2, 1, 0]
     assert (found.time // SECOND - THEN).tolist() == [0, 9, 1, 5, 5]
     assert found.clock
+    assert found.propensity is None
     assert (found.n_users, found.n_items, len(found)) == (2, 3, 5)
     assert [a.dtype for a in (found.user, found.item, found.time, found.satisfaction)] == [
         np.int32,
@@ -154,6 +155,7 @@ def test_every_bad_event_is_quarantined_with_its_reason(work: Work, tmp_path: Pa
     assert table["watch_seconds"].to_pylist() == [5, None, 5, 5]
     assert table["source"].to_pylist() == ["home", "home", "", "home"]
     assert table["propensity"].to_pylist() == [0.5, None, 1, 0.5]
+    assert np.asarray(events.load(work.out).propensity).tolist() == [0.5, 1, 1, 0.5]
     assert table["satisfaction"].to_pylist() == [1, 0, 0.5, 1]
 
 

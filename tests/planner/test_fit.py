@@ -72,13 +72,13 @@ def log(others: int = OTHERS) -> tuple[Events, HeldOut]:
     return events, HeldOut(np.arange(USERS), np.array(at, np.int64))
 
 
-def build(work: Work, events: Events, heldout: HeldOut, *signals: str):
+def build(work: Work, events: Events, heldout: HeldOut, *signals: str, explored: bool = False):
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(N, 6)).astype(np.float32)
     policy = policy_file(work.scratch / "p.onnx", rng.normal(size=(N, 4)).astype(np.float32))
     return fit.build(
         work,
-        config.Planner(signals=signals),
+        config.Planner(signals=signals, explored=explored),
         events=events,
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         tree=tree(),
@@ -120,6 +120,53 @@ def test_what_is_asked_for_alone_is_fitted(work: Work) -> None:
     outcome = build(work, *log(), "table", "quality")
     assert set(outcome.metrics["planner.weights"]) == {"table", "quality"}
     assert set(fit.load(work.out).fitted.weights) <= {"table", "quality"}
+
+
+def test_what_was_seldom_shown_counts_as_what_it_is_worth(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the table's items are shown to everybody and please a little; two of the model's please entirely, and
+    are shown to one in ten. By what was taken up the table tells more, by what would please the model does."""
+    seen, solve, rng = [], weights.fitted, np.random.default_rng(9)
+    monkeypatch.setattr(weights, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
+    rows: list[tuple[int, int, float, float]] = []
+    at: list[int] = []
+    inside = [np.flatnonzero(c == CLUSTER) for c in range(M)]
+    users = 1500
+    for user in range(users):
+        a, b = rng.choice(OLD, 2, replace=False)
+        past = [c for c in rng.permutation(OLD) if c not in (a, b)]
+        rows += [(user, int(rng.choice(inside[c])), 0.0, 1.0) for c in past]
+        rows += [(user, int(item), 1.0, 1.0) for c in (a, b) for item in rng.choice(inside[c], 3, replace=False)]
+        at.append(len(rows))
+        usual, rare = TABLE.clusters[a, b, 0], TABLE.model[a, b, 0]
+        rows += [(user, int(item), 0.8, 1.0) for item in rng.choice(inside[usual], 2, replace=False)]
+        if usual != rare and rng.random() < 0.1:
+            rows += [(user, int(item), 1.0, 0.1) for item in rng.choice(inside[rare], 2, replace=False)]
+    user, item, liked, chance = (np.array(column) for column in zip(*rows, strict=True))
+    events = Events(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        np.arange(len(rows), dtype=np.int64),
+        liked.astype(np.float32),
+        False,
+        users,
+        N,
+        0.6,
+        chance.astype(np.float32),
+    )
+    heldout = HeldOut(np.arange(users), np.array(at, np.int64))
+    weight: dict[bool, dict[str, float]] = {}
+    for explored in (False, True):
+        seen.clear()
+        outcome = build(work, events, heldout, "table", "language_model", explored=explored)
+        weight[explored] = outcome.metrics["planner.weights"]
+        neutral = fit.load(work.out).fitted.neutral
+        rare = sum(float(one.worth[one.worth > 0.9 - neutral].sum()) for one in seen)
+        # Where both lead to the same cluster nothing else is shown.
+        differ = np.mean([TABLE.clusters[a, b, 0] != TABLE.model[a, b, 0] for a in range(OLD) for b in range(OLD)])
+        worth = rare / len(seen) / (2 * (1 - neutral) * differ)
+        assert worth == pytest.approx(1.0 if explored else 0.1, rel=0.25)
+    assert weight[False]["table"] > 3 * weight[False]["language_model"]
+    assert weight[True]["language_model"] == 1 > weight[True]["table"]
 
 
 def test_the_artifact_is_read_back(work: Work) -> None:

@@ -11,8 +11,9 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import context
 from byway.serving.bundle import Bundle
+from byway.serving.messages import Reply
 from byway.serving.person import Seen
-from byway.serving.service import Query, Reply, Service
+from byway.serving.service import Query, Service
 from tests.serving import house
 from tests.serving.planted import NAMES, M, N, Planted
 

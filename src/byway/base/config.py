@@ -338,6 +338,9 @@ class Planner:
         ...,
     ] = ()
     """Signals that the score is fitted of; empty takes all of them."""
+    explored: bool = False
+    """Whether what came of an event with a propensity counts by one over it (at most 20 times) in the fit of the
+    weights: then it does not matter how seldom Byway itself showed an item. Without it it counts as any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class Events:
     n_items: int
     positive: float = 0.5
     """Satisfaction from which an event is a high-quality interaction."""
+    propensity: NDArray[np.float32] | None = None
+    """[N] the chance with which an item was shown, 1 where that is not known; None where it is of no event."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -81,14 +83,16 @@ class Events:
 def load(path: Path) -> Events:
     """Read the log of the finished artifact at `path`."""
     file = path / "events.parquet"
-    table = pq.read_table(file, columns=["user", "item", "time", "satisfaction"])
-    metadata = table.schema.metadata or {}
+    table = pq.read_table(file, columns=["user", "item", "time", "satisfaction", "propensity"])
+    metadata, chance = table.schema.metadata or {}, table["propensity"]
+    known = chance.null_count < len(chance)
     return Events(
         *(table[name].to_numpy() for name in ("user", "item", "time", "satisfaction")),
         clock=metadata[b"clock"] == b"true",
         n_users=pq.read_metadata(path / "users.parquet").num_rows,
         n_items=pq.read_metadata(path / "items.parquet").num_rows,
         positive=float(metadata[b"positive"]),
+        propensity=compute.fill_null(chance, 1.0).to_numpy() if known else None,
     )
 
 

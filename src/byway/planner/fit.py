@@ -49,6 +49,8 @@ PEOPLE = 1000
 """People on whom weights are fitted."""
 CANDIDATES = 10_000
 """Items that nobody took up, a person, that are compared with those that were; all where there are fewer."""
+RAREST = 0.05
+"""Propensity below which an exposure counts no more than at it: a few of the rarest would decide the weights."""
 INTERESTS = 48
 """Interests met last from which pairs are drawn, as in `serving.recommend`."""
 
@@ -110,7 +112,10 @@ def build(
             vectors=item_policy.items,
             content=content,
         )
-        people = _people(events, heldout.user, heldout.at, start, work.rng)
+        chance = events.propensity if settings.explored else None
+        people = _people(
+            events, heldout.user, heldout.at, start, work.rng, neutral=usual.neutral, propensity=chance
+        )
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weighed, figures = weights.fitted(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
@@ -240,17 +245,34 @@ class _Person:
     """Events before `at` are known, from `start` on."""
     rows: Ints
     """Different items of the held-out events."""
-    satisfaction: Floats
-    """Of each, in the mean."""
+    worth: Floats
+    """Satisfaction above neutral with each, in the mean of its events; by inverse propensity where there is one."""
 
 
-def _people(events: Events, user: Ints, at: Ints, start: Ints, rng: np.random.Generator) -> list[_Person]:
+def _people(
+    events: Events,
+    user: Ints,
+    at: Ints,
+    start: Ints,
+    rng: np.random.Generator,
+    *,
+    neutral: float,
+    propensity: Floats | None,
+) -> list[_Person]:
+    """Some of the people whose end was held out.
+
+    An item that was not taken up is worth 0, so one that is shown with chance p is worth p times what it would give
+    in the mean. Divided by p it is worth that again, however seldom it was shown (Horvitz and Thompson, 1952).
+    """
     some = np.sort(rng.choice(len(user), min(PEOPLE, len(user)), replace=False))
     found: list[_Person] = []
     for u, a in zip(user[some].tolist(), at[some].tolist(), strict=True):
-        item, liked = events.item[a : start[u + 1]], events.satisfaction[a : start[u + 1]]
-        rows, place = np.unique(item, return_inverse=True)
-        mean = np.bincount(place, liked) / np.bincount(place)
+        held = slice(a, start[u + 1])
+        worth = events.satisfaction[held] - np.float32(neutral)
+        if propensity is not None:
+            worth = worth / np.maximum(propensity[held], RAREST)
+        rows, place = np.unique(events.item[held], return_inverse=True)
+        mean = np.bincount(place, worth) / np.bincount(place)
         found.append(_Person(int(start[u]), a, rows.astype(np.int64), mean.astype(np.float32)))
     return found
 
@@ -293,7 +315,7 @@ def _compare(
             said = planner.signals(asker, candidates)
             columns = [said[name]() if name in said else np.zeros(len(candidates)) for name in SIGNALS]
             worth = np.zeros(len(candidates), np.float32)
-            worth[: len(own)] = one.satisfaction[taken] - planner.fitted.neutral
+            worth[: len(own)] = one.worth[taken]
             weight = np.ones(len(candidates), np.float32)
             weight[len(own) :] = every
             # In the catalog's order: where scores are equal, what was taken up must not stand first.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from byway.items.restrict import top_in_slice
 from byway.serving.bundle import Bundle
+from byway.serving.messages import Strategy
 from byway.serving.person import Person, shares
 
 SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
@@ -17,20 +18,6 @@ SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
 
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
-
-Strategy = Literal[
-    "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "control"
-]  # fmt: skip
-"""How the answer was found, from the first choice to the last resort:
-
-`person`: the items of new interests that score highest by all that is known of somebody (`serving.plan`);
-`table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
-`popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
-`unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
-`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
-`context`: the item being watched led there (`serving.context`);
-`masked`, `control`: what two arms of a live experiment show (`serving.arms`), the second nothing.
-"""
 
 Arm = Literal[
     "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "known", "usual"

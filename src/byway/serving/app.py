@@ -36,17 +36,18 @@ from byway.serving.messages import (
     Clusters,
     Deleted,
     EventIn,
+    Explanation,
     Health,
     ItemFacts,
     Problem,
     RecommendRequest,
+    Reply,
     ShownIn,
     Taken,
 )
 from byway.serving.person import Seen
 from byway.serving.readiness import NotReady, Readiness
-from byway.serving.recommend import Explanation
-from byway.serving.service import Query, Reply, Service, guest, now
+from byway.serving.service import Query, Service, guest, now
 from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()

@@ -1,6 +1,6 @@
 """What a request may look like, and what is replied."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -54,6 +54,78 @@ class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Items that are not to be shown."""
     watching: Id | None = None
     """The item being watched, where what is seen in it should lead on; where it leads nowhere it is `context`."""
+
+
+Strategy = Literal[
+    "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "control"
+]  # fmt: skip
+"""How the answer was found, from the first choice to the last resort:
+
+`person`: the items of new interests that score highest by all that is known of somebody (`serving.plan`);
+`table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
+`popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
+`unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
+`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
+`context`: the item being watched led there (`serving.context`);
+`masked`, `control`: what two arms of a live experiment show (`serving.arms`), the second nothing.
+"""
+
+
+class Item(msgspec.Struct, frozen=True):
+    """One item of a reply, with why it stands there and how likely that was."""
+
+    item: str
+    title: str
+    thumbnail: str
+    cluster: str
+    interests: list[str]
+    arm: str
+    propensity: float
+    experiment: str
+    score: float
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer. `answer` is the id under which its exposures are logged; name it in the events that follow."""
+
+    answer: str
+    experiment: str
+    bundle: str
+    strategy: Strategy
+    interests: list[str]
+    cluster: str | None
+    rank: int | None
+    reasons: list[str]
+    items: list[Item]
+    arm: str = ""
+    """Of a live experiment of one's own, to which the user was dealt; empty without one."""
+    share: float = 1.0
+    """The chance to be dealt to that arm."""
+
+
+class Next(msgspec.Struct, frozen=True):
+    """A cluster that an answer can lead to."""
+
+    cluster: str
+    chance: float
+    pairs: list[list[str]]
+    """The pairs (or triples) of interests that lead there, the likeliest first; at most ten."""
+
+
+class Interest(msgspec.Struct, frozen=True):
+    """A recent interest."""
+
+    cluster: str
+    weight: float
+    """Share of the draw."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Everything that an answer to this history is drawn from."""
+
+    interests: list[Interest]
+    next: list[Next]
+    reasons: list[str]
 
 
 class ShownIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,39 +7,14 @@ it, by two drawn interests (`pairs`).
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import numpy as np
 
 from byway.items.restrict import top_anywhere, top_in_slice
 from byway.serving import pairs, plan
-from byway.serving.answers import Answer, Shown, Strategy, as_shown, from_known, mixed, places_of, popular_items
+from byway.serving.answers import Answer, Shown, as_shown, from_known, mixed, places_of, popular_items
 from byway.serving.bundle import Bundle
+from byway.serving.messages import Explanation, Interest, Next, Strategy
 from byway.serving.person import Person, Seen, read, shares
-
-
-class Next(msgspec.Struct, frozen=True):
-    """A cluster that an answer can lead to."""
-
-    cluster: str
-    chance: float
-    pairs: list[list[str]]
-    """The pairs (or triples) of interests that lead there, the likeliest first; at most ten."""
-
-
-class Interest(msgspec.Struct, frozen=True):
-    """A recent interest."""
-
-    cluster: str
-    weight: float
-    """Share of the draw."""
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """Everything that an answer to this history is drawn from."""
-
-    interests: list[Interest]
-    next: list[Next]
-    reasons: list[str]
 
 
 def recommend(

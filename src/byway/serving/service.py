@@ -23,12 +23,13 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
-from byway.serving.answers import Answer, Shown, Strategy, as_shown
+from byway.serving.answers import Answer, Shown, as_shown
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
 from byway.serving.history import DAY, Answered, Event, Exposure
+from byway.serving.messages import Explanation, Item, Reply
 from byway.serving.person import Seen
-from byway.serving.recommend import Explanation, explain
+from byway.serving.recommend import explain
 
 LOOK = 0.25
 """Seconds between two looks at which bundle is published."""
@@ -58,38 +59,6 @@ class Query(msgspec.Struct, frozen=True):
     mix: float = 1.0
     exclude: list[str] = []
     watching: str | None = None
-
-
-class Item(msgspec.Struct, frozen=True):
-    """One item of a reply, with why it stands there and how likely that was."""
-
-    item: str
-    title: str
-    thumbnail: str
-    cluster: str
-    interests: list[str]
-    arm: str
-    propensity: float
-    experiment: str
-    score: float
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """An answer. `answer` is the id under which its exposures are logged; name it in the events that follow."""
-
-    answer: str
-    experiment: str
-    bundle: str
-    strategy: Strategy
-    interests: list[str]
-    cluster: str | None
-    rank: int | None
-    reasons: list[str]
-    items: list[Item]
-    arm: str = ""
-    """Of a live experiment of one's own, to which the user was dealt; empty without one."""
-    share: float = 1.0
-    """The chance to be dealt to that arm."""
 
 
 @dataclass(frozen=True)
