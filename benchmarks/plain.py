@@ -122,7 +122,8 @@ def main() -> None:
             if options.tests:
                 arguments = " ".join(f"'{word}'" for word in TESTS[options.tests])
                 run, lines = watched(["make", "test", f"PYTEST={arguments}"], clone, environment)
-                figures["tests"] = {**run, "said": [line for _, line in lines[-1 if not run["exit"] else -40 :]]}
+                said = [line for _, line in lines if "[info " not in line]
+                figures["tests"] = {**run, "said": said[-1 if not run["exit"] else -60 :]}
         found[machine] = figures
         if not options.json:
             print(f"{machine}\n{json.dumps(figures, indent=2, ensure_ascii=False)}", flush=True)

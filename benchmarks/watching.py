@@ -31,7 +31,7 @@ from byway.data import catalog, events, media
 from byway.data.media import Seen
 from byway.interests import describe, embed, tree
 from byway.multimodal import curate, plan, tune
-from byway.multimodal.contexts import Contexts, contexts
+from byway.multimodal.contexts import Contexts, contexts, serendipitous
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
 from byway.simulation import arms, loop, visual, world
 from byway.simulation.pooling import measure
@@ -148,7 +148,7 @@ def recalls(known: Known, scores: Scores) -> dict[str, float]:
     """Recall of later liked pairs, of items with a look and without one, and of items that no log has."""
     found: dict[str, float] = {}
     for part, samples in (("heldout", known.pairs.heldout), ("fresh", known.pairs.fresh)):
-        possible = tune.serendipitous(known.asked, samples.item)
+        possible = serendipitous(known.asked, samples.item)
         order = np.argsort(-np.where(possible, scores(samples.item), -np.inf), axis=1, kind="stable")
         for name, rows in (("look", known.look[samples.item] >= 0), ("none", known.look[samples.item] < 0)):
             hit = order[rows] == samples.label[rows][:, None]
@@ -185,7 +185,7 @@ def felt(path: Path) -> dict[str, float]:
 def ranking(known: Known, scores: Scores) -> NDArray[np.int32]:
     """[items, DEPTH] serendipitous clusters of every item, best first, -1 where fewer are."""
     items = np.arange(len(known.asked.cluster), dtype=np.int32)
-    open_NM = tune.serendipitous(known.asked, items)
+    open_NM = serendipitous(known.asked, items)
     score = np.where(open_NM, scores(items), -np.inf)
     order = np.argsort(-score, axis=1, kind="stable")[:, :DEPTH]
     return np.where(np.take_along_axis(open_NM, order, 1), order, -1).astype(np.int32)

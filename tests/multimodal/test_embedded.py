@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from byway.base import config, models
 from byway.language import head
-from byway.multimodal import contexts, embedded, model, prompts
+from byway.multimodal import contexts, curate, embedded, model, prompts
 from byway.multimodal.embedded import Embedded
 from byway.multimodal.prompts import Kind
 from tests.language.conftest import make_tiny
@@ -36,7 +36,9 @@ def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
         descriptions=planted.descriptions(),
         seen=planted.seen(folder),
     )
-    opened = model.new_model(settings, asked, np.random.default_rng(0))
+    pairs = planted.pairs()
+    follows = curate.posterior(pairs, asked.cluster, asked.parent, balanced=True)
+    opened = model.new_model(settings, asked, follows, np.random.default_rng(0))
     assert isinstance(opened, Embedded)
     return opened
 
@@ -60,7 +62,8 @@ def log_p(plain: PreTrainedModel, opened: Embedded, kind: Kind, item: int, tail:
     after = opened.ids(prompts.after(kind))
     parts = [embed[before]]
     if kind in prompts.SEES:
-        parts.append(opened.projector(torch.from_numpy(opened.asked.pictures(item))))
+        pictures = torch.from_numpy(opened.asked.pictures(item))
+        parts += opened.projector(pictures, [len(pictures)])
     parts.append(embed[after + tail])
     out = plain(inputs_embeds=torch.cat(parts)[None]).logits[0]
     return out[-len(tail) - 1 :].log_softmax(-1)

@@ -483,9 +483,10 @@ class MultimodalModel:
     """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
     method: Literal["lora", "full"] = "lora"
     """What is trained of the language model; the projector is trained in full."""
-    lessons: Whole = 4
-    """Passes over the pictures in which the projector learns where the words of their items' clusters lie, before
-    the language model is trained; 0: it begins at random. An image-text-to-text model has its own projector."""
+    lessons: Whole = 30
+    """Passes over the pictures in which the projector learns where the words of their items' clusters lie, and of
+    what pleased next, before the language model is trained; 0: it begins at random. An image-text-to-text model has
+    its own projector."""
     steps: Count = 300
     """Optimiser steps."""
     batch: Count = 16

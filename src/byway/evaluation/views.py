@@ -25,7 +25,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import tune
 from byway.multimodal.contexts import contexts
-from byway.multimodal.curate import Pairs
+from byway.multimodal.curate import Pairs, posterior
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
@@ -114,7 +114,8 @@ def build(
             shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
             asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
             here = _place(work.scratch / f"{name}-{seed}", seed)
-            model = new_model(own, asked, here.rng)
+            follows = posterior(pairs, asked.cluster, asked.parent, balanced=True)
+            model = new_model(own, asked, follows, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here)
             # The held-out pairs are the same for every view and seed.
             final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))

@@ -1,5 +1,6 @@
 """What the multimodal model is shown and asked, and what it answers: one protocol for both of its kinds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,8 @@ from byway.multimodal.curate import Pairs
 from byway.multimodal.prompts import Item, Kind
 
 Ints = NDArray[np.int32]
+Follows = Callable[[Ints], NDArray[np.float32]]
+"""[N, clusters] what the log says is likely to please after each of N items (`curate.posterior`)."""
 
 
 LONGEST_THOUGHT = 80
@@ -93,6 +96,20 @@ def contexts(
         there=there,
         fresh=np.unique(pairs.fresh.item),
     )
+
+
+def serendipitous(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, M] the other clusters of each item's wider one: a surprise by the paper's word (paper 2, section 2)."""
+    of_name = np.full(len(asked.names), -1)
+    of_name[asked.cluster] = asked.parent
+    return (of_name == asked.parent[items][:, None]) & ~own(asked, items)
+
+
+def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """[N, M] the items' own clusters, which are no surprise."""
+    excluded = np.zeros((len(items), len(asked.names)), np.bool_)
+    excluded[np.arange(len(items)), asked.cluster[items]] = True
+    return excluded
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy
 from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts
-from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
-from byway.multimodal.projector import Projector, align
+from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts, Follows
+from byway.multimodal.projector import Projector, teach
 from byway.multimodal.prompts import Kind
 
 
@@ -110,8 +110,8 @@ class Embedded:
         shown: list[Tensor] = [tokens[:0]] * len(items)
         if kind in prompts.SEES:
             vectors = [self.policy.take(self.asked.pictures(i)) for i in items]
-            soft = self.projector(torch.cat(vectors)).to(tokens.dtype)
-            shown = list(soft.split([len(v) for v in vectors]))
+            soft = self.projector(torch.cat(vectors), [len(v) for v in vectors])
+            shown = [own.to(tokens.dtype) for own in soft]
         rows: list[Tensor] = []
         for part, b, s in zip(tokens.split(length), before, shown, strict=True):
             rows.append(torch.cat([part[: len(b)], s, part[len(b) :]]))
@@ -203,7 +203,11 @@ def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) ->
 
 
 def new(
-    settings: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator
+    settings: config.MultimodalModel,
+    asked: Contexts,
+    follows: Follows,
+    dtype: torch.dtype,
+    rng: np.random.Generator,
 ) -> Embedded:
     """A language model by name with a new projector that has had its first lesson, ready to be trained."""
     model: Any = models.load(settings.model, dtype)
@@ -216,9 +220,16 @@ def new(
         items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
         table = model.get_input_embeddings().weight.detach()
         names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
-        shown = [asked.pictures(i) for i in items.tolist()]
-        right = align(made.projector, shown, asked.cluster[items], names, settings.lessons, rng)
-        say(f"  of videos held back, {right:.1%} look like their own cluster")
+        own, then = teach(
+            made.projector,
+            np.stack([asked.pictures(i).mean(0) for i in items.tolist()]),
+            asked.cluster[items],
+            follows(items.astype(np.int32)),
+            names,
+            passes=settings.lessons,
+            rng=rng,
+        )
+        say(f"  by looks alone {own:.1%} of videos held back are of their own cluster, {then:.1%} lead to the next")
     return made
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from byway.base import config, models, precision, weights
 from byway.base.errors import UserError
-from byway.multimodal.contexts import Contexts, VisionLanguageModel
+from byway.multimodal.contexts import Contexts, Follows, VisionLanguageModel
 
 
 def is_hub(name: str) -> bool:
@@ -35,8 +35,10 @@ def is_hub(name: str) -> bool:
     return found.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def new_model(settings: config.MultimodalModel, asked: Contexts, rng: np.random.Generator) -> VisionLanguageModel:
-    """The model that `settings` name, ready to be trained."""
+def new_model(
+    settings: config.MultimodalModel, asked: Contexts, follows: Follows, rng: np.random.Generator
+) -> VisionLanguageModel:
+    """The model that `settings` name, ready to be trained; what `follows` is for a first lesson."""
     dtype = precision.dtype(settings.precision)
     if is_hub(settings.model):
         from byway.multimodal import hub
@@ -44,7 +46,7 @@ def new_model(settings: config.MultimodalModel, asked: Contexts, rng: np.random.
         return hub.new(settings, asked, dtype, rng)
     from byway.multimodal import embedded
 
-    return embedded.new(settings, asked, dtype, rng)
+    return embedded.new(settings, asked, follows, dtype, rng)
 
 
 def open_model(path: Path, asked: Contexts, arithmetic: str) -> VisionLanguageModel:

@@ -30,10 +30,10 @@ from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import prompts
-from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, serendipitous
 from byway.multimodal.curate import Pairs
 from byway.multimodal.model import open_model
-from byway.multimodal.tune import Tuned, linear, serendipitous
+from byway.multimodal.tune import Tuned, linear
 
 Ints = NDArray[np.int32]
 

@@ -35,7 +35,7 @@ from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.multimodal import prompts
-from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, own, serendipitous
 from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
@@ -91,7 +91,8 @@ def build(
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
-    model = new_model(started_from(settings, weights), asked, work.rng)
+    follows = posterior(pairs, asked.cluster, asked.parent, balanced=True)
+    model = new_model(started_from(settings, weights), asked, follows, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(model, settings, pairs, asked, work)
     trained = time.perf_counter()
@@ -304,20 +305,6 @@ def _true(thought: str, asked: Contexts, item: int) -> bool:
     """Whether a thought says what the item is about: its last line names the item's own clusters."""
     known = asked.item(item)
     return thought.rpartition("About:")[2].strip() == prompts.about(known)
-
-
-def serendipitous(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """[N, M] the other clusters of each item's wider one: a surprise by the paper's word (paper 2, section 2)."""
-    of_name = np.full(len(asked.names), -1)
-    of_name[asked.cluster] = asked.parent
-    return (of_name == asked.parent[items][:, None]) & ~own(asked, items)
-
-
-def own(asked: Contexts, items: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """[N, M] the items' own clusters, which are no surprise."""
-    excluded = np.zeros((len(items), len(asked.names)), np.bool_)
-    excluded[np.arange(len(items)), asked.cluster[items]] = True
-    return excluded
 
 
 def pick(samples: PairSamples, n: int, rng: np.random.Generator) -> PairSamples:
