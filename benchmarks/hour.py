@@ -175,7 +175,7 @@ class Service:
         self.worker_killed(np.random.default_rng(0))
         await asyncio.sleep(seconds / 2)
         path.write_bytes(before)
-        shutil.rmtree(folder / "broken")
+        shutil.rmtree(folder / "broken", ignore_errors=True)  # a publication may have removed it
 
     async def half_open(self, seconds: float) -> None:
         links = [await asyncio.open_connection("127.0.0.1", PORT) for _ in range(HALF_OPEN)]

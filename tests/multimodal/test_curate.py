@@ -136,17 +136,14 @@ def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() ->
     w, own_w = curate.BACK_OFF, 7.0
     pairs = curate.Pairs(2, 1, 4, log, log, log, log, log, back_off=own_w)
     items = np.array([0, 1, 3, 4], np.int32)
-    found = curate.posterior(pairs, fine, broad, balanced=True)(items)
-    as_it_is = curate.posterior(pairs, fine, broad, balanced=False)(items)
+    found = curate.posterior(pairs, fine, broad)(items)
     popular = np.array([2, 3, 5, 0]) + 1.0
     siblings = np.array([0, popular[1], popular[2], 0]) / (popular[1] + popular[2])
     cluster = (np.array([0, 3, 5, 0]) + w * siblings) / (8 + w)
     for row, own in ((0, [0, 3, 1, 0]), (1, [0, 0, 4, 0])):
-        assert as_it_is[row] == pytest.approx((np.array(own) + own_w * cluster) / (4 + own_w), abs=1e-6)
-        wanted = (np.array(own) + own_w * cluster) / popular
-        assert found[row] == pytest.approx(wanted / wanted.sum(), abs=1e-6)
-    # A cluster that nothing followed says what is popular among its siblings, which divides out.
-    assert found[2] == pytest.approx([0.5, 0.5, 0, 0], abs=1e-6)
+        assert found[row] == pytest.approx((np.array(own) + own_w * cluster) / (4 + own_w), abs=1e-6)
+    # A cluster that nothing followed says what is popular among its siblings.
+    assert found[2] == pytest.approx(popular * [1, 1, 0, 0] / popular[:2].sum(), abs=1e-6)
     assert not found[3].any()
 
 
@@ -158,7 +155,7 @@ def test_what_did_not_please_is_no_evidence(work: Work) -> None:
     curate.build(work, config.Pairs(), planted.events(rows), tree, planted.seen(work.out))
     pairs = curate.load(work.out)
     assert np.bincount(pairs.log.label, pairs.log.count).argmax() == 2
-    found = curate.posterior(pairs, tree.assign(2), tree.assign(1), balanced=False)(np.arange(8, dtype=np.int32))
+    found = curate.posterior(pairs, tree.assign(2), tree.assign(1))(np.arange(8, dtype=np.int32))
     assert (found.argmax(axis=1) == 1).all()
 
 

@@ -37,7 +37,7 @@ def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
         seen=planted.seen(folder),
     )
     pairs = planted.pairs()
-    follows = curate.posterior(pairs, asked.cluster, asked.parent, balanced=True)
+    follows = curate.posterior(pairs, asked.cluster, asked.parent)
     opened = model.new_model(settings, asked, follows, np.random.default_rng(0))
     assert isinstance(opened, Embedded)
     return opened

@@ -1,6 +1,7 @@
 """The context table: coverage, neighbours, and what a refresh costs."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,17 @@ def _work(path: Path) -> Work:
     return Work(path, scratch, np.random.default_rng(0))
 
 
-SETTINGS = config.ContextTable(coverage=1.0, top=3)
+SETTINGS = config.ContextTable(coverage=1.0, top=3, by="model")
 
 
-def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 8, **changed: Any) -> Outcome:
+def table(
+    path: Path,
+    tuned: tuple[Path, Pairs],
+    rows: np.ndarray,
+    batch: int = 8,
+    settings: config.ContextTable = SETTINGS,
+    **changed: Any,
+) -> Outcome:
     """Build the artifact at `path` from the items `rows`, as the pipeline does."""
     model, pairs = tuned
     seen = planted.seen(path, rows=rows.astype(np.int32))
@@ -128,7 +136,7 @@ def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 
         patch.setattr(plan, "BATCH", batch)
         outcome = plan.build(
             work,
-            SETTINGS,
+            settings,
             events=planted.serendipitous(),
             vectors=np.eye(planted.ITEMS, 256, dtype=np.float32),
             catalog=planted.catalog(),
@@ -187,6 +195,24 @@ def test_a_run_that_is_cut_goes_on(
     shutil.rmtree(tmp_path / "t")
     table(tmp_path / "t", tuned, np.arange(planted.ITEMS))
     assert len(plan.load(tmp_path / "t").item) == planted.ITEMS
+
+
+def test_a_table_that_is_weighed_keeps_what_the_model_said(tmp_path: Path, tuned: tuple[Path, Pairs]) -> None:
+    settings, model, pairs = replace(SETTINGS, by="fitted", coverage=0.5), *tuned
+    outcome = table(tmp_path / "t", tuned, np.arange(planted.ITEMS), settings=settings)
+    found = plan.load(tmp_path / "t")
+    assert len(found.item) < planted.ITEMS
+    assert (found.clusters[:, 0] == (found.item // 8) ^ 1).all()
+    # A wider cluster has two, so one can follow; what is certain needs no weight.
+    assert (found.clusters[:, 1:] == -1).all()
+    np.testing.assert_allclose(found.scores[:, 0], 0, atol=1e-5)
+    assert outcome.metrics["video.table.recall_at_1"]["fitted"] == 1.0
+    # The model was asked of validation pairs too; other evidence asks it nothing again.
+    asked = outcome.counts["computed"]
+    assert asked >= len(np.union1d(found.item, pairs.validation.item)) > len(found.item)
+    less = replace(pairs, log=curate.rows_of(pairs.log, np.arange(len(pairs.log) // 2)))
+    again = table(tmp_path / "t", (model, less), np.arange(planted.ITEMS), settings=settings)
+    assert again.counts == {"items": len(found.item), "computed": 0, "taken_over": asked, "left": 0}
 
 
 @pytest.mark.parametrize("told", [True, False])

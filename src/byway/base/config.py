@@ -513,9 +513,10 @@ class ContextTable:
     """Share of the impressions whose items are answered, the most popular items first."""
     top: Count = 10
     """Clusters kept an item, best first."""
-    by: Literal["model", "pictures"] = "model"
-    """Who answers. model: 10-multimodal-model (paper 2). pictures: a logistic regression from an item's cluster and
-    its pictures, in seconds; compare `video.recall` with `video.baseline.pictures` in the figures."""
+    by: Literal["fitted", "model", "pictures"] = "fitted"
+    """Who answers. model: 10-multimodal-model alone (paper 2). pictures: a logistic regression from an item's
+    cluster and its pictures, in seconds. fitted: both and the log's counts, by weights under which what pleased
+    later is likeliest; `video.table.weights` and `video.table.recall_at_1` say what each is worth."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def build(
             shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
             asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
             here = _place(work.scratch / f"{name}-{seed}", seed)
-            follows = posterior(pairs, asked.cluster, asked.parent, balanced=True)
+            follows = posterior(pairs, asked.cluster, asked.parent)
             model = new_model(own, asked, follows, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here)
             # The held-out pairs are the same for every view and seed.

@@ -71,7 +71,7 @@ class Pairs:
     log: PairSamples
     """All serendipitous pairs of the training part."""
     samples: PairSamples
-    """What the model is fine-tuned on: the best context videos of each cluster, every cluster equally often."""
+    """The best context videos of each cluster, every cluster equally often: what the paper fine-tunes on."""
     validation: PairSamples
     """High-quality pairs later than the samples' log: for choosing a checkpoint."""
     heldout: PairSamples
@@ -263,8 +263,6 @@ class Evidence:
     """[items, clusters] summed satisfaction of the liked pairs."""
     of_cluster: NDArray[np.float64]
     """[clusters, clusters] the same of a cluster's items, backed off to its siblings' popularity; rows sum to 1."""
-    popular: NDArray[np.float64]
-    """[clusters] how much was liked after any item, and 1 for each."""
     fine: Ints
 
     @classmethod
@@ -280,16 +278,14 @@ class Evidence:
         prior = possible * popular
         prior /= np.maximum(prior.sum(axis=1, keepdims=True), 1e-12)
         known = of_cluster + BACK_OFF * prior
-        return cls(of_item, known / np.maximum(known.sum(axis=1, keepdims=True), 1e-12), popular, fine)
+        return cls(of_item, known / np.maximum(known.sum(axis=1, keepdims=True), 1e-12), fine)
 
-    def next(self, items: Ints, back_off: float, balanced: bool = False) -> NDArray[np.float64]:
+    def next(self, items: Ints, back_off: float) -> NDArray[np.float64]:
         """[N, clusters] what is likely to please after each item; rows sum to 1, or to 0 where nothing is possible.
 
         The item's own evidence and its cluster's, as if that were `back_off` liked pairs more: a Dirichlet prior.
-        Balanced, popularity is divided out, as curated samples have every cluster equally often (paper 2, 4.1).
         """
         found = self.of_item[items].toarray() + back_off * self.of_cluster[self.fine[items]]
-        found /= self.popular if balanced else 1.0
         return found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
 
 
@@ -306,10 +302,10 @@ def fit_back_off(evidence: Evidence, validation: PairSamples) -> float:
     return max(BACK_OFFS, key=likelihood)
 
 
-def posterior(pairs: Pairs, fine: Ints, broad: Ints, *, balanced: bool) -> Callable[[Ints], NDArray[np.float32]]:
+def posterior(pairs: Pairs, fine: Ints, broad: Ints) -> Callable[[Ints], NDArray[np.float32]]:
     """What the log says is likely to please after each context item: [N, clusters], see `Evidence.next`."""
     evidence = Evidence.of(pairs.log, fine, broad, pairs.clusters)
-    return lambda items: evidence.next(items, pairs.back_off, balanced).astype(np.float32)
+    return lambda items: evidence.next(items, pairs.back_off).astype(np.float32)
 
 
 def _write(samples: PairSamples, path: Path, meta: dict[str, str]) -> None:

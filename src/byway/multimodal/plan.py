@@ -29,7 +29,7 @@ from byway.data.events import traffic as traffic_of
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.multimodal import prompts
+from byway.multimodal import prompts, weigh
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, serendipitous
 from byway.multimodal.curate import Pairs
 from byway.multimodal.model import open_model
@@ -55,7 +55,7 @@ class ContextTable:
 
 def load(path: Path) -> ContextTable:
     """Read 11-context-table."""
-    table = pq.read_table(path / "answers.parquet", columns=["item"])
+    table = pq.read_table(path / ANSWERS, columns=["item"])
     arrays = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("clusters", "scores", "via"))
     level = int((table.schema.metadata or {})[b"level"])
     return ContextTable(table["item"].to_numpy(), *arrays, level=level)
@@ -63,6 +63,8 @@ def load(path: Path) -> ContextTable:
 
 RULE = "another cluster of the wider one"
 """Which answers are legal: part of every answer's hash."""
+ANSWERS, MODEL = "answers.parquet", "model.parquet"
+"""What is served, and what the model said where that is weighed."""
 BATCH = 32
 """Items answered between two commits of the progress file. Another number pads prompts otherwise, which changes
 scores in the last digits."""
@@ -87,45 +89,64 @@ def build(
     asked = contexts(model.settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
-    keys = keys_of(items, asked, model, settings.top, arithmetic)
+    weighed = settings.by == "fitted"
+    # The model's answers are kept whole where they are weighed, and of the pairs too on which they are.
+    depth = _most(asked) if weighed else settings.top
+    wanted = items
+    if weighed:
+        able = asked.row >= 0 if model.kind in prompts.SEES else asked.cluster >= 0
+        wanted = np.union1d(items, np.unique(pairs.validation.item[able[pairs.validation.item]])).astype(np.int32)
+    keys = keys_of(wanted, asked, model, depth, arithmetic)
     started = time.perf_counter()
-    known = _known(work, settings.top)
+    known = _known(work, depth, MODEL if weighed else ANSWERS)
     former = len(known)
     if settings.by == "pictures":
         keys = {i: hash_json([pairs_digest(pairs), key]) for i, key in keys.items()}
         known |= by_pictures(pairs, asked, items, settings.top, keys)
-    left = [i for i in items.tolist() if keys[i] not in known]
+    left = [i for i in wanted.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
         parts = [left[start : start + BATCH] for start in range(0, len(left), BATCH)]
         path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
         open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
-        done = len(items) - sum(map(len, open_parts))
-        with bar("context table", len(items), done) as advance:
-            for i, made in engine.spread(
-                partial(_answerer, model, asked, settings.top, arithmetic, keys), open_parts
-            ):
+        done = len(wanted) - sum(map(len, open_parts))
+        with bar("context table", len(wanted), done) as advance:
+            for i, made in engine.spread(partial(_answerer, model, asked, depth, arithmetic, keys), open_parts):
                 write_atomic(path_of[keys[open_parts[i][0]]], made)
                 advance(len(open_parts[i]))
         for path in path_of.values():
             fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
     seconds = time.perf_counter() - started
-    rows = [fresh.get(keys[i]) or known[keys[i]] for i in items.tolist()]
-    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), settings.top)
-    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), settings.top)
+    rows = [fresh.get(keys[i]) or known[keys[i]] for i in wanted.tolist()]
+    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(wanted), depth)
+    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(wanted), depth)
+    figures: dict[str, Any] = {}
+    if weighed:
+        _write(work.out / MODEL, wanted, keys, rows, clusters, scores, level=pairs.level)
+        clusters, scores, figures = weigh.ranked(pairs, asked, wanted, (clusters, scores), settings.top)
+        own = np.searchsorted(wanted, items)
+        clusters, scores, rows = clusters[own], scores[own], [rows[i] for i in own.tolist()]
     via = nearest(items, vectors, asked.cluster)
-    _write(work.out, items, keys, rows, clusters, scores, via=via, level=pairs.level)
+    _write(work.out / ANSWERS, items, keys, rows, clusters, scores, level=pairs.level)
+    for name, array in (("clusters", clusters), ("scores", scores), ("via", via)):
+        np.save(work.out / f"{name}.npy", array)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
-    gone = former - len(items) + len(left)
+    taken_over = len(wanted) - len(left)
     return Outcome(
-        counts={"items": len(items), "computed": len(left), "taken_over": len(items) - len(left), "left": gone},
+        counts={
+            "items": len(items),
+            "computed": len(left),
+            "taken_over": taken_over,
+            "left": former - taken_over,
+        },
         metrics={
+            **figures,
             "video.coverage": round(share, 4),
             "video.covered_items": len(items),
             "video.reached": round(float(traffic[via >= 0].sum() / max(traffic.sum(), 1e-12)), 4),
             "video.distinct": len(np.unique(clusters[:, 0])),
             # What is computed over what a full run would compute: 1 where nothing was there.
-            "video.refresh_cost_ratio": round(len(left) / max(1, len(items)), 4),
+            "video.refresh_cost_ratio": round(len(left) / max(1, len(wanted)), 4),
             "video.table_seconds": round(seconds, 1),
             "video.items_per_second": round(len(left) / seconds, 2) if left else 0.0,
         },
@@ -184,12 +205,18 @@ def pairs_digest(pairs: Pairs) -> str:
     return hash_json([pairs.log.item.tolist(), pairs.log.label.tolist(), pairs.log.liked.tolist()])
 
 
-def _known(work: Work, top: int) -> dict[str, dict[str, Any]]:
+def _most(asked: Contexts) -> int:
+    """Clusters that can follow an item, at most."""
+    one_each = np.unique(asked.cluster, return_index=True)[1]
+    return max(1, int(serendipitous(asked, one_each).sum(1).max(initial=0)))
+
+
+def _known(work: Work, top: int, file: str) -> dict[str, dict[str, Any]]:
     """The answers of the artifact that this one replaces, by their keys."""
     path = work.out.with_name(work.out.name.removesuffix(".part"))
-    if path == work.out or read_record(path) is None:
+    if path == work.out or read_record(path) is None or not (path / file).exists():
         return {}
-    rows = pq.read_table(path / "answers.parquet").to_pylist()
+    rows = pq.read_table(path / file).to_pylist()
     return {row["key"]: row for row in rows if len(row["clusters"]) == top}
 
 
@@ -235,14 +262,13 @@ def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
 
 
 def _write(
-    out: Path,
+    path: Path,
     items: Ints,
     keys: dict[int, str],
     rows: list[dict[str, Any]],
     clusters: Ints,
     scores: NDArray[np.float32],
     *,
-    via: Ints,
     level: int,
 ) -> None:
     table = pa.table(
@@ -254,6 +280,4 @@ def _write(
             "thought": pa.array([row["thought"] for row in rows], pa.string()),
         }
     )
-    pq.write_table(table.replace_schema_metadata({"level": str(level)}), out / "answers.parquet")
-    for name, array in (("clusters", clusters), ("scores", scores), ("via", via)):
-        np.save(out / f"{name}.npy", array)
+    pq.write_table(table.replace_schema_metadata({"level": str(level)}), path)

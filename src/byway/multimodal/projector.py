@@ -48,7 +48,7 @@ class Projector(nn.Module):
         ]
 
     def placed(self, vectors: Tensor) -> Tensor:
-        """[n, AXES] vectors on the main axes of what items differ in; an item's variance on each is about 1."""
+        """[n, AXES] vectors on the main axes of what items differ in; items' variance on one is 1 in the mean."""
         return (vectors.float() - self.mean) @ self.basis
 
     def token(self, pointed: Tensor) -> Tensor:
@@ -62,10 +62,8 @@ class Projector(nn.Module):
         spread = np.maximum(apart.std(0), 1e-6)
         value, axis = np.linalg.eigh(np.cov(apart / spread, rowvar=False).reshape(len(spread), -1))
         n = min(AXES, len(spread))
-        # An axis on which items hardly differ is noise.
-        there = value[::-1][:n] > 1e-9 * value[-1]
         basis = np.zeros((len(spread), AXES))
-        basis[:, :n] = axis[:, ::-1][:, :n] / spread[:, None] * there / np.sqrt(np.maximum(value[::-1][:n], 1e-12))
+        basis[:, :n] = axis[:, ::-1][:, :n] / spread[:, None] / np.sqrt(max(value[-n:].mean(), 1e-12))
         self.mean.copy_(torch.from_numpy(mean))
         self.basis.copy_(torch.from_numpy(basis))
 

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from byway.base import config
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.errors import UserError
-from byway.base.progress import bar, say
+from byway.base.progress import bar
 from byway.base.ranking import best_first
 from byway.data import media
 from byway.data.catalog import Catalog
@@ -91,7 +91,7 @@ def build(
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
-    follows = posterior(pairs, asked.cluster, asked.parent, balanced=True)
+    follows = posterior(pairs, asked.cluster, asked.parent)
     model = new_model(started_from(settings, weights), asked, follows, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(model, settings, pairs, asked, work)
@@ -104,12 +104,6 @@ def build(
     }
     served = final[f"video.match_rate.{settings.prompts[0]}"]
     simple = baselines(pairs, asked)
-    own, looks = final.get(f"video.recall.{settings.prompts[0]}"), simple.get("video.baseline.pictures.recall_at_1")
-    if own is not None and looks is not None and looks > own:
-        say(
-            f"  [yellow]a logistic regression from cluster and pictures finds more[/] of what pleased next "
-            f'({looks:.3f} first, the model {own:.3f}): context_table.by = "pictures" serves it'
-        )
     return Outcome(
         counts={"steps": settings.steps, "weights": sum(p.numel() for p in _weights(model))},
         metrics={"video.curve": curve, "video.best_step": best["step"], **final, **simple},
@@ -137,8 +131,12 @@ def fine_tune(
     step = progress.restore()
     if step == 0:
         progress.curve.append({"step": 0, **evaluate(model, settings, pairs, asked, seed)})
-    samples, first = pairs.samples, settings.prompts[0]
-    usual = posterior(pairs, asked.cluster, asked.parent, balanced=True) if settings.target == "posterior" else None
+    samples, usual, first = pairs.samples, None, settings.prompts[0]
+    if settings.target == "posterior":
+        # Every video that anything is known of: a look is told from many videos, not from those that say most.
+        seen = asked.row[pairs.log.item] >= 0 if set(settings.prompts) & set(prompts.SEES) else True
+        known = rows_of(pairs.log, np.flatnonzero((pairs.log.liked > 0) & seen))
+        samples, usual = known if len(known) else samples, posterior(pairs, asked.cluster, asked.parent)
     with bar("multimodal fine-tuning", settings.steps, step) as advance:
         while step < settings.steps:
             rng = np.random.default_rng([seed, step])
@@ -220,7 +218,7 @@ def baselines(pairs: Pairs, asked: Contexts) -> dict[str, float]:
     if not len(some):
         return {}
     popular = np.bincount(log.label, log.count, pairs.clusters)
-    counts = posterior(pairs, asked.cluster, asked.parent, balanced=False)
+    counts = posterior(pairs, asked.cluster, asked.parent)
     pictures = linear(pairs, asked)
     out: dict[str, float] = {}
     for part, those in (("", some), (".fresh", pairs.fresh)):
