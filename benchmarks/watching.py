@@ -59,9 +59,6 @@ frames = 4
 steps = 100
 block_clusters = 8
 names_per_step = 40
-evaluate_every = 50
-evaluate_on = 60
-checkpoint_every = 20
 
 [experiment]
 epochs = 2

@@ -89,15 +89,14 @@ def test_fine_tuning(
     settings = config.LanguageModel(
         model=folder,
         steps=4,
-        evaluate_every=3,
-        checkpoint_every=1,
         block_clusters=6,
         names_per_step=4,
-        evaluate_on=4,
         precision="float32",
         method=method,
         attention=attention,
     )
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
+    monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(tune, "decode_freely", lambda asked_of, context, _: decode_freely(asked_of, context, 3))
     test_tune.stage(tmp_path / "here", settings)
     loss, calls = tune.loss, 0
@@ -162,7 +161,8 @@ def test_float16_needs_no_library_on_a_gpu() -> None:
 def test_the_item_policy(tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With dropout, which is drawn on the processor; the run is cut, and goes on."""
     monkeypatch.setattr(sequence, "LAYERS", 1)
-    own = replace(logs.SMALL, epochs=1, dim=8, checkpoint_every=2, **settings)
+    monkeypatch.setattr(sequence, "CHECKPOINT_EVERY", 2)
+    own = replace(logs.SMALL, epochs=1, dim=8, **settings)
     events, vectors = logs.circle(150, 40), logs.vectors_of(40)
     work_in: Callable[[Path], Work] = logs.work_in
     sequence.build(work_in(tmp_path / "here"), own, events, vectors)

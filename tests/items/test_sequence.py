@@ -13,7 +13,7 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.items import sequence, windows
 
-SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01, checkpoint_every=7)
+SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01)
 
 
 @pytest.fixture(autouse=True)

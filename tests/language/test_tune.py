@@ -156,13 +156,12 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
     settings = config.LanguageModel(
         model=folder,
         steps=7,
-        evaluate_every=3,
-        checkpoint_every=2,
         block_clusters=6,
-        evaluate_on=8,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
+    monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 2)
     stage(tmp_path / "whole", settings)
     loss, calls = tune.loss, 0
 
@@ -188,8 +187,6 @@ def test_what_is_saved_answers_as_what_was_looked_at(
     settings = config.LanguageModel(
         model=folder,
         steps=20,
-        evaluate_every=20,
-        evaluate_on=1000,
         learning_rate=2e-2,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
@@ -206,15 +203,15 @@ def test_what_is_saved_answers_as_what_was_looked_at(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, processes: int) -> None:
+def test_it_learns_a_planted_rule_and_reads_back(
+    tmp_path: Path, folder: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 50)
     settings = config.LanguageModel(
         model=folder,
         processes=processes,
         steps={1: 100, 2: 75}[processes],
-        evaluate_every=50,
-        checkpoint_every=1000,
         block_clusters=8,
-        evaluate_on=60,
         precision="float32",
         learning_rate=2e-2,
         balance=0.0,
@@ -235,10 +232,7 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
     settings = config.LanguageModel(
         model=folder,
         steps=2,
-        evaluate_every=9,
-        checkpoint_every=9,
         block_clusters=6,
-        evaluate_on=4,
         precision="float32",
     )
     stage(tmp_path / "run", settings)

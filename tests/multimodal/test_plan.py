@@ -75,9 +75,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         prompts=("video",),
         method="full",
         steps=45,
-        evaluate_every=45,
-        evaluate_on=20,
-        final_on=40,
         precision="float32",
     )
     patch = pytest.MonkeyPatch()

@@ -30,9 +30,6 @@ model = "model"
 prompts = ["thought", "both", "video", "text"]
 steps = 4
 batch = 4
-evaluate_every = 2
-evaluate_on = 4
-final_on = 6
 precision = "float32"
 
 [context_table]

@@ -35,9 +35,6 @@ items_per_cluster = 20
 model = "model"
 steps = 4
 block_clusters = 5
-evaluate_every = 2
-checkpoint_every = 2
-evaluate_on = 10
 precision = "float32"
 learning_rate = 0.01
 

@@ -235,13 +235,6 @@ class LanguageModel:
     machine."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall."""
-    checkpoint_every: Interval = 25
-    """Steps between checkpoints from which an interrupted run goes on."""
-    evaluate_on: Count = 1000
-    """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of
-    0.02."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +309,6 @@ class ItemPolicy:
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    checkpoint_every: Interval = 200
-    """Steps between checkpoints from which an interrupted run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,12 +487,6 @@ class MultimodalModel:
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall."""
-    evaluate_on: Count = 100
-    """Prompts an evaluation, of each kind and part."""
-    final_on: Whole = 300
-    """Held-out prompts of each kind that are measured at the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def build(
     if not (len(pairs.validation) and len(pairs.heldout)):
         raise UserError("19-views needs pairs that training does not see: use more log.")
     base = tune.started_from(sections.multimodal_model, weights)
-    base = replace(base, steps=settings.steps or base.steps, evaluate_every=EVALUATE_EVERY)
+    base = replace(base, steps=settings.steps or base.steps)
     views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
@@ -115,7 +115,7 @@ def build(
             asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
             here = _place(work.scratch / f"{name}-{seed}", seed)
             model = new_model(own, asked, here.rng)
-            curve, _ = tune.fine_tune(model, own, pairs, asked, here)
+            curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
             # The held-out pairs are the same for every view and seed.
             final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
             found = {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}

@@ -45,6 +45,8 @@ HELDOUT = (0.25, 1000, 0.1)
 as many; and at least the third."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
+CHECKPOINT_EVERY = 200
+"""Steps between checkpoints from which an interrupted run goes on."""
 SCORES = 1 << 23
 """Scores that are ranked at once: 32 MB."""
 PLACES = (10, 50)
@@ -229,7 +231,7 @@ def fit(
                     weight.grad = gradient
             optimiser.step()
             optimiser.zero_grad()
-            if checkpoint and leads and step % settings.checkpoint_every == 0:
+            if checkpoint and leads and step % CHECKPOINT_EVERY == 0:
                 save(checkpoint, parts, optimiser, step)
     if checkpoint and leads and step > done:
         save(checkpoint, parts, optimiser, step)

@@ -3,6 +3,7 @@
 It knows weights and a curve of figures; it does not know prompts, pictures or losses.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ WEIGHT_DECAY = 0.01
 """Decoupled weight decay of every fine-tuning."""
 MATCH_GATE = 0.9
 """Match rate that a checkpoint needs before its recall counts: who cannot speak the names does not know them."""
+EVALUATE_EVERY = 100
+"""Steps between evaluations of match rate and recall."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -69,6 +72,11 @@ class Optimiser:
                 if f"step.{i}" in state:
                     kept = {name: state[f"{name}.{i}"].to(master.device, copy=True) for name in MOMENTS}
                     self.adam.state[master] = kept
+
+
+def due(step: int, steps: int, every: int) -> bool:
+    """Whether to evaluate after this step: at the end, every so many steps, and once on the way of a shorter run."""
+    return step % (every if steps >= every else math.ceil(steps / 2)) == 0 or step == steps
 
 
 def rate(step: int, steps: int, peak: float, warmup: int) -> float:

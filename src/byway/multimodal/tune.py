@@ -33,7 +33,7 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
+from byway.language.training import EVALUATE_EVERY, MATCH_GATE, Optimiser, Progress, due, rate
 from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
@@ -47,6 +47,9 @@ WARMUP = 10
 """Steps over which the learning rate climbs."""
 NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
+EVALUATE_ON, FINAL_ON = 100, 300
+"""Prompts an evaluation, of each kind and part; and held-out prompts of each kind that are measured at the end. Never
+more than one and five a step: a run of a few steps is not worth more."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
 AXES = 64
@@ -127,9 +130,10 @@ def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
 
 
 def fine_tune(
-    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
+    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work, *,
+    every: int = EVALUATE_EVERY,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train `model` and leave it with its best weights; the curve, and the best point of it."""
+    """Train `model`, look at it `every` so many steps, leave it with its best weights; the curve, its best point."""
     seed = int(work.rng.integers(2**31))
     optimiser = Optimiser(model.trained())
     progress = Progress(work.scratch, optimiser)
@@ -155,10 +159,10 @@ def fine_tune(
             optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
             step += 1
             advance(1)
-            if step % settings.evaluate_every == 0 or step == settings.steps:
+            if due(step, settings.steps, every):
                 progress.curve.append({"step": step, **evaluate(model, settings, pairs, asked, seed)})
                 names = f"match_rate.{first}", f"recall_at_10.{first}"
-                progress.keep_best(*names, settings.evaluate_on)
+                progress.keep_best(*names, min(EVALUATE_ON, settings.steps))
             if step % CHECKPOINT_EVERY == 0 and step < settings.steps:
                 progress.save(step)
     progress.take_best()
@@ -170,7 +174,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Match rate, distinct outputs and recall of each kind of prompt, on a few validation pairs."""
     rng = np.random.default_rng([seed, 1])
-    some = pick(pairs.validation, settings.evaluate_on, rng)
+    some = pick(pairs.validation, min(EVALUATE_ON, settings.steps), rng)
     out: dict[str, float] = {}
     for kind in settings.prompts:
         if len(some):
@@ -192,12 +196,13 @@ def measure(
     share of them that are exactly the label. Recall: the same of outputs under the trie; beside it that of the
     first 5 and 10. `fresh` are context videos that no training saw, `rich` held-out ones with much to see.
     """
-    some = pick(pairs.heldout, settings.final_on, rng)
+    most = min(FINAL_ON, 5 * settings.steps)
+    some = pick(pairs.heldout, most, rng)
     if not len(some):
         return {f"video.match_rate.{kind}": 0.0}
     found = _figures(model, kind, asked, some)
     out = _named(found, kind)
-    if len(new := pick(pairs.fresh, settings.final_on, rng)):
+    if len(new := pick(pairs.fresh, most, rng)):
         out |= _named(_figures(model, kind, asked, new), f"fresh.{kind}")
     return out
 

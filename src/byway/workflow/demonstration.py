@@ -44,18 +44,12 @@ frames = 2
 steps = 80
 block_clusters = 8
 names_per_step = 40
-evaluate_every = 40
-evaluate_on = 100
-checkpoint_every = 20
 
 [multimodal_model]
 # No thought before the answer.
 prompts = ["video"]
 frames = 2
 steps = 60
-evaluate_every = 30
-evaluate_on = 50
-final_on = 200
 
 [metrics]
 prompts = 250
@@ -73,9 +67,6 @@ patches = 1
 steps = 20
 block_clusters = 6
 names_per_step = 12
-evaluate_every = 20
-checkpoint_every = 10
-evaluate_on = 16
 
 [multimodal_model]
 # Thumbnails alone, and no thought before the answer.
@@ -85,9 +76,6 @@ frames = 1
 lessons = 2
 steps = 12
 batch = 4
-evaluate_every = 12
-evaluate_on = 20
-final_on = 20
 
 [context_table]
 coverage = 0.5
