@@ -58,7 +58,7 @@ frames = 4
 [language_model]
 steps = 100
 block_clusters = 8
-names_per_step = 40
+batch = 40
 
 [experiment]
 epochs = 2

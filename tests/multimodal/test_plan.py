@@ -109,7 +109,7 @@ def _work(path: Path) -> Work:
     return Work(path, scratch, np.random.default_rng(0))
 
 
-SETTINGS = config.ContextTable(coverage=1.0, top=3)
+SETTINGS = config.ContextTable(coverage=1.0)
 
 
 def table(path: Path, tuned: tuple[Path, Pairs], rows: np.ndarray, batch: int = 8, **changed: Any) -> Outcome:

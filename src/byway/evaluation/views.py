@@ -52,7 +52,7 @@ class View:
     def of(self, settings: config.MultimodalModel) -> config.MultimodalModel:
         """The settings of a model that is asked this way."""
         pictures = "frames" if self.frames else "thumbnail"
-        return replace(settings, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
+        return replace(settings, prompts=(self.kind,), pictures=pictures)
 
 
 def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
@@ -112,7 +112,15 @@ def build(
             say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
             own = views[name].of(base)
             shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
-            asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
+            asked = contexts(
+                own,
+                pairs,
+                catalog=catalog,
+                tree=tree,
+                descriptions=descriptions,
+                seen=shown,
+                frames=views[name].frames or 1,
+            )
             here = _place(work.scratch / f"{name}-{seed}", seed)
             model = new_model(own, asked, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)

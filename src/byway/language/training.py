@@ -75,7 +75,7 @@ class Optimiser:
 
 
 def due(step: int, steps: int, every: int) -> bool:
-    """Whether to evaluate after this step: at the end, every so many steps, and once on the way of a shorter run."""
+    """Whether to evaluate after this step: every so many, at the end, and once on the way of a shorter run."""
     return step % (every if steps >= every else math.ceil(steps / 2)) == 0 or step == steps
 
 

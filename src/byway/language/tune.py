@@ -3,7 +3,7 @@
 The loss is on the answer only. It has two parts: the answer's tokens over the whole vocabulary, which teach the
 model to speak the names (the paper's loss), and the choice among legal names in every context of the step, which
 needs no more than the tokens where the trie branches. The paper's own recipe is
-`attention = "causal"`, `curation = "diversified"`, `choice_weight = 0`.
+`attention = "causal"`, `curation = "diversified"`, `recipe = "paper"`.
 """
 
 import json
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from byway.base import config, models, precision
+from byway.base import config, models, precision, weights
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.parallel import rank, together
 from byway.base.progress import bar
@@ -46,6 +46,9 @@ from byway.transitions.signals import Scorer
 
 WARMUP = 20
 """Steps over which the learning rate climbs."""
+RECIPES = {"names": (1.0, 5.0), "paper": (0.0, 1.0)}
+"""By recipe, the weight of the choice among legal names beside the loss on the answer's tokens, and that of an
+answer's tokens after the first: they spell a name that is chosen."""
 EVALUATE_ON = 1000
 """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of 0.02.
 Never more than ten a step, so that a run of a few steps is not spent on looking at it."""
@@ -216,7 +219,7 @@ def _fine_tune(
     require_readable(model)
     if settings.method == "lora":
         model = adapters.adapt(model, adapters.RANK, rng)
-    freeze(model, settings.frozen or 0.0)
+    freeze(model, frozen(settings))
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
     asked_of = policy(model, prompt, settings.attention)
@@ -228,6 +231,7 @@ def _fine_tune(
         "validation": pick(transitions.validation.several(), asked_n, rng),
     }
     branching = asked_of.trie.goes_on()
+    choice_weight, further_weight = RECIPES[settings.recipe]
     optimiser = Optimiser(model)
     progress = Progress(scratch, optimiser)
     step = progress.restore()
@@ -246,8 +250,8 @@ def _fine_tune(
         while step < settings.steps:
             draws = np.random.default_rng([seed, step, number] if number else [seed, step])
             batch = draw(transitions, evidence, branching, settings, draws)
-            named, choice = loss(asked_of, batch, settings.choice_weight, settings.further_weight)
-            (named + settings.choice_weight * choice).backward()
+            named, choice = loss(asked_of, batch, choice_weight, further_weight)
+            (named + choice_weight * choice).backward()
             optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
             step += 1
             advance(1)
@@ -297,6 +301,11 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
         tokenizer.decode(a[:-1]).strip() if a[-1] == asked_of.prompt.end else tokenizer.decode(a) + " …"
         for a in answers
     ]
+
+
+def frozen(settings: config.LanguageModel) -> float:
+    """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less."""
+    return 0.0 if settings.recipe == "paper" else weights.known(settings.model).frozen
 
 
 def freeze(model: Any, share: float) -> None:

@@ -26,6 +26,10 @@ from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts
 from byway.multimodal.projector import Projector, align
 from byway.multimodal.prompts import Kind
 
+LESSONS = 4
+"""Passes over the pictures in which the projector learns where the words of their items' clusters lie, before the
+language model is trained."""
+
 
 @dataclass(slots=True)
 class Embedded:
@@ -212,12 +216,12 @@ def new(
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
-    if settings.lessons and set(settings.prompts) & set(prompts.SEES):
+    if LESSONS and set(settings.prompts) & set(prompts.SEES):
         items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
         table = model.get_input_embeddings().weight.detach()
         names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
         shown = [asked.pictures(i) for i in items.tolist()]
-        right = align(made.projector, shown, asked.cluster[items], names, settings.lessons, rng)
+        right = align(made.projector, shown, asked.cluster[items], names, LESSONS, rng)
         say(f"  of videos held back, {right:.1%} look like their own cluster")
     return made
 

@@ -61,6 +61,8 @@ def load(path: Path) -> ContextTable:
     return ContextTable(table["item"].to_numpy(), *arrays, level=level)
 
 
+TOP = 10
+"""Clusters kept an item, best first: all that an answer beside one video draws on."""
 RULE = "another cluster of the wider one"
 """Which answers are legal: part of every answer's hash."""
 BATCH = 32
@@ -87,13 +89,13 @@ def build(
     asked = contexts(model.settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
-    keys = keys_of(items, asked, model, settings.top, arithmetic)
+    keys = keys_of(items, asked, model, TOP, arithmetic)
     started = time.perf_counter()
-    known = _known(work, settings.top)
+    known = _known(work, TOP)
     former = len(known)
     if settings.by == "pictures":
         keys = {i: hash_json([pairs_digest(pairs), key]) for i, key in keys.items()}
-        known |= by_pictures(pairs, asked, items, settings.top, keys)
+        known |= by_pictures(pairs, asked, items, TOP, keys)
     left = [i for i in items.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
@@ -102,17 +104,15 @@ def build(
         open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
         done = len(items) - sum(map(len, open_parts))
         with bar("context table", len(items), done) as advance:
-            for i, made in engine.spread(
-                partial(_answerer, model, asked, settings.top, arithmetic, keys), open_parts
-            ):
+            for i, made in engine.spread(partial(_answerer, model, asked, TOP, arithmetic, keys), open_parts):
                 write_atomic(path_of[keys[open_parts[i][0]]], made)
                 advance(len(open_parts[i]))
         for path in path_of.values():
             fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
     seconds = time.perf_counter() - started
     rows = [fresh.get(keys[i]) or known[keys[i]] for i in items.tolist()]
-    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), settings.top)
-    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), settings.top)
+    clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(items), TOP)
+    scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(items), TOP)
     via = nearest(items, vectors, asked.cluster)
     _write(work.out, items, keys, rows, clusters, scores, via=via, level=pairs.level)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
@@ -150,7 +150,7 @@ def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: st
     assert record is not None
     weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
     common = hash_json([RULE, weights, asked.names, model.kind, top, arithmetic])
-    looks = model.settings.pictures, model.settings.frames
+    looks = model.settings.pictures, asked.picks.shape[1]
     out: dict[int, str] = {}
     for i in items.tolist():
         shown = asked.seen.digest[int(asked.row[i])] if model.kind in prompts.SEES else ""

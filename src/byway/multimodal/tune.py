@@ -48,8 +48,8 @@ WARMUP = 10
 NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
 EVALUATE_ON, FINAL_ON = 100, 300
-"""Prompts an evaluation, of each kind and part; and held-out prompts of each kind that are measured at the end. Never
-more than one and five a step: a run of a few steps is not worth more."""
+"""Prompts an evaluation, of each kind and part; and held-out prompts of each kind that are measured at the end.
+Never more than one and five a step: a run of a few steps is not worth more."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
 AXES = 64
@@ -130,10 +130,15 @@ def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
 
 
 def fine_tune(
-    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work, *,
+    model: VisionLanguageModel,
+    settings: config.MultimodalModel,
+    pairs: Pairs,
+    asked: Contexts,
+    work: Work,
+    *,
     every: int = EVALUATE_EVERY,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train `model`, look at it `every` so many steps, leave it with its best weights; the curve, its best point."""
+    """Train `model`, look at it every so many steps, leave it with its best weights; the curve, its best."""
     seed = int(work.rng.integers(2**31))
     optimiser = Optimiser(model.trained())
     progress = Progress(work.scratch, optimiser)

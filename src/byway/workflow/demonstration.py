@@ -31,7 +31,6 @@ events = "source/events.parquet"
 users = 200
 epochs = 2
 retrain_every = 15
-aa_seeds = 4
 """
 FULL = """
 [tree]
@@ -43,12 +42,11 @@ frames = 2
 [language_model]
 steps = 80
 block_clusters = 8
-names_per_step = 40
+batch = 40
 
 [multimodal_model]
 # No thought before the answer.
 prompts = ["video"]
-frames = 2
 steps = 60
 
 [metrics]
@@ -61,19 +59,16 @@ items_per_cluster = 20
 
 [media]
 frames = 1
-patches = 1
 
 [language_model]
 steps = 20
 block_clusters = 6
-names_per_step = 12
+batch = 12
 
 [multimodal_model]
 # Thumbnails alone, and no thought before the answer.
 prompts = ["video"]
 pictures = "thumbnail"
-frames = 1
-lessons = 2
 steps = 12
 batch = 4
 
