@@ -258,8 +258,7 @@ def test_the_embedded_model_that_sees(tmp_path: Path, folder: str) -> None:
 
 def test_thinking(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byway.multimodal.embedded.LONGEST_THOUGHT", 4)
-    monkeypatch.setattr("byway.multimodal.embedded.LESSONS", 0)
-    settings = config.MultimodalModel(model=folder, precision="float32")
+    settings = config.MultimodalModel(model=folder, precision="float32", target="paper")
 
     def run() -> Any:
         opened = test_embedded.new_embedded(settings, tmp_path)

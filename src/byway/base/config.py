@@ -439,7 +439,8 @@ class MultimodalModel:
     """Samples a step (paper 2: 32)."""
     target: Literal["posterior", "paper"] = "posterior"
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
-    cluster, and few answers word by word; paper: one next cluster's answer word by word, and no choice."""
+    cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector that begins
+    at random."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
@@ -581,7 +582,7 @@ GONE = {
     "pairs.per_label": "it is always 10",
     "pairs.prior": "it is always 2",
     "multimodal_model.frames": "media.frames says it",
-    "multimodal_model.lessons": "it is always 4",
+    "multimodal_model.lessons": "it is always 4, and 0 where the target is paper",
     "multimodal_model.evaluate_every": "it is always 100",
     "multimodal_model.evaluate_on": "it is always 100",
     "multimodal_model.final_on": "it is always 300",

@@ -216,7 +216,7 @@ def new(
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
-    if LESSONS and set(settings.prompts) & set(prompts.SEES):
+    if settings.target != "paper" and set(settings.prompts) & set(prompts.SEES):
         items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
         table = model.get_input_embeddings().weight.detach()
         names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
