@@ -40,7 +40,7 @@ def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path:
     assert found.bundle.days == 3
     assert found.tree.traffic_share == 0.5
     assert found.tree.levels == Config().tree.levels
-    assert found.graph == Config().graph
+    assert found.pairs == Config().pairs
 
 
 def test_the_last_override_holds(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_counts_are_refused_at_zero_and_every_number_below_it_or_without_end(tmp
 def test_what_must_be_counted_is() -> None:
     """By hand, so that a type that is taken for another does not pass."""
     for section, setting in [
-        ("embeddings", "dim"), ("graph", "neighbours"), ("tree", "items_per_cluster"),
+        ("embeddings", "dim"), ("tree", "items_per_cluster"),
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
         ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
         ("bundle", "items"), ("metrics", "prompts"), ("serving", "workers"), ("serving", "forget_days"),

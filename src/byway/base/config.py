@@ -127,14 +127,6 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """03-graph: who is similar to whom."""
-
-    neighbours: Count = 20
-    """Nearest neighbours of an item before the graph is made symmetric."""
-
-
-@dataclass(frozen=True, slots=True)
 class Tree:
     """04-tree: four levels of traffic-balanced interest clusters (paper 1, section 2.1)."""
 
@@ -439,8 +431,8 @@ class MultimodalModel:
     """Samples a step (paper 2: 32)."""
     target: Literal["posterior", "paper"] = "posterior"
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
-    cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector that begins
-    at random."""
+    cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
+    that begins at random."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
@@ -534,7 +526,6 @@ class Config:
     run: Run = field(default_factory=Run)
     catalog: Catalog = field(default_factory=Catalog)
     embeddings: Embeddings = field(default_factory=Embeddings)
-    graph: Graph = field(default_factory=Graph)
     tree: Tree = field(default_factory=Tree)
     descriptions: Descriptions = field(default_factory=Descriptions)
     transitions: Transitions = field(default_factory=Transitions)
@@ -560,6 +551,7 @@ GONE = {
     "catalog.item_header": "item_columns can be a list of names",
     "catalog.event_header": "event_columns can be a list of names",
     "embeddings.captions": "it is always 0.5",
+    "graph.neighbours": "it is always 20",
     "descriptions.words": "it is always 4",
     "descriptions.tokenizer": "it is always that of language_model.model",
     "transitions.heldout": "it is always 0.2",

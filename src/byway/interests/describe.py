@@ -26,8 +26,7 @@ from byway.interests.tree import LEVELS, Tree
 MAX_DOCUMENT_SHARE = 0.5
 """A word in more than this share of the catalog's items says nothing of any of them."""
 WORDS = 4
-"""Keywords a description: with fewer the clusters of one area are called alike, and more are tokens of every
-prompt."""
+"""Keywords a description: the model reads and writes each of them in every prompt."""
 MAX_TOKENS = 32
 """Tokens of a description, to the model that names are told apart for: where a word costs a dozen, as in Tamil, it
 has fewer keywords, since the model reads and writes every one of them."""

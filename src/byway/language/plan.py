@@ -38,7 +38,7 @@ from byway.transitions.table import triples_of
 from byway.transitions.triples import MOST, key, row_of
 
 TOP = 20
-"""Clusters kept a pair, best first: of 20 somebody has hardly ever met all."""
+"""Clusters kept a pair, best first: those that somebody met are passed over, and the next is theirs."""
 TRIPLES = 1_000_000
 """The most frequent triples of the log that get a ranking of their own; a million take 80 MB of a bundle."""
 MODEL_TOP = 10

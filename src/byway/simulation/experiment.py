@@ -48,7 +48,7 @@ from byway.transitions.triples import look_up
 LIST_LENGTH = 10
 """In a replay: items that each user is shown a day."""
 AA_PAIRS = 20
-"""Pairs of identical arms that are compared: with some ten figures each, 5% by chance can be told from 10%."""
+"""Pairs of identical arms that are compared: metrics of a pair hang together, and so many say it roughly."""
 A_DAY = 10
 """Events that count as a day where the log has no clock."""
 

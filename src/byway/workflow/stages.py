@@ -301,7 +301,7 @@ def _encoder_weights(inputs: Inputs) -> dict[str, str]:
 def _graph(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import graph
 
-    return graph.build(work, inputs.config.graph, inputs.vectors)
+    return graph.build(work, inputs.vectors)
 
 
 def _tree(work: Work, inputs: Inputs) -> Outcome:
