@@ -30,6 +30,7 @@ from byway.base import config, metrics
 from byway.data import catalog, events, media
 from byway.data.media import Seen
 from byway.interests import describe, embed, tree
+from byway.language import tune as language
 from byway.multimodal import curate, plan, tune
 from byway.multimodal.contexts import Contexts, contexts
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
@@ -64,6 +65,7 @@ batch = 40
 epochs = 2
 retrain_every = 15
 """
+language.EVALUATE_ON = 60  # it spells the names here, and is judged nowhere
 STAGES = ("catalog", "media", "embeddings", "graph", "tree", "descriptions", "transitions", "pairs", "item_policy")
 SURE = 1e6
 """Liked pairs that a cluster's weigh as much as, where a video's own are to count for nothing."""

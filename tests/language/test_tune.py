@@ -182,7 +182,7 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_what_is_saved_answers_as_what_was_looked_at(
-    tmp_path: Path, folder: str, method: str, tokenizer: Any
+    tmp_path: Path, folder: str, method: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config.LanguageModel(
         model=folder,
@@ -191,6 +191,7 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 20)
     outcome = stage(tmp_path / "run", settings)
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
     again = policy(models.load(str(tmp_path / "run")), prompt, "block")

@@ -562,7 +562,7 @@ GONE = {
     "language_model.names_per_step": "language_model.batch is for these too",
     "language_model.evaluate_every": "it is always 100",
     "language_model.checkpoint_every": "it is always 25",
-    "language_model.evaluate_on": "it is always 1000, and at most ten a step",
+    "language_model.evaluate_on": "it is always 1000",
     "answers.far": "it is always a quarter of the candidates",
     "answers.ranked": "it is always half of the candidates",
     "transition_table.top": "it is always 20",

@@ -51,7 +51,7 @@ RECIPES = {"names": (1.0, 5.0), "paper": (0.0, 1.0)}
 answer's tokens after the first: they spell a name that is chosen."""
 EVALUATE_ON = 1000
 """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of 0.02.
-Never more than ten a step, so that a run of a few steps is not spent on looking at it."""
+A run too short to be judged is looked at with as many as it has steps."""
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints from which an interrupted run goes on."""
 
@@ -225,7 +225,7 @@ def _fine_tune(
     asked_of = policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
-    asked_n = min(EVALUATE_ON, 10 * settings.steps)
+    asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
     evaluated_on = {
         "train": pick(transitions.samples, asked_n, rng),
         "validation": pick(transitions.validation.several(), asked_n, rng),

@@ -1,8 +1,7 @@
 """The stages from the log to the bundle: what each one reads, and the function that builds its artifact.
 
-A stage's settings are the section of the configuration that has its name, where there is one. What a function here
-needs it imports itself, so that to know the stages loads nothing. To add a stage: a function and an object here,
-and a section in `settings` where it has some.
+A stage's settings are the section of its name, if there is one. A function here imports what it needs itself, so
+that to know the stages loads nothing. To add one: a function and an object here, a section in `settings`.
 """
 
 from collections.abc import Callable
@@ -320,8 +319,7 @@ def _descriptions(work: Work, inputs: Inputs) -> Outcome:
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
     tokenizer = weights.known(inputs.config.language_model.model).tokenizer
     found = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
-    writer = inputs.config.descriptions.writer
-    return found | ({"writer": weights.identity(writer)} if writer else {})
+    return found | ({"writer": weights.identity(writer)} if (writer := inputs.config.descriptions.writer) else {})
 
 
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
