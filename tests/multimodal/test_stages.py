@@ -30,6 +30,7 @@ model = "model"
 prompts = ["thought", "both", "video", "text"]
 steps = 4
 batch = 4
+final_on = 6
 precision = "float32"
 
 [context_table]

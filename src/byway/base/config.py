@@ -436,6 +436,8 @@ class MultimodalModel:
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
+    final_on: Whole = 300
+    """Held-out prompts of each kind that are measured at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -577,7 +579,6 @@ GONE = {
     "multimodal_model.lessons": "it is always 4, and 0 where the target is paper",
     "multimodal_model.evaluate_every": "it is always 100",
     "multimodal_model.evaluate_on": "it is always 100",
-    "multimodal_model.final_on": "it is always 300",
     "context_table.top": "it is always 10",
     "experiment.interests": "bundle.interests says it",
     "experiment.aa_seeds": "it is always 20",

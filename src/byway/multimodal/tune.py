@@ -47,9 +47,8 @@ WARMUP = 10
 """Steps over which the learning rate climbs."""
 NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
-EVALUATE_ON, FINAL_ON = 100, 300
-"""Prompts an evaluation, of each kind and part; and held-out prompts of each kind that are measured at the end.
-Never more than one and five a step: a run of a few steps is not worth more."""
+EVALUATE_ON = 100
+"""Prompts an evaluation, of each kind and part: no more than there are steps, for a short run is not worth them."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
 AXES = 64
@@ -201,13 +200,12 @@ def measure(
     share of them that are exactly the label. Recall: the same of outputs under the trie; beside it that of the
     first 5 and 10. `fresh` are context videos that no training saw, `rich` held-out ones with much to see.
     """
-    most = min(FINAL_ON, 5 * settings.steps)
-    some = pick(pairs.heldout, most, rng)
+    some = pick(pairs.heldout, settings.final_on, rng)
     if not len(some):
         return {f"video.match_rate.{kind}": 0.0}
     found = _figures(model, kind, asked, some)
     out = _named(found, kind)
-    if len(new := pick(pairs.fresh, most, rng)):
+    if len(new := pick(pairs.fresh, settings.final_on, rng)):
         out |= _named(_figures(model, kind, asked, new), f"fresh.{kind}")
     return out
 

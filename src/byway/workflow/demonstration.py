@@ -48,6 +48,7 @@ batch = 40
 # No thought before the answer.
 prompts = ["video"]
 steps = 60
+final_on = 200
 
 [metrics]
 prompts = 250
@@ -71,6 +72,7 @@ prompts = ["video"]
 pictures = "thumbnail"
 steps = 12
 batch = 4
+final_on = 20
 
 [context_table]
 coverage = 0.5
