@@ -155,7 +155,6 @@ def taught(
         label = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1).astype(np.int32)
         parts.append(count(context, label, M))
     train, later = parts
-    monkeypatch.setattr(tune, "EVALUATE_EVERY", 60)
     monkeypatch.setitem(tune.RECIPES, "names", (5.0, 1.0))
     monkeypatch.setattr(offset, "fitted", lambda *_: Scorer((Known(others_MM),), {}))
     calm: Any = make_tiny()
@@ -165,6 +164,7 @@ def taught(
         model=str(path / "tiny"),
         target="transitions",
         steps=60,
+        evaluate_every=60,
         batch=48,
         precision="float32",
     )

@@ -207,6 +207,8 @@ class LanguageModel:
     machine."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
+    evaluate_every: Count = 100
+    """Steps between evaluations of match rate and recall; a shorter run is evaluated once on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,7 +564,6 @@ GONE = {
     "language_model.choice_weight": "language_model.recipe says it",
     "language_model.further_weight": "language_model.recipe says it",
     "language_model.names_per_step": "language_model.batch is for these too",
-    "language_model.evaluate_every": "it is always 100",
     "language_model.checkpoint_every": "it is always 25",
     "language_model.evaluate_on": "it is always 1000",
     "answers.far": "it is always a quarter of the candidates",

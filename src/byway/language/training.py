@@ -20,8 +20,6 @@ WEIGHT_DECAY = 0.01
 """Decoupled weight decay of every fine-tuning."""
 MATCH_GATE = 0.9
 """Match rate that a checkpoint needs before its recall counts: who cannot speak the names does not know them."""
-EVALUATE_EVERY = 100
-"""Steps between evaluations of match rate and recall."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 

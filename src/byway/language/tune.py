@@ -38,7 +38,7 @@ from byway.language.fast.generate import (
 )
 from byway.language.fast.passes import require_readable
 from byway.language.lesson import Batch, Examples, draw
-from byway.language.training import EVALUATE_EVERY, MATCH_GATE, Optimiser, Progress, due, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
@@ -225,7 +225,7 @@ def _fine_tune(
     asked_of = policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
-    asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
+    asked_n = EVALUATE_ON if settings.steps >= settings.evaluate_every else settings.steps
     evaluated_on = {
         "train": pick(transitions.samples, asked_n, rng),
         "validation": pick(transitions.validation.several(), asked_n, rng),
@@ -257,7 +257,7 @@ def _fine_tune(
             advance(1)
             if not leads:
                 continue
-            if due(step, settings.steps, EVALUATE_EVERY):
+            if due(step, settings.steps, settings.evaluate_every):
                 progress.curve.append(look())
                 if settings.target == "transitions":
                     # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.

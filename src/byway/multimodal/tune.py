@@ -33,7 +33,7 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.training import EVALUATE_EVERY, MATCH_GATE, Optimiser, Progress, due, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
 from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts
 from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
@@ -47,6 +47,8 @@ WARMUP = 10
 """Steps over which the learning rate climbs."""
 NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
+EVALUATE_EVERY = 100
+"""Steps between evaluations of match rate and recall."""
 EVALUATE_ON = 100
 """Prompts an evaluation, of each kind and part: no more than there are steps, for a short run is not worth them."""
 CHECKPOINT_EVERY = 50
