@@ -48,9 +48,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the result")
     given = parser.parse_args()
     read = config.load(given.workspace / "byway.toml", given.set)
-    own = replace(
-        read.experiment, arms=(CONTROL,), seeds=1, aa_seeds=given.pairs, design=given.design, chance=False
-    )
+    own = replace(read.experiment, arms=(CONTROL,), seeds=1, design=given.design)
+    experiment.AA_PAIRS = given.pairs
     with contextlib.ExitStack() as stack:
         scratch = given.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         scratch.mkdir(parents=True, exist_ok=True)

@@ -62,16 +62,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "level=3": ("transitions.level=3",),
     "causal": ("language_model.attention='causal'",),
     "lora": ("language_model.method='lora'",),
-    "every_layer": ("language_model.frozen=0",),
     "counts_taught": ("language_model.target='counts'",),
     "diversified": ("transitions.curation='diversified'",),
     "random": ("transitions.curation='random'", "language_model.balance=0"),
     "paper": (
         "transitions.curation='diversified'",
         "language_model.attention='causal'",
-        "language_model.choice_weight=0",
-        "language_model.further_weight=1",
-        "language_model.frozen=0",
+        "language_model.recipe='paper'",
     ),
 }
 

@@ -103,7 +103,6 @@ def real(folder: Path, how: str) -> None:
     from byway.workflow import pipeline
 
     overrides = ["item_policy.epochs=1", "item_policy.dim=8", "item_policy.history=8", "run.threads=1"]
-    overrides.append("descriptions.tokenizer=")
     if how == "older":
         overrides.append("catalog.max_title=20")
     until = "descriptions" if how == "interrupted" else None

@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.plan import MODEL_TOP, ROUNDING, SETTINGS, WEIGHT, Tokens, log, opened, rounded, tied
+from benchmarks.plan import MODEL_TOP, ROUNDING, TOP, WEIGHT, Tokens, log, opened, rounded, tied
 
 from byway.base import config, device, memory, models, precision
 from byway.base.errors import UserError
@@ -79,7 +79,7 @@ def step(options: argparse.Namespace, attention: Attention) -> dict[str, float]:
     model = load(precision.resolved("auto")).to(device.chosen())
     tokens = Tokens(model)
     settings = config.with_own(replace(config.LanguageModel(), attention=attention))
-    tune.freeze(model, settings.frozen or 0.0)
+    tune.freeze(model, tune.frozen(settings))
     asked_of = policy(model, prompt, attention)
     head.learn(model, prompt.answers)
     optimiser = training.Optimiser(model)
@@ -91,8 +91,9 @@ def step(options: argparse.Namespace, attention: Attention) -> dict[str, float]:
 
     def one(number: int) -> None:
         batch = tune.draw(transitions, evidence, branching, settings, np.random.default_rng(number))
-        named, choice = tune.loss(asked_of, batch, settings.choice_weight, settings.further_weight)
-        (named + settings.choice_weight * choice).backward()
+        choice_weight, further_weight = tune.RECIPES[settings.recipe]
+        named, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        (named + choice_weight * choice).backward()
         optimiser.step(1e-5)
 
     arithmetic = flop(lambda: one(0))
@@ -118,7 +119,7 @@ def table(options: argparse.Namespace, attention: Attention) -> dict[str, float]
         tokens.append(Tokens(exact.model))
         near = tied(asked_of, bulk.rounding(asked_of, exact, ROUNDING, np.random.default_rng(0)))
         again = bulk.Again.of(exact, near)
-    rows_of = bulk.answerer(asked_of, log(M), WEIGHT, SETTINGS.top, MODEL_TOP, again)
+    rows_of = bulk.answerer(asked_of, log(M), WEIGHT, TOP, MODEL_TOP, again)
     starts = np.random.default_rng(3).permutation(np.arange(0, M - ROWS_PER_CHUNK, ROWS_PER_CHUNK)).tolist()
     chunks = [range(start, start + ROWS_PER_CHUNK) for start in starts]
     products = flop(lambda: rows_of(chunks[0])) / (ROWS_PER_CHUNK * M)

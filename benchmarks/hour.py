@@ -138,6 +138,7 @@ class Service:
     def __init__(self, workspace: Path):
         self.workspace = workspace
         self.process = start(workspace, PORT, 2, "")
+        self.publishing = asyncio.Lock()
 
     def worker_killed(self, rng: np.random.Generator) -> None:
         alive = workers(self.process.pid)
@@ -162,6 +163,10 @@ class Service:
             other.execute("ROLLBACK")
 
     async def bundle_without_a_file(self, seconds: float) -> None:
+        async with self.publishing:
+            await self._broken(seconds)
+
+    async def _broken(self, seconds: float) -> None:
         found = publish.current(self.workspace)
         assert found is not None
         folder = self.workspace / publish.FOLDER
@@ -175,7 +180,7 @@ class Service:
         self.worker_killed(np.random.default_rng(0))
         await asyncio.sleep(seconds / 2)
         path.write_bytes(before)
-        shutil.rmtree(folder / "broken", ignore_errors=True)  # a publication may have removed it
+        shutil.rmtree(folder / "broken")
 
     async def half_open(self, seconds: float) -> None:
         links = [await asyncio.open_connection("127.0.0.1", PORT) for _ in range(HALF_OPEN)]
@@ -227,10 +232,11 @@ async def switch(service: Service, second: Path, tally: Tally, until: float) -> 
         await asyncio.sleep(4)
         if tally.now:
             continue
-        if tally.switches % 2:
-            await asyncio.to_thread(publish.publish, service.workspace, second, SETTINGS, {})
-        else:
-            publish.rollback(service.workspace)
+        async with service.publishing:
+            if tally.switches % 2:
+                await asyncio.to_thread(publish.publish, service.workspace, second, SETTINGS, {})
+            else:
+                publish.rollback(service.workspace)
         tally.switches += 1
 
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from byway.base import config, metrics
 from byway.interests import describe, tree
+from byway.language import questions
 from byway.simulation import people, world
 from byway.simulation.pooling import measure
 from byway.transitions import curate
@@ -40,7 +41,8 @@ from byway.transitions import table as tables
 from byway.workflow import asking, pipeline
 
 ARMS = "byway,table,model"
-ASKED = ("answers.candidates=40", "answers.far=20")
+ASKED = ("answers.candidates=40",)
+questions.FAR, questions.RANKED = 0.5, 0.25  # half of them far, and the best ten ranked
 PEOPLE = 20_000
 """Drawn anew from the world, to know its rule and not its people."""
 SHARP = 4

@@ -58,9 +58,7 @@ LESSONS: dict[str, tuple[str, ...] | None] = {
     "evidence": (),
     "paper": (
         "language_model.attention='causal'",
-        "language_model.choice_weight=0",
-        "language_model.further_weight=1",
-        "language_model.frozen=0",
+        "language_model.recipe='paper'",
     ),
 }
 SHARPER = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -149,7 +147,7 @@ def taught(
             other = other.weighed(popularity=0.0)
         logs.append((asked_of, log, other))
     assert logs, "there is no log to learn from: give --from, or a larger --share"
-    tune.freeze(model, settings.frozen or 0.0)
+    tune.freeze(model, tune.frozen(settings))
     head.learn(model, [answer for prompt in prompted for answer in prompt.answers])
     optimiser = Optimiser(model)
     steps = given.steps or max(100, 2 * platforms[0].transitions.clusters)
@@ -157,8 +155,9 @@ def taught(
         asked_of, log, other = logs[step % len(logs)]
         draws = np.random.default_rng([seed, step])
         batch = lesson.draw(log, other, asked_of.trie.goes_on(), settings, draws)
-        named, choice = tune.loss(asked_of, batch, settings.choice_weight, settings.further_weight)
-        (named + settings.choice_weight * choice).backward()
+        choice_weight, further_weight = tune.RECIPES[settings.recipe]
+        named, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        (named + choice_weight * choice).backward()
         optimiser.step(rate(step, steps, settings.learning_rate, tune.WARMUP))
     return policies
 

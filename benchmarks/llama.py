@@ -1,6 +1,6 @@
 """The table of a workspace filled by a real server: llama.cpp's with the shipped weights.
 
-    python benchmarks/llama.py W [--candidates 6] [--ranked 3] [--cut 60] [--json PATH]
+    python benchmarks/llama.py W [--candidates 6] [--cut 60] [--json PATH]
 
 W is a workspace built as far as 06-transitions; it is copied. Every pair is asked by chat, in a run that is cut
 after `--cut` seconds and goes on; by completions, a name at a time, under a grammar; and by files of a batch
@@ -74,7 +74,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--candidates", type=int, default=6)
-    parser.add_argument("--ranked", type=int, default=3)
     parser.add_argument("--cut", type=float, default=60)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -82,7 +81,7 @@ def main() -> None:
     with served() as address, tempfile.TemporaryDirectory() as folder:
         own = [
             "answers.model=smollm2-135m", f"answers.url={address}", f"answers.candidates={given.candidates}",
-            "answers.far=2", f"answers.ranked={given.ranked}", "answers.at_once=2",
+            "answers.at_once=2",
         ]  # fmt: skip
 
         def copied(name: str) -> Path:

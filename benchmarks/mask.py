@@ -29,6 +29,7 @@ from byway.data import catalog, events
 from byway.interests import describe, embed, tree
 from byway.items import sequence
 from byway.language.fast import bulk
+from byway.language.plan import TOP
 from byway.planner import fit
 from byway.simulation import arms, experiment, truth
 from byway.simulation.pooling import measure
@@ -57,7 +58,7 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
     if (answered / "record.json").exists():
         table = tables.load(answered)
     else:
-        table = by_evidence(transitions, forest, vectors, settings.transition_table.top)
+        table = by_evidence(transitions, forest, vectors, TOP)
     work = Work(folder, folder / "scratch", np.random.default_rng(0))
     work.scratch.mkdir(parents=True, exist_ok=True)
     known = folder / "planner.json"

@@ -59,14 +59,14 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for name, (pictures, sound) in VARIANTS.items():
         own = settings.embeddings
-        settings = replace(own, pictures=pictures * own.pictures, sound=sound * own.sound)
+        joined = replace(own, pictures=pictures * own.pictures, sound=sound * own.sound)
         with tempfile.TemporaryDirectory() as folder:
             for part in ("a", "b"):
                 (Path(folder) / part).mkdir()
             work = Work(Path(folder) / "a", Path(folder) / "b", np.random.default_rng(0))
-            embed.build(work, settings, items, seen)
+            embed.build(work, joined, items, seen)
             vectors = np.array(embed.load(work.out))
-            graph.build(work, settings.graph, vectors)
+            graph.build(work, vectors)
             grown = tree.build(work, settings.tree, vectors, graph.load(work.out), log).metrics
             labels = np.array(tree.load(work.out).assign(2))
         words = vectors if words is None else words

@@ -73,8 +73,9 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
     for step in range(STEPS + 1):
         began = time.perf_counter()
         batch = tune.draw(transitions, evidence, deep, settings, np.random.default_rng(step))
-        spoken, choice = tune.loss(asked_of, batch, settings.choice_weight, settings.further_weight)
-        (spoken + settings.choice_weight * choice).backward()
+        choice_weight, further_weight = tune.RECIPES[settings.recipe]
+        spoken, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        (spoken + choice_weight * choice).backward()
         optimiser.step(1e-5)
         spent.append(time.perf_counter() - began)
     return float(np.median(spent[1:]))
@@ -105,7 +106,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer, prompts.ENDINGS["block"])
     if job["way"] == "lora":
         model = adapters.adapt(model, adapters.RANK, np.random.default_rng(0))
-    tune.freeze(model, config.with_own(config.LanguageModel()).frozen or 0.0)
+    tune.freeze(model, tune.frozen(config.LanguageModel()))
     head.learn(model, prompt.answers)
     if job["way"] == "table":
         head.settle(model)

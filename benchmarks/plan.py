@@ -36,7 +36,7 @@ from byway.base import config, memory, models, precision, weights
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.generate import Attention, Policy, ask, policy, top
-from byway.language.plan import MODEL_TOP, ROUNDING
+from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
 from byway.transitions import signals
 from byway.transitions.counts import Successors
@@ -133,7 +133,7 @@ def ours(
 ) -> dict[str, float]:
     """Whole chunks of rows, until the time is over, near ties again as in a run."""
     M, chunks = asked_of.clusters, cycle(sampled(asked_of))
-    n, m, weight = (2, 2, 0.0) if top1 else (SETTINGS.top, MODEL_TOP, WEIGHT)
+    n, m, weight = (2, 2, 0.0) if top1 else (TOP, MODEL_TOP, WEIGHT)
     began = time.perf_counter()
     rows_of = bulk.answerer(asked_of, log(M), weight, n, m, again)
     once = time.perf_counter() - began  # what is read once for the whole table
@@ -156,7 +156,7 @@ def ours(
 
 def shares(asked_of: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, SETTINGS.top)
+    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, TOP)
     rows_of(range(1))
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -47,9 +47,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     transitions = Transitions(2, names, False, some, some, some, some)
     found: dict[str, float] = {}
     for name, weight in (("ours", 0.0), ("ours_choice", 1.0)):
-        settings = replace(
-            config.LanguageModel(), attention="causal", batch=BATCH, names_per_step=BATCH, choice_weight=weight
-        )
+        settings = replace(config.LanguageModel(), attention="causal", batch=BATCH)
         model = models.load(str(folder), precision.dtype("auto"))
         head.learn(model, prompt.answers)
         asked_of = policy(model, prompt, "causal")
@@ -60,8 +58,8 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         for step in range(options.steps + 1):
             began = time.perf_counter()
             batch = tune.draw(transitions, evidence, deep, settings, np.random.default_rng(step))
-            spoken, choice = tune.loss(asked_of, batch, settings.choice_weight)
-            (spoken + settings.choice_weight * choice).backward()
+            spoken, choice = tune.loss(asked_of, batch, weight)
+            (spoken + weight * choice).backward()
             optimiser.step(1e-5)
             spent.append(time.perf_counter() - began)
         found[name] = float(np.median(spent[1:]))

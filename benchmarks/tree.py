@@ -83,8 +83,7 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
 
     def timed() -> tuple[graphs.Graph, float]:
         began = time.perf_counter()
-        settings = config.Graph()
-        graph = graphs.nearest(vectors, settings.neighbours, exact=n <= graphs.EXACT_UP_TO, seed=seed)
+        graph = graphs.nearest(vectors, graphs.NEIGHBOURS, exact=n <= graphs.EXACT_UP_TO, seed=seed)
         return graph, time.perf_counter() - began
 
     # The tree reads the graph up to so many items; beyond, its time is taken when the tree's memory was.

@@ -30,6 +30,7 @@ from byway.base import config, metrics
 from byway.data import catalog, events, media
 from byway.data.media import Seen
 from byway.interests import describe, embed, tree
+from byway.language import tune as language
 from byway.multimodal import curate, plan, tune
 from byway.multimodal.contexts import Contexts, contexts, serendipitous
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
@@ -58,15 +59,13 @@ frames = 4
 [language_model]
 steps = 100
 block_clusters = 8
-names_per_step = 40
-evaluate_every = 50
-evaluate_on = 60
-checkpoint_every = 20
+batch = 40
 
 [experiment]
 epochs = 2
 retrain_every = 15
 """
+language.EVALUATE_ON = 60  # it spells the names here, and is judged nowhere
 STAGES = ("catalog", "media", "embeddings", "graph", "tree", "descriptions", "transitions", "pairs", "item_policy")
 SURE = 1e6
 """Liked pairs that a cluster's weigh as much as, where a video's own are to count for nothing."""

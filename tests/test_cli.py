@@ -277,8 +277,8 @@ def test_init_on_a_file(byway: Byway, tmp_path: Path) -> None:
 def test_run(byway: Byway, toys: Toys, workspace: Path) -> None:
     said = byway("run", workspace, "--json")
     assert list(said.json()) == ["artifacts"]
-    assert list(said.json()["artifacts"]) == ["catalog", "embeddings", "graph"]
-    assert "03-graph" in said.err
+    assert list(said.json()["artifacts"]) == ["catalog", "embeddings", "tree"]
+    assert "03-tree" in said.err
     assert "3 artifacts are up to date" in byway("run", workspace).out
     assert byway("run", workspace).err == ""
 
@@ -287,22 +287,22 @@ def test_run_passes_on_what_it_is_told(byway: Byway, toys: Toys, workspace: Path
     byway("run", workspace, "--until", "embeddings", "--set", "catalog.max_title=30", "--set", "embeddings.dim=1")
     assert toys.did() == ["catalog", "embeddings"]
     assert (workspace / "02-embeddings" / "values.json").read_text("utf-8") == "[20, 40]"
-    byway("run", workspace, "--only", "graph", "--engine", "native")
-    assert toys.did() == ["graph"]
+    byway("run", workspace, "--only", "tree", "--engine", "native")
+    assert toys.did() == ["tree"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "graph.neighbors=3"], "[graph] has no setting 'neighbors'"),
-        (["--set", "grpah.neighbours=3"], "no section [grpah]"),
-        (["--set", "graph.neighbours=many"], "expected a whole number"),
-        (["--set", "graph.neighbours=-1"], "neighbours is -1"),
-        (["--set", "graph"], "--set graph: write section.setting=value"),
-        (["--until", "grpah"], "no stage 'grpah'"),
-        (["--only", "grpah"], "no stage 'grpah'"),
-        (["--only", "graph"], "03-graph needs 01-catalog"),
-        (["--only", "graph", "--until", "catalog"], "--until and --only"),
+        (["--set", "tree.items_per_clusters=3"], "[tree] has no setting 'items_per_clusters'"),
+        (["--set", "trees.items_per_cluster=3"], "no section [trees]"),
+        (["--set", "tree.items_per_cluster=many"], "expected a whole number"),
+        (["--set", "tree.items_per_cluster=-1"], "items_per_cluster is -1"),
+        (["--set", "tree"], "--set tree: write section.setting=value"),
+        (["--until", "tere"], "no stage 'tere'"),
+        (["--only", "tere"], "no stage 'tere'"),
+        (["--only", "tree"], "03-tree needs 01-catalog"),
+        (["--only", "tree", "--until", "catalog"], "--until and --only"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -403,20 +403,20 @@ def test_show(byway: Byway, toys: Toys, workspace: Path) -> None:
     lines = byway("show", workspace).out.splitlines()
     assert lines[0].split()[0] == "01-catalog"
     assert lines[1].endswith("up to date")
-    assert lines[2].split() == ["03-graph", "–"]
+    assert lines[2].split() == ["03-tree", "–"]
 
 
 def test_show_tells_drift_and_files_changed_by_hand(byway: Byway, toys: Toys, workspace: Path) -> None:
     byway("run", workspace)
     toml = (workspace / "byway.toml").read_text("utf-8")
-    (workspace / "byway.toml").write_text(f"{toml}[graph]\nneighbours = 7\n", "utf-8")
+    (workspace / "byway.toml").write_text(f"{toml}[tree]\nitems_per_cluster = 7\n", "utf-8")
     (workspace / "items.csv").write_text("1", "utf-8")
     (workspace / "02-embeddings" / "values.json").unlink()
     shown = byway("show", workspace, "--json").json()
     assert shown["01-catalog"]["drift"] == ["input items/items.csv changed"]
     assert shown["02-embeddings"]["drift"] == ["file values.json missing"]
-    assert shown["03-graph"]["drift"] == ["setting neighbours: 20 → 7"]
-    assert "out of date: setting neighbours: 20 → 7" in byway("show", workspace).out
+    assert shown["03-tree"]["drift"] == ["setting items_per_cluster: 64 → 7"]
+    assert "out of date: setting items_per_cluster: 64 → 7" in byway("show", workspace).out
 
 
 def test_show_tells_a_gate_that_failed(byway: Byway, toys: Toys, workspace: Path) -> None:

@@ -90,14 +90,13 @@ def test_fine_tuning(
         model=folder,
         steps=4,
         evaluate_every=3,
-        checkpoint_every=1,
         block_clusters=6,
-        names_per_step=4,
-        evaluate_on=4,
+        batch=4,
         precision="float32",
         method=method,
         attention=attention,
     )
+    monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(tune, "decode_freely", lambda asked_of, context, _: decode_freely(asked_of, context, 3))
     test_tune.stage(tmp_path / "here", settings)
     loss, calls = tune.loss, 0
@@ -162,7 +161,10 @@ def test_float16_needs_no_library_on_a_gpu() -> None:
 def test_the_item_policy(tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With dropout, which is drawn on the processor; the run is cut, and goes on."""
     monkeypatch.setattr(sequence, "LAYERS", 1)
-    own = replace(logs.SMALL, epochs=1, dim=8, checkpoint_every=2, **settings)
+    monkeypatch.setattr(sequence, "CHECKPOINT_EVERY", 2)
+    if "negatives" in settings:
+        monkeypatch.setattr(sequence, "NEGATIVES", settings.pop("negatives"))
+    own = replace(logs.SMALL, epochs=1, dim=8, **settings)
     events, vectors = logs.circle(150, 40), logs.vectors_of(40)
     work_in: Callable[[Path], Work] = logs.work_in
     sequence.build(work_in(tmp_path / "here"), own, events, vectors)
@@ -230,7 +232,7 @@ def test_the_small_neural_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_embedded_model_that_sees(tmp_path: Path, folder: str) -> None:
     """Its projector's first lesson, the loss of each kind of prompt and its gradient, answers, what is saved."""
-    settings = config.MultimodalModel(model=folder, precision="float32", lessons=2)
+    settings = config.MultimodalModel(model=folder, precision="float32")
     items, none = test_embedded.ITEMS[:2], np.zeros((2, 6), np.bool_)
     target = np.random.default_rng(1).dirichlet(np.ones(6), 2).astype(np.float32)
 
@@ -256,7 +258,7 @@ def test_the_embedded_model_that_sees(tmp_path: Path, folder: str) -> None:
 
 def test_thinking(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byway.multimodal.embedded.LONGEST_THOUGHT", 4)
-    settings = config.MultimodalModel(model=folder, precision="float32", lessons=0)
+    settings = config.MultimodalModel(model=folder, precision="float32", target="paper")
 
     def run() -> Any:
         opened = test_embedded.new_embedded(settings, tmp_path)

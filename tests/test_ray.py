@@ -32,7 +32,6 @@ items_per_cluster = 20
 [language_model]
 model = "{model}"
 steps = 2
-evaluate_on = 4
 [run]
 threads = 1
 """

@@ -15,8 +15,8 @@ class Toys:
     """The stages under the names of real ones, and what they did.
 
     `catalog` reads the file that its setting names and writes the numbers below `max_title`; `embeddings` doubles
-    them, rounded down to a multiple of its setting `dim`; `graph` sums everything and needs its setting
-    `neighbours`.
+    them, rounded down to a multiple of its setting `dim`; `tree` sums everything and needs its setting
+    `items_per_cluster`.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
@@ -24,7 +24,7 @@ class Toys:
         self.fail_in: str | None = None
         numbers = Stage(1, "catalog", self.catalog, outside=stages.CATALOG.outside)
         doubles = Stage(2, "embeddings", self.embeddings, (numbers,))
-        self.stages = (numbers, doubles, Stage(3, "graph", self.graph, (numbers, doubles)))
+        self.stages = (numbers, doubles, Stage(3, "tree", self.tree, (numbers, doubles)))
         monkeypatch.setattr(pipeline, "STAGES", self.stages)
         # Threads and dataframes are not for toys; the real thing takes seconds.
         monkeypatch.setattr(pipeline, "prepare", lambda config: None)
@@ -50,9 +50,9 @@ class Toys:
         dim = inputs.config.embeddings.dim
         return self.write("embeddings", work, [2 * n // dim * dim for n in self.read(inputs, 0)])
 
-    def graph(self, work: Work, inputs: Inputs) -> Outcome:
+    def tree(self, work: Work, inputs: Inputs) -> Outcome:
         total = sum(self.read(inputs, 0)) + sum(self.read(inputs, 1))
-        return self.write("graph", work, total + inputs.config.graph.neighbours)
+        return self.write("tree", work, total + inputs.config.tree.items_per_cluster)
 
     def read(self, inputs: Inputs, stage: int) -> Any:
         return inputs.load(self.stages[stage], self.load)

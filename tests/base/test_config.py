@@ -40,7 +40,7 @@ def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path:
     assert found.bundle.days == 3
     assert found.tree.traffic_share == 0.5
     assert found.tree.levels == Config().tree.levels
-    assert found.graph == Config().graph
+    assert found.pairs == Config().pairs
 
 
 def test_the_last_override_holds(tmp_path: Path) -> None:
@@ -93,13 +93,15 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[embeddings]\ndim = 0", (), ["[embeddings]", "dim is 0", "at least 1"]),
         ("", ("tree.traffic_share=1.5",), ["[tree]", "traffic_share is 1.5", "at most 1."]),
         ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
-        ("", ("experiment.interests=3",), ["[experiment]", "transitions.history = 3"]),
         ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
         ("", ("seed=1",), ["--set seed=1", "section.setting=value"]),
         ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
-        ("[transitions]\nheldout = 20", (), ["[transitions]", "heldout is 20", "at most 0.9"]),
-        ("", ("transition_table.top=0",), ["[transition_table]", "top is 0", "at least 1"]),
+        ("", ("context_table.coverage=20",), ["[context_table]", "coverage is 20", "at most 1"]),
+        ("", ("bundle.items=0",), ["[bundle]", "items is 0", "at least 1"]),
+        ("[pairs]\nprior = 0", (), ["byway.toml", "[pairs]", "prior", "no setting any more", "always 2"]),
+        ("", ("language_model.frozen=0",), ["[language_model]", "frozen", "language_model.recipe"]),
+        ("[report]\ntitle = 'T'", (), ["byway.toml", "[report]", "title", "says what it is about"]),
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
         ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
@@ -207,15 +209,14 @@ def test_counts_are_refused_at_zero_and_every_number_below_it_or_without_end(tmp
 def test_what_must_be_counted_is() -> None:
     """By hand, so that a type that is taken for another does not pass."""
     for section, setting in [
-        ("embeddings", "dim"), ("graph", "neighbours"), ("tree", "items_per_cluster"), ("descriptions", "words"),
-        ("transitions", "level"), ("transitions", "history"), ("transitions", "per_label"),
-        ("language_model", "batch"), ("language_model", "checkpoint_every"), ("transition_table", "top"),
+        ("embeddings", "dim"), ("tree", "items_per_cluster"),
+        ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
         ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
         ("bundle", "items"), ("metrics", "prompts"), ("serving", "workers"), ("serving", "forget_days"),
-        ("media", "frames"), ("pairs", "level"), ("pairs", "delta"), ("pairs", "per_label"),
-        ("multimodal_model", "frames"), ("multimodal_model", "steps"), ("multimodal_model", "batch"),
-        ("context_table", "top"), ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
-        ("experiment", "interests"), ("curations", "seeds"), ("views", "seeds"),
+        ("media", "frames"), ("pairs", "level"), ("pairs", "delta"),
+        ("multimodal_model", "steps"), ("multimodal_model", "batch"),
+        ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
+        ("curations", "seeds"), ("views", "seeds"),
     ]:  # fmt: skip
         assert bounds(section)[setting][0] == 1, (section, setting)
 
@@ -226,21 +227,25 @@ def test_more_workers_than_a_machine_has_cores_are_refused(tmp_path: Path) -> No
 
 
 def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One name changes tokenizer, learning rate and frozen share, unless the settings name their own."""
+    """One name changes the learning rate, unless the settings name their own."""
     other = weights.ModelRecord("a/b", "c", learning_rate=3e-4, frozen=0.25)
     monkeypatch.setitem(weights.KNOWN, "other", other)
 
-    def of(*overrides: str) -> tuple[str, float, float | None]:
+    def of(*overrides: str) -> float:
         found = config.resolved(load(tmp_path, "", overrides))
         assert config.resolved(found) == found
-        return found.descriptions.tokenizer, found.language_model.learning_rate, found.language_model.frozen
+        return found.language_model.learning_rate
 
     named = "language_model.model=other"
-    assert of() == ("smollm2-135m", 1e-3, 0.5)
-    assert of(named) == ("c", 3e-4, 0.25)
-    assert of("language_model.model=some/folder") == ("some/folder", 1e-3, 0.5)
-    assert of(named, "descriptions.tokenizer=d", "language_model.learning_rate=0.1") == ("d", 0.1, 0.25)
-    assert of(named, "descriptions.tokenizer=", "language_model.frozen=0") == ("", 3e-4, 0.0)
+    assert of() == 1e-3
+    assert of(named) == 3e-4
+    assert of("language_model.model=some/folder") == 1e-3
+    assert of(named, "language_model.learning_rate=0.1") == 0.1
+
+
+def test_what_is_gone_is_no_setting() -> None:
+    left = {f"{section}.{name}" for section, kind in SECTIONS.items() for name in asdict(kind())}
+    assert left.isdisjoint(config.GONE)
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

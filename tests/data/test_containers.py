@@ -283,9 +283,8 @@ def test_a_file_without_a_header_has_its_names_from_the_setting(work: Work, tmp_
         "csv",
         tmp_path / "items.csv",
         events=str(tmp_path / "events.csv"),
-        item_header=["item", "title"],
-        event_header=["who", "item", "n"],
-        event_columns={"user": "who"},
+        item_columns=["item", "title"],
+        event_columns=["user", "item", "n"],
     )
     assert catalog.load(work.out).titles() == ["One", "Two"]
     assert events.load_users(work.out) == ["ann", "bo"]

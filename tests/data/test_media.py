@@ -18,7 +18,7 @@ from byway.base.artifact import Record
 from byway.data import media, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
 
-SETTINGS = config.Media(frames=2, patches=1)
+SETTINGS = config.Media(frames=2)
 
 
 def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
@@ -30,7 +30,7 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
     inputs = {"files": media.state(items, folder), "model": weights.identity(SETTINGS.model)}
-    settings = {name: getattr(SETTINGS, name) for name in ("model", "frames", "patches")}
+    settings = {name: getattr(SETTINGS, name) for name in ("model", "frames")}
     with artifact.part(path, "media", settings, inputs) as work:
         outcome = media.build(work, SETTINGS, items, folder)
     return artifact.commit(path, "media", settings, inputs, outcome)

@@ -45,8 +45,8 @@ def world(per: int = 24) -> tuple[list[str], list[list[str]]]:
 
 
 def build(path: Path, name: str, titles: list[str], tags: list[list[str]], found: tree.Tree) -> Outcome:
-    own = config.resolved(config.Config()).descriptions
-    return describe.build(planted.work(path, name), own, planted.catalog(titles, tags), found)
+    own = config.Descriptions()
+    return describe.build(planted.work(path, name), own, planted.catalog(titles, tags), found, "smollm2-135m")
 
 
 def test_planted_topics_are_named_in_their_words(tmp_path: Path) -> None:

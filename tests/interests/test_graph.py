@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway.base import config
 from byway.interests import graph
 from tests.interests import planted
 
@@ -81,7 +80,7 @@ def test_two_builds_are_byte_identical(exact_up_to: int, tmp_path: Path, monkeyp
     vectors[10:60] = vectors[10]
     for name in ("one", "two"):
         work = planted.work(tmp_path, name)
-        outcome = graph.build(work, config.Graph(), vectors)
+        outcome = graph.build(work, vectors)
         assert outcome.metrics["graph.exact"] == (exact_up_to > 480)
     for file in ("indptr.npy", "indices.npy", "weights.npy"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()

@@ -13,7 +13,7 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.items import sequence, windows
 
-SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01, checkpoint_every=7)
+SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,9 @@ def test_learns_the_successor(work, settings, monkeypatch):
     if "processes" in settings:
         monkeypatch.undo()  # the other process reads the module anew
     events = circle()
-    settings = replace(SMALL, **{"top_k": 0, "negatives": 0, **settings})
+    if "negatives" in settings:
+        monkeypatch.setattr(sequence, "NEGATIVES", settings.pop("negatives"))
+    settings = replace(SMALL, **settings)
     outcome = sequence.build(work, settings, events, vectors_of(events.n_items))
     found = outcome.metrics
     assert found["item_policy.recall_at_10"] > 0.9
@@ -107,7 +109,7 @@ def test_behaviour_learns_what_people_did_not_like():
     """Beta sees every event, pi those with reward; and beta's gradient stops before the states."""
     events = log_of([[0, 1], [0, 2]] * 50, [[1.0, 1.0], [1.0, 0.1]] * 50, 4)
     log = windows.sequences(events, windows.hold_out(events, 0.0, np.random.default_rng(0)))
-    settings = replace(SMALL, top_k=16, negatives=0)
+    settings = replace(SMALL, top_k=16)
     parts = sequence.initial(4, vectors_of(4), settings, 0)
     (first, length), *_ = windows.batches(log, 10, 1000, 0, 0)
     batch = windows.assemble(log, first, length)
@@ -133,7 +135,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch, top_k):
     events = circle(users=150)
     vectors = vectors_of(events.n_items)
     monkeypatch.setattr(sequence, "DROPOUT", 0.2)
-    settings = replace(SMALL, top_k=top_k, epochs=3, negatives=40)
+    monkeypatch.setattr(sequence, "NEGATIVES", 40)
+    monkeypatch.setattr(sequence, "CHECKPOINT_EVERY", 7)
+    settings = replace(SMALL, top_k=top_k, epochs=3)
     assembled = windows.assemble
 
     def build(folder, kills=()):

@@ -95,7 +95,7 @@ def test_a_batch_holds_what_happened_as_often_as_it_did() -> None:
     log = count(context, rng.integers(6, 9, 300).astype(np.int32), M)
     transitions = Transitions(2, M, True, log, log, log, drawn(5, 2))
     others = signals.over(Successors.count(log, M))
-    settings = config.LanguageModel(target="transitions", batch=4000, names_per_step=24)
+    settings = config.LanguageModel(target="transitions", batch=4000)
     batch = lesson.draw(transitions, others, np.arange(M) < 7, settings, np.random.default_rng(0))
     asked = np.zeros((3, M))
     np.add.at(asked, (log.context[:, 0] // 2, log.label), log.count / 300)
@@ -105,7 +105,7 @@ def test_a_batch_holds_what_happened_as_often_as_it_did() -> None:
     assert batch.offset is not None
     assert np.isneginf(np.take_along_axis(batch.offset, batch.context.astype(np.int64), 1)).all()
     np.testing.assert_allclose(np.exp(batch.offset).sum(axis=1), 1, rtol=1e-5)
-    assert len(batch.named) == 24
+    assert len(batch.named) == 4000
     assert batch.branching.weight.sum() == pytest.approx(batch.target[:, :7].sum(), abs=1e-5)
 
 
@@ -155,6 +155,7 @@ def taught(
         label = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1).astype(np.int32)
         parts.append(count(context, label, M))
     train, later = parts
+    monkeypatch.setitem(tune.RECIPES, "names", (5.0, 1.0))
     monkeypatch.setattr(offset, "fitted", lambda *_: Scorer((Known(others_MM),), {}))
     calm: Any = make_tiny()
     calm.base_model.norm.weight.data *= 0.2  # its first scores, which are chance, are small
@@ -163,13 +164,8 @@ def taught(
         model=str(path / "tiny"),
         target="transitions",
         steps=60,
-        evaluate_every=1000,
-        checkpoint_every=1000,
-        evaluate_on=600,
+        evaluate_every=60,
         batch=48,
-        names_per_step=4,
-        choice_weight=5.0,
-        further_weight=1.0,
         precision="float32",
     )
     for folder in ("out", "scratch"):

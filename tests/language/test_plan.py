@@ -30,12 +30,13 @@ M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-SETTINGS = config.TransitionTable(top=4, precision="float32")
+SETTINGS = config.TransitionTable(precision="float32")
 
 
 @pytest.fixture(autouse=True)
 def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 4)
+    monkeypatch.setattr(plan, "TOP", 4)
 
 
 def transitions(history: int = 2) -> Transitions:
@@ -225,14 +226,16 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path: Path, tuned: tune.Tuned) -> None:
+def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
+    tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "out").mkdir()
     work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
     three = transitions(history=3)
-    settings = replace(SETTINGS, triples=100)
+    monkeypatch.setattr(plan, "TRIPLES", 100)
     outcome = plan.build(
-        work, settings, transitions=three, descriptions=DESCRIPTIONS, model=tuned, vectors=VECTORS, tree=TREE
+        work, SETTINGS, transitions=three, descriptions=DESCRIPTIONS, model=tuned, vectors=VECTORS, tree=TREE
     )
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
@@ -243,7 +246,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(tmp_path:
     kept = np.isin(known, table.triples.keys)
     assert kept.any()
     assert not kept.all()
-    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, settings)
+    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, SETTINGS)
     some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)

@@ -157,12 +157,11 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
         model=folder,
         steps=7,
         evaluate_every=3,
-        checkpoint_every=2,
         block_clusters=6,
-        evaluate_on=8,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
+    monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 2)
     stage(tmp_path / "whole", settings)
     loss, calls = tune.loss, 0
 
@@ -189,7 +188,6 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         model=folder,
         steps=20,
         evaluate_every=20,
-        evaluate_on=1000,
         learning_rate=2e-2,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
@@ -212,9 +210,7 @@ def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, pr
         processes=processes,
         steps={1: 100, 2: 75}[processes],
         evaluate_every=50,
-        checkpoint_every=1000,
         block_clusters=8,
-        evaluate_on=60,
         precision="float32",
         learning_rate=2e-2,
         balance=0.0,
@@ -235,10 +231,7 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
     settings = config.LanguageModel(
         model=folder,
         steps=2,
-        evaluate_every=9,
-        checkpoint_every=9,
         block_clusters=6,
-        evaluate_on=4,
         precision="float32",
     )
     stage(tmp_path / "run", settings)

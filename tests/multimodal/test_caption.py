@@ -77,16 +77,18 @@ def world(folder: Path, n: int = 6) -> Catalog:
 
 
 def build(path: Path, settings: config.Media, items: Catalog, folder: Path) -> Record:
-    own = {name: getattr(settings, name) for name in ("model", "frames", "patches", "captioner", "captioner_url")}
+    own = {name: getattr(settings, name) for name in ("model", "frames", "captioner", "captioner_url")}
     with artifact.part(path, "media", own, {}) as work, caption.opened(settings) as said:
         outcome = media.build(work, settings, items, folder, said)
     return artifact.commit(path, "media", own, {}, outcome)
 
 
-def test_what_a_server_says_becomes_view_prompt_and_thought(tmp_path: Path) -> None:
+def test_what_a_server_says_becomes_view_prompt_and_thought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = world(tmp_path)
     with serving(looking) as (url, asked):
-        settings = config.Media(frames=1, patches=1, captioner="eye", captioner_url=url)
+        settings = config.Media(frames=1, captioner="eye", captioner_url=url)
         build(tmp_path / "01-media", settings, items, tmp_path)
         assert len(asked) == 5
         assert {body["model"] for body in asked} == {"eye"}
@@ -103,7 +105,8 @@ def test_what_a_server_says_becomes_view_prompt_and_thought(tmp_path: Path) -> N
     words = np.ones((6, 8), np.float32) / np.sqrt(8).astype(np.float32)
     alike = {}
     for weight in (0.0, 1.0):
-        own = config.Embeddings(dim=8, pictures=0, sound=0, captions=weight)
+        monkeypatch.setattr(embed, "CAPTIONS", weight)
+        own = config.Embeddings(dim=8, pictures=0, sound=0)
         joined, _, _ = embed.join(words, seen, own, tmp_path, said)
         alike[weight] = joined[0] @ joined[1], joined[0] @ joined[2]
     assert alike[0.0] == pytest.approx((1, 1), abs=1e-5)
@@ -144,7 +147,7 @@ def test_captions_that_were_said_are_kept_when_the_server_goes(tmp_path: Path) -
         return looking(picture) if left[0] >= 0 else ""
 
     with serving(tires) as (url, asked):
-        settings = config.Media(frames=1, patches=1, captioner="eye", captioner_url=url)
+        settings = config.Media(frames=1, captioner="eye", captioner_url=url)
         with pytest.raises(UserError, match="says nothing"):
             build(tmp_path / "01-media", settings, items, tmp_path)
         left[0] = 99

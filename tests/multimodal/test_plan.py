@@ -76,9 +76,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         prompts=("video",),
         method="full",
         steps=45,
-        evaluate_every=45,
-        evaluate_on=20,
-        final_on=40,
         precision="float32",
     )
     patch = pytest.MonkeyPatch()
@@ -113,7 +110,7 @@ def _work(path: Path) -> Work:
     return Work(path, scratch, np.random.default_rng(0))
 
 
-SETTINGS = config.ContextTable(coverage=1.0, top=3, by="model")
+SETTINGS = config.ContextTable(coverage=1.0, by="model")
 
 
 def table(

@@ -30,8 +30,6 @@ model = "model"
 prompts = ["thought", "both", "video", "text"]
 steps = 4
 batch = 4
-evaluate_every = 2
-evaluate_on = 4
 final_on = 6
 precision = "float32"
 
@@ -173,12 +171,14 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
     made: list[tuple[str, int, str]] = []
     real = tune.fine_tune
 
-    def counted(model: Any, settings: config.MultimodalModel, *rest: Any) -> Any:
+    def counted(
+        model: Any, settings: config.MultimodalModel, pairs: Any, asked: Any, work: Any, *, every: int
+    ) -> Any:
         if len(made) == 2:
             made.append(("stopped", 0, ""))
             raise KeyboardInterrupt
-        made.append((settings.prompts[0], settings.frames, settings.pictures))
-        return real(model, settings, *rest)
+        made.append((settings.prompts[0], asked.picks.shape[1], settings.pictures))
+        return real(model, settings, pairs, asked, work, every=every)
 
     monkeypatch.setattr(tune, "fine_tune", counted)
     monkeypatch.setattr(views, "EVALUATE_EVERY", 1)

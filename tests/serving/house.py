@@ -58,6 +58,7 @@ def log(workspace: Path, ids: list[str], titles: list[str], users: int, longest:
         "item": pa.array(item, pa.int32()),
         "time": pa.array((20_000 + day - day[np.searchsorted(user, user)]) * events.DAY, pa.int64()),
         "satisfaction": pa.array(rng.random(N), pa.float32()),
+        "propensity": pa.nulls(N, pa.float32()),
     }
     items = {name: [None] * len(ids) for name in catalog.SCHEMA.names}
     items |= {"item": ids, "title": titles, "hashtags": [[]] * len(ids), "description": [""] * len(ids)}

@@ -142,9 +142,12 @@ def test_the_cluster_of_a_position(opened: Bundle) -> None:
 
 @pytest.mark.parametrize("length", [LENGTH, "length"])
 @pytest.mark.parametrize("count", [0, 1, 3, LENGTH, LENGTH + 5])
-def test_a_history_is_encoded_right_aligned_and_cut(tmp_path: Path, count: int, length: int | str) -> None:
+def test_a_history_is_encoded_right_aligned_and_cut(
+    tmp_path: Path, count: int, length: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The planted model takes a mean: over the padding too where its length is fixed."""
-    planted = Planted(length=length, settings=config.Bundle(history=LENGTH))
+    monkeypatch.setattr(pack, "_trained_on", lambda _: LENGTH)
+    planted = Planted(length=length)
     opened = planted.build(tmp_path)
     assert opened.manifest.history == LENGTH
     history = [(7 * i) % N for i in range(count)]
@@ -155,7 +158,7 @@ def test_a_history_is_encoded_right_aligned_and_cut(tmp_path: Path, count: int, 
 
 
 def test_a_file_that_fixes_the_length_is_believed(tmp_path: Path) -> None:
-    opened = Planted(length=3, settings=config.Bundle(history=50)).build(tmp_path)
+    opened = Planted(length=3).build(tmp_path)
     assert opened.manifest.history == 3
     assert opened.encode([0, 1, 2, 3, 4]).shape == (5,)
 

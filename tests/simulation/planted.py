@@ -20,7 +20,7 @@ from byway.simulation.world import World
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
 
-TRAINING = config.ItemPolicy(dim=8, batch=512, history=10, negatives=0)
+TRAINING = config.ItemPolicy(dim=8, batch=512, history=10)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
 
 def setup(of: Tiny, folder: Path, **settings: int | float | bool | str) -> Setup:
     """A whole platform."""
-    own = config.Experiment(**{"users": 20, "days": 4, "aa_seeds": 1, **settings})
+    own = config.Experiment(**{"users": 20, "days": 4, **settings})
     people = of.people()
     buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)

@@ -26,7 +26,7 @@ M = 6
 KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, np.zeros(M, np.int64))
 """Items i and i + 6 are of cluster i."""
 NOTHING = Weights(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
-TRAINING = config.ItemPolicy(dim=4, batch=64, history=5, negatives=0)
+TRAINING = config.ItemPolicy(dim=4, batch=64, history=5)
 
 
 def asked(history: list[list[int]], seen: list[list[int]] | None = None) -> Asked:

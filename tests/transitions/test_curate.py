@@ -152,11 +152,12 @@ def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three people who turn once each: validation has a turn of its own only where it is asked for."""
+    monkeypatch.setattr(curate, "HELDOUT", 0.5)
     users = [[(0, True), (1, True), (2 + u, True)] for u in range(3)]
     with pytest.raises(UserError, match=r"6 turns .* none for the validation: too few"):
-        build(tmp_path, users, heldout=0.5)
+        build(tmp_path, users)
     monkeypatch.setattr(curate, "VALIDATION", 0.0)
-    build(tmp_path, users, heldout=0.5)
+    build(tmp_path, users)
     assert len(curate.load(tmp_path).heldout.several())
     monkeypatch.undo()
     with pytest.raises(UserError, match="none for the samples and the validation and the heldout"):
@@ -239,7 +240,7 @@ def test_feedback_reads_back_and_is_not_later_than_training(tmp_path: Path, cloc
     finest = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (finest[[0, CLUSTERS]], finest, finest, finest))
     events = log(users, clock)
-    settings = config.Transitions(feedback=True, heldout=0.4)
+    settings = config.Transitions(feedback=True)
     curate.build(Work(tmp_path, tmp_path, np.random.default_rng(7)), settings, events, tree)
     made = curate.load(tmp_path)
     assert made.feedback is not None

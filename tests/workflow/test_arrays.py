@@ -11,7 +11,7 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.interests import tree
-from byway.interests.graph import nearest
+from byway.interests.graph import NEIGHBOURS, nearest
 from byway.language.fast import bulk
 from byway.transitions import curate
 from byway.transitions.signals import Counts, Scorer
@@ -35,7 +35,7 @@ def test_the_tree_is_that_of_the_stage() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     traffic = np.random.default_rng(1).zipf(1.7, ITEMS).astype(float)
     settings, rng = config.Tree(levels=(3, 12, 24, 60), traffic_share=0.6), np.random.default_rng(4)
-    graph = nearest(rows, config.Graph().neighbours, seed=int(rng.integers(1 << 31)))
+    graph = nearest(rows, NEIGHBOURS, seed=int(rng.integers(1 << 31)))
     wanted = tree.grow(rows, graph, traffic, (3, 12, 24, 60), settings, rng)
     found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4, traffic_share=0.6)
     once, twice = (byway.cut_tree(factor * vectors(), traffic, rng=np.random.default_rng(4)) for factor in (2, 8))

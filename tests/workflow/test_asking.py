@@ -28,8 +28,6 @@ answers = "server"
 model = "m"
 url = "http://127.0.0.1:1/v1"
 candidates = 6
-far = 2
-ranked = 3
 [metrics]
 prompts = 20
 agreement_pairs = 2
@@ -232,7 +230,7 @@ def llama() -> Iterator[str]:
 def test_a_real_server_names_candidates_alone(w: Path, llama: str, protocol: str) -> None:
     own = [
         f"answers.url={llama}", f"answers.protocol={protocol}", "answers.choices=grammar", "answers.pairs=6",
-        "answers.candidates=4", "answers.far=1", "answers.ranked=2", "answers.at_once=1",
+        "answers.candidates=4", "answers.at_once=1",
     ]  # fmt: skip
     records = pipeline.run(w, folder.settings(w, own), until="transition_table")
     table = tables.load(w / "08-transition-table")

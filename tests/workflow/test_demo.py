@@ -35,9 +35,6 @@ items_per_cluster = 20
 model = "model"
 steps = 4
 block_clusters = 5
-evaluate_every = 2
-checkpoint_every = 2
-evaluate_on = 10
 precision = "float32"
 learning_rate = 0.01
 
@@ -253,7 +250,7 @@ def test_another_setting_makes_only_what_depends_on_it_again(workspace: Path) ->
     assert {name for name in after if after[name] != before[name]} == {"12-item-policy", "12-planner", "13-bundle"}
 
 
-SMALL = ["users=100", "days=4", "aa_seeds=2", "epochs=1", "retrain_every=2"]
+SMALL = ["users=100", "days=4", "epochs=1", "retrain_every=2"]
 
 
 def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +267,7 @@ def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.Mo
         lived.append("one")
         return live(*arguments, **settings)
 
+    monkeypatch.setattr(experiment, "AA_PAIRS", 2)
     monkeypatch.setattr(runs, "live", counted)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, own, only="experiment")

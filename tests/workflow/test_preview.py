@@ -21,8 +21,6 @@ events = "source/events.parquet"
 [tree]
 items_per_cluster = 20
 
-[descriptions]
-tokenizer = ""
 """
 
 

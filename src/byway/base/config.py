@@ -46,10 +46,9 @@ Whole = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 """A whole number."""
 Count = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
 """The number of something of which there must be one at least."""
-Interval = Annotated[int, msgspec.Meta(ge=1, le=MOST, extra={OPERATIONAL: True})]
-"""How often progress is kept. Operational: it changes no result, so another value makes nothing out of date."""
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], msgspec.Meta(extra={OPERATIONAL: True})]
-"""Where to compute. Operational: it changes no result but its last digits."""
+"""Where to compute. Operational: it changes no result but its last digits, so another value makes nothing out of
+date."""
 Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 """A tree has four levels, and a prompt four slots."""
 Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
@@ -64,8 +63,6 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 """A part of a whole, or a value on 0 to 1."""
 Prices = Annotated[tuple[float, ...], msgspec.Meta(max_length=2, extra={OPERATIONAL: True})]
 """Two prices, or none."""
-Part = Annotated[float, msgspec.Meta(ge=0, le=0.9)]
-"""A part of a whole of which something has to be left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +90,11 @@ class Catalog:
     """File of items, or the folder of a public data set. Relative paths start at the workspace."""
     events: str = ""
     """File of events; empty where the layout finds it in the folder of items."""
-    item_columns: dict[str, str] = field(default_factory=dict)
-    """For parquet and CSV: our column name to yours, for example {item = "video_id"}."""
-    event_columns: dict[str, str] = field(default_factory=dict)
-    """For parquet and CSV: our column name to yours, for example {satisfaction = "watch_ratio"}; "" reads none."""
+    item_columns: dict[str, str] | list[str] = field(default_factory=dict)
+    """Our column name to yours, for example {item = "video_id"}. Where no first line of a file names its columns:
+    their names from left to right, ours where they are read, for example ["item", "title"]."""
+    event_columns: dict[str, str] | list[str] = field(default_factory=dict)
+    """The same of events, for example {satisfaction = "watch_ratio"}; "" reads none."""
     event_scale: list[float] = field(default_factory=list)
     """Worst and best value of the column of satisfaction, for example [1, 5]; they become 0 and 1.
     Empty: it is on 0 to 1."""
@@ -106,10 +104,6 @@ class Catalog:
     time_format: str = ""
     """How times are written where that cannot be told: as for strptime, for example "%d/%m/%Y %H:%M"; or the unit
     of numbers since 1970, s, ms, us or ns; or excel."""
-    item_header: list[str] = field(default_factory=list)
-    """Names of the columns of items where no first line has them."""
-    event_header: list[str] = field(default_factory=list)
-    """Names of the columns of events where no first line has them."""
     positive: Share = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
     max_title: Whole = 512
@@ -130,16 +124,6 @@ class Embeddings:
     """Weight of frames and thumbnail where an item has any; its words weigh 1."""
     sound: Number = 0.2
     """Weight of sound where an item has any."""
-    captions: Number = 0.5
-    """Weight of what `media.captioner` says is seen, where it was asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """03-graph: who is similar to whom."""
-
-    neighbours: Count = 20
-    """Nearest neighbours of an item before the graph is made symmetric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +143,8 @@ class Tree:
 class Descriptions:
     """05-descriptions: each cluster in a few words of its own items (paper 1, section 2.1)."""
 
-    words: Count = 4
-    """Keywords a description."""
     drop: tuple[str, ...] = ()
     """Words that say nothing on this platform: its name, its campaigns."""
-    tokenizer: str = "auto"
-    """Names begin with different tokens of this model, where they can: to tell apart what begins alike is what bulk
-    inference spends its time on. auto: of the language model. Empty: with different words."""
     writer: str = ""
     """A causal language model that writes descriptions from the clusters' items; empty: keywords alone."""
 
@@ -178,13 +157,9 @@ class Transitions:
     """Level of the tree at which the policy plans."""
     history: Level = 2
     """K: most recent unique clusters that form the prompt."""
-    heldout: Part = 0.2
-    """Last share of the transitions, in time, that training never sees."""
     curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
-    per_label: Count = 10
-    """Pairs kept a label under diversified curation."""
     feedback: bool = False
     """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
 
@@ -203,28 +178,25 @@ class LanguageModel:
     method: Literal["full", "lora"] = "full"
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
     rows that spell names learn, and the embedding table does not."""
-    frozen: Share | None = None
-    """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less.
-    0: every layer learns, as in the paper. Not set: the model's own, 0.5."""
+    recipe: Literal["names", "paper"] = "names"
+    """names: beside the loss on the answer's tokens stands that of the choice among legal names, tokens that spell
+    a name count for more, and half of the layers, from the bottom, stay as they are (the model's own share).
+    paper: the loss of paper 1, on the answer's tokens alike, and every layer learns, which makes a step half as
+    long again."""
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
     steps: Whole = 0
     """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
     batch: Count = 16
-    """Samples a step, where they are curated, attention is causal or the target is transitions (paper 1: 16)."""
-    choice_weight: Number = 1.0
-    """Weight of the choice among legal names beside the loss on the answer's tokens; 0 is the paper's recipe."""
-    further_weight: Number = 5.0
-    """Weight of an answer's tokens after the first: they spell a name that is chosen. 1 is the paper's recipe."""
+    """Samples a step (paper 1: 16). With the whole log under block attention, where a step has many more pairs,
+    only those whose whole answer is learned, every name equally often."""
     target: Literal["evidence", "counts", "transitions"] = "evidence"
     """What the model is taught. With the whole log under block attention: the log's counts and how alike the items
     are, weighed on validation transitions, or the counts alone. transitions: whatever the attention, what happened,
     beside counts, similarity and popularity as a fixed offset, so that it learns what they do not say."""
     balance: Number = 1.0
     """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
-    names_per_step: Count = 16
-    """Samples a step whose whole answer is learned, every name equally often."""
     block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
@@ -236,12 +208,7 @@ class LanguageModel:
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
     evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall."""
-    checkpoint_every: Interval = 25
-    """Steps between checkpoints from which an interrupted run goes on."""
-    evaluate_on: Count = 1000
-    """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of
-    0.02."""
+    """Steps between evaluations of match rate and recall; a shorter run is evaluated once on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +230,6 @@ class Answers:
     2508.04032)."""
     candidates: Count = 20
     """Interests that the model chooses among: the best of the log's signals, and `far` others."""
-    far: Whole = 5
-    """Of the candidates, those drawn from all other interests."""
-    ranked: Count = 10
-    """Interests in an answer, best first."""
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
     format: Literal["openai", "anthropic", "gemini"] = "openai"
@@ -284,13 +247,9 @@ class Answers:
 class TransitionTable:
     """08-transition-table: the answer for every ordered pair of clusters (paper 1, section 2.2)."""
 
-    top: Count = 20
-    """Clusters kept a pair, best first."""
     best_of: Whole = 0
     """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
     novelty's order."""
-    triples: Whole = 1_000_000
-    """Where transitions.history is 3: the most frequent triples of the log that get a ranking of their own."""
     precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
     """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
     'byway[mkl]'`."""
@@ -310,14 +269,10 @@ class ItemPolicy:
     """Labels a step, about."""
     learning_rate: Number = 1e-3
     """Peak of the schedule."""
-    negatives: Whole = 1024
-    """Items drawn for the softmax's denominator a step, beside the step's labels; 0 takes the whole catalog."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    checkpoint_every: Interval = 200
-    """Steps between checkpoints from which an interrupted run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,9 +327,6 @@ class Bundle:
     interests: Count = 2
     """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
     transitions.history = 3."""
-    history: Whole = 0
-    """Most recent items that the item policy is given, where its ONNX file takes any number of them; 0 gives as
-    many as it was trained on (`item_policy.history`)."""
     items: Count = 10
     """Items in an answer where the request does not say."""
     min_eligible: Whole = 1
@@ -439,8 +391,6 @@ class Media:
     """Picture encoder: `efficientnet-lite0` installs with Byway; any CLIP or SigLIP of the hub works."""
     frames: Count = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
-    patches: Count = 2
-    """A picture is kept as this many times this many vectors."""
     captioner: str = ""
     """An image-text-to-text model that says in a few words what is seen in each item: a view of its embedding, a
     line of the text prompt, and the thought to learn from. Empty: nothing is said."""
@@ -460,10 +410,6 @@ class Pairs:
     """l: context and next item lie in different clusters of this level; the answer is one of them."""
     delta: Count = 1
     """δ: and in the same cluster at level l - δ."""
-    per_label: Count = 10
-    """Context videos kept a cluster, those with the highest satisfaction."""
-    prior: Number = 2.0
-    """A mean counts as if the cluster's own had been seen this many times more; 0 is the paper's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,30 +423,21 @@ class MultimodalModel:
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
     """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
-    frames: Count = 4
-    """Frames shown, at most `media.frames`."""
     text: Literal["cluster", "title", "both"] = "both"
     """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
     method: Literal["lora", "full"] = "lora"
     """What is trained of the language model; the projector is trained in full."""
-    lessons: Whole = 30
-    """Passes over the pictures in which the projector learns where the words of their items' clusters lie, and of
-    what pleased next, before the language model is trained; 0: it begins at random. An image-text-to-text model has
-    its own projector."""
     steps: Count = 300
     """Optimiser steps."""
     batch: Count = 16
     """Samples a step (paper 2: 32)."""
     target: Literal["posterior", "paper"] = "posterior"
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
-    cluster, and few answers word by word; paper: one next cluster's answer word by word, and no choice."""
+    cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
+    that begins at random."""
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall."""
-    evaluate_on: Count = 100
-    """Prompts an evaluation, of each kind and part."""
     final_on: Whole = 300
     """Held-out prompts of each kind that are measured at the end."""
 
@@ -511,8 +448,6 @@ class ContextTable:
 
     coverage: Share = 0.8
     """Share of the impressions whose items are answered, the most popular items first."""
-    top: Count = 10
-    """Clusters kept an item, best first."""
     by: Literal["fitted", "model", "pictures"] = "fitted"
     """Who answers. model: 10-multimodal-model alone (paper 2). pictures: a logistic regression from an item's
     cluster and its pictures, in seconds. fitted: both and the log's counts, by weights under which what pleased
@@ -536,28 +471,14 @@ class Experiment:
     """Days lived; 180 shows long-term effects."""
     share: Share = 0.2
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
-    interests: Count = 2
-    """Interests that tables are asked with, as `bundle.interests`; 3 needs transitions.history = 3."""
     retrain_every: Whole = 10
     """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
     learn every night, and the table stays. 0 trains once, before the first day."""
     epochs: Whole = 4
     """Passes over the log before the first day, for every neural model alike."""
-    aa_seeds: Whole = 20
-    """Pairs of identical arms that are compared."""
-    chance: bool = True
-    """In a simulated world: run table and placebo also where undiscovered liking is pure chance."""
     truth: str = ""
     """Folder of the embedded world's `truth/`, of KuaiRec's matrix, or of `later.parquet`; empty looks beside the
     tables of items."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """16-report: one page."""
-
-    title: str = ""
-    """Heading of the page; empty says what it is about."""
 
 
 LIFTED = "lift.json"
@@ -610,7 +531,6 @@ class Config:
     run: Run = field(default_factory=Run)
     catalog: Catalog = field(default_factory=Catalog)
     embeddings: Embeddings = field(default_factory=Embeddings)
-    graph: Graph = field(default_factory=Graph)
     tree: Tree = field(default_factory=Tree)
     descriptions: Descriptions = field(default_factory=Descriptions)
     transitions: Transitions = field(default_factory=Transitions)
@@ -627,10 +547,47 @@ class Config:
     multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
-    report: Report = field(default_factory=Report)
     lift: Lift = field(default_factory=Lift)
     curations: Curations = field(default_factory=Curations)
     views: Views = field(default_factory=Views)
+
+
+GONE = {
+    "catalog.item_header": "item_columns can be a list of names",
+    "catalog.event_header": "event_columns can be a list of names",
+    "embeddings.captions": "it is always 0.5",
+    "graph.neighbours": "it is always 20",
+    "descriptions.words": "it is always 4",
+    "descriptions.tokenizer": "it is always that of language_model.model",
+    "transitions.heldout": "it is always 0.2",
+    "transitions.per_label": "it is always 10",
+    "language_model.frozen": "language_model.recipe says it",
+    "language_model.choice_weight": "language_model.recipe says it",
+    "language_model.further_weight": "language_model.recipe says it",
+    "language_model.names_per_step": "language_model.batch is for these too",
+    "language_model.checkpoint_every": "it is always 25",
+    "language_model.evaluate_on": "it is always 1000",
+    "answers.far": "it is always a quarter of the candidates",
+    "answers.ranked": "it is always half of the candidates",
+    "transition_table.top": "it is always 20",
+    "transition_table.triples": "it is always 1000000",
+    "item_policy.negatives": "it is always 1024",
+    "item_policy.checkpoint_every": "it is always 200",
+    "bundle.history": "it is always item_policy.history",
+    "media.patches": "it is always 2",
+    "pairs.per_label": "it is always 10",
+    "pairs.prior": "it is always 2",
+    "multimodal_model.frames": "media.frames says it",
+    "multimodal_model.lessons": "it is always 4, and 0 where the target is paper",
+    "multimodal_model.evaluate_every": "it is always 100",
+    "multimodal_model.evaluate_on": "it is always 100",
+    "context_table.top": "it is always 10",
+    "experiment.interests": "bundle.interests says it",
+    "experiment.aa_seeds": "it is always 20",
+    "experiment.chance": "it is always so",
+    "report.title": "the page says what it is about",
+}
+"""What was a setting once, and what holds now."""
 
 
 @cache
@@ -663,6 +620,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     config = Config()
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
+        _refuse_gone(path, section, table)
         if section not in known:
             raise UserError(f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
         default = getattr(config, section)
@@ -683,23 +641,23 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     return config
 
 
+def _refuse_gone(path: Path, section: str, table: Any) -> None:
+    """Say of the settings of an older version what holds now."""
+    for setting in table if isinstance(table, dict) else ():
+        if now := GONE.get(f"{section}.{setting}"):
+            raise UserError(
+                f"{path.name}: [{section}] {setting} is no setting any more, since {now}; leave it out."
+            )
+
+
 def with_own(settings: LanguageModel) -> LanguageModel:
     """The settings with what they leave to the model filled in from its record."""
-    own = weights.known(settings.model)
-    return replace(
-        settings,
-        learning_rate=settings.learning_rate or own.learning_rate,
-        frozen=own.frozen if settings.frozen is None else settings.frozen,
-    )
+    return replace(settings, learning_rate=settings.learning_rate or weights.known(settings.model).learning_rate)
 
 
 def resolved(config: Config) -> Config:
     """The configuration with all that it leaves to the language model filled in: what shapes the artifacts."""
-    found = replace(config, language_model=with_own(config.language_model))
-    if config.descriptions.tokenizer == "auto":
-        tokenizer = weights.known(config.language_model.model).tokenizer
-        found = replace(found, descriptions=replace(config.descriptions, tokenizer=tokenizer))
-    return found
+    return replace(config, language_model=with_own(config.language_model))
 
 
 KINDS = {
@@ -762,14 +720,13 @@ def _go_together(path: Path, config: Config) -> None:
         )
     if not config.multimodal_model.prompts:
         raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")
-    for section in ("bundle", "experiment"):
-        interests = getattr(config, section).interests
-        if interests > 3:
-            raise UserError(f"{path.name}: [{section}] interests is {interests}; three interests are the most.")
-        if interests == 3 and config.transitions.history != 3:
-            raise UserError(
-                f"{path.name}: [{section}] interests = 3 needs a table of triples: set transitions.history = 3."
-            )
+    interests = config.bundle.interests
+    if interests > 3:
+        raise UserError(f"{path.name}: [bundle] interests is {interests}; three interests are the most.")
+    if interests == 3 and config.transitions.history != 3:
+        raise UserError(
+            f"{path.name}: [bundle] interests = 3 needs a table of triples: set transitions.history = 3."
+        )
 
 
 def _value(text: str) -> Any:

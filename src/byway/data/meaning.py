@@ -144,7 +144,8 @@ def _scale(
     scale = (settings.event_scale[0], settings.event_scale[1]) if settings.event_scale else None
     if propose and scale is None and found.scale is not None:
         return found
-    mapped = settings.event_columns.get("satisfaction", theirs)
+    own = settings.event_columns
+    mapped = own.get("satisfaction", theirs) if isinstance(own, dict) else theirs
     if scale is not None and not found.scale and not found.unclear and (theirs != mapped or _fits(seen, scale)):
         # A log such as the service's own lies beside the others, and is on our scale.
         return found

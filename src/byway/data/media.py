@@ -236,8 +236,9 @@ def _before(out: Path, settings: config.Media) -> Seen | None:
     record = read_record(path) if path != out else None
     if record is None:
         return None
-    wanted = {name: getattr(settings, name) for name in ("model", "frames", "patches")}
+    wanted = {name: getattr(settings, name) for name in ("model", "frames")}
     same = all(record.settings.get(name) == value for name, value in wanted.items())
+    same &= record.settings.get("patches", pictures.PATCHES) == pictures.PATCHES
     same &= record.inputs.get("model") == weights.identity(settings.model)
     return load(path) if same else None
 
@@ -278,7 +279,7 @@ def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str,
 
     Files are decoded ahead while the pictures before them are encoded.
     """
-    encode = pictures.encoder(settings.model, settings.patches)
+    encode = pictures.encoder(settings.model, pictures.PATCHES)
     answers: list[dict[str, Any]] = []
     with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
         for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):
@@ -321,7 +322,7 @@ def _write(
 ) -> Outcome:
     """Lay out what was seen, now and before, in the order of the catalog."""
     good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
-    fields, size = settings.patches**2, settings.frames + 1
+    fields, size = pictures.PATCHES**2, settings.frames + 1
     width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
     # A run that could open nothing has seen pictures of no width.
     width = width or (before.pictures.shape[-1] if before is not None else 0)

@@ -89,8 +89,8 @@ def _open(
     (the source where neither their content nor their ending says of which).
     """
     ours = naming.OURS[kind]
-    setting, mapped = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
-    header = tuple(settings.item_header if kind == "items" else settings.event_header)
+    setting, own = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
+    mapped, header = (own, ()) if isinstance(own, dict) else ({}, tuple(own))
     for name in mapped:
         if name not in ours:
             raise UserError(f"[catalog] {setting} has no column {name!r}; it maps {', '.join(ours)}.")

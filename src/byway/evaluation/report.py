@@ -9,7 +9,6 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.evaluation import wording
 from byway.evaluation.drawing import Point, Series, histogram, lines, scatter
@@ -59,10 +58,10 @@ tr+tr td{border-top:1px solid var(--line)}td small{display:block;color:var(--sof
 """
 
 
-def build(work: Work, settings: config.Report, experiment: Figures | None, drawn: Figures) -> Outcome:
+def build(work: Work, experiment: Figures | None, drawn: Figures) -> Outcome:
     """Write `report.html`; `drawn` are the figures of the workspace's models."""
     about = "What the models have learned" if experiment is None else "What the experiment shows"
-    html = page(settings.title or about, experiment, drawn)
+    html = page(about, experiment, drawn)
     (work.out / "report.html").write_text(html, "utf-8")
     return Outcome(counts={"bytes": len(html.encode())})
 

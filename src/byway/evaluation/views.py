@@ -52,7 +52,7 @@ class View:
     def of(self, settings: config.MultimodalModel) -> config.MultimodalModel:
         """The settings of a model that is asked this way."""
         pictures = "frames" if self.frames else "thumbnail"
-        return replace(settings, prompts=(self.kind,), pictures=pictures, frames=self.frames or 1)
+        return replace(settings, prompts=(self.kind,), pictures=pictures)
 
 
 def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
@@ -100,7 +100,7 @@ def build(
     if not (len(pairs.validation) and len(pairs.heldout)):
         raise UserError("19-views needs pairs that training does not see: use more log.")
     base = tune.started_from(sections.multimodal_model, weights)
-    base = replace(base, steps=settings.steps or base.steps, evaluate_every=EVALUATE_EVERY)
+    base = replace(base, steps=settings.steps or base.steps)
     views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
@@ -112,11 +112,19 @@ def build(
             say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
             own = views[name].of(base)
             shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
-            asked = contexts(own, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=shown)
+            asked = contexts(
+                own,
+                pairs,
+                catalog=catalog,
+                tree=tree,
+                descriptions=descriptions,
+                seen=shown,
+                frames=views[name].frames or 1,
+            )
             here = _place(work.scratch / f"{name}-{seed}", seed)
             follows = posterior(pairs, asked.cluster, asked.parent)
             model = new_model(own, asked, follows, here.rng)
-            curve, _ = tune.fine_tune(model, own, pairs, asked, here)
+            curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
             # The held-out pairs are the same for every view and seed.
             final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
             found = {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}

@@ -25,6 +25,8 @@ from byway.interests.tree import LEVELS, Tree
 
 MAX_DOCUMENT_SHARE = 0.5
 """A word in more than this share of the catalog's items says nothing of any of them."""
+WORDS = 4
+"""Keywords a description: the model reads and writes each of them in every prompt."""
 MAX_TOKENS = 32
 """Tokens of a description, to the model that names are told apart for: where a word costs a dozen, as in Tamil, it
 has fewer keywords, since the model reads and writes every one of them."""
@@ -41,14 +43,18 @@ class Descriptions:
     """Four lists: `names[l-1][c]` describes cluster c of level l; unique over all levels."""
 
 
-def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tree) -> Outcome:
-    """Describe every cluster of every level; write `descriptions.parquet`."""
+def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tree, tokenizer: str) -> Outcome:
+    """Describe every cluster of every level; write `descriptions.parquet`.
+
+    Names begin with different tokens of the model `tokenizer`, where they can: to tell apart what begins alike is
+    what bulk inference spends its time on.
+    """
     started = time.perf_counter()
     # Where level 1 has few clusters, a word that tells them apart stands in many items: half of all for two.
     most = max(MAX_DOCUMENT_SHARE, 1.5 / tree.size(1))
     terms = read(_rows(catalog), most, settings.drop)
     counted = time.perf_counter()
-    keywords = choose(terms, tree, settings.words, spell_with(settings.tokenizer), MAX_TOKENS)
+    keywords = choose(terms, tree, WORDS, spell_with(tokenizer), MAX_TOKENS)
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
     clusters = [cluster for names in keywords for cluster in range(len(names))]
     flat = [words for names in keywords for words in names]

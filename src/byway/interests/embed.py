@@ -41,6 +41,9 @@ SHARD = 2048
 """Texts between two checkpoints: under 20 seconds with MiniLM on two cores."""
 CHARACTERS_A_TOKEN = 16
 """Text beyond this many characters a token is cut before the tokenizer sees it; words are shorter."""
+CAPTIONS = 0.5
+"""Weight of what `media.captioner` says is seen, beside 1 of the words: half, as of the pictures that it tells
+of."""
 DISTINCT = 0.9
 """Least share of different vectors among different texts. MiniLM makes 1 vector of 36 Thai titles and 3 of as many
 in Telugu; of English, Russian or Greek ones 36."""
@@ -71,7 +74,7 @@ def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Seen 
     }
     vectors = rows[row_of]
     if seen is not None:
-        said = captioned(seen, settings, work.scratch) if seen.captions and settings.captions else None
+        said = captioned(seen, settings, work.scratch) if seen.captions else None
         vectors, joined, together = join(vectors, seen, settings, work.scratch, said)
         if together is not None:
             together.write(work.out, "joined_")
@@ -184,7 +187,7 @@ def join(
     for name, weight, rows, features in (
         ("pictures", settings.pictures, seen.item, shown),
         ("sounds", settings.sound, seen.item[heard], sounds),
-        ("captions", settings.captions, seen.item, said if said is not None else np.zeros((0, 1), np.float32)),
+        ("captions", CAPTIONS, seen.item, said if said is not None else np.zeros((0, 1), np.float32)),
     ):
         if not weight or not len(features):
             continue

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.progress import bar
 
+NEIGHBOURS = 20
+"""Nearest neighbours of an item before the graph is made symmetric: the number on which the tree was measured."""
 FAINTEST = 1e-4
 """Weight of an edge whose cosine is not positive: an item keeps its neighbours even when all are far."""
 EXACT_UP_TO = 30_000
@@ -40,11 +41,11 @@ class Graph:
         return len(self.indptr) - 1
 
 
-def build(work: Work, settings: config.Graph, vectors: NDArray[np.float32]) -> Outcome:
+def build(work: Work, vectors: NDArray[np.float32]) -> Outcome:
     """Link every item to its nearest neighbours; write `indptr.npy`, `indices.npy`, `weights.npy`."""
     started = time.perf_counter()
     exact = len(vectors) <= EXACT_UP_TO
-    graph = nearest(vectors, settings.neighbours, exact=exact, seed=int(work.rng.integers(1 << 31)))
+    graph = nearest(vectors, NEIGHBOURS, exact=exact, seed=int(work.rng.integers(1 << 31)))
     for name in ("indptr", "indices", "weights"):
         np.save(work.out / f"{name}.npy", getattr(graph, name))
     return Outcome(

@@ -45,6 +45,11 @@ HELDOUT = (0.25, 1000, 0.1)
 as many; and at least the third."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
+CHECKPOINT_EVERY = 200
+"""Steps between checkpoints from which an interrupted run goes on."""
+NEGATIVES = 1024
+"""Items drawn for the softmax's denominator a step, beside the step's labels; all of a catalog that is no
+larger."""
 SCORES = 1 << 23
 """Scores that are ranked at once: 32 MB."""
 PLACES = (10, 50)
@@ -229,7 +234,7 @@ def fit(
                     weight.grad = gradient
             optimiser.step()
             optimiser.zero_grad()
-            if checkpoint and leads and step % settings.checkpoint_every == 0:
+            if checkpoint and leads and step % CHECKPOINT_EVERY == 0:
                 save(checkpoint, parts, optimiser, step)
     if checkpoint and leads and step > done:
         save(checkpoint, parts, optimiser, step)
@@ -260,8 +265,8 @@ def loss(
     at = policy.vectors_ND.device
     history, label, reward = (torch.from_numpy(each).to(at) for each in (batch.history, batch.label, batch.reward))
     states = policy(history)[history > 0]
-    if 0 < settings.negatives < len(share):
-        candidates = softmax.draw(label, share, settings.negatives, np.random.default_rng(seed))
+    if len(share) > NEGATIVES:
+        candidates = softmax.draw(label, share, NEGATIVES, np.random.default_rng(seed))
     else:
         candidates = softmax.every_item(len(share), at)
     if "behaviour" not in parts:

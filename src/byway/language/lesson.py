@@ -101,7 +101,7 @@ def draw(
         target /= usual
     target /= max(target.sum(), 1e-30)
     # Each name is named equally often, where it is most special: a name has to be learned whatever its frequency.
-    named = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), settings.names_per_step, rng)
+    named = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), settings.batch, rng)
     below = _sampled(np.where(branching, target, 0), min(BRANCHING, 2 * int(branching.sum())), rng)
     return Batch(context, target.astype(np.float32), named, grid, below)
 
@@ -126,9 +126,9 @@ def _as_happened(
     target[row, log.label[of]] = log.count[of]
     target *= (times / settings.batch / target.sum(axis=1))[:, None]
     named = Examples(
-        rng.integers(len(context), size=settings.names_per_step),
-        rng.integers(len(branching), size=settings.names_per_step),
-        np.ones(settings.names_per_step, np.float32),
+        rng.integers(len(context), size=settings.batch),
+        rng.integers(len(branching), size=settings.batch),
+        np.ones(settings.batch, np.float32),
     )
     below = _sampled(np.where(branching, target, 0), BRANCHING, rng)
     by_others = offset.normalised(others(context), context).astype(np.float32)

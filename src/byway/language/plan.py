@@ -37,6 +37,10 @@ from byway.transitions.signals import Fitted, Scorer
 from byway.transitions.table import triples_of
 from byway.transitions.triples import MOST, key, row_of
 
+TOP = 20
+"""Clusters kept a pair, best first: those that somebody met are passed over, and the next is theirs."""
+TRIPLES = 1_000_000
+"""The most frequent triples of the log that get a ranking of their own; a million take 80 MB of a bundle."""
 MODEL_TOP = 10
 """Clusters kept of the model's own ranking, for figures; each further one has to be read to its end."""
 ROUNDING = 256
@@ -83,7 +87,7 @@ def build(
     )
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
-    keys = triples_of(transitions, settings.triples)
+    keys = triples_of(transitions, TRIPLES)
     more = None
     if keys is not None:
         more = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("triples-*.npy"))])
@@ -179,7 +183,7 @@ def fill(
     chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
     path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
     left = [rows for rows in chunks if not path_of[rows.start].exists()]
-    triples = triples_of(transitions, settings.triples)
+    triples = triples_of(transitions, TRIPLES)
     starts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
     more: dict[Path, Ints] = {}
     for start in starts:
@@ -204,7 +208,7 @@ def fill(
     paths = [*(path_of[rows.start] for rows in left), *more]
     if isinstance(model, RankedPairs):
         K = transitions.train.context.shape[1]
-        ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, settings.top)
+        ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, TOP)
     else:
         ask = partial(_answerer, model, transitions, descriptions, settings, scorer, fitted)
     total = sum(map(len, chunks)) + len(starts)
@@ -301,14 +305,14 @@ def _answerer(
     if fitted.near:
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, scorer, weight, settings.top, MODEL_TOP, again)
+    rows_of = bulk.answerer(asked_of, scorer, weight, TOP, MODEL_TOP, again)
 
     def answer(part: range | Ints) -> Filled:
         began = time.perf_counter()
         if isinstance(part, range):
             found = rows_of(part)
         else:
-            found = bulk.answer_some(asked_of, part, scorer, weight, settings.top, MODEL_TOP, again=again)
+            found = bulk.answer_some(asked_of, part, scorer, weight, TOP, MODEL_TOP, again=again)
         return found, time.perf_counter() - began
 
     return answer

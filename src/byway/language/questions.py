@@ -7,6 +7,7 @@ only as far as it names candidates. This module knows no servers and no files.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ TITLE = 80
 """Characters of a title."""
 TURNED = 3
 """Interests that people turned to which are shown."""
+FAR = 0.25
+"""Of the candidates, the share that is drawn from all other interests: what the log cannot see and the model
+may."""
+RANKED = 0.5
+"""Of the candidates, the share that an answer ranks, best first."""
 PART = 2000
 """Pairs whose candidates are ranked together."""
 SYSTEM = (
@@ -174,6 +180,7 @@ def about(
     the signals and a pair is asked the same in every run. `allowed` [P, M] bounds who can be a candidate; without
     it all but the pair itself can.
     """
+    far_n = round(FAR * settings.candidates)
     history, width = len(successors.alone_KMM), min(settings.candidates, len(names) - 1)
     chosen = np.full((len(pairs), width), -1, np.int32)
     turned = np.full((len(pairs), TURNED), -1, np.int32)
@@ -186,11 +193,13 @@ def about(
             rng, new = np.random.default_rng([seed, *own]), order[i][~np.isin(order[i], own)]
             if allowed is not None:
                 new = new[allowed[start + i][new]]
-            near, others = new[: max(1, width - settings.far)], new[max(1, width - settings.far) :]
+            near, others = new[: max(1, width - far_n)], new[max(1, width - far_n) :]
             far = rng.permutation(others)[: width - len(near)]
             chosen[start + i, : len(near) + len(far)] = rng.permutation(np.concatenate([near, far]))
     pairs = np.asarray(pairs, np.int32)
-    return Questions(names, titles, pairs, chosen, turned, min(settings.ranked, width), settings.prompt)
+    return Questions(
+        names, titles, pairs, chosen, turned, min(math.ceil(RANKED * settings.candidates), width), settings.prompt
+    )
 
 
 def _turned(successors: Successors, context_NK: Ints) -> Ints:

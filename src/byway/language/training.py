@@ -3,6 +3,7 @@
 It knows weights and a curve of figures; it does not know prompts, pictures or losses.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ class Optimiser:
                 if f"step.{i}" in state:
                     kept = {name: state[f"{name}.{i}"].to(master.device, copy=True) for name in MOMENTS}
                     self.adam.state[master] = kept
+
+
+def due(step: int, steps: int, every: int) -> bool:
+    """Whether to evaluate after this step: every so many, at the end, and once on the way of a shorter run."""
+    return step % (every if steps >= every else math.ceil(steps / 2)) == 0 or step == steps
 
 
 def rate(step: int, steps: int, peak: float, warmup: int) -> float:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from byway.base import config
-from byway.base.errors import UserError
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Seen
@@ -74,14 +73,10 @@ def contexts(
     tree: Tree,
     descriptions: Descriptions,
     seen: Seen,
+    frames: int | None = None,
 ) -> Contexts:
-    """Join what is known of the items. Raises UserError where more frames are asked for than were kept."""
-    if settings.frames > seen.frames:
-        raise UserError(
-            f"multimodal_model.frames = {settings.frames} and media.frames = {seen.frames}: at most as many frames "
-            "can be shown as are kept."
-        )
-    picks, there = media.picked(seen, settings.pictures, settings.frames)
+    """Join what is known of the items; of a video so many `frames` are shown, or all that were kept."""
+    picks, there = media.picked(seen, settings.pictures, frames or seen.frames)
     level, delta = pairs.level, pairs.delta
     return Contexts(
         names=descriptions.names[level - 1],

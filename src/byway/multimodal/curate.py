@@ -33,6 +33,11 @@ VALIDATION = 0.1
 """Last share of the rest, which chooses the checkpoint."""
 FRESH = 0.1
 """Share of the context videos that no training ever sees: what a model says of pictures that are new to it."""
+PER_LABEL = 10
+"""Context videos kept a cluster, those with the highest satisfaction (paper 2, section 4.1)."""
+PRIOR = 2.0
+"""A mean counts as if the cluster's own had been seen this many times more: with 0, the paper's, videos that
+pleased one person once are the best of all."""
 BACK_OFF = 20.0
 """Liked pairs that its siblings' popularity weighs as much as, in what is known of a cluster."""
 BACK_OFFS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
@@ -125,7 +130,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     log = counted(known & (part == 0))
     tables = {
         "log": log,
-        "samples": diversified(log, settings.per_label, settings.prior, clusters, work.rng),
+        "samples": diversified(log, PER_LABEL, PRIOR, clusters, work.rng),
         "validation": counted(known & (part == 1) & good),
         "heldout": counted(known & (part == 2) & good),
         "fresh": counted(usable & new[found.context] & good),

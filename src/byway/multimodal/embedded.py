@@ -26,6 +26,9 @@ from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts, Follows
 from byway.multimodal.projector import Projector, teach
 from byway.multimodal.prompts import Kind
 
+LESSONS = 30
+"""Passes over the items in the projector's first lesson: seconds, and the best pass is kept."""
+
 
 @dataclass(slots=True)
 class Embedded:
@@ -216,7 +219,7 @@ def new(
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
-    if settings.lessons and set(settings.prompts) & set(prompts.SEES):
+    if settings.target != "paper" and set(settings.prompts) & set(prompts.SEES):
         items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
         table = model.get_input_embeddings().weight.detach()
         names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
@@ -226,7 +229,7 @@ def new(
             asked.cluster[items],
             follows(items.astype(np.int32)),
             names,
-            passes=settings.lessons,
+            passes=LESSONS,
             rng=rng,
         )
         say(f"  by looks alone {own:.1%} of videos held back are of their own cluster, {then:.1%} lead to the next")

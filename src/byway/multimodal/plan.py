@@ -61,6 +61,8 @@ def load(path: Path) -> ContextTable:
     return ContextTable(table["item"].to_numpy(), *arrays, level=level)
 
 
+TOP = 10
+"""Clusters kept an item, best first: all that an answer beside one video draws on."""
 RULE = "another cluster of the wider one"
 """Which answers are legal: part of every answer's hash."""
 ANSWERS, MODEL = "answers.parquet", "model.parquet"
@@ -91,7 +93,7 @@ def build(
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
     weighed = settings.by == "fitted"
     # The model's answers are kept whole where they are weighed, and of the pairs too on which they are.
-    depth = _most(asked) if weighed else settings.top
+    depth = _most(asked) if weighed else TOP
     wanted = items
     if weighed:
         able = asked.row >= 0 if model.kind in prompts.SEES else asked.cluster >= 0
@@ -102,7 +104,7 @@ def build(
     former = len(known)
     if settings.by == "pictures":
         keys = {i: hash_json([pairs_digest(pairs), key]) for i, key in keys.items()}
-        known |= by_pictures(pairs, asked, items, settings.top, keys)
+        known |= by_pictures(pairs, asked, items, TOP, keys)
     left = [i for i in wanted.tolist() if keys[i] not in known]
     fresh: dict[str, dict[str, Any]] = {}
     if left:
@@ -123,7 +125,7 @@ def build(
     figures: dict[str, Any] = {}
     if weighed:
         _write(work.out / MODEL, wanted, keys, rows, clusters, scores, level=pairs.level)
-        clusters, scores, figures = weigh.ranked(pairs, asked, wanted, (clusters, scores), settings.top)
+        clusters, scores, figures = weigh.ranked(pairs, asked, wanted, (clusters, scores), TOP)
         own = np.searchsorted(wanted, items)
         clusters, scores, rows = clusters[own], scores[own], [rows[i] for i in own.tolist()]
     via = nearest(items, vectors, asked.cluster)
@@ -171,7 +173,7 @@ def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: st
     assert record is not None
     weights = {name: digest for name, digest in record.files.items() if name != "curve.jsonl"}
     common = hash_json([RULE, weights, asked.names, model.kind, top, arithmetic])
-    looks = model.settings.pictures, model.settings.frames
+    looks = model.settings.pictures, asked.picks.shape[1]
     out: dict[int, str] = {}
     for i in items.tolist():
         shown = asked.seen.digest[int(asked.row[i])] if model.kind in prompts.SEES else ""

@@ -33,7 +33,7 @@ from byway.data.catalog import Catalog
 from byway.data.media import Seen
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
 from byway.multimodal import prompts
 from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, own, serendipitous
 from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
@@ -47,6 +47,10 @@ WARMUP = 10
 """Steps over which the learning rate climbs."""
 NAMES_PER_STEP = 8
 """PairSamples a step whose names are learned whole; the others teach the choice among names."""
+EVALUATE_EVERY = 100
+"""Steps between evaluations of match rate and recall."""
+EVALUATE_ON = 100
+"""Prompts an evaluation, of each kind and part: no more than there are steps, for a short run is not worth them."""
 CHECKPOINT_EVERY = 50
 """Steps between checkpoints from which an interrupted run goes on."""
 AXES = 64
@@ -122,9 +126,15 @@ def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
 
 
 def fine_tune(
-    model: VisionLanguageModel, settings: config.MultimodalModel, pairs: Pairs, asked: Contexts, work: Work
+    model: VisionLanguageModel,
+    settings: config.MultimodalModel,
+    pairs: Pairs,
+    asked: Contexts,
+    work: Work,
+    *,
+    every: int = EVALUATE_EVERY,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Train `model` and leave it with its best weights; the curve, and the best point of it."""
+    """Train `model`, look at it every so many steps, leave it with its best weights; the curve, its best."""
     seed = int(work.rng.integers(2**31))
     optimiser = Optimiser(model.trained())
     progress = Progress(work.scratch, optimiser)
@@ -154,10 +164,10 @@ def fine_tune(
             optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
             step += 1
             advance(1)
-            if step % settings.evaluate_every == 0 or step == settings.steps:
+            if due(step, settings.steps, every):
                 progress.curve.append({"step": step, **evaluate(model, settings, pairs, asked, seed)})
                 names = f"match_rate.{first}", f"recall_at_10.{first}"
-                progress.keep_best(*names, settings.evaluate_on)
+                progress.keep_best(*names, min(EVALUATE_ON, settings.steps))
             if step % CHECKPOINT_EVERY == 0 and step < settings.steps:
                 progress.save(step)
     progress.take_best()
@@ -169,7 +179,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Match rate, distinct outputs and recall of each kind of prompt, on a few validation pairs."""
     rng = np.random.default_rng([seed, 1])
-    some = pick(pairs.validation, settings.evaluate_on, rng)
+    some = pick(pairs.validation, min(EVALUATE_ON, settings.steps), rng)
     out: dict[str, float] = {}
     for kind in settings.prompts:
         if len(some):

@@ -151,7 +151,7 @@ def lay_out(
     if three and table.triples is not None:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]
-    history = length if isinstance(length, int) else settings.history or _trained_on(item_policy.model)
+    history = length if isinstance(length, int) else _trained_on(item_policy.model)
     manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(settings))
     levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
     texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}

@@ -47,6 +47,8 @@ from byway.transitions.triples import look_up
 
 LIST_LENGTH = 10
 """In a replay: items that each user is shown a day."""
+AA_PAIRS = 20
+"""Pairs of identical arms that are compared: metrics of a pair hang together, and so many say it roughly."""
 A_DAY = 10
 """Events that count as a day where the log has no clock."""
 
@@ -112,7 +114,7 @@ def build(
             advance(1)
     lived = time.perf_counter()
     figures = measure(setup, found, np.random.default_rng([seed, 1]))
-    aa = identical(setup, settings.aa_seeds, seed)
+    aa = identical(setup, AA_PAIRS, seed)
     chance = _by_chance(setup, trained, names, seed)
     figures["controls"] = {"aa": aa, "chance": chance, "leaking": leaking, "world": _world(setup.environment)}
     figures["arms_in_words"] = {name: arms.ARMS[name] for name in names}
@@ -169,7 +171,7 @@ def make_kit(
         paths=tuple(tree.assign(above)[heads].astype(np.int64) for above in range(1, level)),
     )
     top = table.clusters.shape[2]
-    triples = table.triples if settings.interests == 3 else None
+    triples = table.triples if sections.bundle.interests == 3 else None
     watching = None
     if contexts is not None:
         watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
@@ -185,7 +187,7 @@ def make_kit(
             ),
             "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
         },
-        interests=settings.interests,
+        interests=sections.bundle.interests,
         watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         planned=planned,
@@ -293,7 +295,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
     Compared is positive feedback on what the user had never met; what was met before is still liked as before.
     """
     planned = [name for name in ("byway", "table", MULTIMODAL, "model", "counts", PLACEBO) if name in names]
-    if not (setup.settings.chance and isinstance(setup.environment, Simulated) and PLACEBO in planned):
+    if not (isinstance(setup.environment, Simulated) and PLACEBO in planned):
         return {}
     segments = dealt_to(setup.settings, setup.users, len(planned), _rng(seed, 0, "chance"))
     sums: dict[str, Tally] = {

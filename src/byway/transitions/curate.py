@@ -24,8 +24,12 @@ from byway.transitions.standing import CHUNK, Standing, by_users, most_recent, w
 
 Ints = NDArray[np.int32]
 FEEDBACK = "feedback.parquet"
+HELDOUT = 0.2
+"""Last share of the transitions, in time, that training never sees."""
 VALIDATION = 0.1
 """Last share of what is not held out that chooses the checkpoint and fits weights; it is not trained on either."""
+PER_LABEL = 10
+"""Pairs kept a label under diversified curation (paper 1, section 2.3), and drawn a label under random curation."""
 TIED = 0.05
 """Share of the turns at split instants from which it is said."""
 PARTS = ("train", "validation", "heldout", "samples")
@@ -87,7 +91,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         )
     found = find(events, tree.assign(settings.level), clusters, settings.history)
     where_users_stand(events, tree.assign(settings.level), clusters, settings.history).write(work.out)
-    part = split(found, events.clock, settings.heldout, VALIDATION)
+    part = split(found, events.clock, HELDOUT, VALIDATION)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
     }
@@ -95,12 +99,12 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
     if settings.curation == "log":
         counted["samples"] = counted["train"]
     elif settings.curation == "diversified":
-        counted["samples"] = diversified(several, settings.per_label, clusters, work.rng)
+        counted["samples"] = diversified(several, PER_LABEL, clusters, work.rng)
     else:
-        counted["samples"] = sampled(several, settings.per_label * clusters, work.rng)
+        counted["samples"] = sampled(several, PER_LABEL * clusters, work.rng)
     # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
     parts = {"samples": counted["samples"]}
-    shares = {"validation": VALIDATION, "heldout": settings.heldout}
+    shares = {"validation": VALIDATION, "heldout": HELDOUT}
     parts |= {part: counted[part].several() for part, share in shares.items() if share}
     if lacking := [name for name, samples in parts.items() if not len(samples)]:
         raise UserError(
@@ -112,7 +116,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)
     if settings.feedback:
-        early = (1 - settings.heldout) * (1 - VALIDATION)
+        early = (1 - HELDOUT) * (1 - VALIDATION)
         until = early
         if events.clock:
             # Of an instant that is split nothing is learned.

@@ -18,7 +18,7 @@ from byway.base.errors import UserError
 from byway.base.ranking import best_first
 from byway.data.events import Events
 from byway.interests import tree
-from byway.interests.graph import EXACT_UP_TO, nearest
+from byway.interests.graph import EXACT_UP_TO, NEIGHBOURS, nearest
 from byway.interests.tree import Tree
 from byway.items import sequence, windows
 from byway.items.restrict import top_in_slice
@@ -70,9 +70,9 @@ def cut_tree(
     if (np.abs(length - 1) > UNIT).any():
         rows = rows / length
     chosen = _settings(config.Tree, {"levels": tuple(levels), **settings})
-    sizes, linked, random = tree.level_sizes(len(rows), chosen), config.Graph(), np.random.default_rng(rng)
+    sizes, random = tree.level_sizes(len(rows), chosen), np.random.default_rng(rng)
     exact = len(rows) <= EXACT_UP_TO
-    graph = nearest(rows, linked.neighbours, exact=exact, seed=int(random.integers(1 << 31)))
+    graph = nearest(rows, NEIGHBOURS, exact=exact, seed=int(random.integers(1 << 31)))
     return tree.grow(rows, graph, weight, sizes, chosen, random)
 
 

@@ -31,7 +31,6 @@ events = "source/events.parquet"
 users = 200
 epochs = 2
 retrain_every = 15
-aa_seeds = 4
 """
 FULL = """
 [tree]
@@ -43,18 +42,12 @@ frames = 2
 [language_model]
 steps = 80
 block_clusters = 8
-names_per_step = 40
-evaluate_every = 40
-evaluate_on = 100
-checkpoint_every = 20
+batch = 40
 
 [multimodal_model]
 # No thought before the answer.
 prompts = ["video"]
-frames = 2
 steps = 60
-evaluate_every = 30
-evaluate_on = 50
 final_on = 200
 
 [metrics]
@@ -67,26 +60,18 @@ items_per_cluster = 20
 
 [media]
 frames = 1
-patches = 1
 
 [language_model]
 steps = 20
 block_clusters = 6
-names_per_step = 12
-evaluate_every = 20
-checkpoint_every = 10
-evaluate_on = 16
+batch = 12
 
 [multimodal_model]
 # Thumbnails alone, and no thought before the answer.
 prompts = ["video"]
 pictures = "thumbnail"
-frames = 1
-lessons = 2
 steps = 12
 batch = 4
-evaluate_every = 12
-evaluate_on = 20
 final_on = 20
 
 [context_table]

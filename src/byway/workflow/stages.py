@@ -1,8 +1,7 @@
 """The stages from the log to the bundle: what each one reads, and the function that builds its artifact.
 
-A stage's settings are the section of the configuration that has its name. What a function here needs it imports
-itself, so that to know the stages loads nothing. To add a stage: a function and an object here, a section in
-`settings`.
+A stage's settings are the section of its name, if there is one. A function here imports what it needs itself, so
+that to know the stages loads nothing. To add one: a function and an object here, a section in `settings`.
 """
 
 from collections.abc import Callable
@@ -301,7 +300,7 @@ def _encoder_weights(inputs: Inputs) -> dict[str, str]:
 def _graph(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import graph
 
-    return graph.build(work, inputs.config.graph, inputs.vectors)
+    return graph.build(work, inputs.vectors)
 
 
 def _tree(work: Work, inputs: Inputs) -> Outcome:
@@ -313,13 +312,14 @@ def _tree(work: Work, inputs: Inputs) -> Outcome:
 def _descriptions(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import describe
 
-    return describe.build(work, resolved(inputs.config).descriptions, inputs.catalog, inputs.tree)
+    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
+    return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree, tokenizer)
 
 
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
-    settings = resolved(inputs.config).descriptions
-    found = {"tokenizer": weights.identity(settings.tokenizer, only_tokenizer=True)} if settings.tokenizer else {}
-    return found | ({"writer": weights.identity(settings.writer)} if settings.writer else {})
+    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
+    found = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
+    return found | ({"writer": weights.identity(writer)} if (writer := inputs.config.descriptions.writer) else {})
 
 
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
@@ -561,7 +561,7 @@ def _report(work: Work, inputs: Inputs) -> Outcome:
         figures["worth"] = msgspec.json.decode(worth.read_bytes())
     if (lifted := inputs.workspace / LIFTED).exists():
         figures["lifted"] = msgspec.json.decode(lifted.read_bytes())
-    return report.build(work, inputs.config.report, live, figures)
+    return report.build(work, live, figures)
 
 
 def _drawn(inputs: Inputs) -> dict[Stage, Record]:
@@ -735,7 +735,7 @@ def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
     Its own section without what is operational, the run's seed, and the version of the stage's algorithm.
     """
     config = resolved(config)
-    own = _shaping(getattr(config, stage.name))
+    own = _shaping(getattr(config, stage.name)) if hasattr(config, stage.name) else {}
     for name in stage.sections:
         own[name] = _shaping(getattr(config, name))
     return {**own, "seed": config.run.seed, "version": stage.version}
