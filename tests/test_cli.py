@@ -130,6 +130,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "item": pa.array(planted.order[position["item"]], pa.int32()),
             "time": pa.array(np.array(position["time"]) * DAY, pa.int64()),
             "satisfaction": pa.array([1.0, 1.0, 0.5, 0.25], pa.float32()),
+            "propensity": pa.nulls(4, pa.float32()),
         }
     ).replace_schema_metadata({"clock": "true", "positive": "0.5"})
 

@@ -198,8 +198,8 @@ def test_worth_asks_and_says_so_in_a_paragraph(w: Path, capsys: pytest.CaptureFi
         assert "nats a turn" in found["says"]
         assert json.loads((w / "worth.json").read_text())["model"] == "m"
         # By completions a pair takes a request a name, and is a pair still.
-        by_name = call(capsys, *words, "--set", "answers.protocol=completions", "--set", "answers.ranked=2")
-        assert by_name["whole_table"]["tokens_read"] == 100 * 2 * 50
+        by_name = call(capsys, *words, "--set", "answers.protocol=completions")
+        assert by_name["whole_table"]["tokens_read"] == 100 * 3 * 50
         before = len(seen)
         again = call(capsys, *words, "--set", "answers.price=[100, 100]")
         assert again["parts"] == found["parts"]
