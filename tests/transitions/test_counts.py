@@ -93,6 +93,10 @@ def test_a_score_is_the_sum_of_its_parts() -> None:
     parts = scorer.parts(context)
     assert list(parts) == ["counts", "similarity", "popularity"]
     np.testing.assert_allclose(sum(parts.values()), scorer(context), rtol=1e-6)
+    # One alone is a score of every cluster in every context too, also what is the same in all of them.
+    alone = scorer.weighed(counts=0.0, similarity=0.0)(context)
+    np.testing.assert_allclose(alone, parts["popularity"], rtol=1e-6)
+    assert alone.shape == (50, M)
     left = scorer.weighed(similarity=0.0)(context)
     np.testing.assert_allclose(left, parts["counts"] + parts["popularity"], rtol=1e-6)
 

@@ -46,7 +46,7 @@ class Signal(Protocol):
         ...
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
-        """Score of every cluster, [N, M] or, the same in every context, [M]."""
+        """Score of every cluster, [N, M]."""
         ...
 
 
@@ -84,7 +84,7 @@ class Popularity:
     tried: tuple[float, ...] = (0.0, -0.25, -0.5, -0.75, -1.0)
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
-        return np.log(self.popularity_M)
+        return np.broadcast_to(np.log(self.popularity_M), (len(context_NK), len(self.popularity_M)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +205,8 @@ class Scorer:
 
     def parts(self, context_NK: Ints) -> dict[str, NDArray[np.float64]]:
         """[N, M] what each signal adds to the sum."""
-        weights, shape = self.all_weights(), (len(context_NK), -1)
-        found = {name: weights[name] * score for name, score in self._scores(context_NK).items()}
-        M = max(score.shape[-1] for score in found.values())
-        return {name: np.broadcast_to(score, (shape[0], M)) for name, score in found.items()}
+        weights = self.all_weights()
+        return {name: weights[name] * score for name, score in self._scores(context_NK).items()}
 
     def all_weights(self) -> dict[str, float]:
         """The weight of every signal, in their order."""
