@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from byway.client import Client, Refused
 from byway.serving import security
+from byway.serving.client import Client, Refused
 from byway.serving.messages import EventIn, Met, RecommendRequest
 from tests.serving import house, running
 
@@ -86,6 +86,6 @@ def test_a_connection_that_ended_is_opened_again(url: str, client: Client) -> No
 
 
 def test_a_backend_needs_none_of_the_service_for_it() -> None:
-    loaded = "import sys, byway.client; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = "import sys, byway.serving.client; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert not {"litestar", "onnxruntime", "torch", "redis", "httpx"} & set(done.stdout.split())
