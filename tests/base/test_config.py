@@ -99,9 +99,6 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("", ("context_table.coverage=20",), ["[context_table]", "coverage is 20", "at most 1"]),
         ("", ("bundle.items=0",), ["[bundle]", "items is 0", "at least 1"]),
-        ("[pairs]\nprior = 0", (), ["byway.toml", "[pairs]", "prior", "no setting any more", "always 2"]),
-        ("", ("language_model.frozen=0",), ["[language_model]", "frozen", "language_model.recipe"]),
-        ("[report]\ntitle = 'T'", (), ["byway.toml", "[report]", "title", "says what it is about"]),
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
         ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
@@ -241,11 +238,6 @@ def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.Mo
     assert of(named) == 3e-4
     assert of("language_model.model=some/folder") == 1e-3
     assert of(named, "language_model.learning_rate=0.1") == 0.1
-
-
-def test_what_is_gone_is_no_setting() -> None:
-    left = {f"{section}.{name}" for section, kind in SECTIONS.items() for name in asdict(kind())}
-    assert left.isdisjoint(config.GONE)
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:

@@ -552,44 +552,6 @@ class Config:
     views: Views = field(default_factory=Views)
 
 
-GONE = {
-    "catalog.item_header": "item_columns can be a list of names",
-    "catalog.event_header": "event_columns can be a list of names",
-    "embeddings.captions": "it is always 0.5",
-    "graph.neighbours": "it is always 20",
-    "descriptions.words": "it is always 4",
-    "descriptions.tokenizer": "it is always that of language_model.model",
-    "transitions.heldout": "it is always 0.2",
-    "transitions.per_label": "it is always 10",
-    "language_model.frozen": "language_model.recipe says it",
-    "language_model.choice_weight": "language_model.recipe says it",
-    "language_model.further_weight": "language_model.recipe says it",
-    "language_model.names_per_step": "language_model.batch is for these too",
-    "language_model.checkpoint_every": "it is always 25",
-    "language_model.evaluate_on": "it is always 1000",
-    "answers.far": "it is always a quarter of the candidates",
-    "answers.ranked": "it is always half of the candidates",
-    "transition_table.top": "it is always 20",
-    "transition_table.triples": "it is always 1000000",
-    "item_policy.negatives": "it is always 1024",
-    "item_policy.checkpoint_every": "it is always 200",
-    "bundle.history": "it is always item_policy.history",
-    "media.patches": "it is always 2",
-    "pairs.per_label": "it is always 10",
-    "pairs.prior": "it is always 2",
-    "multimodal_model.frames": "media.frames says it",
-    "multimodal_model.lessons": "it is always 4, and 0 where the target is paper",
-    "multimodal_model.evaluate_every": "it is always 100",
-    "multimodal_model.evaluate_on": "it is always 100",
-    "context_table.top": "it is always 10",
-    "experiment.interests": "bundle.interests says it",
-    "experiment.aa_seeds": "it is always 20",
-    "experiment.chance": "it is always so",
-    "report.title": "the page says what it is about",
-}
-"""What was a setting once, and what holds now."""
-
-
 @cache
 def operational(section: type) -> frozenset[str]:
     """Names of the settings of a section that change no result: they shape no artifact."""
@@ -620,7 +582,6 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
     config = Config()
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
-        _refuse_gone(path, section, table)
         if section not in known:
             raise UserError(f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
         default = getattr(config, section)
@@ -639,15 +600,6 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         config = replace(config, **{section: merged})
     _go_together(path, config)
     return config
-
-
-def _refuse_gone(path: Path, section: str, table: Any) -> None:
-    """Say of the settings of an older version what holds now."""
-    for setting in table if isinstance(table, dict) else ():
-        if now := GONE.get(f"{section}.{setting}"):
-            raise UserError(
-                f"{path.name}: [{section}] {setting} is no setting any more, since {now}; leave it out."
-            )
 
 
 def with_own(settings: LanguageModel) -> LanguageModel:
