@@ -2,18 +2,22 @@
 
     python -m benchmarks.watching world W                   # the world with looks, and its workspace to 09-pairs
     python -m benchmarks.watching evidence W [--json PATH]   # before training: what can be found, fault by fault
+    python -m benchmarks.watching models W [--steps 60] [--json PATH]   # three seeds: text, pictures, noise
     python -m benchmarks.watching arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
 
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
 the way now; by a linear model that looks; and by who is told each item's look. `arms` lives the same rankings as
 tables of the multimodal arm, inside the visit and, as before, when a visit begins. A further table is a folder
-11-context-table that a fine-tuned model made.
+11-context-table that a fine-tuned model made. `models` fine-tunes 07-language-model of the workspace on each kind of
+prompt, asks it about all held-out and new videos, and says what it adds to counts and pictures (`multimodal.weigh`).
 """
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,13 +31,15 @@ from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 from byway.base import config, metrics
+from byway.base.artifact import Work
 from byway.data import catalog, events, media
 from byway.data.media import Seen
 from byway.interests import describe, embed, tree
 from byway.language import tune as language
-from byway.multimodal import curate, plan, tune
+from byway.multimodal import curate, plan, tune, weigh
 from byway.multimodal.contexts import Contexts, contexts, serendipitous
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
+from byway.multimodal.model import new_model
 from byway.simulation import arms, loop, visual, world
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Run
@@ -239,11 +245,45 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def taught(path: Path, steps: int) -> dict[str, Any]:
+    """Figures of models that are told words, shown pictures too, and shown noise instead, by name and seed."""
+    known = opened(path)
+    pairs, real = known.pairs, known.asked
+    follows = curate.posterior(pairs, real.cluster, real.parent)
+    asked_of = np.unique(np.concatenate([pairs.heldout.item, pairs.fresh.item, pairs.validation.item]))
+    items = asked_of[real.row[asked_of] >= 0].astype(np.int32)
+    depth = int(serendipitous(real, items).sum(1).max())
+    found: dict[str, Any] = {}
+    for seed, (name, kind) in product(range(3), (("text", "text"), ("both", "both"), ("noise", "both"))):
+        noisy = replace(real, seen=media.noise(real.seen, np.random.default_rng(seed)))
+        shown = noisy if name == "noise" else real
+        settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=steps)
+        with tempfile.TemporaryDirectory() as folder:
+            work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
+            model = new_model(settings, shown, follows, work.rng)
+            tune.fine_tune(model, settings, pairs, shown, work, every=steps)
+        some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
+        own = tune.measure(model, kind, shown, replace(pairs, heldout=some, fresh=some), settings, work.rng)
+        clusters = np.full((len(items), depth), -1, np.int32)
+        scores = np.full((len(items), depth), -np.inf, np.float32)
+        for part in np.array_split(np.arange(len(items)), -(-len(items) // tune.ASKED_AT_ONCE)):
+            best = model.best(kind, items[part].tolist(), depth, ~serendipitous(real, items[part]))
+            clusters[part], scores[part] = best.clusters, best.scores
+        figures = {key: own[f"video.{key}.{kind}"] for key in ("match_rate", "free_recall")}
+        for part in ("heldout", "fresh"):
+            asked = replace(pairs, heldout=getattr(pairs, part))
+            figures[part] = weigh.ranked(asked, real, items, (clusters, scores), DEPTH)[2]
+        found[f"{name} {seed}"] = figures
+        print(name, seed, figures, flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("world", "evidence", "arms"))
+    parser.add_argument("what", choices=("world", "evidence", "models", "arms"))
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--table", action="append", default=[])
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--deals", type=int, default=5)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--days", type=int, default=20)
@@ -268,6 +308,8 @@ def main() -> None:
             "felt": felt(path),
             "recall": {name: recalls(known, scores) for name, scores in rankers(known).items()},
         }
+    elif given.what == "models":
+        found = taught(path, given.steps)
     else:
         found = live(path, given)
     text = json.dumps(found, indent=1, ensure_ascii=False)
