@@ -8,8 +8,9 @@
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
 the way now; by a linear model that looks; and by who is told each item's look. `arms` lives the same rankings as
 tables of the multimodal arm, inside the visit and, as before, when a visit begins. A further table is a folder
-11-context-table that a fine-tuned model made. `models` fine-tunes 07-language-model of the workspace on each kind of
-prompt, asks it about all held-out and new videos, and says what it adds to counts and pictures (`multimodal.weigh`).
+11-context-table that a fine-tuned model made. `models` fine-tunes 07-language-model of the workspace on each kind
+of prompt, asks it about all held-out and new videos, and says what it adds to counts and pictures
+(`multimodal.weigh`).
 """
 
 import argparse
