@@ -61,7 +61,7 @@ class Client:
 
     def shown(self, answer: str, user: str | None = None) -> None:
         """Say that an answer was seen (`serving.exposures = "confirmed"`)."""
-        self._ask("POST", "/v1/shown", None, ShownIn(answer, user))
+        self._ask("POST", "/v1/shown", type(None), ShownIn(answer, user))
 
     def explain(self, user: str) -> Explanation:
         """What this user's answers are drawn from."""
