@@ -29,12 +29,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from made import make
-from mixed import CLUSTERS, ITEMS, SETTINGS, USERS, Truth, workers
+from mixed import ITEMS, SETTINGS, USERS, Truth, missing, prepared, workers
 from request import start
 
-from byway.serving import publish, stores
-from byway.serving.publish import Current
+from byway.serving import publish
 
 TOKEN = "a-token-that-reads-and-writes"
 PORT = 18_434
@@ -250,30 +248,6 @@ async def hour(service: Service, made: dict[str, Path], seconds: float, rate: fl
     return tally
 
 
-async def missing(workspace: Path, tally: Tally) -> int:
-    """Acknowledged events that the history does not have."""
-    store, users = stores.open("", workspace / "serving", 30), dict[str, set[str]]()
-    for event, user in tally.acknowledged.items():
-        users.setdefault(user, set()).add(event)
-    lost = 0
-    for user, events in users.items():
-        lost += len(events - {e.event for e in await store.of(user, 0, 10**6)})
-    await store.close()
-    return lost
-
-
-def prepared(workspace: Path, aside: Path) -> dict[str, Path]:
-    """Two published bundles; by their names, where copies lie beside the small disk."""
-    made: dict[str, Path] = {}
-    for clusters in (CLUSTERS, CLUSTERS + 2):
-        make(workspace, ITEMS, clusters, 8 * clusters)
-        now = publish.current(workspace)
-        assert isinstance(now, Current)
-        made[now.bundle] = aside / f"made-{clusters}"
-        shutil.copytree(workspace / publish.FOLDER / now.bundle, made[now.bundle])
-    return made
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3600)
@@ -293,7 +267,7 @@ def main() -> None:
                 tally = asyncio.run(hour(service, made, given.seconds, given.rate))
             finally:
                 service.stop()
-            lost = asyncio.run(missing(workspace, tally))
+            lost = asyncio.run(missing(workspace, tally.acknowledged))
         finally:
             subprocess.run(["umount", str(workspace)], check=True)
     result = {

@@ -192,16 +192,29 @@ async def load(workspace: Path, server: int, made: dict[str, Path], given: Any) 
     return tally
 
 
-async def missing(workspace: Path, tally: Tally) -> int:
-    """Acknowledged events that the store does not have."""
-    store, users = stores.open("", workspace / "serving", 30), dict[str, set[str]]()
-    for event, user in tally.acknowledged.items():
+async def missing(workspace: Path, acknowledged: dict[str, str]) -> int:
+    """Of acknowledged events, by id with their user, how many the history does not have."""
+    store = stores.open("", workspace / "serving", 30)
+    users = dict[str, set[str]]()
+    for event, user in acknowledged.items():
         users.setdefault(user, set()).add(event)
     lost = 0
     for user, events in users.items():
         lost += len(events - {e.event for e in await store.of(user, 0, 10**6)})
     await store.close()
     return lost
+
+
+def prepared(workspace: Path, aside: Path) -> dict[str, Path]:
+    """Two published bundles that put every item into another cluster; by their names, where copies of them lie."""
+    made: dict[str, Path] = {}
+    for clusters in (CLUSTERS, CLUSTERS + 2):
+        make(workspace, ITEMS, clusters, 8 * clusters)
+        now = publish.current(workspace)
+        assert now is not None
+        made[now.bundle] = aside / f"made-{clusters}"
+        shutil.copytree(workspace / publish.FOLDER / now.bundle, made[now.bundle])
+    return made
 
 
 def main() -> None:
@@ -217,13 +230,7 @@ def main() -> None:
     workspace = given.folder / "mixed"
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir(parents=True)
-    made: dict[str, Path] = {}
-    for clusters in (CLUSTERS, CLUSTERS + 2):
-        make(workspace, ITEMS, clusters, 8 * clusters)
-        now = publish.current(workspace)
-        assert now is not None
-        made[now.bundle] = workspace / f"made-{clusters}"
-        shutil.copytree(workspace / publish.FOLDER / now.bundle, made[now.bundle])
+    made = prepared(workspace, workspace)
     server = start(workspace, given.port, 2, "")
     began = time.perf_counter()
     try:
@@ -243,7 +250,7 @@ def main() -> None:
         "failed": len(tally.failed),
         "wrong": len(tally.wrong),
         "acknowledged": len(tally.acknowledged),
-        "acknowledged_and_lost": asyncio.run(missing(workspace, tally)),
+        "acknowledged_and_lost": asyncio.run(missing(workspace, tally.acknowledged)),
         "first": (tally.failed + tally.wrong)[:3],
     }
     print(json.dumps(result) if given.json else json.dumps(result, indent=2))

@@ -247,14 +247,19 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def taught(path: Path, steps: int) -> dict[str, Any]:
-    """Figures of models that are told words, shown pictures too, and shown noise instead, by name and seed."""
+    """Figures of models that are told words, shown pictures too, and shown noise instead: three seeds each.
+
+    Beside them stand counts and pictures, and the projector's second token alone, before the model is trained.
+    """
     known = opened(path)
     pairs, real = known.pairs, known.asked
     follows = curate.posterior(pairs, real.cluster, real.parent)
     asked_of = np.unique(np.concatenate([pairs.heldout.item, pairs.fresh.item, pairs.validation.item]))
     items = asked_of[real.row[asked_of] >= 0].astype(np.int32)
     depth = int(serendipitous(real, items).sum(1).max())
-    found: dict[str, Any] = {}
+    some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
+    none = curate.rows_of(pairs.fresh, np.zeros(0, np.intp))
+    found: dict[str, list[dict[str, float]]] = {}
     for seed, (name, kind) in product(range(3), (("text", "text"), ("both", "both"), ("noise", "both"))):
         noisy = replace(real, seen=media.noise(real.seen, np.random.default_rng(seed)))
         shown = noisy if name == "noise" else real
@@ -262,21 +267,39 @@ def taught(path: Path, steps: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
             model = new_model(settings, shown, follows, work.rng)
+            figures = token(known, model, items) if name == "both" else {}
             tune.fine_tune(model, settings, pairs, shown, work, every=steps)
-        some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
-        own = tune.measure(model, kind, shown, replace(pairs, heldout=some, fresh=some), settings, work.rng)
+        own = tune.measure(model, kind, shown, replace(pairs, heldout=some, fresh=none), settings, work.rng)
+        figures |= {key: own[f"video.{key}.{kind}"] for key in ("match_rate", "free_recall")}
         clusters = np.full((len(items), depth), -1, np.int32)
         scores = np.full((len(items), depth), -np.inf, np.float32)
         for part in np.array_split(np.arange(len(items)), -(-len(items) // tune.ASKED_AT_ONCE)):
             best = model.best(kind, items[part].tolist(), depth, ~serendipitous(real, items[part]))
             clusters[part], scores[part] = best.clusters, best.scores
-        figures = {key: own[f"video.{key}.{kind}"] for key in ("match_rate", "free_recall")}
         for part in ("heldout", "fresh"):
             asked = replace(pairs, heldout=getattr(pairs, part))
-            figures[part] = weigh.ranked(asked, real, items, (clusters, scores), DEPTH)[2]
-        found[f"{name} {seed}"] = figures
+            weighed = weigh.ranked(asked, real, items, (clusters, scores), DEPTH)[2]
+            figures |= {f"{part}.{who}": value for who, value in weighed["video.table.recall_at_1"].items()}
+            figures |= {f"weight.{who}": value for who, value in weighed["video.table.weights"].items()}
+        found.setdefault(name, []).append(figures)
         print(name, seed, figures, flush=True)
-    return found
+    return {
+        name: {key: metrics.over_seeds([each[key] for each in runs]) for key in runs[0]}
+        for name, runs in found.items()
+    }
+
+
+def token(known: Known, model: Any, items: NDArray[np.int32]) -> dict[str, float]:
+    """Recall of what the projector's second token alone points to."""
+    projector, prompt = model.projector, model.policy.prompt
+    table = model.policy.model.get_input_embeddings().weight.detach().float()
+    names = torch.stack([table[answer[:-1]].mean(0) for answer in prompt.answers]) - projector.centre
+    scores = np.zeros((len(known.asked.cluster), len(names)), np.float32)
+    means = torch.from_numpy(np.stack([known.asked.pictures(i).mean(0) for i in items.tolist()]))
+    with torch.no_grad():
+        pointed = torch.nn.functional.normalize(projector.follows(projector.placed(means)), dim=1)
+    scores[items] = (pointed @ torch.nn.functional.normalize(names, dim=1).T).numpy()
+    return {f"token.{key}": value for key, value in recalls(known, lambda of: scores[of]).items()}
 
 
 def main() -> None:

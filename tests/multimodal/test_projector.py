@@ -34,6 +34,7 @@ class Planted:
     def taught(self, passes: int = 60) -> tuple[Projector, float, float]:
         torch.manual_seed(0)
         found = Projector(WIDTH, HIDDEN, SIZE)
+        found.look(self.means)
         rng = np.random.default_rng(1)
         return found, *teach(found, self.means, self.cluster, self.next, self.names, passes=passes, rng=rng)
 

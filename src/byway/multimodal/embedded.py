@@ -212,20 +212,25 @@ def new(
     dtype: torch.dtype,
     rng: np.random.Generator,
 ) -> Embedded:
-    """A language model by name with a new projector that has had its first lesson, ready to be trained."""
+    """A language model by name with a new projector, ready to be trained; but for the paper's recipe the projector
+    has had its first lesson."""
     model: Any = models.load(settings.model, dtype)
     if settings.method == "lora":
         model = adapters.adapt(model, adapters.RANK, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
-    if settings.target != "paper" and set(settings.prompts) & set(prompts.SEES):
-        items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
+    items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
+    if len(items) and set(prompts.SEES) & set(settings.prompts):
+        means = np.stack([asked.pictures(i).mean(0) for i in items.tolist()])
+        made.projector.look(means)
+        if settings.target == "paper":
+            return made
         table = model.get_input_embeddings().weight.detach()
         names = torch.stack([table[answer[:-1]].float().mean(0) for answer in made.policy.prompt.answers])
         own, then = teach(
             made.projector,
-            np.stack([asked.pictures(i).mean(0) for i in items.tolist()]),
+            means,
             asked.cluster[items],
             follows(items.astype(np.int32)),
             names,

@@ -78,7 +78,9 @@ def teach(
     passes: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """The first lesson, from each item's mean vector [items, width], its cluster, and what pleased next.
+    """The first lesson of a projector that knows the axes (`look`).
+
+    It is from each item's mean vector [items, width], its cluster, and what pleased next.
 
     Rows of `next_NM` sum to 1, or to 0 where nothing is known; a cluster at 0 is no answer. Returns of the items
     held back the share that points to its own cluster, and the share that points to the likeliest next.
@@ -88,7 +90,6 @@ def teach(
         means, cluster, next_NM = means[some], cluster[some], next_NM[some]
     if len(means) < 2:
         return 0.0, 0.0
-    projector.look(means)
     projector.centre.copy_(names_MH.float().mean(0))
     x = projector.placed(torch.from_numpy(means).to(projector.mean.device))
     own_NM = np.eye(len(names_MH), dtype=np.float32)[cluster]

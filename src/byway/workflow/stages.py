@@ -637,7 +637,7 @@ MULTIMODAL_MODEL = Stage(
     (PAIRS, CATALOG, TREE, DESCRIPTIONS, MEDIA, LANGUAGE_MODEL),
     _seeing_weights,
     only_if=(PAIRS, "samples"),
-    version=2,
+    version=3,
 )
 CONTEXT_TABLE = Stage(
     11,
