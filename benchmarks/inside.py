@@ -89,7 +89,8 @@ def recall(bundle: Bundle, planner: Planner, people: list[Person]) -> float:
         score = np.where(person.open[planner.cluster], planner.scores(asker), -np.inf)
         score[person.apart] = -np.inf
         best = np.argsort(-score, kind="stable")[:BEST]
-        shares.append(float(np.isin(best, planner.candidates(asker, person.open)).mean()))
+        considered = planner.considered(asker, person.open, lambda rows, p=person: plan.fit(planner, p, rows))[0]
+        shares.append(float(np.isin(best, considered).mean()))
     return float(np.mean(shares))
 
 

@@ -111,7 +111,7 @@ def recall(of, people=40):
         opened = np.ones(M, bool)
         opened[of.cluster[who.rows]] = False
         score = np.where(opened[of.cluster], of.scores(who), -np.inf)
-        candidates = of.candidates(who, opened)
+        candidates = of.considered(who, opened, lambda rows, may=opened: may[of.cluster[rows]])[0]
         assert (np.diff(candidates) > 0).all()
         found.append(np.isin(np.argsort(-score)[:10], candidates).mean())
     return np.mean(found)

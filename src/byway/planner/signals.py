@@ -24,7 +24,11 @@ EXACT = 50_000
 UNITS = 500
 """Items of which EASE over items says most that are scored beside them."""
 LEAVES = 64
-"""Leaves whose items are scored where there are more."""
+"""Leaves whose items are scored at most where there are more items."""
+FIRST = 8
+"""Leaves whose items are scored in any case; of the others those alone that can be expected to hold one of the ENOUGH
+best so far."""
+ENOUGH = 50
 SPREAD = 1.3
 """How many expected largest deviations a leaf's best item is taken to lie above the leaf's mean. On KuaiRec the 64
 best of 1,503 leaves hold 0.96 of the ten best items of all; by their means alone 0.85, with 1.0 here 0.94."""
@@ -132,26 +136,45 @@ class Planner:
             "quality": lambda: self.quality[some],
         }
 
-    def candidates(self, asker: Asker, open_M: NDArray[np.bool_]) -> Ints:
-        """Items that are worth scoring, in order: all up to EXACT, beyond that those of the best leaves in open
-        clusters, a leaf being judged by what its best item can be expected to score without EASE over items
-        (`LeafMeans.scores`); and, open or not, those of which this says most."""
+    def considered(
+        self, asker: Asker, open_M: NDArray[np.bool_], fit: Callable[[Ints], NDArray[np.bool_]]
+    ) -> tuple[Ints, dict[str, Floats]]:
+        """Items that are worth scoring, in order, and what each signal adds to their scores (`parts`).
+
+        All up to EXACT. Beyond that the items of leaves in open clusters, a leaf being judged by what its best item
+        can be expected to score without EASE over items (`LeafMeans.scores`): FIRST of them, and then up to LEAVES
+        as long as that is no less than the ENOUGH best so far which are `fit` to be shown; and, open or not, the
+        items of which EASE says most.
+        """
         n = len(self.cluster)
         if n <= EXACT:
-            return np.arange(n)
+            return np.arange(n), self.parts(asker)
         means = self.means()
-        score = np.where(open_M[means.cluster], means.scores(self, asker), np.float32(-np.inf))
-        best = np.argpartition(-score, min(LEAVES, len(score)) - 1)[:LEAVES]
-        best.sort()
-        start, size = means.start[best], means.stop[best] - means.start[best]
-        rows = np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
+        expected = np.where(open_M[means.cluster], means.scores(self, asker), np.float32(-np.inf))
+        best = np.argpartition(-expected, min(LEAVES, len(expected)) - 1)[:LEAVES]
+        best = best[np.argsort(-expected[best], kind="stable")]
+        best = best[expected[best] > -np.inf]
+        rows = np.sort(np.concatenate([means.items(best[:FIRST]), self._said_most_of(asker)]))
+        rows = rows[np.diff(rows, prepend=-1) > 0]
+        parts = self.parts(asker, rows)
+        good = total(parts, len(rows))[fit(rows)]
+        least = np.partition(good, len(good) - ENOUGH)[len(good) - ENOUGH] if len(good) >= ENOUGH else -np.inf
+        more = means.items(best[FIRST:][expected[best[FIRST:]] >= least])
+        more = more[rows[np.minimum(np.searchsorted(rows, more), len(rows) - 1)] != more]
+        if not len(more):
+            return rows, parts
+        further = self.parts(asker, more)
+        rows = np.concatenate([rows, more])
+        order = np.argsort(rows, kind="stable")
+        return rows[order], {name: np.concatenate([part, further[name]])[order] for name, part in parts.items()}
+
+    def _said_most_of(self, asker: Asker) -> Ints:
+        """Up to UNITS items of which EASE over items says most, where it has a weight."""
         if self.items is None or not self.fitted.weights.get("ease"):
-            return rows
-        said = self.of_units(asker)[self.unit[means.spoken]]
-        most = means.spoken[np.argpartition(-said, min(UNITS, len(said)) - 1)[:UNITS]]
-        there = np.zeros(self.leaves.n, np.bool_)
-        there[means.leaf[best]] = True
-        return np.sort(np.concatenate([rows, most[~there[self.leaf[most]]]]), kind="stable")
+            return np.empty(0, np.int64)
+        means = self.means()
+        said = self.of_units(asker)[means.unit]
+        return means.spoken[np.argpartition(-said, min(UNITS, len(said)) - 1)[:UNITS]]
 
     def means(self) -> "LeafMeans":
         """Made when they are first needed, and kept."""
@@ -229,6 +252,8 @@ class LeafMeans:
     """[leaves, 4] of each of these, an axis on average; 3 where content is not by item."""
     spoken: Ints
     """Items that have a row of EASE over items, in order."""
+    unit: NDArray[np.int32]
+    """These rows."""
 
     @classmethod
     def of(cls, planner: Planner, mean: Floats | None = None, variance: Floats | None = None) -> "LeafMeans":
@@ -240,7 +265,14 @@ class LeafMeans:
             mean, variance = _moments(planner, start, stop - start)
         largest = 2 * np.log((stop - start).astype(np.float32))
         spoken = np.flatnonzero(np.asarray(planner.unit) >= 0)
-        return cls(planner.leaf[start], start, stop, planner.cluster[start], largest, mean, variance, spoken)
+        leaf, cluster, unit = planner.leaf[start], planner.cluster[start], np.asarray(planner.unit)[spoken]
+        return cls(leaf, start, stop, cluster, largest, mean, variance, spoken, unit)
+
+    def items(self, places: Ints) -> Ints:
+        """The items of some leaves, in order."""
+        places = np.sort(places)
+        start, size = self.start[places], self.stop[places] - self.start[places]
+        return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
 
     def scores(self, planner: Planner, asker: Asker) -> Floats:
         """[leaves] what the best item of each leaf can be expected to score, without EASE over items.

@@ -89,8 +89,10 @@ def page_of(
 def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
     """The chance of each item of a page to stand in an answer to this request."""
     settings, M, found = bundle.settings, len(bundle.manifest.names), shown.found
-    of = np.searchsorted(found.candidates, shown.positions)
     whole, part = int(k * mix), k * mix - int(k * mix)
+    if not settings.skip:  # Then all is decided but the number of places.
+        return [1.0] * min(whole, len(shown.positions)) + [part] * max(len(shown.positions) - whole, 0)
+    of = np.searchsorted(found.candidates, shown.positions)
 
     def on(places: int) -> NDArray[np.float64]:
         return page.chances(
@@ -159,20 +161,21 @@ def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None =
 
 def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     planner = _planner(bundle)
-    candidates = planner.candidates(asker, person.open)
-    every = len(candidates) == len(bundle.ids)
-    rows = None if every else candidates
-    cluster = planner.cluster if every else planner.cluster[candidates]
-    parts = planner.parts(asker, rows)
+    candidates, parts = planner.considered(asker, person.open, lambda rows: fit(planner, person, rows))
     score = total(parts, len(candidates))
-    barred = ~person.open[cluster]
-    # What is apart is a handful: its places among the candidates, where it has one.
-    at = np.minimum(np.searchsorted(candidates, person.apart), len(candidates) - 1)
-    barred[at[candidates[at] == person.apart]] = True
+    score[~fit(planner, person, candidates)] = -np.inf
+    return Scored(candidates, planner.cluster[candidates], parts, score)
+
+
+def fit(planner: Planner, person: Person, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[rows] whether each of these positions, in order, may be shown to this person."""
+    found = person.open[planner.cluster[rows]]
+    # What is apart is a handful: its places among the rows, where it has one.
+    at = np.minimum(np.searchsorted(rows, person.apart), len(rows) - 1)
+    found[at[rows[at] == person.apart]] = False
     if person.eligible.mask is not None:
-        barred |= ~(person.eligible.mask if every else person.eligible.mask[candidates])
-    score[barred] = -np.inf
-    return Scored(candidates, cluster, parts, score)
+        found &= person.eligible.mask[rows]
+    return found
 
 
 def _shares(bundle: Bundle, person: Person, planner: Planner) -> dict[str, NDArray[np.float32]]:
