@@ -26,9 +26,9 @@ UNITS = 500
 LEAVES = 64
 """Leaves whose items are scored at most where there are more items."""
 FIRST = 8
-"""Leaves whose items are scored in any case; of the others those alone that can be expected to hold one of the ENOUGH
-best so far."""
+"""Leaves whose items are scored in any case; of the others those that may be expected to hold one of the best."""
 ENOUGH = 50
+"""How many items are the best so far."""
 SPREAD = 1.3
 """How many expected largest deviations a leaf's best item is taken to lie above the leaf's mean. On KuaiRec the 64
 best of 1,503 leaves hold 0.96 of the ten best items of all; by their means alone 0.85, with 1.0 here 0.94."""
