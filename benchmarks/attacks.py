@@ -5,8 +5,8 @@
 Starts `byway serve` of a source tree (this one unless another is named) on a small made workspace in a temporary
 folder, and attacks it: heads without an end, half-open connections, killed workers and master, a full disk (on a
 small tmpfs, which root mounts), tokens, deletion, bundles that answer nothing. Every step is bounded; all together
-takes three to four minutes. Whatever is started is ended by its id. The thresholds are far from what an idle machine
-measures, so that a busy one gives the same rows.
+takes three to four minutes. Whatever is started is ended by its id. The thresholds are far from what an idle
+machine measures, so that a busy one gives the same rows.
 """
 
 import argparse
