@@ -160,7 +160,7 @@ def _constant(seen: survey.Column) -> bool:
 def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:
     """Whether numbers from 0 to 1 are none of the scale."""
     values = survey.numbers_of(seen.sample)
-    return bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
+    return len(values) > 0 and bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
 
 
 def _of_scale(theirs: str, found: Scale) -> str:
