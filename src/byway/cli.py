@@ -352,11 +352,11 @@ def lift(
     from byway.workflow import lifting, replaying
 
     config = _config(directory, set)
-    found = lifting.lift(directory, config, logs)
     if policy and logs:
         raise UserError(
             "--policy works on the service's own log, which has every propensity; leave out the tables."
         )
+    found = lifting.lift(directory, config, logs)
     if policy:
         known = lifting.people(directory, config)
         found["policies"] = {each: replaying.earned(directory, config, known, each) for each in policy}

@@ -100,6 +100,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("context_table.coverage=20",), ["[context_table]", "coverage is 20", "at most 1"]),
         ("", ("bundle.items=0",), ["[bundle]", "items is 0", "at least 1"]),
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
+        ("[lift]\nscale = [5, 1]", (), ["[lift] scale is [5.0, 1.0]", "the worst and the best"]),
+        ("[lift]\nscale = [5]", (), ["[lift] scale is [5.0]"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
         ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),

@@ -129,6 +129,19 @@ def test_a_date_and_a_rating_are_mapped_and_said(
     assert any("not used: helpful" in str(sentence) for sentence in told)
 
 
+def test_a_part_without_rows_takes_no_column_from_the_others(work: Work, tmp_path: Path) -> None:
+    header, given = "user,item,time,rating\n", tmp_path / "in"
+    log = "".join(f"u{n % 4},{n % 8},2020-09-{n % 28 + 1:02},{n % 5 + 1}\n" for n in range(60))
+    (given / "events").mkdir(parents=True)
+    for path, words in (("items.csv", ITEMS), ("events/0.csv", header + log), ("events/1.csv", header)):
+        (given / path).write_text(words, "utf-8")
+    cli.init(tmp_path / "w", given, source="csv")
+    assert "event_scale = [1, 5]" in (tmp_path / "w" / "byway.toml").read_text("utf-8")
+    built(work, tmp_path)
+    found = events.load(work.out)
+    assert (len(found), found.clock, len(set(found.satisfaction.tolist()))) == (60, True, 5)
+
+
 def test_init_writes_a_file_to_mend_where_it_stops(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

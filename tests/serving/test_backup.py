@@ -1,5 +1,6 @@
 """A history is copied and put back while a service writes it."""
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -10,7 +11,8 @@ import pytest
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.serving import backup
+from byway.serving import backup, stores
+from byway.serving.history import Event
 from tests.serving import house, running
 
 SETTINGS = config.Serving()
@@ -88,3 +90,20 @@ def test_what_is_no_copy_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "serving").exists()
     with pytest.raises(UserError, match="the server"):
         backup.save(tmp_path, copies, config.Serving(history="redis://127.0.0.1/0"))
+
+
+def test_a_copy_is_not_put_in_the_place_of_the_history(tmp_path: Path) -> None:
+    asyncio.run(written(tmp_path))
+    own = tmp_path / "serving"
+    before = [(own / name).stat().st_ino for name in backup.FILES]
+    for act in (backup.save, backup.restore):
+        with pytest.raises(UserError, match="where the history itself is"):
+            act(tmp_path, tmp_path / "elsewhere" / ".." / "serving", SETTINGS)
+    assert [(own / name).stat().st_ino for name in backup.FILES] == before
+
+
+async def written(workspace: Path) -> None:
+    """A history with one event."""
+    store = stores.open("", workspace / "serving", SETTINGS.forget_days)
+    await store.add([Event("e", "ann", "i", 1_790_000_000_000_000)])
+    await store.close()

@@ -126,6 +126,13 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.find_transitions(*LOG[:2], LOG[2] / 2, LOG[3], np.arange(ITEMS)), "time is float64"),
         (lambda: byway.find_transitions(LOG[0] - 1, *LOG[1:], np.arange(ITEMS)), "user goes from -1"),
         (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), history=0), "history is 0"),
+        (lambda: byway.cut_tree([["a", "b"]], [1]), "vectors is no array of numbers"),
+        (lambda: byway.cut_tree([[1, 2], [3]], [1, 1]), "vectors is no array of numbers"),
+        (lambda: byway.cut_tree(vectors(), ["much"] * ITEMS), "traffic is no array of numbers"),
+        (lambda: byway.find_transitions(*LOG[:3], ["good"] * len(LOG[0]), np.arange(ITEMS)), "satisfaction is no"),
+        (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), positive=4), "positive is 4"),
+        (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), positive=float("nan")), "positive is nan"),
+        (lambda: byway.rank_successors(byway.count_successors([[0, 1]], [2], 3), [[0, 1]], k=0), "k is 0"),
         (lambda: byway.count_successors([1, 2], [3], 5), "a row of clusters each"),
         (lambda: byway.count_successors([[1, 2]], [3, 3], 5), "1 rows and label 2"),
         (lambda: byway.count_successors([[1, 2]], [5], 5), "label goes from 5 to 5"),
@@ -143,6 +150,20 @@ def test_a_context_of_another_length_than_was_counted() -> None:
     counted = byway.count_successors([[0, 1]], [2], 3)
     with pytest.raises(UserError, match="3 columns; what was counted has 2"):
         byway.rank_successors(counted, [[0, 1, 1]])
+
+
+def test_a_ranking_has_as_many_places_as_are_asked_for() -> None:
+    clusters, chance = byway.rank_successors(byway.count_successors([[0, 1]], [2], 4), [[0, 1], [3, 3]], k=6)
+    assert clusters.tolist() == [[2, 3, -1, -1, -1, -1], [2, 0, 1, -1, -1, -1]]
+    assert (chance[clusters < 0] == 0).all()
+    assert chance.shape == (2, 6)
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_how_long_vectors_are_does_not_matter(size: float) -> None:
+    unit = vectors() / np.linalg.norm(vectors(), axis=1, keepdims=True)
+    one, other = (byway.cut_tree(rows, ONES, levels=(2, 8, 16, 24)) for rows in (unit, unit * size))
+    assert one.order.tolist() == other.order.tolist()
 
 
 def test_a_log_without_events_has_no_transitions() -> None:

@@ -196,6 +196,66 @@ def test_users_of_two_arms_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (found["setting"]["users"], found["setting"]["moved"]) == (USERS - 1, 1)
 
 
+def lifted(path: Path, rows: list[Row], **settings: Any) -> dict[str, Any]:
+    as_csv(path / "l.csv", rows)
+    return lifting.lift(path, replace(config.Config(), lift=config.Lift(**settings)), [path / "l.csv"])
+
+
+@pytest.mark.parametrize("words", [("False", "True"), ("no", "yes"), ("0", "1")])
+def test_yes_and_no_in_words_are_read(tmp_path: Path, words: tuple[str, str]) -> None:
+    rows = [row | {name: words[row[name]] for name in ("novel", "sole")} for row in planted()]
+    found = lifted(tmp_path, rows)["arms"]["byway"]
+    assert (found["novel_impressions"]["mean"], found["sole_impressions"]["mean"]) == (0.75, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("share", "half"), ("watch_seconds", "5 min"), ("novel", "perhaps"), ("sole", "x")]
+)
+def test_a_column_of_no_numbers_is_one_sentence(tmp_path: Path, column: str, value: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"320 of 320 values of '{column}'.* such as '{value}'; .*\[lift\] columns"
+    ):
+        lifted(tmp_path, [row | {column: value} for row in planted()])
+    # Left out, it says nothing.
+    assert lifted(tmp_path, [row | {column: value} for row in planted()], columns={column: ""})["lift"]
+
+
+def test_an_empty_cell_is_nothing_in_a_csv_as_in_parquet(tmp_path: Path) -> None:
+    came = [row | {"item": "", "satisfaction": 0.0, "user": f"came-{row['user']}"} for row in planted()[:80]]
+    rows = [*planted(), *came, planted()[0] | {"user": ""}, planted()[0] | {"user": "nobody", "arm": ""}]
+    found = lifted(tmp_path, rows)
+    assert (found["setting"]["users"], found["setting"]["rows"]) == (USERS + 10, len(planted()))
+    assert found["setting"]["incomplete"] == 2
+    assert "Left out: 2 rows without a user, a time or an arm." in lifting.as_text(found)
+    as_parquet(tmp_path / "l.parquet", [{k: v if v != "" else None for k, v in row.items()} for row in rows])
+    assert lifting.lift(tmp_path, config.Config(), [tmp_path / "l.parquet"]) == found
+
+
+def test_users_who_moved_are_said(tmp_path: Path) -> None:
+    rows = [*planted(), planted()[0] | {"arm": "byway"}]
+    assert "Left out: 1 users who were seen in several arms." in lifting.as_text(lifted(tmp_path, rows))
+    both = [row | {"arm": arm} for row in planted() for arm in ("byway", "control")]
+    with pytest.raises(UserError, match=r"\(nobody; 40 users are in several arms and left out\)"):
+        lifted(tmp_path, both)
+
+
+def test_no_rows_and_settings_of_lift_are_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("user,item,time,arm\n", "utf-8")
+    with pytest.raises(UserError, match=r"l\.csv has no rows; give a table"):
+        lifting.lift(tmp_path, config.Config(), [tmp_path / "l.csv"])
+    counts = [row | {"satisfaction": 1 + 997 * n % 5000} for n, row in enumerate(planted())]
+    with pytest.raises(UserError, match=r"with \[lift\] columns = .* with \[lift\] scale"):
+        lifted(tmp_path, counts)
+
+
+def test_what_policies_need_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "byway.toml").touch()
+    as_csv(tmp_path / "l.csv", planted())
+    with pytest.raises(UserError, match="leave out the tables"):
+        cli.lift(tmp_path, tmp_path / "l.csv", policy=["paper"])
+    assert not (tmp_path / config.LIFTED).exists()
+
+
 @pytest.mark.parametrize(
     ("without", "settings", "said"),
     [

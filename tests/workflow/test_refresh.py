@@ -383,6 +383,22 @@ def test_a_table_without_a_usable_row_is_refused_and_not_remembered(built: Path,
     assert not (tmp_path / "w" / refresh.FOLDER).exists()
 
 
+@pytest.mark.parametrize("kind", ["items", "events"])
+def test_an_hour_without_a_row_is_taken_in(built: Path, tmp_path: Path, kind: str) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    none = write(tmp_path / "none.csv", {"items": ITEM, "events": EVENT}[kind], [])
+    found = take_in(tmp_path / "w", **{kind: none})
+    assert (found["refresh.items"], found["refresh.events"], found["refresh.quarantined"]) == (0, 0, {})
+
+
+def test_rows_that_are_kept_out_are_said(built: Path, tmp_path: Path) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    new = write(tmp_path / "new.csv", EVENT, ["u1,1,1710000000,1", "u2,no such,1710000000,1", "u1,2,1710000001,1"])
+    found, text = refresh.run(tmp_path / "w", config.load(tmp_path / "w" / "byway.toml"), None, new)
+    assert (found["refresh.events"], found["refresh.quarantined"]) == (2, {"unknown item": 1})
+    assert "1 kept out (unknown item: 1); 17-refresh/quarantine.parquet has them all." in text
+
+
 def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --items or --events"):
         take_in(built)

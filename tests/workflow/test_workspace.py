@@ -24,7 +24,7 @@ from byway.serving.recommend import recommend
 from byway.transitions import signals
 from byway.transitions import table as tables
 from byway.transitions.triples import key, unkey
-from byway.workflow import pipeline, recommendations, stages
+from byway.workflow import pipeline, recommendations, showing, stages
 from byway.workflow.stages import Inputs
 from tests.workflow.test_refresh import (
     EVENT,
@@ -272,6 +272,17 @@ def test_interests_are_the_tree_s(w: byway.Workspace, level: int) -> None:
     for c, row in enumerate(table.to_pylist()):
         own = grown.items(level, c)
         assert row == {"name": names[c], "items": len(own), "traffic": int(np.isin(met, own).sum())}
+
+
+def test_names_of_an_older_tree_are_not_read_as_those_of_a_new_one(w: byway.Workspace, tmp_path: Path) -> None:
+    shutil.copytree(w.directory, tmp_path / "w")
+    opened = byway.Workspace(tmp_path / "w").run(until="tree", tree={"items_per_cluster": 40})
+    with pytest.raises(UserError, match=r"05-descriptions is older than 04-tree; run: .*--until descriptions"):
+        opened.interests()
+    settings = opened.config(tree={"items_per_cluster": 40})
+    assert "The tree is not shown: 05-descriptions is older" in showing.as_text(opened.directory, settings, 2)
+    opened.run(until="descriptions", tree={"items_per_cluster": 40})
+    assert opened.interests(level=1).num_rows == opened.figures["tree.levels"][0]
 
 
 def test_a_level_that_there_is_not(w: byway.Workspace) -> None:

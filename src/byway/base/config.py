@@ -639,11 +639,11 @@ def _in_words(error: msgspec.ValidationError, section: type, table: dict[str, An
 
 def _go_together(path: Path, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
-    scale = config.catalog.event_scale
-    if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
-        raise UserError(
-            f"{path.name}: [catalog] event_scale is {scale}; give the worst and the best value, for example [1, 5]."
-        )
+    for name, scale in (("[catalog] event_scale", config.catalog.event_scale), ("[lift] scale", config.lift.scale)):
+        if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
+            raise UserError(
+                f"{path.name}: {name} is {scale}; give the worst and the best value, for example [1, 5]."
+            )
     if config.item_policy.dim % 2:
         raise UserError(
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "

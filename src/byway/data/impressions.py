@@ -7,25 +7,31 @@ Owns the way from files to one Arrow table with our columns. What the figures ar
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.data import containers, meaning, naming, tables
+from byway.data import containers, meaning, naming, scales, survey, tables
+from byway.data.text import compute
+
+if TYPE_CHECKING:
+    import daft
 
 _KINDS = {
     "time": pa.int64(),
     **dict.fromkeys(("satisfaction", "watch_seconds", "share", "novel", "sole"), pa.float64()),
 }
 """What is not text."""
+_COUNTED = ("watch_seconds", "share", *meaning.FLAGS)
 
 
 def read(paths: Sequence[Path], lift: config.Lift, catalog: config.Catalog, scratch: Path) -> pa.Table:
     """The rows of all tables: `user`, `item` and `time` (microseconds since 1970), and what else they have.
 
     Copies of files that are packed go to `scratch`. Raises UserError for a column that the map names and no table
-    has, and where a table has no users, items or times.
+    has, where a table has no users, items or times, and for a column of numbers of which most are none.
     """
     for name in lift.columns:
         if name not in naming.IMPRESSION_COLUMNS:
@@ -33,7 +39,10 @@ def read(paths: Sequence[Path], lift: config.Lift, catalog: config.Catalog, scra
             raise UserError(f"[lift] columns has no column {name!r}; it maps {known}.")
     settings = replace(catalog, event_columns={}, event_scale=lift.scale)
     found = [_read(part, lift, settings, scratch) for path in paths for part in containers.parts(path, "csv")]
-    return pa.concat_tables(found, promote_options="default")
+    rows = pa.concat_tables(found, promote_options="default")
+    if not rows.num_rows:
+        raise UserError(f"{paths[0]} has no rows; give a table with an impression a row.")
+    return rows
 
 
 def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, scratch: Path) -> pa.Table:
@@ -50,7 +59,41 @@ def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, sc
             )
     wanted = tables.Wanted(chosen.columns, tuple(chosen.columns.values()))
     frame, there = tables.frame(part, wanted, scratch)
-    typed, _ = meaning.typed(frame, there, chosen, part.path, settings, propose=True)
+    try:
+        typed, _ = meaning.typed(frame, there, chosen, part.path, settings, propose=True)
+    except UserError as error:
+        # The sentences name the settings of a log; [lift] has its own.
+        said = str(error).replace("event_columns", "[lift] columns").replace("event_scale", "[lift] scale")
+        raise UserError(said.replace("[catalog] [lift]", "[lift]")) from error
+    _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
     fields = [pa.field(name, _KINDS.get(name, pa.string())) for name in table.column_names]
-    return table.cast(pa.schema(fields))
+    table = table.cast(pa.schema(fields))
+    for ours in ("user", "item", "arm"):
+        if ours in table.column_names:
+            # A cell without text is nothing, as a null is.
+            empty = compute.equal(compute.utf8_trim_whitespace(table[ours]), "")
+            words = compute.if_else(empty, pa.scalar(None, table[ours].type), table[ours])
+            table = table.set_column(table.column_names.index(ours), ours, words)
+    return table
+
+
+def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:
+    """Raise UserError for a text column of which most are no numbers: its figures would be of nothing."""
+    texts = {
+        ours: theirs
+        for ours, theirs in there.items()
+        if ours in _COUNTED
+        and (frame.schema()[theirs].dtype.is_string() or frame.schema()[theirs].dtype.is_binary())
+    }
+    seen = survey.look(frame, list(texts.values()), where, list(texts.values()))
+    for ours, theirs in texts.items():
+        column = seen[theirs]
+        wrong = column.filled - column.numbers
+        worded = ours in meaning.FLAGS and wrong and scales.look(column).writing == "word"
+        if 2 * wrong > column.filled and not worded:
+            raise UserError(
+                f"{where}: {wrong:,} of {column.filled:,} values of {theirs!r}, from which {ours} is read, are no "
+                f"numbers, such as {column.sample[0].as_py()[:40]!r}; mend the column, or name another (or none, "
+                '"") in [lift] columns.'
+            )

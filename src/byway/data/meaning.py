@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 EXTRA = "watch_seconds."
 """Before the names of columns that are only looked at: they hold numbers, like the column they are named after."""
 
-_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity", "share", "novel", "sole")
+_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity", "share")
+FLAGS = ("novel", "sole")
+"""Yes or no, as numbers or in words."""
 _TIMES = ("time", "created_at")
 _KEPT = ("time", "order", "satisfaction", "watch_seconds", "propensity")
 """Columns that are converted and whose rows may be kept out: what stood in the file goes along."""
@@ -61,7 +63,8 @@ def typed(
         if ours in _TIMES:
             try:
                 column = seen.get(theirs)
-                if propose and ours == "time" and column is not None and not column.filled:
+                # A part without rows says nothing of the others.
+                if propose and ours == "time" and column is not None and column.rows and not column.filled:
                     raise UserError(
                         f"{path}: {theirs!r} is empty in every row; leave it out with event_columns = "
                         '{ time = "" }.'
@@ -92,6 +95,8 @@ def typed(
             columns[ours] = _whole(frame, theirs)
         elif ours in _NUMBERS:
             columns[ours] = as_number(frame, theirs)
+        elif ours in FLAGS:
+            columns[ours] = scales.as_flag(frame, theirs)
         else:
             columns[ours] = daft.col(theirs)
     written = {f"{WRITTEN}{ours}": daft.col(names[ours]) for ours in columns if ours in _KEPT}
@@ -153,14 +158,14 @@ def _scale(
 
 
 def _constant(seen: survey.Column) -> bool:
-    """Whether a column is empty, or one number that is not on our scale."""
-    return not seen.filled or (seen.low == seen.high > 1 and seen.numbers == seen.filled)
+    """Whether the rows of a column are empty, or one number that is not on our scale."""
+    return (seen.rows > 0 and not seen.filled) or (seen.low == seen.high > 1 and seen.numbers == seen.filled)
 
 
 def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:
     """Whether numbers from 0 to 1 are none of the scale."""
     values = survey.numbers_of(seen.sample)
-    return bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
+    return len(values) > 0 and bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
 
 
 def _of_scale(theirs: str, found: Scale) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import survey
-from byway.data.casts import as_text
+from byway.data.casts import as_number, as_text
 from byway.data.survey import Column
 from byway.data.text import compute
 
@@ -239,6 +239,14 @@ def as_satisfaction(frame: "daft.DataFrame", name: str, found: Scale, unrated: f
                     empty = empty | (number == value)
         result = when(empty, lit(float(unrated))).otherwise(result)
     return result
+
+
+def as_flag(frame: "daft.DataFrame", name: str) -> Any:
+    """A column of yes and no as float64; numbers stay what they are."""
+    number, kind = as_number(frame, name), frame.schema()[name].dtype
+    if not (kind.is_binary() or kind.is_string()):
+        return number
+    return engine.daft().functions.coalesce(_number(frame, name, "word"), number)
 
 
 def _missing(frame: "daft.DataFrame", name: str, number: Any) -> Any:

@@ -26,6 +26,7 @@ def save(workspace: Path, folder: Path, settings: config.Serving) -> int:
     missing = [path.name for path in here if not path.exists()]
     if missing:
         raise UserError(f"{workspace} has no history yet: {', '.join(missing)} is missing in {here[0].parent}.")
+    _require_elsewhere(folder, here)
     folder.mkdir(parents=True, exist_ok=True)
     for path in here:
         part = folder / f"{path.name}.part"
@@ -48,6 +49,7 @@ def restore(workspace: Path, folder: Path, settings: config.Serving) -> None:
     Raises UserError, before anything changes, where the copy is not whole.
     """
     here = _files(workspace, settings)
+    _require_elsewhere(folder, here)
     for path in here:
         if not (folder / path.name).is_file():
             raise UserError(f"{folder} holds no copy of a history: {path.name} is missing.")
@@ -65,6 +67,12 @@ def _files(workspace: Path, settings: config.Serving) -> list[Path]:
     if settings.history:
         raise UserError("The history is kept by the server of serving.history; use its own means (BGSAVE).")
     return [workspace / "serving" / name for name in FILES]
+
+
+def _require_elsewhere(folder: Path, here: list[Path]) -> None:
+    """A copy in the place of the files would be none, and take them from whoever has them open."""
+    if folder.resolve() == here[0].parent.resolve():
+        raise UserError(f"{folder} is where the history itself is; name another folder for its copy.")
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -57,18 +57,19 @@ def cut_tree(
     >>> sorted(found.items(2, found.assign(2)[0]).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    rows, weight = _rows(vectors, "vectors"), np.asarray(traffic, np.float64)
+    rows, weight = _rows(vectors, "vectors"), _floats(traffic, "traffic", np.float64)
     if weight.shape != (len(rows),):
         raise UserError(f"traffic has the shape {weight.shape}; {len(rows)} vectors need ({len(rows)},).")
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise UserError("traffic holds a number that is negative or not finite; give what each item has of it.")
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    # In 64 bits: squares of large or small numbers leave the range of 32.
+    length = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     if not (length > 0).all():
         raise UserError(
             f"vectors has {int((length <= 0).sum())} rows of zeros, which are like nothing; leave them out."
         )
     if (np.abs(length - 1) > UNIT).any():
-        rows = rows / length
+        rows = (rows / length).astype(np.float32)
     chosen = _settings(config.Tree, {"levels": tuple(levels), **settings})
     sizes, random = tree.level_sizes(len(rows), chosen), np.random.default_rng(rng)
     exact = len(rows) <= EXACT_UP_TO
@@ -104,6 +105,8 @@ def find_transitions(
     """
     if history < 1:
         raise UserError(f"history is {history}; a transition comes after one cluster at least.")
+    if not 0 <= positive <= 1:
+        raise UserError(f"positive is {positive}; satisfaction goes from 0 to 1.")
     clusters = _numbers(cluster_of, "cluster_of")
     log = _log(user, item, time, satisfaction, len(clusters), positive)
     return curate.find(log, clusters, int(clusters.max(initial=-1)) + 1, history)
@@ -145,13 +148,17 @@ def rank_successors(
     """
     K, M = successors.alone_KMM.shape[:2]
     asked = _contexts(context, M)
+    if k < 1:
+        raise UserError(f"k is {k}; it must be at least 1.")
     if asked.shape[1] != K:
         raise UserError(f"context has {asked.shape[1]} columns; what was counted has {K}.")
     chance = successors.probability(asked)
     np.put_along_axis(chance, asked.astype(np.int64), -1.0, axis=1)
     best = best_first(chance.astype(np.float32), min(k, M))
     own = np.take_along_axis(chance, best, axis=1)
-    return np.where(own < 0, -1, best).astype(np.int32), np.maximum(own, 0.0)
+    none = ((0, 0), (0, k - best.shape[1]))
+    found = np.pad(np.where(own < 0, -1, best).astype(np.int32), none, constant_values=-1)
+    return found, np.pad(np.maximum(own, 0.0), none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +240,7 @@ def _log(
 ) -> Events:
     """The log in order of users and time."""
     who, what = _numbers(user, "user"), _numbers(item, "item", n_items)
-    when, content = np.asarray(time), np.asarray(satisfaction, np.float32)
+    when, content = np.asarray(time), _floats(satisfaction, "satisfaction", np.float32)
     for name, array in (("item", what), ("time", when), ("satisfaction", content)):
         if array.shape != who.shape:
             raise UserError(f"{name} has the shape {array.shape} and user {who.shape}; give one each an event.")
@@ -254,8 +261,15 @@ def _log(
     )
 
 
+def _floats(given: ArrayLike, name: str, kind: type[Any]) -> NDArray[Any]:
+    try:
+        return np.ascontiguousarray(given, kind)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name} is no array of numbers ({error}); give numbers, in rows of one length.") from error
+
+
 def _rows(given: ArrayLike, name: str) -> NDArray[np.float32]:
-    rows = np.ascontiguousarray(given, np.float32)
+    rows = _floats(given, name, np.float32)
     if rows.ndim != 2 or not rows.size:
         raise UserError(f"{name} has the shape {rows.shape}; give one row of numbers an item.")
     if not np.isfinite(rows).all():

@@ -46,6 +46,8 @@ class Rows:
     shares: dict[str, float]
     moved: int
     """Users who were seen in several arms: they are left out."""
+    incomplete: int = 0
+    """Rows without a user, a time or the arm of their user: they are left out."""
 
 
 def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dict[str, Any]:
@@ -58,13 +60,16 @@ def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dic
     control = settings.lift.control
     if control not in rows.arm.values():
         there = ", ".join(sorted(set(rows.arm.values()))) or "nobody"
+        moved = f"; {rows.moved:,} users are in several arms and left out" if rows.moved else ""
         raise UserError(
-            f"The log has no user of the arm {control!r} ({there}); set lift.control to the arm to measure beside."
+            f"The log has no user of the arm {control!r} ({there}{moved}); set lift.control to the arm to measure "
+            "beside."
         )
     positive = _positive(workspace)
     log = arrange(rows, _opened(workspace), _before(workspace))
     found = live.figures(log, control, positive, settings.lift.effect)
     found["setting"]["moved"] = rows.moved
+    found["setting"]["incomplete"] = rows.incomplete
     found["setting"]["experiment"] = "" if design is None else design.name
     artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
     return found
@@ -140,12 +145,13 @@ def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Desi
         told = [_arm_of(s) if a is None else a for a, s in zip(told, source, strict=True)]
     seen: dict[str, set[str]] = {}
     for who, which in zip(user, told, strict=True):
-        if which:
+        if which and who is not None:
             seen.setdefault(who, set()).add(which)
     if design is not None:
         seen |= {who: {arms.deal(design, who)} for who in set(user) - seen.keys() if who is not None}
     arm = {who: next(iter(which)) for who, which in seen.items() if len(which) == 1}
-    if not arm:
+    moved = {who for who, which in seen.items() if len(which) > 1}
+    if not arm and not moved:
         raise UserError(
             f'{paths[0]}: no column says the arm of a user; name it in [lift] columns = {{ arm = "..." }}, or put '
             f"{arms.FILE} into the workspace, by which users were dealt."
@@ -163,7 +169,10 @@ def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Desi
         "met": [False] * n,
     }
     columns |= {name: column(name, None) for name in ("cluster", "novel", "sole") if name in table.column_names}
-    return Rows(columns, arm, _shares(table, arm, told, design), sum(len(which) > 1 for which in seen.values()))
+    needed = zip(user, columns["time"], strict=True)
+    # A row without an item says that somebody came.
+    incomplete = sum(who not in moved and (who not in arm or when is None) for who, when in needed)
+    return Rows(columns, arm, _shares(table, arm, told, design), len(moved), incomplete)
 
 
 def _arm_of(source: str | None) -> str | None:
@@ -179,11 +188,11 @@ def _shares(
     """By the table's own column, else by the design, else equal."""
     if "share" in table.column_names:
         pairs = zip(told, table["share"].to_pylist(), strict=True)
-        return {name: share for name, share in pairs if name and share is not None}
+        return {name: share for name, share in pairs if name and share is not None and share > 0}
     names = sorted(set(arm.values()))
     if design is not None and set(names) <= design.shares().keys():
         return design.shares()
-    return dict.fromkeys(names, 1 / len(names))
+    return dict.fromkeys(names, 1 / max(1, len(names)))
 
 
 def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> Log:
@@ -295,6 +304,16 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [
         f"{setting['users']:,} users, {setting['days']} days, {setting['rows']:,} rows; over {setting['control']}:"
     ]
+    left = [
+        f"{setting[name]:,} {what}"
+        for name, what in (
+            ("moved", "users who were seen in several arms"),
+            ("incomplete", "rows without a user, a time or an arm"),
+        )
+        if setting[name]
+    ]
+    if left:
+        lines.append(f"Left out: {' and '.join(left)}.")
     counts = ", ".join(f"{arm} {n:,}" for arm, n in ratio["users"].items())
     if ratio["alarm"]:
         lines.append(

@@ -258,7 +258,7 @@ def _build(
         raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
         log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
         if kept_out.reasons.total() > before:
-            items_of.require_some(len(log), "events", given["events"], kept_out)
+            items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
     kept_out.close()
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
@@ -310,6 +310,7 @@ def _build(
         **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
     }
     outcome.metrics = {f"refresh.{name}": outcome.counts[name] for name in ("items", "events", "users")}
+    outcome.metrics["refresh.quarantined"] = dict(sorted(kept_out.reasons.items()))
     outcome.metrics |= {
         "refresh.displaced": placed.displaced,
         "refresh.crowded": placed.crowded,
@@ -363,9 +364,12 @@ def _followed(
 
 def _new_events(
     raw: sources.Raw, ids: pa.Array, users: pa.Array, positive: float, kept_out: Quarantine
-) -> tuple[Events, list[str]]:
-    """The clean new log, its users numbered on from the old ones, and the ids of those who are new."""
+) -> tuple[Events | None, list[str]]:
+    """The clean new log, its users numbered on from the old ones, and the ids of those who are new; None where the
+    table has no usable row."""
     log = events_of.cleaned(raw, ids, kept_out, time.time_ns() // 1000)
+    if not len(log):
+        return None, []
     number = compute.index_in(log.users, value_set=users)
     unknown = np.flatnonzero(compute.is_null(number).to_numpy(zero_copy_only=False))
     numbers = compute.fill_null(number, -1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -507,6 +511,8 @@ def _in_words(workspace: Path, record: Record) -> str:
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
+    if told := pipeline.kept_out(record):
+        lines.insert(1, f"{told}; {FOLDER}/quarantine.parquet has them all.")
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > ROOM:
         lines.append(
             "A re-partition is due: clusters have outgrown their room. Add the rows to the sources and run."

@@ -108,7 +108,8 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
         width = max(len(str(value)) for _, value, _ in known)
         lines += ["", *(f"{key:44} {value!s:>{width}}  {gloss}" for key, value, gloss in known)]
     if all(_there(workspace, stage, records) for stage in (CATALOG, TREE, DESCRIPTIONS)):
-        lines += ["", _tree(workspace, depth)]
+        mixed = older(workspace, records)
+        lines += ["", f"The tree is not shown: {mixed}" if mixed else _tree(workspace, depth)]
     return "\n".join(lines)
 
 
@@ -125,6 +126,15 @@ def answer_text(answer: Answer) -> str:
     """The reasons of an answer, a line each, and its items, the best first."""
     items = (f"{at:3d}. {i.title or i.item}  [{i.item}]  {i.score:.3f}" for at, i in enumerate(answer.items, 1))
     return "\n".join([*answer.reasons, *items])
+
+
+def older(workspace: Path, records: dict[str, artifact.Record]) -> str:
+    """What to do where the tree is of another catalog, or its names of another tree; empty where all fit."""
+    for made, stage in ((TREE, CATALOG), (DESCRIPTIONS, TREE)):
+        if records[made.name].inputs.get(stage.name, digest := records[stage.name].digest) != digest:
+            again = command("run", workspace, "--until", DESCRIPTIONS.name)
+            return f"{made.folder} is older than {stage.folder}; run: {again}"
+    return ""
 
 
 def _there(workspace: Path, stage: Stage, records: dict[str, artifact.Record]) -> bool:

@@ -184,6 +184,8 @@ class Workspace:
             raise UserError(f"level is {level}; the tree has levels 1 to {tree.LEVELS}.")
         grown, names = self._load(TREE, tree.load), self._load(DESCRIPTIONS, describe.load).names[level - 1]
         traffic = events.traffic(self._load(CATALOG, events.load))
+        if mixed := showing.older(self.directory, pipeline.records(self.directory)):
+            raise UserError(f"There are no interests to read yet: {mixed}")
         starts = grown.starts[level - 1]
         along = np.concatenate([[0], np.cumsum(traffic[grown.order])]).astype(np.int64)
         return pa.table({"name": names, "items": np.diff(starts), "traffic": np.diff(along[starts])})
