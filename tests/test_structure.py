@@ -117,7 +117,6 @@ LONG = {
     "byway.base.config": 800,  # every setting on one page
     "byway.cli": 490,  # every verb on one page
     "byway.workflow.stages": 740,  # every stage on one page
-    "byway.language.fast.generate": 450,
 }
 """Modules that may be longer."""
 

@@ -19,7 +19,8 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
-from byway.language.fast.generate import Choices, Policy, ask
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Policy, ask
 from byway.transitions import table as tables
 from byway.transitions import triples
 from byway.transitions.curate import Samples, Transitions

@@ -28,7 +28,8 @@ from byway.language import prompts
 from byway.language.answers import RankedPairs
 from byway.language.fast import bulk, half
 from byway.language.fast.bulk import TILE, Again
-from byway.language.fast.generate import TOGETHER, Policy, policy
+from byway.language.fast.choices import TOGETHER
+from byway.language.fast.generate import Policy, policy
 from byway.language.tune import Tuned
 from byway.transitions import align, signals
 from byway.transitions.counts import Successors
