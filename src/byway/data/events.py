@@ -106,24 +106,6 @@ def traffic(events: Events) -> NDArray[np.float64]:
     return np.bincount(events.item, minlength=events.n_items).astype(np.float64)
 
 
-def latest(time: NDArray[np.int64], user: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
-    """[N] which of some events, each user's in order, are the last `share` of them by time.
-
-    Of many at the instant of the cut as many are taken as the share asks for: by users, in an order that only their
-    numbers settle, and of one user the last ones.
-    """
-    if not len(time) or share == 0:
-        return np.zeros(len(time), bool)
-    cut = int(np.quantile(time, 1 - share, method="lower"))
-    late, tied = time > cut, np.flatnonzero(time == cut)
-    room = round(share * len(time)) - int(late.sum())
-    if len(tied) > 1 and room > 0:
-        # Numbers scattered over 64 bits: users come in the order in which the log names them, often that of time.
-        scattered = user[tied].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        late[tied[np.argsort(scattered, kind="stable")[-room:]]] = True
-    return late
-
-
 @dataclass(slots=True)
 class Log:
     """The clean log in memory as columns, in order of arrival.

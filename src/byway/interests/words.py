@@ -52,7 +52,6 @@ _UNSPACED = re.compile(
 """Scripts that are written without spaces between words: kana, Han, Thai, Lao, Burmese, Khmer."""
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KATAKANA = re.compile(r"([\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]+)")
-_HIRAGANA = re.compile(r"[\u3041-\u309f]")
 
 
 def tokens(text: str) -> list[str]:
