@@ -393,8 +393,3 @@ def vectors(seen: Seen) -> NDArray[np.float32]:
     for r in range(len(out)):
         out[r] = seen.pictures[r][np.asarray(seen.there[r])].astype(np.float32).mean(axis=(0, 1))
     return out
-
-
-def without(seen: Seen) -> Seen:
-    """The same items with nothing to hear: for measuring what sound adds."""
-    return replace(seen, sounds=np.full_like(seen.sounds, np.nan))

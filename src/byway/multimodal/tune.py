@@ -61,7 +61,7 @@ ASKED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """10-multimodal-model as read back; `video.model.open_model` opens it."""
+    """10-multimodal-model as read back; `multimodal.model.open_model` opens it."""
 
     path: Path
     settings: config.MultimodalModel
