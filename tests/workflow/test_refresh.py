@@ -27,7 +27,7 @@ from byway.serving.recommend import recommend
 from byway.transitions import curate, signals
 from byway.transitions import table as tables
 from byway.transitions.curate import Transitions
-from byway.transitions.signals import Fitted
+from byway.transitions.signals import TableWeights
 from byway.transitions.triples import key, unkey
 from byway.workflow import arrivals, pipeline, refresh, showing, stages
 
@@ -73,7 +73,7 @@ def table(work: Work, settings: config.TransitionTable, transitions: Transitions
             np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
         np.save(work.out / f"{name}.npy", values)
-    (work.out / "fitted.json").write_bytes(msgspec.json.encode(Fitted({"counts": 1.0})))
+    (work.out / "fitted.json").write_bytes(msgspec.json.encode(TableWeights({"counts": 1.0})))
     return Outcome()
 
 
@@ -263,7 +263,7 @@ def test_a_refresh_ranks_by_the_weights_that_stand_in_the_artifact(built: Path, 
     for name, weight in (("counts", 0.0), ("popularity divided out", -1.0)):
         folder = tmp_path / name
         artifact.shutil.copytree(built, folder)
-        fitted = Fitted({"counts": 1.0, "popularity": weight})
+        fitted = TableWeights({"counts": 1.0, "popularity": weight})
         (folder / "08-transition-table" / "fitted.json").write_bytes(msgspec.json.encode(fitted))
         take_in(folder, None, write(folder / "new.csv", EVENT, [f"n{row}" for row in rows]))
         assert len(arrivals.load(folder / stages.REFRESH).pairs)

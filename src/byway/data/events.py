@@ -107,7 +107,7 @@ def traffic(events: Events) -> NDArray[np.float64]:
 
 
 @dataclass(slots=True)
-class Log:
+class CleanLog:
     """The clean log in memory as columns, in order of arrival.
 
     About 25 bytes an event; sorting takes the peak to 72 (measured at 10 and 30 million events: 1.0 and 2.4 GB).
@@ -151,7 +151,7 @@ class Log:
         return pa.array(self.columns[wanted.name][rows], wanted.type, from_pandas=nullable)
 
 
-def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -> Log:
+def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -> CleanLog:
     """Stream the raw events once and keep the good ones, as columns.
 
     `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
@@ -179,7 +179,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
     user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()
-    log = Log(
+    log = CleanLog(
         users=user.dictionary,
         columns=joined,
         source=_unified(origins) if origins else None,
@@ -270,7 +270,7 @@ def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(canonical.indices.take(user.indices), canonical.dictionary)
 
 
-def _sort(log: Log, kept_out: Quarantine) -> None:
+def _sort(log: CleanLog, kept_out: Quarantine) -> None:
     """Set the order of the log; without a clock, make `time` the position in the user's sequence."""
     columns, user = log.columns, log.columns["user"]
     if len(user) == 0:
@@ -311,7 +311,7 @@ def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64
     return position
 
 
-def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _behind(log: CleanLog, order: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whose clock is behind that of an earlier event of their user; events are one after the other in `order`."""
     user, time = log.columns["user"][order].astype(np.int64), log.columns["time"][order]
     # Times as ranks, so that one running maximum over user * N + rank fits into 64 bits.
@@ -320,7 +320,7 @@ def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
     return key < np.maximum.accumulate(key)
 
 
-def _put_backward(log: Log, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
+def _put_backward(log: CleanLog, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
     kept_out.put(
         "events",
         "backward time",

@@ -20,7 +20,7 @@ from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import progress, split
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.tree import Tree
 from byway.transitions.curate import equally_often
 
@@ -105,7 +105,7 @@ class FoundPairs:
     user: Ints
 
 
-def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
+def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Media) -> Outcome:
     """Find the pairs, report who was content with what, split them in time, curate the samples."""
     if not 1 <= settings.level - settings.delta < settings.level <= len(tree.starts):
         raise UserError(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from byway.data.catalog import Catalog
     from byway.data.events import Events
-    from byway.data.media import Seen
+    from byway.data.media import Media
     from byway.interests.describe import Descriptions
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from byway.multimodal import tune as multimodal
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
-    from byway.planner.fit import Planned
+    from byway.planner.fit import FittedPlanner
     from byway.transitions.curate import Ints, Transitions
     from byway.transitions.table import Table
 
@@ -109,7 +109,7 @@ class Inputs:
         return _there(self.load(CATALOG, events.load_users))
 
     @property
-    def seen(self) -> "Seen | None":
+    def seen(self) -> "Media | None":
         from byway.data import media
 
         found = self.load(MEDIA, media.load)
@@ -194,7 +194,7 @@ class Inputs:
         return _there(self.load(ITEM_POLICY, sequence.load))
 
     @property
-    def planned(self) -> "Planned":
+    def planned(self) -> "FittedPlanner":
         from byway.planner import fit
 
         return _there(self.load(PLANNER, fit.load))
