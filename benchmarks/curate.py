@@ -52,6 +52,7 @@ def one(n: int, items: int, seed: int) -> dict[str, Any]:
 
     from byway.base import config
     from byway.data import events, sources
+    from byway.data.heldout import split
     from byway.data.quarantine import Quarantine
     from byway.transitions import curate
     from byway.transitions.standing import where_users_stand
@@ -77,7 +78,7 @@ def one(n: int, items: int, seed: int) -> dict[str, Any]:
         began = time.perf_counter()
         read = events.load(folder)
         found = curate.find(read, cluster_of, CLUSTERS, HISTORY)
-        part = curate.split(found, read.clock, 0.2, 0.1)
+        part = split(found.time, found.progress, found.user, read.clock, 0.2, 0.1)
         counted = [curate.count(found.context[part == i], found.label[part == i], CLUSTERS) for i in range(3)]
         several = counted[0].several()
         samples = curate.diversified(several, 10, CLUSTERS, rng)

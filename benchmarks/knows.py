@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from byway.base import artifact, config, memory, metrics, models, precision
 from byway.data import events
+from byway.data.heldout import split
 from byway.evaluation import baselines
 from byway.interests import describe, embed, tree
 from byway.interests.partition import centroids
@@ -90,7 +91,7 @@ def read(folder: Path, share: float, new: float, seed: int) -> Platform:
     log, grown = events.load(folder / "01-catalog"), tree.load(folder / "04-tree")
     vectors, M = embed.load(folder / "02-embeddings"), grown.size(level)
     found = curate.find(log, grown.assign(level), M, history)
-    part = curate.split(found, log.clock, late, curate.VALIDATION)
+    part = split(found.time, found.progress, found.user, log.clock, late, curate.VALIDATION)
     rng = np.random.default_rng([seed, 3])
     people = rng.random(log.n_users) < share
     new_M = np.zeros(M, bool)

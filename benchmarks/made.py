@@ -17,7 +17,7 @@ from byway.base.artifact import Outcome
 from byway.items import export, sequence
 from byway.items.ease import KEPT, Weights
 from byway.planner.fit import ITEMS, of_leaves
-from byway.planner.signals import Asker, Fitted, Planner
+from byway.planner.signals import Asker, Planner, PlannerWeights
 from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
 from byway.transitions import draws
@@ -93,7 +93,7 @@ def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.fl
     unit = np.full(items, -1, np.int32)
     unit[some] = np.arange(len(some), dtype=np.int32)
     return Planner(
-        fitted=Fitted(dict.fromkeys(PARTS, 1.0), 0.25, 2.0),
+        fitted=PlannerWeights(dict.fromkeys(PARTS, 1.0), 0.25, 2.0),
         unit=unit,
         items=alike(made.vectors[some], KEPT, rng),
         leaf=made.leaf,
@@ -106,7 +106,7 @@ def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.fl
     )
 
 
-def fitted_to(planner: Planner, model: Path, table: NDArray[np.int32]) -> Fitted:
+def fitted_to(planner: Planner, model: Path, table: NDArray[np.int32]) -> PlannerWeights:
     """With the weights by which the signals of some people have the spreads of PARTS."""
     rng, encode = np.random.default_rng(4), export.reader(model)
     n, M = len(planner.cluster), len(table)

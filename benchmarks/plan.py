@@ -35,7 +35,8 @@ from torch.profiler import ProfilerActivity, profile
 from byway.base import config, memory, models, precision, weights
 from byway.language import prompts
 from byway.language.fast import bulk, half
-from byway.language.fast.generate import Attention, Policy, ask, policy, top
+from byway.language.fast.choices import top
+from byway.language.fast.generate import Attention, Policy, ask, policy
 from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
 from byway.transitions import signals

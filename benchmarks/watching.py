@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from byway.base import config, metrics
 from byway.base.artifact import Work
 from byway.data import catalog, events, media
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests import describe, embed, tree
 from byway.language import tune as language
 from byway.multimodal import curate, plan, tune, weigh
@@ -87,7 +87,7 @@ class Known:
 
     pairs: Pairs
     asked: Contexts
-    seen: Seen
+    seen: Media
     look: NDArray[np.int8]
     """[items]."""
     shown: PairSamples

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.simulation import loop, world
-from byway.simulation.loop import Log
+from byway.simulation.loop import WorldLog
 from byway.simulation.world import DAY, START, World
 
 
-def novel_transitions(world: World, log: Log) -> NDArray[np.int64]:
+def novel_transitions(world: World, log: WorldLog) -> NDArray[np.int64]:
     """[n, 4] in order of time: the two sub-areas last enjoyed, the novel one, the user.
 
     Paper 1, section 2.3: a sub-area's first event for the user counts where its satisfaction is positive and
@@ -73,7 +73,7 @@ def recall(score: NDArray[np.float64], test: NDArray[np.int64], n: int = 10) -> 
     return float(((-score).argsort(1, kind="stable")[:, :n] == test[:, 2:3]).any(1).mean())
 
 
-def liked(world: World, log: Log, score: NDArray[np.float64], test: NDArray[np.int64]) -> float:
+def liked(world: World, log: WorldLog, score: NDArray[np.float64], test: NDArray[np.int64]) -> float:
     """Share of tests in which the user would like something in the best sub-area that the log never showed."""
     topics, user = world.topics, test[:, 3]
     met = np.zeros((len(world.users), len(topics.sub_areas)), np.bool_)
@@ -83,7 +83,7 @@ def liked(world: World, log: Log, score: NDArray[np.float64], test: NDArray[np.i
     return float(((world.users.affinity[user] >= world.settings.liked) & within).any(1).mean())
 
 
-def spread(world: World, log: Log, first: int, last: int, known: bool) -> float:
+def spread(world: World, log: WorldLog, first: int, last: int, known: bool) -> float:
     """How many sub-areas, in effect (inverse Simpson), share a user's events of those days; mean over users.
 
     With `known`, how many of the interests that the user had when the log began. Users with 8 events or more.
@@ -99,7 +99,7 @@ def spread(world: World, log: Log, first: int, last: int, known: bool) -> float:
     return float((1 / (shares**2).sum(1)).mean())
 
 
-def by_context(world: World, log: Log) -> dict[str, float]:
+def by_context(world: World, log: WorldLog) -> dict[str, float]:
     """Mean satisfaction of an event after one in the same sub-area (similar) and after one in another sub-area
     of the same area (serendipitous; paper 2, section 2)."""
     order = np.lexsort((log.time, log.user))
@@ -114,7 +114,7 @@ def by_context(world: World, log: Log) -> dict[str, float]:
     }
 
 
-def never_shown(world: World, log: Log) -> float:
+def never_shown(world: World, log: WorldLog) -> float:
     """Share of the sub-areas known at the start of which the log has no event of that user."""
     in_sub_area = np.eye(len(world.topics.sub_areas))[world.topics.sub_area]
     known = world.users.known @ in_sub_area > 0

@@ -99,10 +99,10 @@ def worth(
     json: Json = False,
 ) -> None:
     """What a language model adds to the log here, and what asking it about every pair would take."""
-    from byway.workflow import asking, stages
+    from byway.workflow import asking, pipeline
 
     config = _config(directory, set)
-    stages.prepare(config)
+    pipeline.prepare(config)
     found = asking.worth(directory, config, model, server, pairs)
     _say(json, found, f"{asking.as_table(found)}\n\n{found['says']}")
 

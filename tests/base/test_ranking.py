@@ -88,3 +88,14 @@ def test_nothing_has_a_figure() -> None:
 
 def test_a_label_that_does_not_occur_does_not_count() -> None:
     assert ranking.macro_recall_at([0, 0], 1, labels=[0, 7], counts=[1, 1]) == 1
+
+
+def test_the_best_first_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.integers(-3, 3, (200, 40)).astype(np.float32) * np.float32(0.1)
+    score[rng.random(score.shape) < 0.3] = -np.inf
+    score[0] = -np.inf
+    score[1, ::2] = -0.0
+    for n in (1, 7, 40):
+        want = np.argsort(-score, axis=1, kind="stable")[:, :n]
+        np.testing.assert_array_equal(ranking.best_first(score, n), want)

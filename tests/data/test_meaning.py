@@ -502,18 +502,3 @@ def test_rows_in_no_order_are_not_said_to_be_sorted(work: Work, tmp_path: Path) 
     write(tmp_path, items__csv=ITEMS, events__csv=log)
     outcome = catalog.build(work, config.Catalog("csv", "items.csv", "events.csv"), tmp_path, now=NOW)
     assert "order of" not in str(outcome.metrics["catalog.read"])
-
-
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=200), st.floats(0, 0.9), st.integers(1, 30))
-def test_the_latest_are_as_many_as_the_share_whatever_the_ties(days: list[int], share: float, users: int) -> None:
-    time = np.array(days, np.int64)
-    user = (np.arange(len(time)) % users).astype(np.int32)
-    late = events.latest(time, user, share)
-    assert abs(late.sum() - share * len(time)) <= 1
-    if late.any() and not late.all():
-        assert time[late].min() >= time[~late].max()
-    # Of one user at one instant it is the last ones.
-    for who in range(users):
-        for day in range(4):
-            there = late[(user == who) & (time == day)]
-            assert (np.diff(there.astype(int)) >= 0).all()

@@ -132,7 +132,7 @@ def test_each_item_gets_its_own_pictures_and_damage_costs_only_itself(tmp_path: 
 def test_what_stands_for_an_item_is_what_was_asked_for_else_what_there_is() -> None:
     there = np.array([[True] * 8 + [True], [True] * 8 + [False], [False] * 8 + [True]])
     shape = (3, 9, 1, 4)
-    seen = media.Seen(
+    seen = media.Media(
         np.arange(3, dtype=np.int32), np.zeros(shape, np.float16), there, np.zeros((3, 1)), [], Path()
     )
     for n, expected in ((1, [4]), (2, [2, 6]), (4, [1, 3, 5, 7]), (8, list(range(8)))):

@@ -368,7 +368,7 @@ def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> No
     looks = np.array([[1.0, 0, 0], [0, 1.0, 0]])[seen_items % 2] + 0.01 * rng.normal(size=(32, 3))
     shown = np.repeat(looks[:, None, None], 2, axis=1).astype(np.float16)
     there = np.tile([True, False], (32, 1))
-    seen = media.Seen(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
+    seen = media.Media(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
     similarity: list[float] = []
     for weight in (0.0, 0.5, 2.0):
         joined, kept, _ = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
@@ -389,7 +389,7 @@ def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path:
     seen_items = np.arange(30, dtype=np.int32)
     shown = rng.normal(size=(30, 2, 1, 3)).astype(np.float16)
     sounds = np.full((30, 5), np.nan, np.float32)
-    seen = media.Seen(seen_items, shown, np.tile([True, False], (30, 1)), sounds, [], tmp_path)
+    seen = media.Media(seen_items, shown, np.tile([True, False], (30, 1)), sounds, [], tmp_path)
     settings = config.Embeddings(dim=8)
     work = planted.work(tmp_path, "joint")
     embed.build(work, settings, planted.catalog(titles), seen)

@@ -14,7 +14,7 @@ from byway.serving import recommend
 from byway.serving.person import Seen
 from byway.simulation import neural
 from byway.simulation.neural_linear import NeuralLinear
-from byway.simulation.planned import Chance, Keywords, Planned, Tabled, Watching, draw_interests
+from byway.simulation.planned import Keywords, Planned, RandomCluster, Tabled, Watching, draw_interests
 from byway.simulation.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
 from byway.simulation.two_tower import TwoTower
 from byway.transitions.triples import look_up
@@ -282,7 +282,9 @@ def test_old_interests_count_only_where_there_are_no_recent_ones() -> None:
 
 def test_chance_is_even_over_open_clusters() -> None:
     free = np.tile([True, False, True, True, False, True], (8000, 1))
-    share = np.bincount(Chance().choose(asked([[0]] * 8000), free, np.random.default_rng(0)), minlength=M) / 8000
+    share = (
+        np.bincount(RandomCluster().choose(asked([[0]] * 8000), free, np.random.default_rng(0)), minlength=M) / 8000
+    )
     np.testing.assert_allclose(share, [0.25, 0, 0.25, 0.25, 0, 0.25], atol=0.02)
 
 

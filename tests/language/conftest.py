@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from byway.base import models
-from byway.language.fast.generate import Choices
+from byway.language.fast.choices import Choices
 
 HOSTILE = [
     "ramen, broth, noodles",

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from byway.base.ranking import best_first
 from byway.language import prompts
 from byway.language.fast import bulk
-from byway.language.fast.generate import Attention, Choices, Policy, ask, policy
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Attention, Policy, ask, policy
 from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples

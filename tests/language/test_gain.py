@@ -10,7 +10,8 @@ from byway.language import gain, offset, tune
 from byway.language.fast.generate import Attention
 from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE
-from tests.language.test_generate import brute_force, make
+from tests.language.test_choices import brute_force
+from tests.language.test_generate import make
 from tests.language.test_offset import batch_beside, drawn
 
 M = len(HOSTILE)

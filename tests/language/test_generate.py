@@ -1,4 +1,4 @@
-"""Decoding against a reference: every name scored by itself, unbatched, with the library's own forward pass."""
+"""Reading against a reference: every prompt by itself, unbatched, with the library's own forward pass."""
 
 import copy
 from typing import Any
@@ -9,21 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from byway.base.errors import UserError
-from byway.base.ranking import best_first
 from byway.language import prompts
-from byway.language.fast.generate import (
-    Attention,
-    Choices,
-    Policy,
-    ask,
-    decode_freely,
-    go_on,
-    policy,
-    read_grid,
-    slot_end,
-    top,
-)
-from tests.language.conftest import HOSTILE, resolved
+from byway.language.fast.generate import Attention, Policy, ask, decode_freely, go_on, policy, read_grid, slot_end
+from tests.language.conftest import HOSTILE
 
 CONTEXTS = np.array([[a, b] for a in range(len(HOSTILE)) for b in (0, 3, 6, 11)], dtype=np.int32)
 
@@ -61,47 +49,6 @@ def reference(tiny: PreTrainedModel, asked_of: Policy, context: list[int], answe
         scores = plain(input_ids=ids, attention_mask=mask, position_ids=positions[None]).logits[0]
     start = n - len(answer) - 1
     return scores[start : n - 1].log_softmax(-1)
-
-
-def brute_force(tiny: PreTrainedModel, asked_of: Policy, context: list[int]) -> np.ndarray:
-    """[M] log-probability of every name when at each token only tokens that lead to a name are legal."""
-    answers = asked_of.prompt.answers
-    found = np.zeros(len(answers))
-    for c, answer in enumerate(answers):
-        log_p = reference(tiny, asked_of, context, answer)
-        for t, token in enumerate(answer):
-            legal = sorted({a[t] for a in answers if a[:t] == answer[:t] and len(a) > t})
-            found[c] += float(log_p[t][legal].log_softmax(-1)[legal.index(token)])
-    return found
-
-
-@pytest.mark.parametrize("attention", ["block", "causal"])
-def test_every_name_has_its_brute_force_probability(
-    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
-) -> None:
-    asked_of = make(tiny, tokenizer, attention)
-    with torch.no_grad():
-        made = resolved(Choices(asked_of, ask(asked_of, CONTEXTS)))
-    np.testing.assert_allclose(np.exp(made).sum(axis=1), 1, atol=1e-4)
-    for row in range(0, len(CONTEXTS), 7):
-        np.testing.assert_allclose(made[row], brute_force(tiny, asked_of, CONTEXTS[row].tolist()), atol=2e-3)
-
-
-@pytest.mark.parametrize("attention", ["block", "causal"])
-def test_the_best_are_exact_and_never_the_context(
-    tiny: PreTrainedModel, tokenizer: Any, attention: Attention
-) -> None:
-    asked_of = make(tiny, tokenizer, attention)
-    excluded = np.zeros((len(CONTEXTS), len(HOSTILE)), dtype=bool)
-    np.put_along_axis(excluded, CONTEXTS.astype(np.int64), True, axis=1)
-    with torch.no_grad():
-        whole = np.where(excluded, -np.inf, resolved(Choices(asked_of, ask(asked_of, CONTEXTS))))
-        lazy = Choices(asked_of, ask(asked_of, CONTEXTS))
-        ((clusters, scores),) = top(asked_of, ask(asked_of, CONTEXTS), 4, excluded, [lambda log_p: log_p])
-    best = np.argsort(-whole, axis=1, kind="stable")[:, :4]
-    np.testing.assert_array_equal(clusters, best)
-    np.testing.assert_allclose(scores, np.take_along_axis(whole, best, 1), atol=1e-4)
-    assert (lazy.waits_NM >= 0).any(), "the names must share beginnings, or nothing is shown"
 
 
 def test_a_grid_of_pairs_is_what_its_pairs_say(tiny: PreTrainedModel, tokenizer: Any) -> None:
@@ -161,14 +108,6 @@ def test_what_is_read_together_learns_what_is_read_apart(tiny: PreTrainedModel, 
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
-def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, tokenizer: Any) -> None:
-    asked_of = make(tiny, tokenizer, "block")
-    excluded = np.ones((1, len(HOSTILE)), dtype=bool)
-    excluded[0, 5] = False
-    ((clusters, _),) = top(asked_of, ask(asked_of, CONTEXTS[:1]), 3, excluded, [lambda log_p: log_p])
-    assert clusters.tolist() == [[5, -1, -1]]
-
-
 @pytest.mark.parametrize("layer", [torch.nn.Linear(32, 49152), None])
 def test_a_model_whose_output_layer_cannot_score_names_is_refused(
     tiny: PreTrainedModel, tokenizer: Any, layer: torch.nn.Module | None
@@ -185,33 +124,3 @@ def test_free_answers_are_the_greedy_ones(tiny: PreTrainedModel, tokenizer: Any,
     for context, answer in zip(CONTEXTS[:6].tolist(), answers, strict=True):
         log_p = reference(tiny, asked_of, context, answer)
         assert answer == log_p.argmax(-1).tolist()
-
-
-def test_the_best_first_are_those_of_a_stable_sort() -> None:
-    rng = np.random.default_rng(0)
-    score = rng.integers(-3, 3, (200, 40)).astype(np.float32) * np.float32(0.1)
-    score[rng.random(score.shape) < 0.3] = -np.inf
-    score[0] = -np.inf
-    score[1, ::2] = -0.0
-    for n in (1, 7, 40):
-        want = np.argsort(-score, axis=1, kind="stable")[:, :n]
-        np.testing.assert_array_equal(best_first(score, n), want)
-
-
-def test_only_what_is_among_the_best_is_read_to_its_end(tiny: PreTrainedModel, tokenizer: Any) -> None:
-    asked_of = make(tiny, tokenizer, "block")
-    read = list[int]()
-    resolve = Choices.resolve
-
-    def counting(self: Choices, rows: Any, nodes: Any) -> None:
-        read.append(len(nodes))
-        resolve(self, rows, nodes)
-
-    excluded = np.zeros((len(CONTEXTS), len(HOSTILE)), dtype=bool)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Choices, "resolve", counting)
-        top(asked_of, ask(asked_of, CONTEXTS), 1, excluded, [lambda log_p: log_p])
-        few = sum(read)
-        with torch.no_grad():
-            resolved(Choices(asked_of, ask(asked_of, CONTEXTS)))
-    assert 0 < few < (sum(read) - few) / 2

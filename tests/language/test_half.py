@@ -13,7 +13,8 @@ from byway.base import precision
 from byway.base.errors import UserError
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
-from byway.language.fast.generate import Attention, Choices, ask, policy
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Attention, ask, policy
 from byway.language.fast.passes import prepare, read
 from byway.transitions import signals
 from byway.transitions.counts import Successors

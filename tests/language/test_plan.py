@@ -19,11 +19,12 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
-from byway.language.fast.generate import Choices, Policy, ask
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Policy, ask
 from byway.transitions import table as tables
 from byway.transitions import triples
 from byway.transitions.curate import Samples, Transitions
-from byway.transitions.signals import Fitted, Ranked, Scorer
+from byway.transitions.signals import Ranked, Scorer, TableWeights
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 
 M = len(HOSTILE)
@@ -203,7 +204,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     monkeypatch.setattr(bulk, "fit", slow)
     monkeypatch.setattr(plan, "open_policy", opened)
 
-    def shard(number: int) -> Fitted:
+    def shard(number: int) -> TableWeights:
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         with torch.no_grad():
             return plan.fill(
@@ -296,7 +297,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
         return plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
 
     def follow(new: Samples, weight: float) -> tuple[Any, Any]:
-        return plan.follow(transitions(), new, alike, Fitted({"language_model": weight}), 4, ask_model)
+        return plan.follow(transitions(), new, alike, TableWeights({"language_model": weight}), 4, ask_model)
 
     pairs, counted = follow(since, 0.0)
     at = pairs.tolist().index([3, 4])
@@ -313,14 +314,14 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
     three = np.array([[3, 5, 4], [5, 3, 4]], np.int32)
     own = Samples(three[:1], np.array([8], np.int32), np.array([900], np.int32))
-    of_three, found = plan.follow(transitions(history=3), own, alike, Fitted({}), 4, ask_model, triples=three)
+    of_three, found = plan.follow(transitions(history=3), own, alike, TableWeights({}), 4, ask_model, triples=three)
     assert [3, 5, 4] in of_three.tolist()
     assert found[of_three.tolist().index([3, 5, 4])][0] == 8
     # What a model that was asked elsewhere named first leads, where it has all the weight, and nobody is asked.
     named = np.tile(np.array([7, 1], np.int32), (M, M, 1))
     named[:, 7] = named[7] = named[:, 1] = named[1] = 2
     said = Ranked(named, np.tile(np.arange(M, dtype=np.int32), (M, M, 1)))
-    heavy = Fitted({"counts": 0.0, "language_model": 1.0})
+    heavy = TableWeights({"counts": 0.0, "language_model": 1.0})
     again, ranked = plan.follow(transitions(), since, alike, heavy, 4, lambda: pytest.fail("asked"), said=said)
     outside = ~np.isin(again, [7, 1, 2]).any(axis=1)
     assert outside.any()

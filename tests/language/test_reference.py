@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from byway.language import prompts
 from byway.language.fast import reference
-from byway.language.fast.generate import Attention, Choices, ask, policy
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Attention, ask, policy
 from tests.language.conftest import HOSTILE, resolved
 
 PAIRS = np.array([[0, 1], [5, 5], [11, 3], [7, 2], [2, 0]], dtype=np.int32)

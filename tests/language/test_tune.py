@@ -21,7 +21,8 @@ from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, spread_out
 from tests.language.conftest import HOSTILE, make_tiny
-from tests.language.test_generate import brute_force, make, reference
+from tests.language.test_choices import brute_force
+from tests.language.test_generate import make, reference
 
 M = len(HOSTILE)
 

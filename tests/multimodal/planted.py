@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from byway.data.catalog import SCHEMA, Catalog
 from byway.data.events import Events
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal.curate import Pairs, PairSamples
@@ -42,7 +42,7 @@ def catalog() -> Catalog:
     return Catalog(pa.table(columns, schema=SCHEMA))
 
 
-def seen(path: Path, noise: float = 0.1, rows: NDArray[np.int32] | None = None) -> Seen:
+def seen(path: Path, noise: float = 0.1, rows: NDArray[np.int32] | None = None) -> Media:
     """Pictures that are their cluster's own vector and a little noise: four frames and a thumbnail of one patch."""
     rng = np.random.default_rng(5)
     own = rng.normal(size=(6, WIDTH))
@@ -50,7 +50,7 @@ def seen(path: Path, noise: float = 0.1, rows: NDArray[np.int32] | None = None) 
     shown = own[item // 8][:, None, None] + noise * rng.normal(size=(len(item), 5, 1, WIDTH))
     there = np.ones((len(item), 5), np.bool_)
     sounds = np.full((len(item), 3), np.nan, np.float32)
-    return Seen(item, shown.astype(np.float16), there, sounds, [f"d{i}" for i in item], path)
+    return Media(item, shown.astype(np.float16), there, sounds, [f"d{i}" for i in item], path)
 
 
 def events(pairs: list[tuple[int, int, float]]) -> Events:

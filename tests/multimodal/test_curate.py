@@ -9,6 +9,7 @@ from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data.events import Events
+from byway.data.heldout import split
 from byway.interests.tree import Tree
 from byway.multimodal import curate
 from byway.multimodal.curate import SERENDIPITOUS, SIMILAR, UNRELATED, PairSamples
@@ -111,7 +112,7 @@ def test_every_label_has_its_best_contexts_equally_often(
 
 def test_the_split_is_in_time() -> None:
     found = curate.find(planted.serendipitous(), 12.0)
-    part = curate.split(found, True, 0.2, 0.1)
+    part = split(found.time, found.progress, found.user, True, 0.2, 0.1)
     assert found.time[part == 0].max() <= found.time[part == 1].min()
     assert found.time[part == 1].max() <= found.time[part == 2].min()
     assert (part == 2).mean() == pytest.approx(0.2, abs=0.01)

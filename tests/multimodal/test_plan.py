@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from byway.base import artifact, config, models
 from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.language import prompts
 from byway.language import tune as language
 from byway.multimodal import curate, plan, tune
@@ -224,7 +224,7 @@ def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_
     ones = np.ones(len(item), np.float32)
     log = curate.PairSamples(item, (1 + way[item]).astype(np.int32), np.ones(len(item), np.int32), ones, ones)
     pairs = Pairs(2, 1, 4, log, log, log, log, log)
-    seen = Seen(
+    seen = Media(
         np.arange(n, dtype=np.int32),
         shown.astype(np.float16),
         np.ones((n, 5), np.bool_),

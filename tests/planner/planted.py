@@ -3,7 +3,7 @@
 import numpy as np
 
 from byway.items.ease import Weights
-from byway.planner.signals import SIGNALS, Asker, Fitted, Planner
+from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights
 
 WEIGHTS = {name: round(0.5 + 0.3 * i, 2) for i, name in enumerate(SIGNALS)}
 """All different, none 0."""
@@ -37,7 +37,7 @@ def planner(seed: int = 0, *, leaves: int = 6, each: int = 5, spread: float = 1.
     unit = np.arange(n, dtype=np.int32)
     unit[0] = 7
     return Planner(
-        fitted=Fitted(WEIGHTS, 0.25, 2.0),
+        fitted=PlannerWeights(WEIGHTS, 0.25, 2.0),
         unit=unit,
         items=weights_of(rng, n, 8) if items else None,
         leaf=leaf,

@@ -7,7 +7,7 @@ import pytest
 
 from byway.items.ease import Weights
 from byway.planner import fit, signals
-from byway.planner.signals import Asker, Fitted, LeafMeans, Planner
+from byway.planner.signals import Asker, LeafMeans, Planner, PlannerWeights
 
 LEAVES, M, D = 120, 15, 6
 WEIGHTS = {
@@ -28,7 +28,7 @@ def planner(seed=0, **weights):
 
     to = np.stack([rng.permutation(LEAVES)[:20] for _ in range(LEAVES)]).astype(np.int32)
     return Planner(
-        fitted=Fitted(WEIGHTS | weights, 0.3, 2.0),
+        fitted=PlannerWeights(WEIGHTS | weights, 0.3, 2.0),
         unit=np.arange(n, dtype=np.int32),
         items=None,
         leaf=leaf,

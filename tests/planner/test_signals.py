@@ -72,7 +72,7 @@ def test_a_signal_without_a_weight_or_without_an_answer_has_no_part():
 
 
 def replace_weights(of, weights):
-    return signals.Fitted(weights, of.fitted.neutral, of.fitted.scale)
+    return signals.PlannerWeights(weights, of.fitted.neutral, of.fitted.scale)
 
 
 def test_without_a_history_nothing_is_liked():

@@ -19,8 +19,8 @@ from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
-from byway.planner.fit import Planned
-from byway.planner.signals import SIGNALS, Fitted
+from byway.planner.fit import FittedPlanner
+from byway.planner.signals import SIGNALS, PlannerWeights
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions
@@ -64,13 +64,15 @@ def policy_file(path: Path, vectors: NDArray[np.float32], length: int | str = LE
     return path
 
 
-def planned_of(seed: int = 8, weights: dict[str, float] | None = None, *, items: bool = True) -> Planned:
+def planned_of(seed: int = 8, weights: dict[str, float] | None = None, *, items: bool = True) -> FittedPlanner:
     """A planner of drawn arrays, in which every signal has a part in the scores where no weights are given."""
     rng = np.random.default_rng(seed)
     content = rng.normal(size=(N, 3))
     content /= np.linalg.norm(content, axis=1, keepdims=True)
-    fitted = Fitted({**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3} if weights is None else weights, 0.25, 2.0)
-    return Planned(
+    fitted = PlannerWeights(
+        {**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3} if weights is None else weights, 0.25, 2.0
+    )
+    return FittedPlanner(
         fitted,
         np.arange(N, dtype=np.int32),
         weights_of(rng, N, 9) if items else None,
@@ -91,7 +93,7 @@ class Planted:
     model: NDArray[np.int32] | None = None
     """The language model's own rankings; as `table` where they are not given."""
     contexts: ContextTable | None = None
-    planned: Planned | None = None
+    planned: FittedPlanner | None = None
     settings: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True

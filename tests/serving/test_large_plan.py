@@ -8,8 +8,8 @@ import pytest
 from byway.base import config
 from byway.items.ease import Weights
 from byway.planner import page, signals
-from byway.planner.fit import Planned
-from byway.planner.signals import Fitted, LeafMeans
+from byway.planner.fit import FittedPlanner
+from byway.planner.signals import LeafMeans, PlannerWeights
 from byway.serving import pack, plan
 from byway.serving.person import Seen, read
 from byway.serving.recommend import recommend
@@ -26,9 +26,9 @@ def planned(items=True):
         return Weights(to, rng.normal(size=to.shape).astype(np.float32))
 
     names = [name for name in signals.SIGNALS if name != "language_model" and (items or name != "ease")]
-    fitted = Fitted({name: float(rng.uniform(0.2, 1)) for name in names}, 0.4, 2.0)
+    fitted = PlannerWeights({name: float(rng.uniform(0.2, 1)) for name in names}, 0.4, 2.0)
     content = rng.normal(size=(N, 3)).astype(np.float32)
-    return Planned(fitted, np.arange(N, dtype=np.int32), weights() if items else None, weights(), content)
+    return FittedPlanner(fitted, np.arange(N, dtype=np.int32), weights() if items else None, weights(), content)
 
 
 def people(opened, count=20):

@@ -9,7 +9,7 @@ import pytest
 
 from byway.base import config
 from byway.planner import signals
-from byway.planner.signals import SIGNALS, Asker, Fitted
+from byway.planner.signals import SIGNALS, Asker, PlannerWeights
 from byway.serving import plan
 from byway.serving.bundle import Bundle
 from byway.serving.person import DAY, Seen, person_of
@@ -103,8 +103,8 @@ def test_a_page_holds_the_best_items_of_the_interests_never_met(tmp_path: Path) 
 def test_a_ranking_without_a_weight_is_not_kept_and_not_asked(tmp_path: Path, without: str) -> None:
     planned = planned_of()
     weights = {name: w for name, w in planned.fitted.weights.items() if name != without}
-    planted, bundle = built(tmp_path, replace(planned, fitted=Fitted(weights, 0.25, 2.0)), skip=0)
-    planted.planned = replace(planned, fitted=Fitted({**weights, without: 0.0}, 0.25, 2.0))
+    planted, bundle = built(tmp_path, replace(planned, fitted=PlannerWeights(weights, 0.25, 2.0)), skip=0)
+    planted.planned = replace(planned, fitted=PlannerWeights({**weights, without: 0.0}, 0.25, 2.0))
     scores = scores_by_force(planted, bundle)
     new = sorted((i for i in planted.ids if int(i[1]) not in MET), key=lambda i: -scores[i])
     assert names(ask(bundle, HISTORY, k=8)) == new[:8]
@@ -239,7 +239,7 @@ def test_the_reasons_name_the_items_that_were_liked(tmp_path: Path) -> None:
     b[row["c2-0"], row["c5-3"]], b[row["c4-0"], row["c5-3"]], b[row["c0-0"], row["c5-3"]] = 0.9, 0.5, 0.1
     b[row["c0-2"], row["c6-1"]] = 0.1
     ease = planned.items.__class__(np.tile(np.arange(N, dtype=np.int32), (N, 1)), b)
-    own = replace(planned, items=ease, fitted=Fitted({"ease": 1.0, "popularity": 1e-5}, 0.25, 2.0))
+    own = replace(planned, items=ease, fitted=PlannerWeights({"ease": 1.0, "popularity": 1e-5}, 0.25, 2.0))
     _, bundle = built(tmp_path, own, skip=0, new_interests=1)
     history = [Seen("c0-0", None, 1.0), Seen("c4-0", None, 1.0), Seen("c2-0", None, 0.9)]
     answer = ask(bundle, history, k=2)
@@ -385,7 +385,7 @@ def test_young_interests_and_those_to_try_again_are_offered(tmp_path: Path) -> N
 
 def test_what_pleases_is_for_the_planner_to_say(tmp_path: Path) -> None:
     planned = planned_of()
-    strict = replace(planned, fitted=Fitted(planned.fitted.weights, 0.25, 2.0, positive=0.95))
+    strict = replace(planned, fitted=PlannerWeights(planned.fitted.weights, 0.25, 2.0, positive=0.95))
     _, bundle = built(tmp_path, strict, young_days=5, again_days=10)
     assert opened(bundle, YOUNG) == {3, 4, 6}
 

@@ -9,7 +9,7 @@ import numpy as np
 from byway.base import config, metrics
 from byway.data.events import Events
 from byway.planner import fit
-from byway.planner.signals import Fitted
+from byway.planner.signals import PlannerWeights
 from byway.simulation import experiment, loop, simulated, world
 from byway.simulation.arms import ArmContext
 from byway.simulation.people import WorldSettings
@@ -28,7 +28,7 @@ class Tiny:
     """World, log and people."""
 
     world: World
-    log: loop.Log
+    log: loop.WorldLog
     events: Events
     user_ids: list[str]
 
@@ -67,13 +67,15 @@ def known_of(made: World) -> Known:
     )
 
 
-def planned(events: Events, known: Known) -> fit.Planned:
+def planned(events: Events, known: Known) -> fit.FittedPlanner:
     """Linear models of the log, sub-areas for leaves; all signals weigh the same in size."""
     usual, leaf = fit.neutral(events.satisfaction), known.cluster.astype(np.int32)
     unit = fit.most_watched(events.item, known.n_items)
     leaves, items = fit.linear(events, np.ones(len(events), np.bool_), leaf, unit, usual)
     weights = {"ease": 3.0, "ease_leaves": 1.0, "item_policy": 0.1, "table": 0.3, "similarity": 0.3, "quality": 0.3}
-    return fit.Planned(Fitted(weights, usual.neutral, usual.scale), unit, items, leaves, fit.axes(known.vectors, 8))
+    return fit.FittedPlanner(
+        PlannerWeights(weights, usual.neutral, usual.scale), unit, items, leaves, fit.axes(known.vectors, 8)
+    )
 
 
 def kit(of: Tiny, folder: Path) -> ArmContext:

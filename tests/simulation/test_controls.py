@@ -3,7 +3,7 @@
 import numpy as np
 
 from byway.simulation import control, controls, platform
-from byway.simulation.planned import Chance, Planned, Scored
+from byway.simulation.planned import Planned, RandomCluster, Scored
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Asked, Floats, Ints, Logged
 from tests.simulation import planted
@@ -39,7 +39,7 @@ def test_a_source_that_peeks_is_caught_and_the_truth_is_put_back() -> None:
     asked = platform.asked_of(state, np.arange(10), 0)
     before = [array.copy() for array in people.hidden()]
     assert controls.leaks(Scored(Peeking(people)), people, asked, 5, 0)
-    assert controls.leaks(Planned(known, Chance(), Remembering(people)), people, asked, 5, 0)
+    assert controls.leaks(Planned(known, RandomCluster(), Remembering(people)), people, asked, 5, 0)
     honest = platform.control_sources(known)[0]
     honest.learn(log, 0)
     assert not controls.leaks(honest, people, asked, 5, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from byway.data.events import DAY, Events
 from byway.simulation import arms, experiment, pooling, runs
-from byway.simulation.planned import Chance, Planned, Ranking
+from byway.simulation.planned import Planned, RandomCluster, Ranking
 from byway.simulation.platform import Impressions
 from byway.simulation.runs import run_arm
 from byway.simulation.source import NONE, Asked, Floats, Ints, Logged, Source
@@ -154,7 +154,7 @@ def test_arms_share_their_luck(tmp_path: Path) -> None:
     np.testing.assert_array_equal(silent.item[same], first["item"])
     np.testing.assert_array_equal(silent.satisfaction[same], first["satisfaction"])
     assert silent.seconds.sum() == control.daily["watch"].sum()
-    busy = live_with(setup, Planned(setup.kit.known, Chance(), Flat(setup.kit.known.n_items)))
+    busy = live_with(setup, Planned(setup.kit.known, RandomCluster(), Flat(setup.kit.known.n_items)))
     assert not np.array_equal(busy.item[busy.day == 0], first["item"])
     # Who comes today does not hang on what is shown today.
     assert set(busy.user[busy.day == 0]) == set(first["user"])

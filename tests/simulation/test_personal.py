@@ -9,7 +9,7 @@ from byway.base import config
 from byway.data.events import Events
 from byway.serving.person import DAY, Seen
 from byway.serving.recommend import recommend
-from byway.simulation.personal import Linear, Personal
+from byway.simulation.personal import Personal, PublishedEase
 from byway.simulation.planned import Scored
 from byway.simulation.source import NONE, Asked, Known, Logged
 from byway.transitions.table import Table
@@ -165,7 +165,7 @@ def test_ease_is_the_published_model_over_what_was_liked(tmp_path: Path) -> None
     np.fill_diagonal(b, 0)
     score = x @ b
     asked = asked_of(known, made)
-    arm = Scored(Linear(known, tmp_path), hides=known)
+    arm = Scored(PublishedEase(known, tmp_path), hides=known)
     arm.learn(made, 0)
     named = arm.nominate(asked, 5, np.random.default_rng(0))
     closed = asked.seen | asked.met[:, known.cluster]
@@ -180,7 +180,7 @@ def test_ease_is_the_published_model_over_what_was_liked(tmp_path: Path) -> None
     kept = np.load(tmp_path / "ease.npy")
     np.testing.assert_allclose(kept, b, atol=1e-5)
     np.save(tmp_path / "ease.npy", 0 * kept)
-    other = Linear(known, tmp_path)
+    other = PublishedEase(known, tmp_path)
     other.learn(made, 0)
     assert not other.scores(asked, np.empty(0, np.int64)).any()
     other.learn(made, 10)

@@ -10,7 +10,7 @@ import pytest
 from byway.base import config
 from byway.items.ease import Weights
 from byway.planner import fit
-from byway.planner.signals import Fitted
+from byway.planner.signals import PlannerWeights
 from byway.simulation import arms, experiment
 from byway.simulation.arms import ArmContext
 from byway.simulation.planned import Planned, Scored, Stored, Tabled, draw_interests
@@ -59,8 +59,8 @@ def kit(folder: Path, **tables: np.ndarray) -> ArmContext:
         titles=["a"] * 12,
         names=["b"] * M,
         tables={name: partial(look_up, table.astype(np.int32), None) for name, table in tables.items()},
-        planned=fit.Planned(
-            Fitted({}, 0.25, 1.0), np.full(len(KNOWN.vectors), -1, np.int32), None, NOTHING, KNOWN.vectors
+        planned=fit.FittedPlanner(
+            PlannerWeights({}, 0.25, 1.0), np.full(len(KNOWN.vectors), -1, np.int32), None, NOTHING, KNOWN.vectors
         ),
         table=Table(first, first.astype(np.float32), first),
         leaf=KNOWN.cluster,

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.data import media
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.simulation import visual
 
 M, N, WIDTH = 300, 400, 8
 
 
-def planted(rng: np.random.Generator, told: float) -> tuple[Seen, NDArray[np.float32], NDArray[np.bool_]]:
+def planted(rng: np.random.Generator, told: float) -> tuple[Media, NDArray[np.float32], NDArray[np.bool_]]:
     """Pictures of which half vary a lot; the embedding's first axis tells which, as loudly as `told`."""
     rich = rng.random(N) < 0.5
     vectors = rng.normal(size=(N, 16)).astype(np.float32)
@@ -22,7 +22,7 @@ def planted(rng: np.random.Generator, told: float) -> tuple[Seen, NDArray[np.flo
     pictures = (spread * rng.normal(size=(M, 2, 4, WIDTH))).astype(np.float16)
     there = np.ones((M, 2), np.bool_)
     there[::7, 0] = False
-    return Seen(item, pictures, there, np.zeros((M, 1), np.float32), [""] * M, Path()), vectors, rich
+    return Media(item, pictures, there, np.zeros((M, 1), np.float32), [""] * M, Path()), vectors, rich
 
 
 def test_what_varies_is_rich_also_where_nobody_looked() -> None:
@@ -51,7 +51,7 @@ def test_a_picture_that_is_not_there_does_not_count() -> None:
 
 def test_too_few_pictures_are_no_score() -> None:
     seen, vectors, _ = planted(np.random.default_rng(3), told=1.0)
-    few = Seen(seen.item[:9], seen.pictures[:9], seen.there[:9], seen.sounds[:9], seen.digest[:9], seen.path)
+    few = Media(seen.item[:9], seen.pictures[:9], seen.there[:9], seen.sounds[:9], seen.digest[:9], seen.path)
     assert visual.interest(few, vectors) is None
-    none = Seen(seen.item[:0], seen.pictures[:0], seen.there[:0], seen.sounds[:0], [], seen.path)
+    none = Media(seen.item[:0], seen.pictures[:0], seen.there[:0], seen.sounds[:0], [], seen.path)
     assert visual.interest(none, vectors) is None

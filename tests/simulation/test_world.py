@@ -18,7 +18,7 @@ from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data import catalog
 from byway.simulation import loop, media, people, topics, world
-from byway.simulation.loop import Log
+from byway.simulation.loop import WorldLog
 from byway.simulation.people import WorldSettings
 from byway.simulation.topics import TITLE_KINDS
 from byway.simulation.world import DAY, START, World
@@ -32,7 +32,7 @@ def quick() -> World:
 
 
 @pytest.fixture(scope="module")
-def log(quick: World) -> Log:
+def log(quick: World) -> WorldLog:
     return loop.simulate(quick)
 
 
@@ -109,7 +109,7 @@ def test_order_of_items_says_nothing_of_topics(quick: World):
     assert neighbours < 2 / len(quick.topics.areas)
 
 
-def test_log_is_a_log(quick: World, log: Log):
+def test_log_is_a_log(quick: World, log: WorldLog):
     assert (np.diff(log.time) >= 0).all()
     order = np.lexsort((log.time, log.user))
     same = np.diff(log.user[order]) == 0
@@ -125,7 +125,7 @@ def test_log_is_a_log(quick: World, log: Log):
     assert ((log.propensity[shown] > 0) & (log.propensity[shown] <= 1)).all()
 
 
-def test_sizes_are_those_of_the_demo(quick: World, log: Log):
+def test_sizes_are_those_of_the_demo(quick: World, log: WorldLog):
     assert len(quick.items) == 900
     assert 22_000 < len(log) < 30_000
 
@@ -141,7 +141,7 @@ def test_propensity_is_the_probability_of_being_shown():
     np.testing.assert_allclose(log.propensity[first], 1 / out, rtol=1e-5)
 
 
-def test_popularity_is_zipf_like(quick: World, log: Log, benchmark: ModuleType):
+def test_popularity_is_zipf_like(quick: World, log: WorldLog, benchmark: ModuleType):
     assert sorted(quick.items.reach, reverse=True)[0] == 1
     slope = benchmark.zipf_slope(np.sort(quick.items.reach) * 1e6)
     assert slope == pytest.approx(-quick.settings.zipf, abs=0.02)
@@ -150,7 +150,7 @@ def test_popularity_is_zipf_like(quick: World, log: Log, benchmark: ModuleType):
     assert -0.9 < benchmark.zipf_slope(plays) < -0.3
 
 
-def test_feedback_loop_narrows_what_people_consume(quick: World, log: Log, benchmark: ModuleType):
+def test_feedback_loop_narrows_what_people_consume(quick: World, log: WorldLog, benchmark: ModuleType):
     random = world.build(0, replace(world.SMALL, recommender="random"))
     random_log = loop.simulate(random)
     early = benchmark.spread(quick, log, 0, 20, known=True)
@@ -161,7 +161,7 @@ def test_feedback_loop_narrows_what_people_consume(quick: World, log: Log, bench
     assert log.satisfaction.mean() > random_log.satisfaction.mean() + 0.15
 
 
-def test_people_find_new_interests_and_most_stay_undiscovered(quick: World, log: Log):
+def test_people_find_new_interests_and_most_stay_undiscovered(quick: World, log: WorldLog):
     known, undiscovered = quick.users.known, quick.users.undiscovered(quick.settings)
     assert (log.end.known >= known).all()
     found = (log.end.known & undiscovered).sum() / undiscovered.sum()
@@ -271,7 +271,9 @@ def test_watch_agrees_with_the_formula(quick: World):
 # --- what one could know, and the placebos
 
 
-def test_next_novel_interest_is_predictable_but_not_by_popularity(quick: World, log: Log, benchmark: ModuleType):
+def test_next_novel_interest_is_predictable_but_not_by_popularity(
+    quick: World, log: WorldLog, benchmark: ModuleType
+):
     found = benchmark.novel_transitions(quick, log)
     cut = int(0.8 * len(found))
     recalls = {
@@ -291,7 +293,7 @@ def test_novel_transitions_against_the_definition(quick: World, benchmark: Modul
     a, b, c, d, e = of
     walk = [(a, 0.9), (a, 0.9), (b, 0.9), (c, 0.1), (a, 0.9), (d, 0.9), (c, 0.9), (e, 0.9)]
     n = len(walk)
-    log = Log(
+    log = WorldLog(
         user=np.zeros(n, np.int32),
         item=np.array([item for item, _ in walk], np.int32),
         time=np.arange(n),
@@ -391,7 +393,7 @@ def test_equal_seeds_make_equal_files(tmp_path: Path):
         assert (tmp_path / "a" / name).read_bytes() != (tmp_path / "c" / name).read_bytes()
 
 
-def test_files_hold_the_public_schema_and_no_truth(quick: World, log: Log, tmp_path: Path):
+def test_files_hold_the_public_schema_and_no_truth(quick: World, log: WorldLog, tmp_path: Path):
     loop.write(quick, log, tmp_path)
     items, events = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("items", "events"))
     assert items.column_names == [
@@ -420,7 +422,7 @@ def test_files_hold_the_public_schema_and_no_truth(quick: World, log: Log, tmp_p
     assert truth["area_names"][truth["sub_area_area"][truth["topic_sub_area"][0]]] == "food"
 
 
-def test_the_catalog_takes_the_files_as_they_are(quick: World, log: Log, tmp_path: Path, work: Work):
+def test_the_catalog_takes_the_files_as_they_are(quick: World, log: WorldLog, tmp_path: Path, work: Work):
     loop.write(quick, log, tmp_path)
     settings = config.Catalog(source="parquet", items="items.parquet", events="events.parquet")
     outcome = catalog.build(work, settings, tmp_path, now=START + 400 * DAY)

@@ -12,6 +12,7 @@ from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data.events import Events
+from byway.data.heldout import split
 from byway.interests.tree import Tree
 from byway.transitions import align, curate
 from byway.transitions.curate import Samples
@@ -101,7 +102,7 @@ def test_what_is_held_out_is_later(clock: bool) -> None:
     users = [[(int(c), True) for c in rng.permutation(CLUSTERS)] for _ in range(200)]
     events = log(users, clock)
     found = curate.find(events, np.arange(CLUSTERS, dtype=np.int32), CLUSTERS, 2)
-    part = curate.split(found, clock, heldout=0.3, validation=0.2)
+    part = split(found.time, found.progress, found.user, clock, heldout=0.3, validation=0.2)
     when = found.time if clock else found.progress
     assert set(part.tolist()) == {0, 1, 2}
     assert when[part == 0].max() <= when[part == 1].min() <= when[part == 1].max() <= when[part == 2].min()
@@ -248,19 +249,3 @@ def test_feedback_reads_back_and_is_not_later_than_training(tmp_path: Path, cloc
     assert made.train.count.sum() <= len(made.feedback.label) < len(everything.label)
     assert {0.0, 1.0} == set(made.feedback.satisfaction.tolist()), "what was not liked is feedback, too"
     assert made.feedback.context.shape == (len(made.feedback.label), 2)
-
-
-@pytest.mark.parametrize("days", [1, 2, 4])
-def test_a_clock_of_few_days_leaves_no_part_empty(days: int) -> None:
-    rng = np.random.default_rng(0)
-    user = np.repeat(np.arange(40), 5).astype(np.int32)
-    time = np.sort(rng.integers(0, days, (40, 5)), axis=1).ravel().astype(np.int64)
-    none = np.zeros((200, 2), np.int32)
-    found = curate.FoundTransitions(none, none[:, 0], time, np.ones(200), user, 0, 0)
-    part = curate.split(found, True, 0.2, 0.1)
-    assert np.bincount(part).tolist() == [144, 16, 40]
-    assert (curate.split_instants(found, part) == np.isin(time, time[part == 2].min())).any()
-    for early, late in ((0, 1), (1, 2)):
-        assert time[part == early].max() <= time[part == late].min()
-    again = curate.split(curate.FoundTransitions(none, none[:, 0], time, np.ones(200), user, 0, 0), True, 0.2, 0.1)
-    np.testing.assert_array_equal(part, again)

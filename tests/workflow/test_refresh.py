@@ -19,8 +19,7 @@ from byway.base import artifact, config
 from byway.base.artifact import Outcome, Record, Work
 from byway.base.errors import UserError
 from byway.data import events
-from byway.evaluation import drift
-from byway.interests import embed, tree
+from byway.interests import embed, placement, tree
 from byway.language.fast import bulk
 from byway.serving import bundle, publish
 from byway.serving.person import Seen
@@ -28,9 +27,9 @@ from byway.serving.recommend import recommend
 from byway.transitions import curate, signals
 from byway.transitions import table as tables
 from byway.transitions.curate import Transitions
-from byway.transitions.signals import Fitted
+from byway.transitions.signals import TableWeights
 from byway.transitions.triples import key, unkey
-from byway.workflow import pipeline, refresh, showing, stages
+from byway.workflow import arrivals, pipeline, refresh, showing, stages
 
 TOPICS = ["harbour", "violin", "glacier", "bakery", "chess", "orchid"]
 ITEMS, USERS, EVENTS = 240, 60, 30
@@ -74,7 +73,7 @@ def table(work: Work, settings: config.TransitionTable, transitions: Transitions
             np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):
         np.save(work.out / f"{name}.npy", values)
-    (work.out / "fitted.json").write_bytes(msgspec.json.encode(Fitted({"counts": 1.0})))
+    (work.out / "fitted.json").write_bytes(msgspec.json.encode(TableWeights({"counts": 1.0})))
     return Outcome()
 
 
@@ -210,7 +209,7 @@ def test_what_was_there_stays_and_no_run_undoes_it(built: Path, refreshed: Path)
     assert digests(refreshed) == after
     old, new = bundle.load(built / "13-bundle"), bundle.load(refreshed / "13-bundle")
     same = np.ones(old.table.shape[:2], dtype=bool)
-    same[tuple(refresh.load(refreshed / refresh.FOLDER).pairs.T)] = False
+    same[tuple(arrivals.load(refreshed / stages.REFRESH).pairs.T)] = False
     assert same.any()
     assert np.array_equal(old.table[same], new.table[same])
     for p in range(ITEMS):
@@ -222,9 +221,9 @@ def test_what_was_there_stays_and_no_run_undoes_it(built: Path, refreshed: Path)
 
 def test_the_counts_are_those_of_the_whole_log(built: Path, refreshed: Path) -> None:
     """Old and new events read as one log, with the new items in their places, give the old and new transitions."""
-    held = refresh.load(refreshed / refresh.FOLDER)
+    held = arrivals.load(refreshed / stages.REFRESH)
     cut = tree.load(built / "04-tree")
-    cluster_of = refresh.placement.grown(cut, held.leaf).assign(2)
+    cluster_of = placement.grown(cut, held.leaf).assign(2)
     lines = [
         row.split(",")
         for name in ("events.csv", "new-events-0.csv", "new-events-1.csv")
@@ -264,10 +263,10 @@ def test_a_refresh_ranks_by_the_weights_that_stand_in_the_artifact(built: Path, 
     for name, weight in (("counts", 0.0), ("popularity divided out", -1.0)):
         folder = tmp_path / name
         artifact.shutil.copytree(built, folder)
-        fitted = Fitted({"counts": 1.0, "popularity": weight})
+        fitted = TableWeights({"counts": 1.0, "popularity": weight})
         (folder / "08-transition-table" / "fitted.json").write_bytes(msgspec.json.encode(fitted))
         take_in(folder, None, write(folder / "new.csv", EVENT, [f"n{row}" for row in rows]))
-        assert len(refresh.load(folder / refresh.FOLDER).pairs)
+        assert len(arrivals.load(folder / stages.REFRESH).pairs)
         tables_of.append(np.array(bundle.load(folder / "13-bundle").table))
     assert not np.array_equal(*tables_of)
 
@@ -287,7 +286,7 @@ def test_pairs_whose_successor_changed_are_answered_anew_and_no_others(built: Pa
     now = np.array(bundle.load(folder / "13-bundle").table)
     assert now[a, b, 0] == c
     changed = np.argwhere((now != base).any(axis=2))
-    held = refresh.load(folder / refresh.FOLDER)
+    held = arrivals.load(folder / stages.REFRESH)
     assert {tuple(pair) for pair in changed.tolist()} <= {tuple(pair) for pair in held.pairs.tolist()}
     assert 0 < len(held.pairs) < base.shape[0] ** 2
     own = np.arange(len(base))
@@ -318,9 +317,9 @@ def test_triples_whose_successor_changed_are_answered_anew(built: Path, tmp_path
     take_in(folder, None, write(folder / "new.csv", EVENT, rows))
     now = bundle.load(folder / "13-bundle")
     assert now.ranking(some[at : at + 1])[0, 0] == d
-    counts = artifact.read_record(folder / refresh.FOLDER)
+    counts = artifact.read_record(folder / stages.REFRESH)
     assert counts is not None
-    held = refresh.load(folder / refresh.FOLDER)
+    held = arrivals.load(folder / stages.REFRESH)
     assert counts.counts["triples"] + counts.counts["pairs"] == len(held.pairs)
     changed = some[(now.ranking(some) != before.ranking(some)).any(axis=1)]
     assert {tuple(three) for three in changed.tolist()} <= {tuple(three) for three in held.pairs.tolist()}
@@ -329,13 +328,13 @@ def test_triples_whose_successor_changed_are_answered_anew(built: Path, tmp_path
 
 
 def test_the_same_table_is_taken_in_once(refreshed: Path) -> None:
-    before = digests(refreshed), artifact.read_record(refreshed / refresh.FOLDER)
+    before = digests(refreshed), artifact.read_record(refreshed / stages.REFRESH)
     take_in(refreshed, refreshed / "new-items-0.csv", refreshed / "new-events-1.csv")
-    assert (digests(refreshed), artifact.read_record(refreshed / refresh.FOLDER)) == before
+    assert (digests(refreshed), artifact.read_record(refreshed / stages.REFRESH)) == before
 
 
 def test_known_items_are_counted_and_left(refreshed: Path) -> None:
-    record = artifact.read_record(refreshed / refresh.FOLDER)
+    record = artifact.read_record(refreshed / stages.REFRESH)
     assert record is not None
     assert (record.counts["known_items"], record.counts["items"], record.counts["all_items"]) == (3, 12, 24)
 
@@ -380,7 +379,7 @@ def test_a_table_without_a_usable_row_is_refused_and_not_remembered(built: Path,
     for _ in range(2):
         with pytest.raises(UserError, match=r"new\.csv has no usable events \(unknown item: 2\)\.$"):
             take_in(tmp_path / "w", None, wrong)
-    assert not (tmp_path / "w" / refresh.FOLDER).exists()
+    assert not (tmp_path / "w" / stages.REFRESH).exists()
 
 
 @pytest.mark.parametrize("kind", ["items", "events"])
@@ -420,7 +419,7 @@ def test_a_failed_gate_publishes_nothing(built: Path, figure: str, monkeypatch: 
     with pytest.raises(UserError, match=rf"Nothing was published: {figure} = 0.4, wanted at least 0.5"):
         take_in(built, new, None, setting)
     assert digests(built) == before
-    assert artifact.read_record(built / refresh.FOLDER) is None
+    assert artifact.read_record(built / stages.REFRESH) is None
 
 
 def test_an_artifact_without_a_projection_says_so(built: Path, tmp_path: Path) -> None:
@@ -431,44 +430,12 @@ def test_an_artifact_without_a_projection_says_so(built: Path, tmp_path: Path) -
         take_in(folder, write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6)))
 
 
-def samples(rows: list[tuple[int, int, int]]) -> np.ndarray[Any, Any]:
-    counts = np.zeros((30, 30))
-    for context, label, count in rows:
-        counts[context, label] = count
-    return counts
-
-
-def test_successors_that_change_are_told_from_a_small_sample() -> None:
-    rng = np.random.default_rng(0)
-    before = rng.dirichlet(np.full(30, 0.2), 30) * 5000
-    same = np.array([rng.multinomial(300, row / row.sum()) for row in before])
-    other = same[:, rng.permutation(30)]
-    stable, usual = drift.successor_overlap(before, same, rng)
-    changed, _ = drift.successor_overlap(before, other, rng)
-    assert abs(stable.mean() - usual.mean()) < 0.1
-    assert changed.mean() < 0.5 * usual.mean()
-    thin = np.zeros((30, 30))
-    thin[0, 1] = drift.FEWEST - 1
-    assert np.isnan(drift.successor_overlap(before, thin, rng)[0]).all()
-    assert drift.mean_over(drift.successor_overlap(before, thin, rng)[0]) is None
-
-
-def test_traffic_that_moves_is_told_from_chance() -> None:
-    rng = np.random.default_rng(0)
-    before = rng.integers(100, 1000, 50).astype(np.float64)
-    same = rng.multinomial(2000, before / before.sum()).astype(np.float64)
-    chance = drift.expected_shift(before, 2000, rng)
-    assert abs(drift.shift(before, same) - chance) < 0.02
-    assert drift.shift(before, np.roll(same, 7)) > 3 * chance
-    assert drift.shift(before, np.zeros(50)) == 0.0
-
-
 def test_a_refresh_of_another_run_starts_over(built: Path, tmp_path: Path) -> None:
     folder = tmp_path / "w"
     artifact.shutil.copytree(built, folder)
     take_in(folder, write(tmp_path / "a.csv", ITEM, titles(ITEMS, ITEMS + 6)))
     pipeline.run(folder, config.load(folder / "byway.toml", ["item_policy.epochs=2"]))
     take_in(folder, write(tmp_path / "b.csv", ITEM, titles(ITEMS + 6, ITEMS + 8)), None, "item_policy.epochs=2")
-    record = artifact.read_record(folder / refresh.FOLDER)
+    record = artifact.read_record(folder / stages.REFRESH)
     assert isinstance(record, Record)
     assert record.counts["all_items"] == 2

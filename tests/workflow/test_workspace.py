@@ -69,7 +69,7 @@ def table(work: Work, inputs: Inputs) -> Outcome:
     clusters = np.where(np.isfinite(kept), best, -1).astype(np.int32).reshape(M, M, TOP)
     for name, values in (("clusters", clusters), ("model", clusters), ("scores", kept.reshape(M, M, TOP))):
         np.save(work.out / f"{name}.npy", values)
-    (work.out / "fitted.json").write_bytes(msgspec.json.encode(signals.Fitted(weights)))
+    (work.out / "fitted.json").write_bytes(msgspec.json.encode(signals.TableWeights(weights)))
     return Outcome()
 
 

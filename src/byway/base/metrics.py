@@ -65,17 +65,10 @@ def clusters_within(
     return np.bincount(pairs // n_clusters, minlength=n_users)
 
 
-def uci(clusters_U: ArrayLike, n: int) -> float:
-    """UCI@N: the number of users who consumed items of at least N clusters (paper 1, section 3.2).
-
-    >>> uci([1, 3, 5], 3)
-    2.0
-    """
-    return float((np.asarray(clusters_U) >= n).sum())
-
-
 def uci_range(n_clusters: int) -> list[int]:
-    """The values of N: the paper's 20 to 200 of 761 clusters in steps of 20, in proportion, from 2 on.
+    """The values of N in UCI@N, the users who consumed items of at least N clusters (paper 1, section 3.2).
+
+    They are the paper's 20 to 200 of 761 clusters in steps of 20, in proportion, from 2 on.
 
     >>> uci_range(761)
     [20, 40, 60, 80, 100, 120, 140, 160, 180, 200]
@@ -122,15 +115,6 @@ def intra_list_diversity(vectors: ArrayLike, list_of: Ints, n_lists: int) -> Flo
     value, long = np.zeros(n_lists), n > 1
     value[long] = 1 - ((total * total).sum(1) - own)[long] / (n * (n - 1))[long]
     return value
-
-
-def coverage(item: ArrayLike, n_items: int) -> float:
-    """Share of the catalog that was shown to anybody.
-
-    >>> coverage([0, 0, 3], 4)
-    0.5
-    """
-    return len(np.unique(item)) / n_items
 
 
 def gini(traffic: ArrayLike) -> float:

@@ -106,26 +106,8 @@ def traffic(events: Events) -> NDArray[np.float64]:
     return np.bincount(events.item, minlength=events.n_items).astype(np.float64)
 
 
-def latest(time: NDArray[np.int64], user: NDArray[np.int32], share: float) -> NDArray[np.bool_]:
-    """[N] which of some events, each user's in order, are the last `share` of them by time.
-
-    Of many at the instant of the cut as many are taken as the share asks for: by users, in an order that only their
-    numbers settle, and of one user the last ones.
-    """
-    if not len(time) or share == 0:
-        return np.zeros(len(time), bool)
-    cut = int(np.quantile(time, 1 - share, method="lower"))
-    late, tied = time > cut, np.flatnonzero(time == cut)
-    room = round(share * len(time)) - int(late.sum())
-    if len(tied) > 1 and room > 0:
-        # Numbers scattered over 64 bits: users come in the order in which the log names them, often that of time.
-        scattered = user[tied].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        late[tied[np.argsort(scattered, kind="stable")[-room:]]] = True
-    return late
-
-
 @dataclass(slots=True)
-class Log:
+class CleanLog:
     """The clean log in memory as columns, in order of arrival.
 
     About 25 bytes an event; sorting takes the peak to 72 (measured at 10 and 30 million events: 1.0 and 2.4 GB).
@@ -169,7 +151,7 @@ class Log:
         return pa.array(self.columns[wanted.name][rows], wanted.type, from_pandas=nullable)
 
 
-def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -> Log:
+def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -> CleanLog:
     """Stream the raw events once and keep the good ones, as columns.
 
     `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
@@ -197,7 +179,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
     joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
     user = _settled(_unified(users), raw.events_from)
     joined["user"] = user.indices.to_numpy()
-    log = Log(
+    log = CleanLog(
         users=user.dictionary,
         columns=joined,
         source=_unified(origins) if origins else None,
@@ -288,7 +270,7 @@ def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(canonical.indices.take(user.indices), canonical.dictionary)
 
 
-def _sort(log: Log, kept_out: Quarantine) -> None:
+def _sort(log: CleanLog, kept_out: Quarantine) -> None:
     """Set the order of the log; without a clock, make `time` the position in the user's sequence."""
     columns, user = log.columns, log.columns["user"]
     if len(user) == 0:
@@ -329,7 +311,7 @@ def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64
     return position
 
 
-def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _behind(log: CleanLog, order: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whose clock is behind that of an earlier event of their user; events are one after the other in `order`."""
     user, time = log.columns["user"][order].astype(np.int64), log.columns["time"][order]
     # Times as ranks, so that one running maximum over user * N + rank fits into 64 bits.
@@ -338,7 +320,7 @@ def _behind(log: Log, order: NDArray[np.int64]) -> NDArray[np.bool_]:
     return key < np.maximum.accumulate(key)
 
 
-def _put_backward(log: Log, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
+def _put_backward(log: CleanLog, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
     kept_out.put(
         "events",
         "backward time",

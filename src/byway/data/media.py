@@ -40,7 +40,7 @@ not opened. A link inside of that folder is its owner's word, and is followed.""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Media:
     """What was seen and heard. Row r is item `item[r]` of the catalog."""
 
     item: NDArray[np.int32]
@@ -78,7 +78,7 @@ class Seen:
         return {item: _in(self.folder, (media, thumbnail)) for item, media, thumbnail in rows}
 
 
-def variety(seen: Seen, rows: NDArray[np.integer]) -> NDArray[np.float64]:
+def variety(seen: Media, rows: NDArray[np.integer]) -> NDArray[np.float64]:
     """[m] of rows of `seen`, how much there is to see: the variance of the pictures' features over all places of
     all frames that there are, mean over features. 0 for row -1, which was not seen."""
     found = np.zeros(len(rows))
@@ -89,7 +89,7 @@ def variety(seen: Seen, rows: NDArray[np.integer]) -> NDArray[np.float64]:
     return found
 
 
-def noise(seen: Seen, rng: np.random.Generator) -> Seen:
+def noise(seen: Media, rng: np.random.Generator) -> Media:
     """The same items with noise for pictures, of each feature's own mean and deviation: a control."""
     pictures = np.asarray(seen.pictures, np.float32)
     own = pictures[seen.there]
@@ -97,12 +97,14 @@ def noise(seen: Seen, rng: np.random.Generator) -> Seen:
     return replace(seen, pictures=shown)
 
 
-def load(path: Path) -> Seen:
+def load(path: Path) -> Media:
     """Read 01-media, its arrays memory-mapped."""
     table = pq.read_table(path / "files.parquet")
     arrays = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("pictures", "there", "sounds"))
     captions = tuple(table["caption"].to_pylist()) if "caption" in table.column_names else ()
-    return Seen(table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path, captions=captions)
+    return Media(
+        table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path, captions=captions
+    )
 
 
 def named(catalog: Catalog) -> dict[int, tuple[str, str]]:
@@ -230,7 +232,7 @@ def _digest(pair: tuple[str, str], settings: config.Media) -> str:
     return hash_json(parts)
 
 
-def _before(out: Path, settings: config.Media) -> Seen | None:
+def _before(out: Path, settings: config.Media) -> Media | None:
     """What the artifact that this one replaces has seen, where it looked in the same way."""
     path = out.with_name(out.name.removesuffix(".part"))
     record = read_record(path) if path != out else None
@@ -316,7 +318,7 @@ def _write(
     found: dict[int, tuple[str, str]],
     digests: dict[int, str],
     rows: dict[int, dict[str, Any]],
-    before: Seen | None,
+    before: Media | None,
     *,
     known: dict[str, int],
 ) -> Outcome:
@@ -370,7 +372,7 @@ def _write(
     return Outcome(counts={"items": len(good), "refused": len(reasons)}, metrics=metrics)
 
 
-def picked(seen: Seen, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def picked(seen: Media, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Which pictures of each row stand for it: [m, k] places along axis 1, and whether they are there.
 
     `frames` takes so many of the stored frames, evenly; `thumbnail` the thumbnail. Where an item has not got the
@@ -387,14 +389,9 @@ def picked(seen: Seen, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArra
     return picks, np.take_along_axis(np.asarray(seen.there), picks, axis=1)
 
 
-def vectors(seen: Seen) -> NDArray[np.float32]:
+def vectors(seen: Media) -> NDArray[np.float32]:
     """[m, width] one vector an item: the mean over its pictures and their fields."""
     out = np.zeros((len(seen.item), seen.pictures.shape[-1]), np.float32)
     for r in range(len(out)):
         out[r] = seen.pictures[r][np.asarray(seen.there[r])].astype(np.float32).mean(axis=(0, 1))
     return out
-
-
-def without(seen: Seen) -> Seen:
-    """The same items with nothing to hear: for measuring what sound adds."""
-    return replace(seen, sounds=np.full_like(seen.sounds, np.nan))

@@ -47,8 +47,34 @@ def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool
     return LAYOUTS[settings.source](items, events)
 
 
+def files(settings: config.Catalog, workspace: Path) -> dict[str, Path]:
+    """The files that `read` opens: those named, also by pattern, and all tables in a named folder.
+
+    Their names start with the setting, since files of items and of events may share one.
+    """
+    found: dict[str, Path] = {}
+    for key, name in (("items", settings.items), ("events", settings.events)):
+        path = workspace / name
+        if not name:
+            continue
+        folder = path if path.is_dir() else path.parent
+        each = [path] if path.is_dir() else list(folder.glob(path.name))
+        some = [file for one in each for file in (_in_folder(one, settings.source) if one.is_dir() else [one])]
+        found |= {f"{key}/{file.relative_to(folder).as_posix()}": file for file in sorted(some) if file.is_file()}
+    return found
+
+
+def _in_folder(folder: Path, source: str) -> list[Path]:
+    """Each part of an own table, else what ends as the tables of public data sets do."""
+    if source in OWN:
+        return [file for file in folder.rglob("*") if containers.is_part(file, folder)]
+    return [file for file in folder.rglob("*") if any(suffix in TABLES for suffix in file.suffixes[-2:])]
+
+
 OWN = ("parquet", "csv", "json")
 """Sources that are tables of one's own."""
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
+"""Endings of the files of a public data set that hold items and events."""
 
 
 def _own(settings: config.Catalog, items: Path, events: Path, scratch: Path, propose: bool) -> Raw:

@@ -27,7 +27,7 @@ UNKNOWN = ("intra_list_diversity", "unmet_positive_rate")
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LiveLog:
     """n impressions and events, in order of time, of U users."""
 
     user: Ints
@@ -77,7 +77,7 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
     return (cluster >= 0) & (day <= first[inverse])
 
 
-def figures(log: Log, control: str, positive: float, effect: float) -> dict[str, Any]:
+def figures(log: LiveLog, control: str, positive: float, effect: float) -> dict[str, Any]:
     """Everything that `byway lift` prints: see docs/lift.md."""
     base = log.arms.index(control)
     days = int(log.day.max(initial=0)) + 1
@@ -128,7 +128,7 @@ def figures(log: Log, control: str, positive: float, effect: float) -> dict[str,
     }
 
 
-def _tally(log: Log, arm: int, days: slice, positive: float) -> Tally:
+def _tally(log: LiveLog, arm: int, days: slice, positive: float) -> Tally:
     """The sums of an arm's users over the days from `days.start` to before `days.stop`."""
     chosen = (log.arm[log.user] == arm) & (log.day >= days.start) & (log.day < days.stop)
     n, clusters = int(chosen.sum()), int(log.cluster.max(initial=-1)) + 2
@@ -156,7 +156,7 @@ def _tally(log: Log, arm: int, days: slice, positive: float) -> Tally:
     return {name: sums for name, sums in found.items() if name not in unknown}
 
 
-def _by_item(log: Log, other: int) -> Ints:
+def _by_item(log: LiveLog, other: int) -> Ints:
     """The cluster of each item; those that are not known share one."""
     found = np.full(int(log.item.max(initial=-1)) + 1, other)
     found[log.item] = np.where(log.cluster < 0, other, log.cluster)
@@ -173,7 +173,7 @@ def _lifts(of: dict[str, Ratio], reference: dict[str, Ratio], effect: float) -> 
 
 
 def _by_day(
-    log: Log, base: int, days: int, positive: float, effect: float
+    log: LiveLog, base: int, days: int, positive: float, effect: float
 ) -> tuple[dict[str, dict[str, list[Any]]], dict[tuple[str, str], list[float]]]:
     """By arm and figure: each day's lift; and the standard error of the lift over the days up to each."""
     daily: dict[str, dict[str, list[Any]]] = {arm: {} for a, arm in enumerate(log.arms) if a != base}

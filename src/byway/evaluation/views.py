@@ -20,7 +20,7 @@ from byway.base.metrics import over_seeds
 from byway.base.progress import say
 from byway.data import media
 from byway.data.catalog import Catalog
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import tune
@@ -91,7 +91,7 @@ def build(
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
-    seen: Seen,
+    seen: Media,
     pairs: Pairs,
     weights: Path | str,
     sections: config.Config,
@@ -142,7 +142,7 @@ def build(
     )
 
 
-def _with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Seen) -> Seen:
+def _with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Media) -> Media:
     """Look at the media again where fewer frames were kept than are compared."""
     if seen.frames >= settings.frames:
         return seen

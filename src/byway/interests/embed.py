@@ -29,7 +29,7 @@ from byway.base.errors import UserError
 from byway.base.progress import bar, say
 from byway.data import media
 from byway.data.catalog import Catalog
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests import ngrams
 from byway.interests.encoders import MAX_TOKENS, NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
@@ -49,7 +49,7 @@ DISTINCT = 0.9
 in Telugu; of English, Russian or Greek ones 36."""
 
 
-def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Seen | None = None) -> Outcome:
+def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Media | None = None) -> Outcome:
     """Encode the catalog's texts, project them to `settings.dim`, join what was seen, write `vectors.npy`."""
     texts = [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in catalog.texts()]
     started = time.perf_counter()
@@ -148,7 +148,7 @@ def _shortest_first(text: str) -> tuple[int, str]:
     return len(text), text
 
 
-def captioned(seen: Seen, settings: config.Embeddings, scratch: Path) -> NDArray[np.float32]:
+def captioned(seen: Media, settings: config.Embeddings, scratch: Path) -> NDArray[np.float32]:
     """[m, dim] unit rows of what a model says is seen in each item, read as the catalog's texts are."""
     folder = scratch / "captions"
     folder.mkdir(exist_ok=True)
@@ -165,7 +165,7 @@ def captioned(seen: Seen, settings: config.Embeddings, scratch: Path) -> NDArray
 
 def join(
     words: NDArray[np.float32],
-    seen: Seen,
+    seen: Media,
     settings: config.Embeddings,
     scratch: Path,
     said: NDArray[np.float32] | None = None,

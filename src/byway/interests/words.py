@@ -52,23 +52,17 @@ _UNSPACED = re.compile(
 """Scripts that are written without spaces between words: kana, Han, Thai, Lao, Burmese, Khmer."""
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KATAKANA = re.compile(r"([\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]+)")
-_HIRAGANA = re.compile(r"[\u3041-\u309f]")
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-case words of letters, marks and digits with inner hyphens and apostrophes.
-
-    >>> tokens("<b>Dad's</b> BBQ-ribs, 2nd try!! 🔥")
-    ['dad', 'bbq-ribs', '2nd', 'try']
-    >>> tokens("红烧肉的做法")
-    ['红烧', '肉', '的', '做法']
-    """
-    return [word for run in runs(text) for word in run]
 
 
 def runs(text: str) -> list[list[str]]:
     """Stretches of words that a phrase may be made of: without spaces no phrase goes beyond a blank.
 
+    Words are lower-case, of letters, marks and digits with inner hyphens and apostrophes.
+
+    >>> runs("<b>Dad's</b> BBQ-ribs, 2nd try!! 🔥")
+    [['dad', 'bbq-ribs', '2nd', 'try']]
+    >>> runs("红烧肉的做法")
+    [['红烧', '肉', '的', '做法']]
     >>> runs("red wine, ラーメン 料理サッカー soup")
     [['red', 'wine'], ['ラーメン'], ['料理', 'サッカー'], ['soup']]
     """

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from byway.base import config, metrics, models, precision
 from byway.language import offset, prompts
 from byway.language.fast.bulk import WEIGHTS, ready_some
-from byway.language.fast.generate import Choices, Policy, policy
+from byway.language.fast.choices import Choices
+from byway.language.fast.generate import Policy, policy
 from byway.language.trie import Trie
 from byway.transitions.curate import Ints, Samples, Transitions, sampled
 from byway.transitions.signals import Scorer

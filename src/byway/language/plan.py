@@ -28,12 +28,13 @@ from byway.language import prompts
 from byway.language.answers import RankedPairs
 from byway.language.fast import bulk, half
 from byway.language.fast.bulk import TILE, Again
-from byway.language.fast.generate import TOGETHER, Policy, policy
+from byway.language.fast.choices import TOGETHER
+from byway.language.fast.generate import Policy, policy
 from byway.language.tune import Tuned
 from byway.transitions import align, signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, added
-from byway.transitions.signals import Fitted, Scorer
+from byway.transitions.signals import Scorer, TableWeights
 from byway.transitions.table import triples_of
 from byway.transitions.triples import MOST, key, row_of
 
@@ -165,7 +166,7 @@ def fill(
     vectors: NDArray[np.float32],
     tree: Tree,
     shard: tuple[int, int] = (1, 1),
-) -> Fitted:
+) -> TableWeights:
     """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
 
     Shards take chunks of rows in turn. They share nothing but the scratch directory, so that they may run at the
@@ -197,11 +198,11 @@ def fill(
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
             if isinstance(model, RankedPairs):
-                made = Fitted(scorer.fitted(transitions.validation, work.rng).all_weights())
+                made = TableWeights(scorer.fitted(transitions.validation, work.rng).all_weights())
             else:
                 made = _fitted(work, settings, transitions, descriptions, model, scorer)
             write_atomic(known, msgspec.json.encode(made))
-    fitted = msgspec.json.decode(known.read_bytes(), type=Fitted)
+    fitted = msgspec.json.decode(known.read_bytes(), type=TableWeights)
     if not (left or more):
         return fitted
     parts: list[range | Ints] = [*left, *more.values()]
@@ -229,7 +230,7 @@ def _fitted(
     descriptions: Descriptions,
     tuned: Tuned,
     scorer: Scorer,
-) -> Fitted:
+) -> TableWeights:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
     settings = replace(settings, precision=half.resolved(settings.precision))
     asked_of = open_policy(tuned, transitions, descriptions, settings)
@@ -238,14 +239,14 @@ def _fitted(
     if ROUNDING and settings.precision != "float32":
         exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
         near = bulk.rounding(asked_of, exact, ROUNDING, work.rng)
-    return Fitted(weights, near, settings.precision)
+    return TableWeights(weights, near, settings.precision)
 
 
 def follow(
     transitions: Transitions,
     since: Samples,
     similarity_MM: NDArray[np.float64],
-    fitted: Fitted,
+    fitted: TableWeights,
     top: int,
     ask: Callable[[], Policy],
     *,
@@ -294,7 +295,7 @@ def _answerer(
     descriptions: Descriptions,
     settings: config.TransitionTable,
     scorer: Scorer,
-    fitted: Fitted,
+    fitted: TableWeights,
 ) -> Callable[[range | Ints], Filled]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
     scorer, weight = scorer.weighed(**fitted.weights), fitted.model

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from byway.base import config
 from byway.data import media
 from byway.data.catalog import Catalog
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal.curate import Pairs
@@ -41,7 +41,7 @@ class Contexts:
     """[n] cluster of each item at level l - δ."""
     titles: list[str]
     hashtags: list[list[str]]
-    seen: Seen
+    seen: Media
     row: Ints
     """[n] row of each item in `seen`, or -1."""
     picks: NDArray[np.intp]
@@ -72,7 +72,7 @@ def contexts(
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
-    seen: Seen,
+    seen: Media,
     frames: int | None = None,
 ) -> Contexts:
     """Join what is known of the items; of a video so many `frames` are shown, or all that were kept."""

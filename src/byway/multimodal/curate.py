@@ -18,9 +18,11 @@ from scipy import sparse
 from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
-from byway.data.events import Events, latest
-from byway.data.media import Seen
+from byway.data.events import Events
+from byway.data.heldout import progress, split
+from byway.data.media import Media
 from byway.interests.tree import Tree
+from byway.transitions.curate import equally_often
 
 Ints = NDArray[np.int32]
 PARTS = ("log", "samples", "validation", "heldout", "fresh")
@@ -103,7 +105,7 @@ class FoundPairs:
     user: Ints
 
 
-def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Seen) -> Outcome:
+def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Media) -> Outcome:
     """Find the pairs, report who was content with what, split them in time, curate the samples."""
     if not 1 <= settings.level - settings.delta < settings.level <= len(tree.starts):
         raise UserError(
@@ -114,7 +116,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     clusters = tree.size(settings.level)
     found = find(events, GAP_HOURS)
     kind = kinds(found, fine, broad)
-    part = split(found, events.clock, HELDOUT, VALIDATION)
+    part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
     seeable = np.zeros(events.n_items, bool)
     seeable[seen.item] = True
     new = np.zeros(events.n_items, bool)
@@ -167,15 +169,12 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
 def find(events: Events, gap_hours: float) -> FoundPairs:
     """Each event of a person and the one before it, unless it is the same item or the gap is too long."""
     user = events.user
-    starts = np.flatnonzero(np.diff(user, prepend=-1))
-    length = np.diff(np.append(starts, len(user)))
-    progress = (np.arange(len(user)) - np.repeat(starts, length) + 1) / np.repeat(length, length)
     follows = (user[1:] == user[:-1]) & (events.item[1:] != events.item[:-1])
     if events.clock:
         follows &= np.diff(events.time) <= gap_hours * HOUR
     at = np.flatnonzero(follows) + 1
     return FoundPairs(
-        events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress[at], user[at]
+        events.item[at - 1], events.item[at], events.satisfaction[at], events.time[at], progress(user)[at], user[at]
     )
 
 
@@ -184,22 +183,6 @@ def kinds(found: FoundPairs, fine: Ints, broad: Ints) -> NDArray[np.int8]:
     similar = fine[found.context] == fine[found.next]
     near = broad[found.context] == broad[found.next]
     return np.where(similar, SIMILAR, np.where(near, SERENDIPITOUS, UNRELATED)).astype(np.int8)
-
-
-def split(found: FoundPairs, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
-    """0 train, 1 validation, 2 held out: by the log's clock, else by the place in each user's own sequence."""
-    if not len(found.time):
-        return np.zeros(0, np.int8)
-    if not clock:
-        late = 1 - heldout
-        return np.where(found.progress > late, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(
-            np.int8
-        )
-    held = latest(found.time, found.user, heldout)
-    part = np.where(held, 2, 0).astype(np.int8)
-    rest = np.flatnonzero(~held)
-    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
-    return part
 
 
 def satisfactions(found: FoundPairs, kind: NDArray[np.int8], part: NDArray[np.int8]) -> dict[str, float]:
@@ -237,21 +220,12 @@ def diversified(
     """The `per_label` context items with the highest satisfaction of every cluster (paper 2, section 4.1).
 
     A mean over one event is mostly luck, so every mean is drawn towards its cluster's as if that had been seen
-    `prior` times. Ties go to the more frequent pair, then to chance. A cluster with fewer contexts repeats its own,
-    the best first; one that no pair leads to stays absent: no behaviour is invented.
+    `prior` times. Ties go to the more frequent pair, then to chance.
     """
     total = np.bincount(log.label, log.satisfaction * log.count, clusters)
     usual = total / np.maximum(np.bincount(log.label, log.count, clusters), 1)
     drawn = (log.satisfaction * log.count + prior * usual[log.label]) / np.maximum(log.count + prior, 1e-9)
-    order = np.lexsort((rng.random(len(log)), -log.count, -drawn, log.label))
-    label = log.label[order]
-    rank = np.arange(len(order)) - np.searchsorted(label, label)
-    kept = order[rank < per_label]
-    have = np.bincount(log.label[kept], minlength=clusters)
-    rows = [kept]
-    for c in np.flatnonzero((have > 0) & (have < per_label)):
-        rows.append(np.resize(kept[log.label[kept] == c], per_label - have[c]))
-    chosen = np.sort(np.concatenate(rows))
+    chosen = equally_often(log.label, (-drawn, -log.count, rng.random(len(log))), per_label, clusters)
     return rows_of(log, chosen)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
-from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy, top
+from byway.language.fast.choices import top
+from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy
 from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts

@@ -26,7 +26,7 @@ from byway.base.progress import bar
 from byway.data.catalog import Catalog
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import prompts, weigh
@@ -81,7 +81,7 @@ def build(
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
-    seen: Seen,
+    seen: Media,
     pairs: Pairs,
     model: Tuned,
 ) -> Outcome:

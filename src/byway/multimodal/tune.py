@@ -30,7 +30,7 @@ from byway.base.progress import bar
 from byway.base.ranking import best_first
 from byway.data import media
 from byway.data.catalog import Catalog
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
@@ -61,7 +61,7 @@ ASKED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """10-multimodal-model as read back; `video.model.open_model` opens it."""
+    """10-multimodal-model as read back; `multimodal.model.open_model` opens it."""
 
     path: Path
     settings: config.MultimodalModel
@@ -88,7 +88,7 @@ def build(
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
-    seen: Seen,
+    seen: Media,
     weights: Path | str,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""

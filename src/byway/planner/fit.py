@@ -27,7 +27,7 @@ from byway.items import ease, export
 from byway.items.ease import Weights
 from byway.items.sequence import ItemPolicy
 from byway.planner import weights
-from byway.planner.signals import SIGNALS, Asker, Fitted, Planner
+from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights
 from byway.planner.weights import Compared
 from byway.transitions import draws
 from byway.transitions.table import Table
@@ -56,10 +56,10 @@ INTERESTS = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class FittedPlanner:
     """12-planner as read back; items by row of the catalog."""
 
-    fitted: Fitted
+    fitted: PlannerWeights
     unit: NDArray[np.int32]
     """[n] row of `items` of each item, -1 where it has none."""
     items: Weights | None
@@ -68,11 +68,13 @@ class Planned:
     """[n, w], or [leaves, w] where there are more than ITEMS items."""
 
 
-def load(path: Path) -> Planned:
+def load(path: Path) -> FittedPlanner:
     """Read the finished artifact at `path`."""
-    fitted = msgspec.json.decode((path / "fitted.json").read_bytes(), type=Fitted)
+    fitted = msgspec.json.decode((path / "fitted.json").read_bytes(), type=PlannerWeights)
     items, leaves = (ease.load(path, name) for name in ("items", "leaves"))
-    return Planned(fitted, np.load(path / "unit.npy"), items, leaves, np.load(path / "content.npy", mmap_mode="r"))
+    return FittedPlanner(
+        fitted, np.load(path / "unit.npy"), items, leaves, np.load(path / "content.npy", mmap_mode="r")
+    )
 
 
 def build(
@@ -132,7 +134,7 @@ def build(
     )
 
 
-def neutral(satisfaction: Floats) -> Fitted:
+def neutral(satisfaction: Floats) -> PlannerWeights:
     """A little over half of the mean satisfaction speaks neither for nor against: whoever watches has chosen to.
 
     In the demo's world 0.2 to 0.3 please best, at a mean of 0.5; of what people rated later in MovieLens 0.5 to
@@ -140,7 +142,7 @@ def neutral(satisfaction: Floats) -> Fitted:
     """
     point = NEUTRAL * float(satisfaction.mean()) if len(satisfaction) else 0.5
     square = float(np.mean((satisfaction.astype(np.float64) - point) ** 2)) if len(satisfaction) else 1.0
-    return Fitted({}, point, 1 / max(square, 1e-6) ** 0.5, float(satisfaction.min(initial=1.0)))
+    return PlannerWeights({}, point, 1 / max(square, 1e-6) ** 0.5, float(satisfaction.min(initial=1.0)))
 
 
 class Log(Protocol):
@@ -161,7 +163,7 @@ def linear(
     learned: NDArray[np.bool_],
     leaf: NDArray[np.int32],
     unit: NDArray[np.int32],
-    fitted: Fitted,
+    fitted: PlannerWeights,
     *,
     advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[Weights, Weights]:
@@ -212,7 +214,7 @@ def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[F
 def _planner(
     events: Events,
     learned: NDArray[np.bool_],
-    fitted: Fitted,
+    fitted: PlannerWeights,
     solved: tuple[Weights, Weights],
     *,
     leaf: NDArray[np.int32],

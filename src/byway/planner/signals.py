@@ -48,7 +48,7 @@ SIGNALS: dict[str, str] = {
 """Every signal, in words that can follow “because of”."""
 
 
-class Fitted(msgspec.Struct, frozen=True):
+class PlannerWeights(msgspec.Struct, frozen=True):
     """`fitted.json` of a planner."""
 
     weights: dict[str, float]
@@ -79,7 +79,7 @@ class Asker:
     rows: Ints
     """[h] items of the history."""
     values: Floats
-    """[h] what each was worth (`Fitted.values`)."""
+    """[h] what each was worth (`PlannerWeights.values`)."""
     state: Floats
     """[d] the item policy's vector of the history."""
     shares: dict[str, Floats]
@@ -92,7 +92,7 @@ class Asker:
 class Planner:
     """All that scores n items, by row."""
 
-    fitted: Fitted
+    fitted: PlannerWeights
     unit: NDArray[np.int32]
     """[n] row of `items` that speaks for an item: its own, for one that came later that of the most similar; -1 for
     one that is watched too little to have one."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.items.ease import Weights
-from byway.planner.signals import Fitted, LeafMeans, Planner
+from byway.planner.signals import LeafMeans, Planner, PlannerWeights
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -288,7 +288,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     leaf, content, unit, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
     starts, n = fields["starts"], len(fields["rows"])
     planner = Planner(
-        fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=Fitted),
+        fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=PlannerWeights),
         unit=unit,
         items=Weights(*items) if items else None,
         leaf=leaf,

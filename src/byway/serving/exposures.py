@@ -25,7 +25,7 @@ PAUSE = 5.0
 log = structlog.get_logger()
 
 
-class Log(Protocol):
+class ExposureLog(Protocol):
     """Where exposures go."""
 
     async def expose(self, *answered: Answered) -> None:
@@ -36,7 +36,7 @@ class Log(Protocol):
 class Exposures:
     """The queue of one worker."""
 
-    def __init__(self, store: Log, room: int = ROOM, now: Callable[[], float] = time.time):
+    def __init__(self, store: ExposureLog, room: int = ROOM, now: Callable[[], float] = time.time):
         self._store, self._room, self._now = store, room, now
         self._waiting: deque[Answered] = deque()
         self._writing = 0

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
     from byway.multimodal.plan import ContextTable
-    from byway.planner.fit import Planned
+    from byway.planner.fit import FittedPlanner
     from byway.transitions.curate import Transitions
     from byway.transitions.table import Table
 
@@ -58,7 +58,7 @@ def build(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
-    planned: "Planned | None" = None,
+    planned: "FittedPlanner | None" = None,
     contexts: "ContextTable | None" = None,
 ) -> Outcome:
     """Lay out everything in the tree's order."""
@@ -101,7 +101,7 @@ def lay_out(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
-    planned: "Planned | None",
+    planned: "FittedPlanner | None",
     contexts: "ContextTable | None",
     rng: np.random.Generator,
 ) -> None:

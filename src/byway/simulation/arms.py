@@ -19,8 +19,8 @@ from byway.simulation import neural
 from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural import Encoded
 from byway.simulation.neural_linear import NeuralLinear
-from byway.simulation.personal import Linear, Personal
-from byway.simulation.planned import Chance, Keywords, Planned, Ranking, Scored, Stored, Tabled, Watching
+from byway.simulation.personal import Personal, PublishedEase
+from byway.simulation.planned import Keywords, Planned, RandomCluster, Ranking, Scored, Stored, Tabled, Watching
 from byway.simulation.source import Ints, Known, Logged, Source, by_user
 from byway.transitions import curate
 from byway.transitions.counts import Successors
@@ -82,7 +82,7 @@ class ArmContext:
     """[M] descriptions."""
     tables: dict[str, Ranking]
     """What the table says of each context, by arm: `table`, `model`, `counts`."""
-    planned: planner.Planned
+    planned: planner.FittedPlanner
     table: Table
     leaf: Ints
     """[N] finest cluster of each item."""
@@ -149,7 +149,7 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
     if name == "keyword":
         return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
     if name == EASE:
-        return Scored(Linear(kit.known, kit.folder, kit.every), hides=kit.known)
+        return Scored(PublishedEase(kit.known, kit.folder, kit.every), hides=kit.known)
     restricted = _encoder("restricted", kit, trained, seed)
     if name == MASKED:
         return Scored(restricted, hides=kit.known)
@@ -175,7 +175,7 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
         return Planned(kit.known, Watching(kit.watching), restricted, novel=kit.bundle.surprise == "never_met")
     if name == PAPER:
         return Planned(kit.known, Stored(kit.known, kit.tables["model"], kit.days), restricted, novel=False)
-    plan = Chance() if name == PLACEBO else _table(kit, name)
+    plan = RandomCluster() if name == PLACEBO else _table(kit, name)
     return Planned(kit.known, plan, restricted)
 
 

@@ -26,11 +26,11 @@ from byway.base.artifact import Outcome, Work
 from byway.base.progress import bar
 from byway.data.catalog import Catalog
 from byway.data.events import DAY, Events
-from byway.data.media import Seen
+from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import LEVELS, Tree
 from byway.multimodal.plan import ContextTable
-from byway.planner.fit import Planned
+from byway.planner.fit import FittedPlanner
 from byway.simulation import arms, controls, pooling, truth, visual
 from byway.simulation.arms import CONTROL, MULTIMODAL, PLACEBO, ArmContext
 from byway.simulation.control import PlatformState
@@ -69,8 +69,8 @@ def build(
     descriptions: Descriptions,
     transitions: Transitions,
     table: Table,
-    planned: Planned,
-    seen: Seen | None,
+    planned: FittedPlanner,
+    seen: Media | None,
     contexts: ContextTable | None,
     user_ids: list[str],
     folder: Path,
@@ -154,7 +154,7 @@ def make_kit(
     transitions: Transitions,
     table: Table,
     contexts: ContextTable | None,
-    planned: Planned,
+    planned: FittedPlanner,
     sections: config.Config,
     seed: int,
 ) -> ArmContext:

@@ -22,11 +22,11 @@ SOME_FILMED = 0.1
 """Share of the small world's items that have a video."""
 
 SOURCES = ("feed", "search", "friend")
-"""Where an event comes from; `Log.source` is an index into this."""
+"""Where an event comes from; `WorldLog.source` is an index into this."""
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class WorldLog:
     """Events in order of time, and how people are when it ends."""
 
     user: NDArray[np.int32]
@@ -76,7 +76,7 @@ class _Platform:
     """[T + 1, T] similarity of topics by appeals and area; the last row is that of no topic."""
 
 
-def simulate(world: World) -> Log:
+def simulate(world: World) -> WorldLog:
     """Live the days of the world's settings.
 
     Every morning the recommender learns from what was logged: a profile of each user (satisfaction by topic, old
@@ -119,7 +119,7 @@ def simulate(world: World) -> Log:
     columns = [np.concatenate(column) for column in zip(*rounds, strict=True)]
     order = np.lexsort((columns[0], columns[2]))
     user, item, time, liked, seconds, source, shown = (column[order] for column in columns)
-    return Log(
+    return WorldLog(
         user=user.astype(np.int32),
         item=item.astype(np.int32),
         time=time.astype(np.int64),
@@ -131,7 +131,7 @@ def simulate(world: World) -> Log:
     )
 
 
-def write(world: World, log: Log, folder: Path) -> None:
+def write(world: World, log: WorldLog, folder: Path) -> None:
     """Write `items.parquet` and `events.parquet`, which the pipeline reads, and the truth under `truth/`.
 
     Propensity is null where the feed did not choose. Equal worlds make equal files.

@@ -21,7 +21,7 @@ from byway.transitions.table import Table
 
 
 @dataclass(slots=True)
-class Linear:
+class PublishedEase:
     """A grounding by EASE as published: what was liked, the whole matrix, λ = 200."""
 
     known: Known
@@ -55,7 +55,7 @@ class Personal:
     """The planner: the same scores and the same pages as `serving.recommend` makes."""
 
     known: Known
-    planned: fit.Planned
+    planned: fit.FittedPlanner
     leaf: Ints
     """[N] finest cluster of each item."""
     table: Table

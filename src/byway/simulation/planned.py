@@ -68,7 +68,7 @@ class Planned:
 
 
 @dataclass(slots=True)
-class Chance:
+class RandomCluster:
     """Placebo: any open cluster, all with the same chance."""
 
     def learn(self, log: Logged, today: int) -> None:

@@ -33,7 +33,7 @@ Row = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class BootstrapDraws:
     """What the bootstrap drew, for all metrics and arms alike."""
 
     people_BU: np.ndarray
@@ -42,7 +42,7 @@ class Draws:
 
 def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the deals, and its lift over each reference."""
-    drawn = Draws(
+    drawn = BootstrapDraws(
         metrics.draws(len(setup.users), BOOTSTRAP, rng),
         metrics.deal_draws(len(found[CONTROL]), BOOTSTRAP, rng),
     )
@@ -113,7 +113,7 @@ def stacked(tallies: Sequence[Tally]) -> Tally:
     }
 
 
-def _growth(runs: list[Run], control: list[Run], drawn: Draws) -> dict[str, list[Row]]:
+def _growth(runs: list[Run], control: list[Run], drawn: BootstrapDraws) -> dict[str, list[Row]]:
     """Each day's lift over the control (paper 1, figure 5; paper 2, figure 7), by metric."""
     found: dict[str, list[Row]] = {}
     n = drawn.people_BU.shape[1]

@@ -24,20 +24,6 @@ Tally = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 WEEK = 7
 
-OF_PLATFORM = (
-    "platform.positive_rate",
-    "platform.novel_impressions",
-    "platform.serendipity",
-    "platform.new_positive",
-    "platform.impressions",
-    "watch_minutes",
-    "daily_users_over_ten_minutes",
-    "engaged_pairs",
-    "new_clusters",
-    "intra_list_diversity",
-)
-"""Metrics over all that the arm's users watched."""
-
 
 def tally(
     shown: Impressions, users: Ints, n_users: int, days: int, known: Known, bucket: Ints | None = None

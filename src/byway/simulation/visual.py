@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from byway.data.media import Seen, variety
+from byway.data.media import Media, variety
 
 FOLDS = 5
 
 
-def interest(seen: Seen, vectors: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def interest(seen: Media, vectors: NDArray[np.float32]) -> NDArray[np.float64] | None:
     """[N] probability that each item of the catalog is rich to look at; None where too few items were looked at.
 
     `vectors` [N, w] are the content embeddings. The score of an item that was looked at comes from a classifier

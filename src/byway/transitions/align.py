@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byway.data.events import Events
+from byway.data.heldout import progress
+from byway.transitions.triples import key
 
 SHRINK = 20.0
 """First events that a mean needs to count as much as what it is shrunk towards."""
@@ -44,9 +46,9 @@ def collect(events: Events, cluster_of: NDArray[np.int32], history: int, until: 
     recent: list[int] = []
     last = -1
     cluster, good = cluster_of[events.item].tolist(), events.good().tolist()
-    early = _before(events, until).tolist()
+    early = (events.time if events.clock else progress(events.user)) <= until
     for user, c, fine, satisfaction, inside in zip(
-        events.user.tolist(), cluster, good, events.satisfaction.tolist(), early, strict=True
+        events.user.tolist(), cluster, good, events.satisfaction.tolist(), early.tolist(), strict=True
     ):
         if user != last:
             met, recent, last = set(), [], user
@@ -65,15 +67,6 @@ def collect(events: Events, cluster_of: NDArray[np.int32], history: int, until: 
         np.array(labels, np.int32),
         np.array(satisfactions, np.float32),
     )
-
-
-def _before(events: Events, until: float) -> NDArray[np.bool_]:
-    if events.clock:
-        return events.time <= until
-    starts = np.flatnonzero(np.diff(events.user, prepend=-1))
-    length = np.diff(np.append(starts, len(events)))
-    at = np.arange(len(events)) - np.repeat(starts, length) + 1
-    return at / np.repeat(length, length) <= until
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +95,7 @@ class Satisfaction:
         for k in range(K):
             np.add.at(sums[k], (feedback.context[:, k], label), value)
             np.add.at(counts[k], (feedback.context[:, k], label), 1)
-        keys, row = np.unique(_key(feedback.context, clusters), return_inverse=True)
+        keys, row = np.unique(key(feedback.context, clusters), return_inverse=True)
         shape = (max(1, len(keys)), clusters)
         whole = [sparse.csr_array((v, (row, label)), shape=shape) for v in (value, np.ones(len(value)))]
         return cls(own, sums, counts, keys, *whole)
@@ -121,7 +114,7 @@ class Satisfaction:
         alone = total / number
         found = alone
         if len(self.keys):
-            wanted = _key(context_NK, len(self.label_M))
+            wanted = key(context_NK, len(self.label_M))
             row = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
             known = np.flatnonzero(self.keys[row] == wanted)
             rows, columns = np.repeat(row[known], listed.shape[1]), listed[known].ravel()
@@ -131,13 +124,6 @@ class Satisfaction:
                 found = alone.copy()
                 found[known] = (total + SHRINK * alone[known]) / (number + SHRINK)
         return np.where(clusters_Nn < 0, np.nan, found).astype(np.float32)
-
-
-def _key(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
-    key = np.zeros(len(context_NK), np.int64)
-    for column in context_NK.T:
-        key = key * clusters + column
-    return key
 
 
 def pick(expected_Nn: NDArray[np.float32], best_of: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ it, the most recent last. The same cluster twice in a row counts once. This modu
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,12 @@ from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.data.events import Events, latest
+from byway.data.events import Events
+from byway.data.heldout import progress, split, split_instants
 from byway.interests.tree import Tree
 from byway.transitions import align
 from byway.transitions.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
+from byway.transitions.triples import key
 
 Ints = NDArray[np.int32]
 FEEDBACK = "feedback.parquet"
@@ -91,7 +94,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         )
     found = find(events, tree.assign(settings.level), clusters, settings.history)
     where_users_stand(events, tree.assign(settings.level), clusters, settings.history).write(work.out)
-    part = split(found, events.clock, HELDOUT, VALIDATION)
+    part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
     }
@@ -129,13 +132,13 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
     samples = counted["samples"]
     labels = np.bincount(samples.label, minlength=clusters)
     heldout = counted["heldout"].several()
-    tied = split_instants(found, part).mean() if events.clock else 0.0
+    tied = split_instants(found.time, part).mean() if events.clock else 0.0
     if tied > TIED:
         say(
             f"  [yellow]{tied:.0%} of the turns are of instants that a cut splits[/]: the clock is coarse, and of "
             "such an instant some users are held out, by their numbers."
         )
-    seen = np.isin(_key(heldout.context, clusters), _key(several.context, clusters))
+    seen = np.isin(key(heldout.context, clusters), key(several.context, clusters))
     return Outcome(
         counts={
             **{name: int(counted[name].count.sum()) for name in PARTS[:3]},
@@ -199,12 +202,10 @@ def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Foun
     first[np.unique(user * clusters + cluster, return_index=True)[1]] = True
     good = events.good()
     user, cluster, first, time = user[good], cluster[good], first[good], events.time[good]
-    starts = np.flatnonzero(np.diff(user, prepend=-1))
-    length = np.diff(np.append(starts, len(user)))
-    progress = (np.arange(len(user)) - np.repeat(starts, length) + 1) / np.repeat(length, length)
+    place = progress(user)
     # Runs: the same cluster twice in a row counts once.
     run = np.flatnonzero((np.diff(user, prepend=-1) != 0) | (np.diff(cluster, prepend=-1) != 0))
-    user, cluster, first, time, progress = user[run], cluster[run], first[run], time[run], progress[run]
+    user, cluster, first, time, place = user[run], cluster[run], first[run], time[run], place[run]
     start = np.maximum.accumulate(np.where(np.diff(user, prepend=-1) != 0, np.arange(len(user)), 0))
     new = np.flatnonzero(first)
     context = most_recent(cluster, start, new, history)
@@ -216,7 +217,7 @@ def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Foun
         context=context.astype(np.int32),
         label=cluster[new].astype(np.int32),
         time=time[new],
-        progress=progress[new],
+        progress=place[new],
         user=user[new].astype(np.int32),
         short=int((~enough).sum()),
         not_new=len(user) - int(first.sum()),
@@ -275,39 +276,10 @@ def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) 
     return count(found.context, found.label, clusters), standing
 
 
-def split(found: FoundTransitions, clock: bool, heldout: float, validation: float) -> NDArray[np.int8]:
-    """0 train, 1 validation, 2 held out for each transition, by time.
-
-    With a clock the last `heldout` share of all transitions is held out; without one, the end of each user's own
-    sequence. Validation is the same cut once more inside the rest. Of many at one instant the cut takes some
-    (`events.latest`), so that days do for a clock.
-    """
-    if not len(found.label):
-        return np.zeros(0, dtype=np.int8)
-    if not clock:
-        late = 1 - heldout
-        held = found.progress > late
-        return np.where(held, 2, np.where(found.progress > late * (1 - validation), 1, 0)).astype(np.int8)
-    held = latest(found.time, found.user, heldout)
-    part = np.where(held, 2, 0).astype(np.int8)
-    rest = np.flatnonzero(~held)
-    part[rest[latest(found.time[rest], found.user[rest], validation)]] = 1
-    return part
-
-
-def split_instants(found: FoundTransitions, part: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """[N] which transitions are of an instant that lies in more than one part."""
-    _, at = np.unique(found.time, return_inverse=True)
-    first, last = np.full(at.max(initial=-1) + 1, 2), np.zeros(at.max(initial=-1) + 1, np.int64)
-    np.minimum.at(first, at, part)
-    np.maximum.at(last, at, part)
-    return (first < last)[at]
-
-
 def count(context: Ints, label: Ints, clusters: int) -> Samples:
     """One row for each different transition, in order of context and label."""
-    key = _key(np.column_stack([context, label]), clusters)
-    _, index, counts = np.unique(key, return_index=True, return_counts=True)
+    keys = key(np.column_stack([context, label]), clusters)
+    _, index, counts = np.unique(keys, return_index=True, return_counts=True)
     return Samples(context[index], label[index], counts.astype(np.int32))
 
 
@@ -324,20 +296,27 @@ def added(a: Samples, b: Samples) -> Samples:
 def diversified(log: Samples, per_label: int, clusters: int, rng: np.random.Generator) -> Samples:
     """The `per_label` most frequent contexts of every label: each label equally often (paper 1, section 2.3).
 
-    A label with fewer contexts repeats its own, the most frequent first, and a label that the log never shows
-    stays absent: no behaviour is invented. Ties are broken at random.
+    Ties are broken at random.
     """
-    order = np.lexsort((rng.random(len(log)), -log.count, log.label))
-    label = log.label[order]
-    rank = np.arange(len(order)) - np.searchsorted(label, label)
+    chosen = equally_often(log.label, (-log.count, rng.random(len(log))), per_label, clusters)
+    return Samples(log.context[chosen], log.label[chosen], np.ones(len(chosen), dtype=np.int32))
+
+
+def equally_often(label: Ints, least: tuple[NDArray[Any], ...], per_label: int, clusters: int) -> NDArray[np.int64]:
+    """Ascending rows, `per_label` of each label: those of the least values, ties by the next array.
+
+    A label with fewer rows repeats its own, the best first, and one that has none stays absent: no behaviour is
+    invented.
+    """
+    order = np.lexsort((*reversed(least), label))
+    ordered = label[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     kept = order[rank < per_label]
-    have = np.bincount(log.label[kept], minlength=clusters)
+    have = np.bincount(label[kept], minlength=clusters)
     rows = [kept]
     for c in np.flatnonzero((have > 0) & (have < per_label)):
-        own = kept[log.label[kept] == c]
-        rows.append(np.resize(own, per_label - len(own)))
-    chosen = np.sort(np.concatenate(rows))
-    return Samples(log.context[chosen], log.label[chosen], np.ones(len(chosen), dtype=np.int32))
+        rows.append(np.resize(kept[label[kept] == c], per_label - have[c]))
+    return np.sort(np.concatenate(rows))
 
 
 def sampled(log: Samples, size: int, rng: np.random.Generator) -> Samples:
@@ -360,14 +339,6 @@ def pick(samples: Samples, n: int, rng: np.random.Generator) -> Samples:
 def spread_out(rows_NK: Ints, n: int) -> Ints:
     """At most n rows, evenly spaced: the first n of ordered contexts would all begin in one corner of the tree."""
     return rows_NK[np.linspace(0, len(rows_NK) - 1, min(n, len(rows_NK))).astype(int)]
-
-
-def _key(clusters_NK: Ints, clusters: int) -> NDArray[np.int64]:
-    """One integer a row of cluster numbers."""
-    key = np.zeros(len(clusters_NK), dtype=np.int64)
-    for column in clusters_NK.T:
-        key = key * clusters + column
-    return key
 
 
 def write(samples: Samples, path: Path, meta: dict[str, str]) -> None:

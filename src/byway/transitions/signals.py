@@ -175,7 +175,7 @@ def among(score_NM: NDArray[np.float64] | float, legal_NM: NDArray[np.bool_]) ->
     return score - logsumexp(score, axis=1, keepdims=True)
 
 
-class Fitted(msgspec.Struct, frozen=True):
+class TableWeights(msgspec.Struct, frozen=True):
     """`fitted.json` of a table: how its rankings were made, for whoever ranks again."""
 
     weights: dict[str, float]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.transitions.curate import Ints, Transitions
-from byway.transitions.signals import Fitted
+from byway.transitions.signals import TableWeights
 from byway.transitions.triples import Triples
 
 
@@ -27,7 +27,7 @@ class Table:
     """The triples that users have, where K is 3; `triples.look_up` reads both."""
     model_triples: Triples | None = None
     """The fine-tuned model alone."""
-    fitted: Fitted | None = None
+    fitted: TableWeights | None = None
     """How its rankings were made; None of a table that does not say."""
 
     def answered_anew(self, context_NK: Ints, ranking_Nn: Ints) -> "Table":
@@ -57,7 +57,7 @@ def load(path: Path) -> Table:
         return np.load(path / f"{name}.npy", mmap_mode="r")
 
     weights = path / "fitted.json"
-    fitted = msgspec.json.decode(weights.read_bytes(), type=Fitted) if weights.exists() else None
+    fitted = msgspec.json.decode(weights.read_bytes(), type=TableWeights) if weights.exists() else None
     table = Table(mapped("clusters"), mapped("scores"), mapped("model"), fitted=fitted)
     if not (path / "triple_keys.npy").exists():
         return table

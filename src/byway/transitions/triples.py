@@ -37,14 +37,16 @@ class Triples:
         return np.where(self.keys[row] == wanted, row, -1)
 
 
-def key(context_N3: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
-    """[N] one number a triple, in the order of the triples.
+def key(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
+    """[N] one number a row of clusters, such as a triple, in the order of the rows.
 
     >>> key(np.array([[1, 2, 3], [0, 0, 9]]), 10).tolist()
     [123, 9]
     """
-    a, b, c = context_N3.astype(np.int64).T
-    return (a * clusters + b) * clusters + c
+    keys = np.zeros(len(context_NK), np.int64)
+    for column in context_NK.T:
+        keys = keys * clusters + column
+    return keys
 
 
 def unkey(keys_T: NDArray[np.int64], clusters: int) -> NDArray[np.int32]:

@@ -115,7 +115,8 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     from byway.base import artifact, models, precision
     from byway.language import prompts, tune
     from byway.language.fast.bulk import ready_some
-    from byway.language.fast.generate import TOGETHER, policy, top
+    from byway.language.fast.choices import TOGETHER, top
+    from byway.language.fast.generate import policy
     from byway.language.fast.passes import require_readable
 
     inputs = opened(directory, config)

@@ -21,7 +21,7 @@ from byway.base.errors import UserError
 from byway.data import events, impressions
 from byway.data.catalog import load as load_catalog
 from byway.evaluation import live
-from byway.evaluation.live import Log
+from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
@@ -195,7 +195,7 @@ def _shares(
     return dict.fromkeys(names, 1 / max(1, len(names)))
 
 
-def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> Log:
+def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> LiveLog:
     """The rows as arrays, in order of time; clusters by what the rows say, else by the bundle.
 
     `before` are the items that users met in the workspace's own log.
@@ -233,7 +233,7 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
         novel = live.novelty(user, cluster, day, taken, (pairs[:, 0], pairs[:, 1]))
     sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
     order = np.flatnonzero(~met)[np.argsort(time[~met], kind="stable")]
-    return Log(
+    return LiveLog(
         user[order],
         item[order].astype(np.int64),
         cluster[order].astype(np.int64),

@@ -18,7 +18,6 @@ from byway.workflow.stages import (
     Stage,
     fill_table,
     inputs_of,
-    prepare,
     settings_of,
     skipped,
 )
@@ -101,6 +100,17 @@ def _make(workspace: Path, config: Config, stage: Stage) -> Record:
         say(f"  [yellow]{told}[/]; {stage.folder}/quarantine.parquet has them all")
     say(f"[bold]{stage.folder}[/] {record.timings['seconds']:.1f} s")
     return record
+
+
+def prepare(config: Config) -> None:
+    """Set what holds for the whole process: threads, the device, and which engine runs the dataframes."""
+    import torch
+
+    from byway.base import device, engine
+
+    torch.set_num_threads(config.run.threads or engine.processors())
+    device.use(config.run.device, config.run.engine)
+    engine.use(config.run.engine, config.run.threads)
 
 
 def kept_out(record: Record) -> str:

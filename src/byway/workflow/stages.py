@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from byway.data.catalog import Catalog
     from byway.data.events import Events
-    from byway.data.media import Seen
+    from byway.data.media import Media
     from byway.interests.describe import Descriptions
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from byway.multimodal import tune as multimodal
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
-    from byway.planner.fit import Planned
+    from byway.planner.fit import FittedPlanner
     from byway.transitions.curate import Ints, Transitions
     from byway.transitions.table import Table
 
@@ -109,7 +109,7 @@ class Inputs:
         return _there(self.load(CATALOG, events.load_users))
 
     @property
-    def seen(self) -> "Seen | None":
+    def seen(self) -> "Media | None":
         from byway.data import media
 
         found = self.load(MEDIA, media.load)
@@ -194,7 +194,7 @@ class Inputs:
         return _there(self.load(ITEM_POLICY, sequence.load))
 
     @property
-    def planned(self) -> "Planned":
+    def planned(self) -> "FittedPlanner":
         from byway.planner import fit
 
         return _there(self.load(PLANNER, fit.load))
@@ -202,6 +202,8 @@ class Inputs:
     @property
     def media_folder(self) -> Path:
         """The folder that relative names of media files start at: that of the input."""
+        from byway.data.sources import OWN
+
         path = self.workspace / self.config.catalog.items
         return path if path.is_dir() and self.config.catalog.source not in OWN else path.parent
 
@@ -220,12 +222,6 @@ def _there(found: T | None) -> T:
     return found
 
 
-OWN = ("parquet", "csv", "json")
-"""Sources that are tables of one's own."""
-TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
-"""Endings of the files of a public data set that hold items and events."""
-
-
 def _catalog(work: Work, inputs: Inputs) -> Outcome:
     from byway.data import catalog
 
@@ -233,32 +229,10 @@ def _catalog(work: Work, inputs: Inputs) -> Outcome:
 
 
 def _source_files(inputs: Inputs) -> dict[str, str]:
-    """The tables that the catalog is read from: those named, also by pattern, and all in a named folder.
+    from byway.data import sources
 
-    Their names start with the setting, since files of items and of events may share one.
-    """
-    settings, found = inputs.config.catalog, dict[str, Path]()
-    for key, name in (("items", settings.items), ("events", settings.events)):
-        path = inputs.workspace / name
-        if not name:
-            continue
-        folder = path if path.is_dir() else path.parent
-        files: list[Path] = []
-        for each in [path] if path.is_dir() else folder.glob(path.name):
-            files += (
-                [p for p in each.rglob("*") if _is_table(p, each, settings.source)] if each.is_dir() else [each]
-            )
-        found |= {f"{key}/{p.relative_to(folder).as_posix()}": p for p in sorted(files) if p.is_file()}
+    found = sources.files(inputs.config.catalog, inputs.workspace)
     return {name: artifact.hash_file(path) for name, path in found.items()}
-
-
-def _is_table(path: Path, folder: Path, source: str) -> bool:
-    """Whether a file in a named folder is read: each part of an own table, else what ends as tables do."""
-    from byway.data import containers
-
-    if source in OWN:
-        return containers.is_part(path, folder)
-    return any(suffix in TABLES for suffix in path.suffixes[-2:])
 
 
 def _media(work: Work, inputs: Inputs) -> Outcome:
@@ -757,14 +731,3 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
             raise UserError(f"{stage.folder} needs {owner.folder}; run the stages before it first.")
         found[owner.name] = record.digest
     return found | stage.outside(Inputs(workspace, config, stage))
-
-
-def prepare(config: Config) -> None:
-    """Set what holds for the whole process: threads, the device, and which engine runs the dataframes."""
-    import torch
-
-    from byway.base import device, engine
-
-    torch.set_num_threads(config.run.threads or engine.processors())
-    device.use(config.run.device, config.run.engine)
-    engine.use(config.run.engine, config.run.threads)

@@ -212,7 +212,7 @@ class Workspace:
         asked = np.array([given[:1] * (K - len(given)) + given], dtype=np.int32)
         listed = triples.look_up(table.clusters, table.triples, asked)[0]
         best = listed[listed >= 0][:k]
-        fitted = table.fitted or signals.Fitted({})
+        fitted = table.fitted or signals.TableWeights({})
         similarity = self._load(TREE, tree.load).similarity(self._load(EMBEDDINGS, embed.load), transitions.level)
         scorer = signals.of(transitions, similarity).weighed(**fitted.weights)
         own = {name: value[0, best] for name, value in scorer.parts(asked).items()}

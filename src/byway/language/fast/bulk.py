@@ -17,18 +17,8 @@ from byway.base import device
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.base.ranking import best_first, ndcg_at, ranks_in
-from byway.language.fast.generate import (
-    TOGETHER,
-    Adjust,
-    Policy,
-    Prompted,
-    ask,
-    ask_cue,
-    ask_rows,
-    read_blocks,
-    read_instruction,
-    top,
-)
+from byway.language.fast.choices import TOGETHER, Adjust, top
+from byway.language.fast.generate import Policy, Prompted, ask, ask_cue, ask_rows, read_blocks, read_instruction
 from byway.language.fast.passes import Prefix
 from byway.transitions.curate import Ints, Samples, pick
 from byway.transitions.signals import Scorer

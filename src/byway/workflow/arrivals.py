@@ -1,0 +1,345 @@
+"""What has come since the last full run, as 17-refresh holds it: items in their places, traffic, transitions.
+
+Owns the artifact's files: how new rows are read and added to those that came before, which pairs of interests are
+answered anew, and how far the world has drifted. It knows neither gates nor the bundle that is published with it.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from byway.base import config
+from byway.base.artifact import Outcome, Record, Work
+from byway.base.errors import UserError
+from byway.data import catalog as items_of
+from byway.data import events as events_of
+from byway.data import sources
+from byway.data.catalog import Catalog
+from byway.data.events import Events
+from byway.data.quarantine import Quarantine
+from byway.data.text import compute
+from byway.evaluation import drift
+from byway.interests import describe, embed, placement
+from byway.interests import tree as trees
+from byway.interests.partition import centroids, loads_of
+from byway.interests.tree import LEVELS, Tree
+from byway.language import answers, plan, tune
+from byway.language.fast.generate import Policy
+from byway.serving import bundle
+from byway.transitions import curate
+from byway.transitions import table as tables
+from byway.transitions.curate import Samples, Transitions
+from byway.transitions.standing import load_standing
+from byway.transitions.triples import unkey
+from byway.workflow.stages import BUNDLE, REFRESH, STAGES
+
+ROOM = 1.1
+"""Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
+LEAST_OVERLAP = 0.5
+"""A new fine-tuning is due where the clusters' most frequent successors overlap with the old ones by less than this
+share of what a sample of that size would give without any change."""
+MOST_SHIFT = 0.2
+"""A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """All that came since the full run, as read back from 17-refresh; empty where nothing has come."""
+
+    items: pa.Table
+    """New items, in the catalog's columns."""
+    vectors: NDArray[np.float32]
+    """[m, dim] their embeddings."""
+    leaf: NDArray[np.int64]
+    """[m] their clusters of level 4."""
+    alike: NDArray[np.int32]
+    """[m] the most similar item of the full run, which the item policy reads in their place."""
+    users: list[str]
+    """Ids of users that the full run's log did not have."""
+    traffic: NDArray[np.float32]
+    """[n + m] events an item, old and new."""
+    transitions: Samples
+    """Of new events, counted."""
+    pairs: NDArray[np.int32]
+    """[p, K] pairs, and triples of the table, whose most frequent successor is another one since."""
+    answers: NDArray[np.int32]
+    """[p, n] their rankings now."""
+
+
+def load(path: Path) -> Arrivals:
+    """Read 17-refresh."""
+    counted = pq.read_table(path / "transitions.parquet")
+    context = np.column_stack([counted[name].to_numpy() for name in counted.column_names[:-2]])
+    return Arrivals(
+        pq.read_table(path / "items.parquet"),
+        *(np.load(path / f"{name}.npy") for name in ("vectors", "leaf", "alike")),
+        users=events_of.load_users(path),
+        traffic=np.load(path / "traffic.npy"),
+        transitions=Samples(context, counted["label"].to_numpy(), counted["count"].to_numpy()),
+        pairs=np.load(path / "pairs.npy"),
+        answers=np.load(path / "answers.npy"),
+    )
+
+
+def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int) -> Arrivals:
+    """What there is before the first refresh."""
+    opened = bundle.load(workspace / BUNDLE.folder)
+    n = records["catalog"].counts["items"]
+    if len(opened.rows) != n:
+        raise UserError(f"The bundle holds a refresh that {REFRESH} lacks; delete the bundle and run again.")
+    traffic = np.zeros(n, np.float32)
+    traffic[opened.rows] = opened.traffic
+    none = np.zeros(0, np.int32)
+    return Arrivals(
+        items_of.SCHEMA.empty_table(), np.zeros((0, dim), np.float32), none.astype(np.int64), none, [], traffic,
+        Samples(np.zeros((0, history), np.int32), none, none), none[:, None], none[:, None],
+    )  # fmt: skip
+
+
+def build(
+    work: Work,
+    workspace: Path,
+    records: dict[str, Record],
+    again: bool,
+    given: dict[str, Path],
+) -> Outcome:
+    """Write what has come: the given tables, and where 17-refresh goes on (`again`) what it held before.
+
+    `records` are those of the full run. Raises UserError where a table holds no usable row.
+    """
+    folder = {stage.name: workspace / stage.folder for stage in STAGES}
+    vectors, tree = embed.load(folder["embeddings"]), trees.load(folder["tree"])
+    transitions = curate.load(folder["transitions"])
+    level, clusters = transitions.level, transitions.clusters
+    history = transitions.train.context.shape[1]
+    stood = workspace / REFRESH if again else folder["transitions"]
+    held = load(workspace / REFRESH) if again else _nothing(workspace, records, vectors.shape[1], history)
+    known = items_of.load(folder["catalog"]).items["item"]
+    old_ids = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string())
+
+    read = made_with(records["catalog"], config.Catalog)
+    kept_out = Quarantine(work.out / "quarantine.parquet")
+    copies = work.scratch / "copies"
+    outcome = Outcome()
+    fresh = items_of.SCHEMA.empty_table()
+    if "items" in given:
+        raw = sources.new_rows(read, "items", given["items"], copies)
+        fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
+        if kept_out.reasons:
+            items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
+        new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
+        outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
+        fresh = fresh.filter(new)
+    everything = pa.concat_tables([held.items, fresh])
+    ids = pa.chunked_array([*known.chunks, *everything["item"].chunks], pa.string()).combine_chunks()
+    users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
+    log, new_users = None, list[str]()
+    if "events" in given:
+        raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
+        log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
+        if kept_out.reasons.total() > before:
+            items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
+    kept_out.close()
+
+    rows = np.zeros((0, vectors.shape[1]), np.float32)
+    if fresh.num_rows:
+        rows = embed.embed_new(
+            folder["embeddings"], made_with(records["embeddings"], config.Embeddings), Catalog(fresh).texts()
+        )
+    had = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
+    came = np.zeros(len(had)) if log is None else events_of.traffic(log)
+    traffic = had + came
+    standing_tree = placement.grown(tree, held.leaf)
+    known_rows = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    cut = made_with(records["tree"], config.Tree)
+    sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
+    weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
+    placed = placement.place(standing_tree, known_rows, rows, weights, ROOM)
+    now = placement.grown(standing_tree, placed.leaf)
+    cluster_of = now.assign(level)
+
+    counted, standing = held.transitions, load_standing(stood)
+    recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
+    if log is not None:
+        recent, standing = curate.extend(standing, log, cluster_of, clusters)
+        counted = curate.added(held.transitions, recent)
+    standing.write(work.out)
+
+    pq.write_table(everything, work.out / "items.parquet", compression="zstd")
+    np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
+    np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known_rows) :])
+    np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
+    pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
+                   work.out / "users.parquet")  # fmt: skip
+    np.save(work.out / "traffic.npy", traffic.astype(np.float32))
+    meta = {"level": str(level), "clusters": str(clusters)}
+    curate.write(counted, work.out / "transitions.parquet", meta)
+    pairs, answers = _followed(records, folder, transitions, counted, tree.similarity(vectors, level))
+    np.save(work.out / "pairs.npy", pairs)
+    np.save(work.out / "answers.npy", answers)
+
+    outcome.counts |= {
+        "items": fresh.num_rows,
+        "events": 0 if log is None else len(log),
+        "users": len(new_users),
+        "transitions": int(recent.count.sum()),
+        "pairs": int((~tables.are_triples(pairs)).sum()),
+        "triples": int(tables.are_triples(pairs).sum()),
+        "all_items": everything.num_rows,
+        **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
+    }
+    outcome.metrics = {f"refresh.{name}": outcome.counts[name] for name in ("items", "events", "users")}
+    outcome.metrics["refresh.quarantined"] = dict(sorted(kept_out.reasons.items()))
+    outcome.metrics |= {
+        "refresh.displaced": placed.displaced,
+        "refresh.crowded": placed.crowded,
+        "refresh.balance_blended": [
+            round(trees.balance(loads_of(now.assign(each), w, now.size(each))), 4)
+            for each, w in enumerate(weights, 1)
+        ],
+    }
+    old = _before(transitions, held.transitions)
+    all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
+    outcome.metrics |= _drift(
+        work,
+        old,
+        recent,
+        tree,
+        now,
+        vectors=(np.asarray(vectors), all_rows),
+        traffic=(had, came),
+        level=level,
+    )
+    return outcome
+
+
+def _followed(
+    records: dict[str, Record],
+    folder: dict[str, Path],
+    transitions: Transitions,
+    counted: Samples,
+    similarity_MM: NDArray[np.float64],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
+    made, table = records["transition_table"], tables.load(folder["transition_table"])
+    fitted = table.fitted
+    if fitted is None or made.settings.get("best_of"):
+        return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
+    # In the table's own arithmetic, whatever is fastest where this runs.
+    settings = made_with(made, config.TransitionTable)
+    settings = msgspec.convert({**asdict(settings), "precision": fitted.precision}, config.TransitionTable)
+
+    def ask() -> Policy:
+        tuned = tune.load(folder["language_model"])
+        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
+
+    triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
+    top, answered = table.clusters.shape[-1], answers.load(folder["language_model"])
+    said = None if answered is None else answered.signal()
+    return plan.follow(
+        transitions, counted, similarity_MM, fitted, top, ask, triples=triples, said=said
+    )  # fmt: skip
+
+
+def _new_events(
+    raw: sources.Raw, ids: pa.Array, users: pa.Array, positive: float, kept_out: Quarantine
+) -> tuple[Events | None, list[str]]:
+    """The clean new log, its users numbered on from the old ones, and the ids of those who are new; None where the
+    table has no usable row."""
+    log = events_of.cleaned(raw, ids, kept_out, time.time_ns() // 1000)
+    if not len(log):
+        return None, []
+    number = compute.index_in(log.users, value_set=users)
+    unknown = np.flatnonzero(compute.is_null(number).to_numpy(zero_copy_only=False))
+    numbers = compute.fill_null(number, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    numbers[unknown] = len(users) + np.arange(len(unknown))
+    order = log.order
+    user = numbers[log.columns["user"][order]]
+    # By the old numbers now; a user's own events keep their order.
+    order = order[np.argsort(user, kind="stable")]
+    item, when, satisfaction = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
+    new_users = log.users.take(pa.array(unknown)).to_pylist()
+    found = Events(
+        np.sort(user).astype(np.int32),
+        item,
+        when,
+        satisfaction,
+        log.clock,
+        len(users) + len(unknown),
+        len(ids),
+        positive,
+    )
+    return found, new_users
+
+
+def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:
+    """[M, M] transitions known before this refresh: the last interest, and what came next."""
+    counts = np.zeros((transitions.clusters, transitions.clusters))
+    for part in (transitions.train, transitions.validation, transitions.heldout, since):
+        np.add.at(counts, (part.context[:, -1], part.label), part.count)
+    return counts
+
+
+def _drift(
+    work: Work,
+    old_MM: NDArray[np.float64],
+    recent: Samples,
+    tree: Tree,
+    now: Tree,
+    *,
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]],
+    traffic: tuple[NDArray[np.number], NDArray[np.number]],
+    level: int,
+) -> dict[str, Any]:
+    """Drift by cluster into `drift.parquet`, its means, and what is due."""
+    M = tree.size(level)
+    new_MM = np.zeros((M, M))
+    np.add.at(new_MM, (recent.context[:, -1], recent.label), recent.count)
+    overlap, expected = drift.successor_overlap(old_MM, new_MM, work.rng)
+    load, came = (np.bincount(now.assign(level), part, M) for part in traffic)
+    middle = [centroids(v, t.assign(level), M) for v, t in zip(vectors, (tree, now), strict=True)]
+    cosine = np.einsum("ij,ij->i", *middle)
+    moved = drift.shift(load, came)
+    chance = drift.expected_shift(load, int(came.sum()), work.rng)
+    pq.write_table(
+        pa.table(
+            {
+                "cluster": np.arange(M, dtype=np.int32),
+                "items_before": np.diff(tree.starts[level - 1]),
+                "items": np.diff(now.starts[level - 1]),
+                "centroid_cosine": cosine,
+                "traffic_share_before": load / max(1.0, load.sum()),
+                "traffic_share": came / max(1.0, came.sum()),
+                "successor_overlap": overlap,
+                "successor_overlap_expected": expected,
+            }
+        ),
+        work.out / "drift.parquet",
+    )
+    metrics: dict[str, Any] = {
+        "refresh.successor_overlap": drift.mean_over(overlap),
+        "refresh.successor_overlap_expected": drift.mean_over(expected),
+        "refresh.clusters_compared": int((~np.isnan(overlap)).sum()),
+        "refresh.traffic_shift": round(moved, 4),
+        "refresh.traffic_shift_expected": round(chance, 4),
+        "refresh.centroid_cosine_least": round(float(cosine.min()), 4),
+    }
+    weights_heavy = trees.balance(np.bincount(now.assign(level), minlength=M).astype(np.float64))
+    metrics["refresh.balance_items"] = round(weights_heavy, 4)
+    measured, usual = (metrics[f"refresh.successor_overlap{end}"] for end in ("", "_expected"))
+    metrics["refresh.finetuning_due"] = measured is not None and measured < LEAST_OVERLAP * usual
+    metrics["refresh.repartition_due"] = moved - chance > MOST_SHIFT
+    return metrics
+
+
+def made_with(record: Record, kind: type[Any]) -> Any:
+    """The settings that an artifact was made with."""
+    return msgspec.convert({k: v for k, v in record.settings.items() if k != "seed"}, kind)
