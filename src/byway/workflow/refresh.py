@@ -195,7 +195,7 @@ def _in_words(workspace: Path, record: Record) -> str:
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
     if told := pipeline.kept_out(record):
-        lines.insert(1, f"{told}; {arrivals.FOLDER}/quarantine.parquet has them all.")
+        lines.insert(1, f"{told}; {REFRESH}/quarantine.parquet has them all.")
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > arrivals.ROOM:
         lines.append(
             "A re-partition is due: clusters have outgrown their room. Add the rows to the sources and run."
