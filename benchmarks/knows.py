@@ -87,11 +87,11 @@ def read(folder: Path, share: float, new: float, seed: int) -> Platform:
     """The workspace with a share of its people, or without a share of its interests."""
     record = artifact.read_record(folder / "06-transitions")
     assert record is not None, f"{folder} was not built to 06-transitions"
-    level, history, late = (record.settings[key] for key in ("level", "history", "heldout"))
+    level, history = record.settings["level"], record.settings["history"]
     log, grown = events.load(folder / "01-catalog"), tree.load(folder / "04-tree")
     vectors, M = embed.load(folder / "02-embeddings"), grown.size(level)
     found = curate.find(log, grown.assign(level), M, history)
-    part = split(found.time, found.progress, found.user, log.clock, late, curate.VALIDATION)
+    part = split(found.time, found.progress, found.user, log.clock, curate.HELDOUT, curate.VALIDATION)
     rng = np.random.default_rng([seed, 3])
     people = rng.random(log.n_users) < share
     new_M = np.zeros(M, bool)

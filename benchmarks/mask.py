@@ -238,7 +238,9 @@ def processor() -> str:
     """The processor in words, as the other results have it."""
     flags = Path("/proc/cpuinfo").read_text("utf-8")
     maker = "AMD EPYC" if "AuthenticAMD" in flags else "Intel Xeon"
-    wide = "AVX-512 bfloat16" if "avx512_bf16" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
+    if "avx512f" not in flags:
+        return f"2 cores of an {maker} without AVX-512, 24 GB"
+    wide = "AVX-512 bfloat16" if "avx512_bf16" in flags else "AVX-512"
     return f"2 cores of an {maker} with {wide}{'' if 'amx_tile' in flags else ' and without AMX'}, 24 GB"
 
 
