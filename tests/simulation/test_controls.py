@@ -61,3 +61,20 @@ def test_what_differs_is_told_from_what_does_not() -> None:
     one["rare"] = np.where(np.arange(400) < 2, 1.0, 0.0), shown[True]
     two["rare"] = np.zeros(400), shown[False]
     assert controls.different(one, two, 300, rng) == {"same": False, "other": True}
+
+
+def test_what_moves_all_who_live_in_a_run_is_seen_over_several_deals_alone() -> None:
+    rng = np.random.default_rng(1)
+    shown = np.full(300, 20.0)
+
+    def lived(deals: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Liking is 0.5, and what the platform learned in a run moves it by about as much as people's chance."""
+        share = 0.5 + 0.012 * rng.standard_normal((deals, 1))
+        return {"liked": (rng.binomial(20, share, (deals, 300)).astype(float), np.tile(shown, (deals, 1)))}
+
+    def called(deals: int) -> float:
+        found = [controls.different(lived(deals), lived(deals), 300, rng) for _ in range(60)]
+        return float(np.mean([each["liked"] for each in found]))
+
+    assert called(1) > 0.2
+    assert called(5) < 0.15

@@ -7,7 +7,7 @@ import copy
 
 import numpy as np
 
-from byway.base.metrics import draws, lift
+from byway.base import metrics
 from byway.simulation.platform import Environment
 from byway.simulation.source import Asked, Source
 from byway.simulation.tallies import Tally
@@ -44,13 +44,21 @@ def leaks(source: Source, environment: Environment, asked: Asked, k: int, seed: 
 
 
 def different(one: Tally, other: Tally, times: int, rng: np.random.Generator) -> dict[str, bool]:
-    """By metric that both arms have, each of at least `FEW` people: whether they differ significantly at 5%."""
-    drawn = draws(len(next(iter(one.values()))[0]), times, rng)
+    """By metric that both arms have, each of at least `FEW` people: whether they differ significantly at 5%.
+
+    Sums are [U], or [S, U] over deals, which are drawn then as people are.
+    """
+    deals, users = np.atleast_2d(next(iter(one.values()))[0]).shape
+    people_BU, deals_BS = metrics.draws(users, times, rng), metrics.deal_draws(deals, times, rng)
     found: dict[str, bool] = {}
     for name in sorted(one.keys() & other.keys()):
         if min(np.count_nonzero(each[name][0]) for each in (one, other)) < FEW:
             continue
-        interval = lift(one[name], other[name], drawn)
+        (own,), (reference,) = (
+            metrics.drawn(np.atleast_2d(top)[None], below, people_BU, deals_BS)
+            for top, below in (one[name], other[name])
+        )
+        interval = own.over(reference)
         if np.isfinite([interval.low, interval.high]).all():
             found[name] = interval.away_from(0)
     return found

@@ -260,21 +260,25 @@ def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: 
 def identical(setup: Setup, pairs: int, seed: int) -> dict[str, Any]:
     """A/A: so many pairs of controls that differ by chance alone; the share of metrics that differ significantly.
 
-    In the paired design both have the same accounts and other chance, in segments other accounts too.
+    In the paired design both have the same accounts and other chance, in segments other accounts too. A pair is
+    lived as often as the arms are (`experiment.seeds`), since what a platform learns in a run moves all who live in
+    it together, which people alone do not show.
     """
     settings = setup.settings
     size = min(settings.users, len(setup.users) // 2) if settings.design == "segments" else settings.users
     found: list[dict[str, bool]] = []
-    with bar("experiment: A/A", pairs) as advance:
+    with bar("experiment: A/A", pairs * settings.seeds) as advance:
         for s in range(pairs):
             own = _seed(seed, 1000 + s)
-            segments = dealt_to(replace(settings, users=size), setup.users, 2, _rng(seed, s, "aa"))
-            one, other = (
-                run_arm(setup, {}, name, users, own, "").tally
-                for name, users in zip((CONTROL, CONTROL + AGAIN), segments, strict=True)
-            )
+            lived: dict[str, list[Tally]] = {CONTROL: [], CONTROL + AGAIN: []}
+            for d in range(settings.seeds):
+                key = s + d * pairs
+                segments = dealt_to(replace(settings, users=size), setup.users, 2, _rng(seed, key, "aa"))
+                for (name, tallies), users in zip(lived.items(), segments, strict=True):
+                    tallies.append(run_arm(setup, {}, name, users, _seed(seed, 1000 + key), "").tally)
+                advance(1)
+            one, other = (pooling.stacked(tallies) for tallies in lived.values())
             found.append(controls.different(one, other, pooling.BOOTSTRAP, np.random.default_rng(own)))
-            advance(1)
     tests, apart = sum(map(len, found)), sum(sum(each.values()) for each in found)
     names = sorted({name for each in found for name in each})
     return {
