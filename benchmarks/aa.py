@@ -3,8 +3,9 @@
     python benchmarks/aa.py W [--pairs 100] [--design paired|segments] [--set SETTING=VALUE] [--json PATH]
 
 W is a workspace whose stages up to 12-planner are there. Each pair is lived for real: two controls with the
-same accounts and other chance, or each with a segment. About 5% of comparisons should be significant; from 3% to 7%
-is as it should be. Metrics of one pair hang together, so that the interval of the share is over pairs.
+same accounts and other chance, or each with a segment, over as many deals as `experiment.seeds` says. About 5% of
+comparisons should be significant; from 3% to 7% is as it should be. Metrics of one pair hang together, so that the
+interval of the share is over pairs.
 `--scratch` keeps the runs, and takes those that are there.
 """
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the result")
     given = parser.parse_args()
     read = config.load(given.workspace / "byway.toml", given.set)
-    own = replace(read.experiment, arms=(CONTROL,), seeds=1, design=given.design)
+    own = replace(read.experiment, arms=(CONTROL,), design=given.design)
     experiment.AA_PAIRS = given.pairs
     with contextlib.ExitStack() as stack:
         scratch = given.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
