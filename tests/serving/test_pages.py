@@ -1,6 +1,7 @@
 """The pages in a real browser: they work, with a keyboard and on a telephone, and hostile texts stay texts."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +205,19 @@ def test_health_and_experiment(page: "sync_api.Page", client: httpx.Client, path
     else:
         assert "table" in page.inner_text("table")
     shoot(page, path[1:])
+
+
+def test_health_tells_plans_from_fallbacks(client: httpx.Client) -> None:
+    for history in ([{"item": "c0-0"}, {"item": "c3-0"}], [{"item": "c1-0"}, {"item": "c4-0"}], []):
+        client.post("/v1/recommend", json={"history": history})
+    rows = re.findall(r'byway_answers_total{strategy="(\w+)"} ([\d.]+)', client.get("/metrics").text)
+    counts = {strategy: float(count) for strategy, count in rows}
+    fallen = sum(counts.get(name, 0) for name in ("popular_cluster", "unrestricted", "popular_items"))
+    share = 1 - fallen / sum(counts.values())
+    assert 0 < share < 1
+    told = client.get("/health").text
+    card = next(part for part in told.split('<div class="card">') if "As planned" in part)
+    assert f"{share:.0%}" in card
 
 
 @in_browser

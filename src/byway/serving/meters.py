@@ -15,7 +15,11 @@ seconds = Histogram(
     ["route"],
     buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
-answers = Counter("byway_answers_total", "Answers by strategy; all but `table` are fallbacks.", ["strategy"])
+answers = Counter(
+    "byway_answers_total",
+    "Answers by strategy; popular_cluster, unrestricted and popular_items are fallbacks.",
+    ["strategy"],
+)
 items = Counter("byway_items_total", "Items shown, by arm.", ["arm"])
 exposures = Counter(
     "byway_exposures_total",

@@ -32,10 +32,14 @@ K = 6
 MEANING = {
     "person": "the best items of interests that are new to this person, by all that is known of them",
     "table": "the first interest in the pair's ranking that is new to this person and has items left",
+    "context": "a surprise after the item that is being watched",
+    "masked": "an arm of an experiment: the item model, known interests hidden",
+    "control": "an arm of an experiment: nothing",
     "popular_cluster": "none such in the ranking: the new interest that most people turned to",
     "unrestricted": "no interest is new: the item model over the whole catalog",
     "popular_items": "nothing is known of the person: popular items, one an interest",
 }
+FALLBACKS = ("popular_cluster", "unrestricted", "popular_items")
 PLOTLY = "plotly.min.js"
 """The script that draws; its package is the extra `pages`."""
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -262,6 +266,7 @@ async def health(request: Asking) -> Response[str]:
     order = np.argsort(-counts, kind="stable")
     strategies = meters.total("byway_answers_total", "strategy")
     asked = sum(strategies.values())
+    fallen = sum(strategies.get(strategy, 0.0) for strategy in FALLBACKS)
     reached = int((counts > 0).sum())
     quick = [meters.quantile(share, "/v1/recommend") for share in (0.5, 0.99)]
     times = " / ".join("–" if t is None else f"{1e3 * t:.1f}" for t in quick)
@@ -275,8 +280,8 @@ async def health(request: Asking) -> Response[str]:
         ),
         ("Answers", f"{asked:,.0f}", "since the service was started"),
         (
-            "From the table",
-            f"{strategies.get('table', 0) / asked:.0%}" if asked else "–",
+            "As planned",
+            f"{1 - fallen / asked:.0%}" if asked else "–",
             "of these; the rest are fallbacks",
         ),
         ("Milliseconds", times, "median / 99th of 100, answers over the interface"),
