@@ -56,7 +56,9 @@ class Projector(nn.Module):
         return self.centre + nn.functional.normalize(pointed, dim=-1) * self.size * pointed.shape[-1] ** 0.5
 
     def look(self, means: NDArray[np.float32]) -> None:
-        """Take the main axes of items' mean vectors [items, width]."""
+        """Take the main axes of items' mean vectors [items, width]; one item alone has none."""
+        if len(means) < 2:
+            return
         mean = means.mean(0, dtype=np.float64)
         apart = means - mean
         spread = np.maximum(apart.std(0), 1e-6)
