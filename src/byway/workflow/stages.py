@@ -628,6 +628,7 @@ BUNDLE = Stage(
     "bundle",
     _bundle,
     (CATALOG, TREE, DESCRIPTIONS, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY, PLANNER, CONTEXT_TABLE),
+    version=2,
 )
 METRICS = Stage(
     14,
@@ -653,7 +654,7 @@ EXPERIMENT = Stage(
     _truth_files,
     asked_for=True,
     sections=("item_policy", "bundle"),
-    version=2,
+    version=3,
 )
 REPORT = Stage(16, "report", _report, outside=_drawn_figures, asked_for=True)
 CURATIONS = Stage(
