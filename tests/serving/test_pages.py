@@ -197,6 +197,9 @@ def test_the_atlas(page: "sync_api.Page", client: httpx.Client) -> None:
 @pytest.mark.parametrize("path", ["/health", "/experiment"])
 def test_health_and_experiment(page: "sync_api.Page", client: httpx.Client, path: str) -> None:
     client.post("/v1/recommend", json={"history": [{"item": "c0-0"}, {"item": "c3-0"}]})
+    events = [{"event": f"seen{i}", "user": "seen", "item": item} for i, item in enumerate(("c0-0", "c3-0"))]
+    client.post("/v1/events", json=events)
+    client.post("/walk/next", data={"user": "seen"}, headers={"hx-request": "true"})
     page.goto(str(client.base_url).rstrip("/") + path)
     if path == "/health":
         page.locator(".plot .bars").wait_for()

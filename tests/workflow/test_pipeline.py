@@ -420,7 +420,7 @@ def test_a_stage_reads_what_was_made_before(stage: Stage) -> None:
 
 def test_records_survive_a_change_of_a_section() -> None:
     """An old record lacks a new setting: that is drift, not damage."""
-    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0, "version": 1}
+    old = {**msgspec.to_builtins(config.Bundle()), "seed": 0, "version": stages.BUNDLE.version}
     del old["days"]
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
     now = stages.settings_of(config.Config(), stages.BUNDLE)
