@@ -47,7 +47,7 @@ from byway.serving.messages import (
 )
 from byway.serving.person import Seen
 from byway.serving.readiness import NotReady, Readiness
-from byway.serving.service import Query, Service, guest, now
+from byway.serving.service import Query, Service, guest, now, settle
 from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()
@@ -342,6 +342,7 @@ def create(
         app.state.allowances = hosts.Allowances(settings.history, settings.rate, BURST)
         work = (service.follow(), service.hear(), service.tidy(), service.scrub(), service.exposures.run())
         tasks = [asyncio.create_task(each) for each in work]
+        settle()
         log.info("worker ready", process=os.getpid(), bundle=service.live.name)
         try:
             yield

@@ -5,6 +5,7 @@ which it began.
 """
 
 import asyncio
+import gc
 import math
 import secrets
 import time
@@ -102,6 +103,13 @@ def guest(answer: str) -> str:
 def now() -> int:
     """Microseconds since 1970."""
     return time.time_ns() // 1000
+
+
+def settle() -> None:
+    """Spare the garbage collector what lasts, the modules and the bundle: a walk over them takes 40 ms."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def open_current(workspace: Path) -> Live:
@@ -280,6 +288,7 @@ class Service:
                 if wanted == self.live.name or (refused and time.monotonic() < at):
                     continue
                 self.live = await asyncio.to_thread(open_current, self.workspace)
+                settle()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old bundle goes on answering
                 meters.failed.inc()
                 log.error("bundle not taken up", reason=str(error))
