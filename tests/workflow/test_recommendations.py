@@ -181,5 +181,5 @@ def test_a_log_that_is_newer_than_the_bundle_is_said(workspace: Path, tmp_path: 
 def test_a_log_of_which_a_file_is_gone_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
     shutil.copytree(workspace, tmp_path / "w")
     (tmp_path / "w" / "01-catalog" / "users.parquet").unlink()
-    with pytest.raises(UserError, match="01-catalog is damaged .*delete it and run again"):
+    with pytest.raises(UserError, match=r"01-catalog is damaged .*delete it and run again"):
         recommendations.write(tmp_path / "w", tmp_path / "recs.parquet")
