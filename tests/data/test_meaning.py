@@ -207,6 +207,13 @@ def test_counts_and_words_are_no_ratings(values: list[object]) -> None:
         scales.chosen(found, None, WHERE, "n")
 
 
+def test_half_stars_with_a_comma_stay_where_most_are_whole() -> None:
+    found = scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5", "1,5"] * 10))
+    assert (found.writing, found.scale) == ("comma", (0.5, 5))
+    for other in ("1,234", "3.5"):
+        assert scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5"] * 10 + [other] * 10)).writing == "number"
+
+
 def test_what_is_not_rated_is_told_from_the_worst_rating() -> None:
     crossing = scales.look(seen([0] * 60 + [5, 8, 8, 10, 7, 1] * 5))
     assert (crossing.scale, round(crossing.unrated, 2)) == ((1, 10), 0.67)

@@ -174,6 +174,8 @@ def require(
             f"{path} has no column {missing[0]!r}: its first line looks separated by {_NAMES[other[0]]}, "
             f"and {_NAMES[delimiter]} are expected."
         )
+    if not advice and any(name.strip().isdigit() for name in found):
+        advice = " (where the first line is no header, give item_columns or event_columns a list, left to right)"
     shown = ", ".join(name[:40] for name in found[:30])
     raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}{advice}.")
 
