@@ -235,6 +235,7 @@ def test_a_person_draws_alike_whoever_else_is_answered(w: byway.Workspace) -> No
         ({"history": ["3"], "user": "u1"}, "exclude each other"),
         ({"history": np.array(["3", "7"]), "user": "u1"}, "exclude each other"),
         ({"history": "3"}, "history is one string"),
+        ({"history": [Seen("3", satisfaction=5.0)]}, "satisfaction goes from 0 to 1"),
         ({"history": [3, 7]}, "history holds 3; ids are text, such as '3'"),
         ({"history": np.array([3, 7])}, "ids are text, such as '3'"),
         ({"history": pa.array(["3"])}, "ids are text, such as '3'"),

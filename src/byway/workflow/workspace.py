@@ -255,6 +255,8 @@ def _ids(given: Iterable[Any], name: str) -> list[Any]:
     for each in listed:
         if not isinstance(each, str | Seen):
             raise UserError(f"{name} holds {each!r}; ids are text, such as {str(each)!r}.")
+        if isinstance(each, Seen) and not 0 <= each.satisfaction <= 1:
+            raise UserError(f"{name} holds {each!r}; satisfaction goes from 0 to 1.")
     return listed
 
 
