@@ -234,7 +234,7 @@ def train_item_policy(
 
 
 def _log(
-    user: ArrayLike, item: ArrayLike, time: ArrayLike, satisfaction: ArrayLike, n_items: int, positive: float
+    user: ArrayLike, item: ArrayLike, time: ArrayLike, satisfaction: ArrayLike, n_items: int, positive: Any
 ) -> Events:
     """The log in order of users and time."""
     if not (isinstance(positive, int | float | np.number) and 0 <= positive <= 1):
@@ -277,7 +277,7 @@ def _array(given: ArrayLike, name: str) -> NDArray[Any]:
         raise UserError(f"{name} is no array ({error}); give rows of one length.") from error
 
 
-def _require_whole(given: int, name: str) -> None:
+def _require_whole(given: Any, name: str) -> None:
     if not (isinstance(given, int | np.integer) and given >= 1):
         raise UserError(f"{name} is {given!r}; give a whole number of at least 1.")
 
