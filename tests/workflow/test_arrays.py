@@ -79,6 +79,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
     clusters, chance = byway.rank_successors(counted, pairs, k=M)
     evidence = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
     own = counted.probability(pairs.astype(np.int32))
+    assert counted.probability(pairs.tolist()).tolist() == own.tolist()  # type: ignore[arg-type]
     at = np.arange(len(pairs))
     for place in range(M - 2):
         left = clusters[:, place] >= 0

@@ -347,6 +347,8 @@ def test_interests_that_there_are_not(w: byway.Workspace) -> None:
     name = w.interests(2)["name"].to_pylist()[0]
     with pytest.raises(UserError, match="the nearest are .*" + name):
         w.next_interests(name[:-1])
+    with pytest.raises(UserError, match="is no name of an interest; give text"):
+        w.next_interests(w.interests(2)["name"][0])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="answers one to 2"):
         w.next_interests(name, name, name)
     with pytest.raises(UserError, match="answers one to 2"):

@@ -257,7 +257,7 @@ def _log(
         clock=True,
         n_users=int(who.max(initial=-1)) + 1,
         n_items=n_items,
-        positive=positive,
+        positive=float(positive),
     )
 
 

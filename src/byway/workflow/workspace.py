@@ -260,9 +260,11 @@ def _ids(given: Iterable[Any], name: str) -> list[Any]:
     return listed
 
 
-def _number(names: Sequence[str], name: str) -> int:
+def _number(names: Sequence[str], name: Any) -> int:
     if name in names:
         return names.index(name)
+    if not isinstance(name, str):
+        raise UserError(f"{name!r} is no name of an interest; give text, such as {names[0]!r}.")
     near = difflib.get_close_matches(name, names, 3, 0.3)
     hint = f"; the nearest are {', '.join(repr(each) for each in near)}" if near else ""
     raise UserError(f"There is no interest {name!r} at the level that is planned on{hint}.")
