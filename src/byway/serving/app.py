@@ -16,10 +16,7 @@ import msgspec
 import structlog
 from litestar import Litestar, Request, Response, delete, get, post
 from litestar.datastructures import ResponseHeader, State
-from litestar.exceptions import (
-    HTTPException,
-    ValidationException,
-)
+from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
@@ -97,9 +94,7 @@ def _query(data: RecommendRequest) -> Query:
     seen = None
     if data.history is not None:
         if early := next((met for met in data.history if met.time is not None and met.time < EARLIEST), None):
-            raise ValidationException(
-                f"{early.item!r} was met at {early.time}, in 1973 or before; send microseconds."
-            )
+            raise ValidationException(f"{early.item!r} was met in 1973 or before; send microseconds.")
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
     return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
 
