@@ -494,7 +494,7 @@ def test_recommend_to_everybody(byway: Byway, served: Path, tmp_path: Path) -> N
         assert [row["item"] for row in own] == [item["item"] for item in answer["items"]]
         assert [row["propensity"] for row in own] == [item["propensity"] for item in answer["items"]]
     said = byway(*arguments)
-    assert said.out == f"2 users have 4 rows in {out}.\n"
+    assert said.out == f"2 users have 4 rows in {out}, a parquet file.\n"
     assert "is up to date" in " ".join(said.err.split())
 
 

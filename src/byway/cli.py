@@ -227,7 +227,11 @@ def _recommend_all(directory: Path, out: Path, k: int | None, seed: int, chosen:
     if (chosen or run.engine) != "native":
         engine.use(chosen or run.engine, run.threads)
     found = recommendations.write(directory, out, k, seed)
-    _say(json, {"wrote": str(out), **found}, f"{found['users']:,} users have {found['rows']:,} rows in {out}.")
+    _say(
+        json,
+        {"wrote": str(out), **found},
+        f"{found['users']:,} users have {found['rows']:,} rows in {out}, a parquet file.",
+    )
 
 
 @app.command

@@ -202,10 +202,16 @@ def foreign() -> dict[str, tuple[bytes, str]]:
         "orc": (b"ORC\x0a", "is an ORC file"),
         "pdf": (b"%PDF-1.7", "is a PDF"),
         "xml": (b'<?xml version="1.0"?><a/>', "is XML"),
-        "one object": (b'{"user": {"0": "a"}, "item": {"0": 1}}', "give text or a number"),
+        "one object": (b'{"user": {"0": "a"}, "item": {"0": 1}}', "to_json(orient='records')"),
+        "an object in a line": (b'{"user": {"id": 5}, "item": 1}', "jq -c '.user = .user.id'"),
+        "an object in an array": (b'[{"user": {"my id": 5}, "item": 1}]', """-c '.[] | .user = .user."my id"'"""),
+        "columns in an object": (b'{"who": {"user": "a"}, "item": 1}', "jq -c '. + .who'"),
         "array of numbers": (b"[1, 2, 3]", "no column"),
         "pretty json": (b'{\n "user": "a",\n "item": 1\n}\n', "give an object a line (for example with jq -c .)"),
-        "json in json": (b'{"data": [{"user": "a", "item": 1}]}', "has no column 'user'; it has data"),
+        "json in json": (
+            b'{"data": [{"user": "a", "item": 1}]}',
+            "it has data (bring out what lies inside 'data' first, for example with jq -c '.data[]')",
+        ),
         "cut json": (b'[{"user": "a", "item": 1}, {"user"', "is not JSON to its end"),
         "hint for excel": (b"sep=;\nuser;item\na;1\n", "a hint for Excel; take out that line"),
     }
@@ -218,6 +224,13 @@ def test_what_is_no_table_is_one_sentence_that_names_it(work: Work, tmp_path: Pa
     sentence = failing(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.csv"))
     assert "events.csv" in sentence
     assert words in sentence
+
+
+def test_titles_inside_an_object_are_said_how_to_bring_out(work: Work, tmp_path: Path) -> None:
+    write(tmp_path, items__json=b'\xef\xbb\xbf[{"item": 1, "meta": {"title": "a"}}]', events__csv=EVENTS)
+    sentence = failing(work, "json", tmp_path / "items.json", events=str(tmp_path / "events.csv"))
+    assert "no column 'title'" in sentence
+    assert "jq -c '.[] | . + .meta'" in sentence
 
 
 def test_a_bomb_is_stopped_and_leaves_nothing(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from byway import cli
 from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
-from byway.data import catalog, events, naming, scales, survey, times
+from byway.data import catalog, events, naming, scales, sources, survey, times
 
 WHERE = Path("events.csv")
 SECOND = 1_000_000
@@ -167,7 +167,9 @@ def test_init_names_a_column_that_it_does_not_find(tmp_path: Path, capsys: pytes
     assert lines[-1] == 'event_columns = { user = "" }'
     assert f"Mend line {len(lines)} of" in said
     assert any("person_who" in line for line in lines)
-    config.load(tmp_path / "w" / "byway.toml")
+    settings = config.load(tmp_path / "w" / "byway.toml").catalog
+    with pytest.raises(UserError, match=r"event_columns names no column for 'user'"):
+        sources.read(settings, tmp_path / "w", tmp_path / "scratch")
 
 
 # --- Scales -----------------------------------------------------------------------------------------------
@@ -203,6 +205,13 @@ def test_counts_and_words_are_no_ratings(values: list[object]) -> None:
     assert found.unclear
     with pytest.raises(UserError, match=r"events\.csv: 'n' holds"):
         scales.chosen(found, None, WHERE, "n")
+
+
+def test_half_stars_with_a_comma_stay_where_most_are_whole() -> None:
+    found = scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5", "1,5"] * 10))
+    assert (found.writing, found.scale) == ("comma", (0.5, 5))
+    for other in ("1,234", "3.5"):
+        assert scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5"] * 10 + [other] * 10)).writing == "number"
 
 
 def test_what_is_not_rated_is_told_from_the_worst_rating() -> None:
@@ -389,6 +398,8 @@ def test_times_as_others_write_them(written: str, expected: str | None) -> None:
         (["01-02-23"], 'time_format = "%d-%m-%y" or "%m-%d-%y" or "%y-%m-%d"'),
         (["01/13/2020", "13/01/2020"], "are not in one order of day and month"),
         (["44161.1", "44170"], 'time_format = "excel"'),
+        (["1700000000"] * 60 + ["1700000000000"] * 40, "1700000000 and 1700000000000, which are not of one unit"),
+        (["1700000000000000"] * 97 + ["1700000000"] * 3, "1700000000 and 1700000000000000, which are not of one"),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_asked_about(written: list[str], words: str) -> None:
@@ -396,6 +407,10 @@ def test_what_can_be_read_in_two_ways_is_asked_about(written: list[str], words: 
         reads(written)
     assert words in str(error.value)
     assert written[0] in str(error.value)
+
+
+def test_numbers_from_any_start_are_of_one_unit() -> None:
+    assert reads([str(10**9 * n) for n in range(1000)])[:2] == [0, 10**12]
 
 
 def test_one_value_decides_for_all() -> None:

@@ -422,6 +422,28 @@ def test_malformed_requests_are_told_what_is_wrong(client: httpx.Client, count: 
     assert client.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize("unit", [1, 1000])
+def test_a_time_in_seconds_or_milliseconds_is_refused(client: httpx.Client, unit: int) -> None:
+    at = int(time.time() * unit)
+    event = {"event": "e", "user": "of-another-unit", "item": "c0-1", "time": at}
+    replies = [
+        client.post("/v1/events", json=[{**event, "event": "good", "time": now()}, event]),
+        client.post("/v1/recommend", json={"history": [{"item": "c0-1", "time": at}]}),
+    ]
+    for reply in replies:
+        assert is_problem(reply, 400)
+        assert "microseconds" in reply.json()["detail"]
+    assert log_of(client, "of-another-unit") == []
+
+
+def test_a_list_is_told_which_of_it_is_wrong(client: httpx.Client) -> None:
+    good = {"event": "e", "user": "ann", "item": "c0-1"}
+    reply = client.post("/v1/events", json=[good, {**good, "item": 7}])
+    assert is_problem(reply, 400)
+    assert "data[1].item: Expected `str`, got `int`" in reply.json()["detail"]
+    assert "data[1].k: " in client.post("/v1/recommend:batch", json=[{}, {"k": 0}]).json()["detail"]
+
+
 def test_a_body_has_a_bound(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "MAX_BODY", 2000)
     with running.thread(workspace) as client:

@@ -107,3 +107,19 @@ async def written(workspace: Path) -> None:
     store = stores.open("", workspace / "serving", SETTINGS.forget_days)
     await store.add([Event("e", "ann", "i", 1_790_000_000_000_000)])
     await store.close()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(written(tmp_path))
+
+    def full(path: Path) -> sqlite3.Connection:
+        opened = sqlite3.connect(path)
+        if path.suffix == ".part":
+            opened.execute("PRAGMA max_page_count = 1")
+        return opened
+
+    monkeypatch.setattr(backup, "_opened", full)
+    with pytest.raises(
+        UserError, match=r"events\.db\.part could not be written \(database or disk is full\); make"
+    ):
+        backup.save(tmp_path, tmp_path / "copies", SETTINGS)

@@ -42,7 +42,10 @@ def test_the_tree_is_that_of_the_stage() -> None:
     for level in (1, 2, 3, 4):
         np.testing.assert_array_equal(found.assign(level), wanted.assign(level))
         np.testing.assert_array_equal(once.assign(level), twice.assign(level))
-    assert byway.cut_tree(rows, traffic, items_per_cluster=20).size(2) == ITEMS // 20
+    assert byway.cut_tree(rows, traffic, items_per_cluster=np.int64(20)).size(2) == ITEMS // 20
+    levels = np.array([3, 12, 24, 60])
+    again = byway.cut_tree(rows, traffic, levels=levels, rng=4, traffic_share=np.float64(0.6))
+    np.testing.assert_array_equal(again.order, found.order)
 
 
 @pytest.mark.parametrize("history", [1, 2, 3])
@@ -76,6 +79,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
     clusters, chance = byway.rank_successors(counted, pairs, k=M)
     evidence = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
     own = counted.probability(pairs.astype(np.int32))
+    assert counted.probability(pairs.tolist()).tolist() == own.tolist()  # type: ignore[arg-type]
     at = np.arange(len(pairs))
     for place in range(M - 2):
         left = clusters[:, place] >= 0
@@ -99,6 +103,8 @@ def test_the_item_policy_keeps_to_what_it_is_asked_among_and_knows_what_was_met(
     assert set(policy.recommend([3], k=9, among=[9, 3, 7, 7])[0].tolist()) == {7, 9}
     assert policy.encode([1] * 9).tolist() == policy.encode([1] * 5).tolist(), "the five most recent are read"
     assert len(policy.recommend([], k=3)[0]) == 3
+    with pytest.raises(UserError, match="k is 0"):
+        policy.recommend([3], k=0)
     again = byway.train_item_policy(*made(), vectors(), epochs=1, dim=8, history=5)
     np.testing.assert_array_equal(policy.items, again.items)
     with pytest.raises(UserError, match=f"numbers are from 0 to {ITEMS - 1}"):
@@ -126,6 +132,12 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.find_transitions(*LOG[:2], LOG[2] / 2, LOG[3], np.arange(ITEMS)), "time is float64"),
         (lambda: byway.find_transitions(LOG[0] - 1, *LOG[1:], np.arange(ITEMS)), "user goes from -1"),
         (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), history=0), "history is 0"),
+        (lambda: byway.find_transitions(*LOG, np.arange(ITEMS), history=1.5), r"history is 1\.5; give a whole"),
+        (lambda: byway.find_transitions([1, [2]], *LOG[1:], np.arange(ITEMS)), "user is no array"),
+        (lambda: byway.find_transitions(*LOG[:2], [1, [2]], LOG[3], np.arange(ITEMS)), "time is no array"),
+        (lambda: byway.cut_tree(vectors(), ONES, rng=-1), "rng is -1; give a seed"),
+        (lambda: byway.cut_tree(vectors(), ONES, rng=0.5), r"rng is 0\.5; give a seed"),  # type: ignore[arg-type]
+        (lambda: byway.cut_tree(vectors(), ONES, levels=4), r"got `int` - at `\$\.levels`"),  # type: ignore[arg-type]
         (lambda: byway.cut_tree([["a", "b"]], [1]), "vectors is no array of numbers"),
         (lambda: byway.cut_tree([[1, 2], [3]], [1, 1]), "vectors is no array of numbers"),
         (lambda: byway.cut_tree(vectors(), ["much"] * ITEMS), "traffic is no array of numbers"),
@@ -136,6 +148,11 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.count_successors([1, 2], [3], 5), "a row of clusters each"),
         (lambda: byway.count_successors([[1, 2]], [3, 3], 5), "1 rows and label 2"),
         (lambda: byway.count_successors([[1, 2]], [5], 5), "label goes from 5 to 5"),
+        (lambda: byway.count_successors([[1, 2], [3]], [3, 3], 5), "context is no array"),
+        (lambda: byway.count_successors([[0, 1]], [2], -1), "clusters is -1"),
+        (lambda: byway.rank_successors(byway.count_successors([[0, 1]], [2], 3), [[0, 1]], k=2.5), "k is 2.5"),
+        (lambda: byway.train_item_policy(*LOG, vectors(), positive=float("nan")), "positive is nan"),
+        (lambda: byway.train_item_policy(*LOG, vectors(), rng=-3), "rng is -3"),
         (lambda: byway.train_item_policy(*LOG, vectors(), dim=9), "make it a multiple of 2"),
         (lambda: byway.train_item_policy(*(x[:1] for x in LOG), vectors()), "No user has two events"),
     ],
@@ -144,6 +161,19 @@ def test_what_does_not_fit_is_a_sentence(ask: Callable[[], Any], said: str) -> N
     with pytest.raises(UserError, match=said) as error:
         ask()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("level", [0, -1, 5])
+def test_a_level_or_cluster_that_the_tree_has_not(level: int) -> None:
+    cut = byway.cut_tree(vectors(), ONES, levels=(2, 8, 16, 24))
+    for ask in (cut.size, cut.assign, cut.parent, lambda at: cut.items(at, 0)):
+        with pytest.raises(UserError, match="the tree has levels 1 to 4"):
+            ask(level)
+    with pytest.raises(UserError, match="the tree has levels 1 to 4"):
+        cut.parent(1)
+    for cluster in (-1, 8):
+        with pytest.raises(UserError, match=f"cluster is {cluster}; level 2 has 8, from 0"):
+            cut.items(2, cluster)
 
 
 def test_a_context_of_another_length_than_was_counted() -> None:

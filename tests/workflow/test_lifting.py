@@ -335,6 +335,11 @@ def test_answers_that_cannot_be_worked_out_again_are_set_aside(lived: Path) -> N
     assert found["aside"] > 0
 
 
+def test_a_policy_that_there_is_not(lived: Path) -> None:
+    with pytest.raises(UserError, match="--policy asks for 'control'; there are byway, paper, masked, and of"):
+        cli.lift(lived, policy=["control"])
+
+
 def test_the_log_that_the_service_exports_gives_the_same_figures(lived: Path, tmp_path: Path) -> None:
     from byway.serving.exports import COLUMNS
     from byway.serving.history import as_rows

@@ -176,3 +176,10 @@ def test_a_log_that_is_newer_than_the_bundle_is_said(workspace: Path, tmp_path: 
     house.log(folder, ["c0-0"] * len(house.NAMES), [""] * len(house.NAMES), 3)
     with pytest.raises(UserError, match="older than its catalog"):
         recommendations.write(folder, tmp_path / "recs.parquet")
+
+
+def test_a_log_of_which_a_file_is_gone_is_one_sentence(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace, tmp_path / "w")
+    (tmp_path / "w" / "01-catalog" / "users.parquet").unlink()
+    with pytest.raises(UserError, match=r"01-catalog is damaged .*delete it and run again"):
+        recommendations.write(tmp_path / "w", tmp_path / "recs.parquet")

@@ -337,6 +337,23 @@ def test_known_items_are_counted_and_left(refreshed: Path) -> None:
     record = artifact.read_record(refreshed / stages.REFRESH)
     assert record is not None
     assert (record.counts["known_items"], record.counts["items"], record.counts["all_items"]) == (3, 12, 24)
+    said = refresh.run(refreshed, config.load(refreshed / "byway.toml"), None, None)[1]
+    assert "3 items were known already and are left as they were." in said
+
+
+def test_the_table_of_the_full_run_is_not_counted_again(built: Path, tmp_path: Path) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    with pytest.raises(UserError, match="nothing to take in"):
+        take_in(tmp_path / "w", None, tmp_path / "w" / "events.csv")
+
+
+def test_json_is_taken_in_too(built: Path, tmp_path: Path) -> None:
+    artifact.shutil.copytree(built, tmp_path / "w")
+    record = tmp_path / "w" / "01-catalog" / "record.json"
+    record.write_text(record.read_text("utf-8").replace('"csv"', '"json"'), "utf-8")
+    new = tmp_path / "new.jsonl"
+    new.write_text(json.dumps({"item": ITEMS, "title": "violin chess of another kind"}), "utf-8")
+    assert take_in(tmp_path / "w", new, None)["refresh.items"] == 1
 
 
 def test_a_kill_before_publishing_is_made_good(

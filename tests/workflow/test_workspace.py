@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import byway
@@ -144,7 +145,7 @@ def test_create_and_run_up_to_a_stage_with_other_settings(data: Path, tmp_path: 
 
 def test_settings_of_every_kind_are_laid_over_those_of_the_file(w: byway.Workspace) -> None:
     found = w.config(
-        tree={"levels": (2, 4, 8, 16), "traffic_share": 0.5},
+        tree={"levels": np.array([2, 4, 8, 16]), "traffic_share": np.float64(0.5)},
         catalog={
             "item_columns": {"item": 'the "id"', "title": "ñ🎬"},
             "items": Path("a/b.csv"),
@@ -184,6 +185,7 @@ def test_recommend_is_what_the_service_answers(w: byway.Workspace) -> None:
     wanted = recommend(w.bundle, [Seen("3"), Seen("7")], np.random.default_rng(5), 4)
     assert w.recommend(history=["3", "7"], k=4, seed=5) == wanted
     assert w.recommend([Seen("3"), "7"], k=4, seed=5) == wanted
+    assert w.recommend(np.array(["3", "7"]), k=np.int64(4), seed=5) == wanted  # type: ignore[arg-type]
     assert (wanted.strategy, len(wanted.items)) == ("person", 4)
     assert wanted.reasons
     assert all(0 < item.propensity <= 1 for item in wanted.items)
@@ -207,6 +209,7 @@ def test_recommend_to_a_user_is_what_many_are_answered(w: byway.Workspace) -> No
     everybody = w.recommend_many(k=5, seed=2).to_pylist()
     assert [row for row in everybody if row["user"] == "u3"] == [row for row in rows if row["user"] == "u3"]
     assert len({row["user"] for row in everybody}) == USERS
+    assert w.recommend_many((user for user in users), k=5, seed=2).to_pylist() == rows  # type: ignore[arg-type]
 
 
 def test_recommend_to_many_with_histories_of_their_own(w: byway.Workspace) -> None:
@@ -230,7 +233,14 @@ def test_a_person_draws_alike_whoever_else_is_answered(w: byway.Workspace) -> No
     ("given", "said"),
     [
         ({"history": ["3"], "user": "u1"}, "exclude each other"),
+        ({"history": np.array(["3", "7"]), "user": "u1"}, "exclude each other"),
         ({"history": "3"}, "history is one string"),
+        ({"history": [Seen("3", satisfaction=5.0)]}, "satisfaction goes from 0 to 1"),
+        ({"history": [3, 7]}, "history holds 3; ids are text, such as '3'"),
+        ({"history": np.array([3, 7])}, "ids are text, such as '3'"),
+        ({"history": pa.array(["3"])}, "ids are text, such as '3'"),
+        ({"history": ["3"], "k": 2.0}, r"k is 2\.0; give a whole number"),
+        ({"history": ["3"], "seed": None}, "seed is None; give a whole number"),
         ({"user": "nobody"}, "no user 'nobody'"),
         ({"item": "3"}, "no context table"),
         ({"k": 0}, "k is 0"),
@@ -243,7 +253,15 @@ def test_what_cannot_be_answered(w: byway.Workspace, given: dict[str, object], s
 
 
 @pytest.mark.parametrize(
-    ("users", "said"), [(["u1", "nobody"], "no user 'nobody'"), ("u1", "one string"), ({"a": "3"}, "one string")]
+    ("users", "said"),
+    [
+        (["u1", "nobody"], "no user 'nobody'"),
+        ("u1", "one string"),
+        ({"a": "3"}, "one string"),
+        ([1], "users holds 1; ids are text, such as '1'"),
+        (pa.array(["u1"]), "ids are text, such as 'u1'"),
+        ({7: ["3"]}, "users holds 7; ids are text"),
+    ],
 )
 def test_whom_nothing_is_known_of(w: byway.Workspace, users: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -329,6 +347,8 @@ def test_interests_that_there_are_not(w: byway.Workspace) -> None:
     name = w.interests(2)["name"].to_pylist()[0]
     with pytest.raises(UserError, match="the nearest are .*" + name):
         w.next_interests(name[:-1])
+    with pytest.raises(UserError, match="is no name of an interest; give text"):
+        w.next_interests(w.interests(2)["name"][0])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="answers one to 2"):
         w.next_interests(name, name, name)
     with pytest.raises(UserError, match="answers one to 2"):

@@ -107,7 +107,7 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     outcome.timings["items"] = clock.perf_counter() - began
     began = clock.perf_counter()
     log = events.cleaned(raw, items["item"].combine_chunks(), kept_out, present)
-    require_some(len(log), "events", raw.events_from, kept_out)
+    require_some(len(log), "events", raw.events_from, kept_out, items)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
     for sentence in log.said:
@@ -129,11 +129,14 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     return outcome
 
 
-def require_some(count: int, table: str, path: Path, kept_out: Quarantine) -> None:
-    """Raise UserError, with the reasons, where a table has no usable row."""
+def require_some(count: int, table: str, path: Path, kept_out: Quarantine, items: pa.Table | None = None) -> None:
+    """Raise UserError, with the reasons, where a table has no usable row; of `items` an id stands beside an unknown
+    one."""
     if count:
         return
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in kept_out.reasons.most_common(3))
+    if items is not None and kept_out.unknown is not None:
+        reasons += f"; it names {kept_out.unknown!r}, and the first of the items is {items['item'][0].as_py()!r}"
     raise UserError(f"{path} has no usable {table} ({reasons or 'it has no rows'}).")
 
 

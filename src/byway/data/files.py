@@ -161,8 +161,10 @@ def parquet_columns(path: Path) -> list[str]:
         raise UserError(f"{path} is not a parquet file, or was cut short ({first_line(error)}).") from error
 
 
-def require(path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str = "") -> None:
-    """Raise UserError for the first of `columns` that is not among those found in the file."""
+def require(
+    path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str = "", advice: str = ""
+) -> None:
+    """Raise UserError, ending in `advice`, for the first of `columns` that is not among those found in the file."""
     missing = [name for name in columns if name not in found]
     if not missing:
         return
@@ -172,8 +174,10 @@ def require(path: Path, found: Sequence[str], columns: Sequence[str], delimiter:
             f"{path} has no column {missing[0]!r}: its first line looks separated by {_NAMES[other[0]]}, "
             f"and {_NAMES[delimiter]} are expected."
         )
+    if not advice and any(name.strip().isdigit() for name in found):
+        advice = " (where the first line is no header, give item_columns or event_columns a list, left to right)"
     shown = ", ".join(name[:40] for name in found[:30])
-    raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}.")
+    raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}{advice}.")
 
 
 def batches(frame: "daft.DataFrame", what: Path, rows: int) -> Iterator[pa.RecordBatch]:

@@ -55,6 +55,34 @@ def keys(path: Path) -> list[str]:
     return list(found)
 
 
+def inside(path: Path) -> str:
+    """How to bring out what lies inside an object or a list of them in the first row of a file; empty without."""
+    start = head(path)
+    lines = start.removeprefix(b"\xef\xbb\xbf").lstrip().splitlines()
+    first = _any(next(_objects_of(start) if _is_array(start) else iter(lines), b"")) or {}
+    for name, value in first.items():
+        if isinstance(value, dict) and not set(value) <= set(_EXTENDED):
+            way = f"{_each(start)}. + {_at(name)}"
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            way = f"{_each(start)}{_at(name)}[]"
+        else:
+            continue
+        return f" (bring out what lies inside {name!r} first, for example with jq -c '{way}')"
+    return ""
+
+
+def _is_array(start: bytes) -> bool:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _each(start: bytes) -> str:
+    return ".[] | " if _is_array(start) else ""
+
+
+def _at(name: str) -> str:
+    return f".{name}" if name.isidentifier() and name.isascii() else f".{json.dumps(name)}"
+
+
 def _objects_of(start: bytes) -> Iterator[bytes]:
     """The whole objects at the head of an array that may be cut."""
     text = start.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()[1:]
@@ -207,5 +235,11 @@ def _string(raw: bytes) -> str:
 
 
 def _wrong(where: Path, ours: str, theirs: str, raw: bytes) -> UserError:
-    shown = re.sub(r"\s+", " ", raw[:60].decode("utf-8", "replace"))
-    return UserError(f"{where}: {ours} is read from {theirs!r}, which has {shown}; give text or a number.")
+    shown, advice = re.sub(r"\s+", " ", raw[:60].decode("utf-8", "replace")), "give text or a number"
+    key = next(iter(msgspec.json.decode(raw)), None) if raw[:1] == b"{" else None
+    if key == "0":
+        advice = "give an object a row (in pandas to_json(orient='records'))"
+    elif key is not None:
+        way = f"{_each(head(where))}{_at(theirs)} = {_at(theirs)}{_at(key)}"
+        advice = f"take a field of it first, for example with jq -c '{way}'"
+    return UserError(f"{where}: {ours} is read from {theirs!r}, which has {shown}; {advice}.")

@@ -34,6 +34,8 @@ class Quarantine:
 
     def __init__(self, path: Path) -> None:
         self.reasons: Counter[str] = Counter()
+        self.unknown: str | None = None
+        """The first id of an item that the catalog does not know."""
         self._writer = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
 
     def put(
@@ -45,6 +47,8 @@ class Quarantine:
         self.reasons[reason] += len(rows)
         if details is None:
             details = pa.nulls(len(rows), pa.string())
+        elif reason == "unknown item" and self.unknown is None:
+            self.unknown = details[0].as_py()
         columns = [
             pa.repeat(pa.scalar(table), len(rows)),
             pa.array(rows, pa.int64()),

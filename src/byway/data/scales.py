@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from byway.base import engine
 from byway.base.errors import UserError
-from byway.data import survey
+from byway.data import survey, text
 from byway.data.casts import as_number, as_text
 from byway.data.survey import Column
 from byway.data.text import compute
@@ -64,7 +64,7 @@ def look(column: Column) -> Scale:
         ("word", compute.is_in(lower, value_set=_WORDS)),
     ):
         share = float(np.asarray(compute.fill_null(fits, False)).mean())
-        if writing == "comma" and 2 * column.numbers > column.filled:
+        if writing == "comma" and 2 * column.numbers > column.filled and not _commas(sample):
             continue
         if share > 0.5 and writing == "word":
             return Scale("word", words=f"words such as {sample[0]}")
@@ -77,6 +77,15 @@ def look(column: Column) -> Scale:
         return Scale(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
     values = survey.numbers_of(sample)
     return _of_numbers("number", values[np.isfinite(values)], column, (column.low, column.high))
+
+
+def _commas(sample: pa.Array) -> bool:
+    """Whether fractions are written with a comma beside whole numbers, which are most, and none with a point."""
+    fractions, others = (
+        text.mask(compute.match_substring_regex(sample, each)).any()
+        for each in (r"^-?\d+,\d\d?$", r"\d\.\d|,\d{3}")
+    )
+    return bool(fractions and not others)
 
 
 def _of_numbers(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from byway.base import config, engine
 from byway.base.errors import UserError
-from byway.data import containers, described, meaning, naming, tables
+from byway.data import containers, described, jsonlines, meaning, naming, tables
 from byway.data.casts import concat
 from byway.data.containers import Part
 from byway.data.files import MALFORMED
@@ -102,7 +102,11 @@ def _items(
 ) -> tuple["daft.DataFrame", list[Told]]:
     frame, told = _open(settings, "items", path, scratch, propose)
     if not {"title", "hashtags", "description"} & set(frame.column_names):
-        raise UserError(f"{path} has no column 'title' (nor hashtags or description); map one in item_columns.")
+        part = containers.parts(path, settings.source)[0]
+        advice = jsonlines.inside(part.path) if part.kind == "json" else ""
+        raise UserError(
+            f"{path} has no column 'title' (nor hashtags or description); map one in item_columns{advice}."
+        )
     return frame, told
 
 
@@ -117,9 +121,12 @@ def _open(
     ours = naming.OURS[kind]
     setting, own = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
     mapped, header = (own, ()) if isinstance(own, dict) else ({}, tuple(own))
+    required = ("user", "item") if kind == "events" else ("item",)
     for name in mapped:
         if name not in ours:
             raise UserError(f"[catalog] {setting} has no column {name!r}; it maps {', '.join(ours)}.")
+        if name in required and not mapped[name]:
+            raise UserError(f"[catalog] {setting} names no column for {name!r}, which every row needs; name yours.")
     parts = containers.parts(path, settings.source)
     chosen: dict[Path, Chosen] = {}
     for part in parts:
@@ -134,7 +141,6 @@ def _open(
     for part in parts:
         each = chosen[part.path]
         columns = {name: mapped.get(name) or name for name in ours if mapped.get(name, name)} | each.columns
-        required = ("user", "item") if kind == "events" else ("item",)
         needed = tuple(dict.fromkeys(columns[name] for name in ours if name in required or mapped.get(name)))
         if kind == "events" and not {"time", "order"} & set(each.columns):
             looked = naming.counting(each.unused)

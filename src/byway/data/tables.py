@@ -95,7 +95,8 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
             absent = {theirs: ours for ours, theirs in wanted.columns.items() if theirs in wanted.required}
             found = [theirs for ours, theirs in wanted.columns.items() if ours in names]
             if missing := [theirs for theirs in absent if theirs not in (*found, *part.partition)]:
-                files.require(part.path, [*jsonlines.keys(path), *part.partition], missing)
+                known = [*jsonlines.keys(path), *part.partition]
+                files.require(part.path, known, missing, advice=jsonlines.inside(path))
                 raise UserError(f"{part.path} has nothing in {missing[0]!r}, which every row needs.")
             opened = engine.daft().read_parquet(files.literal(out))
         else:

@@ -57,6 +57,8 @@ _EPOCHS = (
     (1.2e16, 1.4e16, Form("microseconds since 1601", unit=1.0, origin=-11_644_473_600_000_000)),
 )
 """Numbers that as nanoseconds or microseconds since 1970 would lie before there were logs, or far ahead."""
+_DATES = (2.5e8, 4.1e9)
+"""1978 to 2100 in seconds."""
 _SHEET = (25_569.0, 73_051.0)
 """1970 to 2100 as a spreadsheet counts days."""
 
@@ -150,9 +152,20 @@ def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, nam
     for low, high, form in _EPOCHS:
         if low <= middle < high:
             return form
+    if odd := _of_another_unit(numbers):
+        raise UserError(f"{where}: {name!r} holds {odd}, which are not of one unit; write them in one, as seconds.")
     # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
     unit = next((u for limit, u in ((1e11, "s"), (1e14, "ms"), (1e17, "us")) if middle < limit), "ns")
     return given(unit)
+
+
+def _of_another_unit(numbers: NDArray[np.float64]) -> str:
+    """Two of the numbers that are dates in different units, where nearly all are dates in some; else empty."""
+    # Between the units lie numbers that are no date, which times from any other start would hold too.
+    dated = [(numbers >= _DATES[0] * 1000.0**n) & (numbers < _DATES[1] * 1000.0**n) for n in range(len(UNITS))]
+    shares = [each.mean() for each in dated]
+    some = [numbers[each][0] for each, share in zip(dated, shares, strict=True) if share >= 0.01]
+    return " and ".join(f"{each:.0f}" for each in some[:2]) if len(some) > 1 and sum(shares) >= 0.99 else ""
 
 
 def _of_words(sample: pa.Array, where: Path, name: str) -> Form:

@@ -66,26 +66,34 @@ class Tree:
 
     def size(self, level: int) -> int:
         """M_l, the number of clusters of `level`."""
-        return len(self.starts[level - 1]) - 1
+        return len(self._of(level)) - 1
 
     def items(self, level: int, cluster: int) -> NDArray[np.int32]:
         """Item indexes of a cluster."""
-        start = self.starts[level - 1]
+        start = self._of(level)
+        if not 0 <= cluster < len(start) - 1:
+            raise UserError(f"cluster is {cluster}; level {level} has {len(start) - 1}, from 0.")
         return self.order[start[cluster] : start[cluster + 1]]
 
     def assign(self, level: int) -> NDArray[np.int32]:
         """int32 [n]: the cluster of each item at `level`."""
+        self._of(level)
         return self._assignments[level - 1]
 
     def parent(self, level: int) -> NDArray[np.int32]:
         """int32 [M_level]: the cluster of level - 1 that holds each cluster of `level` (from 2 on)."""
-        above = np.searchsorted(self.starts[level - 2], self.starts[level - 1][:-1], side="right") - 1
+        above = np.searchsorted(self._of(level - 1), self._of(level)[:-1], side="right") - 1
         return above.astype(np.int32)
 
     def similarity(self, vectors: NDArray[np.float32], level: int) -> NDArray[np.float64]:
         """[M, M] cosine of the centroids of a level's clusters."""
         middle = centroids(vectors, self.assign(level), self.size(level)).astype(np.float64)
         return middle @ middle.T
+
+    def _of(self, level: int) -> NDArray[np.int64]:
+        if not 1 <= level <= len(self.starts):
+            raise UserError(f"level is {level}; the tree has levels 1 to {len(self.starts)}.")
+        return self.starts[level - 1]
 
     @cached_property
     def _assignments(self) -> tuple[NDArray[np.int32], ...]:

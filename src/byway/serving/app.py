@@ -5,6 +5,7 @@ Owns what a request may look like and what is replied. What to reply is decided 
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +16,7 @@ import msgspec
 import structlog
 from litestar import Litestar, Request, Response, delete, get, post
 from litestar.datastructures import ResponseHeader, State
-from litestar.exceptions import (
-    HTTPException,
-    ValidationException,
-)
+from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
@@ -54,6 +52,8 @@ log = structlog.get_logger()
 
 AHEAD = DAY
 """How far a client's clock may be before ours."""
+EARLIEST = 10**14
+"""March 1973: an earlier time is in seconds or milliseconds."""
 
 
 def _documented(*statuses: int) -> dict[int, ResponseSpec]:
@@ -93,6 +93,8 @@ async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply
 def _query(data: RecommendRequest) -> Query:
     seen = None
     if data.history is not None:
+        if early := next((met for met in data.history if met.time is not None and met.time < EARLIEST), None):
+            raise ValidationException(f"{early.item!r} was met in 1973 or before; send microseconds.")
         seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
     return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
 
@@ -106,6 +108,8 @@ async def events_(
     for event in events:
         if event.time is not None and event.time > at + AHEAD:
             raise ValidationException(f"Event {event.event!r} lies more than a day ahead; send microseconds.")
+        if event.time is not None and event.time < EARLIEST:
+            raise ValidationException(f"Event {event.event!r} lies in 1973 or before; send microseconds.")
     rows = [
         Event(
             e.event,
@@ -136,8 +140,8 @@ async def recommend_batch(request: Asking, data: JSONBody[list[RecommendRequest]
     if not 1 <= len(data) <= BATCH:
         raise ValidationException(f"Send a list of 1 to {BATCH} requests.")
     replies: list[Reply] = []
-    for one in data:
-        replies.append(await service_of(request).answer(_query(one), shown=when_delivered(request)))
+    for one in [_query(each) for each in data]:
+        replies.append(await service_of(request).answer(one, shown=when_delivered(request)))
         await asyncio.sleep(0)  # others are answered between two
     return replies
 
@@ -289,7 +293,11 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         log.error("request failed", route=_route(request), reason=error.detail)
         return problem(error.status_code, "The service could not do this.", headers)
     extra = error.extra if isinstance(error.extra, list) else []
-    said = "; ".join(f"{e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict))
+    # Of a list Litestar says no place.
+    place = re.search(r"`\$\.(data\[.+)`$", str(error.__cause__))
+    said = "; ".join(
+        f"{place[1] if place else e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict)
+    )
     return problem(error.status_code, " ".join(filter(None, (error.detail, said))), headers)
 
 

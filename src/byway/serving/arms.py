@@ -200,15 +200,13 @@ def named(design: Design | None) -> list[str]:
     return [] if design is None else [s for s in map(design.serves, design.shares()) if s not in ours]
 
 
-def require(workspace: Path, name: str) -> Path:
-    """The folder of a published bundle; UserError where there is none of this name."""
+def require(workspace: Path, name: str, asked: str = "") -> Path:
+    """The folder of a published bundle; UserError, beginning with who `asked`, where there is none of this name."""
     folder = workspace / "published" / name
     if not (folder / "manifest.json").exists():
         there = sorted(f.parent.name for f in (workspace / "published").glob("*/manifest.json"))
-        raise UserError(
-            f"{workspace / FILE}: an arm serves {name!r}; there are control, byway, paper, masked, "
-            f"and of published bundles {', '.join(there) or 'none'}."
-        )
+        asked = asked or f"{workspace / FILE}: an arm serves {name!r}; there are control,"
+        raise UserError(f"{asked} byway, paper, masked, and of published bundles {', '.join(there) or 'none'}.")
     return folder
 
 

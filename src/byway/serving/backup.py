@@ -6,7 +6,8 @@ in them. A Redis or Valkey server has its own means.
 
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from byway.base import config
@@ -32,7 +33,7 @@ def save(workspace: Path, folder: Path, settings: config.Serving) -> int:
         part = folder / f"{path.name}.part"
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with closing(_opened(path)) as source, closing(_opened(part)) as copy:
+        with _writing(part), closing(_opened(path)) as source, closing(_opened(part)) as copy:
             # In one step: in several it would begin again with each write of another process.
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -58,7 +59,7 @@ def restore(workspace: Path, folder: Path, settings: config.Serving) -> None:
     for path in here:
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        with closing(_opened(folder / path.name)) as copy, closing(_opened(path)) as target:
+        with _writing(path), closing(_opened(folder / path.name)) as copy, closing(_opened(path)) as target:
             target.execute("PRAGMA journal_mode = WAL")
             copy.backup(target)
 
@@ -77,6 +78,17 @@ def _require_elsewhere(folder: Path, here: list[Path]) -> None:
 
 def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=PATIENCE)
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """A full disk, to SQLite, is a sentence."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{path} could not be written ({error}); make room there and type the same command."
+        ) from error
 
 
 def _require_whole(path: Path) -> None:

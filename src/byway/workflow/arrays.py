@@ -70,8 +70,8 @@ def cut_tree(
         )
     if (np.abs(length - 1) > UNIT).any():
         rows = (rows / length).astype(np.float32)
-    chosen = _settings(config.Tree, {"levels": tuple(levels), **settings})
-    sizes, random = tree.level_sizes(len(rows), chosen), np.random.default_rng(rng)
+    chosen = _settings(config.Tree, {"levels": np.asarray(levels), **settings})
+    sizes, random = tree.level_sizes(len(rows), chosen), _generator(rng)
     exact = len(rows) <= EXACT_UP_TO
     graph = nearest(rows, NEIGHBOURS, exact=exact, seed=int(random.integers(1 << 31)))
     return tree.grow(rows, graph, weight, sizes, chosen, random)
@@ -103,10 +103,7 @@ def find_transitions(
     >>> found.context.tolist(), found.label.tolist()
     ([[0, 0], [1, 0]], [1, 2])
     """
-    if history < 1:
-        raise UserError(f"history is {history}; a transition comes after one cluster at least.")
-    if not 0 <= positive <= 1:
-        raise UserError(f"positive is {positive}; satisfaction goes from 0 to 1.")
+    _require_whole(history, "history")
     clusters = _numbers(cluster_of, "cluster_of")
     log = _log(user, item, time, satisfaction, len(clusters), positive)
     return curate.find(log, clusters, int(clusters.max(initial=-1)) + 1, history)
@@ -124,6 +121,7 @@ def count_successors(context: ArrayLike, label: ArrayLike, clusters: int) -> Suc
     >>> counted.popularity_M.round(2).tolist()
     [0.0, 0.0, 0.0, 0.67, 0.33]
     """
+    _require_whole(clusters, "clusters")
     before, after = _contexts(context, clusters), _numbers(label, "label", clusters)
     if len(before) != len(after):
         raise UserError(f"context has {len(before)} rows and label {len(after)}; give one label a row.")
@@ -148,8 +146,7 @@ def rank_successors(
     """
     K, M = successors.alone_KMM.shape[:2]
     asked = _contexts(context, M)
-    if k < 1:
-        raise UserError(f"k is {k}; it must be at least 1.")
+    _require_whole(k, "k")
     if asked.shape[1] != K:
         raise UserError(f"context has {asked.shape[1]} columns; what was counted has {K}.")
     chance = successors.probability(asked)
@@ -187,6 +184,7 @@ class TrainedPolicy:
         `among` are the items to choose from, such as those of one cluster; without it, all. Fewer are returned
         where fewer are left. Raises UserError for an unknown item.
         """
+        _require_whole(k, "k")
         vector = self.encode(history)
         chosen = np.arange(len(self.items))
         if among is not None:
@@ -229,18 +227,20 @@ def train_item_policy(
     log = _log(user, item, time, satisfaction, len(content), positive)
     if not (np.diff(log.user) == 0).any():
         raise UserError("No user has two events, so there is no next one to learn; give more of the log.")
-    random = np.random.default_rng(rng)
+    random = _generator(rng)
     seed = int(random.integers(2**62))
     model, _ = sequence.train(windows.sequences(log, windows.hold_out(log, 0.0, random)), content, chosen, seed)
     return TrainedPolicy(model, model.vectors_ND.detach().cpu().numpy().copy(), chosen.history)
 
 
 def _log(
-    user: ArrayLike, item: ArrayLike, time: ArrayLike, satisfaction: ArrayLike, n_items: int, positive: float
+    user: ArrayLike, item: ArrayLike, time: ArrayLike, satisfaction: ArrayLike, n_items: int, positive: Any
 ) -> Events:
     """The log in order of users and time."""
+    if not (isinstance(positive, int | float | np.number) and 0 <= positive <= 1):
+        raise UserError(f"positive is {positive!r}; satisfaction goes from 0 to 1.")
     who, what = _numbers(user, "user"), _numbers(item, "item", n_items)
-    when, content = np.asarray(time), _floats(satisfaction, "satisfaction", np.float32)
+    when, content = _array(time, "time"), _floats(satisfaction, "satisfaction", np.float32)
     for name, array in (("item", what), ("time", when), ("satisfaction", content)):
         if array.shape != who.shape:
             raise UserError(f"{name} has the shape {array.shape} and user {who.shape}; give one each an event.")
@@ -257,7 +257,7 @@ def _log(
         clock=True,
         n_users=int(who.max(initial=-1)) + 1,
         n_items=n_items,
-        positive=positive,
+        positive=float(positive),
     )
 
 
@@ -265,7 +265,30 @@ def _floats(given: ArrayLike, name: str, kind: type[Any]) -> NDArray[Any]:
     try:
         return np.ascontiguousarray(given, kind)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{name} is no array of numbers ({error}); give numbers, in rows of one length.") from error
+        raise UserError(
+            f"{name} is no array of numbers ({error}); give numbers, in rows of one length (np.stack)."
+        ) from error
+
+
+def _array(given: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise UserError(f"{name} is no array ({error}); give rows of one length.") from error
+
+
+def _require_whole(given: Any, name: str) -> None:
+    if not (isinstance(given, int | np.integer) and given >= 1):
+        raise UserError(f"{name} is {given!r}; give a whole number of at least 1.")
+
+
+def _generator(rng: Random) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"rng is {rng!r}; give a seed, a whole number that is not negative, or a generator."
+        ) from error
 
 
 def _rows(given: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -278,7 +301,7 @@ def _rows(given: ArrayLike, name: str) -> NDArray[np.float32]:
 
 
 def _numbers(given: ArrayLike, name: str, below: int = 2**31) -> NDArray[np.int32]:
-    numbers = np.asarray(given)
+    numbers = _array(given, name)
     if not numbers.size:
         numbers = numbers.astype(np.int32)
     if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
@@ -289,7 +312,7 @@ def _numbers(given: ArrayLike, name: str, below: int = 2**31) -> NDArray[np.int3
 
 
 def _contexts(given: ArrayLike, clusters: int) -> NDArray[np.int32]:
-    rows = np.asarray(given)
+    rows = _array(given, "context")
     if rows.ndim != 2:
         raise UserError(f"context has the shape {rows.shape}; give a row of clusters each, the most recent last.")
     return _numbers(rows.ravel(), "context", clusters).reshape(rows.shape)
@@ -301,7 +324,10 @@ def _settings(section: type[Section], given: dict[str, Any]) -> Section:
     for name in given:
         if name not in default:
             raise UserError(f"There is no setting {name!r}; there are {', '.join(sorted(default))}.")
+    plain = {
+        name: each.tolist() if isinstance(each, np.generic | np.ndarray) else each for name, each in given.items()
+    }
     try:
-        return msgspec.convert({**default, **given}, section)
+        return msgspec.convert({**default, **plain}, section)
     except msgspec.ValidationError as error:
         raise UserError(f"A setting is not of its kind: {error}.") from error

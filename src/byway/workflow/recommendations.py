@@ -168,7 +168,9 @@ def write(workspace: Path, out: Path, k: int | None = None, seed: int = 0) -> di
     k = served(workspace).settings.items if k is None else k
     digest = _bundle_of(workspace).digest
     identity = json.dumps({"bundle": digest, "k": k, "seed": seed, "part": PART}, sort_keys=True)
-    users, known = pq.read_metadata(workspace / CATALOG.folder / "users.parquet").num_rows, _written(out)
+    with artifact.reading(workspace / CATALOG.folder):
+        users = pq.read_metadata(workspace / CATALOG.folder / "users.parquet").num_rows
+    known = _written(out)
     if known is not None and known[0] == identity:
         say(f"{out} is up to date.")
         return {"users": users, "rows": known[1]}

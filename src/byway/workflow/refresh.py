@@ -21,6 +21,7 @@ from byway.base.errors import UserError
 from byway.base.progress import say
 from byway.data import catalog as items_of
 from byway.data.catalog import Catalog
+from byway.data.sources import OWN
 from byway.interests import describe, embed, placement
 from byway.interests import tree as trees
 from byway.items import sequence
@@ -68,8 +69,9 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
         for kind, table in (("items", items), ("events", events)):
             if table is None:
                 continue
-            name = f"{kind} {artifact.hash_file(table)}"
-            if name in taken:
+            digest = artifact.hash_file(table)
+            name = f"{kind} {digest}"
+            if name in taken or digest in records["catalog"].inputs.values():
                 say(f"{table} was taken in before; left out.")
                 continue
             given[kind] = table.resolve()
@@ -95,8 +97,8 @@ def _full_run(workspace: Path) -> dict[str, Record]:
     for owner, digest in records["bundle"].inputs.items():
         if owner not in records or records[owner].digest != digest:
             raise UserError(f"The bundle is older than {folder[owner]}; run all stages first.")
-    if records["catalog"].settings["source"] not in ("parquet", "csv"):
-        raise UserError("A refresh takes tables in parquet or CSV, as [catalog] source names them; run in full.")
+    if records["catalog"].settings["source"] not in OWN:
+        raise UserError(f"A refresh takes tables of your own, [catalog] source {', '.join(OWN)}; run in full.")
     return records
 
 
@@ -194,6 +196,8 @@ def _in_words(workspace: Path, record: Record) -> str:
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
+    if known := record.counts.get("known_items"):
+        lines.insert(1, f"{known:,} items were known already and are left as they were.")
     if told := pipeline.kept_out(record):
         lines.insert(1, f"{told}; {REFRESH}/quarantine.parquet has them all.")
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > arrivals.ROOM:

@@ -40,7 +40,7 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
 
     design = arms.load(workspace)
     if policy not in (arms.BYWAY, arms.PAPER, arms.MASKED):
-        arms.require(workspace, policy)
+        arms.require(workspace, policy, f"--policy asks for {policy!r}; there are")
     reward: list[float] = []
     weight: list[float] = []
     answer: list[int] = []

@@ -6,7 +6,7 @@ beside the command line, say the same.
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,7 +127,8 @@ class Workspace:
         Raises UserError for a user of whom the log knows nothing, and an item to watch that the catalog does not
         know; items of the history that it does not know are ignored, and the reasons say so.
         """
-        if user is not None and history:
+        met = _seen(history) if history is not None else []
+        if user is not None and met:
             raise UserError("user and history exclude each other; choose one.")
         _check(k, seed)
         now, rng = None, np.random.default_rng(seed)
@@ -138,7 +139,7 @@ class Workspace:
             seen, now = recommendations.logged(self.directory, user)
             rng = recommendations.generator(seed, user)
         else:
-            seen, opened = _seen(history or ()), self.bundle
+            seen, opened = met, self.bundle
         if item is not None:
             return context.recommend(opened, item, seen, k, now)
         return answering.recommend(opened, seen, rng, k, now)
@@ -162,12 +163,15 @@ class Workspace:
         opened = self.bundle
         k = opened.settings.items if k is None else k
         if isinstance(users, Mapping):
-            histories = {name: _seen(history) for name, history in users.items()}
+            histories = {
+                name: _seen(history) for name, history in zip(_ids(users, "users"), users.values(), strict=True)
+            }
             return recommendations.of_histories(opened, histories, k, seed)
         if isinstance(users, str):
             raise UserError("users is one string; give a list of ids.")
         log = recommendations.open_log(self.directory)
-        chosen = range(len(log.users)) if users is None else recommendations.numbers(self.directory, log, users)
+        everybody = range(len(log.users))
+        chosen = everybody if users is None else recommendations.numbers(self.directory, log, _ids(users, "users"))
         return recommendations.of_users(opened, log, chosen, k, seed)
 
     def interests(self, level: int = 2) -> "pa.Table":
@@ -232,21 +236,35 @@ class Workspace:
 
 
 def _check(k: int | None, seed: int = 0) -> None:
-    if k is not None and k < 1:
-        raise UserError(f"k is {k}; it must be at least 1.")
-    if seed < 0:
-        raise UserError(f"seed is {seed}; it must not be negative.")
+    whole = int | np.integer
+    if k is not None and not (isinstance(k, whole) and k >= 1):
+        raise UserError(f"k is {k!r}; give a whole number of at least 1.")
+    if not (isinstance(seed, whole) and seed >= 0):
+        raise UserError(f"seed is {seed!r}; give a whole number that is not negative.")
 
 
 def _seen(history: Sequence[str | Seen]) -> list[Seen]:
     if isinstance(history, str):
         raise UserError("history is one string; give a list of item ids, the most recent last.")
-    return [each if isinstance(each, Seen) else Seen(each) for each in history]
+    return [each if isinstance(each, Seen) else Seen(each) for each in _ids(history, "history")]
 
 
-def _number(names: Sequence[str], name: str) -> int:
+def _ids(given: Iterable[Any], name: str) -> list[Any]:
+    """The ids, and `Seen` as they are; UserError for a number or an Arrow value, which no id is equal to."""
+    listed = list(given)
+    for each in listed:
+        if not isinstance(each, str | Seen):
+            raise UserError(f"{name} holds {each!r}; ids are text, such as {str(each)!r}.")
+        if isinstance(each, Seen) and not 0 <= each.satisfaction <= 1:
+            raise UserError(f"{name} holds {each!r}; satisfaction goes from 0 to 1.")
+    return listed
+
+
+def _number(names: Sequence[str], name: Any) -> int:
     if name in names:
         return names.index(name)
+    if not isinstance(name, str):
+        raise UserError(f"{name!r} is no name of an interest; give text, such as {names[0]!r}.")
     near = difflib.get_close_matches(name, names, 3, 0.3)
     hint = f"; the nearest are {', '.join(repr(each) for each in near)}" if near else ""
     raise UserError(f"There is no interest {name!r} at the level that is planned on{hint}.")
@@ -256,6 +274,8 @@ def _toml(value: Any, setting: str) -> str:
     """A setting's value as it would stand in `byway.toml`."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v, setting)}" for k, v in value.items()) + "}"
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(each, setting) for each in value) + "]"
     if isinstance(value, Path):
