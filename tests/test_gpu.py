@@ -89,13 +89,13 @@ def test_fine_tuning(
     settings = config.LanguageModel(
         model=folder,
         steps=4,
-        evaluate_every=3,
         block_clusters=6,
         batch=4,
         precision="float32",
         method=method,
         attention=attention,
     )
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
     monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 1)
     monkeypatch.setattr(tune, "decode_freely", lambda asked_of, context, _: decode_freely(asked_of, context, 3))
     test_tune.stage(tmp_path / "here", settings)

@@ -164,7 +164,6 @@ def taught(
         model=str(path / "tiny"),
         target="transitions",
         steps=60,
-        evaluate_every=60,
         batch=48,
         precision="float32",
     )

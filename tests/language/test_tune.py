@@ -157,11 +157,11 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
     settings = config.LanguageModel(
         model=folder,
         steps=7,
-        evaluate_every=3,
         block_clusters=6,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
     monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 2)
     stage(tmp_path / "whole", settings)
     loss, calls = tune.loss, 0
@@ -183,12 +183,12 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_what_is_saved_answers_as_what_was_looked_at(
-    tmp_path: Path, folder: str, method: str, tokenizer: Any
+    tmp_path: Path, folder: str, method: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 20)
     settings = config.LanguageModel(
         model=folder,
         steps=20,
-        evaluate_every=20,
         learning_rate=2e-2,
         precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
@@ -205,12 +205,14 @@ def test_what_is_saved_answers_as_what_was_looked_at(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_it_learns_a_planted_rule_and_reads_back(tmp_path: Path, folder: str, processes: int) -> None:
+def test_it_learns_a_planted_rule_and_reads_back(
+    tmp_path: Path, folder: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 50)
     settings = config.LanguageModel(
         model=folder,
         processes=processes,
         steps={1: 100, 2: 75}[processes],
-        evaluate_every=50,
         block_clusters=8,
         precision="float32",
         learning_rate=2e-2,

@@ -41,9 +41,6 @@ learning_rate = 0.01
 [item_policy]
 epochs = 1
 dim = 16
-
-[metrics]
-prompts = 10
 """
 FIGURES = {
     "tree.levels",

@@ -54,20 +54,20 @@ def test_a_setting_builds_its_stage_again_and_the_later_ones_only_where_its_cont
 ) -> None:
     run(workspace)
     toys.did()
-    run(workspace, "catalog.max_title=100")
+    run(workspace, "catalog.positive=1")
     assert toys.did() == ["catalog"], "the numbers are the same"
-    run(workspace, "catalog.max_title=30")
+    run(workspace, "catalog.positive=0.3")
     assert toys.did() == ["catalog", "embeddings", "tree"]
-    run(workspace, "catalog.max_title=30", "tree.items_per_cluster=3")
+    run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=3")
     assert toys.did() == ["tree"]
-    found = run(workspace, "catalog.max_title=30", "tree.items_per_cluster=3", "embeddings.dim=1")
+    found = run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=3", "embeddings.dim=1")
     assert toys.did() == ["embeddings", "tree"]
     assert found == {"catalog": [10, 20], "embeddings": [20, 40], "tree": 93}
 
 
 def test_a_change_that_is_taken_back_is_built_back(toys: Toys, workspace: Path) -> None:
     first = run(workspace)
-    run(workspace, "catalog.max_title=30")
+    run(workspace, "catalog.positive=0.3")
     toys.did()
     assert run(workspace) == first
     assert toys.did() == ALL
@@ -111,7 +111,7 @@ def test_until(toys: Toys, workspace: Path) -> None:
 def test_only(toys: Toys, workspace: Path) -> None:
     run(workspace)
     toys.did()
-    found = run(workspace, "catalog.max_title=30", "tree.items_per_cluster=1", only="tree")
+    found = run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=1", only="tree")
     assert toys.did() == ["tree"], "from what is there, out of date or not"
     assert found == {"tree": 61}
 
@@ -220,7 +220,7 @@ def test_gates_that_fail_are_told_and_stop_nothing(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(pipeline, "say", said.append)
-    run(workspace, "embeddings.dim=1000", "catalog.max_title=0")
+    run(workspace, "embeddings.dim=1000", "catalog.positive=0")
     assert any("gate" in line and "catalog.size = 2" in line and "at least 3" in line for line in said)
     assert toys.did() == ALL
 
@@ -447,6 +447,6 @@ def test_shards_run_together_and_only_on_what_is_up_to_date(
     assert filled == [([10, 20, 30], (2, 3), "08-transition-table.scratch")]
     with artifact.locked(workspace), pytest.raises(UserError, match="in use"):
         pipeline.run_shard(workspace, settings, 2, 3)
-    changed = config.load(workspace / "byway.toml", ["catalog.max_title=15"])
+    changed = config.load(workspace / "byway.toml", ["catalog.positive=0.15"])
     with pytest.raises(UserError, match="01-catalog"):
         pipeline.run_shard(workspace, changed, 1, 3)

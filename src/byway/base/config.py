@@ -106,8 +106,6 @@ class Catalog:
     of numbers since 1970, s, ms, us or ns; or excel."""
     positive: Share = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
-    max_title: Whole = 512
-    """Characters of a title that are kept; a title beyond 100 times this is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +205,6 @@ class LanguageModel:
     machine."""
     processes: Whole = 1
     """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall; a shorter run is evaluated once on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +263,6 @@ class ItemPolicy:
     """Passes over the training sequences."""
     batch: Count = 2048
     """Labels a step, about."""
-    learning_rate: Number = 1e-3
-    """Peak of the schedule."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
     processes: Whole = 1
@@ -343,8 +337,6 @@ class Bundle:
 class Metrics:
     """14-metrics: offline figures."""
 
-    prompts: Count = 500
-    """Prompts on which unconstrained decoding is measured."""
     agreement_pairs: Whole = 100
     """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
     each; 0 leaves it out."""
@@ -429,8 +421,6 @@ class MultimodalModel:
     """What is trained of the language model; the projector is trained in full."""
     steps: Count = 300
     """Optimiser steps."""
-    batch: Count = 16
-    """Samples a step (paper 2: 32)."""
     target: Literal["posterior", "paper"] = "posterior"
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
     cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
@@ -438,8 +428,6 @@ class MultimodalModel:
     precision: Precision = "auto"
     """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
     machine."""
-    final_on: Whole = 300
-    """Held-out prompts of each kind that are measured at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,16 +484,12 @@ class Lift:
     novel, sole) to that of your table; usual names are found without it."""
     scale: list[float] = field(default_factory=list)
     """Worst and best value of satisfaction in your table, where it is not 0 to 1."""
-    effect: Number = 0.02
-    """Lifts for which the intervals that hold at every look are narrowest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curations:
     """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
 
-    kinds: tuple[Curation, ...] = ("diversified", "random")
-    """Ways to curate, as `transitions.curation` has them."""
     seeds: Count = 3
     """Models a way; each takes as long as 07 and 08 together."""
 
@@ -516,12 +500,8 @@ class Views:
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
     """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
-    prompt: Literal["video", "both", "thought"] = "thought"
-    """The prompt that frames and pictures are compared with (paper 2: chain of thought)."""
     seeds: Count = 3
     """Models a view; there are eight views in all, and each model takes about as long as 10."""
-    steps: Whole = 0
-    """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ from byway.transitions import table as tables
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 
+KINDS: tuple[config.Curation, ...] = ("diversified", "random")
+"""The ways to curate that paper 1 compares, of as many samples each; the log has more."""
 CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 """What diversified samples should make smaller, and what greater."""
 
@@ -45,8 +47,8 @@ def build(
     sections: config.Config,
 ) -> Outcome:
     """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in settings.kinds}
-    for seed, kind in product(range(settings.seeds), settings.kinds):
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for seed, kind in product(range(settings.seeds), KINDS):
         known = work.scratch / f"{kind}-{seed}.json"
         if not known.exists():
             say(f"{kind} curation, seed {seed + 1} of {settings.seeds} …")

@@ -52,6 +52,9 @@ answer's tokens after the first: they spell a name that is chosen."""
 EVALUATE_ON = 1000
 """Prompts an evaluation, of the fine-tuning samples and of validation: of 200 recall has a standard error of 0.02.
 A run too short to be judged is looked at with as many as it has steps."""
+EVALUATE_EVERY = 100
+"""Steps between evaluations of match rate and recall, which take as long as several steps each. A shorter run is
+evaluated once on its way."""
 CHECKPOINT_EVERY = 25
 """Steps between checkpoints from which an interrupted run goes on."""
 
@@ -225,7 +228,7 @@ def _fine_tune(
     asked_of = policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(rng.integers(2**31))
-    asked_n = EVALUATE_ON if settings.steps >= settings.evaluate_every else settings.steps
+    asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
     evaluated_on = {
         "train": pick(transitions.samples, asked_n, rng),
         "validation": pick(transitions.validation.several(), asked_n, rng),
@@ -257,7 +260,7 @@ def _fine_tune(
             advance(1)
             if not leads:
                 continue
-            if due(step, settings.steps, settings.evaluate_every):
+            if due(step, settings.steps, EVALUATE_EVERY):
                 progress.curve.append(look())
                 if settings.target == "transitions":
                     # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
