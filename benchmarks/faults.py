@@ -54,7 +54,7 @@ def small(folder: Path, how: str) -> None:
 
     if how == "interrupted":
         os.environ["FAULTS_STOP"] = "doubles"
-    overrides = ["catalog.max_title=7"] if how == "older" else []
+    overrides = ["catalog.positive=0.007"] if how == "older" else []
     pipeline.run(folder, config.load(folder / "byway.toml", overrides))
 
 
@@ -66,7 +66,7 @@ def toy_stages() -> None:
     from byway.workflow.stages import Inputs, Stage
 
     def numbers(work: Work, inputs: Inputs) -> Outcome:
-        size = inputs.config.catalog.max_title
+        size = round(1000 * inputs.config.catalog.positive)
         np.save(work.out / "numbers.npy", np.arange(size))
         (work.out / "inner" / "deep").mkdir(parents=True)
         (work.out / "inner" / "deep" / "text.txt").write_text("text " * size, "utf-8")
@@ -104,7 +104,7 @@ def real(folder: Path, how: str) -> None:
 
     overrides = ["item_policy.epochs=1", "item_policy.dim=8", "item_policy.history=8", "run.threads=1"]
     if how == "older":
-        overrides.append("catalog.max_title=20")
+        overrides += ["catalog.positive=0.9", "embeddings.dim=16"]
     until = "descriptions" if how == "interrupted" else None
     pipeline.run(folder, config.load(folder / "byway.toml", overrides), until)
 

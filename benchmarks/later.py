@@ -28,7 +28,7 @@ def begin(workspace: Path, out: Path, share: float, at_least: int) -> dict[str, 
     found = later.split(catalog, out / "source", share, at_least, Inputs(workspace, settings, CATALOG).media_folder)
     text = (
         '[catalog]\nsource = "parquet"\nitems = "source/items.parquet"\nevents = "source/events.parquet"\n'
-        f"positive = {events.load(catalog).positive}\nmax_title = {settings.catalog.max_title}\n"
+        f"positive = {events.load(catalog).positive}\n"
     )
     write_atomic(out / folder.CONFIG, text.encode())
     return found

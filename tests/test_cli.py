@@ -285,7 +285,7 @@ def test_run(byway: Byway, toys: Toys, workspace: Path) -> None:
 
 
 def test_run_passes_on_what_it_is_told(byway: Byway, toys: Toys, workspace: Path) -> None:
-    byway("run", workspace, "--until", "embeddings", "--set", "catalog.max_title=30", "--set", "embeddings.dim=1")
+    byway("run", workspace, "--until", "embeddings", "--set", "catalog.positive=0.3", "--set", "embeddings.dim=1")
     assert toys.did() == ["catalog", "embeddings"]
     assert (workspace / "02-embeddings" / "values.json").read_text("utf-8") == "[20, 40]"
     byway("run", workspace, "--only", "tree", "--engine", "native")
@@ -421,9 +421,9 @@ def test_show_tells_drift_and_files_changed_by_hand(byway: Byway, toys: Toys, wo
 
 
 def test_show_tells_a_gate_that_failed(byway: Byway, toys: Toys, workspace: Path) -> None:
-    byway("run", workspace, "--set", "catalog.max_title=0")
+    byway("run", workspace, "--set", "catalog.positive=0")
     toml = (workspace / "byway.toml").read_text("utf-8")
-    (workspace / "byway.toml").write_text(toml + "max_title = 0\n", "utf-8")
+    (workspace / "byway.toml").write_text(toml + "positive = 0\n", "utf-8")
     line = byway("show", workspace).out.splitlines()[0]
     assert line.endswith("s  gate catalog.size failed")
     assert byway("show", workspace, "--json").json()["01-catalog"]["gates"]["catalog.size"]["passed"] is False

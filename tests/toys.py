@@ -14,9 +14,9 @@ from byway.workflow.stages import Inputs, Stage
 class Toys:
     """The stages under the names of real ones, and what they did.
 
-    `catalog` reads the file that its setting names and writes the numbers below `max_title`; `embeddings` doubles
-    them, rounded down to a multiple of its setting `dim`; `tree` sums everything and needs its setting
-    `items_per_cluster`.
+    `catalog` reads the file that its setting names and writes the numbers below a hundred times `positive`;
+    `embeddings` doubles them, rounded down to a multiple of its setting `dim`; `tree` sums everything and needs its
+    setting `items_per_cluster`.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
@@ -44,7 +44,7 @@ class Toys:
     def catalog(self, work: Work, inputs: Inputs) -> Outcome:
         settings = inputs.config.catalog
         text = (inputs.workspace / settings.items).read_text("utf-8")
-        return self.write("catalog", work, [n for n in map(int, text.split()) if n < settings.max_title])
+        return self.write("catalog", work, [n for n in map(int, text.split()) if n < 100 * settings.positive])
 
     def embeddings(self, work: Work, inputs: Inputs) -> Outcome:
         dim = inputs.config.embeddings.dim

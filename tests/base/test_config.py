@@ -211,9 +211,9 @@ def test_what_must_be_counted_is() -> None:
         ("embeddings", "dim"), ("tree", "items_per_cluster"),
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
         ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
-        ("bundle", "items"), ("metrics", "prompts"), ("serving", "workers"), ("serving", "forget_days"),
+        ("bundle", "items"), ("serving", "workers"), ("serving", "forget_days"),
         ("media", "frames"), ("pairs", "level"), ("pairs", "delta"),
-        ("multimodal_model", "steps"), ("multimodal_model", "batch"),
+        ("multimodal_model", "steps"),
         ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
         ("curations", "seeds"), ("views", "seeds"),
     ]:  # fmt: skip

@@ -13,12 +13,13 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.items import sequence, windows
 
-SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256, learning_rate=0.01)
+SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block that forgets nothing."""
+    """One block that forgets nothing and learns fast."""
+    monkeypatch.setattr(sequence, "LEARNING_RATE", 0.01)
     monkeypatch.setattr(sequence, "LAYERS", 1)
     monkeypatch.setattr(sequence, "DROPOUT", 0.0)
 
@@ -45,6 +46,15 @@ def vectors_of(n, width=24, seed=0):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+train = sequence.train
+
+
+def train_fast(*given):
+    """As `quick` says how fast: in another process too, which reads the module anew."""
+    sequence.LEARNING_RATE = 0.01
+    return train(*given)
+
+
 def work_in(path, seed=0):
     (path / "out").mkdir(parents=True)
     (path / "scratch").mkdir(exist_ok=True)
@@ -57,16 +67,24 @@ def files(path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"negatives": 30}, {"top_k": 16}, {"top_k": 16, "negatives": 30}, {"processes": 2, "epochs": 20}],
+    [
+        {},
+        {"negatives": 30},
+        {"top_k": 16},
+        {"top_k": 16, "negatives": 30},
+        {"processes": 2, "epochs": 20},
+    ],
 )
 def test_learns_the_successor(work, settings, monkeypatch):
     if "processes" in settings:
         monkeypatch.undo()  # the other process reads the module anew
+        monkeypatch.setattr(sequence, "LEARNING_RATE", 0.01)
+        monkeypatch.setattr(sequence, "train", train_fast)
     events = circle()
     if "negatives" in settings:
         monkeypatch.setattr(sequence, "NEGATIVES", settings.pop("negatives"))
-    settings = replace(SMALL, **settings)
-    outcome = sequence.build(work, settings, events, vectors_of(events.n_items))
+    processes = settings.pop("processes", 1)
+    outcome = sequence.build(work, replace(SMALL, **settings), events, vectors_of(events.n_items), processes)
     found = outcome.metrics
     assert found["item_policy.recall_at_10"] > 0.9
     assert found["item_policy.ndcg_at_10"] > 0.8

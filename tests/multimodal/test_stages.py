@@ -29,9 +29,6 @@ delta = 1
 model = "model"
 prompts = ["thought", "both", "video", "text"]
 steps = 4
-batch = 4
-final_on = 6
-precision = "float32"
 
 [context_table]
 coverage = 0.05
@@ -63,7 +60,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged = next((folder / "source" / "media").glob("*.mp4"))
     damaged.write_bytes(damaged.read_bytes()[:700])
     (folder / "byway.toml").write_text((TOML + SEEN).replace('"model"', f'"{folder / "model"}"'), "utf-8")
-    pipeline.run(folder, config.load(folder / "byway.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "FINAL_ON", 6)
+        pipeline.run(folder, config.load(folder / "byway.toml"))
     return folder
 
 
@@ -182,7 +181,8 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tune, "fine_tune", counted)
     monkeypatch.setattr(views, "EVALUATE_EVERY", 1)
-    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "views.steps=2"])
+    monkeypatch.setattr(tune, "FINAL_ON", 6)
+    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "multimodal_model.steps=2"])
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="views")
     found = pipeline.run(workspace, settings, only="views")["views"].metrics

@@ -29,7 +29,6 @@ model = "m"
 url = "http://127.0.0.1:1/v1"
 candidates = 6
 [metrics]
-prompts = 20
 agreement_pairs = 2
 [serving]
 min_match_rate = 0.0

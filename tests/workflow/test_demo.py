@@ -23,6 +23,9 @@ from byway.workflow import pipeline, showing, stages
 from tests.language.conftest import make_tiny
 
 TOML = """
+[run]
+precision = "float32"
+
 [catalog]
 source = "parquet"
 items = "source/items.parquet"
@@ -35,15 +38,11 @@ items_per_cluster = 20
 model = "model"
 steps = 4
 block_clusters = 5
-precision = "float32"
 learning_rate = 0.01
 
 [item_policy]
 epochs = 1
 dim = 16
-
-[metrics]
-prompts = 10
 """
 FIGURES = {
     "tree.levels",

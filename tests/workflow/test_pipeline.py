@@ -54,20 +54,20 @@ def test_a_setting_builds_its_stage_again_and_the_later_ones_only_where_its_cont
 ) -> None:
     run(workspace)
     toys.did()
-    run(workspace, "catalog.max_title=100")
+    run(workspace, "catalog.positive=1")
     assert toys.did() == ["catalog"], "the numbers are the same"
-    run(workspace, "catalog.max_title=30")
+    run(workspace, "catalog.positive=0.3")
     assert toys.did() == ["catalog", "embeddings", "tree"]
-    run(workspace, "catalog.max_title=30", "tree.items_per_cluster=3")
+    run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=3")
     assert toys.did() == ["tree"]
-    found = run(workspace, "catalog.max_title=30", "tree.items_per_cluster=3", "embeddings.dim=1")
+    found = run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=3", "embeddings.dim=1")
     assert toys.did() == ["embeddings", "tree"]
     assert found == {"catalog": [10, 20], "embeddings": [20, 40], "tree": 93}
 
 
 def test_a_change_that_is_taken_back_is_built_back(toys: Toys, workspace: Path) -> None:
     first = run(workspace)
-    run(workspace, "catalog.max_title=30")
+    run(workspace, "catalog.positive=0.3")
     toys.did()
     assert run(workspace) == first
     assert toys.did() == ALL
@@ -111,7 +111,7 @@ def test_until(toys: Toys, workspace: Path) -> None:
 def test_only(toys: Toys, workspace: Path) -> None:
     run(workspace)
     toys.did()
-    found = run(workspace, "catalog.max_title=30", "tree.items_per_cluster=1", only="tree")
+    found = run(workspace, "catalog.positive=0.3", "tree.items_per_cluster=1", only="tree")
     assert toys.did() == ["tree"], "from what is there, out of date or not"
     assert found == {"tree": 61}
 
@@ -220,7 +220,7 @@ def test_gates_that_fail_are_told_and_stop_nothing(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(pipeline, "say", said.append)
-    run(workspace, "embeddings.dim=1000", "catalog.max_title=0")
+    run(workspace, "embeddings.dim=1000", "catalog.positive=0")
     assert any("gate" in line and "catalog.size = 2" in line and "at least 3" in line for line in said)
     assert toys.did() == ALL
 
@@ -312,15 +312,25 @@ def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: St
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
-        others = {*stage.sections, "seed", "version"}
+        others = {*stage.sections, *stage.run, "seed", "version"}
         section = getattr(each, stage.name, None)
         shaping = {f.name for f in fields(section)} - config.operational(type(section)) if section else set[str]()
         assert set(settings) == shaping | others
 
 
+ARITHMETIC = ("language_model", "transition_table", "multimodal_model", "context_table", "curations", "views")
+"""The stages that a model is trained or asked in."""
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [("experiment", "item_policy.dim=32"), ("curations", "language_model.steps=5"), ("views", "media.frames=3")],
+    [
+        ("experiment", "item_policy.dim=32"),
+        ("curations", "language_model.steps=5"),
+        ("views", "media.frames=3"),
+        *((name, "run.precision=float32") for name in ARITHMETIC),
+        *((name, "run.processes=2") for name in ("language_model", "item_policy", "curations")),
+    ],
 )
 def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
     tmp_path: Path, name: str, setting: str
@@ -447,6 +457,6 @@ def test_shards_run_together_and_only_on_what_is_up_to_date(
     assert filled == [([10, 20, 30], (2, 3), "08-transition-table.scratch")]
     with artifact.locked(workspace), pytest.raises(UserError, match="in use"):
         pipeline.run_shard(workspace, settings, 2, 3)
-    changed = config.load(workspace / "byway.toml", ["catalog.max_title=15"])
+    changed = config.load(workspace / "byway.toml", ["catalog.positive=0.15"])
     with pytest.raises(UserError, match="01-catalog"):
         pipeline.run_shard(workspace, changed, 1, 3)

@@ -34,7 +34,6 @@ Source = Literal[
     "steam",
 ]
 Curation = Literal["diversified", "random", "log"]
-Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]
 
 MOST = 2**63 - 1
@@ -78,6 +77,12 @@ class Run:
     device: Device = "auto"
     """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, and none on a Ray
     cluster. Last digits can differ."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Arithmetic of the matrix products of language models and multimodal models; weights and optimiser stay in
+    float32. auto: the fastest of this machine, which for the table may be float16 (`pip install 'byway[mkl]'`)."""
+    processes: Whole = 1
+    """Processes that train a language model or an item policy together: a step takes as many batches, and the
+    processors are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,6 @@ class Catalog:
     of numbers since 1970, s, ms, us or ns; or excel."""
     positive: Share = 0.5
     """An event with at least this satisfaction counts as a high-quality interaction."""
-    max_title: Whole = 512
-    """Characters of a title that are kept; a title beyond 100 times this is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +205,6 @@ class LanguageModel:
     among them."""
     learning_rate: Number = 0.0
     """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
-    machine."""
-    processes: Whole = 1
-    """Processes that train together: a step takes as many batches, and the processors are shared out."""
-    evaluate_every: Count = 100
-    """Steps between evaluations of match rate and recall; a shorter run is evaluated once on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +246,6 @@ class TransitionTable:
     best_of: Whole = 0
     """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
     novelty's order."""
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
-    'byway[mkl]'`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +260,8 @@ class ItemPolicy:
     """Passes over the training sequences."""
     batch: Count = 2048
     """Labels a step, about."""
-    learning_rate: Number = 1e-3
-    """Peak of the schedule."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
-    processes: Whole = 1
-    """Processes that train together: a step takes as many batches, and the processors are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,8 +332,6 @@ class Bundle:
 class Metrics:
     """14-metrics: offline figures."""
 
-    prompts: Count = 500
-    """Prompts on which unconstrained decoding is measured."""
     agreement_pairs: Whole = 100
     """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
     each; 0 leaves it out."""
@@ -429,17 +416,10 @@ class MultimodalModel:
     """What is trained of the language model; the projector is trained in full."""
     steps: Count = 300
     """Optimiser steps."""
-    batch: Count = 16
-    """Samples a step (paper 2: 32)."""
     target: Literal["posterior", "paper"] = "posterior"
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
     cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
     that begins at random."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
-    machine."""
-    final_on: Whole = 300
-    """Held-out prompts of each kind that are measured at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,16 +476,12 @@ class Lift:
     novel, sole) to that of your table; usual names are found without it."""
     scale: list[float] = field(default_factory=list)
     """Worst and best value of satisfaction in your table, where it is not 0 to 1."""
-    effect: Number = 0.02
-    """Lifts for which the intervals that hold at every look are narrowest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curations:
     """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
 
-    kinds: tuple[Curation, ...] = ("diversified", "random")
-    """Ways to curate, as `transitions.curation` has them."""
     seeds: Count = 3
     """Models a way; each takes as long as 07 and 08 together."""
 
@@ -516,12 +492,8 @@ class Views:
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
     """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
-    prompt: Literal["video", "both", "thought"] = "thought"
-    """The prompt that frames and pictures are compared with (paper 2: chain of thought)."""
     seeds: Count = 3
     """Models a view; there are eight views in all, and each model takes about as long as 10."""
-    steps: Whole = 0
-    """Optimiser steps a model; 0: as many as `multimodal_model.steps`."""
 
 
 @dataclass(frozen=True, slots=True)

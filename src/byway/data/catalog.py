@@ -5,9 +5,9 @@ in order of first appearance in the input. It knows no layout: `sources` brings 
 
 An item is quarantined, and counted, for the first of these reasons: `wrong fields` (a CSV row longer or shorter
 than its header), `invalid utf-8`, `empty id`, `bad id` (control characters, or longer than 256), `long text` (a
-title or description beyond 100 times `max_title`), `no text` (neither title, hashtags nor description has a letter
+title or description beyond 100 times `MAX_TITLE`), `no text` (neither title, hashtags nor description has a letter
 or a digit: nobody could describe it), `duplicate id` (the first is kept). Events of a quarantined item are `unknown
-item`. Texts with control characters are mended and counted as `cleaned`, titles longer than `max_title` cut and
+item`. Texts with control characters are mended and counted as `cleaned`, titles longer than `MAX_TITLE` cut and
 counted as `shortened`.
 """
 
@@ -46,8 +46,10 @@ SCHEMA = pa.schema(
 """Duration in seconds; created_at in microseconds since 1970; thumbnail and media are paths or addresses,
 relative ones to the folder of the input; null where unknown. A title may be empty where there are hashtags."""
 
+MAX_TITLE = 512
+"""Characters of a title that are kept: twice what an encoder reads of an item (`encoders.MAX_TOKENS`)."""
 LONG = 100
-"""A text beyond this many times `max_title` is no title."""
+"""A text beyond this many times `MAX_TITLE` is no title: an unclosed quote has swallowed rows."""
 
 BATCH_ROWS = 1 << 16
 """Items cleaned at a time, and rows of a row group."""
@@ -147,7 +149,7 @@ def cleaned(raw: sources.Raw, settings: config.Catalog, kept_out: Quarantine, co
     rows: list[NDArray[np.int64]] = []
     first_row = 0
     for batch in files.batches(raw.items, raw.items_from, rows=BATCH_ROWS):
-        table, kept = _clean_batch(batch, first_row, settings.max_title, kept_out, counts)
+        table, kept = _clean_batch(batch, first_row, kept_out, counts)
         pieces.append(table)
         rows.append(kept)
         first_row += batch.num_rows
@@ -166,7 +168,7 @@ def cleaned(raw: sources.Raw, settings: config.Catalog, kept_out: Quarantine, co
 
 
 def _clean_batch(
-    batch: pa.RecordBatch, first_row: int, max_title: int, kept_out: Quarantine, counts: dict[str, int]
+    batch: pa.RecordBatch, first_row: int, kept_out: Quarantine, counts: dict[str, int]
 ) -> tuple[pa.Table, NDArray[np.int64]]:
     """One batch of raw items: the clean rows, and their row numbers in the input."""
     size = batch.num_rows
@@ -204,12 +206,12 @@ def _clean_batch(
     sieve.reject("bad id", bad_id, texts["title"])
     # An unclosed quote swallows rows: the line breaks tell how many.
     sizes = text.joined(pa.array(longest), " characters, ", breaks, " line breaks: ", texts["title"])
-    sieve.reject("long text", longest > LONG * max_title, sizes)
+    sieve.reject("long text", longest > LONG * MAX_TITLE, sizes)
     sieve.reject("no text", wordless, texts["title"])
 
     counts["cleaned"] += int((sieve.kept & (cleaned | mended)).sum())
-    counts["shortened"] += int((sieve.kept & (length > max_title)).sum())
-    texts["title"] = compute.utf8_slice_codeunits(texts["title"], 0, max_title)
+    counts["shortened"] += int((sieve.kept & (length > MAX_TITLE)).sum())
+    texts["title"] = compute.utf8_slice_codeunits(texts["title"], 0, MAX_TITLE)
     columns: list[pa.Array] = []
     for field in SCHEMA:
         if field.name == "hashtags":

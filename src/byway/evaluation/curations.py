@@ -30,6 +30,8 @@ from byway.transitions import table as tables
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 
+KINDS: tuple[config.Curation, ...] = ("diversified", "random")
+"""The ways to curate that paper 1 compares, of as many samples each; the log has more."""
 CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 """What diversified samples should make smaller, and what greater."""
 
@@ -45,8 +47,8 @@ def build(
     sections: config.Config,
 ) -> Outcome:
     """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in settings.kinds}
-    for seed, kind in product(range(settings.seeds), settings.kinds):
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for seed, kind in product(range(settings.seeds), KINDS):
         known = work.scratch / f"{kind}-{seed}.json"
         if not known.exists():
             say(f"{kind} curation, seed {seed + 1} of {settings.seeds} …")
@@ -96,7 +98,16 @@ def _one(
     transitions = curate.load(here.out)
     here = place(7, "model")
     # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.
-    tune.build(here, replace(sections.language_model, balance=0.0), transitions, descriptions, vectors, tree)
+    tune.build(
+        here,
+        replace(sections.language_model, balance=0.0),
+        transitions,
+        descriptions,
+        vectors,
+        tree,
+        arithmetic=sections.run.precision,
+        processes=sections.run.processes,
+    )
     tuned = tune.load(here.out)
     here = place(8, "table")
     plan.build(
@@ -107,6 +118,7 @@ def _one(
         model=tuned,
         vectors=vectors,
         tree=tree,
+        arithmetic=sections.run.precision,
     )
     table = tables.load(here.out)
     heldout = transitions.heldout.several()

@@ -23,6 +23,8 @@ CONFIDENCE = 0.95
 POWER = 0.8
 RATIO_ALARM = 0.001
 """Sample-ratio mismatch is called below this p, as by Fabijan et al. (KDD 2019): it is looked at every day."""
+EFFECT = 0.02
+"""Lifts for which the intervals that hold at every look are narrowest: what moves a whole platform is small."""
 LIFTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 """For which `power` says how many users and days they take."""
 
@@ -73,7 +75,7 @@ class Lift:
         return not self.always_low <= value <= self.always_high
 
 
-def lift(arm: Ratio, reference: Ratio, effect: float = 0.02) -> Lift:
+def lift(arm: Ratio, reference: Ratio, effect: float = EFFECT) -> Lift:
     """L = R / R₀ - 1 with its interval in the logarithm: log(1 + L) ± z √(v / R² + v₀ / R₀²) (Katz et al. 1978).
 
     `effect` is the size of lifts for which `always` is narrowest. NaN where either ratio is not above 0.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.evaluation import lift as statistics
-from byway.evaluation.lift import LIFTS, Ratio
+from byway.evaluation.lift import EFFECT, LIFTS, Ratio
 from byway.simulation.platform import ARM, Impressions
 from byway.simulation.source import Known
 from byway.simulation.tallies import Tally, tally
@@ -77,7 +77,7 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
     return (cluster >= 0) & (day <= first[inverse])
 
 
-def figures(log: LiveLog, control: str, positive: float, effect: float) -> dict[str, Any]:
+def figures(log: LiveLog, control: str, positive: float, effect: float = EFFECT) -> dict[str, Any]:
     """Everything that `byway lift` prints: see docs/lift.md."""
     base = log.arms.index(control)
     days = int(log.day.max(initial=0)) + 1

@@ -31,6 +31,9 @@ from byway.transitions.table import Table
 from byway.transitions.triples import Triples, contexts_of, look_up
 
 KS = (1, 5, 10)
+PROMPTS = 500
+"""Held-out prompts that are decoded freely: of 500 a match rate of 0.95 has a standard error of 0.01. No more than
+five a step of the fine-tuning, for a short run is not worth them."""
 
 
 def build(
@@ -112,7 +115,7 @@ def spoken(
 ) -> dict[str, Any]:
     """What the fine-tuned model says freely, how exactly it was asked in bulk, and what it knew before."""
     metrics: dict[str, Any] = {}
-    some = pick(heldout, settings.prompts, rng)
+    some = pick(heldout, min(PROMPTS, 5 * tuned.curve[-1]["step"]), rng)
     tokenizer = models.load_tokenizer(str(tuned.path))
     history = heldout.context.shape[1]
     prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)

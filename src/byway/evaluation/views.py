@@ -29,6 +29,8 @@ from byway.multimodal.curate import Pairs, posterior
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
 
+PROMPT: Kind = "thought"
+"""The prompt that frames and pictures are compared with, as in paper 2: chain of thought."""
 EVALUATE_EVERY = 20
 """Steps between evaluations of match rate and recall: the curves are compared, not only where they end."""
 CURVES = ("free_recall", "recall_at_1", "recall_at_10", "match_rate")
@@ -55,8 +57,8 @@ class View:
         return replace(settings, prompts=(self.kind,), pictures=pictures)
 
 
-def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
-    """Who is compared; frames and pictures with prompts of that kind."""
+def compared(each: config.Comparison) -> dict[str, View]:
+    """Who is compared."""
     if each == "prompts":
         kinds: dict[str, Kind] = {
             "text": "text",
@@ -66,8 +68,8 @@ def compared(each: config.Comparison, kind: Kind) -> dict[str, View]:
         }
         return {name: View(of, 4) for name, of in kinds.items()} | {"noise and text": View("both", 4, noise=True)}
     if each == "frames":
-        return {f"{n} frame{'s' * (n > 1)}": View(kind, n) for n in (1, 2, 4, 8)}
-    return {"thumbnail": View(kind, 0), "one frame": View(kind, 1)}
+        return {f"{n} frame{'s' * (n > 1)}": View(PROMPT, n) for n in (1, 2, 4, 8)}
+    return {"thumbnail": View(PROMPT, 0), "one frame": View(PROMPT, 1)}
 
 
 CLAIMS: dict[config.Comparison, list[tuple[str, str, str]]] = {
@@ -100,8 +102,7 @@ def build(
     if not (len(pairs.validation) and len(pairs.heldout)):
         raise UserError("19-views needs pairs that training does not see: use more log.")
     base = tune.started_from(sections.multimodal_model, weights)
-    base = replace(base, steps=settings.steps or base.steps)
-    views = {view.name: view for each in settings.compare for view in compared(each, settings.prompt).values()}
+    views = {view.name: view for each in settings.compare for view in compared(each).values()}
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
@@ -123,7 +124,7 @@ def build(
             )
             here = _place(work.scratch / f"{name}-{seed}", seed)
             follows = posterior(pairs, asked.cluster, asked.parent)
-            model = new_model(own, asked, follows, here.rng)
+            model = new_model(own, asked, follows, sections.run.precision, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
             # The held-out pairs are the same for every view and seed.
             final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
@@ -135,9 +136,7 @@ def build(
     return Outcome(
         counts={"models": sum(map(len, runs.values())), "steps": base.steps},
         metrics={
-            key: value
-            for each in settings.compare
-            for key, value in _figures(each, compared(each, settings.prompt), runs).items()
+            key: value for each in settings.compare for key, value in _figures(each, compared(each), runs).items()
         },
     )
 

@@ -43,6 +43,8 @@ WEIGHT_CAP = 20.0855
 HELDOUT = (0.25, 1000, 0.1)
 """Share of users of whom the last events are held out: the first, where that is fewer people than the second; then
 as many; and at least the third."""
+LEARNING_RATE = 1e-3
+"""Peak of the schedule: Adam's usual one."""
 WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
 CHECKPOINT_EVERY = 200
@@ -80,7 +82,7 @@ def load(path: Path) -> ItemPolicy:
     )
 
 
-def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floats) -> Outcome:
+def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floats, processes: int = 1) -> Outcome:
     """Train on the log without the held-out events, measure on these, export.
 
     `vectors` [n, width] are the content embeddings. A killed run goes on from its checkpoint to the same bytes.
@@ -92,7 +94,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
     checkpoint = work.scratch / "checkpoint.safetensors"
-    model, steps = together(settings.processes, train, log, vectors, settings, seed, checkpoint)
+    model, steps = together(processes, train, log, vectors, settings, seed, checkpoint)
     trained = time.perf_counter()
     policy, popularity = ranks(model, log, events, heldout, settings.history)
     ranked = time.perf_counter()
@@ -204,7 +206,7 @@ def fit(
     Every random draw is a function of the seed and the step, so a checkpoint is the weights, the optimiser's
     moments and the place. Without a path none is kept.
     """
-    peak = settings.learning_rate if peak is None else peak
+    peak = LEARNING_RATE if peak is None else peak
     parts.to(device.chosen())
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)

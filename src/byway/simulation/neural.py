@@ -190,7 +190,7 @@ class Encoded:
         if self.every and today > 0 and today % self.every == 0:
             past = self.kind.sequences(self.known, log, since=0)
             once = replace(self.settings, epochs=1)
-            peak = self.settings.learning_rate / 3
+            peak = sequence.LEARNING_RATE / 3
             sequence.fit(self.parts, past, once, self.seed + today, peak=peak, entropy=self.kind.entropy)
             self.trainings += 1
 

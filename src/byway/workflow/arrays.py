@@ -215,7 +215,7 @@ def train_item_policy(
     >>> log = [(user, step) for user in range(40) for step in range(6)]
     >>> user, time = np.array(log).T
     >>> item = (user + time) % 8  # everybody goes round in a circle of eight items
-    >>> policy = train_item_policy(user, item, time, np.ones(240), np.eye(8), dim=16, epochs=60, learning_rate=0.01)
+    >>> policy = train_item_policy(user, item, time, np.ones(240), np.eye(8), dim=16, epochs=60, batch=32)
     >>> items, scores = policy.recommend([2, 3, 4], k=2)
     >>> int(items[0]), scores.shape
     (5, (2,))

@@ -48,10 +48,6 @@ batch = 40
 # No thought before the answer.
 prompts = ["video"]
 steps = 60
-final_on = 200
-
-[metrics]
-prompts = 250
 """
 SMALL = """
 # Sizes for a first look: both models are trained for half a minute, enough to see them work and not to judge them.
@@ -70,9 +66,7 @@ batch = 12
 # Thumbnails alone, and no thought before the answer.
 prompts = ["video"]
 pictures = "thumbnail"
-steps = 12
-batch = 4
-final_on = 20
+steps = 4
 
 [context_table]
 coverage = 0.5
@@ -81,7 +75,6 @@ coverage = 0.5
 epochs = 3
 
 [metrics]
-prompts = 50
 agreement_pairs = 10
 
 [serving]

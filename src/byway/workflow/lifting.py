@@ -67,7 +67,7 @@ def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dic
         )
     positive = _positive(workspace)
     log = arrange(rows, _opened(workspace), _before(workspace))
-    found = live.figures(log, control, positive, settings.lift.effect)
+    found = live.figures(log, control, positive)
     found["setting"]["moved"] = rows.moved
     found["setting"]["incomplete"] = rows.incomplete
     found["setting"]["experiment"] = "" if design is None else design.name
