@@ -1,11 +1,11 @@
 """12-planner: the linear models of the whole person, and the weights of all signals together.
 
 Fitted on people of whom the item policy was not shown the end (`12-item-policy`): which of the items in interests
-that they did not know did they take up then, and how much did these please? Weights are those of least squares over
-all such items of each person, where an item that was not taken up counts as neutral, one that displeased as less.
-That is the criterion of EASE itself, and it does not take what the feed showed for what pleases: liked and
-disliked items were shown alike. Weights fitted by the likelihood of being taken up, or by the satisfaction of what
-was shown, please the embedded world's people less than EASE alone (docs/LOG.md).
+that they did not know did they take up then, and how much did these please? Weights are those of least squares,
+twice. Over all such items of each person, where an item that was not taken up counts as neutral, one that
+displeased as less: that is the criterion of EASE itself. And over what was taken up alone: which of it pleased
+most. Either alone does worse than the other somewhere; their sum pleases the people of Jester, MovieLens and the
+embedded world more than the first (docs/LOG.md).
 """
 
 import time
@@ -249,6 +249,8 @@ class _Person:
     """Different items of the held-out events."""
     worth: Floats
     """Satisfaction above neutral with each, in the mean of its events; by inverse propensity where there is one."""
+    pleased: Floats
+    """Satisfaction with each, in the mean of its events."""
 
 
 def _people(
@@ -274,8 +276,11 @@ def _people(
         if propensity is not None:
             worth = worth / np.maximum(propensity[held], RAREST)
         rows, place = np.unique(events.item[held], return_inverse=True)
-        mean = np.bincount(place, worth) / np.bincount(place)
-        found.append(_Person(int(start[u]), a, rows.astype(np.int64), mean.astype(np.float32)))
+        worth, pleased = (
+            (np.bincount(place, value) / np.bincount(place)).astype(np.float32)
+            for value in (worth, events.satisfaction[held])
+        )
+        found.append(_Person(int(start[u]), a, rows.astype(np.int64), worth, pleased))
     return found
 
 
@@ -318,12 +323,14 @@ def _compare(
             columns = [said[name]() if name in said else np.zeros(len(candidates)) for name in SIGNALS]
             worth = np.zeros(len(candidates), np.float32)
             worth[: len(own)] = one.worth[taken]
+            pleased = np.full(len(candidates), np.nan, np.float32)
+            pleased[: len(own)] = one.pleased[taken]
             weight = np.ones(len(candidates), np.float32)
             weight[len(own) :] = every
             # In the catalog's order: where scores are equal, what was taken up must not stand first.
             order = np.argsort(candidates)
             said_cS = np.stack(columns, 1).astype(np.float32)
-            found.append(Compared(said_cS[order], worth[order], weight[order]))
+            found.append(Compared(said_cS[order], worth[order], weight[order], pleased[order]))
     return found
 
 

@@ -1,7 +1,11 @@
-"""The weights of the signals: least squares over the items of new interests that each person could have taken up.
+"""The weights of the signals, by two questions: what do people take up, and what of that pleases them?
 
-What an item is worth to somebody is the satisfaction above neutral that it gave, and 0 where it was not taken up
-(`fit` says why). This module knows tables of numbers alone.
+Both are least squares over the items of new interests that each person could have taken up. For the first an item
+is worth the satisfaction above neutral that it gave, and 0 where it was not taken up (`fit` says why); for the
+second only what was taken up counts, and how much more it pleased than the same person's other items. Each answer
+is brought to a spread of 1 over a person's items, and the scores are the sum of both. Who logs what people searched
+for learns most by the first, who logs what they were shown by the second; a log of positives has the first alone.
+This module knows tables of numbers alone.
 """
 
 from collections.abc import Sequence
@@ -18,7 +22,9 @@ Floats = NDArray[np.float32]
 SHRINK = 1e-3
 """Ridge of the weights, beside standardised signals of variance 1."""
 SURE = 2.0
-"""A signal keeps its weight where that is at least so many standard errors, over people, from 0."""
+"""A signal keeps its weight where that is at least so many standard errors, over people, above 0."""
+SAME = 1e-6
+"""Satisfaction that differs by no more is the same."""
 PLACES = (10, 50)
 """k of the figures."""
 
@@ -33,6 +39,8 @@ class Compared:
     """[c] satisfaction above neutral, 0 where it was not taken up."""
     weight: Floats
     """[c] how many items each stands for."""
+    pleased: Floats
+    """[c] satisfaction, NaN where it was not taken up."""
 
 
 def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -46,14 +54,14 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
     def measured(own: list[int], choose: bool = False) -> dict[int, float]:
         total = dict.fromkeys(PLACES, 0.0)
         for fitted, asked in (halves, halves[::-1]):
-            w = (_chosen if choose else _solve)(fitted, own)[0]
+            w = _both(fitted, own, choose)[0]
             for one in asked:
                 best = np.argsort(-(one.said @ w), kind="stable")
                 for k in PLACES:
                     total[k] += float(one.worth[best[:k]].sum())
         return {k: round(value / len(found), 4) for k, value in total.items()}
 
-    weights, standard = _chosen(found, wanted)
+    weights, standard = _both(found, wanted)
     largest = max(float(np.abs(standard).max()), 1e-12)
     figures: dict[str, Any] = {
         "people": len(found),
@@ -67,16 +75,50 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
     return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
 
 
-def _chosen(found: Sequence[Compared], own: list[int]) -> tuple[Floats, Floats]:
-    """As `_solve`, without the signals whose weight could be chance: the least sure goes first.
+def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tuple[Floats, Floats]:
+    """Weights [signals] for the sum of both answers, and as they are beside signals of equal spread. Without
+    `choose` all signals have a part in the first, whatever their weight."""
+    weights, around = np.zeros(len(SIGNALS), np.float32), _around(found)
+    pleasing = [more for one in found if (more := _taken_up(one)) is not None]
+    taking = (_chosen if choose else _solve)(found, own)[0]
+    for part in (taking, _chosen(pleasing, own, least=0)[0] if pleasing else weights):
+        spread = np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, around, part), 0)).mean()
+        if spread > 0:
+            weights = weights + part / np.float32(spread)
+    return weights, weights * np.sqrt(np.diagonal(around, axis1=1, axis2=2)).mean(0).astype(np.float32)
 
-    Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
-    people eight signals fit chance; with many all stay that say anything.
+
+def _around(found: Sequence[Compared]) -> NDArray[np.float64]:
+    """[people, signals, signals] how the signals vary together over the items of each person."""
+    around: list[NDArray[np.float64]] = []
+    for one in found:
+        x = one.said - np.average(one.said, axis=0, weights=one.weight)
+        around.append((x * one.weight[:, None]).T @ x / one.weight.sum())
+    return np.stack(around)
+
+
+def _taken_up(one: Compared) -> Compared | None:
+    """What a person took up alone, beside the mean of it; None where all of it pleased alike."""
+    taken = ~np.isnan(one.pleased)
+    pleased = one.pleased[taken]
+    if len(pleased) < 2 or float(np.ptp(pleased)) <= SAME:
+        return None
+    said = one.said[taken]
+    return Compared(said - said.mean(0), pleased - pleased.mean(), np.ones(len(pleased), np.float32), pleased)
+
+
+def _chosen(found: Sequence[Compared], own: list[int], least: int = 1) -> tuple[Floats, Floats]:
+    """As `_solve`, without the signals whose weight could be chance or is negative: the least sure goes first,
+    while more than `least` are left.
+
+    Every signal speaks for an item: a negative weight is what others have too much of. Standard errors are over
+    people, whose items hang together (the sandwich of White, 1980, by person). With a few people eight signals fit
+    chance; with many all stay that say anything.
     """
     left = list(own)
     while True:
         weights, standard = _solve(found, left)
-        if len(left) <= 1:
+        if len(left) <= least:
             return weights, standard
         bread = np.zeros((len(left), len(left)))
         meat = np.zeros_like(bread)
@@ -91,7 +133,7 @@ def _chosen(found: Sequence[Compared], own: list[int]) -> tuple[Floats, Floats]:
             meat += np.outer(pull, pull)
         inverse = np.linalg.pinv(bread)
         spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
-        sure = np.abs(weights[left]) / spread
+        sure = weights[left] / spread
         if sure.min() >= SURE:
             return weights, standard
         left.pop(int(sure.argmin()))

@@ -639,7 +639,9 @@ CONTEXT_TABLE = Stage(
     version=2,
 )
 ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), run=("processes",), version=2)
-PLANNER = Stage(12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY))
+PLANNER = Stage(
+    12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=2
+)
 BUNDLE = Stage(
     13,
     "bundle",
