@@ -40,7 +40,7 @@ from byway.transitions.table import Table
 from byway.transitions.triples import row_of
 from byway.workflow.stages import EXPERIMENT, Inputs
 
-ARMS = ("byway", "one", "ease", "masked", "table", "counts", "placebo")
+ARMS = ("byway", "one", "ease", "masked", "most_liked", "table", "counts", "placebo")
 OWN = ("--folder", "--json", "--processes", "--run", "--place")
 METRICS = (
     "positive_rate", "new_positive_rate", "novel_impressions", "platform.serendipity", "new_clusters",

@@ -9,7 +9,7 @@ from byway.base import config
 from byway.data.events import Events
 from byway.serving.person import DAY, Seen
 from byway.serving.recommend import recommend
-from byway.simulation.personal import Personal, PublishedEase
+from byway.simulation.personal import MostLiked, Personal, PublishedEase
 from byway.simulation.planned import Scored
 from byway.simulation.source import NONE, Asked, Known, Logged
 from byway.transitions.table import Table
@@ -185,3 +185,29 @@ def test_ease_is_the_published_model_over_what_was_liked(tmp_path: Path) -> None
     assert not other.scores(asked, np.empty(0, np.int64)).any()
     other.learn(made, 10)
     np.testing.assert_allclose(other.scores(asked, np.empty(0, np.int64)), score, atol=1e-5)
+
+
+def test_what_most_people_liked_is_counted_anew_and_hides_what_is_known() -> None:
+    planted, known, _ = world()
+    made = log(planted)
+    arm = Scored(MostLiked(known), hides=known)
+    arm.learn(made, 0)
+    asked = asked_of(known, made)
+    likes = [int(((made.item == i) & (made.satisfaction >= known.positive)).sum()) for i in range(N)]
+    closed = asked.seen | asked.met[:, known.cluster]
+    for user, named in enumerate(arm.nominate(asked, 3, np.random.default_rng(0))):
+        found = named[named != NONE].tolist()
+        assert len(found) == min(3, int((~closed[user]).sum()))
+        assert not closed[user, found].any()
+        left = sorted((likes[i] for i in np.flatnonzero(~closed[user])), reverse=True)
+        assert [likes[i] for i in found] == left[: len(found)]
+    worst = int(np.argmin(likes))
+    more = Logged(
+        np.append(made.user, np.arange(USERS)),
+        np.append(made.item, np.full(USERS, worst)),
+        np.append(made.satisfaction, np.ones(USERS, np.float32)),
+        np.append(made.day, np.full(USERS, TODAY)),
+        made.n_users,
+    )
+    arm.learn(more, 1)
+    assert (arm.ground.scores(asked, np.empty(0, np.int64)).argmax(1) == worst).all()

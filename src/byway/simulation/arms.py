@@ -19,7 +19,7 @@ from byway.simulation import neural
 from byway.simulation.hierarchical import HierarchicalBandit
 from byway.simulation.neural import Encoded
 from byway.simulation.neural_linear import NeuralLinear
-from byway.simulation.personal import Personal, PublishedEase
+from byway.simulation.personal import MostLiked, Personal, PublishedEase
 from byway.simulation.planned import Keywords, Planned, RandomCluster, Ranking, Scored, Stored, Tabled, Watching
 from byway.simulation.source import Ints, Known, Logged, Source, by_user
 from byway.transitions import curate
@@ -34,7 +34,7 @@ REFERENCE = "hierarchical_bandit"
 PLACEBO = "placebo"
 PAPER = "paper"
 """Paper 1's serving to the letter."""
-MASKED, EASE = "masked", "ease"
+MASKED, EASE, MOST_LIKED = "masked", "ease", "most_liked"
 """What an engineer does in an afternoon: a recommender of one's own, and what is known hidden."""
 MULTIMODAL = "multimodal"
 """Only where items have been looked at."""
@@ -57,6 +57,7 @@ ARMS: dict[str, str] = {
     "table": "the table's first new cluster of a drawn pair, restricted item policy (paper 1, fitted)",
     MASKED: "the item policy, clusters that somebody has met hidden: the simple thing",
     EASE: "a linear autoencoder over items (Steck, WWW 2019), clusters that somebody has met hidden",
+    MOST_LIKED: "what most people liked, the same for everybody, clusters that somebody has met hidden",
     "one": "the planner, all items of a page from one new cluster",
     "byway": "the planner as served: all that is known of a person, clusters that somebody has met hidden",
     MULTIMODAL: "what was watched last, as a multimodal model saw it, restricted item policy (paper 2)",
@@ -150,6 +151,8 @@ def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: 
         return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
     if name == EASE:
         return Scored(PublishedEase(kit.known, kit.folder, kit.every), hides=kit.known)
+    if name == MOST_LIKED:
+        return Scored(MostLiked(kit.known), hides=kit.known)
     restricted = _encoder("restricted", kit, trained, seed)
     if name == MASKED:
         return Scored(restricted, hides=kit.known)

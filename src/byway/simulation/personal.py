@@ -1,7 +1,7 @@
 """Sources that know the whole person: the planner as it is served, and EASE as anybody would write it in an hour.
 
 Both read all that the log says of somebody, learn their linear models anew every so many days, and show only
-interests that the person never met.
+interests that the person never met. Beside them what takes two minutes: what most people liked.
 """
 
 import io
@@ -48,6 +48,22 @@ class PublishedEase:
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
         assert self.liked is not None
         return np.asarray(self.liked[asked.user] @ self.weights, np.float32)
+
+
+@dataclass(slots=True)
+class MostLiked:
+    """A grounding by how many liked an item, counted anew every night."""
+
+    known: Known
+    likes: Floats | None = None
+
+    def learn(self, log: Logged, today: int) -> None:
+        good = log.item[log.satisfaction >= self.known.positive]
+        self.likes = np.bincount(good, minlength=self.known.n_items).astype(np.float32)
+
+    def scores(self, asked: Asked, chosen: Ints) -> Floats:
+        assert self.likes is not None
+        return np.broadcast_to(self.likes, asked.seen.shape)
 
 
 @dataclass(slots=True)
