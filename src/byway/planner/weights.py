@@ -3,9 +3,9 @@
 Both are least squares over the items of new interests that each person could have taken up. For the first an item
 is worth the satisfaction above neutral that it gave, and 0 where it was not taken up (`fit` says why); for the
 second only what was taken up counts, and how much more it pleased than the same person's other items. Each answer
-is brought to a spread of 1 over a person's items, and the scores are the sum of both. Who logs what people searched
-for learns most by the first, who logs what they were shown by the second; a log of positives has the first alone.
-This module knows tables of numbers alone.
+is brought to the same spread over a person's items, and the scores are the first and half of the second (PLEASING).
+Who logs what people searched for learns most by the first, who logs what they were shown by the second; a log of
+positives has the first alone. This module knows tables of numbers alone.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,13 @@ Floats = NDArray[np.float32]
 SHRINK = 1e-3
 """Ridge of the weights, beside standardised signals of variance 1."""
 SURE = 2.0
-"""A signal keeps its weight where that is at least so many standard errors, over people, above 0."""
+"""A signal keeps its weight where that is at least so many standard errors, over people, from 0."""
 SAME = 1e-6
 """Satisfaction that differs by no more is the same."""
+PLEASING = 0.5
+"""What of the taken up pleases counts so much beside what is taken up. Beside EASE, 0, a quarter, a half and all of
+it please Jester's people by -0.5%, 12%, 14% and 16%, MovieLens' by 0.2%, 0.7%, 1.0% and 1.5%, and the embedded
+world's by 4%, 2.7%, 1.1% and -0.8%."""
 PLACES = (10, 50)
 """k of the figures."""
 
@@ -76,15 +80,19 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
 
 
 def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tuple[Floats, Floats]:
-    """Weights [signals] for the sum of both answers, and as they are beside signals of equal spread. Without
-    `choose` all signals have a part in the first, whatever their weight."""
+    """Weights [signals] by both answers, and as they are beside signals of equal spread.
+
+    Without `choose` all signals have a part in the first, whatever their weight. In the second none counts against an item: what a feed shows too often pleases less than what people searched
+    for, which says more of the feed than of the item.
+    """
     weights, around = np.zeros(len(SIGNALS), np.float32), _around(found)
     pleasing = [more for one in found if (more := _taken_up(one)) is not None]
     taking = (_chosen if choose else _solve)(found, own)[0]
-    for part in (taking, _chosen(pleasing, own, least=0)[0] if pleasing else weights):
+    pleases = _chosen(pleasing, own, positive=True)[0] if pleasing else weights
+    for part, share in ((taking, 1.0), (pleases, PLEASING)):
         spread = np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, around, part), 0)).mean()
         if spread > 0:
-            weights = weights + part / np.float32(spread)
+            weights = weights + np.float32(share / spread) * part
     return weights, weights * np.sqrt(np.diagonal(around, axis1=1, axis2=2)).mean(0).astype(np.float32)
 
 
@@ -107,18 +115,17 @@ def _taken_up(one: Compared) -> Compared | None:
     return Compared(said - said.mean(0), pleased - pleased.mean(), np.ones(len(pleased), np.float32), pleased)
 
 
-def _chosen(found: Sequence[Compared], own: list[int], least: int = 1) -> tuple[Floats, Floats]:
-    """As `_solve`, without the signals whose weight could be chance or is negative: the least sure goes first,
-    while more than `least` are left.
+def _chosen(found: Sequence[Compared], own: list[int], positive: bool = False) -> tuple[Floats, Floats]:
+    """As `_solve`, without the signals whose weight could be chance: the least sure goes first, and the last stays.
+    With `positive` those below 0 go too, and none has to stay.
 
-    Every signal speaks for an item: a negative weight is what others have too much of. Standard errors are over
-    people, whose items hang together (the sandwich of White, 1980, by person). With a few people eight signals fit
-    chance; with many all stay that say anything.
+    Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
+    people eight signals fit chance; with many all stay that say anything.
     """
     left = list(own)
     while True:
         weights, standard = _solve(found, left)
-        if len(left) <= least:
+        if len(left) <= (0 if positive else 1):
             return weights, standard
         bread = np.zeros((len(left), len(left)))
         meat = np.zeros_like(bread)
@@ -133,7 +140,7 @@ def _chosen(found: Sequence[Compared], own: list[int], least: int = 1) -> tuple[
             meat += np.outer(pull, pull)
         inverse = np.linalg.pinv(bread)
         spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
-        sure = weights[left] / spread
+        sure = (weights[left] if positive else np.abs(weights[left])) / spread
         if sure.min() >= SURE:
             return weights, standard
         left.pop(int(sure.argmin()))
