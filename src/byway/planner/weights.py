@@ -82,8 +82,8 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
 def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tuple[Floats, Floats]:
     """Weights [signals] by both answers, and as they are beside signals of equal spread.
 
-    Without `choose` all signals have a part in the first, whatever their weight. In the second none counts against an item: what a feed shows too often pleases less than what people searched
-    for, which says more of the feed than of the item.
+    Without `choose` all signals have a part in the first, whatever their weight. In the second none counts against
+    an item: what a feed shows too often pleases less than what people searched for, which says more of the feed.
     """
     weights, around = np.zeros(len(SIGNALS), np.float32), _around(found)
     pleasing = [more for one in found if (more := _taken_up(one)) is not None]
