@@ -41,6 +41,19 @@ from byway.transitions.triples import row_of
 from byway.workflow.stages import EXPERIMENT, Inputs
 
 ARMS = ("byway", "one", "ease", "masked", "most_liked", "table", "counts", "placebo")
+WORDS = {
+    "byway": "`byway`, the planner",
+    "one": "`one`, the planner with one new cluster a page",
+    "ease": "`ease`, known clusters hidden",
+    "masked": "`masked`: item policy, known clusters hidden",
+    "most_liked": "`most_liked`, known clusters hidden",
+    "table": "`table`: planning by pairs",
+    "counts": "`counts` by pair",
+    "paper": "`paper`: the pair's first answer, known or not",
+    "placebo": "`placebo`: a random new cluster",
+    "hierarchical_bandit": "`hierarchical_bandit`, known or not",
+}
+"""Arms as a row of the results names them."""
 OWN = ("--folder", "--json", "--processes", "--run", "--place")
 METRICS = (
     "positive_rate", "new_positive_rate", "novel_impressions", "platform.serendipity", "new_clusters",
@@ -205,7 +218,7 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
             "interests found": interval(own["interests_found"]),
             "interests kept": interval(own["interests_kept"]),
         }
-        figures[f"{data}: `{name}`"] = {k: v for k, v in found.items() if v is not None}
+        figures[f"{data}: {WORDS.get(name, name)}"] = {k: v for k, v in found.items() if v is not None}
     git = ["git", "rev-parse", "--short=7", "HEAD"]
     setting = result["setting"]
     return {
