@@ -85,14 +85,14 @@ def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tup
     Without `choose` all signals have a part in the first, whatever their weight. In the second none counts against
     an item: what a feed shows too often pleases less than what people searched for, which says more of the feed.
     """
-    weights, around = np.zeros(len(SIGNALS), np.float32), _around(found)
+    around, weights = _around(found), np.zeros(len(SIGNALS), np.float32)
     pleasing = [more for one in found if (more := _taken_up(one)) is not None]
     taking = (_chosen if choose else _solve)(found, own)[0]
-    pleases = _chosen(pleasing, own, positive=True)[0] if pleasing else weights
+    pleases = _chosen(pleasing, own, positive=True)[0] if pleasing else np.zeros_like(weights)
     for part, share in ((taking, 1.0), (pleases, PLEASING)):
-        spread = np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, around, part), 0)).mean()
+        spread = float(np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, around, part), 0)).mean())
         if spread > 0:
-            weights = weights + np.float32(share / spread) * part
+            weights += np.float32(share / spread) * part
     return weights, weights * np.sqrt(np.diagonal(around, axis1=1, axis2=2)).mean(0).astype(np.float32)
 
 
