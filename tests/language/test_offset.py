@@ -155,6 +155,7 @@ def taught(
         label = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1).astype(np.int32)
         parts.append(count(context, label, M))
     train, later = parts
+    monkeypatch.setattr(tune, "EVALUATE_EVERY", 60)
     monkeypatch.setitem(tune.RECIPES, "names", (5.0, 1.0))
     monkeypatch.setattr(offset, "fitted", lambda *_: Scorer((Known(others_MM),), {}))
     calm: Any = make_tiny()

@@ -272,8 +272,8 @@ def test_every_arm_is_lived_and_reported(workspace: Path, monkeypatch: pytest.Mo
         pipeline.run(workspace, own, only="experiment")
     monkeypatch.setattr(runs, "live", lambda *a, **k: lived.append("one") or live(*a, **k))
     pipeline.run(workspace, own, only="experiment")
-    # 16 arms beside the control, 2 pairs of controls, 6 arms where liking is chance; none was lived twice.
-    assert len(lived) == 16 + 4 + 6
+    # 17 arms beside the control, 2 pairs of controls, 6 arms where liking is chance; none was lived twice.
+    assert len(lived) == 17 + 4 + 6
     found = experiment.load(workspace / "15-experiment")
     figures = pipeline.figures(pipeline.records(workspace))
     assert list(found["arms"]) == [name for name in ARMS if name != MULTIMODAL]
