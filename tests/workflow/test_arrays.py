@@ -79,7 +79,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
     clusters, chance = byway.rank_successors(counted, pairs, k=M)
     evidence = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
     own = counted.probability(pairs.astype(np.int32))
-    assert counted.probability(pairs.tolist()).tolist() == own.tolist()  # type: ignore[arg-type]
+    assert counted.probability(pairs.tolist()).tolist() == own.tolist()
     at = np.arange(len(pairs))
     for place in range(M - 2):
         left = clusters[:, place] >= 0
@@ -136,8 +136,8 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.find_transitions([1, [2]], *LOG[1:], np.arange(ITEMS)), "user is no array"),
         (lambda: byway.find_transitions(*LOG[:2], [1, [2]], LOG[3], np.arange(ITEMS)), "time is no array"),
         (lambda: byway.cut_tree(vectors(), ONES, rng=-1), "rng is -1; give a seed"),
-        (lambda: byway.cut_tree(vectors(), ONES, rng=0.5), r"rng is 0\.5; give a seed"),  # type: ignore[arg-type]
-        (lambda: byway.cut_tree(vectors(), ONES, levels=4), r"got `int` - at `\$\.levels`"),  # type: ignore[arg-type]
+        (lambda: byway.cut_tree(vectors(), ONES, rng=0.5), r"rng is 0\.5; give a seed"),
+        (lambda: byway.cut_tree(vectors(), ONES, levels=4), r"got `int` - at `\$\.levels`"),
         (lambda: byway.cut_tree([["a", "b"]], [1]), "vectors is no array of numbers"),
         (lambda: byway.cut_tree([[1, 2], [3]], [1, 1]), "vectors is no array of numbers"),
         (lambda: byway.cut_tree(vectors(), ["much"] * ITEMS), "traffic is no array of numbers"),

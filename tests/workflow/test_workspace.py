@@ -185,7 +185,7 @@ def test_recommend_is_what_the_service_answers(w: byway.Workspace) -> None:
     wanted = recommend(w.bundle, [Seen("3"), Seen("7")], np.random.default_rng(5), 4)
     assert w.recommend(history=["3", "7"], k=4, seed=5) == wanted
     assert w.recommend([Seen("3"), "7"], k=4, seed=5) == wanted
-    assert w.recommend(np.array(["3", "7"]), k=np.int64(4), seed=5) == wanted  # type: ignore[arg-type]
+    assert w.recommend(np.array(["3", "7"]), k=np.int64(4), seed=5) == wanted
     assert (wanted.strategy, len(wanted.items)) == ("person", 4)
     assert wanted.reasons
     assert all(0 < item.propensity <= 1 for item in wanted.items)
@@ -209,7 +209,7 @@ def test_recommend_to_a_user_is_what_many_are_answered(w: byway.Workspace) -> No
     everybody = w.recommend_many(k=5, seed=2).to_pylist()
     assert [row for row in everybody if row["user"] == "u3"] == [row for row in rows if row["user"] == "u3"]
     assert len({row["user"] for row in everybody}) == USERS
-    assert w.recommend_many((user for user in users), k=5, seed=2).to_pylist() == rows  # type: ignore[arg-type]
+    assert w.recommend_many((user for user in users), k=5, seed=2).to_pylist() == rows
 
 
 def test_recommend_to_many_with_histories_of_their_own(w: byway.Workspace) -> None:
@@ -249,7 +249,7 @@ def test_a_person_draws_alike_whoever_else_is_answered(w: byway.Workspace) -> No
 )
 def test_what_cannot_be_answered(w: byway.Workspace, given: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        w.recommend(**given)  # type: ignore[arg-type]
+        w.recommend(**given)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_what_cannot_be_answered(w: byway.Workspace, given: dict[str, object], s
 )
 def test_whom_nothing_is_known_of(w: byway.Workspace, users: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        w.recommend_many(users)  # type: ignore[arg-type]
+        w.recommend_many(users)
 
 
 def test_a_newer_bundle_is_taken_up(w: byway.Workspace, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_interests_that_there_are_not(w: byway.Workspace) -> None:
     with pytest.raises(UserError, match="the nearest are .*" + name):
         w.next_interests(name[:-1])
     with pytest.raises(UserError, match="is no name of an interest; give text"):
-        w.next_interests(w.interests(2)["name"][0])  # type: ignore[arg-type]
+        w.next_interests(w.interests(2)["name"][0])
     with pytest.raises(UserError, match="answers one to 2"):
         w.next_interests(name, name, name)
     with pytest.raises(UserError, match="answers one to 2"):

@@ -42,7 +42,7 @@ from byway.multimodal.prompts import Kind
 
 RECALLS = (1, 5, 10)
 BATCH = 16
-"""PairSamples a step: half of paper 2's, on a fraction of its log."""
+"""Samples a step: half of paper 2's, on a fraction of its log."""
 LEARNING_RATE = 1e-3
 """Peak of the schedule."""
 WARMUP = 10
