@@ -72,6 +72,28 @@ def test_scores_that_are_bent_are_refused() -> None:
         passes.require_readable(tiny("Granite", logits_scaling=8.0))
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_rounding_is_not_taken_for_another_answer(kind: torch.dtype, monkeypatch: Any) -> None:
+    """What a processor's bfloat16 loses, a tenth of a standard deviation, refuses nothing; a scale of 8 does."""
+    own = passes.read
+
+    def rounded(*given: Any) -> Any:
+        hidden, cache = own(*given)
+        noise = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)) * hidden.float().std()
+        return hidden + (0.1 * noise).to(hidden.dtype), cache
+
+    bent = tiny("Granite", logits_scaling=8.0).to(kind)
+    with pytest.raises(UserError, match="answers otherwise"):
+        passes.require_readable(bent)
+    model = tiny("Llama").to(kind)
+    monkeypatch.setattr(passes, "read", rounded)
+    if kind == torch.bfloat16:
+        passes.require_readable(model)
+    else:
+        with pytest.raises(UserError, match="answers otherwise"):
+            passes.require_readable(model)
+
+
 def test_a_short_window_is_refused() -> None:
     with pytest.raises(UserError, match="looks back 64 tokens"):
         passes.require_readable(tiny("Mistral", sliding_window=64))
