@@ -18,9 +18,10 @@ parted in time as its settings say.
 
 The tree and the names are those of W, so that they have seen the whole catalog and its traffic, also with --share.
 Each lesson is fine-tuned for --steps (0: as many as `byway run` takes) and its last weights are asked. Rows:
-`counts`, `similarity` (its scale fitted), `bilinear` (similarity learned on transitions, `baselines.bilinear`),
-`offset` (counts, similarity and popularity, weights fitted by likelihood), `bilinear+offset`, and of every lesson
-itself (its sharpness fitted), `+offset` (its weight fitted), and where it was taught beside the offset `as_taught`.
+`counts`, `similarity` (its scale fitted), `bilinear` (similarity learned on what the model learns from, those of
+--from among them, by `baselines.bilinear`), `offset` (counts, similarity and popularity, weights fitted by
+likelihood), `bilinear+offset`, and of every lesson itself (its sharpness fitted), `+offset` (its weight fitted),
+and where it was taught beside the offset `as_taught`.
 Everything fitted is fitted on validation. `nats` is the log-probability of what followed, a transition, among the
 clusters outside the context; `over_offset` that less the offset's. `unseen` are contexts that training does not
 show. Intervals of a run are of 95% by bootstrap over transitions; those over seeds, by Student's t, are of all that
@@ -32,6 +33,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,36 @@ def offsets(asked: Platform, others: list[Platform]) -> list[Scorer]:
         weights = [scorer.all_weights() for scorer in found[1:]]
         found[0] = found[0].weighed(**{key: float(np.mean([w[key] for w in weights])) for key in weights[0]})
     return found
+
+
+def learned(platforms: list[Platform], others: list[Scorer] | None, rng: np.random.Generator) -> baselines.Guess:
+    """Similarity learned on the logs of all platforms, alone or beside their offsets, for the first.
+
+    Vectors are those of the clusters' items, beside the mean of their own platform, all by one encoder.
+    """
+    starts = np.cumsum([0, *(p.transitions.clusters for p in platforms)]).astype(np.int32)
+    M = int(starts[-1])
+
+    def part(name: str) -> Samples:
+        several = [getattr(p.transitions, name) for p in platforms]
+        moved = [some.context + start for some, start in zip(several, starts, strict=False)]
+        labels = [some.label + start for some, start in zip(several, starts, strict=False)]
+        return Samples(
+            np.concatenate(moved), np.concatenate(labels), np.concatenate([some.count for some in several])
+        )
+
+    def offset_of(context: NDArray[np.int32]) -> Floats:
+        """[N, all clusters] the platform's own offset, and next to nothing for the clusters of the others."""
+        base, at = np.full((len(context), M), -1e9), np.searchsorted(starts, context[:, 0], side="right") - 1
+        for i, (begin, end) in enumerate(pairwise(starts.tolist())):
+            rows = np.flatnonzero(at == i)
+            base[rows, begin:end] = others[i](context[rows] - begin) if others else 0.0
+        return base
+
+    joint = replace(platforms[0].transitions, clusters=M, train=part("train"), validation=part("validation"))
+    vectors = np.concatenate([p.middle_Md - p.middle_Md.mean(axis=0) for p in platforms])
+    guess = baselines.bilinear(joint, vectors, offset_of, rng)
+    return lambda context: guess(context)[:, : starts[1]]
 
 
 def taught(
@@ -247,12 +279,9 @@ def run(name: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
         said = [matrix[a.some.context].mean(axis=1) for matrix, a in zip(alike, fitted, strict=True)]
         weighed("similarity", said, asked.alike_MM[held.some.context].mean(axis=1))
         rows["offset"] = held.offset_NM
-        if not asked.empty:
-            for title, beside in (("bilinear", None), ("bilinear+offset", others[0])):
-                learned = baselines.bilinear(
-                    asked.transitions, asked.middle_Md, beside, np.random.default_rng(seed)
-                )
-                rows[title] = held.both(0.0, learned(held.some.context), 1.0)
+        for title, beside in (("bilinear", None), ("bilinear+offset", others)):
+            guess = learned(platforms, beside, np.random.default_rng(seed))
+            rows[title] = held.both(0.0, guess(held.some.context), 1.0)
         weights |= {f"offset.{key}": round(value, 3) for key, value in others[0].all_weights().items()}
     else:
         policies = taught(name, platforms, others, given, seed)

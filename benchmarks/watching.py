@@ -2,7 +2,7 @@
 
     python -m benchmarks.watching world W                   # the world with looks, and its workspace to 09-pairs
     python -m benchmarks.watching evidence W [--json PATH]   # before training: what can be found, fault by fault
-    python -m benchmarks.watching models W [--steps 60] [--json PATH]   # three seeds: text, pictures, noise
+    python -m benchmarks.watching models W [--steps 60] [--seeds 3] [--json PATH]   # text, pictures, noise, thought
     python -m benchmarks.watching arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
 
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
@@ -41,6 +41,7 @@ from byway.multimodal import curate, plan, tune, weigh
 from byway.multimodal.contexts import Contexts, contexts, serendipitous
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
 from byway.multimodal.model import new_model
+from byway.multimodal.prompts import Kind
 from byway.simulation import arms, loop, visual, world
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Run
@@ -78,6 +79,14 @@ SURE = 1e6
 """Liked pairs that a cluster's weigh as much as, where a video's own are to count for nothing."""
 DEPTH = 10
 Scores = Callable[[NDArray[np.int32]], NDArray[np.floating]]
+KINDS: dict[str, Kind] = {
+    "text": "text",
+    "video": "video",
+    "both": "both",
+    "noise": "both",
+    "thought": "thought",
+}
+"""Kinds of prompt, by what they are called here: noise is shown in the place of the pictures, as both are."""
 METRICS = ("positive_rate", "serendipity", "new_positive_rate", "novel_impressions", "platform.positive_rate")
 
 
@@ -246,8 +255,8 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def taught(path: Path, steps: int) -> dict[str, Any]:
-    """Figures of models that are told words, shown pictures too, and shown noise instead: three seeds each.
+def taught(path: Path, steps: int, seeds: int) -> dict[str, Any]:
+    """Figures of models that are told words, shown pictures, both, noise instead, or think first, for each seed.
 
     Beside them stand counts and pictures, and the projector's second token alone, before the model is trained.
     """
@@ -260,7 +269,7 @@ def taught(path: Path, steps: int) -> dict[str, Any]:
     some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
     none = curate.rows_of(pairs.fresh, np.zeros(0, np.intp))
     found: dict[str, list[dict[str, float]]] = {}
-    for seed, (name, kind) in product(range(3), (("text", "text"), ("both", "both"), ("noise", "both"))):
+    for seed, (name, kind) in product(range(seeds), KINDS.items()):
         noisy = replace(real, seen=media.noise(real.seen, np.random.default_rng(seed)))
         shown = noisy if name == "noise" else real
         settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=steps)
@@ -308,6 +317,7 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--table", action="append", default=[])
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--deals", type=int, default=5)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--days", type=int, default=20)
@@ -333,7 +343,7 @@ def main() -> None:
             "recall": {name: recalls(known, scores) for name, scores in rankers(known).items()},
         }
     elif given.what == "models":
-        found = taught(path, given.steps)
+        found = taught(path, given.steps, given.seeds)
     else:
         found = live(path, given)
     text = json.dumps(found, indent=1, ensure_ascii=False)
