@@ -1,4 +1,4 @@
-"""The code counted: modules, lines, settings, import circles, argument lists, branches on stages, words of docs.
+"""The code counted: modules, lines, settings, import circles, argument lists, unused functions, words of docs.
 
     python benchmarks/house.py [--root CHECKOUT]
 
@@ -8,7 +8,9 @@
 import argparse
 import ast
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
@@ -43,6 +45,10 @@ def count(root: Path) -> dict[str, int]:
     compared = [ast.unparse(node) for node in nodes if isinstance(node, ast.Compare)]
     (settings,) = (tree for name, tree in trees.items() if name.endswith(".config"))
     sections = [node for node in settings.body if isinstance(node, ast.ClassDef) and node.name != "Config"]
+    named = Counter(re.findall(r"[^\W\d]\w*", " ".join(path.read_text("utf-8") for path in modules.values())))
+    called_by_a_base = {f for node in nodes if isinstance(node, ast.ClassDef) and node.bases for f in node.body} | {
+        f for f in functions if f.name.startswith("__")
+    }
     pages = [root / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")] + sorted(
         root.glob("docs/*.md")
     )
@@ -53,6 +59,7 @@ def count(root: Path) -> dict[str, int]:
         "import circles": len(circles(graph)),
         "comparisons with a stage's name": sum("stage" in c and ".name" in c and "'" in c for c in compared),
         "functions with more than six positional arguments": sum(len(names) > 6 for names in own),
+        "functions that tests alone call": sum(named[f.name] == 1 and f not in called_by_a_base for f in functions),
         "words of documentation": sum(len(page.read_text("utf-8").split()) for page in pages),
     }
 
