@@ -8,9 +8,10 @@
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
 the way now; by a linear model that looks; and by who is told each item's look. `arms` lives the same rankings as
 tables of the multimodal arm, inside the visit and, as before, when a visit begins. A further table is a folder
-11-context-table that a fine-tuned model made. `models` fine-tunes 07-language-model of the workspace on each kind
-of prompt, asks it about all held-out and new videos, and says what it adds to counts and pictures
-(`multimodal.weigh`).
+11-context-table, or what `models` leaves of its first seed: KIND-alone.npy, and KIND-fitted.npy beside counts.
+`models` fine-tunes 07-language-model of the workspace on each kind of prompt, asks it about all held-out and new
+videos, and says what it adds to counts and pictures (`multimodal.weigh`). What is done stands in a folder beside
+the workspace, and a run that was cut goes on.
 """
 
 import argparse
@@ -220,8 +221,11 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     tables = {name: ranking(known, scores) for name, scores in rankers(known).items()}
     for word in given.table:
         name, _, place = word.partition("=")
-        made = plan.load(Path(place))
-        tables[name] = np.where((made.via < 0)[:, None], -1, made.clusters[made.via]).astype(np.int32)
+        if place.endswith(".npy"):
+            tables[name] = np.load(place)
+        else:
+            made = plan.load(Path(place))
+            tables[name] = np.where((made.via < 0)[:, None], -1, made.clusters[made.via]).astype(np.int32)
     now = "what was liked, weight fitted (now)"
     strict = replace(setup.kit.bundle, surprise="never_met")
     variants: dict[str, tuple[str, NDArray[np.int32] | None, config.Bundle, bool]] = {
@@ -255,7 +259,7 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def taught(path: Path, steps: int, seeds: int) -> dict[str, Any]:
+def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Figures of models that are told words, shown pictures, both, noise instead, or think first, for each seed.
 
     Beside them stand counts and pictures, and the projector's second token alone, before the model is trained.
@@ -264,20 +268,28 @@ def taught(path: Path, steps: int, seeds: int) -> dict[str, Any]:
     pairs, real = known.pairs, known.asked
     follows = curate.posterior(pairs, real.cluster, real.parent)
     asked_of = np.unique(np.concatenate([pairs.heldout.item, pairs.fresh.item, pairs.validation.item]))
-    items = asked_of[real.row[asked_of] >= 0].astype(np.int32)
-    depth = int(serendipitous(real, items).sum(1).max())
+    asked_of = asked_of[real.row[asked_of] >= 0].astype(np.int32)
+    depth = int(serendipitous(real, np.arange(len(real.cluster), dtype=np.int32)).sum(1).max())
     some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
     none = curate.rows_of(pairs.fresh, np.zeros(0, np.intp))
     found: dict[str, list[dict[str, float]]] = {}
-    for seed, (name, kind) in product(range(seeds), KINDS.items()):
+    kept = path.with_name(f"{path.name}-models-{given.steps}")
+    kept.mkdir(exist_ok=True)
+    for seed, name in product(range(given.seeds), given.kinds.split(",")):
+        kind, done = KINDS[name], kept / f"{name}-{seed}.json"
+        if done.exists():
+            found.setdefault(name, []).append(json.loads(done.read_text("utf-8")))
+            continue
+        # One seed's model is asked about every video, for `arms`.
+        items = np.flatnonzero(real.row >= 0).astype(np.int32) if seed == 0 else asked_of
         noisy = replace(real, seen=media.noise(real.seen, np.random.default_rng(seed)))
         shown = noisy if name == "noise" else real
-        settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=steps)
+        settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=given.steps)
         with tempfile.TemporaryDirectory() as folder:
             work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
             model = new_model(settings, shown, follows, work.rng)
             figures = token(known, model, items) if name == "both" else {}
-            tune.fine_tune(model, settings, pairs, shown, work, every=steps)
+            tune.fine_tune(model, settings, pairs, shown, work, every=given.steps)
         own = tune.measure(model, kind, shown, replace(pairs, heldout=some, fresh=none), settings, work.rng)
         figures |= {key: own[f"video.{key}.{kind}"] for key in ("match_rate", "free_recall")}
         clusters = np.full((len(items), depth), -1, np.int32)
@@ -285,12 +297,19 @@ def taught(path: Path, steps: int, seeds: int) -> dict[str, Any]:
         for part in np.array_split(np.arange(len(items)), -(-len(items) // tune.ASKED_AT_ONCE)):
             best = model.best(kind, items[part].tolist(), depth, ~serendipitous(real, items[part]))
             clusters[part], scores[part] = best.clusters, best.scores
+        if seed == 0:
+            whole = np.full((2, len(real.cluster), DEPTH), -1, np.int32)
+            whole[0, items] = np.where(scores > -np.inf, clusters, -1)[:, :DEPTH]
+            whole[1, items] = weigh.ranked(pairs, real, items, (clusters, scores), DEPTH)[0]
+            for which, each in zip(("alone", "fitted"), whole, strict=True):
+                np.save(kept / f"{name}-{which}.npy", each)
         for part in ("heldout", "fresh"):
             asked = replace(pairs, heldout=getattr(pairs, part))
             weighed = weigh.ranked(asked, real, items, (clusters, scores), DEPTH)[2]
             figures |= {f"{part}.{who}": value for who, value in weighed["video.table.recall_at_1"].items()}
             figures |= {f"weight.{who}": value for who, value in weighed["video.table.weights"].items()}
         found.setdefault(name, []).append(figures)
+        done.write_text(json.dumps(figures), "utf-8")
         print(name, seed, figures, flush=True)
     return {
         name: {key: metrics.over_seeds([each[key] for each in runs]) for key in runs[0]}
@@ -318,6 +337,7 @@ def main() -> None:
     parser.add_argument("--table", action="append", default=[])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--deals", type=int, default=5)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--days", type=int, default=20)
@@ -343,7 +363,7 @@ def main() -> None:
             "recall": {name: recalls(known, scores) for name, scores in rankers(known).items()},
         }
     elif given.what == "models":
-        found = taught(path, given.steps, given.seeds)
+        found = taught(path, given)
     else:
         found = live(path, given)
     text = json.dumps(found, indent=1, ensure_ascii=False)
