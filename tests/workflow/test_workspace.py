@@ -114,6 +114,21 @@ def test_import_is_light_and_every_name_is_there() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_showing_a_workspace_waits_for_no_library_that_builds_one(w: byway.Workspace) -> None:
+    """torch and scikit-learn take seconds to import."""
+    code = (
+        "import sys\n"
+        "from byway import cli\n"
+        f"sys.argv = ['byway', 'show', {str(w.directory)!r}]\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'sklearn', 'transformers'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "12-item-policy" in done.stdout
+
+
 def test_what_is_no_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'byway' has no attribute 'workspce'"):
         _ = getattr(byway, "work" + "spce")

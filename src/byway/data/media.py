@@ -28,12 +28,14 @@ from PIL import Image
 from byway.base import config, engine, weights
 from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
 from byway.base.progress import bar
-from byway.data import pictures, sound
+from byway.data import sound
 from byway.data.catalog import Catalog
 from byway.data.decoding import Decoded, Decoder
 
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
+PATCHES = 2
+"""A picture is kept as this many times this many vectors: where something is, at a quarter of the picture."""
 OUTSIDE = "outside://"
 """What stands for a name that leads out of the folder of the input: rows come from strangers, and such a file is
 not opened. A link inside of that folder is its owner's word, and is followed."""
@@ -240,7 +242,7 @@ def _before(out: Path, settings: config.Media) -> Media | None:
         return None
     wanted = {name: getattr(settings, name) for name in ("model", "frames")}
     same = all(record.settings.get(name) == value for name, value in wanted.items())
-    same &= record.settings.get("patches", pictures.PATCHES) == pictures.PATCHES
+    same &= record.settings.get("patches", PATCHES) == PATCHES
     same &= record.inputs.get("model") == weights.identity(settings.model)
     return load(path) if same else None
 
@@ -281,7 +283,9 @@ def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str,
 
     Files are decoded ahead while the pictures before them are encoded.
     """
-    encode = pictures.encoder(settings.model, pictures.PATCHES)
+    from byway.data import pictures  # torch takes seconds to import
+
+    encode = pictures.encoder(settings.model, PATCHES)
     answers: list[dict[str, Any]] = []
     with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
         for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):
@@ -324,7 +328,7 @@ def _write(
 ) -> Outcome:
     """Lay out what was seen, now and before, in the order of the catalog."""
     good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
-    fields, size = pictures.PATCHES**2, settings.frames + 1
+    fields, size = PATCHES**2, settings.frames + 1
     width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
     # A run that could open nothing has seen pictures of no width.
     width = width or (before.pictures.shape[-1] if before is not None else 0)

@@ -27,8 +27,6 @@ SHIPPED = "efficientnet-lite0"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 WIDTH = 1280
 """Channels of the shipped network's last map."""
-PATCHES = 2
-"""A picture is kept as this many times this many vectors: where something is, at a quarter of the picture."""
 PLAN = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),

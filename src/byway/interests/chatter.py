@@ -1,6 +1,6 @@
 """Words that tell nobody what an item is about: function words, and what people say under any video."""
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from functools import cache
 
 _CHATTER = """
 4k able absolutely actually ago ah aha ahead ain ain't almost alone already alright amp answer anymore anyone
@@ -65,5 +65,11 @@ cho không những được trong có το και της του στο για μ
 ค่ะ คะ นะ เรา ผม
 ฉัน คุณ เขา
 """
-STOP_WORDS = ENGLISH_STOP_WORDS | frozenset(f"{_CHATTER} {_PARTICLES} {_ELSEWHERE}".split())
-"""The shortest function words of languages that people write much in; chatter in English."""
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """The shortest function words of languages that people write much in; chatter in English."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # seconds to import
+
+    return ENGLISH_STOP_WORDS | frozenset(f"{_CHATTER} {_PARTICLES} {_ELSEWHERE}".split())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway.base import config, device, weights
+from byway.base import config, weights
 from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
@@ -185,6 +185,8 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
         return _e5_multilingual(MAX_TOKENS)
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
     from transformers.utils import logging
+
+    from byway.base import device
 
     logging.disable_progress_bar()  # the library draws one for a load that takes a second
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.utils.extmath import randomized_svd
 
 COLUMNS = 1 << 15
 SHORTEST, LONGEST = 2, 4
@@ -55,6 +53,8 @@ def load(folder: Path) -> Ngrams:
 
 def fit(texts: Sequence[str]) -> Ngrams:
     """The n-grams of these texts and the directions in which they differ most; the same for the same texts."""
+    from sklearn.utils.extmath import randomized_svd  # seconds to import, as all of it
+
     counted = _counted(texts[:: max(1, -(-len(texts) // FITTED))])
     held = np.bincount(counted.indices, minlength=COLUMNS)
     rarity = (np.log((1 + counted.shape[0]) / (1 + held)) + 1).astype(np.float32)
@@ -69,6 +69,8 @@ def fit(texts: Sequence[str]) -> Ngrams:
 
 def _counted(texts: Sequence[str]) -> Any:
     """Sparse [len(texts), COLUMNS]: how often a text holds each group of letters."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer: Any = HashingVectorizer
     hashed = vectorizer(
         analyzer="char",

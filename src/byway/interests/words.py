@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from icu4py.breakers import WordBreaker
 
 from byway.data.markup import plain
-from byway.interests.chatter import STOP_WORDS
+from byway.interests.chatter import stop_words
 
 LONGEST = 24
 """Characters of a word; what is longer is an address, a code or a keyboard accident."""
@@ -91,7 +91,7 @@ def _cut(run: str) -> list[str]:
         cut = [part] if at % 2 else [word.strip("'-" + JOINERS) for word in WordBreaker(part, "root")]
         single = False
         for word in cut:
-            alone = len(word) == 1 and HAN.match(word) is not None and word not in STOP_WORDS
+            alone = len(word) == 1 and HAN.match(word) is not None and word not in stop_words()
             if alone and single and len(found[-1]) < SINGLES:
                 found[-1] += word
             elif word:
@@ -112,7 +112,7 @@ def telling(word: str) -> bool:
         return False
     if letters < 2 and not HAN.search(word):
         return False
-    return word not in STOP_WORDS
+    return word not in stop_words()
 
 
 def stem(word: str) -> str:
