@@ -225,7 +225,7 @@ class Answers:
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
     candidates: Count = 20
-    """Interests that the model chooses among: the best of the log's signals, and `far` others."""
+    """Interests that the model chooses among: the best of the log's signals, and some of the others."""
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
     format: Literal["openai", "anthropic", "gemini"] = "openai"
