@@ -295,6 +295,27 @@ def test_what_pleases_counts_half_of_what_is_taken_up(two_questions: list[weight
     assert again[names[0]] == pytest.approx(solved[names[0]] / 3, rel=1e-3)
 
 
+@pytest.mark.parametrize("tells", [0.0, 2.0])
+def test_the_best_stand_in_the_order_of_the_item_policy_where_that_is_worth_more(tells: float) -> None:
+    """Of a third of the items, which EASE names, the item policy tells those that are taken up; of the others it
+    says anything, so that it has no weight. Where it tells nothing, nothing is put in order."""
+    rng, found, policy = np.random.default_rng(3), [], list(SIGNALS).index("item_policy")
+    for _ in range(300):
+        said = np.zeros((150, len(SIGNALS)), np.float32)
+        named = np.arange(150) < 50
+        said[:, 0] = named + rng.normal(0, 0.1, 150)
+        hidden = rng.normal(size=150)
+        said[:, policy] = np.where(named, hidden, rng.normal(0, 20, 150))
+        taken = named & (rng.random(150) < 0.1 * np.exp(tells * (hidden - 1)))
+        worth = taken.astype(np.float32)
+        pleased = np.where(taken, 1, np.nan).astype(np.float32)
+        found.append(weights.Compared(said, worth, np.ones(150, np.float32), pleased))
+    figures = weights.fitted(found, ())[1]
+    assert weights.orders(figures) == (tells > 0), figures
+    assert not weights.orders(weights.fitted(found, ("ease",))[1])
+    assert not weights.orders({"people": 0})
+
+
 def test_a_log_in_which_all_pleased_alike_has_the_first_question_alone(
     two_questions: list[weights.Compared], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -58,6 +59,29 @@ def test_parts_sum_to_the_scores():
     np.testing.assert_allclose(sum(parts.values()), of.scores(asked), atol=1e-5)
     np.testing.assert_allclose(of.scores(asked, rows), total[rows], atol=1e-4)
     np.testing.assert_allclose(parts["quality"], WEIGHTS["quality"] * of.quality, atol=1e-5)
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_the_best_stand_in_the_order_of_the_item_policy(monkeypatch, some):
+    """The scores of the best are dealt out anew among them; all others keep theirs, also those not to be shown."""
+    monkeypatch.setattr(signals, "ENOUGH", 6)
+    of = planner()
+    asked, rows = asker(of, HISTORY, LIKED), np.arange(4, 30, 2) if some else None
+    score = of.scores(asked, rows)
+    score[[1, 5]] = -np.inf
+    assert of.in_order(score, asked, rows) is score
+    ordered = replace(of, fitted=msgspec.structs.replace(of.fitted, next_first=True))
+    found = ordered.in_order(score.copy(), asked, rows)
+    best = set(np.argsort(-score)[:6].tolist())
+    assert set(np.argsort(-found)[:6].tolist()) == best
+    np.testing.assert_array_equal(np.sort(found), np.sort(score))
+    rest = [i for i in range(len(score)) if i not in best]
+    np.testing.assert_array_equal(found[rest], score[rest])
+    expected = (of.vectors @ asked.state)[np.arange(30) if rows is None else rows]
+    assert np.argsort(-found)[:6].tolist() == sorted(best, key=lambda i: -expected[i])
+    few = np.full_like(score, -np.inf)
+    few[3] = 1.0
+    np.testing.assert_array_equal(ordered.in_order(few, asked, rows), few)
 
 
 def test_a_signal_without_a_weight_or_without_an_answer_has_no_part():

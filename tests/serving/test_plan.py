@@ -4,11 +4,13 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from byway.base import config
 from byway.planner import signals
+from byway.planner.fit import FittedPlanner
 from byway.planner.signals import SIGNALS, Asker, PlannerWeights
 from byway.serving import plan
 from byway.serving.bundle import Bundle
@@ -111,6 +113,26 @@ def test_a_ranking_without_a_weight_is_not_kept_and_not_asked(tmp_path: Path, wi
     assert (bundle.model is None) == (without == "language_model")
 
 
+def in_turn() -> FittedPlanner:
+    """The best items stand in the order of the item policy."""
+    planned = planned_of()
+    return replace(planned, fitted=msgspec.structs.replace(planned.fitted, next_first=True))
+
+
+def test_the_best_stand_in_the_order_in_which_they_are_expected(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(signals, "ENOUGH", 6)
+    planted, bundle = built(tmp_path, in_turn(), skip=0)
+    scores = scores_by_force(planted, bundle)
+    new = sorted((i for i in planted.ids if int(i[1]) not in MET), key=lambda i: -scores[i])
+    state = planted.vectors[[int(planted.order[planted.ids.index(seen.item)]) for seen in HISTORY]].sum(0)
+    next_of = {i: float(planted.vectors[int(planted.order[planted.ids.index(i)])] @ state) for i in new}
+    answer = ask(bundle, HISTORY, k=8)
+    assert names(answer) == sorted(new[:6], key=lambda i: -next_of[i]) + new[6:8] != new[:8]
+    first = f"“Title of {names(answer)[0]}”"
+    said = [reason for reason in answer.reasons if "first" in reason or "among the best" in reason]
+    assert [each.split(" because")[0] for each in said] == [f"{first} is among the best", "It stands first"]
+
+
 @pytest.mark.parametrize("most", [1, 2])
 def test_a_page_of_few_interests_is_of_those_with_the_best_items(tmp_path: Path, most: int) -> None:
     planted, bundle = built(tmp_path, skip=0, new_interests=most)
@@ -147,6 +169,8 @@ def frequencies(bundle: Bundle, rounds: int, k: int, **more) -> dict[str, tuple[
 @pytest.mark.parametrize(
     ("settings", "k", "more"),
     [
+        ({"skip": 0.3, "planned": in_turn()}, 4, {}),
+        ({"skip": 0.4, "planned": in_turn(), "new_interests": 1}, 3, {"mix": 0.5}),
         ({"skip": 0.3}, 4, {}),
         ({"skip": 0.4}, 5, {"mix": 0.5}),
         ({"skip": 0.3}, 1, {"mix": 0.5}),
@@ -158,6 +182,7 @@ def frequencies(bundle: Bundle, rounds: int, k: int, **more) -> dict[str, tuple[
 def test_a_propensity_is_how_often_the_item_is_shown(
     tmp_path: Path, settings, k: int, more, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signals, "ENOUGH", 6)
     monkeypatch.setattr(plan, "explain", lambda *of: None)  # words take half of the time, and nothing is drawn
     _, bundle = built(tmp_path, **settings)
     rounds = 3000

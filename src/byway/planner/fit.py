@@ -121,7 +121,9 @@ def build(
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weighed, figures = weights.fitted(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
-    fitted = msgspec.structs.replace(usual, weights=weighed, positive=events.positive)
+    fitted = msgspec.structs.replace(
+        usual, weights=weighed, positive=events.positive, next_first=weights.orders(figures)
+    )
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
     np.save(work.out / "unit.npy", unit)

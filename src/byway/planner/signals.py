@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.items.ease import Weights
+from byway.planner import page
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -28,7 +29,7 @@ LEAVES = 64
 FIRST = 8
 """Leaves whose items are scored in any case; of the others those that may be expected to hold one of the best."""
 ENOUGH = 50
-"""How many items are the best so far."""
+"""How many items are the best, so far and of all."""
 SPREAD = 1.3
 """How many expected largest deviations a leaf's best item is taken to lie above the leaf's mean. On KuaiRec the 64
 best of 1,503 leaves hold 0.96 of the ten best items of all; by their means alone 0.85, with 1.0 here 0.94."""
@@ -61,6 +62,8 @@ class PlannerWeights(msgspec.Struct, frozen=True):
     """Lowest satisfaction of the log that the linear models learned from."""
     positive: float = 0.5
     """Satisfaction from which an interest has pleased."""
+    next_first: bool = False
+    """Whether the best items stand in the order of the item policy (`Planner.in_order`)."""
 
     def values(self, satisfaction: NDArray[np.floating]) -> Floats:
         """What events are worth to the linear signals.
@@ -185,6 +188,17 @@ class Planner:
     def scores(self, asker: Asker, rows: Ints | None = None) -> Floats:
         """[n], or [rows] for these alone."""
         return total(self.parts(asker, rows), len(self.cluster) if rows is None else len(rows))
+
+    def in_order(self, score: Floats, asker: Asker, rows: Ints | None = None) -> Floats:
+        """The scores of all items or of these rows, with those of the ENOUGH best dealt out anew among them: the
+        highest to what the item policy expects next. Unchanged where `next_first` is not set."""
+        if not self.fitted.next_first:
+            return score
+        best = page.ranked(score, ENOUGH)
+        expected = product(self.vectors, asker.state, best if rows is None else rows[best])
+        dealt = score.copy()
+        dealt[best[np.argsort(-expected, kind="stable")]] = score[best]
+        return dealt
 
     def parts(self, asker: Asker, rows: Ints | None = None) -> dict[str, Floats]:
         """What each signal that has a weight adds to the scores."""

@@ -5,7 +5,11 @@ is worth the satisfaction above neutral that it gave, and 0 where it was not tak
 second only what was taken up counts, and how much more it pleased than the same person's other items. Each answer
 is brought to the same spread over a person's items, and the scores are the first and half of the second (PLEASING).
 Who logs what people searched for learns most by the first, who logs what they were shown by the second; a log of
-positives has the first alone. This module knows tables of numbers alone.
+positives has the first alone.
+
+What people take up at all is not what they take up next. Where held-out people show it, by SURE standard errors,
+the best items stand in the order of the item policy: on KuaiRec 0.54 of a first page please then, 0.42 without, and
+over 30 days as many. This module knows tables of numbers alone.
 """
 
 from collections.abc import Sequence
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner.signals import SIGNALS
+from byway.planner.signals import ENOUGH, SIGNALS
 
 Floats = NDArray[np.float32]
 
@@ -27,10 +31,12 @@ SAME = 1e-6
 """Satisfaction that differs by no more is the same."""
 PLEASING = 0.5
 """What of the taken up pleases counts so much beside what is taken up. Lived beside EASE, 0, a quarter, a half and
-all of it please Jester's people by -6%, 13%, 16% and 18%, MovieLens' by -0.2%, 0.1%, 0.1% and 0.6%, and the embedded
-world's by 6%, 2.7%, 1.7% and -1.6% (results/pleasing.json)."""
+all of it please Jester's people by -6%, 13%, 16% and 18%, MovieLens' by -0.2%, 0.1%, 0.1% and 0.6%, and the
+embedded world's by 6%, 2.7%, 1.7% and -1.6% (results/pleasing.json)."""
 PLACES = (10, 50)
 """k of the figures."""
+TWO_PAGES = 20
+"""Items by which the order of the best is judged: of the first ten held-out people take up too few to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,10 @@ class Compared:
 
 
 def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
-    """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on."""
+    """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on.
+
+    `next_first` of the figures is what the first TWO_PAGES gain in the item policy's order, with its error.
+    """
     every = list(SIGNALS)
     wanted = [every.index(name) for name in every if not names or name in names]
     if not found:
@@ -76,7 +85,27 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
             every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
         },
     }
+    if every.index("item_policy") in wanted:
+        gain = np.concatenate([_gain(_both(fitted, wanted)[0], asked) for fitted, asked in (halves, halves[::-1])])
+        error = float(gain.std()) / len(gain) ** 0.5
+        figures["next_first"] = {"gain": round(float(gain.mean()), 4), "error": round(error, 4)}
     return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
+
+
+def orders(figures: dict[str, Any]) -> bool:
+    """Whether the best items shall stand in the order of the item policy."""
+    found = figures.get("next_first")
+    return found is not None and found["gain"] > SURE * found["error"]
+
+
+def _gain(weights: Floats, asked: Sequence[Compared]) -> Floats:
+    """[people] how much more the first TWO_PAGES are worth with the ENOUGH best in the item policy's order."""
+    policy, gain = list(SIGNALS).index("item_policy"), np.zeros(len(asked), np.float32)
+    for i, one in enumerate(asked):
+        best = np.argsort(-(one.said @ weights), kind="stable")[:ENOUGH]
+        order = best[np.argsort(-one.said[best, policy], kind="stable")]
+        gain[i] = one.worth[order[:TWO_PAGES]].sum() - one.worth[best[:TWO_PAGES]].sum()
+    return gain
 
 
 def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tuple[Floats, Floats]:

@@ -132,7 +132,10 @@ def explain(bundle: Bundle, shown: Page, reasons: list[str]) -> None:
     if liked:
         reasons.append(f"Who liked {' and '.join(liked)} liked “{title}” too.")
     strong = [SIGNALS[name] for name, share in signals_of(shown.found, first) if share >= SHARE]
-    if strong:
+    if strong and planner.fitted.next_first:
+        reasons.append(f"“{title}” is among the best because of {_listed(strong)}.")
+        reasons.append(f"It stands first because of {SIGNALS['item_policy']}.")
+    elif strong:
         reasons.append(f"“{title}” stands first because of {_listed(strong)}.")
     clusters = list(dict.fromkeys(planner.cluster[shown.positions].tolist()))
     several = _listed([f"“{names[c]}”" for c in clusters[:5]]) + (" and others" if len(clusters) > 5 else "")
@@ -164,7 +167,7 @@ def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     candidates, parts = planner.considered(asker, person.open, lambda rows: fit(planner, person, rows))
     score = total(parts, len(candidates))
     score[~fit(planner, person, candidates)] = -np.inf
-    return Scored(candidates, planner.cluster[candidates], parts, score)
+    return Scored(candidates, planner.cluster[candidates], parts, planner.in_order(score, asker, candidates))
 
 
 def fit(planner: Planner, person: Person, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

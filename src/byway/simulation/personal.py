@@ -136,11 +136,12 @@ class Personal:
                     own, self.log.day[rows], liked_too, M, asked.today, young=self.young, again=self.again
                 )
             shares = fit.shares_of(self.table, own, liked, M) if self._plans() else {}
-            score = planner.scores(Asker(item, planner.fitted.values(liked), states[i], shares))
+            asker = Asker(item, planner.fitted.values(liked), states[i], shares)
+            barred = asked.seen[i] | ~kept[self.known.cluster]
+            score = planner.in_order(np.where(barred, np.float32(-np.inf), planner.scores(asker)), asker)
             if self.skip:
                 kept = page.kept(kept, self.skip, rng)
-            barred = asked.seen[i] | ~kept[self.known.cluster]
-            score = np.where(barred, np.float32(-np.inf), score)
+                score = np.where(kept[self.known.cluster], score, np.float32(-np.inf))
             if self.interests:
                 score = page.within(score, self.known.cluster, M, self.interests)
             scores[i] = score

@@ -623,7 +623,7 @@ CONTEXT_TABLE = Stage(
 )
 ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), version=2)
 PLANNER = Stage(
-    12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=2
+    12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=3
 )
 BUNDLE = Stage(
     13,
