@@ -37,8 +37,8 @@ SHARD = 256
 PATCHES = 2
 """A picture is kept as this many times this many vectors: where something is, at a quarter of the picture."""
 OUTSIDE = "outside://"
-"""What stands for a name that leads out of the folder of the input: rows come from strangers, and such a file is
-not opened. A link inside of that folder is its owner's word, and is followed."""
+"""A name that leads out of the input's folder: rows come from strangers, and such a file is not opened. A link in
+that folder is its owner's word, and is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +280,7 @@ def engine_has_several(daft: Any) -> bool:
 
 def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str, Any]]:
     """See the files of some items: reasons, and as bytes `pictures` (float16), `there`, `sound` (float32).
-
-    Files are decoded ahead while the pictures before them are encoded.
-    """
+    Files are decoded ahead while the pictures before them are encoded."""
     from byway.data import pictures  # torch takes seconds to import
 
     encode = pictures.encoder(settings.model, PATCHES)
