@@ -16,8 +16,8 @@ from byway.base.errors import UserError
 from byway.data.media import Media
 from byway.language import prompts
 from byway.language import tune as language
-from byway.multimodal import curate, plan, tune
-from byway.multimodal.contexts import Contexts
+from byway.multimodal import curate, plan, tune, weigh
+from byway.multimodal.contexts import Contexts, serendipitous
 from byway.multimodal.curate import Pairs
 from tests.language.conftest import make_tiny
 from tests.multimodal import planted
@@ -214,16 +214,16 @@ def test_a_table_that_is_weighed_keeps_what_the_model_said(tmp_path: Path, tuned
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_path: Path) -> None:
-    """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling."""
+    """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling, 4 pleased nobody."""
     n, rng = 160, np.random.default_rng(0)
     way = rng.integers(0, 2, n)
     shown = 0.3 * rng.normal(size=(n, 5, 1, 80))
     shown[..., :20] += 4 * (way if told else rng.integers(0, 2, n))[:, None, None, None]
-    cluster = np.array([0] * n + [1, 2, 3], np.int32)
+    cluster = np.array([0] * n + [1, 2, 3, 4], np.int32)
     item = np.arange(0, n, 2, dtype=np.int32)
     ones = np.ones(len(item), np.float32)
     log = curate.PairSamples(item, (1 + way[item]).astype(np.int32), np.ones(len(item), np.int32), ones, ones)
-    pairs = Pairs(2, 1, 4, log, log, log, log, log)
+    pairs = Pairs(2, 1, 5, log, log, log, log, log)
     seen = Media(
         np.arange(n, dtype=np.int32),
         shown.astype(np.float16),
@@ -233,14 +233,14 @@ def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_
         tmp_path,
     )
     asked = Contexts(
-        names=["a", "b", "c", "d"],
+        names=["a", "b", "c", "d", "e"],
         parents=["one", "two"],
         cluster=cluster,
-        parent=np.array([0] * (n + 2) + [1], np.int32),
+        parent=np.array([0] * (n + 2) + [1, 0], np.int32),
         titles=[""] * len(cluster),
         hashtags=[[]] * len(cluster),
         seen=seen,
-        row=np.array([*range(n), -1, -1, -1], np.int32),
+        row=np.array([*range(n), -1, -1, -1, -1], np.int32),
         picks=np.tile(np.arange(4), (n, 1)),
         there=np.ones((n, 4), np.bool_),
         fresh=np.zeros(0, np.int32),
@@ -251,8 +251,18 @@ def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_
     right = float((first == 1 + way[others]).mean())
     assert right > 0.95 if told else right < 0.75
     for row in answers.values():
-        assert sorted(row["clusters"]) == [-1, 1, 2]
-        assert np.exp(row["scores"][:2]).sum() == pytest.approx(1, abs=1e-5)
+        assert sorted(row["clusters"]) == [1, 2, 4]
+        assert np.exp(row["scores"]).sum() == pytest.approx(1, abs=1e-5)
+    # What the log never showed is not impossible: one later pair into it takes no weight from the pictures.
+    later = replace(log, item=others, label=np.append((1 + way[others])[:-1], 4).astype(np.int32))
+    open_NM = serendipitous(asked, others)
+    linear = tune.linear(pairs, asked)
+    assert linear is not None
+    scores = {"pictures": np.where(open_NM, weigh.among(linear(others).astype(float), open_NM), 0.0)}
+    scores["counts"] = np.where(open_NM, np.log(1 / 3), 0.0)
+    assert np.isfinite(scores["pictures"]).all()
+    weights = weigh.fitted(scores, open_NM, np.arange(len(others)), later)
+    assert (weights.get("pictures", 0.0) > 0.4) == told
     few = curate.rows_of(log, np.arange(10))
     with pytest.raises(UserError, match=r"context_table\.by"):
-        plan.by_pictures(Pairs(2, 1, 4, few, few, few, few, few), asked, others, 3, {})
+        plan.by_pictures(Pairs(2, 1, 5, few, few, few, few, few), asked, others, 3, {})

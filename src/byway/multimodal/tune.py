@@ -274,9 +274,10 @@ def linear(pairs: Pairs, asked: Contexts) -> Callable[[NDArray[np.int32]], NDArr
     model = LogisticRegression(C=0.1, max_iter=200).fit(features(log.item), log.label, sample_weight=log.liked)
 
     def scores(of: NDArray[np.int32]) -> NDArray[np.float32]:
-        found = np.full((len(of), pairs.clusters), -np.inf, np.float32)
-        found[:, model.classes_] = model.predict_log_proba(features(of))
-        # It has seen no example of another answer.
+        log_p = model.predict_log_proba(features(of)).astype(np.float32)
+        # An answer that it has seen no example of is as likely as the least likely of the others.
+        found = np.tile(log_p.min(axis=1, keepdims=True), (1, pairs.clusters))
+        found[:, model.classes_] = log_p
         return np.where(serendipitous(asked, of), found, found - 1e6)
 
     return scores

@@ -619,7 +619,7 @@ CONTEXT_TABLE = Stage(
     _context_table,
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, MEDIA, PAIRS, MULTIMODAL_MODEL),
     only_if=(PAIRS, "samples"),
-    version=2,
+    version=3,
 )
 ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), version=2)
 PLANNER = Stage(
