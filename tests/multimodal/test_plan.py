@@ -214,7 +214,8 @@ def test_a_table_that_is_weighed_keeps_what_the_model_said(tmp_path: Path, tuned
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_path: Path) -> None:
-    """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling, 4 pleased nobody."""
+    """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling, and
+    4 pleased nobody."""
     n, rng = 160, np.random.default_rng(0)
     way = rng.integers(0, 2, n)
     shown = 0.3 * rng.normal(size=(n, 5, 1, 80))
