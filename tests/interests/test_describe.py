@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from byway.base import config, models
@@ -95,6 +95,9 @@ def test_two_builds_are_byte_identical_and_sorted(tmp_path: Path) -> None:
         max_size=50,
     )
 )
+@example(
+    titles=[f"¨{word}" for word in sorted(["ramen", "broth", "miso", "oven"] * 4)]
+)  # a spaced diacritic: a bare mark
 def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
     found = slices(len(titles), (2, 4, 6, 12))
     terms = read([(title, []) for title in titles], 1.0)

@@ -1,6 +1,7 @@
 """A language model by address, from settings to table: by a server, by batch, and by llama.cpp's own server."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_worth_of_a_model_that_runs_here(w: Path, capsys: pytest.CaptureFixture[
     found = call(capsys, "worth", str(w), "--model", "smollm2-135m", "--pairs", "45")
     assert found["model"] == "smollm2-135m"
     assert found["whole_table"]["hours"] > 0
+    assert re.search(r"would take (seconds|a minute|\d+ minutes|[\d.]+ hours)\.", found["says"])
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(1e-5, "seconds"), (0.0166, "a minute"), (0.25, "15 minutes"), (1.0, "1.00 hours")]
+)
+def test_how_long_a_whole_table_takes_is_said_in_a_unit_that_tells(hours: float, said: str) -> None:
+    found = {"model": "m", "asked": 9, "parts": {}, "whole_table": {"pairs": 100, "hours": hours, "money": 0.0}}
+    assert asking.in_words(found).endswith(f"The whole table, 100 pairs, would take {said}.")
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,15 @@ def runs(text: str) -> list[list[str]]:
     [['dad', 'bbq-ribs', '2nd', 'try']]
     >>> runs("红烧肉的做法")
     [['红烧', '肉', '的', '做法']]
+    >>> runs("¨yes, ´-‘no")
+    [['yes', 'no']]
     >>> runs("red wine, ラーメン 料理サッカー soup")
     [['red', 'wine'], ['ラーメン'], ['料理', 'サッカー'], ['soup']]
     """
     text = unicodedata.normalize("NFKC", _ADDRESS.sub(" ", plain(text))).lower()
     # Normalising takes two vowels apart that Thai and Lao write, and dictionaries know, as one.
     text = text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
-    stripped = [word.strip("'-" + JOINERS) for word in text.translate(_CLEAN).split()]
+    stripped = [_begun(word).strip("'-" + JOINERS) for word in text.translate(_CLEAN).split()]
     found: list[list[str]] = [[]]
     for word in stripped:
         if unspaced(word):
@@ -77,6 +79,14 @@ def runs(text: str) -> list[list[str]]:
         elif word := word.removesuffix("'s"):
             found[-1].append(word)
     return [words for words in found if words]
+
+
+def _begun(word: str) -> str:
+    """From its first letter or digit on: a mark in front of it, as ¨ and ´ become, shapes none."""
+    for at, character in enumerate(word):
+        if unicodedata.category(character)[0] in "LN":
+            return word[at:]
+    return ""
 
 
 def unspaced(word: str) -> bool:

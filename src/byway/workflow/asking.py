@@ -166,7 +166,7 @@ def _said(
     times = M * M / max(1, found["asked"])
     whole = {
         "pairs": M * M,
-        "hours": None if each is None else round(M * M * each / 3600, 3),
+        "hours": None if each is None else float(f"{M * M * each / 3600:.3g}"),
         "tokens_read": round(times * usage.read),
         "tokens_written": round(times * usage.written),
         "money": round(times * money, 2),
@@ -192,7 +192,10 @@ def in_words(found: dict[str, Any]) -> str:
     whole = found["whole_table"]
     if whole["hours"] is not None:
         cost = f" and {whole['money']:,.2f} by answers.price" if whole["money"] else ""
-        lines.append(f"The whole table, {whole['pairs']:,} pairs, would take {whole['hours']:,.2f} hours{cost}.")
+        minutes = whole["hours"] * 60
+        time = f"{whole['hours']:,.2f} hours" if minutes >= 60 else f"{minutes:.0f} minutes"
+        time = time if minutes >= 1.5 else "a minute" if minutes >= 0.5 else "seconds"
+        lines.append(f"The whole table, {whole['pairs']:,} pairs, would take {time}{cost}.")
     return " ".join(lines)
 
 

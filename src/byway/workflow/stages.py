@@ -591,7 +591,7 @@ MEDIA = Stage(1, "media", _media, (CATALOG,), _media_files, only_if=(CATALOG, "m
 EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weights)
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
-DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights)
+DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
 TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
 LANGUAGE_MODEL = Stage(
     7, "language_model", _language_model, (CATALOG, TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE), _base_weights
