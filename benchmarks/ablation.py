@@ -131,7 +131,7 @@ def recalls(
     seed: int,
 ) -> dict[str, Any]:
     """Figures of one variant, beside those who do not read."""
-    policy = open_policy(tuned, transitions, names, settings.transition_table)
+    policy = open_policy(tuned, transitions, names, settings.run.precision)
     successors = Successors.of(transitions)
     evidence, weight = bulk.fit(
         policy, transitions.validation, signals.over(successors, alike), np.random.default_rng(0)
@@ -257,7 +257,10 @@ def main() -> None:
                     raise SystemExit(f"{here.out} holds a model of other settings: give --keep another folder.")
                 (here.out / "of.json").write_text(json.dumps(of), "utf-8")
                 if not (here.out / "policy.json").exists():
-                    tune.build(here, settings.language_model, transitions, names, vectors, grown)
+                    arithmetic = settings.run.precision
+                    tune.build(
+                        here, settings.language_model, transitions, names, vectors, grown, arithmetic=arithmetic
+                    )
                 seconds = round(time.perf_counter() - started, 1)
                 alike = grown.similarity(vectors, transitions.level)
                 some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)

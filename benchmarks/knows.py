@@ -157,10 +157,10 @@ def taught(
 ) -> list[Policy]:
     """A policy for every platform, all by one model, which was fine-tuned on those that have a log, in turn."""
     overrides = LESSONS[name]
-    settings = config.load(Path("-"), [*(overrides or ()), *given.set]).language_model
-    settings = config.with_own(replace(settings, precision=precision.resolved(settings.precision)))
+    chosen = config.load(Path("-"), [*(overrides or ()), *given.set])
+    settings = config.with_own(chosen.language_model)
     tokenizer = models.load_tokenizer(settings.model)
-    model = models.load(settings.model, precision.dtype(settings.precision))
+    model = models.load(settings.model, precision.dtype(chosen.run.precision))
     ending, attention = (settings.attention, settings.attention) if overrides is not None else ("block", "causal")
     history = platforms[0].transitions.train.context.shape[1]
     prompted = [prompts.tokenise(p.names, history, tokenizer, prompts.ENDINGS[ending]) for p in platforms]

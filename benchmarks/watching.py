@@ -287,7 +287,7 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
         settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=given.steps)
         with tempfile.TemporaryDirectory() as folder:
             work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
-            model = new_model(settings, shown, follows, work.rng)
+            model = new_model(settings, shown, follows, "auto", work.rng)
             figures = token(known, model, items) if name == "both" else {}
             tune.fine_tune(model, settings, pairs, shown, work, every=given.steps)
         own = tune.measure(model, kind, shown, replace(pairs, heldout=some, fresh=none), settings, work.rng)

@@ -91,7 +91,6 @@ def test_fine_tuning(
         steps=4,
         block_clusters=6,
         batch=4,
-        precision="float32",
         method=method,
         attention=attention,
     )
@@ -232,7 +231,7 @@ def test_the_small_neural_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_embedded_model_that_sees(tmp_path: Path, folder: str) -> None:
     """Its projector's first lesson, the loss of each kind of prompt and its gradient, answers, what is saved."""
-    settings = config.MultimodalModel(model=folder, precision="float32")
+    settings = config.MultimodalModel(model=folder)
     items, none = test_embedded.ITEMS[:2], np.zeros((2, 6), np.bool_)
     target = np.random.default_rng(1).dirichlet(np.ones(6), 2).astype(np.float32)
 
@@ -258,7 +257,7 @@ def test_the_embedded_model_that_sees(tmp_path: Path, folder: str) -> None:
 
 def test_thinking(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byway.multimodal.embedded.LONGEST_THOUGHT", 4)
-    settings = config.MultimodalModel(model=folder, precision="float32", target="paper")
+    settings = config.MultimodalModel(model=folder, target="paper")
 
     def run() -> Any:
         opened = test_embedded.new_embedded(settings, tmp_path)

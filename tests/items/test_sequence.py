@@ -83,8 +83,8 @@ def test_learns_the_successor(work, settings, monkeypatch):
     events = circle()
     if "negatives" in settings:
         monkeypatch.setattr(sequence, "NEGATIVES", settings.pop("negatives"))
-    settings = replace(SMALL, **settings)
-    outcome = sequence.build(work, settings, events, vectors_of(events.n_items))
+    processes = settings.pop("processes", 1)
+    outcome = sequence.build(work, replace(SMALL, **settings), events, vectors_of(events.n_items), processes)
     found = outcome.metrics
     assert found["item_policy.recall_at_10"] > 0.9
     assert found["item_policy.ndcg_at_10"] > 0.8

@@ -1,7 +1,6 @@
 """Float16 by MKL: the products are what they should be within its rounding, whoever shares them, or a sentence."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
-from tests.language.test_plan import DESCRIPTIONS, SETTINGS, transitions
+from tests.language.test_plan import DESCRIPTIONS, transitions
 
 M = len(HOSTILE)
 
@@ -163,5 +162,5 @@ def test_a_policy_is_opened_in_the_arithmetic_that_was_asked_for(tmp_path: Any, 
     make_tiny().save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     tuned = tune.Tuned(tmp_path, str(tmp_path), "block", prompts.ENDINGS["block"], [])
-    opened = plan.open_policy(tuned, transitions(), DESCRIPTIONS, replace(SETTINGS, precision="float16"))
+    opened = plan.open_policy(tuned, transitions(), DESCRIPTIONS, "float16")
     assert any(isinstance(layer, half.Gated) for layer in opened.model.modules())

@@ -166,7 +166,6 @@ def taught(
         target="transitions",
         steps=60,
         batch=48,
-        precision="float32",
     )
     for folder in ("out", "scratch"):
         (path / folder).mkdir()
@@ -177,6 +176,7 @@ def taught(
         Descriptions(([], HOSTILE, [], [])),
         np.eye(M, dtype=np.float32),
         trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3]),
+        arithmetic="float32",
     )
     return outcome.metrics
 

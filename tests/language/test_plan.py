@@ -3,7 +3,6 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-SETTINGS = config.TransitionTable(precision="float32")
+SETTINGS = config.TransitionTable()
 
 
 @pytest.fixture(autouse=True)
@@ -58,17 +57,18 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
 FILES = ("clusters.npy", "scores.npy", "model.npy")
 
 
-def build(path: Path, tuned: tune.Tuned, settings: config.TransitionTable = SETTINGS) -> tables.Table:
+def build(path: Path, tuned: tune.Tuned, arithmetic: str = "float32") -> tables.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
     outcome = plan.build(
         work,
-        settings,
+        SETTINGS,
         transitions=transitions(),
         descriptions=DESCRIPTIONS,
         model=tuned,
         vectors=VECTORS,
         tree=TREE,
+        arithmetic=arithmetic,
     )
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
@@ -89,7 +89,7 @@ def test_every_entry_is_legal(tmp_path: Path, tuned: tune.Tuned) -> None:
 
 def test_the_table_is_what_its_pairs_say_one_by_one(tmp_path: Path, tuned: tune.Tuned) -> None:
     table = build(tmp_path / "t", tuned)
-    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
+    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, "float32")
     pairs = np.array([[0, 1], [5, 5], [11, 3], [7, 2]], dtype=np.int32)
     with torch.no_grad():
         log_p = resolved(Choices(asked_of, ask(asked_of, pairs)))
@@ -128,9 +128,8 @@ def test_a_cut_table_goes_on_and_ends_the_same(
 def test_shards_make_the_bytes_of_the_single_run_however_batched(
     tmp_path: Path, tuned: tune.Tuned, arithmetic: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = replace(SETTINGS, precision=arithmetic)
     monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 100)
-    build(tmp_path / "whole", tuned, settings)
+    build(tmp_path / "whole", tuned, arithmetic)
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
     monkeypatch.setattr(plan, "ROWS_PER_CHUNK", 3)
@@ -139,17 +138,18 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
         before = {p.name for p in scratch.glob("rows-*.npy")}
         plan.fill(
             work,
-            settings,
+            SETTINGS,
             transitions=transitions(),
             descriptions=DESCRIPTIONS,
             model=tuned,
             vectors=VECTORS,
             tree=TREE,
+            arithmetic=arithmetic,
             shard=(number, 3),
         )
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
-    build(tmp_path / "shards", tuned, settings)
+    build(tmp_path / "shards", tuned, arithmetic)
     assert rows == {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}, "nothing is left to compute"
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -158,24 +158,24 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
 def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
     tmp_path: Path, tuned: tune.Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(tmp_path / "whole", tuned, replace(SETTINGS, precision="bfloat16"))
+    build(tmp_path / "whole", tuned, "bfloat16")
     scratch = tmp_path / "shards" / "scratch"
     scratch.mkdir(parents=True)
-    settings = replace(SETTINGS, precision="auto")
     for number, fastest in enumerate(("bfloat16", "float32", "float32"), 1):
         monkeypatch.setattr(half, "fastest", lambda fastest=fastest: fastest)
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         plan.fill(
             work,
-            settings,
+            SETTINGS,
             transitions=transitions(),
             descriptions=DESCRIPTIONS,
             model=tuned,
             vectors=VECTORS,
             tree=TREE,
+            arithmetic="auto",
             shard=(number, 3),
         )
-    build(tmp_path / "shards", tuned, settings)
+    build(tmp_path / "shards", tuned, "auto")
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -215,6 +215,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
                 model=tuned,
                 vectors=VECTORS,
                 tree=TREE,
+                arithmetic="float32",
                 shard=(number, 3),
             )
 
@@ -236,7 +237,14 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
     three = transitions(history=3)
     monkeypatch.setattr(plan, "TRIPLES", 100)
     outcome = plan.build(
-        work, SETTINGS, transitions=three, descriptions=DESCRIPTIONS, model=tuned, vectors=VECTORS, tree=TREE
+        work,
+        SETTINGS,
+        transitions=three,
+        descriptions=DESCRIPTIONS,
+        model=tuned,
+        vectors=VECTORS,
+        tree=TREE,
+        arithmetic="float32",
     )
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
@@ -247,7 +255,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
     kept = np.isin(known, table.triples.keys)
     assert kept.any()
     assert not kept.all()
-    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, SETTINGS)
+    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, "float32")
     some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
@@ -271,6 +279,7 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
             model=tuned,
             vectors=VECTORS,
             tree=TREE,
+            arithmetic="float32",
         )
 
 
@@ -281,7 +290,7 @@ def test_near_ties_are_settled_in_float32(
 
     def firsts(arithmetic: Any, pairs: int) -> np.ndarray:
         monkeypatch.setattr(plan, "ROUNDING", pairs)
-        found = build(tmp_path / f"{arithmetic}-{pairs}", tuned, replace(SETTINGS, precision=arithmetic))
+        found = build(tmp_path / f"{arithmetic}-{pairs}", tuned, arithmetic)
         return np.asarray(found.model[..., 0])
 
     exact, again, rough = firsts("float32", 256), firsts("bfloat16", 256), firsts("bfloat16", 0)
@@ -294,7 +303,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     alike = np.zeros((M, M))
 
     def ask_model() -> plan.Policy:
-        return plan.open_policy(tuned, transitions(), DESCRIPTIONS, SETTINGS)
+        return plan.open_policy(tuned, transitions(), DESCRIPTIONS, "float32")
 
     def follow(new: Samples, weight: float) -> tuple[Any, Any]:
         return plan.follow(transitions(), new, alike, TableWeights({"language_model": weight}), 4, ask_model)

@@ -127,7 +127,7 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     assert batch.branching.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
 
 
-def stage(path: Path, settings: config.LanguageModel) -> Any:
+def stage(path: Path, settings: config.LanguageModel, processes: int = 1) -> Any:
     """Run the stage on planted transitions: after (a, b) comes the name that follows b."""
     context = np.array([[a, b] for a in range(M) for b in range(M) if a != b], dtype=np.int32)
     label = ((context[:, 1] + 1) % M).astype(np.int32)
@@ -139,7 +139,16 @@ def stage(path: Path, settings: config.LanguageModel) -> Any:
     work = Work(path, path / "scratch", np.random.default_rng(3))
     names: tuple[list[str], ...] = ([], HOSTILE, [], [])
     tree = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-    return tune.build(work, settings, transitions, Descriptions(names), np.eye(M, dtype=np.float32), tree)
+    return tune.build(
+        work,
+        settings,
+        transitions,
+        Descriptions(names),
+        np.eye(M, dtype=np.float32),
+        tree,
+        arithmetic="float32",
+        processes=processes,
+    )
 
 
 @pytest.fixture
@@ -158,7 +167,6 @@ def test_a_run_that_is_cut_ends_in_the_same_weights(
         model=folder,
         steps=7,
         block_clusters=6,
-        precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
     monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
@@ -190,7 +198,6 @@ def test_what_is_saved_answers_as_what_was_looked_at(
         model=folder,
         steps=20,
         learning_rate=2e-2,
-        precision="float32",
         method=method,  # pyright: ignore[reportArgumentType]
     )
     outcome = stage(tmp_path / "run", settings)
@@ -211,14 +218,12 @@ def test_it_learns_a_planted_rule_and_reads_back(
     monkeypatch.setattr(tune, "EVALUATE_EVERY", 50)
     settings = config.LanguageModel(
         model=folder,
-        processes=processes,
         steps={1: 100, 2: 75}[processes],
         block_clusters=8,
-        precision="float32",
         learning_rate=2e-2,
         balance=0.0,
     )
-    outcome = stage(tmp_path / "run", settings)
+    outcome = stage(tmp_path / "run", settings, processes)
     curve = outcome.metrics["language.curve"]
     assert curve[-1]["recall_at_1.validation"] > 0.9
     assert curve[0]["recall_at_1.validation"] < 0.4
@@ -235,7 +240,6 @@ def test_the_embedding_table_stays(tmp_path: Path, folder: str) -> None:
         model=folder,
         steps=2,
         block_clusters=6,
-        precision="float32",
     )
     stage(tmp_path / "run", settings)
     before, after = models.load(folder), models.load(str(tmp_path / "run"))

@@ -38,7 +38,7 @@ def new_embedded(settings: config.MultimodalModel, folder: Path) -> Embedded:
     )
     pairs = planted.pairs()
     follows = curate.posterior(pairs, asked.cluster, asked.parent)
-    opened = model.new_model(settings, asked, follows, np.random.default_rng(0))
+    opened = model.new_model(settings, asked, follows, "float32", np.random.default_rng(0))
     assert isinstance(opened, Embedded)
     return opened
 
@@ -48,7 +48,7 @@ def made(tmp_path: Path, tokenizer: Any) -> tuple[PreTrainedModel, Embedded]:
     """The same weights twice: plain, and as the backend."""
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), method="full", precision="float32")
+    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), method="full")
     opened = new_embedded(settings, tmp_path)
     return make_tiny(), opened
 
@@ -155,7 +155,7 @@ def test_what_is_saved_answers_the_same(made: tuple[PreTrainedModel, Embedded], 
 def test_adapters_and_projector_are_trained_and_nothing_else(tmp_path: Path, tokenizer: Any) -> None:
     make_tiny().save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
-    settings = config.MultimodalModel(model=str(tmp_path / "tiny"), precision="float32")
+    settings = config.MultimodalModel(model=str(tmp_path / "tiny"))
     opened = new_embedded(settings, tmp_path)
     trained = {name for name, p in opened.trained().named_parameters() if p.requires_grad}
     assert all("lora_" in name or name.startswith("1.") for name in trained)
@@ -173,7 +173,7 @@ def test_of_a_fine_tuned_language_model_neither_table_nor_output_layer_is_traine
     head.settle(begun)
     begun.save_pretrained(tmp_path / "begun")
     tokenizer.save_pretrained(tmp_path / "begun")
-    settings = config.MultimodalModel(model=str(tmp_path / "begun"), method="full", precision="float32")
+    settings = config.MultimodalModel(model=str(tmp_path / "begun"), method="full")
     opened = new_embedded(settings, tmp_path)
     stays = {name for name, p in opened.policy.model.named_parameters() if not p.requires_grad}
     assert stays == {"model.embed_tokens.weight", "lm_head.weight"}

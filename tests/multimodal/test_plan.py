@@ -76,7 +76,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
         prompts=("video",),
         method="full",
         steps=45,
-        precision="float32",
     )
     patch = pytest.MonkeyPatch()
     patch.setattr(tune, "LEARNING_RATE", 1e-2)
@@ -93,6 +92,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
             descriptions=planted.descriptions(),
             seen=seen,
             weights=spoken.path,
+            arithmetic="float32",
         )
     patch.undo()
     artifact.commit(folder / "model", "multimodal_model", {}, {}, outcome)
@@ -142,6 +142,7 @@ def table(
             seen=seen,
             pairs=pairs,
             model=tune.load(model),
+            arithmetic="float32",
         )
     artifact.commit(path, "context_table", {}, {"rows": str(rows)}, outcome)
     return outcome

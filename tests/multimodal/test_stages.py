@@ -29,7 +29,6 @@ delta = 1
 model = "model"
 prompts = ["thought", "both", "video", "text"]
 steps = 4
-precision = "float32"
 
 [context_table]
 coverage = 0.05

@@ -23,6 +23,9 @@ from byway.workflow import pipeline, showing, stages
 from tests.language.conftest import make_tiny
 
 TOML = """
+[run]
+precision = "float32"
+
 [catalog]
 source = "parquet"
 items = "source/items.parquet"
@@ -35,7 +38,6 @@ items_per_cluster = 20
 model = "model"
 steps = 4
 block_clusters = 5
-precision = "float32"
 learning_rate = 0.01
 
 [item_policy]

@@ -312,15 +312,25 @@ def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: St
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
         assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
-        others = {*stage.sections, "seed", "version"}
+        others = {*stage.sections, *stage.run, "seed", "version"}
         section = getattr(each, stage.name, None)
         shaping = {f.name for f in fields(section)} - config.operational(type(section)) if section else set[str]()
         assert set(settings) == shaping | others
 
 
+ARITHMETIC = ("language_model", "transition_table", "multimodal_model", "context_table", "curations", "views")
+"""The stages that a model is trained or asked in."""
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [("experiment", "item_policy.dim=32"), ("curations", "language_model.steps=5"), ("views", "media.frames=3")],
+    [
+        ("experiment", "item_policy.dim=32"),
+        ("curations", "language_model.steps=5"),
+        ("views", "media.frames=3"),
+        *((name, "run.precision=float32") for name in ARITHMETIC),
+        *((name, "run.processes=2") for name in ("language_model", "item_policy", "curations")),
+    ],
 )
 def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
     tmp_path: Path, name: str, setting: str

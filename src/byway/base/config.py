@@ -34,7 +34,6 @@ Source = Literal[
     "steam",
 ]
 Curation = Literal["diversified", "random", "log"]
-Precision = Literal["auto", "bfloat16", "float32"]
 Comparison = Literal["prompts", "frames", "pictures"]
 
 MOST = 2**63 - 1
@@ -78,6 +77,12 @@ class Run:
     device: Device = "auto"
     """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, and none on a Ray
     cluster. Last digits can differ."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Arithmetic of the matrix products of language models and multimodal models; weights and optimiser stay in
+    float32. auto: the fastest of this machine, which for the table may be float16 (`pip install 'byway[mkl]'`)."""
+    processes: Whole = 1
+    """Processes that train a language model or an item policy together: a step takes as many batches, and the
+    processors are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +205,6 @@ class LanguageModel:
     among them."""
     learning_rate: Number = 0.0
     """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
-    machine."""
-    processes: Whole = 1
-    """Processes that train together: a step takes as many batches, and the processors are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +246,6 @@ class TransitionTable:
     best_of: Whole = 0
     """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
     novelty's order."""
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the matrix products; auto: the fastest of this machine. float16 needs Intel's MKL: `pip install
-    'byway[mkl]'`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +262,6 @@ class ItemPolicy:
     """Labels a step, about."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
-    processes: Whole = 1
-    """Processes that train together: a step takes as many batches, and the processors are shared out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,9 +420,6 @@ class MultimodalModel:
     """What is taught. posterior: the choice among the clusters that pleased after the context video and its
     cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
     that begins at random."""
-    precision: Precision = "auto"
-    """Arithmetic of the matrix products; weights and optimiser stay in float32. auto: the fastest of this
-    machine."""
 
 
 @dataclass(frozen=True, slots=True)

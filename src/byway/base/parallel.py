@@ -30,7 +30,7 @@ def together(processes: int, function: Callable[..., Made], *arguments: Any) -> 
         return function(*arguments)
     if device.chosen().type != "cpu":
         raise UserError(
-            'Several processes train together on processors only: set processes = 1, or run.device = "cpu".'
+            'Several processes train together on processors only: set run.processes = 1, or run.device = "cpu".'
         )
     threads = torch.get_num_threads()
     with socket.socket() as free:
@@ -56,7 +56,7 @@ def together(processes: int, function: Callable[..., Made], *arguments: Any) -> 
             raise
         raise UserError(
             f"One of the {processes} processes that train together ended with code {ended[0]}; run the same "
-            "command again, which goes on from the last checkpoint, or set processes = 1."
+            "command again, which goes on from the last checkpoint, or set run.processes = 1."
         ) from error
     finally:
         for helper in helpers:

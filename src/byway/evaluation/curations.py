@@ -98,7 +98,16 @@ def _one(
     transitions = curate.load(here.out)
     here = place(7, "model")
     # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.
-    tune.build(here, replace(sections.language_model, balance=0.0), transitions, descriptions, vectors, tree)
+    tune.build(
+        here,
+        replace(sections.language_model, balance=0.0),
+        transitions,
+        descriptions,
+        vectors,
+        tree,
+        arithmetic=sections.run.precision,
+        processes=sections.run.processes,
+    )
     tuned = tune.load(here.out)
     here = place(8, "table")
     plan.build(
@@ -109,6 +118,7 @@ def _one(
         model=tuned,
         vectors=vectors,
         tree=tree,
+        arithmetic=sections.run.precision,
     )
     table = tables.load(here.out)
     heldout = transitions.heldout.several()

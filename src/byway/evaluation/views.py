@@ -124,7 +124,7 @@ def build(
             )
             here = _place(work.scratch / f"{name}-{seed}", seed)
             follows = posterior(pairs, asked.cluster, asked.parent)
-            model = new_model(own, asked, follows, here.rng)
+            model = new_model(own, asked, follows, sections.run.precision, here.rng)
             curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
             # The held-out pairs are the same for every view and seed.
             final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))

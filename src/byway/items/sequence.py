@@ -82,7 +82,7 @@ def load(path: Path) -> ItemPolicy:
     )
 
 
-def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floats) -> Outcome:
+def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floats, processes: int = 1) -> Outcome:
     """Train on the log without the held-out events, measure on these, export.
 
     `vectors` [n, width] are the content embeddings. A killed run goes on from its checkpoint to the same bytes.
@@ -94,7 +94,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
     log = windows.sequences(events, heldout)
     started = time.perf_counter()
     checkpoint = work.scratch / "checkpoint.safetensors"
-    model, steps = together(settings.processes, train, log, vectors, settings, seed, checkpoint)
+    model, steps = together(processes, train, log, vectors, settings, seed, checkpoint)
     trained = time.perf_counter()
     policy, popularity = ranks(model, log, events, heldout, settings.history)
     ranked = time.perf_counter()

@@ -96,6 +96,7 @@ def over(
 
 def untuned(
     settings: config.LanguageModel,
+    arithmetic: str,
     names: list[str],
     transitions: Transitions,
     others: Scorer,
@@ -110,7 +111,7 @@ def untuned(
     some = sampled(transitions.validation.several(), max(FEWEST, UNTUNED // len(names)), rng)
     tokenizer = models.load_tokenizer(settings.model)
     prompt = prompts.tokenise(names, some.context.shape[1], tokenizer, prompts.ENDINGS["block"])
-    model = models.load(settings.model, precision.dtype(settings.precision))
+    model = models.load(settings.model, precision.dtype(arithmetic))
     contexts = np.unique(some.context, axis=0)
     return correlation(log_p(policy(model, prompt, "causal"), contexts), others(contexts), contexts, some, rng)
 

@@ -9,7 +9,6 @@ import io
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,14 +55,12 @@ Filled = tuple[NDArray[Any], float]
 """Some rows of the table or some contexts, and in how many seconds they were answered."""
 
 
-def open_policy(
-    tuned: Tuned, transitions: Transitions, descriptions: Descriptions, settings: config.TransitionTable
-) -> Policy:
-    """The fine-tuned language policy, ready to be asked."""
+def open_policy(tuned: Tuned, transitions: Transitions, descriptions: Descriptions, arithmetic: str) -> Policy:
+    """The fine-tuned language policy, ready to be asked in an arithmetic that `half.resolved` knows."""
     names = descriptions.names[transitions.level - 1]
     history = transitions.train.context.shape[1]
     prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)), tuned.ending)
-    arithmetic = half.resolved(settings.precision)
+    arithmetic = half.resolved(arithmetic)
     model = models.load(str(tuned.path), precision.dtype(arithmetic))
     return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
@@ -77,6 +74,7 @@ def build(
     model: Tuned | RankedPairs,
     vectors: NDArray[np.float32],
     tree: Tree,
+    arithmetic: str,
 ) -> Outcome:
     """Fill the table, a few rows at a time; a row that is there is not computed again.
 
@@ -84,7 +82,14 @@ def build(
     """
     started = time.perf_counter()
     fitted = fill(
-        work, settings, transitions=transitions, descriptions=descriptions, model=model, vectors=vectors, tree=tree
+        work,
+        settings,
+        transitions=transitions,
+        descriptions=descriptions,
+        model=model,
+        vectors=vectors,
+        tree=tree,
+        arithmetic=arithmetic,
     )
     M = transitions.clusters
     whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
@@ -165,6 +170,7 @@ def fill(
     model: Tuned | RankedPairs,
     vectors: NDArray[np.float32],
     tree: Tree,
+    arithmetic: str,
     shard: tuple[int, int] = (1, 1),
 ) -> TableWeights:
     """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
@@ -200,7 +206,7 @@ def fill(
             if isinstance(model, RankedPairs):
                 made = TableWeights(scorer.fitted(transitions.validation, work.rng).all_weights())
             else:
-                made = _fitted(work, settings, transitions, descriptions, model, scorer)
+                made = _fitted(work, arithmetic, transitions, descriptions, model, scorer)
             write_atomic(known, msgspec.json.encode(made))
     fitted = msgspec.json.decode(known.read_bytes(), type=TableWeights)
     if not (left or more):
@@ -211,7 +217,7 @@ def fill(
         K = transitions.train.context.shape[1]
         ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, TOP)
     else:
-        ask = partial(_answerer, model, transitions, descriptions, settings, scorer, fitted)
+        ask = partial(_answerer, model, transitions, descriptions, scorer, fitted)
     total = sum(map(len, chunks)) + len(starts)
     with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
         for i, (found, seconds) in engine.spread(ask, parts):
@@ -225,21 +231,21 @@ def fill(
 
 def _fitted(
     work: Work,
-    settings: config.TransitionTable,
+    arithmetic: str,
     transitions: Transitions,
     descriptions: Descriptions,
     tuned: Tuned,
     scorer: Scorer,
 ) -> TableWeights:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
-    settings = replace(settings, precision=half.resolved(settings.precision))
-    asked_of = open_policy(tuned, transitions, descriptions, settings)
+    arithmetic = half.resolved(arithmetic)
+    asked_of = open_policy(tuned, transitions, descriptions, arithmetic)
     scorer, weight = bulk.fit(asked_of, transitions.validation, scorer, work.rng)
     weights, near = {**scorer.all_weights(), "language_model": weight}, 0.0
-    if ROUNDING and settings.precision != "float32":
-        exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
+    if ROUNDING and arithmetic != "float32":
+        exact = open_policy(tuned, transitions, descriptions, "float32")
         near = bulk.rounding(asked_of, exact, ROUNDING, work.rng)
-    return TableWeights(weights, near, settings.precision)
+    return TableWeights(weights, near, arithmetic)
 
 
 def follow(
@@ -293,18 +299,16 @@ def _answerer(
     tuned: Tuned,
     transitions: Transitions,
     descriptions: Descriptions,
-    settings: config.TransitionTable,
     scorer: Scorer,
     fitted: TableWeights,
 ) -> Callable[[range | Ints], Filled]:
     """What answers rows of the table, and contexts one by one, and says in how many seconds."""
     scorer, weight = scorer.weighed(**fitted.weights), fitted.model
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
-    settings = replace(settings, precision=fitted.precision)
-    asked_of = open_policy(tuned, transitions, descriptions, settings)
+    asked_of = open_policy(tuned, transitions, descriptions, fitted.precision)
     again = None
     if fitted.near:
-        exact = open_policy(tuned, transitions, descriptions, replace(settings, precision="float32"))
+        exact = open_policy(tuned, transitions, descriptions, "float32")
         again = Again.of(exact, fitted.near)
     rows_of = bulk.answerer(asked_of, scorer, weight, TOP, MODEL_TOP, again)
 

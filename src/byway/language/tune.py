@@ -166,25 +166,31 @@ def build(
     descriptions: Descriptions,
     vectors: NDArray[np.float32],
     tree: Tree,
+    *,
+    arithmetic: str,
+    processes: int = 1,
 ) -> Outcome:
-    """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall."""
+    """Fine-tune, looking at match rate and recall as it goes; keep the best checkpoint by validation recall.
+
+    `arithmetic` is what `base.precision` names: "auto" is what multiplies fastest here.
+    """
     names = descriptions.names[transitions.level - 1]
     # With the default settings every name is named 32 times, and its block read 24 times a slot; or more often
     # where there are fewer than 50.
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
-    settings = replace(settings, precision=precision.resolved(settings.precision))
+    arithmetic = precision.resolved(arithmetic)
     started = time.perf_counter()
     evidence, alike = signals.of(transitions), tree.similarity(vectors, transitions.level)
     untuned: dict[str, float] = {}
     if settings.target == "transitions":
         evidence = offset.fitted(signals.of(transitions, alike), transitions.validation, work.rng.spawn(1)[0])
-        untuned = gain.untuned(settings, names, transitions, evidence, work.rng.spawn(1)[0])
+        untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
         evidence = signals.of(transitions, alike)
         # Popularity is divided out by `balance`, whatever the table does with it.
         evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
-        settings.processes, _fine_tune, work.scratch, work.rng, settings, transitions, evidence, names
+        processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names
     )
     _save(model, tokenizer, work.out, settings, progress.curve)
     best = progress.best
@@ -193,7 +199,7 @@ def build(
         metrics={
             "language.curve": progress.curve,
             "language.best_step": best["step"],
-            "language.precision": settings.precision,
+            "language.precision": arithmetic,
             "language.taught_weights": evidence.all_weights(),
             **({"language.untuned_correlation": untuned} if untuned else {}),
             **{
@@ -208,9 +214,9 @@ def build(
 
 
 def _fine_tune(
-    scratch: Path,
-    rng: np.random.Generator,
+    work: Work,
     settings: config.LanguageModel,
+    arithmetic: str,
     transitions: Transitions,
     evidence: Scorer,
     names: list[str],
@@ -218,25 +224,25 @@ def _fine_tune(
     """The best model, its tokenizer and how it came to be; one of the processes that train together."""
     settings = config.with_own(settings)
     tokenizer = models.load_tokenizer(settings.model)
-    model = models.load(settings.model, precision.dtype(settings.precision))
+    model = models.load(settings.model, precision.dtype(arithmetic))
     require_readable(model)
     if settings.method == "lora":
-        model = adapters.adapt(model, adapters.RANK, rng)
+        model = adapters.adapt(model, adapters.RANK, work.rng)
     freeze(model, frozen(settings))
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
     asked_of = policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
-    seed = int(rng.integers(2**31))
+    seed = int(work.rng.integers(2**31))
     asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
     evaluated_on = {
-        "train": pick(transitions.samples, asked_n, rng),
-        "validation": pick(transitions.validation.several(), asked_n, rng),
+        "train": pick(transitions.samples, asked_n, work.rng),
+        "validation": pick(transitions.validation.several(), asked_n, work.rng),
     }
     branching = asked_of.trie.goes_on()
     choice_weight, further_weight = RECIPES[settings.recipe]
     optimiser = Optimiser(model)
-    progress = Progress(scratch, optimiser)
+    progress = Progress(work.scratch, optimiser)
     step = progress.restore()
     number, leads = rank(), rank() == 0
 

@@ -36,10 +36,10 @@ def is_hub(name: str) -> bool:
 
 
 def new_model(
-    settings: config.MultimodalModel, asked: Contexts, follows: Follows, rng: np.random.Generator
+    settings: config.MultimodalModel, asked: Contexts, follows: Follows, arithmetic: str, rng: np.random.Generator
 ) -> VisionLanguageModel:
     """The model that `settings` name, ready to be trained; what `follows` is for a first lesson."""
-    dtype = precision.dtype(settings.precision)
+    dtype = precision.dtype(arithmetic)
     if is_hub(settings.model):
         from byway.multimodal import hub
 

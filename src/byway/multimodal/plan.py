@@ -84,10 +84,11 @@ def build(
     seen: Media,
     pairs: Pairs,
     model: Tuned,
+    arithmetic: str,
 ) -> Outcome:
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
-    # That of the model's training. A hash of an answer names it, and all machines that share the items follow it.
-    arithmetic = precision.resolved(model.settings.precision)
+    # A hash of an answer names it, and all machines that share the items follow it.
+    arithmetic = precision.resolved(arithmetic)
     asked = contexts(model.settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     traffic = traffic_of(events)
     items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)

@@ -95,13 +95,14 @@ def build(
     descriptions: Descriptions,
     seen: Media,
     weights: Path | str,
+    arithmetic: str,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
     asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     follows = posterior(pairs, asked.cluster, asked.parent)
-    model = new_model(started_from(settings, weights), asked, follows, work.rng)
+    model = new_model(started_from(settings, weights), asked, follows, arithmetic, work.rng)
     started = time.perf_counter()
     curve, best = fine_tune(model, settings, pairs, asked, work)
     trained = time.perf_counter()

@@ -5,7 +5,7 @@ answered anew, and how far the world has drifted. It knows neither gates nor the
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -233,13 +233,11 @@ def _followed(
     fitted = table.fitted
     if fitted is None or made.settings.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
-    # In the table's own arithmetic, whatever is fastest where this runs.
-    settings = made_with(made, config.TransitionTable)
-    settings = msgspec.convert({**asdict(settings), "precision": fitted.precision}, config.TransitionTable)
 
     def ask() -> Policy:
         tuned = tune.load(folder["language_model"])
-        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), settings)
+        # In the table's own arithmetic, whatever is fastest where this runs.
+        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), fitted.precision)
 
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
     top, answered = table.clusters.shape[-1], answers.load(folder["language_model"])

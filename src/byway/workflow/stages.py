@@ -59,6 +59,8 @@ class Stage:
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()
     """Further sections of the settings that shape it, because it trains models of its own."""
+    run: tuple[str, ...] = ()
+    """Settings of [run] that shape it, beside the seed."""
     version: int = 1
     """Of its algorithm, which is part of the fingerprint: raise it when the same settings give another artifact."""
     refuse: Callable[[Config], None] = lambda config: None
@@ -318,6 +320,8 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
         descriptions=inputs.descriptions,
         vectors=inputs.vectors,
         tree=inputs.tree,
+        arithmetic=inputs.config.run.precision,
+        processes=inputs.config.run.processes,
     )
 
 
@@ -362,6 +366,7 @@ def _transition_table(work: Work, inputs: Inputs) -> Outcome:
         model=inputs.language_model,
         vectors=inputs.vectors,
         tree=inputs.tree,
+        arithmetic=inputs.config.run.precision,
     )
 
 
@@ -377,6 +382,7 @@ def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
         model=inputs.language_model,
         vectors=inputs.vectors,
         tree=inputs.tree,
+        arithmetic=inputs.config.run.precision,
         shard=shard,
     )
 
@@ -414,6 +420,7 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
         descriptions=inputs.descriptions,
         seen=_there(inputs.seen),
         weights=inputs.tuned_weights,
+        arithmetic=inputs.config.run.precision,
     )
 
 
@@ -436,13 +443,15 @@ def _context_table(work: Work, inputs: Inputs) -> Outcome:
         seen=_there(inputs.seen),
         pairs=inputs.pairs,
         model=inputs.multimodal,
+        arithmetic=inputs.config.run.precision,
     )
 
 
 def _item_policy(work: Work, inputs: Inputs) -> Outcome:
     from byway.items import sequence
 
-    return sequence.build(work, inputs.config.item_policy, inputs.events, inputs.vectors)
+    settings, processes = inputs.config.item_policy, inputs.config.run.processes
+    return sequence.build(work, settings, inputs.events, inputs.vectors, processes)
 
 
 def _planner(work: Work, inputs: Inputs) -> Outcome:
@@ -594,13 +603,19 @@ TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
 TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
 LANGUAGE_MODEL = Stage(
-    7, "language_model", _language_model, (CATALOG, TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE), _base_weights
+    7,
+    "language_model",
+    _language_model,
+    (CATALOG, TRANSITIONS, DESCRIPTIONS, EMBEDDINGS, TREE),
+    _base_weights,
+    run=("precision", "processes"),
 )
 TRANSITION_TABLE = Stage(
     8,
     "transition_table",
     _transition_table,
     (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, EMBEDDINGS, TREE),
+    run=("precision",),
     refuse=_pairs_or_triples,
 )
 PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), version=2)
@@ -611,6 +626,7 @@ MULTIMODAL_MODEL = Stage(
     (PAIRS, CATALOG, TREE, DESCRIPTIONS, MEDIA, LANGUAGE_MODEL),
     _seeing_weights,
     only_if=(PAIRS, "samples"),
+    run=("precision",),
     version=3,
 )
 CONTEXT_TABLE = Stage(
@@ -619,9 +635,10 @@ CONTEXT_TABLE = Stage(
     _context_table,
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, MEDIA, PAIRS, MULTIMODAL_MODEL),
     only_if=(PAIRS, "samples"),
+    run=("precision",),
     version=3,
 )
-ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), version=2)
+ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), run=("processes",), version=2)
 PLANNER = Stage(
     12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=3
 )
@@ -667,6 +684,7 @@ CURATIONS = Stage(
     _base_weights,
     asked_for=True,
     sections=("transitions", "language_model", "transition_table"),
+    run=("precision", "processes"),
 )
 VIEWS = Stage(
     19,
@@ -677,6 +695,7 @@ VIEWS = Stage(
     only_if=(PAIRS, "samples"),
     asked_for=True,
     sections=("media", "multimodal_model"),
+    run=("precision",),
 )
 
 STAGES = (
@@ -709,13 +728,15 @@ def skipped(workspace: Path, stage: Stage) -> bool:
 def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
     """The settings that shape the artifact, as its record will hold them.
 
-    Its own section without what is operational, the run's seed, and the version of the stage's algorithm.
+    Its own section without what is operational, the run's seed and what else of the run it goes by, and the version
+    of the stage's algorithm.
     """
     config = resolved(config)
     own = _shaping(getattr(config, stage.name)) if hasattr(config, stage.name) else {}
     for name in stage.sections:
         own[name] = _shaping(getattr(config, name))
-    return {**own, "seed": config.run.seed, "version": stage.version}
+    run = {name: getattr(config.run, name) for name in (*stage.run, "seed")}
+    return {**own, **run, "version": stage.version}
 
 
 def _shaping(section: Any) -> dict[str, Any]:

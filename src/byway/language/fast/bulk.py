@@ -104,7 +104,8 @@ def _answered(scores: NDArray[np.floating], excluded_NM: NDArray[np.bool_]) -> N
     """UserError where a legal first answer has no score: float16 ends at 65,504, and some models go beyond."""
     if not (np.isfinite(scores[:, 0]) | excluded_NM.all(axis=1)).all():
         raise UserError(
-            'The language model\'s numbers do not fit into float16: set transition_table.precision = "float32".'
+            "The language model's numbers do not fit into float16: uninstall mkl, which the table alone uses; "
+            'or set run.precision = "float32", and the model is fine-tuned anew.'
         )
 
 

@@ -56,7 +56,8 @@ def resolved(setting: str) -> str:
         return precision.resolved(setting)
     if setting == "float16" and library() is None:
         raise UserError(
-            'precision = "float16" needs Intel\'s MKL: pip install \'byway[mkl]\', or set precision = "auto".'
+            "The table was made in float16, which needs Intel's MKL: pip install 'byway[mkl]', or set "
+            'run.precision = "float32" and run again.'
         )
     return fastest() if setting == "auto" else setting
 
