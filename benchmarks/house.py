@@ -60,7 +60,9 @@ def count(root: Path) -> dict[str, int]:
         "comparisons with a stage's name": sum("stage" in c and ".name" in c and "'" in c for c in compared),
         "functions with more than six positional arguments": sum(len(names) > 6 for names in own),
         "functions that tests alone call": sum(named[f.name] == 1 and f not in called_by_a_base for f in functions),
-        "words of documentation": sum(len(page.read_text("utf-8").split()) for page in pages),
+        "words of documentation": sum(
+            any(letter.isalnum() for letter in word) for page in pages for word in page.read_text("utf-8").split()
+        ),
     }
 
 

@@ -258,8 +258,8 @@ class ItemPolicy:
     """Most recent items that are read."""
     epochs: Whole = 8
     """Passes over the training sequences."""
-    batch: Count = 2048
-    """Labels a step, about."""
+    batch: Whole = 0
+    """Labels a step, about; 0: 256 to 2,048, few on a small log, which would have too few steps."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
 

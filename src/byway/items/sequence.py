@@ -49,6 +49,9 @@ WARMUP = 0.05
 """Share of the steps over which the learning rate climbs to its peak; from there it falls along a cosine to 0."""
 CHECKPOINT_EVERY = 200
 """Steps between checkpoints from which an interrupted run goes on."""
+BATCH, STEPS = (256, 2048), 400
+"""Labels a step at least and at most, and the steps of an epoch in between. On 94,000 labels NDCG at 50 is 0.193 by
+2,048 labels a step and 0.268 by 256 (demo world), 0.109 and 0.116 on MovieLens, 0.040 and 0.040 on KuaiRec."""
 NEGATIVES = 1024
 """Items drawn for the softmax's denominator a step, beside the step's labels; all of a catalog that is no
 larger."""
@@ -211,11 +214,12 @@ def fit(
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
+    labels = int(np.maximum(log.stop - log.start - 1, 0).sum())
     done = restore(checkpoint, parts, optimiser) if checkpoint else 0
     step, leads = 0, rank() == 0
     parts.train()
     for epoch in range(settings.epochs):
-        every = windows.batches(log, settings.history, settings.batch, seed, epoch)
+        every = windows.batches(log, settings.history, settings.batch or batch_of(labels // size()), seed, epoch)
         order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
         for place, (first, length) in enumerate(order):
             step += 1
@@ -242,6 +246,16 @@ def fit(
         save(checkpoint, parts, optimiser, step)
     parts.eval()
     return step
+
+
+def batch_of(labels: int) -> int:
+    """Labels a step, where a log has so many: as many as leave an epoch STEPS steps, within bounds.
+
+    >>> batch_of(60_000), batch_of(300_000), batch_of(10**8)
+    (256, 750, 2048)
+    """
+    fewest, most = BATCH
+    return max(fewest, min(most, labels // STEPS))
 
 
 def schedule(progress: float) -> float:
