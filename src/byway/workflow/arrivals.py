@@ -103,6 +103,16 @@ def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int
     )  # fmt: skip
 
 
+def write(arrivals: Arrivals, meta: dict[str, str], out: Path) -> None:
+    """Write what `load` reads; `meta` goes with the transitions."""
+    pq.write_table(arrivals.items, out / "items.parquet", compression="zstd")
+    users = pa.table({"user": arrivals.users}, pa.schema([("user", pa.string())]))
+    pq.write_table(users, out / "users.parquet")
+    curate.write(arrivals.transitions, out / "transitions.parquet", meta)
+    for name in ("vectors", "leaf", "alike", "traffic", "pairs", "answers"):
+        np.save(out / f"{name}.npy", getattr(arrivals, name))
+
+
 def build(
     work: Work,
     workspace: Path,
@@ -119,86 +129,56 @@ def build(
     transitions = curate.load(folder["transitions"])
     level, clusters = transitions.level, transitions.clusters
     history = transitions.train.context.shape[1]
-    stood = workspace / REFRESH if again else folder["transitions"]
     held = load(workspace / REFRESH) if again else _nothing(workspace, records, vectors.shape[1], history)
-    known = items_of.load(folder["catalog"]).items["item"]
-    old_ids = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string())
-
-    read = made_with(records["catalog"], config.Catalog)
-    kept_out = Quarantine(work.out / "quarantine.parquet")
-    copies = work.scratch / "copies"
-    outcome = Outcome()
-    fresh = items_of.SCHEMA.empty_table()
-    if "items" in given:
-        raw = sources.new_rows(read, "items", given["items"], copies)
-        fresh = items_of.cleaned(raw, read, kept_out, outcome.counts)
-        if kept_out.reasons:
-            items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
-        new = compute.invert(compute.is_in(fresh["item"], value_set=old_ids.combine_chunks()))
-        outcome.counts["known_items"] = fresh.num_rows - int(compute.sum(new).as_py() or 0)
-        fresh = fresh.filter(new)
-    everything = pa.concat_tables([held.items, fresh])
-    ids = pa.chunked_array([*known.chunks, *everything["item"].chunks], pa.string()).combine_chunks()
-    users = pa.array([*events_of.load_users(folder["catalog"]), *held.users], pa.large_string())
-    log, new_users = None, list[str]()
-    if "events" in given:
-        raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
-        log, new_users = _new_events(raw, ids, users, read.positive, kept_out)
-        if kept_out.reasons.total() > before:
-            items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
-    kept_out.close()
+    new = _new_rows(work, records, folder["catalog"], held, given)
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
-    if fresh.num_rows:
-        rows = embed.embed_new(
-            folder["embeddings"], made_with(records["embeddings"], config.Embeddings), Catalog(fresh).texts()
-        )
-    had = np.append(held.traffic, np.zeros(fresh.num_rows, np.float32))
-    came = np.zeros(len(had)) if log is None else events_of.traffic(log)
-    traffic = had + came
+    if new.items.num_rows:
+        texts, settings = Catalog(new.items).texts(), made_with(records["embeddings"], config.Embeddings)
+        rows = embed.embed_new(folder["embeddings"], settings, texts)
+    known = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
+    had = np.append(held.traffic, np.zeros(new.items.num_rows, np.float32))
+    came = np.zeros(len(had)) if new.log is None else events_of.traffic(new.log)
+    cut, sizes = made_with(records["tree"], config.Tree), [tree.size(each) for each in range(1, LEVELS + 1)]
+    weights = [trees.blended_weights(had + came, sizes, each, cut) for each in range(1, LEVELS + 1)]
     standing_tree = placement.grown(tree, held.leaf)
-    known_rows = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
-    cut = made_with(records["tree"], config.Tree)
-    sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
-    weights = [trees.blended_weights(traffic, sizes, each, cut) for each in range(1, LEVELS + 1)]
-    placed = placement.place(standing_tree, known_rows, rows, weights, ROOM)
+    placed = placement.place(standing_tree, known, rows, weights, ROOM)
     now = placement.grown(standing_tree, placed.leaf)
-    cluster_of = now.assign(level)
 
-    counted, standing = held.transitions, load_standing(stood)
+    counted, standing = held.transitions, load_standing(workspace / REFRESH if again else folder["transitions"])
     recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
-    if log is not None:
-        recent, standing = curate.extend(standing, log, cluster_of, clusters)
+    if new.log is not None:
+        recent, standing = curate.extend(standing, new.log, now.assign(level), clusters)
         counted = curate.added(held.transitions, recent)
     standing.write(work.out)
+    pairs, answered = _followed(records, folder, transitions, counted, tree.similarity(vectors, level))
+    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known) :])
+    everything = Arrivals(
+        pa.concat_tables([held.items, new.items]),
+        np.concatenate([held.vectors, rows]),
+        np.concatenate([held.leaf, placed.leaf]),
+        np.concatenate([held.alike, alike]),
+        [*held.users, *new.users],
+        (had + came).astype(np.float32),
+        counted,
+        pairs,
+        answered,
+    )
+    write(everything, {"level": str(level), "clusters": str(clusters)}, work.out)
 
-    pq.write_table(everything, work.out / "items.parquet", compression="zstd")
-    np.save(work.out / "vectors.npy", np.concatenate([held.vectors, rows]))
-    np.save(work.out / "leaf.npy", np.concatenate([held.leaf, placed.leaf]))
-    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known_rows) :])
-    np.save(work.out / "alike.npy", np.concatenate([held.alike, alike]))
-    pq.write_table(pa.table({"user": [*held.users, *new_users]}, pa.schema([("user", pa.string())])),
-                   work.out / "users.parquet")  # fmt: skip
-    np.save(work.out / "traffic.npy", traffic.astype(np.float32))
-    meta = {"level": str(level), "clusters": str(clusters)}
-    curate.write(counted, work.out / "transitions.parquet", meta)
-    pairs, answers = _followed(records, folder, transitions, counted, tree.similarity(vectors, level))
-    np.save(work.out / "pairs.npy", pairs)
-    np.save(work.out / "answers.npy", answers)
-
-    outcome.counts |= {
-        "items": fresh.num_rows,
-        "events": 0 if log is None else len(log),
-        "users": len(new_users),
+    counts = {
+        **new.counts,
+        "items": new.items.num_rows,
+        "events": 0 if new.log is None else len(new.log),
+        "users": len(new.users),
         "transitions": int(recent.count.sum()),
         "pairs": int((~tables.are_triples(pairs)).sum()),
         "triples": int(tables.are_triples(pairs).sum()),
-        "all_items": everything.num_rows,
-        **{f"quarantined.{reason}": n for reason, n in sorted(kept_out.reasons.items())},
+        "all_items": everything.items.num_rows,
+        **{f"quarantined.{reason}": n for reason, n in new.kept_out.items()},
     }
-    outcome.metrics = {f"refresh.{name}": outcome.counts[name] for name in ("items", "events", "users")}
-    outcome.metrics["refresh.quarantined"] = dict(sorted(kept_out.reasons.items()))
-    outcome.metrics |= {
+    metrics = {f"refresh.{name}": counts[name] for name in ("items", "events", "users")} | {
+        "refresh.quarantined": new.kept_out,
         "refresh.displaced": placed.displaced,
         "refresh.crowded": placed.crowded,
         "refresh.balance_blended": [
@@ -206,19 +186,62 @@ def build(
             for each, w in enumerate(weights, 1)
         ],
     }
-    old = _before(transitions, held.transitions)
-    all_rows = np.concatenate([known_rows, rows]) if len(rows) else known_rows
-    outcome.metrics |= _drift(
+    metrics |= _drift(
         work,
-        old,
+        _before(transitions, held.transitions),
         recent,
         tree,
         now,
-        vectors=(np.asarray(vectors), all_rows),
+        vectors=(np.asarray(vectors), np.concatenate([known, rows]) if len(rows) else known),
         traffic=(had, came),
         level=level,
     )
-    return outcome
+    return Outcome(counts, metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """The usable rows of the tables that are given."""
+
+    items: pa.Table
+    """Items that were not there before."""
+    log: Events | None
+    """Events of all users and items, old and new; None where there is none."""
+    users: list[str]
+    """Ids of users that were not there before."""
+    counts: dict[str, int]
+    """Of the items that were read."""
+    kept_out: dict[str, int]
+    """Rows that could not be used, by reason."""
+
+
+def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arrivals, given: dict[str, Path]) -> New:
+    """Read and clean the given tables as the full run's were; what cannot be used goes to `quarantine.parquet`."""
+    read = made_with(records["catalog"], config.Catalog)
+    known = items_of.load(catalog).items["item"]
+    fresh, counts = items_of.SCHEMA.empty_table(), dict[str, int]()
+    kept_out = Quarantine(work.out / "quarantine.parquet")
+    copies = work.scratch / "copies"
+    if "items" in given:
+        raw = sources.new_rows(read, "items", given["items"], copies)
+        fresh = items_of.cleaned(raw, read, kept_out, counts)
+        if kept_out.reasons:
+            items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
+        old = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string()).combine_chunks()
+        found = compute.is_in(fresh["item"], value_set=old)
+        counts["known_items"] = int(compute.sum(found).as_py() or 0)
+        fresh = fresh.filter(compute.invert(found))
+    log, users = None, list[str]()
+    if "events" in given:
+        raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
+        chunks = [each for table in (held.items, fresh) for each in table["item"].chunks]
+        ids = pa.chunked_array([*known.chunks, *chunks], pa.string()).combine_chunks()
+        old_users = pa.array([*events_of.load_users(catalog), *held.users], pa.large_string())
+        log, users = _new_events(raw, ids, old_users, read.positive, kept_out)
+        if kept_out.reasons.total() > before:
+            items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
+    kept_out.close()
+    return New(fresh, log, users, counts, dict(sorted(kept_out.reasons.items())))
 
 
 def _followed(
