@@ -103,7 +103,6 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[lift]\nscale = [5, 1]", (), ["[lift] scale is [5.0, 1.0]", "the worst and the best"]),
         ("[lift]\nscale = [5]", (), ["[lift] scale is [5.0]"]),
         ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
-        ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
@@ -153,7 +152,7 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     whole = type(plain[setting]) is int
     least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
     # As far as these go without another setting.
-    most = {"interests": 2, "delta": 1, "best_of": 0}.get(setting, most)
+    most = {"interests": 2, "delta": 1}.get(setting, most)
     least = 2 if (section, setting) == ("pairs", "level") else least
     kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):

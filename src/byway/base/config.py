@@ -163,8 +163,6 @@ class Transitions:
     curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
-    feedback: bool = False
-    """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +316,6 @@ class Bundle:
     transitions.history = 3."""
     items: Count = 10
     """Items in an answer where the request does not say."""
-    min_eligible: Whole = 1
-    """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
-    over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
     min_quality: Number = 0.0
     """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
     whole log as by ten events, so that one skip does not bury an item."""
@@ -383,10 +378,6 @@ class Media:
     line of the text prompt, and the thought to learn from. Empty: nothing is said."""
     captioner_url: str = ""
     """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
-    max_megabytes: Whole = 2048
-    """A larger file is refused."""
-    seconds_a_file: Number = 30.0
-    """A file that takes longer to decode is refused, and its decoder ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -637,10 +628,6 @@ def _go_together(path: Path, config: Config) -> None:
     if len(asked.price) not in (0, 2) or any(not 0 <= p < 1e6 for p in asked.price):
         raise UserError(
             f"{path.name}: [answers] price is {list(asked.price)}; give two, for a million tokens read and written."
-        )
-    if config.transition_table.best_of and not config.transitions.feedback:
-        raise UserError(
-            f"{path.name}: [transition_table] best_of needs the log's feedback: set transitions.feedback = true."
         )
     if not config.multimodal_model.prompts:
         raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")

@@ -94,7 +94,8 @@ def _one(
         return Work(out, scratch, np.random.default_rng([seed, number]))
 
     here = place(6, "transitions")
-    curate.build(here, replace(sections.transitions, curation=kind), events, tree)
+    settings, feedback = replace(sections.transitions, curation=kind), sections.transition_table.best_of > 0
+    curate.build(here, settings, events, tree, feedback)
     transitions = curate.load(here.out)
     here = place(7, "model")
     # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.

@@ -209,7 +209,7 @@ def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
 def shower(asked: Contexts) -> Pictures:
     """How to get an item's pictures themselves: its files are opened anew, since 01-media keeps vectors only."""
     files, frames = asked.seen.files(), asked.seen.frames
-    decoder = Decoder(config.Media())
+    decoder = Decoder()
 
     def pictures(item: int) -> list[Image.Image]:
         row = int(asked.row[item])

@@ -58,7 +58,7 @@ class Stage:
     asked_for: bool = False
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()
-    """Further sections of the settings that shape it, because it trains models of its own."""
+    """Further sections of the settings that shape it: of models that it trains itself, or of who reads it."""
     run: tuple[str, ...] = ()
     """Settings of [run] that shape it, beside the seed."""
     version: int = 1
@@ -301,7 +301,8 @@ def _naming_weights(inputs: Inputs) -> dict[str, str]:
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
     from byway.transitions import curate
 
-    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree)
+    feedback = inputs.config.transition_table.best_of > 0
+    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree, feedback)
 
 
 def _language_model(work: Work, inputs: Inputs) -> Outcome:
@@ -601,7 +602,7 @@ EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weig
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
-TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
+TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE), sections=("transition_table",))
 LANGUAGE_MODEL = Stage(
     7,
     "language_model",
