@@ -74,7 +74,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     pairs = curate.load(folder / "pairs")
     settings = config.MultimodalModel(
         prompts=("video",),
-        method="full",
         steps=45,
     )
     patch = pytest.MonkeyPatch()

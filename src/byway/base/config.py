@@ -392,7 +392,8 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class MultimodalModel:
-    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1)."""
+    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1). The
+    projector is trained in full, and the language model through low-rank adapters."""
 
     model: str = ""
     """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
@@ -401,10 +402,6 @@ class MultimodalModel:
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
     """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
-    text: Literal["cluster", "title", "both"] = "both"
-    """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
-    method: Literal["lora", "full"] = "lora"
-    """What is trained of the language model; the projector is trained in full."""
     steps: Count = 300
     """Optimiser steps."""
     target: Literal["posterior", "paper"] = "posterior"
