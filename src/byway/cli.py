@@ -137,7 +137,7 @@ def export(
 
     found = asking.write_samples(directory, _config(directory, set), sft, out)
     rows = f"{found['train']:,} rows to train on and {found['validation']:,} to validate on"
-    after = "protocol = 'completions'" if sft == "trl" else "protocol = 'chat'"
+    after = "protocol = 'structured_outputs'" if sft == "trl" else "protocol = 'chat'"
     _say(json, found, f"Wrote {rows} into {found['wrote']}. Who is tuned on it is asked by [answers] {after}.")
 
 

@@ -214,11 +214,11 @@ class Answers:
     BYWAY_SERVER_KEY."""
     model: str = ""
     """The model's name there."""
-    protocol: Literal["chat", "completions"] = "chat"
-    """chat: one request a pair, for a ranked list by JSON schema. completions: the prompt of fine-tuning and one
-    request an answer, each a choice among names; for a model that was fine-tuned on `byway export`."""
-    choices: Literal["structured_outputs", "guided_choice", "grammar"] = "structured_outputs"
-    """How completions take choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
+    protocol: Literal["chat", "structured_outputs", "guided_choice", "grammar"] = "chat"
+    """chat: one request a pair, for a ranked list by JSON schema. The others are completions, with the prompt of
+    fine-tuning and one request an answer, each a choice among names, for a model that was fine-tuned on `byway
+    export`; they differ in how the server is told the choices: vLLM from 0.12 on, vLLM before and others, or
+    llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
