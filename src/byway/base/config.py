@@ -196,8 +196,6 @@ class LanguageModel:
     """What the model is taught. With the whole log under block attention: the log's counts and how alike the items
     are, weighed on validation transitions, or the counts alone. transitions: whatever the attention, what happened,
     beside counts, similarity and popularity as a fixed offset, so that it learns what they do not say."""
-    balance: Number = 1.0
-    """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""

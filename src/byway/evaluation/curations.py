@@ -98,10 +98,9 @@ def _one(
     curate.build(here, settings, events, tree, feedback)
     transitions = curate.load(here.out)
     here = place(7, "model")
-    # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.
     tune.build(
         here,
-        replace(sections.language_model, balance=0.0),
+        sections.language_model,
         transitions,
         descriptions,
         vectors,
