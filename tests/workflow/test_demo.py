@@ -153,7 +153,8 @@ def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pyt
         return real(work, kind, seed, *rest, **more)
 
     monkeypatch.setattr(curations, "_one", counted)
-    settings = config.load(workspace / "byway.toml", ["curations.seeds=1"])
+    monkeypatch.setattr(curations, "SEEDS", 1)
+    settings = config.load(workspace / "byway.toml")
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="curations")
     found = pipeline.run(workspace, settings, only="curations")["curations"].metrics

@@ -455,8 +455,6 @@ LIFTED = "lift.json"
 class Lift:
     """`byway lift`: how the log of a live experiment of your own is read."""
 
-    control: str = "control"
-    """The arm beside which the others are measured."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column of an impression (user, item, time, arm, satisfaction, watch_seconds, source, share, cluster,
     novel, sole) to that of your table; usual names are found without it."""
@@ -465,21 +463,12 @@ class Lift:
 
 
 @dataclass(frozen=True, slots=True)
-class Curations:
-    """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
-
-    seeds: Count = 3
-    """Models a way; each takes as long as 07 and 08 together."""
-
-
-@dataclass(frozen=True, slots=True)
 class Views:
     """19-views: what the multimodal model is asked with and shown, compared (paper 2, figures 3, 4 and 5)."""
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
-    """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
-    seeds: Count = 3
-    """Models a view; there are eight views in all, and each model takes about as long as 10."""
+    """The four prompts; one, two, four and eight frames; the thumbnail and one frame. There are eight views in all,
+    with three models each, of which one takes about as long as 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,7 +495,6 @@ class Config:
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
     lift: Lift = field(default_factory=Lift)
-    curations: Curations = field(default_factory=Curations)
     views: Views = field(default_factory=Views)
 
 

@@ -566,7 +566,6 @@ def _curations(work: Work, inputs: Inputs) -> Outcome:
 
     return curations.build(
         work,
-        inputs.config.curations,
         events=inputs.events,
         vectors=inputs.vectors,
         tree=inputs.tree,
