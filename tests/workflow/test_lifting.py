@@ -272,6 +272,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, without: str, settings: con
 
 
 def test_a_control_of_another_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "byway.toml").touch()
     as_csv(tmp_path / "l.csv", [row | {"arm": {"control": "old"}.get(row["arm"], row["arm"])} for row in planted()])
     with pytest.raises(UserError, match=r"no user of the arm 'control' \(byway, old\).*--control"):
         cli.lift(tmp_path, tmp_path / "l.csv")

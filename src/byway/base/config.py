@@ -356,9 +356,6 @@ class Serving:
     """Processes that answer."""
     access_log: bool = True
     """Log a line for each request: its route, status, time and ids, and no user, token or address."""
-    drain_seconds: Number = 2.0
-    """How long the service says that it is not ready, and answers, before it stops: as long as a proxy in front
-    needs to see it."""
     rate: Number = 200.0
     """Requests a second that one token may make; 0 sets no limit."""
 
