@@ -70,7 +70,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     make_tiny().save_pretrained(folder / "tiny")
     models.load_tokenizer("smollm2-135m").save_pretrained(folder / "tiny")
     seen = planted.seen(folder)
-    curate.build(_work(folder / "pairs"), config.Pairs(), planted.serendipitous(), planted.tree(), seen)
+    curate.build(_work(folder / "pairs"), config.Pairs(), 2, planted.serendipitous(), planted.tree(), seen)
     pairs = curate.load(folder / "pairs")
     settings = config.MultimodalModel(
         prompts=("video",),

@@ -50,6 +50,8 @@ Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], msgspec.Meta(extra={OP
 date."""
 Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 """A tree has four levels, and a prompt four slots."""
+Up = Annotated[int, msgspec.Meta(ge=1, le=3)]
+"""Levels from one to another above it."""
 Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 """Threads of this process."""
 AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1024, extra={OPERATIONAL: True})]
@@ -212,11 +214,11 @@ class Answers:
     BYWAY_SERVER_KEY."""
     model: str = ""
     """The model's name there."""
-    protocol: Literal["chat", "structured_outputs", "guided_choice", "grammar"] = "chat"
-    """chat: one request a pair, for a ranked list by JSON schema. The others are completions, with the prompt of
-    fine-tuning and one request an answer, each a choice among names, for a model that was fine-tuned on `byway
-    export`; they differ in how the server is told the choices: vLLM from 0.12 on, vLLM before and others, or
-    llama.cpp."""
+    protocol: Literal["chat", "anthropic", "gemini", "structured_outputs", "guided_choice", "grammar"] = "chat"
+    """chat: one request a pair, for a ranked list by JSON schema; anthropic and gemini write a batch's files in the
+    form of these hosts, while many take that of chat. The others are completions, with the prompt of fine-tuning
+    and one request an answer, each a choice among names, for a model that was fine-tuned on `byway export`; they
+    differ in how the server is told the choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
@@ -224,8 +226,6 @@ class Answers:
     """Interests that the model chooses among: the best of the log's signals, and some of the others."""
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
-    format: Literal["openai", "anthropic", "gemini"] = "openai"
-    """The files of a batch; many hosts and servers take the first."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     """Sent with every request, as {top_k = -1}: what this server must be told beside what all are. What all are
     told and this one refuses is left out by "", as {seed = ""}."""
@@ -287,9 +287,10 @@ class Planner:
 class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
-    mode: Literal["person", "pair"] = "person"
+    mode: Literal["person", "pair", "paper"] = "person"
     """person: the items of new interests that score highest by all that is known of somebody (12-planner). pair:
-    paper 1's plan, two drawn interests, the first new one of their ranking, and the item policy inside it."""
+    paper 1's plan, two drawn interests, the first of their ranking that somebody never met, and the item policy
+    inside it. paper: the same as it is printed, where all interests are new but the two that were drawn."""
     new_interests: Whole = 0
     """New interests on a page at most, in the mode `person`; 0 sets no bound."""
     skip: Share = 0.0
@@ -301,9 +302,6 @@ class Bundle:
     clock; 0: once it was met it is no longer new."""
     again_days: Whole = 0
     """An interest that was met and never pleased is offered again after so many days; 0: never."""
-    novel: Literal["never_met", "not_in_pair"] = "never_met"
-    """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
-    the two that were drawn."""
     surprise: Literal["serendipitous", "never_met"] = "serendipitous"
     """Which interests are offered after an item being watched: any other of its wider interest (paper 2), or
     only those that somebody never met."""
@@ -379,10 +377,9 @@ class Media:
 class Pairs:
     """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
 
-    level: Level = 2
-    """l: context and next item lie in different clusters of this level; the answer is one of them."""
-    delta: Count = 1
-    """δ: and in the same cluster at level l - δ."""
+    delta: Up = 1
+    """δ: context and next item lie in different clusters of level l, which is `transitions.level`, and in the same
+    cluster at level l - δ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,11 +588,6 @@ def _go_together(path: Path, config: Config) -> None:
         raise UserError(
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
             "even."
-        )
-    if config.pairs.delta >= config.pairs.level:
-        raise UserError(
-            f"{path.name}: [pairs] delta is {config.pairs.delta} and level {config.pairs.level}; there is no level "
-            f"{config.pairs.level - config.pairs.delta}: give a smaller delta."
         )
     asked, by = config.answers, config.language_model.answers
     if by != "here" and not asked.model:

@@ -17,7 +17,6 @@ from scipy import sparse
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work
-from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import progress, split
 from byway.data.media import Media
@@ -105,15 +104,10 @@ class FoundPairs:
     user: Ints
 
 
-def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Media) -> Outcome:
-    """Find the pairs, report who was content with what, split them in time, curate the samples."""
-    if not 1 <= settings.level - settings.delta < settings.level <= len(tree.starts):
-        raise UserError(
-            f"pairs.level = {settings.level} and pairs.delta = {settings.delta}: both levels must be among the "
-            "tree's 1 to 4, and delta at least 1."
-        )
-    fine, broad = tree.assign(settings.level), tree.assign(settings.level - settings.delta)
-    clusters = tree.size(settings.level)
+def build(work: Work, settings: config.Pairs, level: int, events: Events, tree: Tree, seen: Media) -> Outcome:
+    """Find the pairs of a level, report who was content with what, split them in time, curate the samples."""
+    fine, broad = tree.assign(level), tree.assign(level - settings.delta)
+    clusters = tree.size(level)
     found = find(events, GAP_HOURS)
     kind = kinds(found, fine, broad)
     part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
@@ -139,7 +133,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     }
     back_off = fit_back_off(Evidence.of(log, fine, broad, clusters), tables["validation"])
     meta = {
-        "level": str(settings.level),
+        "level": str(level),
         "delta": str(settings.delta),
         "clusters": str(clusters),
         "back_off": str(back_off),

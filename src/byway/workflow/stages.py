@@ -400,13 +400,14 @@ def _pairs_or_triples(config: Config) -> None:
 def _pairs(work: Work, inputs: Inputs) -> Outcome:
     from byway.multimodal import curate
 
-    seen, planned = inputs.config.pairs.level, inputs.config.transitions.level
-    if seen != planned:
+    settings, planned = inputs.config.pairs, inputs.config.transitions.level
+    level = max(planned, settings.delta + 1)
+    if level != planned:
         say(
-            f"[yellow]pairs.level is {seen} and transitions.level {planned}[/]: what the multimodal model says of "
-            "other clusters is made, and neither served nor given an arm. Set both to one level, 2 or deeper."
+            f"[yellow]transitions.level is {planned} and pairs.delta {settings.delta}[/]: the multimodal model is "
+            f"made for level {level}, and neither served nor given an arm."
         )
-    return curate.build(work, inputs.config.pairs, inputs.events, inputs.tree, _there(inputs.seen))
+    return curate.build(work, settings, level, inputs.events, inputs.tree, _there(inputs.seen))
 
 
 def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
@@ -618,7 +619,9 @@ TRANSITION_TABLE = Stage(
     run=("precision",),
     refuse=_pairs_or_triples,
 )
-PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), version=2)
+PAIRS = Stage(
+    9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), sections=("transitions",), version=2
+)
 MULTIMODAL_MODEL = Stage(
     10,
     "multimodal_model",
