@@ -40,7 +40,7 @@ def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path:
     assert found.bundle.days == 3
     assert found.tree.traffic_share == 0.5
     assert found.tree.levels == Config().tree.levels
-    assert found.pairs == Config().pairs
+    assert found.media == Config().media
 
 
 def test_the_last_override_holds(tmp_path: Path) -> None:
@@ -102,7 +102,6 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[lift]\nscale = [5, 1]", (), ["[lift] scale is [5.0, 1.0]", "the worst and the best"]),
         ("[lift]\nscale = [5]", (), ["[lift] scale is [5.0]"]),
-        ("[pairs]\ndelta = 4", (), ["[pairs]", "delta is 4", "at most 3"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
@@ -210,8 +209,7 @@ def test_what_must_be_counted_is() -> None:
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
         ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
         ("bundle", "items"), ("serving", "workers"), ("serving", "forget_days"),
-        ("media", "frames"), ("pairs", "delta"),
-        ("multimodal_model", "steps"),
+        ("media", "frames"), ("multimodal_model", "steps"),
         ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
     ]:  # fmt: skip
         assert bounds(section)[setting][0] == 1, (section, setting)

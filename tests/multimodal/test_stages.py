@@ -22,9 +22,6 @@ from tests.language.conftest import make_tiny
 from tests.workflow.test_demo import SMALL, TOML
 
 SEEN = """
-[pairs]
-delta = 1
-
 [multimodal_model]
 model = "model"
 prompts = ["thought", "both", "video", "text"]

@@ -85,7 +85,7 @@ def test_the_seed_shapes_every_stage(toys: Toys, workspace: Path) -> None:
 def test_settings_of_other_sections_change_nothing(toys: Toys, workspace: Path) -> None:
     run(workspace)
     toys.did()
-    run(workspace, "bundle.days=3", "pairs.delta=2")
+    run(workspace, "bundle.days=3", "media.frames=3")
     assert toys.did() == []
 
 
@@ -419,6 +419,7 @@ def test_every_stage_has_its_own_folder_and_section() -> None:
         "graph",
         "report",
         "curations",
+        "pairs",
     }
     assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
 

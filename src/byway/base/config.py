@@ -50,8 +50,6 @@ Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], msgspec.Meta(extra={OP
 date."""
 Level = Annotated[int, msgspec.Meta(ge=1, le=4)]
 """A tree has four levels, and a prompt four slots."""
-Up = Annotated[int, msgspec.Meta(ge=1, le=3)]
-"""Levels from one to another above it."""
 Threads = Annotated[int, msgspec.Meta(ge=0, le=1024)]
 """Threads of this process."""
 AtOnce = Annotated[int, msgspec.Meta(ge=1, le=1024, extra={OPERATIONAL: True})]
@@ -338,8 +336,6 @@ class Serving:
     min_recall: Number = 0.0
     """A bundle whose recall at 10 on held-out transitions is lower is not published, nor is a refresh; 0 takes
     popularity's for the bundle."""
-    experiment: str = "byway"
-    """Name of the experiment that answers and the log carry."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     publication: Literal["files", "server"] = "files"
@@ -371,15 +367,6 @@ class Media:
     line of the text prompt, and the thought to learn from. Empty: nothing is said."""
     captioner_url: str = ""
     """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
-
-    delta: Up = 1
-    """δ: context and next item lie in different clusters of level l, which is `transitions.level`, and in the same
-    cluster at level l - δ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,7 +471,6 @@ class Config:
     metrics: Metrics = field(default_factory=Metrics)
     serving: Serving = field(default_factory=Serving)
     media: Media = field(default_factory=Media)
-    pairs: Pairs = field(default_factory=Pairs)
     multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)

@@ -400,14 +400,14 @@ def _pairs_or_triples(config: Config) -> None:
 def _pairs(work: Work, inputs: Inputs) -> Outcome:
     from byway.multimodal import curate
 
-    settings, planned = inputs.config.pairs, inputs.config.transitions.level
-    level = max(planned, settings.delta + 1)
+    planned = inputs.config.transitions.level
+    level = max(planned, 1 + curate.DELTA)
     if level != planned:
         say(
-            f"[yellow]transitions.level is {planned} and pairs.delta {settings.delta}[/]: the multimodal model is "
-            f"made for level {level}, and neither served nor given an arm."
+            f"[yellow]transitions.level is {planned}, the broadest[/]: the multimodal model is made for level "
+            f"{level}, and neither served nor given an arm."
         )
-    return curate.build(work, settings, level, inputs.events, inputs.tree, _there(inputs.seen))
+    return curate.build(work, level, inputs.events, inputs.tree, _there(inputs.seen))
 
 
 def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
