@@ -64,7 +64,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "lora": ("language_model.method='lora'",),
     "counts_taught": ("language_model.target='counts'",),
     "diversified": ("transitions.curation='diversified'",),
-    "random": ("transitions.curation='random'", "language_model.balance=0"),
+    "random": ("transitions.curation='random'",),
     "paper": (
         "transitions.curation='diversified'",
         "language_model.attention='causal'",

@@ -61,13 +61,13 @@ def batches(workspace: Path, settings: config.Config, folder: Path) -> dict[str,
             types.Content.model_validate(content)
 
     take = {
-        "openai": lambda line: openai(line["body"]),
+        "chat": lambda line: openai(line["body"]),
         "anthropic": lambda line: anthropic(line["params"]),
         "gemini": lambda line: gemini(line["request"]),
     }
     found: dict[str, int] = {}
     for form, check in take.items():
-        own = replace(settings.answers, format=form)
+        own = replace(settings.answers, protocol=form)
         here = folder / form
         here.mkdir()
         lines = rows(batch.write(here, asked, np.arange(min(LINES, len(asked))), own)[0])

@@ -105,9 +105,7 @@ def main() -> None:
         print(found, flush=True)
 
         named = copied("completions")
-        code, seconds = run(
-            named, "language_model.answers=server", "answers.protocol=completions", "answers.choices=grammar"
-        )
+        code, seconds = run(named, "language_model.answers=server", "answers.protocol=grammar")
         assert code == 0
         by_name = tables.load(named / "08-transition-table")
         found["completions"] = {"seconds a pair": round(seconds / pairs, 2)}

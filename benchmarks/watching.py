@@ -187,8 +187,8 @@ def felt(path: Path) -> dict[str, float]:
     """Mean satisfaction with the next item of a visit, by kind of pair and whether the item before had a look."""
     known, forest = opened(path), tree.load(path / "04-tree")
     found = curate.find(events.load(path / "01-catalog"), curate.GAP_HOURS)
-    level, delta = known.pairs.level, known.pairs.delta
-    kind = curate.kinds(found, forest.assign(level), forest.assign(level - delta))
+    level = known.pairs.level
+    kind = curate.kinds(found, forest.assign(level), forest.assign(level - curate.DELTA))
     look = known.look[found.context] >= 0
     names = {"similar": curate.SIMILAR, "serendipitous": curate.SERENDIPITOUS, "unrelated": curate.UNRELATED}
     return {

@@ -137,7 +137,7 @@ def export(
 
     found = asking.write_samples(directory, _config(directory, set), sft, out)
     rows = f"{found['train']:,} rows to train on and {found['validation']:,} to validate on"
-    after = "protocol = 'completions'" if sft == "trl" else "protocol = 'chat'"
+    after = "protocol = 'structured_outputs'" if sft == "trl" else "protocol = 'chat'"
     _say(json, found, f"Wrote {rows} into {found['wrote']}. Who is tuned on it is asked by [answers] {after}.")
 
 
@@ -346,6 +346,7 @@ def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
 def lift(
     directory: Path,
     *logs: Path,
+    control: Annotated[str, Parameter(help="The arm beside which the others are measured.")] = "control",
     policy: Annotated[
         list[str] | None, Parameter(help="What would it have earned: byway, paper, masked, or a published bundle.")
     ] = None,
@@ -360,7 +361,7 @@ def lift(
         raise UserError(
             "--policy works on the service's own log, which has every propensity; leave out the tables."
         )
-    found = lifting.lift(directory, config, logs)
+    found = lifting.lift(directory, config, logs, control)
     if policy:
         known = lifting.people(directory, config)
         found["policies"] = {each: replaying.earned(directory, config, known, each) for each in policy}

@@ -40,7 +40,7 @@ def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path:
     assert found.bundle.days == 3
     assert found.tree.traffic_share == 0.5
     assert found.tree.levels == Config().tree.levels
-    assert found.pairs == Config().pairs
+    assert found.media == Config().media
 
 
 def test_the_last_override_holds(tmp_path: Path) -> None:
@@ -102,8 +102,6 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
         ("[lift]\nscale = [5, 1]", (), ["[lift] scale is [5.0, 1.0]", "the worst and the best"]),
         ("[lift]\nscale = [5]", (), ["[lift] scale is [5.0]"]),
-        ("[pairs]\ndelta = 2", (), ["[pairs]", "delta is 2", "smaller delta"]),
-        ("[transition_table]\nbest_of = 5", (), ["best_of", "transitions.feedback = true"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
@@ -153,8 +151,7 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     whole = type(plain[setting]) is int
     least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
     # As far as these go without another setting.
-    most = {"interests": 2, "delta": 1, "best_of": 0}.get(setting, most)
-    least = 2 if (section, setting) == ("pairs", "level") else least
+    most = {"interests": 2}.get(setting, most)
     kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):
         kind = st.integers(1, 2**60).map(lambda n: 2 * n)
@@ -212,10 +209,8 @@ def test_what_must_be_counted_is() -> None:
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
         ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
         ("bundle", "items"), ("serving", "workers"), ("serving", "forget_days"),
-        ("media", "frames"), ("pairs", "level"), ("pairs", "delta"),
-        ("multimodal_model", "steps"),
+        ("media", "frames"), ("multimodal_model", "steps"),
         ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
-        ("curations", "seeds"), ("views", "seeds"),
     ]:  # fmt: skip
         assert bounds(section)[setting][0] == 1, (section, setting)
 

@@ -10,11 +10,8 @@ import pytest
 from PIL import Image
 from tests.data import clips
 
-from byway.base import config
 from byway.data import decoding, sound
 from byway.data.decoding import Decoder, Refused, decode
-
-SETTINGS = config.Media()
 
 
 def reds(frames: np.ndarray) -> list[int]:
@@ -30,7 +27,7 @@ def test_frames_stand_at_equal_steps_in_the_middle_of_their_share(
     tmp_path: Path, name: str, codec: str, n: int
 ) -> None:
     path = clips.video(tmp_path / name, codec)
-    decoded = decode(path, n, SETTINGS)
+    decoded = decode(path, n)
     expected = [240 * int(16 * (i + 0.5) / n) // 15 for i in range(n)]
     assert decoded.seconds == pytest.approx(4, abs=0.1)
     assert reds(decoded.frames()) == pytest.approx(expected, abs=14)
@@ -39,15 +36,15 @@ def test_frames_stand_at_equal_steps_in_the_middle_of_their_share(
 def test_with_a_rate_that_varies_a_frame_is_the_one_on_the_screen(tmp_path: Path) -> None:
     # Frames at 0, 1, 2 and 12 quarters of a second: most of the time the third is on the screen.
     path = clips.video(tmp_path / "a.mkv", frames=clips.ramp(4), times=[0, 1, 2, 12])
-    assert reds(decode(path, 4, SETTINGS).frames()) == pytest.approx([80, 160, 160, 160], abs=14)
+    assert reds(decode(path, 4).frames()) == pytest.approx([80, 160, 160, 160], abs=14)
 
 
 def test_what_a_telephone_turned_stands_upright(tmp_path: Path) -> None:
     path = clips.video(tmp_path / "a.mp4")
-    before = decode(path, 1, SETTINGS).frames()[0].astype(int)
+    before = decode(path, 1).frames()[0].astype(int)
     assert before[112, 30, 2] > 150 > before[112, 190, 2]
     clips.turned(path)
-    after = decode(path, 1, SETTINGS).frames()[0].astype(int)
+    after = decode(path, 1).frames()[0].astype(int)
     # Turned clockwise, what was left is above.
     assert after[30, 112, 2] > 150 > after[190, 112, 2]
 
@@ -58,17 +55,17 @@ def test_a_photograph_is_turned_as_its_camera_says_and_transparency_is_white(tmp
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    turned = decode(tmp_path / "a.jpg", 0, SETTINGS).frames()[0].astype(int)
+    turned = decode(tmp_path / "a.jpg", 0).frames()[0].astype(int)
     assert turned[112, 30, 0] > 200
     assert turned[112, 190, 2] > 200
     Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "b.png")
-    assert decode(tmp_path / "b.png", 0, SETTINGS).frames().min() == 255
+    assert decode(tmp_path / "b.png", 0).frames().min() == 255
 
 
 def test_a_tone_is_heard_in_its_band_and_silence_is_nothing(tmp_path: Path) -> None:
     peaks: list[int] = []
     for hertz in (300.0, 3000.0):
-        decoded = decode(clips.video(tmp_path / f"{hertz}.mp4", hertz=hertz), 1, SETTINGS)
+        decoded = decode(clips.video(tmp_path / f"{hertz}.mp4", hertz=hertz), 1)
         assert len(decoded.samples()) == pytest.approx(4 * decoding.RATE, rel=0.05)
         heard = sound.features(decoded.samples())
         assert heard is not None
@@ -86,7 +83,7 @@ def test_a_hundred_damaged_files_are_each_refused_and_the_good_ones_are_not(tmp_
     kinds = list(clips.damages(tmp_path))
     assert len({name for name, _, _ in kinds}) == 20
     (tmp_path / "good.jpg").write_bytes(clips.picture("JPEG"))
-    with Decoder(SETTINGS) as decoder:
+    with Decoder() as decoder:
         for name, make, reasons in kinds:
             for i in range(5):
                 path = tmp_path / f"{i}-{name}"
@@ -100,18 +97,20 @@ def test_a_hundred_damaged_files_are_each_refused_and_the_good_ones_are_not(tmp_
             assert answer.frames().shape == (4, decoding.SIDE, decoding.SIDE, 3)
 
 
-def test_a_file_that_kills_or_stops_the_decoder_costs_only_itself(tmp_path: Path) -> None:
+def test_a_file_that_kills_or_stops_the_decoder_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = clips.video(tmp_path / "a.mp4")
-    with Decoder(config.Media(seconds_a_file=5)) as decoder:
+    with Decoder() as decoder:
         assert decoder.decode(path, 1).reason == ""
         assert decoder.process is not None
         os.kill(decoder.process.pid, signal.SIGKILL)
         assert decoder.decode(path, 1).reason == "crashed the decoder"
         assert decoder.decode(path, 1).reason == ""
-        decoder.settings = config.Media(seconds_a_file=0.2)
+        monkeypatch.setattr(decoding, "SECONDS_A_FILE", 0.2)
         os.kill(decoder.process.pid, signal.SIGSTOP)
         assert decoder.decode(path, 1).reason == "took too long"
-        decoder.settings = SETTINGS
+        monkeypatch.undo()
         assert decoder.decode(path, 1).reason == ""
 
 
@@ -120,11 +119,11 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     Image.new("RGB", (7000, 7000)).save(file, "PNG")
     (tmp_path / "large.png").write_bytes(file.getvalue())
     monkeypatch.setattr(decoding, "MEGABYTES_A_FILE", 100)
-    with Decoder(SETTINGS) as decoder:
+    with Decoder() as decoder:
         assert decoder.decode(tmp_path / "large.png", 0).reason == "too much memory"
-    assert decode(tmp_path / "large.png", 0, SETTINGS).reason == ""
+    assert decode(tmp_path / "large.png", 0).reason == ""
 
 
 def test_addresses_are_not_fetched() -> None:
     with pytest.raises(Refused, match="address"):
-        decode("x://host/a.mp4", 1, SETTINGS)
+        decode("x://host/a.mp4", 1)

@@ -130,15 +130,15 @@ def test_a_ranking_a_request_and_how_it_is_drawn_is_sent(fault: str, monkeypatch
     assert "seed" not in body
 
 
-@pytest.mark.parametrize("choices", ["structured_outputs", "guided_choice"])
-def test_completions_choose_one_name_after_another(choices: Any) -> None:
+@pytest.mark.parametrize("protocol", ["structured_outputs", "guided_choice"])
+def test_completions_choose_one_name_after_another(protocol: Any) -> None:
     def say(prompt: str, legal: list[str]) -> str:
         assert prompt.endswith("\nNext:")
         assert all(name.startswith(" ") for name in legal)
         return max(legal)
 
     with served(say) as (address, _):
-        settings = replace(SETTINGS, url=f"{address}/v1", protocol="completions", choices=choices)
+        settings = replace(SETTINGS, url=f"{address}/v1", protocol=protocol)
         with server.connected(settings) as by:
             ranking, _ = all_of(by, asked())
     for row, own in enumerate(ranking):
@@ -147,10 +147,10 @@ def test_completions_choose_one_name_after_another(choices: Any) -> None:
 
 def test_a_completion_that_is_no_choice_is_one_sentence() -> None:
     with served(lambda prompt, legal: "whatever") as (address, _):
-        settings = replace(SETTINGS, url=f"{address}/v1", protocol="completions")
+        settings = replace(SETTINGS, url=f"{address}/v1", protocol="guided_choice")
         with (
             server.connected(settings) as by,
-            pytest.raises(UserError, match=r"not among the choices.*answers\.choices"),
+            pytest.raises(UserError, match=r"not among the choices.*answers\.protocol"),
         ):
             all_of(by, asked())
 

@@ -90,7 +90,7 @@ def transitions_of(some: Samples, whole_log: bool) -> Transitions:
     return Transitions(2, M, whole_log, some, some, some, some)
 
 
-def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() -> None:
+def test_a_batch_of_curated_samples_is_drawn_by_count() -> None:
     some = samples(400)
     successors = Successors.count(some, M)
     settings, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
@@ -101,9 +101,9 @@ def test_a_batch_of_curated_samples_is_drawn_by_count_and_weighs_labels_alike() 
     asked = {(*c, label) for c, label in zip(some.context.tolist(), some.label.tolist(), strict=True)}
     row, label = np.nonzero(batch.target)
     assert {(*c, n) for c, n in zip(batch.context[row].tolist(), label.tolist(), strict=True)} == asked
-    # Popularity is divided out, so that every label weighs the same, but for chance in 4,000 draws.
-    weight = batch.target.sum(axis=0)
-    np.testing.assert_allclose(weight, (weight > 0) / (weight > 0).sum(), rtol=0.25)
+    # But for chance in 4,000 draws.
+    often = np.bincount(some.label, some.count, M) / some.count.sum()
+    np.testing.assert_allclose(batch.target.sum(axis=0), often, rtol=0.25)
 
 
 def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_itself(
@@ -112,7 +112,7 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     monkeypatch.setattr(lesson, "SHARPNESS", 3.0)
     some = samples(400)
     successors = Successors.count(some, M)
-    settings = config.LanguageModel(block_clusters=5, balance=1.0)
+    settings = config.LanguageModel(block_clusters=5)
     deep = np.arange(M) < 4
     alike = np.random.default_rng(8).random((M, M))
     evidence = signals.over(successors, alike).weighed(similarity=2.0)
@@ -221,7 +221,6 @@ def test_it_learns_a_planted_rule_and_reads_back(
         steps={1: 100, 2: 75}[processes],
         block_clusters=8,
         learning_rate=2e-2,
-        balance=0.0,
     )
     outcome = stage(tmp_path / "run", settings, processes)
     curve = outcome.metrics["language.curve"]

@@ -67,7 +67,7 @@ def pairs() -> Pairs:
     """No pairs, at levels 2 and 1."""
     nothing = np.zeros(0)
     none = PairSamples(*(nothing.astype(kind) for kind in ("i4", "i4", "i4", "f4", "f4")))
-    return Pairs(2, 1, 6, none, none, none, none, none)
+    return Pairs(2, 6, none, none, none, none, none)
 
 
 def sibling(c: int) -> int:

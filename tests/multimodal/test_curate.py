@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway.base import config
 from byway.base.artifact import Work
-from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import split
 from byway.interests.tree import Tree
@@ -41,11 +39,11 @@ def test_kinds_follow_from_two_levels_of_the_tree() -> None:
 
 def test_satisfaction_is_reported_by_kind(work: Work) -> None:
     log = planted.serendipitous()
-    outcome = curate.build(work, config.Pairs(), log, planted.tree(), planted.seen(work.out))
+    outcome = curate.build(work, 2, log, planted.tree(), planted.seen(work.out))
     assert outcome.metrics["video.serendipitous_satisfaction"] == pytest.approx(0.9, abs=1e-3)
     assert outcome.metrics["video.similar_satisfaction"] == pytest.approx(0.3, abs=1e-3)
     pairs = curate.load(work.out)
-    assert (pairs.level, pairs.delta, pairs.clusters) == (2, 1, 6)
+    assert (pairs.level, pairs.clusters) == (2, 6)
     for samples in (pairs.samples, pairs.validation, pairs.heldout, pairs.fresh):
         assert len(samples)
         assert (samples.label == (samples.item // 8) ^ 1).all()
@@ -55,7 +53,7 @@ def test_satisfaction_is_reported_by_kind(work: Work) -> None:
 def test_only_what_was_seen_is_a_context(work: Work) -> None:
     some = np.arange(0, planted.ITEMS, 2, dtype=np.int32)
     seen = planted.seen(work.out, rows=some)
-    outcome = curate.build(work, config.Pairs(), planted.serendipitous(), planted.tree(), seen)
+    outcome = curate.build(work, 2, planted.serendipitous(), planted.tree(), seen)
     pairs = curate.load(work.out)
     assert not (pairs.samples.item % 2).any()
     assert outcome.counts["unseen_context"] > 0
@@ -118,12 +116,6 @@ def test_the_split_is_in_time() -> None:
     assert (part == 2).mean() == pytest.approx(0.2, abs=0.01)
 
 
-def test_levels_that_the_tree_has_not_got_are_refused(work: Work) -> None:
-    for own in (config.Pairs(level=2, delta=2), config.Pairs(level=5), config.Pairs(level=1, delta=0)):
-        with pytest.raises(UserError, match=r"pairs\.delta"):
-            curate.build(work, own, planted.serendipitous(), planted.tree(), planted.seen(work.out))
-
-
 def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() -> None:
     fine = np.array([0, 0, 1, 2, 3], np.int32)  # clusters 0, 1 and 2 have one parent, 3 is alone
     broad = np.array([0, 0, 0, 0, 1], np.int32)
@@ -135,7 +127,7 @@ def test_the_posterior_is_counts_backed_off_to_the_cluster_and_its_siblings() ->
         np.array([3, 1, 4, 2], np.float32),
     )
     w, own_w = curate.BACK_OFF, 7.0
-    pairs = curate.Pairs(2, 1, 4, log, log, log, log, log, back_off=own_w)
+    pairs = curate.Pairs(2, 4, log, log, log, log, log, back_off=own_w)
     items = np.array([0, 1, 3, 4], np.int32)
     found = curate.posterior(pairs, fine, broad)(items)
     popular = np.array([2, 3, 5, 0]) + 1.0
@@ -153,7 +145,7 @@ def test_what_did_not_please_is_no_evidence(work: Work) -> None:
     rows = [(i % 8, 8, 0.9) for i in range(100)] + [(i % 8, 16, 0.1) for i in range(200)]
     edges = ([0, 48], [0, 8, 16, 48], [0, 8, 16, 48], list(range(49)))
     tree = Tree(np.arange(planted.ITEMS, dtype=np.int32), tuple(np.array(s, np.int64) for s in edges))
-    curate.build(work, config.Pairs(), planted.events(rows), tree, planted.seen(work.out))
+    curate.build(work, 2, planted.events(rows), tree, planted.seen(work.out))
     pairs = curate.load(work.out)
     assert np.bincount(pairs.log.label, pairs.log.count).argmax() == 2
     found = curate.posterior(pairs, tree.assign(2), tree.assign(1))(np.arange(8, dtype=np.int32))
@@ -161,7 +153,7 @@ def test_what_did_not_please_is_no_evidence(work: Work) -> None:
 
 
 def test_no_training_sees_a_fresh_context(work: Work) -> None:
-    curate.build(work, config.Pairs(), planted.serendipitous(), planted.tree(), planted.seen(work.out))
+    curate.build(work, 2, planted.serendipitous(), planted.tree(), planted.seen(work.out))
     pairs = curate.load(work.out)
     fresh = set(pairs.fresh.item.tolist())
     assert len(fresh) == int(curate.FRESH * planted.ITEMS)

@@ -190,8 +190,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         descriptions=planted.descriptions(),
         seen=planted.seen(tmp_path),
     )
-    ready = hub.prepare(made.eval(), settings, np.random.default_rng(0))
-    return hub.wrap(ready, processor, asked, "both", shown)
+    ready = hub.prepare(made.eval(), np.random.default_rng(0))
+    return hub.wrap(ready, processor, asked, shown)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -70,11 +70,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pairs]:
     make_tiny().save_pretrained(folder / "tiny")
     models.load_tokenizer("smollm2-135m").save_pretrained(folder / "tiny")
     seen = planted.seen(folder)
-    curate.build(_work(folder / "pairs"), config.Pairs(), planted.serendipitous(), planted.tree(), seen)
+    curate.build(_work(folder / "pairs"), 2, planted.serendipitous(), planted.tree(), seen)
     pairs = curate.load(folder / "pairs")
     settings = config.MultimodalModel(
         prompts=("video",),
-        method="full",
         steps=45,
     )
     patch = pytest.MonkeyPatch()
@@ -225,7 +224,7 @@ def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_
     item = np.arange(0, n, 2, dtype=np.int32)
     ones = np.ones(len(item), np.float32)
     log = curate.PairSamples(item, (1 + way[item]).astype(np.int32), np.ones(len(item), np.int32), ones, ones)
-    pairs = Pairs(2, 1, 5, log, log, log, log, log)
+    pairs = Pairs(2, 5, log, log, log, log, log)
     seen = Media(
         np.arange(n, dtype=np.int32),
         shown.astype(np.float16),
@@ -267,4 +266,4 @@ def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_
     assert (weights.get("pictures", 0.0) > 0.4) == told
     few = curate.rows_of(log, np.arange(10))
     with pytest.raises(UserError, match=r"context_table\.by"):
-        plan.by_pictures(Pairs(2, 1, 5, few, few, few, few, few), asked, others, 3, {})
+        plan.by_pictures(Pairs(2, 5, few, few, few, few, few), asked, others, 3, {})

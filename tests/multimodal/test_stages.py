@@ -22,9 +22,6 @@ from tests.language.conftest import make_tiny
 from tests.workflow.test_demo import SMALL, TOML
 
 SEEN = """
-[pairs]
-delta = 1
-
 [multimodal_model]
 model = "model"
 prompts = ["thought", "both", "video", "text"]
@@ -181,8 +178,9 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tune, "fine_tune", counted)
     monkeypatch.setattr(views, "EVALUATE_EVERY", 1)
+    monkeypatch.setattr(views, "SEEDS", 1)
     monkeypatch.setattr(tune, "FINAL_ON", 6)
-    settings = config.load(workspace / "byway.toml", ["views.seeds=1", "multimodal_model.steps=2"])
+    settings = config.load(workspace / "byway.toml", ["multimodal_model.steps=2"])
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="views")
     found = pipeline.run(workspace, settings, only="views")["views"].metrics

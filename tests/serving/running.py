@@ -1,6 +1,7 @@
 """A service on a port of this machine: in a thread for quick tests, as real processes where they matter."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -56,7 +57,6 @@ def processes(workspace: Path, workers: int = 2, **more: str) -> Generator[tuple
     port = free_port()
     command = [sys.executable, "-m", "byway", "serve", str(workspace)]
     command += ["--port", str(port), "--set", f"serving.workers={workers}"]
-    command += ["--set", "serving.drain_seconds=0"]
     with (workspace / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ | more)
     try:
@@ -64,7 +64,7 @@ def processes(workspace: Path, workers: int = 2, **more: str) -> Generator[tuple
             wait(client, lambda: server.poll() is None)
         yield server, f"http://127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # which waits for no proxy to notice
         server.wait(30)
 
 

@@ -36,14 +36,14 @@ WORLDS = {
     "empty": Planted(table=EMPTY),
     "one interest": Planted(settings=config.Bundle(interests=1)),
     "triples": Planted(triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}, settings=config.Bundle(interests=3)),
-    "scarce": Planted(settings=config.Bundle(min_eligible=3, days=5)),
+    "scarce": Planted(settings=config.Bundle(days=5)),
     "person": Planted(planned=planned_of()),
     "person by leaves": Planted(planned=planned_of(items=False), settings=config.Bundle(skip=0.4, new_interests=2)),
     "person of triples": Planted(
         planned=planned_of(), triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}, settings=config.Bundle(interests=3)
     ),
     "person with young interests": Planted(
-        planned=planned_of(), settings=config.Bundle(skip=0.0, young_days=20, again_days=10, min_eligible=2)
+        planned=planned_of(), settings=config.Bundle(skip=0.0, young_days=20, again_days=10)
     ),
 }
 USUAL = {"empty": "popular_cluster"} | {name: "person" for name in WORLDS if name.startswith("person")}

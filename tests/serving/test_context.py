@@ -111,7 +111,7 @@ def test_items_that_may_not_be_shown_are_not(opened: Bundle) -> None:
     good = np.linspace(0, 1, N, dtype=np.float32)
     strict = watched(opened, quality=good, settings=config.Bundle(min_quality=float(good[10])))
     assert {shown.item for shown in context.recommend(strict, "c0-1", []).items} == {"c2-2", "c2-3"}
-    none = watched(opened, quality=good, settings=config.Bundle(min_quality=float(good[12]), min_eligible=0))
+    none = watched(opened, quality=good, settings=config.Bundle(min_quality=float(good[12])))
     answer = context.recommend(none, "c0-1", [])
     assert (answer.cluster, len(answer.items)) == (NAMES[3], 4)
 

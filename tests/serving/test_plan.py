@@ -176,7 +176,7 @@ def frequencies(bundle: Bundle, rounds: int, k: int, **more) -> dict[str, tuple[
         ({"skip": 0.3}, 1, {"mix": 0.5}),
         ({"skip": 0.3, "new_interests": 1}, 3, {}),
         ({"skip": 0.5, "new_interests": 1}, 3, {"mix": 0.5, "exclude": ["c3-0", "c5-1"]}),
-        ({"mode": "pair", "novel": "not_in_pair"}, 3, {"mix": 0.5}),
+        ({"mode": "paper"}, 3, {"mix": 0.5}),
     ],
 )
 def test_a_propensity_is_how_often_the_item_is_shown(
@@ -341,21 +341,21 @@ def test_an_interest_that_was_met_may_be_the_answer_where_only_the_pair_is_not_n
     table[0, 1] = 2, 5, 3
     met = [Seen("c2-0", NOW - 40 * DAY), Seen("c0-0", NOW), Seen("c1-0", NOW)]
     both = {
-        novel: Planted(table=table, settings=config.Bundle(novel=novel)).build(tmp_path / novel)
-        for novel in ("never_met", "not_in_pair")
+        mode: Planted(table=table, settings=config.Bundle(mode=mode)).build(tmp_path / mode)
+        for mode in ("pair", "paper")
     }
-    assert (ask(both["never_met"], met, now=NOW).cluster, ask(both["never_met"], met, now=NOW).rank) == (
+    assert (ask(both["pair"], met, now=NOW).cluster, ask(both["pair"], met, now=NOW).rank) == (
         NAMES[5],
         2,
     )
-    answer = ask(both["not_in_pair"], met, now=NOW)
+    answer = ask(both["paper"], met, now=NOW)
     assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[2], 1)
     assert set(names(answer)) == {"c2-1", "c2-2", "c2-3"}
     assert {shown.propensity for shown in answer.items} == {1.0}
-    assert explain(both["not_in_pair"], met, NOW).next[0].cluster == NAMES[2]
+    assert explain(both["paper"], met, NOW).next[0].cluster == NAMES[2]
     # Where nothing of it is left the answer is not the second in the ranking but what most turn to.
     everything = [Seen(f"c2-{i}", NOW - 40 * DAY) for i in range(4)] + met
-    answer = ask(both["not_in_pair"], everything, now=NOW)
+    answer = ask(both["paper"], everything, now=NOW)
     assert (answer.strategy, answer.cluster) == ("popular_cluster", NAMES[3])
 
 

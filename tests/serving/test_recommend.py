@@ -256,16 +256,6 @@ def test_every_item_consumed_leaves_nothing_and_it_is_said(planted: Planted, ope
     assert answer.reasons[-1] == "No interest is left to discover, nor an item to show."
 
 
-def test_a_cluster_with_too_few_items_is_passed_over(tmp_path: Path) -> None:
-    table = table_of({(0, 1): [4, 6, 5]})
-    for least, cluster, rank in ((1, 4, 1), (2, 6, 2), (3, 5, 3)):
-        bundle = Planted(table=table, settings=config.Bundle(min_eligible=least)).build(tmp_path / str(least))
-        answer = ask(bundle, "c0-0", "c1-0")
-        assert (answer.cluster, answer.rank) == (NAMES[cluster], rank)
-    bundle = Planted(table=table, settings=config.Bundle(min_eligible=8)).build(tmp_path / "8")
-    assert ask(bundle, "c0-0", "c1-0").strategy == "unrestricted"
-
-
 def test_more_items_than_the_cluster_has_are_all_of_it(opened: Bundle) -> None:
     answer = ask(opened, "c0-0", "c1-0", k=1000)
     assert answer.cluster == NAMES[2]
@@ -369,7 +359,7 @@ def random_table(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         for b in range(M):
             others = rng.permutation([c for c in range(M) if c not in (a, b)])[: rng.integers(2, 5)]
             table[a, b, : len(others)] = others
-    return Planted(table=table, settings=config.Bundle(min_eligible=2)).build(tmp_path_factory.mktemp("random"))
+    return Planted(table=table).build(tmp_path_factory.mktemp("random"))
 
 
 @settings(deadline=None)
@@ -383,7 +373,7 @@ def test_every_answer_keeps_its_word(
     seen = {bundle.ids[p] for p in known}
     consumed = {bundle.cluster(p) for p in known}
     unseen = [SIZES[c] - sum(item.startswith(f"c{c}-") for item in seen) for c in range(M)]
-    is_open = [c not in consumed and unseen[c] >= 2 for c in range(M)]
+    is_open = [c not in consumed and unseen[c] >= 1 for c in range(M)]
     assert not seen & set(names(answer))
     assert len(set(names(answer))) == len(answer.items) <= k
     scores = [shown.score for shown in answer.items]
@@ -488,13 +478,6 @@ def test_excluded_items_count_as_used_up_but_not_as_met(opened: Bundle) -> None:
     assert (none.cluster, none.rank) == (NAMES[3], 2)
 
 
-def test_a_cluster_without_items_is_passed_over_whatever_the_setting(tmp_path: Path) -> None:
-    bundle = Planted(settings=config.Bundle(min_eligible=0)).build(tmp_path)
-    answer = recommend(bundle, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0), exclude=items_of(2))
-    assert answer.cluster == NAMES[3]
-    assert answer.items
-
-
 def test_items_that_are_not_good_enough_are_not_shown(tmp_path: Path) -> None:
     bundle = Planted().build(tmp_path)
     # Planted satisfaction is all the same: make the items differ.
@@ -512,11 +495,11 @@ def test_items_that_are_not_good_enough_are_not_shown(tmp_path: Path) -> None:
 def test_items_that_are_too_old_are_not_shown(tmp_path: Path) -> None:
     bundle = Planted().build(tmp_path)
     created = np.full(N, NOW - 100 * DAY)
-    created[[8, 12, 13]] = NOW - 5 * DAY
+    created[[12, 13]] = NOW - 5 * DAY
     fresh = Bundle(
         **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("created", "settings", "eligible_at")},
         created=created,
-        settings=config.Bundle(max_age_days=30, min_eligible=2),
+        settings=config.Bundle(max_age_days=30),
     )
     history = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW - DAY)]
     answer = recommend(fresh, history, np.random.default_rng(0), now=NOW)

@@ -101,7 +101,7 @@ def test_a_worker_that_hangs_is_replaced(workspace: Path) -> None:
     port = running.free_port()
     command = [sys.executable, "-c", code, "serve", str(workspace), "--port", str(port)]
     with (workspace / "serve.log").open("wb") as log:
-        server = subprocess.Popen([*command, "--set", "serving.drain_seconds=0"], stderr=log)
+        server = subprocess.Popen(command, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
         until(lambda: health(url).get("workers") == 2, "two workers")
@@ -110,7 +110,7 @@ def test_a_worker_that_hangs_is_replaced(workspace: Path) -> None:
         until(lambda: stopped not in children(server.pid), "the end of the one that hangs")
         assert events(workspace, "worker hangs and is killed")
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0
 
 
@@ -192,10 +192,12 @@ def test_it_drains_before_it_ends(workspace: Path) -> None:
         assert server.wait(30) == 0
     port = running.free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"BYWAY_SERVING_PORT": str(port), "BYWAY_SERVING_DRAIN_SECONDS": "3"}
-    environment |= {"BYWAY_SERVING_WORKERS": "1"}
+    environment = os.environ | {"BYWAY_SERVING_PORT": str(port), "BYWAY_SERVING_WORKERS": "1"}
+    code = "from byway import cli; from byway.serving import supervisor; supervisor.DRAIN_SECONDS = 3.0; cli.main()"
     with (workspace / "serve.log").open("wb") as log:
-        server = subprocess.Popen([*SERVE, str(workspace)], stderr=log, env=environment)
+        server = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", str(workspace)], stderr=log, env=environment
+        )
     try:
         until(lambda: health(url).get("workers") == 1, "a worker")
         assert health(url)["wanted"] == 1
@@ -234,7 +236,7 @@ def test_settings_from_the_environment() -> None:
 
 INSIDE = """
 mount -t tmpfs -o size=4m none {disk} && cp -r {source}/. {disk}/ || exit 9
-exec {python} -m byway serve {disk} --port {port} --set serving.workers=2 --set serving.drain_seconds=0 \
+exec {python} -m byway serve {disk} --port {port} --set serving.workers=2 \
   2> {disk}/serve.log
 """
 
@@ -296,7 +298,7 @@ def test_a_full_disk_ends_nothing(workspace: Path, tmp_path: Path) -> None:
         assert log.count("c0-0") == 2 + codes.count(200)
         assert children(server.pid) == workers
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0
 
 

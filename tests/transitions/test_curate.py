@@ -241,8 +241,8 @@ def test_feedback_reads_back_and_is_not_later_than_training(tmp_path: Path, cloc
     finest = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (finest[[0, CLUSTERS]], finest, finest, finest))
     events = log(users, clock)
-    settings = config.Transitions(feedback=True)
-    curate.build(Work(tmp_path, tmp_path, np.random.default_rng(7)), settings, events, tree)
+    work = Work(tmp_path, tmp_path, np.random.default_rng(7))
+    curate.build(work, config.Transitions(), events, tree, feedback=True)
     made = curate.load(tmp_path)
     assert made.feedback is not None
     everything = align.collect(events, tree.assign(2), 2, np.inf)

@@ -105,7 +105,7 @@ def test_a_table_by_a_server_serves_and_is_asked_once(w: Path) -> None:
 
 
 def test_the_same_by_batch(w: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    by_batch = ["language_model.answers=batch", "answers.format=gemini"]
+    by_batch = ["language_model.answers=batch", "answers.protocol=gemini"]
     with pytest.raises(
         UserError, match=r"100 of 100 questions wait for answers.*requests-001\.jsonl.*byway answers"
     ):
@@ -198,7 +198,7 @@ def test_worth_asks_and_says_so_in_a_paragraph(w: Path, capsys: pytest.CaptureFi
         assert "nats a turn" in found["says"]
         assert json.loads((w / "worth.json").read_text())["model"] == "m"
         # By completions a pair takes a request a name, and is a pair still.
-        by_name = call(capsys, *words, "--set", "answers.protocol=completions")
+        by_name = call(capsys, *words, "--set", "answers.protocol=guided_choice")
         assert by_name["whole_table"]["tokens_read"] == 100 * 3 * 50
         before = len(seen)
         again = call(capsys, *words, "--set", "answers.price=[100, 100]")
@@ -235,10 +235,10 @@ def llama() -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("protocol", ["chat", "completions"])
+@pytest.mark.parametrize("protocol", ["chat", "grammar"])
 def test_a_real_server_names_candidates_alone(w: Path, llama: str, protocol: str) -> None:
     own = [
-        f"answers.url={llama}", f"answers.protocol={protocol}", "answers.choices=grammar", "answers.pairs=6",
+        f"answers.url={llama}", f"answers.protocol={protocol}", "answers.pairs=6",
         "answers.candidates=4", "answers.at_once=1",
     ]  # fmt: skip
     records = pipeline.run(w, folder.settings(w, own), until="transition_table")

@@ -3,7 +3,7 @@
 import html
 import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,8 @@ def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pyt
         return real(work, kind, seed, *rest, **more)
 
     monkeypatch.setattr(curations, "_one", counted)
-    settings = config.load(workspace / "byway.toml", ["curations.seeds=1"])
+    monkeypatch.setattr(curations, "SEEDS", 1)
+    settings = config.load(workspace / "byway.toml")
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="curations")
     found = pipeline.run(workspace, settings, only="curations")["curations"].metrics
@@ -206,7 +207,6 @@ def test_three_interests_and_a_second_score_go_the_whole_road(workspace: Path, t
     shutil.copytree(workspace, copy)
     settings = [
         "transitions.history=3",
-        "transitions.feedback=true",
         "transition_table.best_of=3",
         "bundle.interests=3",
     ]
@@ -232,12 +232,9 @@ def test_a_second_score_without_feedback_is_said_before_the_table_is_filled(
 ) -> None:
     copy = tmp_path / "w"
     shutil.copytree(workspace, copy)
-    with pytest.raises(UserError, match=r"transitions\.feedback = true"):
-        config.load(copy / "byway.toml", ["transition_table.best_of=3"])
-    plain = config.load(copy / "byway.toml")
-    settings = replace(plain, transition_table=replace(plain.transition_table, best_of=3))
-    with pytest.raises(UserError, match=r"transitions\.feedback = true"):
-        pipeline.run(copy, settings)
+    settings = config.load(copy / "byway.toml", ["transition_table.best_of=3"])
+    with pytest.raises(UserError, match="needs what 06-transitions collects"):
+        pipeline.run(copy, settings, only="transition_table")
     assert not list((copy / "08-transition-table.scratch").glob("rows-*"))
 
 

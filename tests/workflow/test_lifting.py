@@ -261,7 +261,6 @@ def test_what_policies_need_is_said_before_anything_is_written(tmp_path: Path) -
     [
         ("time", config.Lift(), "no column is the time"),
         ("arm", config.Lift(), "no column says the arm"),
-        ("", config.Lift(control="nobody"), "no user of the arm 'nobody'"),
         ("", config.Lift(columns={"user": "who"}), "no column 'who'"),
         ("", config.Lift(columns={"usr": "user"}), "no column 'usr'"),
     ],
@@ -270,6 +269,15 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, without: str, settings: con
     as_csv(tmp_path / "l.csv", [{k: v for k, v in row.items() if k != without} for row in planted()])
     with pytest.raises(UserError, match=said):
         lifting.lift(tmp_path, replace(config.Config(), lift=settings), [tmp_path / "l.csv"])
+
+
+def test_a_control_of_another_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "byway.toml").touch()
+    as_csv(tmp_path / "l.csv", [row | {"arm": {"control": "old"}.get(row["arm"], row["arm"])} for row in planted()])
+    with pytest.raises(UserError, match=r"no user of the arm 'control' \(byway, old\).*--control"):
+        cli.lift(tmp_path, tmp_path / "l.csv")
+    cli.lift(tmp_path, tmp_path / "l.csv", control="old")
+    assert json.loads((tmp_path / config.LIFTED).read_text("utf-8"))["setting"]["control"] == "old"
 
 
 @pytest.fixture(scope="module")

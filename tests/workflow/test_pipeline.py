@@ -85,7 +85,7 @@ def test_the_seed_shapes_every_stage(toys: Toys, workspace: Path) -> None:
 def test_settings_of_other_sections_change_nothing(toys: Toys, workspace: Path) -> None:
     run(workspace)
     toys.did()
-    run(workspace, "bundle.days=3", "pairs.level=3")
+    run(workspace, "bundle.days=3", "media.frames=3")
     assert toys.did() == []
 
 
@@ -225,17 +225,18 @@ def test_gates_that_fail_are_told_and_stop_nothing(
     assert toys.did() == ALL
 
 
-def test_levels_apart_are_said_before_the_pairs_are_made(
+def test_a_level_without_a_wider_one_is_said_before_the_pairs_are_made(
     work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(stages, "say", said.append)
-    for overrides in ((), ("transitions.level=3",)):
+    for overrides in ((), ("transitions.level=3",), ("transitions.level=1",)):
         settings = config.load(tmp_path / "byway.toml", overrides)
         with pytest.raises((LookupError, FileNotFoundError, UserError)):  # there is nothing to make them of
             stages.PAIRS.build(work, Inputs(tmp_path, settings, stages.PAIRS))
     (told,) = said
-    assert "pairs.level is 2 and transitions.level 3" in told
+    assert "transitions.level is 1" in told
+    assert "for level 2, and neither served" in told
 
 
 def test_a_stage_reads_what_it_declares_and_nothing_else(toys: Toys, workspace: Path) -> None:
@@ -417,6 +418,8 @@ def test_every_stage_has_its_own_folder_and_section() -> None:
     assert {stage.name for stage in STAGES} == sections - {"run", "serving", "answers", "lift"} | {
         "graph",
         "report",
+        "curations",
+        "pairs",
     }
     assert all(re.fullmatch(r"\d\d-[a-z-]+", stage.folder) for stage in STAGES)
 

@@ -166,12 +166,12 @@ def test_settings_of_every_kind_are_laid_over_those_of_the_file(w: byway.Workspa
             "items": Path("a/b.csv"),
             "event_scale": [1, 5],
         },
-        transitions={"feedback": True},
+        serving={"access_log": False},
     )
     assert (found.tree.levels, found.tree.traffic_share) == ((2, 4, 8, 16), 0.5)
     assert found.catalog.item_columns == {"item": 'the "id"', "title": "ñ🎬"}
     assert (found.catalog.items, found.catalog.event_scale) == ("a/b.csv", [1, 5])
-    assert found.transitions.feedback
+    assert not found.serving.access_log
     assert found.item_policy.dim == config.load(w.directory / "byway.toml").item_policy.dim == 8
 
 

@@ -163,8 +163,6 @@ class Transitions:
     curation: Curation = "log"
     """diversified: the most frequent pairs of each label, the same number a label (paper 1);
     random: as many samples drawn from the log; log: every pair with its counts."""
-    feedback: bool = False
-    """Also collect how satisfied people were with what was new to them; transition_table.best_of needs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +196,6 @@ class LanguageModel:
     """What the model is taught. With the whole log under block attention: the log's counts and how alike the items
     are, weighed on validation transitions, or the counts alone. transitions: whatever the attention, what happened,
     beside counts, similarity and popularity as a fixed offset, so that it learns what they do not say."""
-    balance: Number = 1.0
-    """How much of the labels' popularity is left out of what the model learns: 0 nothing, 1 all of it."""
     block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
@@ -216,11 +212,11 @@ class Answers:
     BYWAY_SERVER_KEY."""
     model: str = ""
     """The model's name there."""
-    protocol: Literal["chat", "completions"] = "chat"
-    """chat: one request a pair, for a ranked list by JSON schema. completions: the prompt of fine-tuning and one
-    request an answer, each a choice among names; for a model that was fine-tuned on `byway export`."""
-    choices: Literal["structured_outputs", "guided_choice", "grammar"] = "structured_outputs"
-    """How completions take choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
+    protocol: Literal["chat", "anthropic", "gemini", "structured_outputs", "guided_choice", "grammar"] = "chat"
+    """chat: one request a pair, for a ranked list by JSON schema; anthropic and gemini write a batch's files in the
+    form of these hosts, while many take that of chat. The others are completions, with the prompt of fine-tuning
+    and one request an answer, each a choice among names, for a model that was fine-tuned on `byway export`; they
+    differ in how the server is told the choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
@@ -228,8 +224,6 @@ class Answers:
     """Interests that the model chooses among: the best of the log's signals, and some of the others."""
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
-    format: Literal["openai", "anthropic", "gemini"] = "openai"
-    """The files of a batch; many hosts and servers take the first."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     """Sent with every request, as {top_k = -1}: what this server must be told beside what all are. What all are
     told and this one refuses is left out by "", as {seed = ""}."""
@@ -291,9 +285,10 @@ class Planner:
 class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
-    mode: Literal["person", "pair"] = "person"
+    mode: Literal["person", "pair", "paper"] = "person"
     """person: the items of new interests that score highest by all that is known of somebody (12-planner). pair:
-    paper 1's plan, two drawn interests, the first new one of their ranking, and the item policy inside it."""
+    paper 1's plan, two drawn interests, the first of their ranking that somebody never met, and the item policy
+    inside it. paper: the same as it is printed, where all interests are new but the two that were drawn."""
     new_interests: Whole = 0
     """New interests on a page at most, in the mode `person`; 0 sets no bound."""
     skip: Share = 0.0
@@ -305,9 +300,6 @@ class Bundle:
     clock; 0: once it was met it is no longer new."""
     again_days: Whole = 0
     """An interest that was met and never pleased is offered again after so many days; 0: never."""
-    novel: Literal["never_met", "not_in_pair"] = "never_met"
-    """Which interests are new, in the mode `pair`: those that somebody never met, or as paper 1 prints it, all but
-    the two that were drawn."""
     surprise: Literal["serendipitous", "never_met"] = "serendipitous"
     """Which interests are offered after an item being watched: any other of its wider interest (paper 2), or
     only those that somebody never met."""
@@ -318,9 +310,6 @@ class Bundle:
     transitions.history = 3."""
     items: Count = 10
     """Items in an answer where the request does not say."""
-    min_eligible: Whole = 1
-    """A cluster with fewer items left to show (not seen, not excluded, good and new enough) than this is passed
-    over for the next in the ranking; one with none always is. The answer can be shorter than asked for."""
     min_quality: Number = 0.0
     """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
     whole log as by ten events, so that one skip does not bury an item."""
@@ -347,8 +336,6 @@ class Serving:
     min_recall: Number = 0.0
     """A bundle whose recall at 10 on held-out transitions is lower is not published, nor is a refresh; 0 takes
     popularity's for the bundle."""
-    experiment: str = "byway"
-    """Name of the experiment that answers and the log carry."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     publication: Literal["files", "server"] = "files"
@@ -363,9 +350,6 @@ class Serving:
     """Processes that answer."""
     access_log: bool = True
     """Log a line for each request: its route, status, time and ids, and no user, token or address."""
-    drain_seconds: Number = 2.0
-    """How long the service says that it is not ready, and answers, before it stops: as long as a proxy in front
-    needs to see it."""
     rate: Number = 200.0
     """Requests a second that one token may make; 0 sets no limit."""
 
@@ -383,25 +367,12 @@ class Media:
     line of the text prompt, and the thought to learn from. Empty: nothing is said."""
     captioner_url: str = ""
     """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
-    max_megabytes: Whole = 2048
-    """A larger file is refused."""
-    seconds_a_file: Number = 30.0
-    """A file that takes longer to decode is refused, and its decoder ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """09-pairs: context videos and the serendipitous clusters that pleased next (paper 2, sections 2 and 4.1)."""
-
-    level: Level = 2
-    """l: context and next item lie in different clusters of this level; the answer is one of them."""
-    delta: Count = 1
-    """δ: and in the same cluster at level l - δ."""
 
 
 @dataclass(frozen=True, slots=True)
 class MultimodalModel:
-    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1)."""
+    """10-multimodal-model: from what is seen to a serendipitous cluster (paper 2, sections 2 and 3.1). The
+    projector is trained in full, and the language model through low-rank adapters."""
 
     model: str = ""
     """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
@@ -410,10 +381,6 @@ class MultimodalModel:
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
     """What is shown: uniformly sampled frames, or the thumbnail; the other where one is missing."""
-    text: Literal["cluster", "title", "both"] = "both"
-    """What text prompts hold: the context's cluster (paper 2, figure 3), its title and hashtags, or both."""
-    method: Literal["lora", "full"] = "lora"
-    """What is trained of the language model; the projector is trained in full."""
     steps: Count = 300
     """Optimiser steps."""
     target: Literal["posterior", "paper"] = "posterior"
@@ -469,8 +436,6 @@ LIFTED = "lift.json"
 class Lift:
     """`byway lift`: how the log of a live experiment of your own is read."""
 
-    control: str = "control"
-    """The arm beside which the others are measured."""
     columns: dict[str, str] = field(default_factory=dict)
     """Our column of an impression (user, item, time, arm, satisfaction, watch_seconds, source, share, cluster,
     novel, sole) to that of your table; usual names are found without it."""
@@ -479,21 +444,12 @@ class Lift:
 
 
 @dataclass(frozen=True, slots=True)
-class Curations:
-    """18-curations: ways to curate compared, each with models of its own (paper 1, figure 3)."""
-
-    seeds: Count = 3
-    """Models a way; each takes as long as 07 and 08 together."""
-
-
-@dataclass(frozen=True, slots=True)
 class Views:
     """19-views: what the multimodal model is asked with and shown, compared (paper 2, figures 3, 4 and 5)."""
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
-    """The four prompts; one, two, four and eight frames; the thumbnail and one frame."""
-    seeds: Count = 3
-    """Models a view; there are eight views in all, and each model takes about as long as 10."""
+    """The four prompts; one, two, four and eight frames; the thumbnail and one frame. There are eight views in all,
+    with three models each, of which one takes about as long as 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -515,12 +471,10 @@ class Config:
     metrics: Metrics = field(default_factory=Metrics)
     serving: Serving = field(default_factory=Serving)
     media: Media = field(default_factory=Media)
-    pairs: Pairs = field(default_factory=Pairs)
     multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
     lift: Lift = field(default_factory=Lift)
-    curations: Curations = field(default_factory=Curations)
     views: Views = field(default_factory=Views)
 
 
@@ -621,11 +575,6 @@ def _go_together(path: Path, config: Config) -> None:
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
             "even."
         )
-    if config.pairs.delta >= config.pairs.level:
-        raise UserError(
-            f"{path.name}: [pairs] delta is {config.pairs.delta} and level {config.pairs.level}; there is no level "
-            f"{config.pairs.level - config.pairs.delta}: give a smaller delta."
-        )
     asked, by = config.answers, config.language_model.answers
     if by != "here" and not asked.model:
         raise UserError(f"{path.name}: [language_model] answers is {by}; say who is asked in [answers] model.")
@@ -637,10 +586,6 @@ def _go_together(path: Path, config: Config) -> None:
     if len(asked.price) not in (0, 2) or any(not 0 <= p < 1e6 for p in asked.price):
         raise UserError(
             f"{path.name}: [answers] price is {list(asked.price)}; give two, for a million tokens read and written."
-        )
-    if config.transition_table.best_of and not config.transitions.feedback:
-        raise UserError(
-            f"{path.name}: [transition_table] best_of needs the log's feedback: set transitions.feedback = true."
         )
     if not config.multimodal_model.prompts:
         raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")

@@ -19,6 +19,8 @@ from scipy import stats
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+SEEDS = 3
+"""Models of a kind in a comparison: an interval takes two, and of two it is 3.6 times as wide (Student's t)."""
 
 
 def novel_impressions(cluster: ArrayLike, met_NM: ArrayLike) -> Flags:

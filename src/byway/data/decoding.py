@@ -31,8 +31,6 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from byway.base import config
-
 SIDE = 224
 """Pixels a side of every picture that is kept: the whole picture, brought to a square."""
 RATE = 16_000
@@ -42,6 +40,11 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,
 """Formats that stand for themselves: none of them may name other files, as playlists do."""
 SOUND_SECONDS = 30.0
 """Seconds of sound that are heard from a file's start."""
+MAX_MEGABYTES = 2048
+"""A larger file is refused: four hours, the longest that is read, of a megabit a second."""
+SECONDS_A_FILE = 30.0
+"""A file that takes longer to decode is refused, and its decoder ended: frames are sought, so that a film takes no
+longer than a clip."""
 MAX_SECONDS = 14_400.0
 """A longer video is refused."""
 MAX_MEGAPIXELS = 64
@@ -64,7 +67,6 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     frames: int
     """Frames wanted of a video; 0 for a picture."""
-    settings: dict[str, Any]
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -87,7 +89,7 @@ class Decoded(msgspec.Struct, frozen=True):
         return np.frombuffer(self.sound, np.float32)
 
 
-def decode(name: str | Path, frames: int, settings: config.Media) -> Decoded:
+def decode(name: str | Path, frames: int) -> Decoded:
     """Open one file here and now: `frames` frames and the sound of a video, or one picture where 0 are wanted.
 
     A picture in a video's place stands for all of its frames. Raises Refused.
@@ -96,7 +98,7 @@ def decode(name: str | Path, frames: int, settings: config.Media) -> Decoded:
         raise Refused("address")
     path = Path(name)
     size = _size(path)
-    if size > settings.max_megabytes << 20:
+    if size > MAX_MEGABYTES << 20:
         raise Refused("too large")
     try:
         with path.open("rb") as file:
@@ -264,8 +266,7 @@ def _sound(path: Path) -> NDArray[np.float32]:
 class Decoder:
     """A process that opens files; as many in turn as it takes."""
 
-    def __init__(self, settings: config.Media):
-        self.settings = settings
+    def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Decoder":
@@ -276,13 +277,12 @@ class Decoder:
 
     def decode(self, name: str | Path, frames: int) -> Decoded:
         """As the function of that name, with the reason in the answer instead of an exception."""
-        request = Request(str(name), frames, msgspec.to_builtins(self.settings))
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            _write(process.stdin, msgspec.msgpack.encode(request))
-            answer = _read(process.stdout.fileno(), time.monotonic() + self.settings.seconds_a_file)
+            _write(process.stdin, msgspec.msgpack.encode(Request(str(name), frames)))
+            answer = _read(process.stdout.fileno(), time.monotonic() + SECONDS_A_FILE)
         except BrokenPipeError:
             answer = b""
         except TimeoutError:
@@ -356,9 +356,8 @@ def serve(megabytes: int) -> None:
     _write(sink, b"ready")
     while head := source.read(8):
         request = msgspec.msgpack.decode(source.read(struct.unpack("<Q", head)[0]), type=Request)
-        settings = msgspec.convert(request.settings, config.Media)
         try:
-            answer = decode(request.path, request.frames, settings)
+            answer = decode(request.path, request.frames)
         except Refused as refused:
             answer = Decoded(str(refused))
         _write(sink, msgspec.msgpack.encode(answer))

@@ -30,7 +30,7 @@ from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record
 from byway.base.progress import bar
 from byway.data import sound
 from byway.data.catalog import Catalog
-from byway.data.decoding import Decoded, Decoder
+from byway.data.decoding import MAX_MEGABYTES, Decoded, Decoder
 
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
@@ -166,7 +166,7 @@ def build(
     started = time.perf_counter()
     found = sources(catalog, folder)
     items = sorted(found)
-    digests = {item: _digest(found[item], settings) for item in items}
+    digests = {item: _digest(found[item]) for item in items}
     before = _before(work.out, settings)
     known = {} if before is None else dict(zip(before.digest, range(len(before.digest)), strict=True))
     new = [item for item in items if digests[item] not in known]
@@ -199,7 +199,7 @@ def _caption(
     known |= json.loads(path.read_text("utf-8")) if path.exists() else {}
     rows = table.select(["item", "digest", "media", "thumbnail"]).to_pylist()
     left = list({row["digest"]: row for row in rows if row["digest"] not in known}.values())
-    with bar("captions", len(left)) as advance, Decoder(settings) as decoder:
+    with bar("captions", len(left)) as advance, Decoder() as decoder:
         for row in left:
             media, thumbnail = found[row["item"]]
             decoded = decoder.decode(thumbnail, 0) if row["thumbnail"] else decoder.decode(media, 1)
@@ -223,12 +223,12 @@ def _captions_before(out: Path, settings: config.Media) -> dict[str, str]:
     return dict(zip(seen.digest, seen.captions, strict=True)) if seen.captions else {}
 
 
-def _digest(pair: tuple[str, str], settings: config.Media) -> str:
+def _digest(pair: tuple[str, str]) -> str:
     """Hash of the bytes of an item's files; a file that is no file, or empty, or too large, by its name."""
     parts: list[str] = []
     for name in pair:
         parts.append(name)
-        if "://" not in name and 0 < _size(name) <= settings.max_megabytes << 20:
+        if "://" not in name and 0 < _size(name) <= MAX_MEGABYTES << 20:
             with suppress(OSError):  # what cannot be read is refused by the decoder
                 parts[-1] = hash_file(Path(name))
     return hash_json(parts)
@@ -285,7 +285,7 @@ def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str,
 
     encode = pictures.encoder(settings.model, PATCHES)
     answers: list[dict[str, Any]] = []
-    with Decoder(settings) as decoder, ThreadPoolExecutor(1) as ahead:
+    with Decoder() as decoder, ThreadPoolExecutor(1) as ahead:
         for answer, shown in ahead.map(lambda pair: _decode(decoder, pair, settings.frames), pairs):
             answers.append({**answer, "pictures": encode(np.concatenate(shown)).tobytes() if shown else b""})
     return answers

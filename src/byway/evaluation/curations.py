@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from byway.base import artifact, config
 from byway.base.artifact import Outcome, Work
-from byway.base.metrics import over_seeds
+from byway.base.metrics import SEEDS, over_seeds
 from byway.base.progress import say
 from byway.base.ranking import recall_at
 from byway.data.events import Events
@@ -38,7 +38,6 @@ CLAIMED = ("labels.gini", "model.macro_recall_at_10.heldout")
 
 def build(
     work: Work,
-    settings: config.Curations,
     *,
     events: Events,
     vectors: NDArray[np.float32],
@@ -48,10 +47,10 @@ def build(
 ) -> Outcome:
     """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
     runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for seed, kind in product(range(settings.seeds), KINDS):
+    for seed, kind in product(range(SEEDS), KINDS):
         known = work.scratch / f"{kind}-{seed}.json"
         if not known.exists():
-            say(f"{kind} curation, seed {seed + 1} of {settings.seeds} …")
+            say(f"{kind} curation, seed {seed + 1} of {SEEDS} …")
             found = _one(work, kind, seed, events, vectors, tree, descriptions=descriptions, sections=sections)
             artifact.write_atomic(known, msgspec.json.encode(found))
             shutil.rmtree(work.scratch / f"{kind}-{seed}")
@@ -94,13 +93,13 @@ def _one(
         return Work(out, scratch, np.random.default_rng([seed, number]))
 
     here = place(6, "transitions")
-    curate.build(here, replace(sections.transitions, curation=kind), events, tree)
+    settings, feedback = replace(sections.transitions, curation=kind), sections.transition_table.best_of > 0
+    curate.build(here, settings, events, tree, feedback)
     transitions = curate.load(here.out)
     here = place(7, "model")
-    # Divided by the labels' frequency random samples would be balanced too, and nothing be left to compare.
     tune.build(
         here,
-        replace(sections.language_model, balance=0.0),
+        sections.language_model,
         transitions,
         descriptions,
         vectors,

@@ -16,7 +16,7 @@ import numpy as np
 from byway.base import artifact, config
 from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
-from byway.base.metrics import over_seeds
+from byway.base.metrics import SEEDS, over_seeds
 from byway.base.progress import say
 from byway.data import media
 from byway.data.catalog import Catalog
@@ -106,11 +106,11 @@ def build(
     most = max(view.frames for view in views.values())
     seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
-    for number, (seed, name) in enumerate((s, name) for s in range(settings.seeds) for name in views):
+    for number, (seed, name) in enumerate((s, name) for s in range(SEEDS) for name in views):
         known = work.scratch / f"{name}-{seed}.json"
         if not known.exists():
-            count = f"model {number + 1} of {settings.seeds * len(views)}"
-            say(f"{name}, seed {seed + 1} of {settings.seeds} ({count}) …")
+            count = f"model {number + 1} of {SEEDS * len(views)}"
+            say(f"{name}, seed {seed + 1} of {SEEDS} ({count}) …")
             own = views[name].of(base)
             shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
             asked = contexts(

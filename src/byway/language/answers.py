@@ -89,7 +89,7 @@ class Kept:
     @classmethod
     def open(cls, workspace: Path, asked: Questions, settings: config.Answers) -> "Kept":
         """The folder of these questions to this model, made where it is not there."""
-        who = [settings.model, settings.protocol, settings.choices, settings.extra]
+        who = [settings.model, settings.protocol, settings.extra]
         identity = hashlib.blake2b((hash_json(who) + asked.digest()).encode(), digest_size=6).hexdigest()
         path = workspace / FOLDER / identity
         path.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def expected(asked: Questions, rows: NDArray[np.integer], settings: config.Answe
     read = np.mean([len(each.system) + len(each.user) for each in some]) / LETTERS
     names = np.mean([np.mean([len(name) for name in each.legal]) for each in some])
     written = asked.ranked * (names / LETTERS + 3) + 60 * (asked.prompt == "reasoned")
-    times = asked.ranked if settings.protocol == "completions" else 1
+    times = asked.ranked if settings.protocol in server.COMPLETIONS else 1
     return Usage(len(rows) * times, round(len(rows) * times * read), round(len(rows) * written))
 
 

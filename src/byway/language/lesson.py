@@ -68,17 +68,15 @@ def draw(
     of them; their target is the log's own posterior, and the similarity of items where it has shown its worth
     (`signals`), since hard labels of single transitions are mostly noise.
 
-    Every target is divided by the labels' popularity to the power `balance`: the log knows what is popular, and the
-    model is there to say what is special about a context. A posterior hardly differs from context to context,
-    so it is also raised to the power `SHARPNESS`.
+    The posterior is divided by the labels' popularity: the log knows what is popular, and the model is there to say
+    what is special about a context. It hardly differs from context to context, so it is also raised to the power
+    `SHARPNESS`. Curated samples are learned as they were drawn.
 
     None of this is so where the target is "transitions": see `_as_happened`.
     """
     if settings.target == "transitions":
         return _as_happened(transitions.train, evidence, branching, settings, rng)
     samples, M = transitions.samples, transitions.clusters
-    frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
-    usual = (frequency / frequency.sum()) ** settings.balance
     grid = None
     if settings.attention == "causal" or not transitions.whole_log:
         chosen = rng.choice(len(samples), settings.batch, p=samples.count / samples.count.sum())
@@ -93,12 +91,11 @@ def draw(
             grid = members
         elif len(context) > CONTEXTS:
             context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]
-        score = evidence(context) - np.log(usual)
+        frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
+        score = evidence(context) - np.log(frequency / frequency.sum())
         target = np.exp(SHARPNESS * (score - score.max(axis=1, keepdims=True)))
         np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
         target /= target.sum(axis=1, keepdims=True)
-    if not transitions.whole_log:
-        target /= usual
     target /= max(target.sum(), 1e-30)
     # Each name is named equally often, where it is most special: a name has to be learned whatever its frequency.
     named = _sampled(target / np.maximum(target.sum(axis=0), 1e-30), settings.batch, rng)

@@ -146,7 +146,7 @@ def build(
 
 def _feedback(transitions: Transitions) -> align.Feedback:
     if transitions.feedback is None:
-        raise UserError("transition_table.best_of needs the log's feedback: set transitions.feedback = true.")
+        raise UserError("transition_table.best_of needs what 06-transitions collects for it; run that stage again.")
     return transitions.feedback
 
 

@@ -68,6 +68,8 @@ class Said(NamedTuple):
     usage: Usage
 
 
+COMPLETIONS = ("structured_outputs", "guided_choice", "grammar")
+"""The values of `answers.protocol` by which a request asks for one name."""
 Ask = Callable[[Questions], Generator[Said]]
 
 
@@ -142,7 +144,7 @@ class Server:
         Raises UserError where the server cannot be reached, refuses the request, or does not speak the protocol.
         Where this, or whoever reads, stops, what has not begun is not asked, nor paid for.
         """
-        one = self._by_chat if self.settings.protocol == "chat" else self._by_choice
+        one = self._by_choice if self.settings.protocol in COMPLETIONS else self._by_chat
         with ThreadPoolExecutor(self.settings.at_once) as pool:
             asked = {pool.submit(one, questions, row): row for row in range(len(questions))}
             try:
@@ -170,7 +172,7 @@ class Server:
                 "prompt": prompt,
                 "max_tokens": max(map(len, left)),
                 **SAMPLING,
-                **limits(list(left), self.settings.choices),
+                **limits(list(left), self.settings.protocol),
             }
             said, took = self.post("/completions", with_extra(body, self.settings)).said()
             usage.add(took)
@@ -178,7 +180,7 @@ class Server:
             if name not in left:
                 raise UserError(
                     f"{self.settings.url} said {said[:60]!r}, which was not among the choices: it does not take "
-                    f'{self.settings.choices}; set answers.choices, or answers.protocol = "chat".'
+                    f'{self.settings.protocol}; set another answers.protocol, or "chat".'
                 )
             ranking[place] = left.pop(name)
         return ranking, usage
@@ -229,11 +231,11 @@ class Server:
         return found
 
 
-def limits(choices: list[str], kind: str) -> dict[str, Any]:
+def limits(choices: list[str], protocol: str) -> dict[str, Any]:
     """How a completion is held to some choices."""
-    if kind == "structured_outputs":
+    if protocol == "structured_outputs":
         return {"structured_outputs": {"choice": choices}}
-    if kind == "guided_choice":
+    if protocol == "guided_choice":
         return {"guided_choice": choices}
     quoted = (choice.replace("\\", "\\\\").replace('"', '\\"') for choice in choices)
     return {"grammar": "root ::= " + " | ".join(f'"{choice}"' for choice in quoted)}

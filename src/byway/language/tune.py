@@ -187,7 +187,7 @@ def build(
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
         evidence = signals.of(transitions, alike)
-        # Popularity is divided out by `balance`, whatever the table does with it.
+        # Popularity is divided out by `lesson`, whatever the table does with it.
         evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
         processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names

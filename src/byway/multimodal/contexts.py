@@ -15,7 +15,7 @@ from byway.data.catalog import Catalog
 from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.multimodal.curate import Pairs
+from byway.multimodal.curate import DELTA, Pairs
 from byway.multimodal.prompts import Item, Kind
 
 Ints = NDArray[np.int32]
@@ -77,12 +77,12 @@ def contexts(
 ) -> Contexts:
     """Join what is known of the items; of a video so many `frames` are shown, or all that were kept."""
     picks, there = media.picked(seen, settings.pictures, frames or seen.frames)
-    level, delta = pairs.level, pairs.delta
+    level, above = pairs.level, pairs.level - DELTA
     return Contexts(
         names=descriptions.names[level - 1],
-        parents=descriptions.names[level - delta - 1],
+        parents=descriptions.names[above - 1],
         cluster=tree.assign(level),
-        parent=tree.assign(level - delta),
+        parent=tree.assign(above),
         titles=catalog.items["title"].to_pylist(),
         hashtags=catalog.items["hashtags"].to_pylist(),
         seen=seen,

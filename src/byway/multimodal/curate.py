@@ -15,9 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.base import config
 from byway.base.artifact import Outcome, Work
-from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import progress, split
 from byway.data.media import Media
@@ -27,6 +25,9 @@ from byway.transitions.curate import equally_often
 Ints = NDArray[np.int32]
 PARTS = ("log", "samples", "validation", "heldout", "fresh")
 COLUMNS = ("item", "label", "count", "satisfaction", "liked")
+DELTA = 1
+"""δ: a serendipitous item is of another cluster at level l, where the policy plans, and of the same at level l - δ.
+Above the usual level 2 there is no other."""
 GAP_HOURS = 12.0
 """An event this long after the one before it does not follow from it, where the log has a clock."""
 HELDOUT = 0.2
@@ -73,7 +74,6 @@ class Pairs:
     """09-pairs as read back."""
 
     level: int
-    delta: int
     clusters: int
     log: PairSamples
     """All serendipitous pairs of the training part."""
@@ -105,15 +105,10 @@ class FoundPairs:
     user: Ints
 
 
-def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: Media) -> Outcome:
-    """Find the pairs, report who was content with what, split them in time, curate the samples."""
-    if not 1 <= settings.level - settings.delta < settings.level <= len(tree.starts):
-        raise UserError(
-            f"pairs.level = {settings.level} and pairs.delta = {settings.delta}: both levels must be among the "
-            "tree's 1 to 4, and delta at least 1."
-        )
-    fine, broad = tree.assign(settings.level), tree.assign(settings.level - settings.delta)
-    clusters = tree.size(settings.level)
+def build(work: Work, level: int, events: Events, tree: Tree, seen: Media) -> Outcome:
+    """Find the pairs of a level, report who was content with what, split them in time, curate the samples."""
+    fine, broad = tree.assign(level), tree.assign(level - DELTA)
+    clusters = tree.size(level)
     found = find(events, GAP_HOURS)
     kind = kinds(found, fine, broad)
     part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
@@ -139,8 +134,7 @@ def build(work: Work, settings: config.Pairs, events: Events, tree: Tree, seen: 
     }
     back_off = fit_back_off(Evidence.of(log, fine, broad, clusters), tables["validation"])
     meta = {
-        "level": str(settings.level),
-        "delta": str(settings.delta),
+        "level": str(level),
         "clusters": str(clusters),
         "back_off": str(back_off),
     }
@@ -300,5 +294,5 @@ def load(path: Path) -> Pairs:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
         parts[name] = PairSamples(*(table[column].to_numpy() for column in COLUMNS))
-    level, delta, clusters = (int(meta[name]) for name in (b"level", b"delta", b"clusters"))
-    return Pairs(level, delta, clusters, **parts, back_off=float(meta[b"back_off"]))
+    level, clusters = int(meta[b"level"]), int(meta[b"clusters"])
+    return Pairs(level, clusters, **parts, back_off=float(meta[b"back_off"]))

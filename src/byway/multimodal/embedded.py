@@ -39,7 +39,6 @@ class Embedded:
     projector: Projector
     tokenizer: Any
     asked: Contexts
-    words: prompts.Words
     newlines: dict[int, int]
     """Line breaks in each token that was met so far."""
 
@@ -94,7 +93,7 @@ class Embedded:
         self.policy.model.save_pretrained(out / "language", state_dict=adapters.merged(self.policy.model))
         self.tokenizer.save_pretrained(out / "language")
         save_file(self.projector.state_dict(), out / "projector.safetensors")
-        (out / "backend.json").write_text(json.dumps({"backend": "embedded", "text": self.words}) + "\n", "utf-8")
+        (out / "backend.json").write_text(json.dumps({"backend": "embedded"}) + "\n", "utf-8")
         self.trained().to(at)
 
     def ids(self, text: str) -> list[int]:
@@ -107,7 +106,7 @@ class Embedded:
         assert table is not None
         embed = cast(nn.Embedding, table)
         after = self.ids(prompts.after(kind))
-        before = [self.ids(prompts.before(kind, self.asked.item(i), self.words)) for i in items]
+        before = [self.ids(prompts.before(kind, self.asked.item(i))) for i in items]
         rests = [after + tail for tail in tails]
         length = [len(b) + len(r) for b, r in zip(before, rests, strict=True)]
         tokens = embed(torch.tensor([t for b, r in zip(before, rests, strict=True) for t in b + r], device=at))
@@ -196,14 +195,14 @@ class Embedded:
         return torch.where(reads_NT, out[:, 0, 0], hidden), position + reads_NT[:, 0], made
 
 
-def _build(model: Any, tokenizer: Any, asked: Contexts, words: prompts.Words) -> Embedded:
+def _build(model: Any, tokenizer: Any, asked: Contexts) -> Embedded:
     embedding = model.get_input_embeddings().weight
     embedding.requires_grad_(False)
     size = float(embedding.detach().float().pow(2).mean().sqrt())
     projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size).to(embedding.device)
     asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
     model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
-    return Embedded(asked_of, projector, tokenizer, asked, words, {})
+    return Embedded(asked_of, projector, tokenizer, asked, {})
 
 
 def new(
@@ -215,12 +214,10 @@ def new(
 ) -> Embedded:
     """A language model by name with a new projector, ready to be trained; but for the paper's recipe the projector
     has had its first lesson."""
-    model: Any = models.load(settings.model, dtype)
-    if settings.method == "lora":
-        model = adapters.adapt(model, adapters.RANK, rng)
+    model: Any = adapters.adapt(models.load(settings.model, dtype), adapters.RANK, rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
-        made = _build(model, models.load_tokenizer(settings.model), asked, settings.text)
+        made = _build(model, models.load_tokenizer(settings.model), asked)
     items = np.setdiff1d(np.flatnonzero(asked.row >= 0), asked.fresh)
     if len(items) and set(prompts.SEES) & set(settings.prompts):
         means = np.stack([asked.pictures(i).mean(0) for i in items.tolist()])
@@ -242,10 +239,10 @@ def new(
     return made
 
 
-def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Embedded:
+def open_saved(path: Path, asked: Contexts, dtype: torch.dtype) -> Embedded:
     """What `save` wrote."""
     folder = str(path / "language")
     with torch.random.fork_rng():
-        opened = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked, made["text"])
+        opened = _build(models.load(folder, dtype), models.load_tokenizer(folder), asked)
     opened.projector.load_state_dict(load_file(path / "projector.safetensors"))
     return opened

@@ -44,7 +44,6 @@ class Hub:
     asked: Contexts
     prompt: Prompt
     trie: Trie
-    words: prompts.Words
     pictures: Pictures
 
     def trained(self) -> nn.Module:
@@ -110,7 +109,7 @@ class Hub:
         self.model.cpu()  # what is merged there has the same bytes whatever trained it
         self.model.save_pretrained(out / "model", state_dict=adapters.merged(self.model))
         self.processor.save_pretrained(out / "model")
-        (out / "backend.json").write_text(json.dumps({"backend": "hub", "text": self.words}) + "\n", "utf-8")
+        (out / "backend.json").write_text(json.dumps({"backend": "hub"}) + "\n", "utf-8")
         self.model.to(at)
 
     def _ids(self, text: str) -> list[int]:
@@ -119,9 +118,7 @@ class Hub:
     def _inputs(self, kind: Kind, item: int) -> dict[str, Tensor]:
         """The processor's tensors for one prompt: pictures, then words, then what the answer begins with."""
         shown = self.pictures(item) if kind in prompts.SEES else []
-        text = prompts.OPENING
-        if kind in ("text", "both"):
-            text += prompts.words(self.asked.item(item), self.words)
+        text = prompts.OPENING + prompts.words(kind, self.asked.item(item))
         tail = prompts.after(kind).lstrip("\n")
         return _ask(self.model, self.processor, shown, text, tail)
 
@@ -209,7 +206,7 @@ def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
 def shower(asked: Contexts) -> Pictures:
     """How to get an item's pictures themselves: its files are opened anew, since 01-media keeps vectors only."""
     files, frames = asked.seen.files(), asked.seen.frames
-    decoder = Decoder(config.Media())
+    decoder = Decoder()
 
     def pictures(item: int) -> list[Image.Image]:
         row = int(asked.row[item])
@@ -232,20 +229,16 @@ def shower(asked: Contexts) -> Pictures:
     return pictures
 
 
-def wrap(model: Any, processor: Any, asked: Contexts, words: prompts.Words, pictures: Pictures) -> Hub:
+def wrap(model: Any, processor: Any, asked: Contexts, pictures: Pictures) -> Hub:
     """Join a model, its processor and the legal names."""
     prompt = prompts.tokenise(asked.names, processor.tokenizer)
-    return Hub(model, processor, asked, prompt, tries.build(prompt.answers), words, pictures)
+    return Hub(model, processor, asked, prompt, tries.build(prompt.answers), pictures)
 
 
-def prepare(model: Any, settings: config.MultimodalModel, rng: np.random.Generator) -> Any:
-    """Freeze the picture tower, put adapters on the language model (or free it), free the projector."""
-    decoder = model.get_decoder()
+def prepare(model: Any, rng: np.random.Generator) -> Any:
+    """Freeze the picture tower, put adapters on the language model, free the projector."""
     model.requires_grad_(False)
-    if settings.method == "lora":
-        adapters.adapt(decoder, adapters.RANK, rng)
-    else:
-        decoder.requires_grad_(True)
+    adapters.adapt(model.get_decoder(), adapters.RANK, rng)
     model.get_input_embeddings().weight.requires_grad_(False)
     for name, weight in model.named_parameters():
         if any(part in name for part in PROJECTORS):
@@ -272,13 +265,13 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
 def new(settings: config.MultimodalModel, asked: Contexts, dtype: torch.dtype, rng: np.random.Generator) -> Hub:
     """The model called `settings.model`, ready to be trained."""
     model, processor = _load(settings.model, dtype)
-    return wrap(prepare(model, settings, rng), processor, asked, settings.text, shower(asked))
+    return wrap(prepare(model, rng), processor, asked, shower(asked))
 
 
-def open_saved(path: Path, made: dict[str, Any], asked: Contexts, dtype: torch.dtype) -> Hub:
+def open_saved(path: Path, asked: Contexts, dtype: torch.dtype) -> Hub:
     """What `save` wrote."""
     model, processor = _load(str(path / "model"), dtype)
-    return wrap(model, processor, asked, made["text"], shower(asked))
+    return wrap(model, processor, asked, shower(asked))
 
 
 def open_captioner(name: str) -> Callable[[Image.Image], str]:

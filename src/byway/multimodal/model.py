@@ -56,7 +56,7 @@ def open_model(path: Path, asked: Contexts, arithmetic: str) -> VisionLanguageMo
     if made["backend"] == "hub":
         from byway.multimodal import hub
 
-        return hub.open_saved(path, made, asked, dtype)
+        return hub.open_saved(path, asked, dtype)
     from byway.multimodal import embedded
 
-    return embedded.open_saved(path, made, asked, dtype)
+    return embedded.open_saved(path, asked, dtype)

@@ -178,7 +178,7 @@ def keys_of(items: Ints, asked: Contexts, model: Tuned, top: int, arithmetic: st
     out: dict[int, str] = {}
     for i in items.tolist():
         shown = asked.seen.digest[int(asked.row[i])] if model.kind in prompts.SEES else ""
-        said = prompts.before(model.kind, asked.item(i), model.settings.text)
+        said = prompts.before(model.kind, asked.item(i))
         out[i] = hash_json([common, looks, shown, said, int(asked.cluster[i])])
     return out
 

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from byway.language.prompts import Prompt
 
 Kind = Literal["text", "video", "both", "thought"]
-Words = Literal["cluster", "title", "both"]
 SEES: tuple[Kind, ...] = ("video", "both", "thought")
 """Kinds that are shown pictures."""
 OPENING = "Somebody watches a video.\n"
@@ -49,23 +48,18 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:MOST_WORDS]
 
 
-def words(item: Item, which: Words) -> str:
-    """What a text prompt says of the item."""
-    said = ""
-    if which != "cluster":
-        tags = " ".join(f"#{tag}" for tag in item.hashtags)
-        said += f"Words: {one_line(f'{item.title} {tags}')}\n"
-    if which != "title":
-        said += f"Interest: {one_line(item.cluster)}\n"
-    if item.shown:
-        said += f"Shown: {one_line(item.shown)}\n"
-    return said
+def words(kind: Kind, item: Item) -> str:
+    """What a prompt says of the item: its own words and its cluster (paper 2, figure 3: the cluster alone)."""
+    if kind not in ("text", "both"):
+        return ""
+    tags = " ".join(f"#{tag}" for tag in item.hashtags)
+    shown = f"Shown: {one_line(item.shown)}\n" if item.shown else ""
+    return f"Words: {one_line(f'{item.title} {tags}')}\nInterest: {one_line(item.cluster)}\n{shown}"
 
 
-def before(kind: Kind, item: Item, which: Words) -> str:
+def before(kind: Kind, item: Item) -> str:
     """The prompt up to where the pictures stand."""
-    text = words(item, which) if kind in ("text", "both") else ""
-    return OPENING + text + (SHOWN if kind in SEES else "")
+    return OPENING + words(kind, item) + (SHOWN if kind in SEES else "")
 
 
 def after(kind: Kind) -> str:

@@ -64,7 +64,7 @@ def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list
 def leads_to(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
     """The cluster to which each context leads this person; -1 where none is open."""
     listed, opened = bundle.ranking(context_nK), person.open
-    if bundle.settings.novel == "not_in_pair":
+    if bundle.settings.mode == "paper":
         listed, opened = listed[:, :1], person.left
     is_open = (listed >= 0) & opened[listed]
     popular = popular_open(bundle, person)
@@ -93,7 +93,7 @@ def plan(
         reasons.append("Hardly anybody had these three together, so the last two decide.")
     ranking = [c for c in bundle.ranking(asked)[0].tolist() if c >= 0]
     is_open = person.open
-    if bundle.settings.novel == "not_in_pair":
+    if bundle.settings.mode == "paper":
         ranking, is_open = ranking[:1], person.left
     rank = next((i for i, c in enumerate(ranking, 1) if is_open[c]), None)
     if rank is not None:

@@ -110,7 +110,7 @@ def person_of(
     unseen = eligible.counts.copy()
     counted = apart if eligible.mask is None else apart[eligible.mask[apart]]
     np.subtract.at(unseen, bundle.clusters(counted), 1)
-    left = unseen >= max(bundle.settings.min_eligible, 1)
+    left = unseen > 0
     opened = left.copy()
     opened[bundle.clusters(np.array(positions, dtype=np.int64))] = False
     if now is not None and watched is None:

@@ -70,7 +70,7 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
         # A worker answers one request at a time: threads of numpy's would take the cores of the other workers.
         environment = {"OMP_NUM_THREADS": "1", **os.environ, **own}
         command = [sys.executable, "-m", "byway.serving.worker"]
-        able = Supervisor(command, environment, max(settings.workers, 1), settings.drain_seconds).run()
+        able = Supervisor(command, environment, max(settings.workers, 1)).run()
     log.info("service ended", able=able)
     if not able:
         raise SystemExit(UNABLE)

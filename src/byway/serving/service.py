@@ -44,6 +44,8 @@ DRAIN = 3.0
 """Seconds, at most, for which a worker that ends goes on writing what was shown."""
 SCRUB = 5.0
 """Seconds between two looks whether bytes of deleted people are to be overwritten."""
+EXPERIMENT = "byway"
+"""What answers and the log carry in the place of an experiment's name, for who is in none."""
 SMALL = 200_000
 """Items up to which a page may score the whole catalog: 40 ms for a million."""
 
@@ -179,7 +181,7 @@ class Service:
             given = arms.answer(
                 serves, opened, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
             )
-        reply = self._reply(live, given, self.settings.experiment if experiment is None else experiment, dealt)
+        reply = self._reply(live, given, EXPERIMENT if experiment is None else experiment, dealt)
         # Who is not named is a guest of this answer alone.
         user = asked.user or guest(reply.answer)
         places = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]

@@ -25,6 +25,9 @@ STEADY = 10.0
 TRIES = 3
 PATIENCE = 60.0
 """Seconds of silence after which a worker hangs: one that starts on a busy machine is silent for long."""
+DRAIN_SECONDS = 2.0
+"""How long the service says that it is not ready, and answers, before it stops: a proxy in front that looks twice a
+second (`deploy/haproxy.cfg`) has seen it by then."""
 STOPPING = 15.0
 """Seconds that a worker has to end what it has begun: more than the ten that it gives itself."""
 READY, BEAT = b"r", b"b"
@@ -75,7 +78,6 @@ class Supervisor:
     command: Sequence[str]
     environment: Mapping[str, str]
     wanted: int
-    drain_seconds: float = 0.0
     places: list[Place] = field(default_factory=list)
     restarts: int = 0
     _signals: list[int] = field(default_factory=list)
@@ -125,8 +127,9 @@ class Supervisor:
             # A person at the keyboard and whoever asks twice wait for no proxy to notice.
             now = time.monotonic()
             hurried = given == signal.SIGINT or self._stop_at is not None
-            self._stop_at = now if hurried else now + self.drain_seconds
-            log.info("service stops", drain_seconds=0.0 if hurried else self.drain_seconds)
+            left = 0.0 if hurried else DRAIN_SECONDS
+            self._stop_at = now + left
+            log.info("service stops", drain_seconds=left)
 
     def _look(self, now: float) -> None:
         for place in self.places:

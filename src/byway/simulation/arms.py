@@ -117,8 +117,8 @@ def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
             raise UserError(f"There is no arm {name!r}; set experiment.arms to some of {', '.join(ARMS)}.")
     if MULTIMODAL in names and not looked:
         raise UserError(
-            f"The arm {MULTIMODAL!r} needs items with videos or thumbnails, and pairs.level the same as "
-            "transitions.level; take it out of experiment.arms."
+            f"The arm {MULTIMODAL!r} needs items with videos or thumbnails, and transitions.level 2 or "
+            "deeper; take it out of experiment.arms."
         )
     there = [name for name in ARMS if looked or name != MULTIMODAL]
     return tuple(name for name in there if not names or name == CONTROL or name in names)

@@ -76,15 +76,15 @@ class Transitions:
     samples: Samples
     """What the model is fine-tuned on, after curation."""
     feedback: align.Feedback | None = None
-    """Satisfaction with what was new in the training part, where transitions.feedback is set."""
+    """Satisfaction with what was new in the training part, where the table asks for it."""
 
     def popularity(self) -> NDArray[np.float64]:
         """Training transitions into each cluster, [clusters]."""
         return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
 
 
-def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) -> Outcome:
-    """Find the transitions, split them in time, curate the fine-tuning samples."""
+def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, feedback: bool = False) -> Outcome:
+    """Find the transitions, split them in time, curate the fine-tuning samples; with `feedback`, collect it too."""
     clusters = tree.size(settings.level)
     if clusters <= settings.history:
         raise UserError(
@@ -118,16 +118,16 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
     for name in PARTS:
         meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)
-    if settings.feedback:
+    if feedback:
         early = (1 - HELDOUT) * (1 - VALIDATION)
         until = early
         if events.clock:
             # Of an instant that is split nothing is learned.
             first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
             until = float(min(found.time[part == 0].max(initial=0), first - 1))
-        feedback = align.collect(events, tree.assign(settings.level), settings.history, until)
-        columns = {f"c{k + 1}": feedback.context[:, k] for k in range(settings.history)}
-        satisfied = {"label": feedback.label, "satisfaction": feedback.satisfaction}
+        felt = align.collect(events, tree.assign(settings.level), settings.history, until)
+        columns = {f"c{k + 1}": felt.context[:, k] for k in range(settings.history)}
+        satisfied = {"label": felt.label, "satisfaction": felt.satisfaction}
         pq.write_table(pa.table({**columns, **satisfied}), work.out / FEEDBACK)
     samples = counted["samples"]
     labels = np.bincount(samples.label, minlength=clusters)

@@ -50,20 +50,21 @@ class Rows:
     """Rows without a user, a time or the arm of their user: they are left out."""
 
 
-def lift(workspace: Path, settings: config.Config, paths: Sequence[Path]) -> dict[str, Any]:
-    """The figures of the experiment, which also go to `lift.json`.
+def lift(
+    workspace: Path, settings: config.Config, paths: Sequence[Path], control: str = "control"
+) -> dict[str, Any]:
+    """The figures of the experiment beside the arm `control`, which also go to `lift.json`.
 
     Without paths the log is the service's own. Raises UserError where it has no experiment, or no control.
     """
     design = arms.load(workspace)
     rows = _of_tables(paths, settings, design) if paths else _of_people(people(workspace, settings), design)
-    control = settings.lift.control
     if control not in rows.arm.values():
         there = ", ".join(sorted(set(rows.arm.values()))) or "nobody"
         moved = f"; {rows.moved:,} users are in several arms and left out" if rows.moved else ""
         raise UserError(
-            f"The log has no user of the arm {control!r} ({there}{moved}); set lift.control to the arm to measure "
-            "beside."
+            f"The log has no user of the arm {control!r} ({there}{moved}); name the arm to measure beside "
+            "with --control."
         )
     positive = _positive(workspace)
     log = arrange(rows, _opened(workspace), _before(workspace))

@@ -58,7 +58,7 @@ class Stage:
     asked_for: bool = False
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()
-    """Further sections of the settings that shape it, because it trains models of its own."""
+    """Further sections of the settings that shape it: of models that it trains itself, or of who reads it."""
     run: tuple[str, ...] = ()
     """Settings of [run] that shape it, beside the seed."""
     version: int = 1
@@ -301,7 +301,8 @@ def _naming_weights(inputs: Inputs) -> dict[str, str]:
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
     from byway.transitions import curate
 
-    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree)
+    feedback = inputs.config.transition_table.best_of > 0
+    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree, feedback)
 
 
 def _language_model(work: Work, inputs: Inputs) -> Outcome:
@@ -399,13 +400,14 @@ def _pairs_or_triples(config: Config) -> None:
 def _pairs(work: Work, inputs: Inputs) -> Outcome:
     from byway.multimodal import curate
 
-    seen, planned = inputs.config.pairs.level, inputs.config.transitions.level
-    if seen != planned:
+    planned = inputs.config.transitions.level
+    level = max(planned, 1 + curate.DELTA)
+    if level != planned:
         say(
-            f"[yellow]pairs.level is {seen} and transitions.level {planned}[/]: what the multimodal model says of "
-            "other clusters is made, and neither served nor given an arm. Set both to one level, 2 or deeper."
+            f"[yellow]transitions.level is {planned}, the broadest[/]: the multimodal model is made for level "
+            f"{level}, and neither served nor given an arm."
         )
-    return curate.build(work, inputs.config.pairs, inputs.events, inputs.tree, _there(inputs.seen))
+    return curate.build(work, level, inputs.events, inputs.tree, _there(inputs.seen))
 
 
 def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
@@ -565,7 +567,6 @@ def _curations(work: Work, inputs: Inputs) -> Outcome:
 
     return curations.build(
         work,
-        inputs.config.curations,
         events=inputs.events,
         vectors=inputs.vectors,
         tree=inputs.tree,
@@ -601,7 +602,7 @@ EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weig
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
-TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
+TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE), sections=("transition_table",))
 LANGUAGE_MODEL = Stage(
     7,
     "language_model",
@@ -618,7 +619,9 @@ TRANSITION_TABLE = Stage(
     run=("precision",),
     refuse=_pairs_or_triples,
 )
-PAIRS = Stage(9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), version=2)
+PAIRS = Stage(
+    9, "pairs", _pairs, (CATALOG, TREE, MEDIA), only_if=(MEDIA, "items"), sections=("transitions",), version=2
+)
 MULTIMODAL_MODEL = Stage(
     10,
     "multimodal_model",
