@@ -153,7 +153,7 @@ def test_toml_in_the_documents_is_a_configuration(page: Path, tmp_path: Path) ->
 
 @by_page
 def test_overrides_in_the_documents_are_settings(page: Path, tmp_path: Path) -> None:
-    if page.name in (*HISTORY, "results.md"):  # a result's command is that of its commit
+    if page.name in HISTORY:
         return
     named = re.findall(r"--set '?(\w+\.\w+=[^`'\n]+?)(?=['`\s])", page.read_text("utf-8"))
     config.load(tmp_path / "none.toml", [name for name in named if not name.startswith("section.")])

@@ -207,7 +207,7 @@ def test_what_must_be_counted_is() -> None:
     for section, setting in [
         ("embeddings", "dim"), ("tree", "items_per_cluster"),
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
-        ("item_policy", "dim"), ("item_policy", "history"), ("item_policy", "batch"), ("bundle", "interests"),
+        ("item_policy", "dim"), ("item_policy", "history"), ("bundle", "interests"),
         ("bundle", "items"), ("serving", "workers"), ("serving", "forget_days"),
         ("media", "frames"), ("multimodal_model", "steps"),
         ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
