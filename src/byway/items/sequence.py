@@ -51,8 +51,8 @@ CHECKPOINT_EVERY = 200
 """Steps between checkpoints from which an interrupted run goes on."""
 BATCH, STEPS = (256, 2048), 1200
 """Labels a step at least and at most, and steps an epoch in between. NDCG at 50 by 2,048 labels a step and by 256:
-0.193 and 0.268 (demo world, 94,000 labels), 0.109 and 0.116 (MovieLens), 0.080 and 0.091 (MicroLens, 301,000), 0.040
-and 0.040 (KuaiRec). It takes up to twice the time."""
+0.193 and 0.268 (demo world, 94,000 labels), 0.109 and 0.116 (MovieLens), 0.080 and 0.091 (MicroLens, 301,000),
+0.040 and 0.040 (KuaiRec). It takes up to twice the time."""
 NEGATIVES = 1024
 """Items drawn for the softmax's denominator a step, beside the step's labels; all of a catalog that is no
 larger."""
