@@ -120,7 +120,7 @@ def test_what_a_server_says_becomes_view_prompt_and_thought(
         descriptions=planted.descriptions(),
         seen=shown,
     ).item(3)
-    assert "Shown: a red field\n" in prompts.before("text", known, "title")
+    assert "Shown: a red field\n" in prompts.before("text", known)
     assert prompts.thought(known).startswith(" a red field\nAbout: food; ramen, broth")
 
 
