@@ -171,31 +171,29 @@ class LanguageModel:
 
     answers: Literal["here", "server", "batch"] = "here"
     """here: a model is fine-tuned and asked on this machine. server: one behind an address is asked, as it is.
-    batch: files of questions are written for a host's batch service, and `byway answers` takes the results in.
-    Who is asked stands in [answers]."""
+    batch: files for a host's batch service are written, and `byway answers` takes the results in ([answers])."""
     model: str = weights.DEFAULT
     """The model that is fine-tuned here. `smollm2-135m` installs with Byway; a folder or any causal model of the
     hub works, and `name@revision` pins that."""
     method: Literal["full", "lora"] = "full"
-    """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output layer's
-    rows that spell names learn, and the embedding table does not."""
+    """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output
+    layer's rows that spell names learn."""
     recipe: Literal["names", "paper"] = "names"
-    """names: beside the loss on the answer's tokens stands that of the choice among legal names, tokens that spell
-    a name count for more, and half of the layers, from the bottom, stay as they are (the model's own share).
-    paper: the loss of paper 1, on the answer's tokens alike, and every layer learns, which makes a step half as
-    long again."""
+    """names: to the loss on the answer's tokens that of the choice among legal names is added, tokens that
+    spell a name count for more, and the lower half of the layers stays as it is. paper: the loss on the
+    answer's tokens alike, and every layer learns; a step takes half as long again."""
     attention: Literal["block", "causal"] = "block"
     """causal: a prompt is read from left to right. block: each description is read by itself and the answer
     looks at the ready blocks, so that a pair costs a few tokens."""
     steps: Whole = 0
     """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
     batch: Count = 16
-    """Samples a step (paper 1: 16). With the whole log under block attention, where a step has many more pairs,
-    only those whose whole answer is learned, every name equally often."""
+    """Samples a step (paper 1: 16). With the whole log under block attention those whose whole answer is
+    learned, every name equally often."""
     target: Literal["evidence", "counts", "transitions"] = "evidence"
-    """What the model is taught. With the whole log under block attention: the log's counts and how alike the items
-    are, weighed on validation transitions, or the counts alone. transitions: whatever the attention, what happened,
-    beside counts, similarity and popularity as a fixed offset, so that it learns what they do not say."""
+    """What is taught. With the whole log under block attention: the log's counts and how alike the items are,
+    weighed on validation transitions, or the counts alone. transitions: what happened, beside counts,
+    similarity and popularity as a fixed offset."""
     block_clusters: Count = 12
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
@@ -213,10 +211,10 @@ class Answers:
     model: str = ""
     """The model's name there."""
     protocol: Literal["chat", "anthropic", "gemini", "structured_outputs", "guided_choice", "grammar"] = "chat"
-    """chat: one request a pair, for a ranked list by JSON schema; anthropic and gemini write a batch's files in the
-    form of these hosts, while many take that of chat. The others are completions, with the prompt of fine-tuning
-    and one request an answer, each a choice among names, for a model that was fine-tuned on `byway export`; they
-    differ in how the server is told the choices: vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
+    """chat: one request a pair, for a ranked list by JSON schema; anthropic, gemini: the same in the form of
+    these hosts' batch files. The others are completions, one request an answer, for a model tuned on `byway
+    export`; they tell the server the choices as vLLM does from 0.12 on, as vLLM before and others, or as
+    llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
@@ -225,8 +223,8 @@ class Answers:
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Sent with every request, as {top_k = -1}: what this server must be told beside what all are. What all are
-    told and this one refuses is left out by "", as {seed = ""}."""
+    """Sent with every request, as {top_k = -1}: what this server must be told. What it refuses of the rest is
+    left out by "", as {seed = ""}."""
     at_once: AtOnce = 16
     """Requests under way together."""
     price: Prices = ()
@@ -277,8 +275,8 @@ class Planner:
     ] = ()
     """Signals that the score is fitted of; empty takes all of them."""
     explored: bool = False
-    """Whether what came of an event with a propensity counts by one over it (at most 20 times) in the fit of the
-    weights: then it does not matter how seldom Byway itself showed an item. Without it it counts as any."""
+    """Whether what came of an event with a propensity counts by one over it (at most 20 times) in the fit of
+    the weights, so that it does not matter how seldom Byway itself showed an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,18 +284,18 @@ class Bundle:
     """13-bundle: how a request is answered (paper 1, section 2.2)."""
 
     mode: Literal["person", "pair", "paper"] = "person"
-    """person: the items of new interests that score highest by all that is known of somebody (12-planner). pair:
-    paper 1's plan, two drawn interests, the first of their ranking that somebody never met, and the item policy
-    inside it. paper: the same as it is printed, where all interests are new but the two that were drawn."""
+    """person: the items of new interests that score highest by all that is known of somebody (12-planner).
+    pair: paper 1's plan: of two drawn interests' ranking the first that somebody never met, and the item policy
+    inside it. paper: the same, all interests but these two being new."""
     new_interests: Whole = 0
     """New interests on a page at most, in the mode `person`; 0 sets no bound."""
     skip: Share = 0.0
-    """Chance of every new interest to be left out of a page, in the mode `person`: pages differ from visit to
-    visit, and what is shown has a known chance below 1, from which one can learn. On KuaiRec what is
-    shown pleases 1.5% less often than by EASE at 0.05, and as often at 0."""
+    """Chance of every new interest to be left out of a page, in the mode `person`: pages differ, and what is
+    shown has a known chance below 1, from which one can learn. At 0.05 what is shown on KuaiRec pleases 1.5%
+    less often."""
     young_days: Whole = 0
-    """A new interest that pleased is offered further for so many days, in the mode `person`, where the log has a
-    clock; 0: once it was met it is no longer new."""
+    """A new interest that pleased is offered further for so many days, in the mode `person`, if the log has a
+    clock; 0: once met it is no longer new."""
     again_days: Whole = 0
     """An interest that was met and never pleased is offered again after so many days; 0: never."""
     surprise: Literal["serendipitous", "never_met"] = "serendipitous"
@@ -311,8 +309,8 @@ class Bundle:
     items: Count = 10
     """Items in an answer where the request does not say."""
     min_quality: Number = 0.0
-    """Items whose mean satisfaction is below this are never shown; 0 shows all. It is drawn towards the mean of the
-    whole log as by ten events, so that one skip does not bury an item."""
+    """Items whose mean satisfaction is below this are never shown. The mean is drawn towards that of the log as
+    by ten events, so that one skip does not bury an item."""
     max_age_days: Whole = 0
     """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
 
@@ -322,8 +320,7 @@ class Metrics:
     """14-metrics: offline figures."""
 
     agreement_pairs: Whole = 100
-    """Random pairs on which the table is compared with float32, unbatched, uncached decoding, a third of a second
-    each; 0 leaves it out."""
+    """Random pairs on which the table is compared with float32 decoding, a third of a second each; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,8 +360,8 @@ class Media:
     frames: Count = 4
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     captioner: str = ""
-    """An image-text-to-text model that says in a few words what is seen in each item: a view of its embedding, a
-    line of the text prompt, and the thought to learn from. Empty: nothing is said."""
+    """An image-text-to-text model that says what is seen in each item: a view of its embedding, a line of the
+    text prompt, and the thought to learn from. Empty: nothing is said."""
     captioner_url: str = ""
     """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
 
@@ -375,8 +372,8 @@ class MultimodalModel:
     projector is trained in full, and the language model through low-rank adapters."""
 
     model: str = ""
-    """Empty: the workspace's own fine-tuned language model, which can spell the names already. A causal model, this
-    or another by name, is shown EfficientNet's vectors; an image-text-to-text model of the hub has its own."""
+    """Empty: the workspace's own fine-tuned language model. A causal model, this or another by name, is shown
+    EfficientNet's vectors; an image-text-to-text model of the hub has its own."""
     prompts: tuple[Literal["text", "video", "both", "thought"], ...] = ("thought",)
     """Kinds of prompt that are trained, in turn, and measured; the first is the one that is served."""
     pictures: Literal["frames", "thumbnail"] = "frames"
@@ -384,9 +381,8 @@ class MultimodalModel:
     steps: Count = 300
     """Optimiser steps."""
     target: Literal["posterior", "paper"] = "posterior"
-    """What is taught. posterior: the choice among the clusters that pleased after the context video and its
-    cluster, and few answers word by word; paper: one next cluster's answer word by word, no choice, and a projector
-    that begins at random."""
+    """posterior: the choice among the clusters that pleased after the video and its cluster, and few answers
+    word by word. paper: one next cluster's answer word by word, and a projector that begins at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,9 +392,8 @@ class ContextTable:
     coverage: Share = 0.8
     """Share of the impressions whose items are answered, the most popular items first."""
     by: Literal["fitted", "model", "pictures"] = "fitted"
-    """Who answers. model: 10-multimodal-model alone (paper 2). pictures: a logistic regression from an item's
-    cluster and its pictures, in seconds. fitted: both and the log's counts, by weights under which what pleased
-    later is likeliest; `video.table.weights` and `video.table.recall_at_1` say what each is worth."""
+    """model: 10-multimodal-model alone (paper 2). pictures: a logistic regression from an item's cluster and
+    its pictures, in seconds. fitted: both and the log's counts, weighed on what pleased later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,8 +403,8 @@ class Experiment:
     arms: tuple[str, ...] = ()
     """Arms beside the control, by name; empty runs all of them."""
     design: Literal["paired", "segments"] = "paired"
-    """Whether all arms live with the same accounts and the same chance, which only a simulation can do and which
-    tells them apart far better, or each with a segment of its own, as the papers' live experiments do."""
+    """paired: all arms live with the same accounts and the same chance, which only a simulation can do and
+    which tells them apart far better. segments: each with its own, as in the papers' live experiments."""
     seeds: Count = 1
     """Deals: runs with other accounts and other chance. Intervals draw deals as well as people."""
     users: Count = 800
@@ -419,8 +414,8 @@ class Experiment:
     share: Share = 0.2
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
     retrain_every: Whole = 10
-    """Days between trainings of the arms' neural models on the log they caused; bandits, control and ranker
-    learn every night, and the table stays. 0 trains once, before the first day."""
+    """Days between trainings of the arms' neural models; bandits, control and ranker learn every night, and the
+    table stays. 0 trains once, before the first day."""
     epochs: Whole = 4
     """Passes over the log before the first day, for every neural model alike."""
     truth: str = ""
@@ -448,8 +443,8 @@ class Views:
     """19-views: what the multimodal model is asked with and shown, compared (paper 2, figures 3, 4 and 5)."""
 
     compare: tuple[Comparison, ...] = ("prompts", "frames", "pictures")
-    """The four prompts; one, two, four and eight frames; the thumbnail and one frame. There are eight views in all,
-    with three models each, of which one takes about as long as 10."""
+    """The four prompts; one, two, four and eight frames; the thumbnail and one frame. Three models each, which
+    take as long as 10."""
 
 
 @dataclass(frozen=True, slots=True)
