@@ -78,8 +78,8 @@ class Run:
     """Where models are trained and asked; cuda and mps are GPUs. auto: a GPU where there is one, and none on a Ray
     cluster. Last digits can differ."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the matrix products of language models and multimodal models; weights and optimiser stay in
-    float32. auto: the fastest of this machine, which for the table may be float16 (`pip install 'byway[mkl]'`)."""
+    """Arithmetic of the language and multimodal models' matrix products. auto: the fastest here, for the table
+    perhaps float16 (`pip install 'byway[mkl]'`)."""
     processes: Whole = 1
     """Processes that train a language model or an item policy together: a step takes as many batches, and the
     processors are shared out."""
@@ -96,8 +96,8 @@ class Catalog:
     events: str = ""
     """File of events; empty where the layout finds it in the folder of items."""
     item_columns: dict[str, str] | list[str] = field(default_factory=dict)
-    """Our column name to yours, for example {item = "video_id"}. Where no first line of a file names its columns:
-    their names from left to right, ours where they are read, for example ["item", "title"]."""
+    """Our column name to yours, as {item = "video_id"}; of a file without a header its columns from left to
+    right, as ["item", "title"]."""
     event_columns: dict[str, str] | list[str] = field(default_factory=dict)
     """The same of events, for example {satisfaction = "watch_ratio"}; "" reads none."""
     event_scale: list[float] = field(default_factory=list)
@@ -328,10 +328,10 @@ class Serving:
     """The service: what may be published, and what a request may cost."""
 
     min_match_rate: Number = 0.9
-    """A bundle whose language model has a lower match rate is not published, nor is a refresh; 0 asks for no
-    figures at all."""
+    """A bundle or refresh whose language model has a lower match rate is not published; 0 asks for no figures
+    at all."""
     min_recall: Number = 0.0
-    """A bundle whose recall at 10 on held-out transitions is lower is not published, nor is a refresh; 0 takes
+    """A bundle or refresh with a lower recall at 10 on held-out transitions is not published; 0 takes
     popularity's for the bundle."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
