@@ -16,7 +16,7 @@ from byway.language import batch
 from byway.language.answers import Kept
 from tests.language.test_server import NAMES, SETTINGS, asked
 
-FORMATS = ("chat", "anthropic", "gemini")
+FORMATS = ("openai", "anthropic", "gemini")
 
 
 def requests(files: list[Path]) -> Iterator[dict[str, Any]]:
@@ -52,7 +52,7 @@ def legal_of(request: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_answers_come_in_any_order_in_parts_and_errors_are_asked_again(form: Any, tmp_path: Path) -> None:
-    own = replace(SETTINGS, protocol=form)
+    own = replace(SETTINGS, format=form)
     every = asked([[a, b] for a in range(8) for b in range(8)])
     kept = Kept.open(tmp_path, every, own)
     files = batch.write(kept.path, every, kept.missing(), own)
@@ -75,7 +75,7 @@ def test_answers_come_in_any_order_in_parts_and_errors_are_asked_again(form: Any
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_requests_say_all_that_the_question_says(form: Any, tmp_path: Path) -> None:
-    own = replace(SETTINGS, protocol=form, extra={"temperature": 0.5})
+    own = replace(SETTINGS, format=form, extra={"temperature": 0.5})
     every = asked()
     files = batch.write(tmp_path, every, np.arange(3), own)
     for row, request in enumerate(requests(files)):

@@ -506,3 +506,10 @@ def test_items_that_are_too_old_are_not_shown(tmp_path: Path) -> None:
     assert (answer.cluster, sorted(names(answer))) == (NAMES[3], ["c3-0", "c3-1"])
     # Without a clock nothing has an age.
     assert recommend(fresh, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0)).cluster == NAMES[2]
+
+
+def test_a_cluster_without_items_is_passed_over(tmp_path: Path) -> None:
+    bundle = Planted().build(tmp_path)
+    answer = recommend(bundle, [Seen("c0-0"), Seen("c1-0")], np.random.default_rng(0), exclude=items_of(2))
+    assert answer.cluster == NAMES[3]
+    assert answer.items

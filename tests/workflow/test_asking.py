@@ -105,7 +105,7 @@ def test_a_table_by_a_server_serves_and_is_asked_once(w: Path) -> None:
 
 
 def test_the_same_by_batch(w: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    by_batch = ["language_model.answers=batch", "answers.protocol=gemini"]
+    by_batch = ["language_model.answers=batch", "answers.format=gemini"]
     with pytest.raises(
         UserError, match=r"100 of 100 questions wait for answers.*requests-001\.jsonl.*byway answers"
     ):

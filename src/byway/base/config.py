@@ -210,11 +210,10 @@ class Answers:
     BYWAY_SERVER_KEY."""
     model: str = ""
     """The model's name there."""
-    protocol: Literal["chat", "anthropic", "gemini", "structured_outputs", "guided_choice", "grammar"] = "chat"
-    """chat: one request a pair, for a ranked list by JSON schema; anthropic, gemini: the same in the form of
-    these hosts' batch files. The others are completions, one request an answer, for a model tuned on `byway
-    export`; they tell the server the choices as vLLM does from 0.12 on, as vLLM before and others, or as
-    llama.cpp."""
+    protocol: Literal["chat", "structured_outputs", "guided_choice", "grammar"] = "chat"
+    """chat: one request a pair, for a ranked list by JSON schema. The others are completions, one request an
+    answer, for a model tuned on `byway export`; they tell the server the choices as vLLM does from 0.12 on, as vLLM
+    before and others, or as llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
@@ -222,6 +221,8 @@ class Answers:
     """Interests that the model chooses among: the best of the log's signals, and some of the others."""
     pairs: Whole = 0
     """The pairs that are asked about, the most frequent in the log first; 0: all of them."""
+    format: Literal["openai", "anthropic", "gemini"] = "openai"
+    """The files of a batch; many hosts and servers take the first."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
     """Sent with every request, as {top_k = -1}: what this server must be told. What it refuses of the rest is
     left out by "", as {seed = ""}."""

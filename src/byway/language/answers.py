@@ -143,7 +143,7 @@ def expected(asked: Questions, rows: NDArray[np.integer], settings: config.Answe
     read = np.mean([len(each.system) + len(each.user) for each in some]) / LETTERS
     names = np.mean([np.mean([len(name) for name in each.legal]) for each in some])
     written = asked.ranked * (names / LETTERS + 3) + 60 * (asked.prompt == "reasoned")
-    times = asked.ranked if settings.protocol in server.COMPLETIONS else 1
+    times = 1 if settings.protocol == "chat" else asked.ranked
     return Usage(len(rows) * times, round(len(rows) * times * read), round(len(rows) * written))
 
 

@@ -40,7 +40,7 @@ class Result(NamedTuple):
 
 def write(folder: Path, asked: Questions, rows: NDArray[np.integer], settings: config.Answers) -> list[Path]:
     """Write the requests of some questions into `folder`, in as many files as they need; earlier ones go."""
-    if settings.protocol in server.COMPLETIONS:
+    if settings.protocol != "chat":
         raise UserError('language_model.answers = "batch" asks by chat: set answers.protocol = "chat".')
     for old in folder.glob("requests-*.jsonl"):
         old.unlink()
@@ -67,11 +67,11 @@ def write(folder: Path, asked: Questions, rows: NDArray[np.integer], settings: c
 
 def _request(identity: str, question: Question, settings: config.Answers) -> dict[str, Any]:
     """One line: the question in the host's own words."""
-    if settings.protocol == "chat":
+    if settings.format == "openai":
         body = server.chat(question, settings)
         return {"custom_id": identity, "method": "POST", "url": "/v1/chat/completions", "body": body}
     schema, limit = question.schema(), server.longest(question)
-    if settings.protocol == "anthropic":
+    if settings.format == "anthropic":
         # It takes no bounds on the length of a list, and its models no temperature; the question says how many.
         for bound in ("minItems", "maxItems"):
             del schema["properties"]["next"][bound]

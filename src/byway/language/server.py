@@ -68,8 +68,6 @@ class Said(NamedTuple):
     usage: Usage
 
 
-COMPLETIONS = ("structured_outputs", "guided_choice", "grammar")
-"""The values of `answers.protocol` by which a request asks for one name."""
 Ask = Callable[[Questions], Generator[Said]]
 
 
@@ -144,7 +142,7 @@ class Server:
         Raises UserError where the server cannot be reached, refuses the request, or does not speak the protocol.
         Where this, or whoever reads, stops, what has not begun is not asked, nor paid for.
         """
-        one = self._by_choice if self.settings.protocol in COMPLETIONS else self._by_chat
+        one = self._by_chat if self.settings.protocol == "chat" else self._by_choice
         with ThreadPoolExecutor(self.settings.at_once) as pool:
             asked = {pool.submit(one, questions, row): row for row in range(len(questions))}
             try:

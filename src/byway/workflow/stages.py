@@ -400,11 +400,9 @@ def _pairs_or_triples(config: Config) -> None:
 def _pairs(work: Work, inputs: Inputs) -> Outcome:
     from byway.multimodal import curate
 
-    planned = inputs.config.transitions.level
-    level = max(planned, 1 + curate.DELTA)
-    if level != planned:
+    if (level := max(inputs.config.transitions.level, 1 + curate.DELTA)) != inputs.config.transitions.level:
         say(
-            f"[yellow]transitions.level is {planned}, the broadest[/]: the multimodal model is made for level "
+            "[yellow]transitions.level is 1, the broadest[/]: the multimodal model is made for level "
             f"{level}, and neither served nor given an arm."
         )
     return curate.build(work, level, inputs.events, inputs.tree, _there(inputs.seen))
@@ -452,8 +450,8 @@ def _context_table(work: Work, inputs: Inputs) -> Outcome:
 def _item_policy(work: Work, inputs: Inputs) -> Outcome:
     from byway.items import sequence
 
-    settings, processes = inputs.config.item_policy, inputs.config.run.processes
-    return sequence.build(work, settings, inputs.events, inputs.vectors, processes)
+    config = inputs.config
+    return sequence.build(work, config.item_policy, inputs.events, inputs.vectors, config.run.processes)
 
 
 def _planner(work: Work, inputs: Inputs) -> Outcome:
@@ -653,26 +651,13 @@ BUNDLE = Stage(
     version=2,
 )
 METRICS = Stage(
-    14,
-    "metrics",
-    _metrics,
-    (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, TRANSITION_TABLE, EMBEDDINGS, TREE),
+    14, "metrics", _metrics, (TRANSITIONS, DESCRIPTIONS, LANGUAGE_MODEL, TRANSITION_TABLE, EMBEDDINGS, TREE)
 )
 EXPERIMENT = Stage(
     15,
     "experiment",
     _experiment,
-    (
-        CATALOG,
-        EMBEDDINGS,
-        TREE,
-        DESCRIPTIONS,
-        TRANSITIONS,
-        TRANSITION_TABLE,
-        PLANNER,
-        MEDIA,
-        CONTEXT_TABLE,
-    ),
+    (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS, TRANSITIONS, TRANSITION_TABLE, PLANNER, MEDIA, CONTEXT_TABLE),
     _truth_files,
     asked_for=True,
     sections=("item_policy", "bundle"),
@@ -729,15 +714,10 @@ def skipped(workspace: Path, stage: Stage) -> bool:
 
 
 def settings_of(config: Config, stage: Stage) -> dict[str, Any]:
-    """The settings that shape the artifact, as its record will hold them.
-
-    Its own section without what is operational, the run's seed and what else of the run it goes by, and the version
-    of the stage's algorithm.
-    """
+    """What shapes the artifact, as its record will hold it: of sections and [run], and its algorithm's version."""
     config = resolved(config)
     own = _shaping(getattr(config, stage.name)) if hasattr(config, stage.name) else {}
-    for name in stage.sections:
-        own[name] = _shaping(getattr(config, name))
+    own |= {name: _shaping(getattr(config, name)) for name in stage.sections}
     run = {name: getattr(config.run, name) for name in (*stage.run, "seed")}
     return {**own, **run, "version": stage.version}
 
