@@ -180,6 +180,7 @@ def main() -> None:
         for name in names
     }
     for name in names:
+        kept[name]["traffic"] = figures["traffic"][name]
         rows = kept[name]
         print(f"{name:10s}", *(f"{m} {(rows[m] or [None])[0]}" for m in METRICS[:6]))
     result: dict[str, Any] = {
@@ -222,6 +223,7 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
             "watch time, over the control": lift(control.get("watch_minutes")),
             "interests found": interval(own["interests_found"]),
             "interests kept": interval(own["interests_kept"]),
+            "concentration of traffic, Gini, at the end": round(own["traffic"][-1], 3) if "traffic" in own else None,
         }
         figures[f"{data}: {WORDS.get(name, name)}"] = {k: v for k, v in found.items() if v is not None}
     git = ["git", "rev-parse", "--short=7", "HEAD"]
