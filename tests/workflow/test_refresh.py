@@ -347,6 +347,34 @@ def test_the_table_of_the_full_run_is_not_counted_again(built: Path, tmp_path: P
         take_in(tmp_path / "w", None, tmp_path / "w" / "events.csv")
 
 
+def test_an_export_that_holds_earlier_events_again_counts_the_new_ones_alone(
+    built: Path, refreshed: Path, tmp_path: Path
+) -> None:
+    """Each export goes back to the first day, as nightly jobs have it; new rows alone count."""
+    folder = tmp_path / "w"
+    artifact.shutil.copytree(built, folder)
+    rows = (folder / "events.csv").read_text("utf-8").splitlines()[1:]
+    for step in range(2):
+        new = (refreshed / f"new-events-{step}.csv").read_text("utf-8").splitlines()[1:]
+        rows += new
+        items = refreshed / f"new-items-{step}.csv"
+        found = take_in(folder, items, write(folder / f"all-{step}.csv", EVENT, rows))
+        assert found["refresh.events"] == len(new)
+    for one in ("traffic.npy", "transitions.parquet", "user-touched.npy", "user-recent.npy", "users.parquet"):
+        assert (folder / stages.REFRESH / one).read_bytes() == (refreshed / stages.REFRESH / one).read_bytes()
+    record = artifact.read_record(folder / stages.REFRESH)
+    assert record is not None
+    assert record.counts["known_events"] == len(rows) - len(new)
+    said = refresh.run(folder, config.load(folder / "byway.toml"), None, None)[1]
+    assert f"{len(rows) - len(new):,} events were known already and are left as they were." in said
+    # One that holds nothing new changes nothing.
+    again = take_in(folder, None, write(folder / "again.csv", EVENT, rows[:-5]))
+    assert again["refresh.events"] == 0
+    assert (folder / stages.REFRESH / "traffic.npy").read_bytes() == (
+        refreshed / stages.REFRESH / "traffic.npy"
+    ).read_bytes()
+
+
 def test_json_is_taken_in_too(built: Path, tmp_path: Path) -> None:
     artifact.shutil.copytree(built, tmp_path / "w")
     record = tmp_path / "w" / "01-catalog" / "record.json"

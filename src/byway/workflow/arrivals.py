@@ -5,7 +5,7 @@ answered anew, and how far the world has drifted. It knows neither gates nor the
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,10 @@ MOST_SHIFT = 0.2
 """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
 
 
+LOG = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64())])
+"""What is kept of new events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """All that came since the full run, as read back from 17-refresh; empty where nothing has come."""
@@ -65,6 +69,8 @@ class Arrivals:
     """Ids of users that the full run's log did not have."""
     traffic: NDArray[np.float32]
     """[n + m] events an item, old and new."""
+    log: pa.Table
+    """User, item and time of the new events, by number: a later export may hold them again."""
     transitions: Samples
     """Of new events, counted."""
     pairs: NDArray[np.int32]
@@ -75,6 +81,8 @@ class Arrivals:
 
 def load(path: Path) -> Arrivals:
     """Read 17-refresh."""
+    if not (path / "events.parquet").exists():
+        raise UserError(f"{path} was made by a version that did not keep its events; delete it, run again.")
     counted = pq.read_table(path / "transitions.parquet")
     context = np.column_stack([counted[name].to_numpy() for name in counted.column_names[:-2]])
     return Arrivals(
@@ -82,6 +90,7 @@ def load(path: Path) -> Arrivals:
         *(np.load(path / f"{name}.npy") for name in ("vectors", "leaf", "alike")),
         users=events_of.load_users(path),
         traffic=np.load(path / "traffic.npy"),
+        log=pq.read_table(path / "events.parquet"),
         transitions=Samples(context, counted["label"].to_numpy(), counted["count"].to_numpy()),
         pairs=np.load(path / "pairs.npy"),
         answers=np.load(path / "answers.npy"),
@@ -99,7 +108,7 @@ def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int
     none = np.zeros(0, np.int32)
     return Arrivals(
         items_of.SCHEMA.empty_table(), np.zeros((0, dim), np.float32), none.astype(np.int64), none, [], traffic,
-        Samples(np.zeros((0, history), np.int32), none, none), none[:, None], none[:, None],
+        LOG.empty_table(), Samples(np.zeros((0, history), np.int32), none, none), none[:, None], none[:, None],
     )  # fmt: skip
 
 
@@ -108,6 +117,7 @@ def write(arrivals: Arrivals, meta: dict[str, str], out: Path) -> None:
     pq.write_table(arrivals.items, out / "items.parquet", compression="zstd")
     users = pa.table({"user": arrivals.users}, pa.schema([("user", pa.string())]))
     pq.write_table(users, out / "users.parquet")
+    pq.write_table(arrivals.log, out / "events.parquet", compression="zstd")
     curate.write(arrivals.transitions, out / "transitions.parquet", meta)
     for name in ("vectors", "leaf", "alike", "traffic", "pairs", "answers"):
         np.save(out / f"{name}.npy", getattr(arrivals, name))
@@ -160,6 +170,7 @@ def build(
         np.concatenate([held.alike, alike]),
         [*held.users, *new.users],
         (had + came).astype(np.float32),
+        held.log if new.log is None else pa.concat_tables([held.log, _keys(new.log)]),
         counted,
         pairs,
         answered,
@@ -210,7 +221,7 @@ class New:
     users: list[str]
     """Ids of users that were not there before."""
     counts: dict[str, int]
-    """Of the items that were read."""
+    """Of the rows that were read."""
     kept_out: dict[str, int]
     """Rows that could not be used, by reason."""
 
@@ -240,6 +251,10 @@ def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arriv
         log, users = _new_events(raw, ids, old_users, read.positive, kept_out)
         if kept_out.reasons.total() > before:
             items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
+        if log is not None and log.clock:
+            read_before = len(log)
+            log = _unknown(log, catalog / "events.parquet", held.log)
+            counts["known_events"] = read_before - (0 if log is None else len(log))
     kept_out.close()
     return New(fresh, log, users, counts, dict(sorted(kept_out.reasons.items())))
 
@@ -299,6 +314,24 @@ def _new_events(
         positive,
     )
     return found, new_users
+
+
+def _keys(log: Events) -> pa.Table:
+    """[N] what tells an event from others: user and item by number, and the time."""
+    return pa.table({"user": log.user, "item": log.item, "time": log.time}, LOG)
+
+
+def _unknown(log: Events, full_run: Path, since: pa.Table) -> Events | None:
+    """The log without the events of the full run's log and of earlier refreshes, which an export that overlaps with
+    them holds again; None where nothing is left. `log` has times."""
+    late = [("time", ">=", int(log.time.min())), ("time", "<=", int(log.time.max()))]
+    before = pa.concat_tables([pq.read_table(full_run, columns=LOG.names, filters=late).cast(LOG), since])
+    new = _keys(log).append_column("row", pa.array(np.arange(len(log))))
+    rows = np.sort(new.join(before, LOG.names, join_type="left anti")["row"].to_numpy())
+    if not len(rows):
+        return None
+    kept = {name: getattr(log, name)[rows] for name in ("user", "item", "time", "satisfaction")}
+    return replace(log, **kept)
 
 
 def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:

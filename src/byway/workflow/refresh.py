@@ -196,8 +196,9 @@ def _in_words(workspace: Path, record: Record) -> str:
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
-    if known := record.counts.get("known_items"):
-        lines.insert(1, f"{known:,} items were known already and are left as they were.")
+    for kind in ("items", "events"):
+        if known := record.counts.get(f"known_{kind}"):
+            lines.insert(1, f"{known:,} {kind} were known already and are left as they were.")
     if told := pipeline.kept_out(record):
         lines.insert(1, f"{told}; {REFRESH}/quarantine.parquet has them all.")
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > arrivals.ROOM:
