@@ -66,7 +66,7 @@ def _kind(annotation: ast.expr, names: dict[str, ast.expr]) -> str:
         annotation = names.get(annotation.id, annotation)
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "tuple":
         item, rest = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else (annotation.slice, None)
-        if isinstance(item, ast.Name) and isinstance(rest, ast.Constant) and rest.value is Ellipsis:
+        if isinstance(rest, ast.Constant) and rest.value is Ellipsis:
             return f"list of {_kind(item, names)}"
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         chosen = annotation.slice
@@ -81,7 +81,8 @@ def _bounded(name: str, meta: msgspec.Meta) -> str:
     if get_origin(chosen) is Literal:
         words = [", ".join(f"`{json.dumps(value)}`" for value in get_args(chosen))]
     else:
-        words = [f"`{chosen.__name__}`"]
+        inner = get_args(chosen)
+        words = [f"list of `{inner[0].__name__}`" if get_origin(chosen) is tuple else f"`{chosen.__name__}`"]
     words += [f"from {meta.ge}"] if meta.ge else []
     words += [f"to {meta.le:g}"] if meta.le is not None and meta.le < config.MOST else []
     return " ".join(words) + (", operational" if (meta.extra or {}).get(config.OPERATIONAL) else "")
