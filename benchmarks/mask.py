@@ -223,7 +223,7 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
             "watch time, over the control": lift(control.get("watch_minutes")),
             "interests found": interval(own["interests_found"]),
             "interests kept": interval(own["interests_kept"]),
-            "concentration of traffic, Gini, at the end": round(own["traffic"][-1], 3) if "traffic" in own else None,
+            "Gini of traffic at the end": round(own["traffic"][-1], 3) if "traffic" in own else None,
         }
         figures[f"{data}: {WORDS.get(name, name)}"] = {k: v for k, v in found.items() if v is not None}
     git = ["git", "rev-parse", "--short=7", "HEAD"]

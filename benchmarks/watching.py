@@ -3,6 +3,7 @@
     python -m benchmarks.watching world W                   # the world with looks, and its workspace to 09-pairs
     python -m benchmarks.watching evidence W [--json PATH]   # before training: what can be found, fault by fault
     python -m benchmarks.watching models W [--steps 60] [--seeds 3] [--json PATH]   # text, pictures, noise, thought
+    python -m benchmarks.watching models W --kinds video,frames-1,frames-2,frames-8,thumbnail   # pictures alone
     python -m benchmarks.watching arms W [--table NAME=PATH …] [--deals 5] [--users 500] [--json PATH]
 
 `evidence` asks how often the cluster that pleased next is found by the log's own counts, in the way before and in
@@ -19,6 +20,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,13 @@ from byway.base import config, metrics
 from byway.base.artifact import Work
 from byway.data import catalog, events, media
 from byway.data.media import Media
+from byway.evaluation.views import View, with_more_frames
 from byway.interests import describe, embed, tree
 from byway.language import tune as language
 from byway.multimodal import curate, plan, tune, weigh
 from byway.multimodal.contexts import Contexts, contexts, serendipitous
 from byway.multimodal.curate import Evidence, Pairs, PairSamples
 from byway.multimodal.model import new_model
-from byway.multimodal.prompts import Kind
 from byway.simulation import arms, loop, visual, world
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Run
@@ -80,14 +82,16 @@ SURE = 1e6
 """Liked pairs that a cluster's weigh as much as, where a video's own are to count for nothing."""
 DEPTH = 10
 Scores = Callable[[NDArray[np.int32]], NDArray[np.floating]]
-KINDS: dict[str, Kind] = {
-    "text": "text",
-    "video": "video",
-    "both": "both",
-    "noise": "both",
-    "thought": "thought",
+KINDS = {
+    "text": View("text", 4),
+    "video": View("video", 4),
+    "both": View("both", 4),
+    "noise": View("both", 4, noise=True),
+    "thought": View("thought", 4),
 }
-"""Kinds of prompt, by what they are called here: noise is shown in the place of the pictures, as both are."""
+"""Ways to ask, by what they are called here: noise is shown in the place of the pictures, as both are."""
+SHOWN = {f"frames-{n}": View("video", n) for n in (1, 2, 8)} | {"thumbnail": View("video", 0)}
+"""Beside `video`, which has four frames (paper 2, figures 4 and 5)."""
 METRICS = ("positive_rate", "serendipity", "new_positive_rate", "novel_impressions", "platform.positive_rate")
 
 
@@ -104,18 +108,28 @@ class Known:
     """The log's pairs with all that was shown for evidence, liked or not, as it was taken before."""
 
 
-def opened(path: Path) -> Known:
-    """Read a workspace that was built as far as 09-pairs."""
+@cache
+def looked_at(path: Path, frames: int) -> Media:
+    """The videos, with so many frames at least."""
+    kept, items = media.load(path / "01-media"), catalog.load(path / "01-catalog")
+    more = replace(config.load(path / "byway.toml").media, frames=frames)
+    folder = path.with_name(f"{path.name}-{frames}-frames")
+    return with_more_frames(folder, more, items, replace(kept, folder=path / "source"))
+
+
+def opened(path: Path, view: View = KINDS["video"]) -> Known:
+    """Read a workspace that was built as far as 09-pairs, its videos as they are shown here."""
     settings = config.load(path / "byway.toml")
     items, pairs = catalog.load(path / "01-catalog"), curate.load(path / "09-pairs")
-    seen = replace(media.load(path / "01-media"), folder=path / "source")
+    seen = looked_at(path, view.frames)
     asked = contexts(
-        settings.multimodal_model,
+        view.of(settings.multimodal_model),
         pairs,
         catalog=items,
         tree=tree.load(path / "04-tree"),
         descriptions=describe.load(path / "05-descriptions"),
         seen=seen,
+        frames=view.frames or 1,
     )
     made = world.load(path / "source")
     at = {name: i for i, name in enumerate(made.items.ids)}
@@ -276,15 +290,18 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     kept = path.with_name(f"{path.name}-models-{given.steps}")
     kept.mkdir(exist_ok=True)
     for seed, name in product(range(given.seeds), given.kinds.split(",")):
-        kind, done = KINDS[name], kept / f"{name}-{seed}.json"
+        view, done = (KINDS | SHOWN)[name], kept / f"{name}-{seed}.json"
         if done.exists():
             found.setdefault(name, []).append(json.loads(done.read_text("utf-8")))
             continue
+        kind = view.kind
         # One seed's model is asked about every video, for `arms`.
-        items = np.flatnonzero(real.row >= 0).astype(np.int32) if seed == 0 else asked_of
-        noisy = replace(real, seen=media.noise(real.seen, np.random.default_rng(seed)))
-        shown = noisy if name == "noise" else real
-        settings = config.MultimodalModel(model=str(path / "07-language-model"), prompts=(kind,), steps=given.steps)
+        every = seed == 0 and name in KINDS
+        items = np.flatnonzero(real.row >= 0).astype(np.int32) if every else asked_of
+        shown = opened(path, view).asked
+        if view.noise:
+            shown = replace(shown, seen=media.noise(shown.seen, np.random.default_rng(seed)))
+        settings = view.of(config.MultimodalModel(model=str(path / "07-language-model"), steps=given.steps))
         with tempfile.TemporaryDirectory() as folder:
             work = Work(Path(folder), Path(folder), np.random.default_rng(seed))
             model = new_model(settings, shown, follows, "auto", work.rng)
@@ -297,7 +314,7 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
         for part in np.array_split(np.arange(len(items)), -(-len(items) // tune.ASKED_AT_ONCE)):
             best = model.best(kind, items[part].tolist(), depth, ~serendipitous(real, items[part]))
             clusters[part], scores[part] = best.clusters, best.scores
-        if seed == 0:
+        if every:
             whole = np.full((2, len(real.cluster), DEPTH), -1, np.int32)
             whole[0, items] = np.where(scores > -np.inf, clusters, -1)[:, :DEPTH]
             whole[1, items] = weigh.ranked(pairs, real, items, (clusters, scores), DEPTH)[0]

@@ -104,7 +104,7 @@ def build(
     base = tune.started_from(sections.multimodal_model, weights)
     views = {view.name: view for each in settings.compare for view in compared(each).values()}
     most = max(view.frames for view in views.values())
-    seen = _with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
+    seen = with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
     for number, (seed, name) in enumerate((s, name) for s in range(SEEDS) for name in views):
         known = work.scratch / f"{name}-{seed}.json"
@@ -141,8 +141,8 @@ def build(
     )
 
 
-def _with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Media) -> Media:
-    """Look at the media again where fewer frames were kept than are compared."""
+def with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Media) -> Media:
+    """The media, looked at again in `folder` where fewer frames were kept than `settings` asks for."""
     if seen.frames >= settings.frames:
         return seen
     here = _place(folder, 0)
