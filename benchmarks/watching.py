@@ -289,7 +289,8 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {}
     kept = path.with_name(f"{path.name}-models-{given.steps}")
     kept.mkdir(exist_ok=True)
-    for seed, name in product(range(given.seeds), given.kinds.split(",")):
+    names: list[str] = given.kinds.split(",")
+    for seed, name in product(range(given.seeds), names):
         view, done = (KINDS | SHOWN)[name], kept / f"{name}-{seed}.json"
         if done.exists():
             found.setdefault(name, []).append(json.loads(done.read_text("utf-8")))
