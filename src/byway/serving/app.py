@@ -43,9 +43,8 @@ from byway.serving.messages import (
     ShownIn,
     Taken,
 )
-from byway.serving.person import Seen
 from byway.serving.readiness import NotReady, Readiness
-from byway.serving.service import Query, Service, guest, now, settle
+from byway.serving.service import Service, guest, now, settle
 from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()
@@ -87,16 +86,14 @@ BODY = (413, 415)
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
 async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply:
     """Items of an interest that is new to this person, and why."""
-    return await service_of(request).answer(_query(data), shown=when_delivered(request))
+    _check(data)
+    return await service_of(request).answer(data, shown=when_delivered(request))
 
 
-def _query(data: RecommendRequest) -> Query:
-    seen = None
-    if data.history is not None:
-        if early := next((met for met in data.history if met.time is not None and met.time < EARLIEST), None):
-            raise ValidationException(f"{early.item!r} was met in 1973 or before; send microseconds.")
-        seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
+def _check(asked: RecommendRequest) -> None:
+    for met in asked.history or ():
+        if met.time is not None and met.time < EARLIEST:
+            raise ValidationException(f"{met.item!r} was met in 1973 or before; send microseconds.")
 
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -105,25 +102,15 @@ async def events_(
 ) -> Taken:
     """Take in one event or up to 1,000. When this replies they are stored, and count in the very next request."""
     at, events = now(), [data] if isinstance(data, EventIn) else data
-    for event in events:
-        if event.time is not None and event.time > at + AHEAD:
-            raise ValidationException(f"Event {event.event!r} lies more than a day ahead; send microseconds.")
-        if event.time is not None and event.time < EARLIEST:
-            raise ValidationException(f"Event {event.event!r} lies in 1973 or before; send microseconds.")
-    rows = [
-        Event(
-            e.event,
-            e.user,
-            e.item,
-            at if e.time is None else e.time,
-            e.satisfaction,
-            e.watch_seconds,
-            e.source,
-            e.answer,
-        )
-        for e in events
-    ]
-    return Taken(**await service_of(request).store(rows))
+    rows: list[Event] = []
+    for e in events:
+        time = at if e.time is None else e.time
+        if time > at + AHEAD:
+            raise ValidationException(f"Event {e.event!r} lies more than a day ahead; send microseconds.")
+        if time < EARLIEST:
+            raise ValidationException(f"Event {e.event!r} lies in 1973 or before; send microseconds.")
+        rows.append(Event(e.event, e.user, e.item, time, e.satisfaction, e.watch_seconds, e.source, e.answer))
+    return await service_of(request).store(rows)
 
 
 @post("/v1/shown", status_code=204, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -140,7 +127,9 @@ async def recommend_batch(request: Asking, data: JSONBody[list[RecommendRequest]
     if not 1 <= len(data) <= BATCH:
         raise ValidationException(f"Send a list of 1 to {BATCH} requests.")
     replies: list[Reply] = []
-    for one in [_query(each) for each in data]:
+    for one in data:
+        _check(one)
+    for one in data:
         replies.append(await service_of(request).answer(one, shown=when_delivered(request)))
         await asyncio.sleep(0)  # others are answered between two
     return replies
@@ -172,7 +161,7 @@ async def clusters_(
     found = [c for c, name in enumerate(names) if q.casefold() in name.casefold()]
     shown: list[Cluster] = []
     for c in found[offset : offset + limit]:
-        start, stop = int(opened.starts[c]), int(opened.starts[c + 1])
+        start, stop = opened.span(c)
         leads = [names[n] for n in opened.table[c, c].tolist()[:5] if n >= 0]
         shown.append(Cluster(c, names[c], stop - start, float(opened.traffic[start:stop].sum()), leads))
     return Clusters(len(found), shown)

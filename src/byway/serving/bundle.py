@@ -185,6 +185,10 @@ class Bundle:
             self.bounds.extend(self.starts.tolist())
         return bisect_right(self.bounds, position) - 1
 
+    def span(self, cluster: int) -> tuple[int, int]:
+        """The position of a cluster's first item, and that after its last one."""
+        return int(self.starts[cluster]), int(self.starts[cluster + 1])
+
     def clusters(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The cluster of each of many positions."""
         return np.searchsorted(self.starts, positions, side="right") - 1

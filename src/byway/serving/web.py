@@ -24,7 +24,8 @@ from byway.serving import arms, exports, history, meters
 from byway.serving.guard import Asking, admitted, needs, service_of, when_delivered
 from byway.serving.history import Event
 from byway.serving.keyring import HOURS
-from byway.serving.service import Live, Query, Service, now
+from byway.serving.messages import RecommendRequest
+from byway.serving.service import Live, Service, now
 
 PAGES = Path(__file__).parent / "pages"
 K = 6
@@ -102,7 +103,7 @@ async def walk_make(request: Asking, data: Form) -> Response[bytes]:
     user = f"walker-{secrets.token_hex(3)}"
     met: list[int] = []
     for c in chosen:
-        start, stop = int(opened.starts[c]), int(opened.starts[c + 1])
+        start, stop = opened.span(c)
         met += (start + np.argsort(-opened.traffic[start:stop])[:3]).tolist()
     order = service.rng.permutation(len(met)).tolist()
     hour = 3_600_000_000
@@ -140,7 +141,7 @@ def _named(data: dict[str, Any], name: str) -> str:
 async def _step(service: Service, user: str, shown: list[history.Answered]) -> dict[str, Any]:
     """Everything that one step of a walk shows; the answer is added to `shown`."""
     opened = service.live.bundle
-    reply = await service.answer(Query(user=user, k=K), experiment="walk", shown=shown)
+    reply = await service.answer(RecommendRequest(user=user, k=K), experiment="walk", shown=shown)
     events = await service.history.of(user, service.oldest(), 30)
     met: list[dict[str, Any]] = []
     for event in reversed(events):
