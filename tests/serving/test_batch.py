@@ -75,9 +75,8 @@ def test_a_batch_is_what_each_is_answered_alone(
     bundle = WORLDS[world].build(tmp_path)
     some = people(np.random.default_rng(7), 120)
     alone = [recommend(bundle, seen, np.random.default_rng(i), k, now) for i, (seen, now) in enumerate(some)]
-    # Cut where it hurts: people, contexts and histories in parts that divide nothing evenly.
+    # Cut where it hurts: people and histories in parts that divide nothing evenly.
     monkeypatch.setattr(batch, "PEOPLE", 50)
-    monkeypatch.setattr(batch, "CONTEXTS", 7)
     found = batch.answer(bundle, asked(bundle, some), k)
     for i, answer in enumerate(alone):
         rows = found.person == i

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import structlog
 from litestar import Litestar, Request, Response, delete, get, post
 from litestar.datastructures import ResponseHeader, State
@@ -255,11 +254,7 @@ async def metrics_(request: Asking) -> Response[bytes]:
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
     """A reply that says what went wrong."""
-    import http
-
-    title = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
-    body = msgspec.json.encode(Problem(title, status, detail))
-    return Response(body, status_code=status, media_type=PROBLEM, headers=headers or {})
+    return Response(Problem.body(status, detail), status_code=status, media_type=PROBLEM, headers=headers)
 
 
 def _not_ready(request: Request[Any, Any, Any], error: NotReady) -> Response[Any]:

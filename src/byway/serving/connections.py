@@ -11,7 +11,6 @@ import http
 import resource
 from typing import Any
 
-import msgspec
 import structlog
 import uvicorn
 from litestar.types import ASGIApp
@@ -160,18 +159,18 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str) -> None:
         meters.dropped.labels(reason).inc()
-        title = http.HTTPStatus(status).phrase
         details = {
             400: "This is no HTTP request.",
             408: f"The request was not whole after {HEAD_SECONDS:g} seconds.",
             413: "The body is too large.",
             431: f"The head may have {HEAD_BYTES} bytes and {HEAD_FIELDS} headers.",
         }
-        body = msgspec.json.encode(Problem(title, status, details[status]))
+        body = Problem.body(status, details[status])
         # Where an answer is under way this would stand in the middle of it.
         if self.waiting is not None:
             head = (
-                f"HTTP/1.1 {status} {title}\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+                f"content-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
                 "cache-control: no-store\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)

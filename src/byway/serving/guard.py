@@ -1,13 +1,11 @@
 """Who may ask, how much and from where: scopes of tokens, limits, requests of other sites, time."""
 
 import asyncio
-import http
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import structlog
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -174,7 +172,7 @@ def _count(scope: Any, answered: Answered, delivered: bool) -> None:
 
 
 async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
-    body = msgspec.json.encode(Problem(http.HTTPStatus(status).phrase, status, detail))
+    body = Problem.body(status, detail)
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
