@@ -257,9 +257,14 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     return Response(Problem.body(status, detail), status_code=status, media_type=PROBLEM, headers=headers)
 
 
-def _not_ready(request: Request[Any, Any, Any], error: NotReady) -> Response[Any]:
+def _not_ready(_: Request[Any, Any, Any], error: NotReady) -> Response[Any]:
     log.warning("not ready", reason=str(error))
     return problem(503, str(error), {"Retry-After": "1"})
+
+
+def _unavailable(_: Request[Any, Any, Any], error: history.Unavailable) -> Response[Any]:
+    log.error("history unavailable", reason=str(error))
+    return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
 
 
 def _route(request: Request[Any, Any, Any]) -> str:
@@ -285,21 +290,6 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     return problem(error.status_code, " ".join(filter(None, (error.detail, said))), headers)
 
 
-def _unavailable(request: Request[Any, Any, Any], error: history.Unavailable) -> Response[Any]:
-    log.error("history unavailable", reason=str(error))
-    return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
-
-
-def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
-    """Brackets in brackets by the thousand: the decoder gives up on them."""
-    return problem(400, "The body is nested too deeply.")
-
-
-def _no_text(request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Any]:
-    """Bytes in a body or a path that are no UTF-8."""
-    return problem(400, "The request is not UTF-8 text.")
-
-
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.exception("request failed", route=_route(request), exc_info=error)
     return problem(500, "The service could not do this.")
@@ -314,13 +304,11 @@ CSP = (
 def create(
     workspace: Path,
     settings: config.Serving,
-    tokens: dict[bytes, security.Token] | Keyring,
+    keyring: Keyring,
     fleet: Fleet | None = None,
 ) -> ASGIApp:
     """The application for one worker of a `fleet`."""
     from byway.serving import web
-
-    keyring = tokens if isinstance(tokens, Keyring) else Keyring(tokens)
 
     @asynccontextmanager
     async def life(app: Litestar) -> AsyncGenerator[None]:
@@ -366,8 +354,9 @@ def create(
             HTTPException: _refused,
             history.Unavailable: _unavailable,
             NotReady: _not_ready,
-            RecursionError: _nested,
-            UnicodeDecodeError: _no_text,
+            # Brackets in brackets by the thousand: the decoder gives up on them.
+            RecursionError: lambda *_: problem(400, "The body is nested too deeply."),
+            UnicodeDecodeError: lambda *_: problem(400, "The request is not UTF-8 text."),
             Exception: _broken,
         },
         request_max_body_size=MAX_BODY,

@@ -140,12 +140,9 @@ class Arms:
     def __init__(self, workspace: Path):
         """Raises UserError where the design cannot be dealt, or names a bundle that is not published."""
         self._workspace = workspace
-        self._stamp = self._stamped()
-        self._looked = time.monotonic()
-        self._design = load(workspace)
+        self._stamp, self._looked = self._stamped(), time.monotonic()
+        self._design = self._load()
         self._opened: dict[tuple[str, str], tuple[Bundle, str]] = {}
-        for name in named(self._design):
-            require(workspace, name)
 
     def dealt(self, user: str, live: Bundle, live_name: str) -> Dealt | None:
         """What a user is answered from; None without an experiment, and for who has no name to be dealt by."""
@@ -184,14 +181,17 @@ class Arms:
             return
         self._stamp = stamp
         try:
-            found = load(self._workspace)
-            for name in named(found):
-                require(self._workspace, name)
+            self._design, self._opened = self._load(), {}
         except UserError as error:
             log.error("experiment not taken up", reason=str(error))
-            return
-        self._design, self._opened = found, {}
-        log.info("experiment taken up", experiment="" if found is None else found.name)
+        else:
+            log.info("experiment taken up", experiment="" if self._design is None else self._design.name)
+
+    def _load(self) -> Design | None:
+        found = load(self._workspace)
+        for name in named(found):
+            require(self._workspace, name)
+        return found
 
 
 def named(design: Design | None) -> list[str]:

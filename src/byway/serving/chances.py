@@ -48,8 +48,7 @@ def _of_page(opened: Bundle, person: Person, k: int) -> Chances:
     of = page.ranked(found.score, max(WIDE, k))
     if not len(of):
         return _sure(best(opened, person, opened.encode(person.positions), k)[0])
-    settings, M = opened.settings, len(opened.manifest.names)
-    chance = page.chances(found.score, found.cluster, M, of, k=k, most=settings.new_interests, skip=settings.skip)
+    chance = plan.chances_of(opened, found, of, k)
     positions = found.candidates[of][chance > 0]
     return dict(zip(positions.tolist(), chance[chance > 0].tolist(), strict=True))
 

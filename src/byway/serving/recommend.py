@@ -61,7 +61,7 @@ def _by_person(
     if len(page.positions) < places:
         reasons.append(f"Only {len(page.positions)} of {places} items: the new interests have no more to show.")
     shown = as_shown(bundle, page.positions, page.scores, "person", chances)
-    known = from_known(bundle, person, page.state, k - places, likely, explored=person.open, reasons=reasons)
+    known = from_known(bundle, person, page.asker.state, k - places, likely, explored=person.open, reasons=reasons)
     led = [bundle.manifest.names[c] for c in page.led]
     return Answer(mixed(shown, known), "person", led, shown[0].cluster if shown else None, None, reasons)
 

@@ -105,7 +105,7 @@ class Valkey:
             async with self._server.client() as one:
                 await one.sadd("byway:users", *by_user)
                 for user, places in by_user.items():
-                    for some in _parts(places):
+                    for some in (places[start : start + 1000] for start in range(0, len(places), 1000)):
                         values: list[Any] = [self._seconds]
                         for i in some:
                             values += [events[i].event.encode(), events[i].time, msgspec.json.encode(events[i])]
@@ -263,10 +263,6 @@ class Valkey:
 
 def _keys(user: str) -> list[str]:
     return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers", "confirmed")]
-
-
-def _parts(places: list[int]) -> list[list[int]]:
-    return [places[i : i + 1000] for i in range(0, len(places), 1000)]
 
 
 @contextmanager

@@ -82,10 +82,7 @@ async def walk(request: Asking, user: Word = "") -> Response[str]:
 @post("/walk/next", status_code=200, guards=[needs("read")], include_in_schema=False)
 async def walk_next(request: Asking, data: Form) -> Response[Any]:
     """Another draw for the same person, which is logged as shown."""
-    user = _named(data, "user")
-    if "hx-request" not in request.headers:
-        return _see(f"/?user={quote(user)}")
-    return _page(request, "step.html", user=user, **await _step(service_of(request), user, when_delivered(request)))
+    return await _next(request, _named(data, "user"))
 
 
 @post("/walk/make", guards=[needs("write")], include_in_schema=False)
@@ -127,15 +124,21 @@ async def walk_react(request: Asking, data: Form) -> Response[Any]:
         raise ValidationException("Name a user and an item of the catalog.")
     event = Event(secrets.token_hex(8), user, item, now(), 1.0 if liked else 0.0, None, "walk", answer)
     await service.store([event])
-    if "hx-request" not in request.headers:
-        return _see(f"/?user={quote(user)}")
     title = service.live.bundle.titles[position] or item
     said = f"“{title}” was {'liked' if liked else 'skipped'}. It counts already: this is the next answer."
-    return _page(request, "step.html", user=user, said=said, **await _step(service, user, when_delivered(request)))
+    return await _next(request, user, said=said)
 
 
 def _named(data: dict[str, Any], name: str) -> str:
     return str(data.get(name, ""))[:256]
+
+
+async def _next(request: Asking, user: str, **given: Any) -> Response[Any]:
+    """The next step: a part for the page that asks for one, and else the whole page."""
+    if "hx-request" not in request.headers:
+        return _see(f"/?user={quote(user)}")
+    step = await _step(service_of(request), user, when_delivered(request))
+    return _page(request, "step.html", user=user, **given, **step)
 
 
 async def _step(service: Service, user: str, shown: list[history.Answered]) -> dict[str, Any]:
