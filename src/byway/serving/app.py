@@ -301,12 +301,7 @@ CSP = (
 )
 
 
-def create(
-    workspace: Path,
-    settings: config.Serving,
-    keyring: Keyring,
-    fleet: Fleet | None = None,
-) -> ASGIApp:
+def create(workspace: Path, settings: config.Serving, keyring: Keyring, fleet: Fleet | None = None) -> ASGIApp:
     """The application for one worker of a `fleet`."""
     from byway.serving import web
 

@@ -67,7 +67,6 @@ class Connection(HttpToolsProtocol):
         self._await_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timers."""
         super().connection_lost(exc)
         for timer in (self._deadline, self._stalled):
             if timer is not None:
@@ -91,7 +90,6 @@ class Connection(HttpToolsProtocol):
             self._await_rest()
 
     def on_message_begin(self) -> None:
-        """A new head."""
         super().on_message_begin()
         self._head_read, self._whole, self._taken = False, False, 0
 
@@ -108,7 +106,6 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
         super().on_message_complete()
         self._head_read, self._whole, self._taken = False, True, 0
 
@@ -125,7 +122,6 @@ class Connection(HttpToolsProtocol):
         self._stalled = self.loop.call_later(STALLED_SECONDS, self._drop, "stalled")
 
     def resume_writing(self) -> None:
-        """It is read again."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()

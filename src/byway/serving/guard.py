@@ -10,11 +10,7 @@ import structlog
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.exceptions import (
-    NotAuthorizedException,
-    PermissionDeniedException,
-    TooManyRequestsException,
-)
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException, TooManyRequestsException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
@@ -121,7 +117,10 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
             delivered = status == 200 and bool(shown) and not await _gone(receive)
             await send(message)
             for answered in shown:
-                _count(scope, answered, delivered)
+                if delivered:
+                    asked["litestar_app"].state.service.exposures.put(answered)
+                else:
+                    meters.exposures.labels("undelivered").inc()
 
         refusal = _foreign(scope, open_to_all)
         try:
@@ -162,13 +161,6 @@ async def _gone(receive: Receive) -> bool:
         asked.cancel()
         return False
     return asked.result()["type"] == "http.disconnect"
-
-
-def _count(scope: Any, answered: Answered, delivered: bool) -> None:
-    if delivered:
-        scope["litestar_app"].state.service.exposures.put(answered)
-    else:
-        meters.exposures.labels("undelivered").inc()
 
 
 async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tuple[bytes, bytes]) -> None:

@@ -76,7 +76,6 @@ class Allowances:
         return float(found)
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._server is not None:
             await self._server.aclose(close_connection_pool=True)
 

@@ -88,7 +88,6 @@ class Described(JsonRenderPlugin):
     """The schema with its descriptions and examples."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """As JSON."""
         for name, schema in openapi_schema.get("components", {}).get("schemas", {}).items():
             _describe(schema, SCHEMAS.get(name))
             for field, one in schema.get("properties", {}).items():

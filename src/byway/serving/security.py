@@ -117,6 +117,5 @@ class Limits:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the file."""
         self._map.close()
         self._file.close()

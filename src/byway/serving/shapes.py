@@ -131,10 +131,8 @@ def _triples_fit(opened: Bundle) -> bool:
 def _contexts(opened: Bundle) -> list[str]:
     n, m = len(opened.ids), len(opened.manifest.names)
     led, via, items = (getattr(opened, name) for name in CONTEXTS)
-    if led is None and via is None and items is None:
-        return []
     if led is None or via is None or items is None:
-        return ["the context table is not whole"]
+        return [] if led is via is items else ["the context table is not whole"]
     good = _is(led, "i", 2) and _is(via, "i", 1) and _is(items, "i", 1)
     good = good and len(items) == len(led) and via.shape == (n,)
     good = good and _within(led, -1, m) and _within(via, -1, len(led)) and _within(items, 0, n)

@@ -77,7 +77,7 @@ return gone
 
 
 class Valkey:
-    """The store on a server. The methods are those of `stores.Files`."""
+    """The store on a server. The methods are those of `stores.Files`, and said there."""
 
     def __init__(self, url: str, days: int, confirmed: bool = False):
         """`days` is how long what happened is kept; with `confirmed`, no other answers are read."""
@@ -115,13 +115,11 @@ class Valkey:
         return [new[i] for i in range(len(events))]
 
     async def of(self, user: str, since: int, limit: int = LIMIT) -> list[Event]:
-        """The latest events of a user after `since`, the most recent last."""
         with _answering():
             found = await self._scripts["latest"](keys=_keys(user)[:2], args=[since, limit])
         return [msgspec.json.decode(body, type=Event) for body in reversed(found) if body is not None]
 
     async def expose(self, *answered: Answered) -> None:
-        """Log answers. One from before a deletion of its user is not logged after it."""
         with _answering():
             some = await self._not_gone(answered)
             async with self._server.pipeline(transaction=False) as pipe:
@@ -145,7 +143,6 @@ class Valkey:
         return [a for a, at in zip(answered, gone, strict=True) if at is None or a.time > at]
 
     async def confirm(self, user: str, answer: str) -> None:
-        """Log that a client showed an answer."""
         key = _keys(user)[4]
         with _answering():
             async with self._server.pipeline(transaction=False) as pipe:
@@ -154,7 +151,6 @@ class Valkey:
                 await pipe.execute()
 
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
-        """The latest answers to a user after `since`, the most recent last."""
         with _answering():
             found = await self._server.zrevrangebyscore(_keys(user)[3], "+inf", f"({since}", start=0, num=limit)
             shown = await self._server.zrange(_keys(user)[4], 0, -1) if self._confirmed else []
@@ -163,7 +159,6 @@ class Valkey:
         return [a for a in answers if a.answer in names] if self._confirmed else answers
 
     async def delete(self, user: str) -> int:
-        """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
         with _answering():
             async with self._server.client() as one:
                 await one.incr(WANTED)
@@ -206,7 +201,6 @@ class Valkey:
             raise Unavailable(f"The server could not write its file anew ({command}).")
 
     async def forget(self, before: int) -> int:
-        """Drop what happened before a time; how many rows."""
         gone = 0
         with _answering():
             await self._server.zremrangebyscore(GONE, "-inf", time.time_ns() // 1000 - 2 * LATE)
@@ -217,7 +211,6 @@ class Valkey:
         return gone
 
     async def users(self, after: str = "") -> AsyncIterator[str]:
-        """Everybody of whom something is known and whose id comes after another, in order."""
         with _answering():
             # In pieces: all at once would hold up the server.
             found = {user.decode() async for user in self._server.sscan_iter("byway:users", count=1000)}
@@ -231,7 +224,6 @@ class Valkey:
         return sorted(user.decode() for user in found)
 
     async def ping(self) -> None:
-        """Raises Unavailable where the server does not answer."""
         with _answering():
             await self._server.ping()
 
@@ -241,7 +233,6 @@ class Valkey:
             await self._server.set("byway:probe", 1, ex=60)
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._server.aclose(close_connection_pool=True)
 
     async def keeps(self) -> bool:

@@ -277,17 +277,9 @@ async def health(request: Asking) -> Response[str]:
     cards = [
         ("Match rate", _figure(live, "language.match_rate"), "free answers of the model that are an interest"),
         ("Recall at 10", _figure(live, "language.recall_at_10.heldout"), "held-out turns found by the table"),
-        (
-            "Coverage",
-            f"{reached / len(names):.0%}",
-            f"{reached} of {len(names)} interests are some pair's first",
-        ),
+        ("Coverage", f"{reached / len(names):.0%}", f"{reached} of {len(names)} interests are some pair's first"),
         ("Answers", f"{asked:,.0f}", "since the service was started"),
-        (
-            "As planned",
-            f"{1 - fallen / asked:.0%}" if asked else "–",
-            "of these; the rest are fallbacks",
-        ),
+        ("As planned", f"{1 - fallen / asked:.0%}" if asked else "–", "of these; the rest are fallbacks"),
         ("Milliseconds", times, "median / 99th of 100, answers over the interface"),
     ]
     labels = {
