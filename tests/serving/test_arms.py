@@ -121,8 +121,8 @@ def test_every_reply_and_exposure_carries_arm_and_share(workspace: Path) -> None
             assert bool(reply.items) == (reply.arm != "control")
             seen.add(reply.arm)
         assert seen == {"control", "byway", "paper", "masked"}
-        guest = await made.answer(RecommendRequest(history=HISTORY))
-        walker = await made.answer(RecommendRequest(user="u1", history=HISTORY), experiment="walk")
+        guest = await made.answer(RecommendRequest(history=HISTORY), shown=shown)
+        walker = await made.answer(RecommendRequest(user="u1", history=HISTORY), experiment="walk", shown=shown)
         assert (guest.arm, guest.experiment, walker.arm, walker.experiment) == ("", "byway", "", "walk")
         await made.close()
 

@@ -52,16 +52,17 @@ class RecommendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Strategy = Literal[
     "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "control"
 ]  # fmt: skip
-"""How the answer was found, from the first choice to the last resort:
-
-`person`: the items of new interests that score highest by all that is known of somebody (`serving.plan`);
-`table`: the first cluster in the pair's ranking that is novel to this person and has enough unseen items;
-`popular_cluster`: no such cluster in the ranking, so the one most people turned to, with the same two conditions;
-`unrestricted`: every cluster is known or used up, so the item policy over the whole catalog;
-`popular_items`: nothing is known of the person, so the most popular items, at most one a cluster;
-`context`: the item being watched led there (`serving.context`);
-`masked`, `control`: what two arms of a live experiment show (`serving.arms`), the second nothing.
-"""
+"""How the answer was found."""
+MEANING: dict[Strategy, str] = {
+    "person": "the best items of interests that are new to this person, by all that is known of them",
+    "table": "the first interest in the pair's ranking that is new to this person and has items left",
+    "context": "a surprise after the item that is being watched",
+    "masked": "an arm of an experiment: the item model, known interests hidden",
+    "control": "an arm of an experiment: nothing",
+    "popular_cluster": "none such in the ranking: the new interest that most people turned to",
+    "unrestricted": "no interest is new: the item model over the whole catalog",
+    "popular_items": "nothing is known of the person: popular items, one an interest",
+}
 
 
 class Item(msgspec.Struct, frozen=True):

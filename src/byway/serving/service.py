@@ -25,6 +25,7 @@ from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
 from byway.serving.answers import Answer, Shown, as_shown
+from byway.serving.arms import Dealt
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
 from byway.serving.history import DAY, Answered, Event, Exposure
@@ -131,11 +132,11 @@ class Service:
         self.rng = np.random.default_rng(secrets.randbits(128))
 
     async def answer(
-        self, asked: RecommendRequest, experiment: str | None = None, shown: list[Answered] | None = None
+        self, asked: RecommendRequest, experiment: str | None = None, *, shown: list[Answered]
     ) -> Reply:
         """Answer a request, under the setting's experiment unless another is named.
 
-        What it shows is added to `shown`, for `exposures` once it is delivered; without that it goes there now.
+        What it shows is added to `shown`, for `exposures` once it is delivered.
         """
         live, at, user = self.live, now(), asked.user or ""
         if asked.history is not None:
@@ -144,25 +145,27 @@ class Service:
             seen = await self.seen(user, at) if user else []
         # A walk through the pages belongs to no arm.
         dealt = self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
-        serves, opened = (arms.BYWAY, live.bundle) if dealt is None else (dealt.serves, dealt.bundle)
-        k = opened.settings.items if asked.k is None else asked.k
-        given = self._answer(serves, opened, asked, seen, k, at)
-        reply = self._reply(live, given, EXPERIMENT if experiment is None else experiment, dealt)
-        answered = Answered(
-            answer=reply.answer,
-            user=user or guest(reply.answer),  # who is not named is a guest of this answer alone
-            time=at,
-            experiment=reply.experiment,
-            bundle=reply.bundle,
-            interests=reply.interests,
-            shown=[Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items],
-            arm=reply.arm,
-            share=reply.share,
+        if dealt is None:
+            dealt = Dealt(experiment or EXPERIMENT, "", 1.0, arms.BYWAY, live.bundle, live.name)
+        k = dealt.bundle.settings.items if asked.k is None else asked.k
+        given = self._answer(dealt, asked, seen, k, at)
+        items = [_item(shown, given.interests, dealt.experiment) for shown in given.items]
+        own: dict[str, Any] = msgspec.structs.asdict(given) | {"items": items}
+        named = secrets.token_hex(12)
+        reply = Reply(named, dealt.experiment, dealt.name, arm=dealt.arm, share=dealt.share, **own)
+        shown.append(
+            Answered(
+                answer=reply.answer,
+                user=user or guest(reply.answer),  # who is not named is a guest of this answer alone
+                time=at,
+                experiment=reply.experiment,
+                bundle=reply.bundle,
+                interests=reply.interests,
+                shown=[Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items],
+                arm=reply.arm,
+                share=reply.share,
+            )
         )
-        if shown is None:
-            self.exposures.put(answered)
-        else:
-            shown.append(answered)
         meters.answers.labels(given.strategy).inc()
         for arm, count in Counter(item.arm for item in given.items).items():
             meters.items.labels(arm).inc(count)
@@ -170,18 +173,16 @@ class Service:
             meters.short.inc()
         return reply
 
-    def _answer(
-        self, serves: str, opened: Bundle, asked: RecommendRequest, seen: list[Seen], k: int, at: int
-    ) -> Answer:
+    def _answer(self, dealt: Dealt, asked: RecommendRequest, seen: list[Seen], k: int, at: int) -> Answer:
         """What is seen in an item that is watched leads on, where the context table has an item for it."""
-        watching = asked.watching
-        looks = serves != arms.CONTROL and opened.context_clusters is not None
+        watching, opened = asked.watching, dealt.bundle
+        looks = dealt.serves != arms.CONTROL and opened.context_clusters is not None
         if looks and watching is not None and opened.position(watching) is not None:
             found = context.recommend(opened, watching, seen, k, at, asked.exclude)
             if found.items:
                 return found
         return arms.answer(
-            serves,
+            dealt.serves,
             opened,
             seen,
             self.rng,
@@ -191,14 +192,6 @@ class Service:
             context=watching or asked.context,
             mix=asked.mix,
         )
-
-    def _reply(self, live: Live, given: Answer, experiment: str, dealt: arms.Dealt | None) -> Reply:
-        bundle, arm, share = live.name, "", 1.0
-        if dealt is not None:
-            experiment, bundle, arm, share = dealt.experiment, dealt.name, dealt.arm, dealt.share
-        items = [_item(shown, given.interests, experiment) for shown in given.items]
-        own: dict[str, Any] = msgspec.structs.asdict(given) | {"items": items}
-        return Reply(secrets.token_hex(12), experiment, bundle, arm=arm, share=share, **own)
 
     async def seen(self, user: str, at: int) -> list[Seen]:
         """What a user did in the days that are kept, the most recent last."""

@@ -24,22 +24,12 @@ from byway.serving import arms, exports, history, meters
 from byway.serving.guard import Asking, admitted, needs, service_of, when_delivered
 from byway.serving.history import Event
 from byway.serving.keyring import HOURS
-from byway.serving.messages import RecommendRequest
+from byway.serving.messages import MEANING, RecommendRequest
 from byway.serving.service import Live, Service, now
 
 PAGES = Path(__file__).parent / "pages"
 K = 6
 """Items on a page."""
-MEANING = {
-    "person": "the best items of interests that are new to this person, by all that is known of them",
-    "table": "the first interest in the pair's ranking that is new to this person and has items left",
-    "context": "a surprise after the item that is being watched",
-    "masked": "an arm of an experiment: the item model, known interests hidden",
-    "control": "an arm of an experiment: nothing",
-    "popular_cluster": "none such in the ranking: the new interest that most people turned to",
-    "unrestricted": "no interest is new: the item model over the whole catalog",
-    "popular_items": "nothing is known of the person: popular items, one an interest",
-}
 FALLBACKS = ("popular_cluster", "unrestricted", "popular_items")
 PLOTLY = "plotly.min.js"
 """The script that draws; its package is the extra `pages`."""
