@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,7 @@ PEOPLE = 1000
 """People listed at a time."""
 
 
-Job = tuple[Callable[[sqlite3.Connection], Any], "Future[Any]"]
+Job = tuple[Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
 
 
 class _Writer:
@@ -70,9 +69,9 @@ class _Writer:
 
     async def do(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `job` in a transaction; returns when that is committed."""
-        done = Future[Any]()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._jobs.put((job, done))
-        return await asyncio.wrap_future(done)
+        return await done
 
     def close(self) -> None:
         """Finish what was handed in."""
@@ -87,7 +86,8 @@ class _Writer:
             while len(batch) < 256 and not self._jobs.empty():
                 batch.append(self._jobs.get())
             goes_on = None not in batch
-            _transact(connection, [job for job in batch if job is not None])
+            if jobs := [job for job in batch if job is not None]:
+                _transact(connection, jobs)
         connection.close()
 
 
@@ -131,9 +131,16 @@ def _transact(connection: sqlite3.Connection, batch: list[Job]) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         results = [Unavailable(f"The history cannot be written: {error}.")] * len(batch)
-    for (_, done), result in zip(batch, results, strict=True):
-        if not done.set_running_or_notify_cancel():
-            continue  # nobody waits for it any more
+    waiting = [(done, result) for (_, done), result in zip(batch, results, strict=True)]
+    for loop in {done.get_loop() for done, _ in waiting}:
+        if not loop.is_closed():  # one that has ended waits for nobody
+            loop.call_soon_threadsafe(_resolve, [each for each in waiting if each[0].get_loop() is loop])
+
+
+def _resolve(waiting: list[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for done, result in waiting:
+        if done.done():
+            continue
         if isinstance(result, Unavailable):
             done.set_exception(result)
         else:
