@@ -156,7 +156,7 @@ class Files:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._paths = {table: folder / f"{table}.db" for table in TABLES}
-        self._writers = {table: _Writer(path, table == "events") for table, path in self._paths.items()}
+        self._writers = {table: _Writer(path, durable=table == "events") for table, path in self._paths.items()}
         # Reading takes microseconds and never waits for a writer, so it is done in place. Whoever locks the whole
         # file out must not hold up other requests.
         self._quick = {table: _connect(path, durable=False) for table, path in self._paths.items()}
