@@ -36,6 +36,7 @@ from byway.evaluation import offpolicy
 from byway.serving import arms, bundle, publish, service
 from byway.serving.chances import chances
 from byway.serving.history import DAY, Answered, Event
+from byway.serving.messages import RecommendRequest
 from byway.serving.person import Seen
 from byway.workflow import lifting, replaying
 
@@ -93,7 +94,7 @@ async def live(workspace: Path, people: People, days: int, rng: np.random.Genera
             if gone[u] and arms.deal(made.arms._design, f"u{u}") == "byway":  # pyright: ignore
                 continue
             answered: list[Answered] = []
-            reply = await made.answer(service.Query(user=f"u{u}", k=K), shown=answered)
+            reply = await made.answer(RecommendRequest(user=f"u{u}", k=K), shown=answered)
             await made.history.expose(*answered)
             shown = [(item.item, reply.answer) for item in reply.items]
             shown += [(people.drawn(u, rng), "") for _ in range(6 - len(shown))]

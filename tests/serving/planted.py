@@ -165,7 +165,7 @@ class Planted:
             work,
             self.settings,
             catalog=self.catalog(),
-            events=self.events(),
+            counted=pack.Counted.of(self.events(), N),
             tree=self.tree(),
             descriptions=self.descriptions(),
             transitions=self.transitions(),

@@ -35,7 +35,8 @@ def thread(
     **settings: object,
 ) -> Generator[httpx.Client]:
     """One worker in a thread of this process, and a client of it."""
-    made = app.create(workspace, config.Serving(**settings), tokens or {}, fleet)
+    keyring = tokens if isinstance(tokens, Keyring) else Keyring(tokens or {})
+    made = app.create(workspace, config.Serving(**settings), keyring, fleet)
     port = free_port()
     given = connections.configured(made)
     given.host, given.port = "127.0.0.1", port

@@ -17,6 +17,7 @@ from byway.serving.arms import Arm, Design, deal
 from byway.serving.bundle import Bundle
 from byway.serving.chances import chances
 from byway.serving.history import Answered
+from byway.serving.messages import RecommendRequest
 from byway.serving.person import Seen
 from tests.serving import house, planted
 
@@ -111,7 +112,7 @@ def test_every_reply_and_exposure_carries_arm_and_share(workspace: Path) -> None
         seen = set()
         for i in range(40):
             shown: list[Answered] = []
-            reply = await made.answer(service.Query(user=f"u{i}", history=HISTORY, k=5), shown=shown)
+            reply = await made.answer(RecommendRequest(user=f"u{i}", history=HISTORY, k=5), shown=shown)
             await made.history.expose(*shown)
             assert (reply.experiment, reply.arm) == ("spring", deal(design, f"u{i}"))
             assert reply.share == design.shares()[reply.arm]
@@ -120,8 +121,8 @@ def test_every_reply_and_exposure_carries_arm_and_share(workspace: Path) -> None
             assert bool(reply.items) == (reply.arm != "control")
             seen.add(reply.arm)
         assert seen == {"control", "byway", "paper", "masked"}
-        guest = await made.answer(service.Query(history=HISTORY))
-        walker = await made.answer(service.Query(user="u1", history=HISTORY), experiment="walk")
+        guest = await made.answer(RecommendRequest(history=HISTORY), shown=shown)
+        walker = await made.answer(RecommendRequest(user="u1", history=HISTORY), experiment="walk", shown=shown)
         assert (guest.arm, guest.experiment, walker.arm, walker.experiment) == ("", "byway", "", "walk")
         await made.close()
 

@@ -11,9 +11,9 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import context
 from byway.serving.bundle import Bundle
-from byway.serving.messages import Reply
+from byway.serving.messages import Met, RecommendRequest, Reply
 from byway.serving.person import Seen
-from byway.serving.service import Query, Service
+from byway.serving.service import Service
 from tests.serving import house
 from tests.serving.planted import NAMES, M, N, Planted
 
@@ -75,13 +75,13 @@ def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> N
         )
         worker.live = replace(worker.live, bundle=seen)
         asked = [
-            Query(history=[], watching="c0-1", k=3),
-            Query(history=[Seen("c2-0")], watching="c0-1", k=3, exclude=["c3-0"]),
-            Query(history=[Seen("c2-0"), Seen("c3-0")], watching="c0-1", k=3),
-            Query(history=[Seen("c1-0")], watching="c4-0", k=3),
-            Query(history=[Seen("c1-0")], watching="nothing", k=3),
+            RecommendRequest(history=[], watching="c0-1", k=3),
+            RecommendRequest(history=[Met("c2-0")], watching="c0-1", k=3, exclude=["c3-0"]),
+            RecommendRequest(history=[Met("c2-0"), Met("c3-0")], watching="c0-1", k=3),
+            RecommendRequest(history=[Met("c1-0")], watching="c4-0", k=3),
+            RecommendRequest(history=[Met("c1-0")], watching="nothing", k=3),
         ]
-        replies = [await worker.answer(each) for each in asked]
+        replies = [await worker.answer(each, shown=[]) for each in asked]
         await worker.close()
         return replies
 

@@ -18,6 +18,7 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import arms, service
 from byway.serving.history import DAY, Answered, Event
+from byway.serving.messages import RecommendRequest
 from byway.workflow import lifting, replaying
 from tests.serving import house, running
 
@@ -301,7 +302,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for u in range(60):
                 clock[0] = START + day * DAY + u * 1_000_000
                 shown: list[Answered] = []
-                reply = await made.answer(service.Query(user=f"u{u}", k=4), shown=shown)
+                reply = await made.answer(RecommendRequest(user=f"u{u}", k=4), shown=shown)
                 await made.history.expose(*shown)
                 for i, item in enumerate(reply.items):
                     event = Event(f"{day}-{i}", f"u{u}", item.item, clock[0] + 1, i % 2, 100.0, "", reply.answer)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -47,21 +48,21 @@ class Answer(msgspec.Struct, frozen=True):
 
     items: list[Shown]
     strategy: Strategy
-    interests: list[str]
+    interests: list[str] = []
     """Descriptions of the interests that led there: those that were drawn, the most recent last, or those of the
     items that say most for the first one shown."""
-    cluster: str | None
+    cluster: str | None = None
     """Description of the novel cluster, where one was chosen; of several, that of the first item."""
-    rank: int | None
+    rank: int | None = None
     """Place of the cluster in the pair's ranking, from 1; None where no pair was drawn."""
-    reasons: list[str]
+    reasons: list[str] = []
 
 
 def as_shown(
-    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float]
+    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float] | None = None
 ) -> list[Shown]:
-    """Items at these positions as they are replied."""
-    names = bundle.manifest.names
+    """Items at these positions as they are replied; without `chances` each is certain."""
+    names, chances = bundle.manifest.names, [1.0] * len(positions) if chances is None else chances
     return [
         Shown(
             item=bundle.ids[p],
@@ -76,17 +77,35 @@ def as_shown(
     ]
 
 
+def best(
+    bundle: Bundle, person: Person, user: NDArray[np.float32], k: int, cluster: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The item policy's k best of what a person may be shown of a cluster, or of the catalog: positions, scores.
+
+    `user` [d] is the policy's vector of the history.
+    """
+    start, stop = (0, len(bundle.ids)) if cluster is None else bundle.span(cluster)
+    return top_in_slice(bundle.vectors, user, start, stop, k, exclude=person.barred(start, stop))
+
+
+def popular(bundle: Bundle, person: Person, k: int, reasons: list[str]) -> Answer:
+    """What somebody is shown of whom nothing is known."""
+    reasons.append("There is no history to start from, so these are popular items, one an interest.")
+    shown = as_shown(bundle, *popular_items(bundle, k, person), "popular_items")
+    return Answer(shown, "popular_items", reasons=reasons)
+
+
 def popular_items(bundle: Bundle, k: int, person: Person) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The item with most traffic of each of the k clusters that hold the most popular items: positions, traffic."""
-    best: list[tuple[float, int]] = []
-    for start, stop in zip(bundle.starts[:-1].tolist(), bundle.starts[1:].tolist(), strict=True):
+    found: list[tuple[float, int]] = []
+    for start, stop in pairwise(bundle.starts.tolist()):
         traffic = np.array(bundle.traffic[start:stop])
         barred = person.barred(start, stop)
         traffic[barred[(barred >= start) & (barred < stop)] - start] = -1
         if (top := float(traffic.max(initial=-1))) >= 0:
-            best.append((top, start + int(traffic.argmax())))
-    best.sort(key=lambda pair: (-pair[0], pair[1]))
-    return np.array([p for _, p in best[:k]], dtype=np.int64), np.array([t for t, _ in best[:k]])
+            found.append((top, start + int(traffic.argmax())))
+    found = sorted(found, key=lambda pair: (-pair[0], pair[1]))[:k]
+    return np.array([p for _, p in found], dtype=np.int64), np.array([t for t, _ in found])
 
 
 def places_of(k: int, mix: float, rng: np.random.Generator) -> tuple[int, Callable[[int, bool], float]]:
@@ -109,20 +128,24 @@ def from_known(
     user: NDArray[np.float32],
     count: int,
     likely: Callable[[int, bool], float],
+    *,
     explored: NDArray[np.bool_],
+    reasons: list[str],
 ) -> list[Shown]:
-    """The item policy's best among the most recent interests, in the places that do not explore.
+    """The item policy's best among the most recent interests, in the `count` places that do not explore.
 
     None is of the interests [M] that the other places may hold, so that nothing is shown twice.
     """
+    if not count:
+        return []
+    reasons.append(f"{count} more places do not explore; they hold what fits the interests already known.")
     clusters = [cluster for cluster in shares(bundle, person) if not explored[cluster]][-KNOWN:]
     if person.context is not None and person.context not in clusters:
         clusters.append(person.context)
     found: list[tuple[float, int]] = []
     for cluster in clusters:
-        start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
-        best = top_in_slice(bundle.vectors, user, start, stop, count, exclude=person.barred(start, stop))
-        found += zip((-best[1]).tolist(), best[0].tolist(), strict=True)
+        positions, scores = best(bundle, person, user, count, cluster)
+        found += zip((-scores).tolist(), positions.tolist(), strict=True)
     found = sorted(found)[:count]
     positions, scores = np.array([p for _, p in found], dtype=np.int64), np.array([-s for s, _ in found])
     return as_shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])

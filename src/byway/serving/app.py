@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import structlog
 from litestar import Litestar, Request, Response, delete, get, post
 from litestar.datastructures import ResponseHeader, State
@@ -43,9 +42,8 @@ from byway.serving.messages import (
     ShownIn,
     Taken,
 )
-from byway.serving.person import Seen
 from byway.serving.readiness import NotReady, Readiness
-from byway.serving.service import Query, Service, guest, now, settle
+from byway.serving.service import Service, guest, now, settle
 from byway.serving.supervisor import Fleet
 
 log = structlog.get_logger()
@@ -87,16 +85,14 @@ BODY = (413, 415)
 @post("/v1/recommend", status_code=200, guards=[needs("read")], responses=_documented(*BODY), tags=["serving"])
 async def recommend_(request: Asking, data: JSONBody[RecommendRequest]) -> Reply:
     """Items of an interest that is new to this person, and why."""
-    return await service_of(request).answer(_query(data), shown=when_delivered(request))
+    _check(data)
+    return await service_of(request).answer(data, shown=when_delivered(request))
 
 
-def _query(data: RecommendRequest) -> Query:
-    seen = None
-    if data.history is not None:
-        if early := next((met for met in data.history if met.time is not None and met.time < EARLIEST), None):
-            raise ValidationException(f"{early.item!r} was met in 1973 or before; send microseconds.")
-        seen = [Seen(met.item, met.time, met.satisfaction) for met in data.history]
-    return Query(data.user or "", seen, data.k, data.context, data.mix, data.exclude, data.watching)
+def _check(asked: RecommendRequest) -> None:
+    for met in asked.history or ():
+        if met.time is not None and met.time < EARLIEST:
+            raise ValidationException(f"{met.item!r} was met in 1973 or before; send microseconds.")
 
 
 @post("/v1/events", status_code=200, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -105,25 +101,15 @@ async def events_(
 ) -> Taken:
     """Take in one event or up to 1,000. When this replies they are stored, and count in the very next request."""
     at, events = now(), [data] if isinstance(data, EventIn) else data
-    for event in events:
-        if event.time is not None and event.time > at + AHEAD:
-            raise ValidationException(f"Event {event.event!r} lies more than a day ahead; send microseconds.")
-        if event.time is not None and event.time < EARLIEST:
-            raise ValidationException(f"Event {event.event!r} lies in 1973 or before; send microseconds.")
-    rows = [
-        Event(
-            e.event,
-            e.user,
-            e.item,
-            at if e.time is None else e.time,
-            e.satisfaction,
-            e.watch_seconds,
-            e.source,
-            e.answer,
-        )
-        for e in events
-    ]
-    return Taken(**await service_of(request).store(rows))
+    rows: list[Event] = []
+    for e in events:
+        time = at if e.time is None else e.time
+        if time > at + AHEAD:
+            raise ValidationException(f"Event {e.event!r} lies more than a day ahead; send microseconds.")
+        if time < EARLIEST:
+            raise ValidationException(f"Event {e.event!r} lies in 1973 or before; send microseconds.")
+        rows.append(Event(e.event, e.user, e.item, time, e.satisfaction, e.watch_seconds, e.source, e.answer))
+    return await service_of(request).store(rows)
 
 
 @post("/v1/shown", status_code=204, guards=[needs("write")], responses=_documented(*BODY), tags=["serving"])
@@ -140,7 +126,9 @@ async def recommend_batch(request: Asking, data: JSONBody[list[RecommendRequest]
     if not 1 <= len(data) <= BATCH:
         raise ValidationException(f"Send a list of 1 to {BATCH} requests.")
     replies: list[Reply] = []
-    for one in [_query(each) for each in data]:
+    for one in data:
+        _check(one)
+    for one in data:
         replies.append(await service_of(request).answer(one, shown=when_delivered(request)))
         await asyncio.sleep(0)  # others are answered between two
     return replies
@@ -172,7 +160,7 @@ async def clusters_(
     found = [c for c, name in enumerate(names) if q.casefold() in name.casefold()]
     shown: list[Cluster] = []
     for c in found[offset : offset + limit]:
-        start, stop = int(opened.starts[c]), int(opened.starts[c + 1])
+        start, stop = opened.span(c)
         leads = [names[n] for n in opened.table[c, c].tolist()[:5] if n >= 0]
         shown.append(Cluster(c, names[c], stop - start, float(opened.traffic[start:stop].sum()), leads))
     return Clusters(len(found), shown)
@@ -266,16 +254,17 @@ async def metrics_(request: Asking) -> Response[bytes]:
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:
     """A reply that says what went wrong."""
-    import http
-
-    title = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
-    body = msgspec.json.encode(Problem(title, status, detail))
-    return Response(body, status_code=status, media_type=PROBLEM, headers=headers or {})
+    return Response(Problem.body(status, detail), status_code=status, media_type=PROBLEM, headers=headers)
 
 
-def _not_ready(request: Request[Any, Any, Any], error: NotReady) -> Response[Any]:
+def _not_ready(_: Request[Any, Any, Any], error: NotReady) -> Response[Any]:
     log.warning("not ready", reason=str(error))
     return problem(503, str(error), {"Retry-After": "1"})
+
+
+def _unavailable(_: Request[Any, Any, Any], error: history.Unavailable) -> Response[Any]:
+    log.error("history unavailable", reason=str(error))
+    return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
 
 
 def _route(request: Request[Any, Any, Any]) -> str:
@@ -301,21 +290,6 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     return problem(error.status_code, " ".join(filter(None, (error.detail, said))), headers)
 
 
-def _unavailable(request: Request[Any, Any, Any], error: history.Unavailable) -> Response[Any]:
-    log.error("history unavailable", reason=str(error))
-    return problem(503, "The history does not answer; try again.", {"Retry-After": "1"})
-
-
-def _nested(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
-    """Brackets in brackets by the thousand: the decoder gives up on them."""
-    return problem(400, "The body is nested too deeply.")
-
-
-def _no_text(request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Any]:
-    """Bytes in a body or a path that are no UTF-8."""
-    return problem(400, "The request is not UTF-8 text.")
-
-
 def _broken(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     log.exception("request failed", route=_route(request), exc_info=error)
     return problem(500, "The service could not do this.")
@@ -327,16 +301,9 @@ CSP = (
 )
 
 
-def create(
-    workspace: Path,
-    settings: config.Serving,
-    tokens: dict[bytes, security.Token] | Keyring,
-    fleet: Fleet | None = None,
-) -> ASGIApp:
+def create(workspace: Path, settings: config.Serving, keyring: Keyring, fleet: Fleet | None = None) -> ASGIApp:
     """The application for one worker of a `fleet`."""
     from byway.serving import web
-
-    keyring = tokens if isinstance(tokens, Keyring) else Keyring(tokens)
 
     @asynccontextmanager
     async def life(app: Litestar) -> AsyncGenerator[None]:
@@ -382,8 +349,9 @@ def create(
             HTTPException: _refused,
             history.Unavailable: _unavailable,
             NotReady: _not_ready,
-            RecursionError: _nested,
-            UnicodeDecodeError: _no_text,
+            # Brackets in brackets by the thousand: the decoder gives up on them.
+            RecursionError: lambda *_: problem(400, "The body is nested too deeply."),
+            UnicodeDecodeError: lambda *_: problem(400, "The request is not UTF-8 text."),
             Exception: _broken,
         },
         request_max_body_size=MAX_BODY,

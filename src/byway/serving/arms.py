@@ -26,9 +26,9 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.planner import page
 from byway.serving import bundle, recommend
-from byway.serving.answers import Answer, as_shown, popular_items
+from byway.serving.answers import Answer, as_shown, popular
 from byway.serving.bundle import Bundle
-from byway.serving.person import Seen, read
+from byway.serving.person import Person, Seen, read
 
 FILE = "experiments.toml"
 CONTROL, BYWAY, PAPER, MASKED = "control", "byway", "paper", "masked"
@@ -140,12 +140,9 @@ class Arms:
     def __init__(self, workspace: Path):
         """Raises UserError where the design cannot be dealt, or names a bundle that is not published."""
         self._workspace = workspace
-        self._stamp = self._stamped()
-        self._looked = time.monotonic()
-        self._design = load(workspace)
+        self._stamp, self._looked = self._stamped(), time.monotonic()
+        self._design = self._load()
         self._opened: dict[tuple[str, str], tuple[Bundle, str]] = {}
-        for name in named(self._design):
-            require(workspace, name)
 
     def dealt(self, user: str, live: Bundle, live_name: str) -> Dealt | None:
         """What a user is answered from; None without an experiment, and for who has no name to be dealt by."""
@@ -184,14 +181,17 @@ class Arms:
             return
         self._stamp = stamp
         try:
-            found = load(self._workspace)
-            for name in named(found):
-                require(self._workspace, name)
+            self._design, self._opened = self._load(), {}
         except UserError as error:
             log.error("experiment not taken up", reason=str(error))
-            return
-        self._design, self._opened = found, {}
-        log.info("experiment taken up", experiment="" if found is None else found.name)
+        else:
+            log.info("experiment taken up", experiment="" if self._design is None else self._design.name)
+
+    def _load(self) -> Design | None:
+        found = load(self._workspace)
+        for name in named(found):
+            require(self._workspace, name)
+        return found
 
 
 def named(design: Design | None) -> list[str]:
@@ -243,7 +243,7 @@ def answer(
 ) -> Answer:
     """What an arm answers; as `recommend`, but nothing for the control, which does without Byway."""
     if serves == CONTROL:
-        return Answer([], "control", [], None, None, ["This person is of the control, which does without Byway."])
+        return Answer([], "control", reasons=["This person is of the control, which does without Byway."])
     if serves == MASKED:
         return masked(opened, history, k, now, exclude)
     return recommend.recommend(opened, history, rng, k, now, exclude=exclude, context=context, mix=mix)
@@ -254,22 +254,16 @@ def masked(opened: Bundle, history: list[Seen], k: int, now: int | None, exclude
     reasons = list[str]()
     person = read(opened, history, now, exclude, None, reasons)
     if not person.recent:
-        positions, scores = popular_items(opened, k, person)
-        reasons.append("There is no history to start from, so these are popular items, one an interest.")
-        return Answer(as_shown(opened, positions, scores, "popular_items", [1.0] * len(positions)), "popular_items",
-                      [], None, None, reasons)  # fmt: skip
-    score = masked_scores(opened, person.positions, person.open, person.barred(0, len(opened.ids)))
-    best = page.ranked(score, k)
-    shown = as_shown(opened, best, score[best], "masked", [1.0] * len(best))
+        return popular(opened, person, k, reasons)
+    shown = as_shown(opened, *masked_best(opened, person, k), "masked")
     reasons.append("These fit the history best among the interests that are new to this person.")
-    return Answer(shown, "masked", [], shown[0].cluster if shown else None, None, reasons)
+    return Answer(shown, "masked", cluster=shown[0].cluster if shown else None, reasons=reasons)
 
 
-def masked_scores(
-    opened: Bundle, positions: list[int], open_M: NDArray[np.bool_], barred: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """[n] the item policy's scores, -inf outside of open clusters and for what is barred."""
-    score = np.array(opened.vectors @ opened.encode(positions), dtype=np.float32)
-    score[~np.repeat(open_M, np.diff(opened.starts))] = -np.inf
-    score[barred] = -np.inf
-    return score
+def masked_best(opened: Bundle, person: Person, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The item policy's k best of open clusters: positions, scores."""
+    score = np.array(opened.vectors @ opened.encode(person.positions), dtype=np.float32)
+    score[~np.repeat(person.open, np.diff(opened.starts))] = -np.inf
+    score[person.barred(0, len(opened.ids))] = -np.inf
+    best = page.ranked(score, k)
+    return best, score[best]

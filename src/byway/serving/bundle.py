@@ -185,6 +185,10 @@ class Bundle:
             self.bounds.extend(self.starts.tolist())
         return bisect_right(self.bounds, position) - 1
 
+    def span(self, cluster: int) -> tuple[int, int]:
+        """The position of a cluster's first item, and that after its last one."""
+        return int(self.starts[cluster]), int(self.starts[cluster + 1])
+
     def clusters(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The cluster of each of many positions."""
         return np.searchsorted(self.starts, positions, side="right") - 1
@@ -260,10 +264,8 @@ def load(path: Path) -> Bundle:
     fields: dict[str, Any] = {
         name: Strings(*(_mapped(path / f"{name}{end}.npy") for end in ("", "_offsets"))) for name in STRINGS
     }
-    fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS}
-    fields |= {name: _mapped(file) for name in CONTEXTS if (file := path / f"{name}.npy").exists()}
-    triples = [_mapped(file) for name in TRIPLES if (file := path / f"{name}.npy").exists()]
-    model = [_mapped(file) for name in MODEL if (file := path / f"{name}.npy").exists()]
+    fields |= {name: _mapped(path / f"{name}.npy") for name in ARRAYS} | _there(path, CONTEXTS)
+    triples, model = list(_there(path, TRIPLES).values()), list(_there(path, MODEL).values())
     session = open_policy(path / "policy.onnx")
     many, length = (not isinstance(n, int) for n in session.get_inputs()[0].shape)
     return Bundle(
@@ -284,7 +286,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     """The planner over the bundle's positions."""
     if not (path / "planner.json").exists():
         return None
-    items = [_mapped(file) for end in ("to", "weight") if (file := path / f"items_{end}.npy").exists()]
+    items = list(_there(path, ("items_to", "items_weight")).values())
     leaf, content, unit, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
     starts, n = fields["starts"], len(fields["rows"])
     planner = Planner(
@@ -299,7 +301,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
         popularity=np.log1p(fields["traffic"]),
         quality=fields["quality"],
     )
-    kept = [_mapped(file) for name in MEANS if (file := path / f"{name}.npy").exists()]
+    kept = list(_there(path, MEANS).values())
     if len(kept) == len(MEANS):
         planner.kept.append(LeafMeans.of(planner, *kept))
     return planner
@@ -313,6 +315,11 @@ def load_levels(path: Path) -> list[Level]:
 def load_smoke(path: Path) -> list[Smoke]:
     """The requests that the bundle carries, with their answers."""
     return msgspec.json.decode((path / "smoke.json").read_bytes(), type=list[Smoke])
+
+
+def _there(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Those of some arrays that the bundle has."""
+    return {name: _mapped(file) for name in names if (file := path / f"{name}.npy").exists()}
 
 
 def _mapped(path: Path) -> NDArray[Any]:

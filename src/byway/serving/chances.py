@@ -7,10 +7,9 @@ weighed by what another arm would have shown to the same people. It reads a hist
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.items.restrict import top_anywhere, top_in_slice
 from byway.planner import page
 from byway.serving import arms, pairs, plan
-from byway.serving.answers import popular_items
+from byway.serving.answers import best, popular_items
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person, Seen, read
 
@@ -33,8 +32,7 @@ def chances(serves: str, opened: Bundle, history: list[Seen], k: int, now: int |
     if not person.recent:
         return _sure(popular_items(opened, k, person)[0])
     if serves == arms.MASKED:
-        barred = person.barred(0, len(opened.ids))
-        return _sure(page.ranked(arms.masked_scores(opened, person.positions, person.open, barred), k))
+        return _sure(arms.masked_best(opened, person, k)[0])
     if plan.applies(opened, person):
         return _of_page(opened, person, k)
     return _of_pairs(opened, person, k)
@@ -49,9 +47,8 @@ def _of_page(opened: Bundle, person: Person, k: int) -> Chances:
     found = plan.page_of(opened, person, np.random.default_rng(0), k).found
     of = page.ranked(found.score, max(WIDE, k))
     if not len(of):
-        return _anywhere(opened, person, k)
-    settings, M = opened.settings, len(opened.manifest.names)
-    chance = page.chances(found.score, found.cluster, M, of, k=k, most=settings.new_interests, skip=settings.skip)
+        return _sure(best(opened, person, opened.encode(person.positions), k)[0])
+    chance = plan.chances_of(opened, found, of, k)
     positions = found.candidates[of][chance > 0]
     return dict(zip(positions.tolist(), chance[chance > 0].tolist(), strict=True))
 
@@ -63,17 +60,6 @@ def _of_pairs(opened: Bundle, person: Person, k: int) -> Chances:
     found: Chances = {}
     for cluster in np.unique(led).tolist():
         leading = min(float(chance[led == cluster].sum()), 1.0)
-        if cluster < 0:
-            own = _anywhere(opened, person, k, user)
-        else:
-            start, stop = int(opened.starts[cluster]), int(opened.starts[cluster + 1])
-            barred = person.barred(start, stop)
-            own = _sure(top_in_slice(opened.vectors, user, start, stop, k, exclude=barred)[0])
-        for position in own:
+        for position in best(opened, person, user, k, cluster if cluster >= 0 else None)[0].tolist():
             found[position] = found.get(position, 0.0) + leading
     return found
-
-
-def _anywhere(opened: Bundle, person: Person, k: int, user: NDArray[np.float32] | None = None) -> Chances:
-    user = opened.encode(person.positions) if user is None else user
-    return _sure(top_anywhere(opened.vectors, user, k, exclude=person.barred(0, len(opened.ids)))[0])

@@ -11,7 +11,6 @@ import http
 import resource
 from typing import Any
 
-import msgspec
 import structlog
 import uvicorn
 from litestar.types import ASGIApp
@@ -68,7 +67,6 @@ class Connection(HttpToolsProtocol):
         self._await_rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timers."""
         super().connection_lost(exc)
         for timer in (self._deadline, self._stalled):
             if timer is not None:
@@ -92,7 +90,6 @@ class Connection(HttpToolsProtocol):
             self._await_rest()
 
     def on_message_begin(self) -> None:
-        """A new head."""
         super().on_message_begin()
         self._head_read, self._whole, self._taken = False, False, 0
 
@@ -109,7 +106,6 @@ class Connection(HttpToolsProtocol):
             self._deadline = None
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
         super().on_message_complete()
         self._head_read, self._whole, self._taken = False, True, 0
 
@@ -126,7 +122,6 @@ class Connection(HttpToolsProtocol):
         self._stalled = self.loop.call_later(STALLED_SECONDS, self._drop, "stalled")
 
     def resume_writing(self) -> None:
-        """It is read again."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
@@ -160,18 +155,18 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, reason: str) -> None:
         meters.dropped.labels(reason).inc()
-        title = http.HTTPStatus(status).phrase
         details = {
             400: "This is no HTTP request.",
             408: f"The request was not whole after {HEAD_SECONDS:g} seconds.",
             413: "The body is too large.",
             431: f"The head may have {HEAD_BYTES} bytes and {HEAD_FIELDS} headers.",
         }
-        body = msgspec.json.encode(Problem(title, status, details[status]))
+        body = Problem.body(status, details[status])
         # Where an answer is under way this would stand in the middle of it.
         if self.waiting is not None:
             head = (
-                f"HTTP/1.1 {status} {title}\r\ncontent-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+                f"content-type: {PROBLEM}\r\ncontent-length: {len(body)}\r\n"
                 "cache-control: no-store\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)

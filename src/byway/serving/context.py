@@ -7,8 +7,7 @@ the answers stand in the context table.
 from collections.abc import Sequence
 
 from byway.base.errors import UserError
-from byway.items.restrict import top_in_slice
-from byway.serving.answers import Answer, as_shown
+from byway.serving.answers import Answer, as_shown, best
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen, read
 
@@ -41,7 +40,7 @@ def recommend(
     via = int(bundle.context_via[watched])
     if via < 0:
         reasons.append("No item of this interest has been looked at, so there is no surprise to offer.")
-        return Answer([], "context", [names[own]], None, None, reasons)
+        return Answer([], "context", [names[own]], reasons=reasons)
     covered = int(bundle.context_items[via])
     if covered != watched:
         reasons.append(
@@ -53,14 +52,12 @@ def recommend(
     for rank, cluster in enumerate(bundle.context_clusters[via].tolist(), 1):
         if cluster < 0 or not offered[cluster]:
             continue
-        start, stop = int(bundle.starts[cluster]), int(bundle.starts[cluster + 1])
         why = "are not new or " if strict else ""
         passed = "" if rank == 1 else f" (number {rank}: those before it {why}have nothing left)"
         reasons.append(f"What is seen in it leads on to “{names[cluster]}”{passed}.")
-        user, barred = bundle.encode(person.positions), person.barred(start, stop)
-        found, scores = top_in_slice(bundle.vectors, user, start, stop, k, exclude=barred)
-        shown = as_shown(bundle, found, scores, "context", [1.0] * len(found))
+        found = best(bundle, person, bundle.encode(person.positions), k, cluster)
+        shown = as_shown(bundle, *found, "context")
         return Answer(shown, "context", [names[own]], names[cluster], rank, reasons)
     known = "is known to this person already or " if strict else ""
     reasons.append(f"Every interest in its ranking {known}has nothing left to show.")
-    return Answer([], "context", [names[own]], None, None, reasons)
+    return Answer([], "context", [names[own]], reasons=reasons)

@@ -9,12 +9,16 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from byway.serving import meters
 from byway.serving.history import LATE, Answered, Unavailable
+
+if TYPE_CHECKING:
+    from byway.serving.stores import Files
+    from byway.serving.valkey import Valkey
 
 ROOM = 10_000
 """Answers that wait at most: about 20 MB."""
@@ -25,18 +29,10 @@ PAUSE = 5.0
 log = structlog.get_logger()
 
 
-class ExposureLog(Protocol):
-    """Where exposures go."""
-
-    async def expose(self, *answered: Answered) -> None:
-        """Log answers."""
-        ...
-
-
 class Exposures:
     """The queue of one worker."""
 
-    def __init__(self, store: ExposureLog, room: int = ROOM, now: Callable[[], float] = time.time):
+    def __init__(self, store: "Files | Valkey", room: int = ROOM, now: Callable[[], float] = time.time):
         self._store, self._room, self._now = store, room, now
         self._waiting: deque[Answered] = deque()
         self._writing = 0

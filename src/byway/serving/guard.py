@@ -1,22 +1,16 @@
 """Who may ask, how much and from where: scopes of tokens, limits, requests of other sites, time."""
 
 import asyncio
-import http
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 import structlog
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.exceptions import (
-    NotAuthorizedException,
-    PermissionDeniedException,
-    TooManyRequestsException,
-)
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException, TooManyRequestsException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp, Message, Receive, Send
 from litestar.types import Scope as AsgiScope
@@ -123,7 +117,10 @@ def bounded(inner: ASGIApp, seconds: float, open_to_all: bool, access_log: bool 
             delivered = status == 200 and bool(shown) and not await _gone(receive)
             await send(message)
             for answered in shown:
-                _count(scope, answered, delivered)
+                if delivered:
+                    asked["litestar_app"].state.service.exposures.put(answered)
+                else:
+                    meters.exposures.labels("undelivered").inc()
 
         refusal = _foreign(scope, open_to_all)
         try:
@@ -166,15 +163,8 @@ async def _gone(receive: Receive) -> bool:
     return asked.result()["type"] == "http.disconnect"
 
 
-def _count(scope: Any, answered: Answered, delivered: bool) -> None:
-    if delivered:
-        scope["litestar_app"].state.service.exposures.put(answered)
-    else:
-        meters.exposures.labels("undelivered").inc()
-
-
 async def _send(send: Callable[[Any], Any], status: int, detail: str, *more: tuple[bytes, bytes]) -> None:
-    body = msgspec.json.encode(Problem(http.HTTPStatus(status).phrase, status, detail))
+    body = Problem.body(status, detail)
     headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,12 +1,8 @@
-"""What people did and what they were shown: SQLite files here, or a Redis or Valkey server (`valkey`) by its URL.
+"""What people did and what they were shown: the two kinds of rows, and the log that is made of both.
 
-Owns the two kinds of rows and the store in files. An event that was acknowledged is on disk; an event that comes
-again under its id changes nothing; what is older than the setting `serving.forget_days` is dropped. It knows no
-bundle: items are ids, times are microseconds since 1970.
-
-Events and answers stand in two files, because they are written with different care. An event is flushed to the disk
-before it is acknowledged (a flush takes 4 to 30 ms here), an answer is in the operating system's hands before it
-is sent: it outlives the process, and a power cut may take the last ones.
+Where they are kept is the business of `stores`. An event that was acknowledged is on disk; one that comes again
+under its id changes nothing; what is older than the setting `serving.forget_days` is dropped. It knows no bundle:
+items are ids, times are microseconds since 1970.
 """
 
 import hashlib
@@ -102,30 +98,23 @@ def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]
         if key in shown and key not in led:
             led[key] = event
         else:
-            rows.append(
-                _row(event.user, event.item, event.time, event.satisfaction, event.watch_seconds, event.source)
-            )
+            rows.append(_row(event, event.source))
     for key, (answered, exposure) in shown.items():
-        event = led.get(key)
-        satisfaction, watched = (event.satisfaction, event.watch_seconds) if event else (0.0, None)
-        time = event.time if event else answered.time
+        event = led.get(key, Event("", answered.user, exposure.item, answered.time, 0.0))
         dealt = f"{answered.experiment}/{answered.arm}" if answered.arm else answered.experiment
         source = f"byway:{dealt}:{exposure.arm}"
-        row = _row(answered.user, exposure.item, time, satisfaction, watched, source)
-        rows.append(row | {"propensity": exposure.propensity, "answer": answered.answer})
+        rows.append(_row(event, source, exposure.propensity, answered.answer))
     return sorted(rows, key=lambda row: row["time"])
 
 
-def _row(
-    user: str, item: str, time: int, satisfaction: float, watch_seconds: float | None, source: str
-) -> dict[str, Any]:
+def _row(event: Event, source: str, propensity: float | None = None, answer: str = "") -> dict[str, Any]:
     return {
-        "user": user,
-        "item": item,
-        "time": time,
-        "satisfaction": satisfaction,
-        "watch_seconds": watch_seconds,
+        "user": event.user,
+        "item": event.item,
+        "time": event.time,
+        "satisfaction": event.satisfaction,
+        "watch_seconds": event.watch_seconds,
         "source": source,
-        "propensity": None,
-        "answer": "",
+        "propensity": propensity,
+        "answer": answer,
     }

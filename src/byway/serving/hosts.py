@@ -8,7 +8,8 @@ the business of `valkey`. It knows no request.
 import os
 import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,6 @@ class Allowances:
         return float(found)
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._server is not None:
             await self._server.aclose(close_connection_pool=True)
 
@@ -96,22 +96,13 @@ def telling(settings: config.Serving) -> Tell | None:
 
 def announce(settings: config.Serving, home: Path, now: Current) -> None:
     """Have all hosts serve what is under `home`. UserError where the server does not take it."""
-    from redis.exceptions import RedisError
-
-    server = _server(settings)
-    try:
+    with _server(settings, "did not take the bundle ({}): nothing is published") as server:
         _carry_over(server, home / now.bundle)
         server.set(PUBLISHED, msgspec.json.encode(now))
         kept = {f"{BUNDLE}{name}" for name in (now.bundle, *now.before)}
         for key in server.scan_iter(f"{BUNDLE}*"):
             if key.decode() not in kept:
                 server.unlink(key)
-    except RedisError as error:
-        raise UserError(
-            f"The server of serving.history did not take the bundle ({type(error).__name__}): nothing is published."
-        ) from error
-    finally:
-        server.close()
 
 
 def _carry_over(server: Any, folder: Path) -> None:
@@ -132,30 +123,22 @@ def take(workspace: Path, settings: config.Serving) -> bool:
 
     Raises UserError where what is carried over is not whole, or the server does not answer.
     """
-    from redis.exceptions import RedisError
-
-    home, server = workspace / publish.FOLDER, _server(settings)
-    try:
+    home = workspace / publish.FOLDER
+    with ExitStack() as held:
+        server = held.enter_context(_server(settings, "does not answer ({})"))
         said = server.get(PUBLISHED)
         if said is None:
             return False
         wanted, now = msgspec.json.decode(said, type=Current), publish.current(workspace)
         if now is not None and now.bundle == wanted.bundle:
             return False
-        with ExitStack() as held:
-            try:
-                held.enter_context(artifact.locked(home))
-            except UserError:
-                return False  # another process of this host does this, or publishes
-            if not (home / wanted.bundle).is_dir():
-                _fetch(server, home, wanted.bundle)
-            publish.settle(home, Current(wanted.bundle, [b for b in wanted.before if (home / b).is_dir()]))
-    except msgspec.DecodeError as error:
-        raise UserError(f"{PUBLISHED} on the server is damaged ({error}); publish again.") from error
-    except RedisError as error:
-        raise UserError(f"The server of serving.history does not answer ({type(error).__name__}).") from error
-    finally:
-        server.close()
+        try:
+            held.enter_context(artifact.locked(home))
+        except UserError:
+            return False  # another process of this host does this, or publishes
+        if not (home / wanted.bundle).is_dir():
+            _fetch(server, home, wanted.bundle)
+        publish.settle(home, Current(wanted.bundle, [b for b in wanted.before if (home / b).is_dir()]))
     return True
 
 
@@ -179,7 +162,17 @@ def _fetch(server: Any, home: Path, name: str) -> None:
     os.replace(part, home / name)
 
 
-def _server(settings: config.Serving) -> Any:
+@contextmanager
+def _server(settings: config.Serving, fault: str) -> Generator[Any]:
+    """A connection; UserError with `fault`, and the kind of it, where the server fails."""
     import redis
 
-    return redis.Redis.from_url(settings.history, socket_timeout=30, socket_connect_timeout=5)
+    server: Any = redis.Redis.from_url(settings.history, socket_timeout=30, socket_connect_timeout=5)
+    try:
+        yield server
+    except redis.RedisError as error:
+        raise UserError(f"The server of serving.history {fault.format(type(error).__name__)}.") from error
+    except msgspec.DecodeError as error:
+        raise UserError(f"{PUBLISHED} on the server is damaged ({error}); publish again.") from error
+    finally:
+        server.close()

@@ -50,24 +50,20 @@ class Keyring:
     def known(self) -> dict[bytes, Token]:
         """The tokens as they stand now, at most `LOOK` seconds old."""
         at = time.monotonic()
-        if self._path is not None and at - self._at >= LOOK:
-            self._at = at
-            stamp = _stamp(self._path)
-            if stamp is None or stamp != self._seen:
-                self._read(self._path, stamp)
-        return self._known
-
-    def _read(self, path: Path, stamp: tuple[int, ...] | None) -> None:
+        if self._path is None or at - self._at < LOOK:
+            return self._known
+        before, self._at, self._seen = self._seen, at, _stamp(self._path)
+        if self._seen is not None and self._seen == before:
+            return self._known
         try:
-            found = security.tokens(path)
+            found = security.tokens(self._path)
         except (UserError, OSError) as error:
-            if stamp != self._seen or stamp is None:
-                log.error("tokens not read; those from before still count", reason=str(error))
+            log.error("tokens not read; those from before still count", reason=str(error))
         else:
             if found.keys() != self._known.keys():
                 log.info("tokens read", tokens=len(found))
             self._known = found
-        self._seen = stamp
+        return self._known
 
 
 def _stamp(path: Path | None) -> tuple[int, ...] | None:

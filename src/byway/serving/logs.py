@@ -24,7 +24,6 @@ class Lines:
     """Standard error by lines. A disk that is full loses lines, and ends nothing."""
 
     def msg(self, line: bytes) -> None:
-        """Write one line."""
         try:
             os.write(2, line + b"\n")
         except OSError:

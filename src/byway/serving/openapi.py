@@ -1,16 +1,19 @@
 """The service in OpenAPI: what each field means, and an example of each request.
 
-A name means the same wherever it stands, so it is described once. It knows the names and none of the handlers.
+A name means the same wherever it stands, so it is described once; kinds of `messages` by their docstrings. It knows
+the names and none of the handlers.
 """
 
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Reference, SecurityScheme
 
 from byway.base.artifact import VERSION
+from byway.serving import messages
 
 FIELDS = {
     "after": "The last user of the page before; the header Byway-Next of a page has it.",
@@ -75,22 +78,9 @@ EXAMPLES: dict[str, Any] = {
 }
 """A body of each route that takes one."""
 SCHEMAS = {
-    "Cluster": "A cluster of the planning level.",
-    "Clusters": "A page of clusters.",
-    "Deleted": "How much is gone.",
-    "EventIn": "A person met an item.",
-    "Explanation": "Everything that an answer to this history is drawn from.",
-    "Health": "How a worker is.",
-    "Interest": "A recent interest.",
-    "Item": "One item of an answer, with why it stands there and how likely that was.",
-    "ItemFacts": "What is known of an item.",
-    "Met": "One item of a history.",
-    "Next": "A cluster that an answer can lead to.",
-    "Problem": "What went wrong, as RFC 9457 has it.",
-    "RecommendRequest": "Who is asking, and for what. With neither user nor history: what is popular.",
-    "Reply": "An answer.",
-    "ShownIn": "An answer was shown to a person.",
-    "Taken": "What became of the events that were sent.",
+    name: kind.__doc__
+    for name, kind in vars(messages).items()
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
 
 
@@ -98,7 +88,6 @@ class Described(JsonRenderPlugin):
     """The schema with its descriptions and examples."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """As JSON."""
         for name, schema in openapi_schema.get("components", {}).get("schemas", {}).items():
             _describe(schema, SCHEMAS.get(name))
             for field, one in schema.get("properties", {}).items():

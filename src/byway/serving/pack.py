@@ -3,7 +3,7 @@
 What is laid out is read by `bundle`, and what is answered decided in `recommend`."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,55 +47,34 @@ SMOKE = 32
 """Requests with their answers that a bundle carries, so that whoever takes it up can try it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the log says of each of n items."""
+
+    traffic: NDArray[np.float32]
+    """[n] events."""
+    quality: NDArray[np.float32]
+    """[n] mean satisfaction, drawn towards that of all events as by ten events of that satisfaction."""
+    known: NDArray[np.int32]
+    """[n] the item that the policy reads for it."""
+    clock: bool
+
+    @classmethod
+    def of(cls, events: "Events", n: int) -> "Counted":
+        """Of a log on all of whose items the policy was trained."""
+        traffic = np.bincount(events.item, minlength=n).astype(np.float32)
+        liked = np.bincount(events.item, weights=events.satisfaction, minlength=n)
+        mean = float(events.satisfaction.mean()) if len(events) else 0.0
+        quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
+        return cls(traffic, quality, np.arange(n, dtype=np.int32), events.clock)
+
+
 def build(
     work: Work,
     settings: config.Bundle,
     *,
     catalog: "Catalog",
-    events: "Events",
-    tree: "Tree",
-    descriptions: "Descriptions",
-    transitions: "Transitions",
-    table: "Table",
-    item_policy: "ItemPolicy",
-    planned: "FittedPlanner | None" = None,
-    contexts: "ContextTable | None" = None,
-) -> Outcome:
-    """Lay out everything in the tree's order."""
-    traffic = np.bincount(events.item, minlength=len(catalog)).astype(np.float32)
-    liked = np.bincount(events.item, weights=events.satisfaction, minlength=len(catalog))
-    mean = float(events.satisfaction.mean()) if len(events) else 0.0
-    quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
-    known = np.arange(len(catalog), dtype=np.int32)
-    lay_out(
-        work.out,
-        settings,
-        catalog=catalog,
-        clock=events.clock,
-        traffic=traffic,
-        quality=quality,
-        known=known,
-        tree=tree,
-        descriptions=descriptions,
-        transitions=transitions,
-        table=table,
-        item_policy=item_policy,
-        planned=planned,
-        contexts=contexts,
-        rng=work.rng,
-    )
-    return Outcome(counts={"items": len(catalog), "clusters": tree.size(transitions.level)})
-
-
-def lay_out(
-    out: Path,
-    settings: config.Bundle,
-    *,
-    catalog: "Catalog",
-    clock: bool,
-    traffic: NDArray[np.float32],
-    quality: NDArray[np.float32],
-    known: NDArray[np.int32],
+    counted: Counted,
     tree: "Tree",
     descriptions: "Descriptions",
     transitions: "Transitions",
@@ -103,21 +82,17 @@ def lay_out(
     item_policy: "ItemPolicy",
     planned: "FittedPlanner | None",
     contexts: "ContextTable | None",
-    rng: np.random.Generator,
-) -> None:
-    """Write a bundle into `out`. `traffic` and `quality` [n] are by item; `known` [n] is the item that the policy
-    reads for it."""
+) -> Outcome:
+    """Lay out everything in the tree's order."""
     level = transitions.level
-    order = tree.order
-    ids, titles = catalog.ids(), catalog.titles()
-    thumbnails = [text or "" for text in catalog.items["thumbnail"].to_pylist()]
+    order, known = tree.order, counted.known
     created = catalog.items["created_at"].fill_null(np.iinfo(np.int64).max).to_numpy()
     arrays = {
         "vectors": item_policy.items[order],
         "rows": known[order],
         "starts": tree.starts[level - 1],
-        "traffic": traffic[order],
-        "quality": quality[order],
+        "traffic": counted.traffic[order],
+        "quality": counted.quality[order],
         "created": created.astype(np.int64)[order],
         "table": np.asarray(table.clusters),
         "popularity": np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
@@ -142,7 +117,7 @@ def lay_out(
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
             if solved is not None:
                 arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
-        (out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
+        (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     three = table.triples is not None and settings.interests == 3
     if planned is not None and planned.fitted.weights.get("language_model"):
         arrays[MODEL[0]] = np.asarray(table.model)
@@ -152,11 +127,13 @@ def lay_out(
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else _trained_on(item_policy.model)
-    manifest = Manifest(level, descriptions.names[level - 1], history, clock, asdict(settings))
+    manifest = Manifest(level, descriptions.names[level - 1], history, counted.clock, asdict(settings))
     levels = [Level(n, s.tolist()) for n, s in zip(descriptions.names, tree.starts, strict=True)]
-    texts = {"ids": ids, "titles": titles, "thumbnails": thumbnails}
+    thumbnails = [text or "" for text in catalog.items["thumbnail"].to_pylist()]
+    texts = {"ids": catalog.ids(), "titles": catalog.titles(), "thumbnails": thumbnails}
     by_position = {name: [some[i] for i in order] for name, some in texts.items()}
-    write(out, by_position, arrays, manifest, levels, item_policy.model, rng=rng)
+    write(work.out, by_position, arrays, manifest, levels, item_policy.model, rng=work.rng)
+    return Outcome(counts={"items": len(catalog), "clusters": tree.size(level)})
 
 
 def write(

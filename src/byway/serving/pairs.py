@@ -63,13 +63,19 @@ def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list
 
 def leads_to(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
     """The cluster to which each context leads this person; -1 where none is open."""
-    listed, opened = bundle.ranking(context_nK), person.open
-    if bundle.settings.mode == "paper":
-        listed, opened = listed[:, :1], person.left
+    listed, opened = _rankings(bundle, person, context_nK)
     is_open = (listed >= 0) & opened[listed]
     popular = popular_open(bundle, person)
     best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
     return np.where(is_open.any(axis=1), best, -1 if popular is None else popular)
+
+
+def _rankings(
+    bundle: Bundle, person: Person, context_nK: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """What is looked up for each context, best first [n, m], and which clusters of it can be chosen [M]."""
+    listed = bundle.ranking(context_nK)
+    return (listed[:, :1], person.left) if bundle.settings.mode == "paper" else (listed, person.open)
 
 
 def plan(
@@ -86,18 +92,15 @@ def plan(
     if len(liked) == 1:
         reasons.append(f"One recent interest: “{liked[0]}”.")
     else:
-        number, listed = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
-        reasons.append(f"{number} recent interests, drawn from the history: {listed}.")
+        number, said = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
+        reasons.append(f"{number} recent interests, drawn from the history: {said}.")
     asked = np.array([drawn])
     if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
         reasons.append("Hardly anybody had these three together, so the last two decide.")
-    ranking = [c for c in bundle.ranking(asked)[0].tolist() if c >= 0]
-    is_open = person.open
-    if bundle.settings.mode == "paper":
-        ranking, is_open = ranking[:1], person.left
-    rank = next((i for i, c in enumerate(ranking, 1) if is_open[c]), None)
-    if rank is not None:
-        chosen = ranking[rank - 1]
+    listed, opened = _rankings(bundle, person, asked)
+    for rank, chosen in enumerate(listed[0].tolist(), 1):
+        if chosen < 0 or not opened[chosen]:
+            continue
         if rank == 1:
             reasons.append(f"People with these interests are most likely to enjoy “{names[chosen]}” next.")
         else:

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from byway.planner import course
 from byway.serving.bundle import Bundle, Eligible
+from byway.serving.history import DAY
 from byway.transitions.draws import LEAST
-
-DAY = 86_400_000_000
-"""Microseconds."""
 
 THREE_OF = 48
 """Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""

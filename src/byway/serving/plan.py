@@ -31,8 +31,6 @@ class Page:
     positions: NDArray[np.int64]
     """[p] items, best first."""
     scores: NDArray[np.float32]
-    state: NDArray[np.float32]
-    """[d] the item policy's vector of the history."""
     asker: Asker
     found: "Scored"
     said: list[int]
@@ -83,23 +81,25 @@ def page_of(
     if len(best):
         said = planner.because(asker, int(found.candidates[best[0]]))
         led = list(dict.fromkeys(planner.cluster[asker.rows[said or [-1]]].tolist()))
-    return Page(found.candidates[best], remaining[best], asker.state, asker, found, said, led)
+    return Page(found.candidates[best], remaining[best], asker, found, said, led)
 
 
 def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
     """The chance of each item of a page to stand in an answer to this request."""
-    settings, M, found = bundle.settings, len(bundle.manifest.names), shown.found
     whole, part = int(k * mix), k * mix - int(k * mix)
-    if not settings.skip:  # Then all is decided but the number of places.
+    if not bundle.settings.skip:  # Then all is decided but the number of places.
         return [1.0] * min(whole, len(shown.positions)) + [part] * max(len(shown.positions) - whole, 0)
-    of = np.searchsorted(found.candidates, shown.positions)
+    of = np.searchsorted(shown.found.candidates, shown.positions)
+    chance = chances_of(bundle, shown.found, of, whole)
+    if part:
+        chance = (1 - part) * chance + part * chances_of(bundle, shown.found, of, whole + 1)
+    return chance.tolist()
 
-    def on(places: int) -> NDArray[np.float64]:
-        return page.chances(
-            found.score, found.cluster, M, of, k=places, most=settings.new_interests, skip=settings.skip
-        )
 
-    return (on(whole) if not part else (1 - part) * on(whole) + part * on(whole + 1)).tolist()
+def chances_of(bundle: Bundle, found: "Scored", of: NDArray[np.int64], places: int) -> NDArray[np.float64]:
+    """[of] the chance of each of these candidates to stand on a page of so many places."""
+    most, skip, M = bundle.settings.new_interests, bundle.settings.skip, len(bundle.manifest.names)
+    return page.chances(found.score, found.cluster, M, of, k=places, most=most, skip=skip)
 
 
 def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
@@ -108,15 +108,13 @@ def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     planner, M = _planner(bundle), len(bundle.manifest.names)
     asker = asker_of(bundle, person)
     scored = _scored(bundle, person, asker)
-    cluster, score, settings = scored.cluster, scored.score, bundle.settings
+    cluster, score = scored.cluster, scored.score
     top = page.best_of(score, cluster, M)
     found: list[tuple[int, float, list[int]]] = []
     order = np.argsort(-top, kind="stable")[:LIKELY]
     order = order[top[order] > -np.inf]
     best = np.array([np.flatnonzero((cluster == c) & (score == top[c]))[0] for c in order.tolist()], np.int64)
-    chance = page.chances(
-        score, cluster, M, best, k=settings.items, most=settings.new_interests, skip=settings.skip
-    )
+    chance = chances_of(bundle, scored, best, bundle.settings.items)
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
         own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(scored.candidates[at]))]
         found.append((c, p, list(dict.fromkeys(own))))

@@ -66,8 +66,8 @@ def publish(
     """Check the bundle at `folder` and serve it from now on; returns its name.
 
     `records` are those of the workspace: its figures decide whether the bundle may be served. `tell` is told before
-    anything changes here, for other hosts. Raises UserError with
-    every reason for which it stays out; what was served before is then served on.
+    anything changes here, for other hosts. Raises UserError with every reason for which it stays out; what was
+    served before is then served on.
     """
     record = artifact.read_record(folder)
     if record is None:
@@ -103,10 +103,7 @@ def publish(
         shutil.rmtree(home / name, ignore_errors=True)
         os.replace(part, home / name)
         before = [] if now is None else [b for b in (now.bundle, *now.before) if b != name][: KEPT - 1]
-        # The others first: where they cannot be told, nothing changes here either.
-        if tell is not None:
-            tell(home, Current(name, before))
-        settle(home, Current(name, before))
+        settle(home, Current(name, before), tell)
     return name
 
 
@@ -115,9 +112,9 @@ def is_name(name: str) -> bool:
     return re.fullmatch("[0-9a-f]{16}", name) is not None
 
 
-def settle(home: Path, to: Current) -> None:
+def settle(home: Path, to: Current, tell: Tell | None = None) -> None:
     """Serve `to` on this host, and drop what can no longer be gone back to and no arm of an experiment serves."""
-    _switch(home, to)
+    _switch(home, to, tell)
     kept = (to.bundle, *to.before, *arms.named(arms.load(home.parent)))
     for other in home.iterdir():
         if other.is_dir() and other.name not in kept:
@@ -141,13 +138,14 @@ def rollback(workspace: Path, tell: Tell | None = None) -> str:
         raise UserError(f"{workspace} has no earlier bundle to go back to.")
     with artifact.locked(home):
         name, *before = now.before
-        if tell is not None:
-            tell(home, Current(name, before))
-        _switch(home, Current(name, before))
+        _switch(home, Current(name, before), tell)
     return name
 
 
-def _switch(home: Path, to: Current) -> None:
+def _switch(home: Path, to: Current, tell: Tell | None) -> None:
+    # The others first: where they cannot be told, nothing changes here either.
+    if tell is not None:
+        tell(home, to)
     artifact.write_atomic(home / "current.json", msgspec.json.encode(to))
 
 

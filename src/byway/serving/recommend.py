@@ -5,13 +5,12 @@ new interests are chosen is decided by `bundle.mode`: by all that is known of th
 it, by two drawn interests (`pairs`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from byway.items.restrict import top_anywhere, top_in_slice
 from byway.serving import pairs, plan
-from byway.serving.answers import Answer, Shown, as_shown, from_known, mixed, places_of, popular_items
+from byway.serving.answers import Answer, as_shown, best, from_known, mixed, places_of, popular
 from byway.serving.bundle import Bundle
 from byway.serving.messages import Explanation, Interest, Next, Strategy
 from byway.serving.person import Person, Seen, read, shares
@@ -40,12 +39,10 @@ def recommend(
     reasons = list[str]()
     person = read(bundle, history, now, exclude, context, reasons)
     if not person.recent and person.context is None:
-        reasons.append("There is no history to start from, so these are popular items, one an interest.")
-        found, scores = popular_items(bundle, k, person)
-        if len(found) < k:
-            reasons.append(f"Only {len(found)} of {k} items: there are no more interests that have one to show.")
-        shown = as_shown(bundle, found, scores, "popular_items", [1.0] * len(found))
-        return Answer(shown, "popular_items", [], None, None, reasons)
+        given = popular(bundle, person, k, reasons)
+        if (n := len(given.items)) < k:
+            reasons.append(f"Only {n} of {k} items: there are no more interests that have one to show.")
+        return given
     if plan.applies(bundle, person):
         return _by_person(bundle, person, rng, k, mix, reasons)
     return _by_pair(bundle, person, rng, k, mix, reasons)
@@ -64,9 +61,7 @@ def _by_person(
     if len(page.positions) < places:
         reasons.append(f"Only {len(page.positions)} of {places} items: the new interests have no more to show.")
     shown = as_shown(bundle, page.positions, page.scores, "person", chances)
-    known = list[Shown]()
-    if mix < 1:
-        known = _known_too(bundle, person, page.state, k - places, likely, explored=person.open, reasons=reasons)
+    known = from_known(bundle, person, page.asker.state, k - places, likely, explored=person.open, reasons=reasons)
     led = [bundle.manifest.names[c] for c in page.led]
     return Answer(mixed(shown, known), "person", led, shown[0].cluster if shown else None, None, reasons)
 
@@ -81,8 +76,7 @@ def _by_pair(
         return _unrestricted(bundle, person, k, liked, reasons)
     places, likely = places_of(k, mix, rng)
     user = bundle.encode(person.positions)
-    start, stop = int(bundle.starts[chosen]), int(bundle.starts[chosen + 1])
-    found, scores = top_in_slice(bundle.vectors, user, start, stop, places, exclude=person.barred(start, stop))
+    found, scores = best(bundle, person, user, places, chosen)
     if len(found) < places:
         reasons.append(f"Only {len(found)} of {places} items: “{names[chosen]}” has no more to show.")
     contexts, chance = pairs.drawable(bundle, person)
@@ -91,37 +85,18 @@ def _by_pair(
     chances = [leading * likely(r, True) for r in range(len(found))]
     strategy: Strategy = "popular_cluster" if rank is None else "table"
     shown = as_shown(bundle, found, scores, strategy, chances)
-    known = list[Shown]()
-    if mix < 1:
-        explored = np.isin(np.arange(len(names)), led)
-        known = _known_too(bundle, person, user, k - places, likely, explored=explored, reasons=reasons)
+    explored = np.isin(np.arange(len(names)), led)
+    known = from_known(bundle, person, user, k - places, likely, explored=explored, reasons=reasons)
     return Answer(mixed(shown, known), strategy, liked, names[chosen], rank, reasons)
 
 
 def _unrestricted(bundle: Bundle, person: Person, k: int, liked: list[str], reasons: list[str]) -> Answer:
-    user = bundle.encode(person.positions)
-    found, scores = top_anywhere(bundle.vectors, user, k, exclude=person.barred(0, len(bundle.ids)))
+    found, scores = best(bundle, person, bundle.encode(person.positions), k)
     source = "so these items come from the whole catalog" if len(found) else "nor an item to show"
     reasons.append(f"No interest is left to discover, {source}.")
     # No place is left to explore, so all of them are the item policy's, whatever the mix.
-    shown = as_shown(bundle, found, scores, "unrestricted", [1.0] * len(found))
-    return Answer(shown, "unrestricted", liked, None, None, reasons)
-
-
-def _known_too(
-    bundle: Bundle,
-    person: Person,
-    user: np.ndarray,
-    count: int,
-    likely: Callable[[int, bool], float],
-    *,
-    explored: np.ndarray,
-    reasons: list[str],
-) -> list[Shown]:
-    """What stands in the places that do not explore."""
-    if count:
-        reasons.append(f"{count} more places do not explore; they hold what fits the interests already known.")
-    return from_known(bundle, person, user, count, likely, explored)
+    shown = as_shown(bundle, found, scores, "unrestricted")
+    return Answer(shown, "unrestricted", liked, reasons=reasons)
 
 
 def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context: str | None = None) -> Explanation:
@@ -130,11 +105,11 @@ def explain(bundle: Bundle, history: list[Seen], now: int | None = None, context
     person = read(bundle, history, now, (), context, reasons)
     share = shares(bundle, person)
     interests = [Interest(names[c], round(w, 6)) for c, w in share.items()]
-    leads: dict[int, list[tuple[float, list[int]]]] = {}
     if plan.applies(bundle, person) and person.recent:
         led = plan.leads(bundle, person)
         nexts = [Next(names[c], round(p, 6), [[names[i] for i in from_]]) for c, p, from_ in led]
         return Explanation(interests, nexts, reasons)
+    leads: dict[int, list[tuple[float, list[int]]]] = {}
     if share or person.context is not None:
         contexts, chance = pairs.drawable(bundle, person)
         led = pairs.leads_to(bundle, person, contexts).tolist()

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from byway.base.errors import UserError
 
@@ -24,13 +24,12 @@ SHORTEST = 16
 VARIABLE = "BYWAY_TOKENS"
 
 
-class Token:
+class Token(NamedTuple):
     """One token: its place in the table of limits, what it may do, and its name among hosts."""
 
-    __slots__ = ("name", "place", "scopes")
-
-    def __init__(self, place: int, scopes: frozenset[Scope], name: str = ""):
-        self.place, self.scopes, self.name = place, scopes, name
+    place: int
+    scopes: frozenset[Scope]
+    name: str = ""
 
 
 def tokens(path: Path | None, environment: Mapping[str, str] = os.environ) -> dict[bytes, Token]:
@@ -118,6 +117,5 @@ class Limits:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the file."""
         self._map.close()
         self._file.close()

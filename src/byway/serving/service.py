@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -25,10 +25,11 @@ from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
 from byway.serving.answers import Answer, Shown, as_shown
+from byway.serving.arms import Dealt
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
 from byway.serving.history import DAY, Answered, Event, Exposure
-from byway.serving.messages import Explanation, Item, Reply
+from byway.serving.messages import Explanation, Item, RecommendRequest, Reply, Taken
 from byway.serving.person import Seen
 from byway.serving.recommend import explain
 
@@ -50,18 +51,6 @@ SMALL = 200_000
 """Items up to which a page may score the whole catalog: 40 ms for a million."""
 
 log = structlog.get_logger()
-
-
-class Query(msgspec.Struct, frozen=True):
-    """What an answer is made from."""
-
-    user: str = ""
-    history: list[Seen] | None = None
-    k: int | None = None
-    context: str | None = None
-    mix: float = 1.0
-    exclude: list[str] = []
-    watching: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,25 +113,7 @@ def open_current(workspace: Path) -> Live:
 
 
 def _item(shown: Shown, interests: list[str], experiment: str) -> Item:
-    return Item(
-        item=shown.item,
-        title=shown.title,
-        thumbnail=shown.thumbnail,
-        cluster=shown.cluster,
-        interests=interests,
-        arm=shown.arm,
-        propensity=shown.propensity,
-        experiment=experiment,
-        score=shown.score,
-    )
-
-
-def _led_by_what_is_seen(bundle: Bundle, asked: Query, seen: list[Seen], k: int, at: int) -> Answer | None:
-    """The answer of the context table to who is watching an item; None where it has none with an item."""
-    if asked.watching is None or bundle.context_clusters is None or bundle.position(asked.watching) is None:
-        return None
-    found = context.recommend(bundle, asked.watching, seen, k, at, asked.exclude)
-    return found if found.items else None
+    return Item(interests=interests, experiment=experiment, **msgspec.structs.asdict(shown))
 
 
 class Service:
@@ -161,45 +132,40 @@ class Service:
         self.rng = np.random.default_rng(secrets.randbits(128))
 
     async def answer(
-        self, asked: Query, experiment: str | None = None, shown: list[Answered] | None = None
+        self, asked: RecommendRequest, experiment: str | None = None, *, shown: list[Answered]
     ) -> Reply:
         """Answer a request, under the setting's experiment unless another is named.
 
-        What it shows is added to `shown`, for `exposures` once it is delivered; without that it goes there now.
+        What it shows is added to `shown`, for `exposures` once it is delivered.
         """
-        live, at = self.live, now()
-        seen = asked.history
-        if seen is None:
-            seen = await self.seen(asked.user, at) if asked.user else []
-        # A walk through the pages belongs to no arm.
-        dealt = self.arms.dealt(asked.user, live.bundle, live.name) if experiment is None else None
-        serves, opened = (arms.BYWAY, live.bundle) if dealt is None else (dealt.serves, dealt.bundle)
-        k = opened.settings.items if asked.k is None else asked.k
-        given = None if serves == arms.CONTROL else _led_by_what_is_seen(opened, asked, seen, k, at)
-        if given is None:
-            watched = asked.watching or asked.context
-            given = arms.answer(
-                serves, opened, seen, self.rng, k, at, exclude=asked.exclude, context=watched, mix=asked.mix
-            )
-        reply = self._reply(live, given, EXPERIMENT if experiment is None else experiment, dealt)
-        # Who is not named is a guest of this answer alone.
-        user = asked.user or guest(reply.answer)
-        places = [Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items]
-        answered = Answered(
-            reply.answer,
-            user,
-            at,
-            reply.experiment,
-            reply.bundle,
-            reply.interests,
-            places,
-            reply.arm,
-            reply.share,
-        )
-        if shown is None:
-            self.exposures.put(answered)
+        live, at, user = self.live, now(), asked.user or ""
+        if asked.history is not None:
+            seen = [Seen(met.item, met.time, met.satisfaction) for met in asked.history]
         else:
-            shown.append(answered)
+            seen = await self.seen(user, at) if user else []
+        # A walk through the pages belongs to no arm.
+        dealt = self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
+        if dealt is None:
+            dealt = Dealt(experiment or EXPERIMENT, "", 1.0, arms.BYWAY, live.bundle, live.name)
+        k = dealt.bundle.settings.items if asked.k is None else asked.k
+        given = self._answer(dealt, asked, seen, k, at)
+        items = [_item(shown, given.interests, dealt.experiment) for shown in given.items]
+        own: dict[str, Any] = msgspec.structs.asdict(given) | {"items": items}
+        named = secrets.token_hex(12)
+        reply = Reply(named, dealt.experiment, dealt.name, arm=dealt.arm, share=dealt.share, **own)
+        shown.append(
+            Answered(
+                answer=reply.answer,
+                user=user or guest(reply.answer),  # who is not named is a guest of this answer alone
+                time=at,
+                experiment=reply.experiment,
+                bundle=reply.bundle,
+                interests=reply.interests,
+                shown=[Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items],
+                arm=reply.arm,
+                share=reply.share,
+            )
+        )
         meters.answers.labels(given.strategy).inc()
         for arm, count in Counter(item.arm for item in given.items).items():
             meters.items.labels(arm).inc(count)
@@ -207,20 +173,24 @@ class Service:
             meters.short.inc()
         return reply
 
-    def _reply(self, live: Live, given: Answer, experiment: str, dealt: arms.Dealt | None) -> Reply:
-        experiment = experiment if dealt is None else dealt.experiment
-        items = [_item(shown, given.interests, experiment) for shown in given.items]
-        return Reply(
-            secrets.token_hex(12),
-            experiment,
-            live.name if dealt is None else dealt.name,
-            given.strategy,
-            given.interests,
-            given.cluster,
-            given.rank,
-            given.reasons,
-            items,
-            *(("", 1.0) if dealt is None else (dealt.arm, dealt.share)),
+    def _answer(self, dealt: Dealt, asked: RecommendRequest, seen: list[Seen], k: int, at: int) -> Answer:
+        """What is seen in an item that is watched leads on, where the context table has an item for it."""
+        watching, opened = asked.watching, dealt.bundle
+        looks = dealt.serves != arms.CONTROL and opened.context_clusters is not None
+        if looks and watching is not None and opened.position(watching) is not None:
+            found = context.recommend(opened, watching, seen, k, at, asked.exclude)
+            if found.items:
+                return found
+        return arms.answer(
+            dealt.serves,
+            opened,
+            seen,
+            self.rng,
+            k,
+            at,
+            exclude=asked.exclude,
+            context=watching or asked.context,
+            mix=asked.mix,
         )
 
     async def seen(self, user: str, at: int) -> list[Seen]:
@@ -258,23 +228,18 @@ class Service:
         async with self.slow:
             user_D = await asyncio.to_thread(live.bundle.encode, positions)
             found, scores = await asyncio.to_thread(top_anywhere, live.bundle.vectors, user_D, k, exclude=barred)
-        chances = [1.0] * len(found)
-        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual", chances)]
+        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual")]
 
-    async def store(self, events: list[Event]) -> dict[Literal["stored", "known", "expired"], int]:
-        """Take events in; how many are new, how many were known by their id, and how many are too old."""
+    async def store(self, events: list[Event]) -> Taken:
+        """Take events in; what became of them."""
         oldest = self.oldest()
         young = [e for e in events if e.time >= oldest]
         new = sum(await self.history.add(young)) if young else 0
-        counts: dict[Literal["stored", "known", "expired"], int] = {
-            "stored": new,
-            "known": len(young) - new,
-            "expired": len(events) - len(young),
-        }
-        for result, count in counts.items():
+        taken = Taken(new, len(young) - new, len(events) - len(young))
+        for result, count in msgspec.structs.asdict(taken).items():
             if count:
                 meters.events.labels(result).inc(count)
-        return counts
+        return taken
 
     async def follow(self) -> None:
         """Take up what is published, for as long as the worker lives."""

@@ -37,8 +37,10 @@ def _said(tests: dict[str, bool]) -> list[str]:
     return [fault for fault, good in tests.items() if not good]
 
 
-def _is(array: Array, kind: str, dimensions: int) -> bool:
-    return array.dtype.kind == kind and array.ndim == dimensions
+def _is(array: Array, kind: str, *shape: int | None) -> bool:
+    """Whether an array is of a kind and a shape, in which None is any size."""
+    fits = array.dtype.kind == kind and array.ndim == len(shape)
+    return fits and all(wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True))
 
 
 def _within(array: Array, least: int, end: int) -> bool:
@@ -51,15 +53,14 @@ def _finite(array: Array) -> bool:
 
 
 def _kinds(opened: Bundle) -> list[str]:
-    tests = {f"{name} is no array of its kind": _is(getattr(opened, name), *kind) for name, kind in KINDS.items()}
-    for name in STRINGS:
-        tests[f"{name} are no texts"] = _texts(getattr(opened, name))
-    return _said(tests)
+    arrays = {name: _is(getattr(opened, name), kind, *[None] * n) for name, (kind, n) in KINDS.items()}
+    tests = {f"{name} is no array of its kind": good for name, good in arrays.items()}
+    return _said(tests | {f"{name} are no texts": _texts(getattr(opened, name)) for name in STRINGS})
 
 
 def _texts(strings: Strings) -> bool:
     data, offsets = strings.data, strings.offsets
-    if not (data.dtype == np.uint8 and data.ndim == 1 and _is(offsets, "i", 1) and len(offsets)):
+    if not (data.dtype == np.uint8 and data.ndim == 1 and _is(offsets, "i", None) and len(offsets)):
         return False
     if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
         return False
@@ -117,7 +118,7 @@ def _triples_fit(opened: Bundle) -> bool:
     if triples is None:
         return opened.settings.interests < 3
     keys, led = triples.keys, triples.clusters
-    if not (_is(keys, "i", 1) and _is(led, "i", 2)) or len(led) != len(keys) or led.shape[1] > n:
+    if not (_is(keys, "i", None) and _is(led, "i", len(keys), None)) or led.shape[1] > n:
         return False
     own = (keys[:, None] // np.array([m * m, m, 1]) % m)[:, None]
     return bool(
@@ -131,23 +132,20 @@ def _triples_fit(opened: Bundle) -> bool:
 def _contexts(opened: Bundle) -> list[str]:
     n, m = len(opened.ids), len(opened.manifest.names)
     led, via, items = (getattr(opened, name) for name in CONTEXTS)
-    if led is None and via is None and items is None:
-        return []
     if led is None or via is None or items is None:
-        return ["the context table is not whole"]
-    good = _is(led, "i", 2) and _is(via, "i", 1) and _is(items, "i", 1)
-    good = good and len(items) == len(led) and via.shape == (n,)
+        return [] if led is via is items else ["the context table is not whole"]
+    good = _is(led, "i", None, None) and _is(via, "i", n) and _is(items, "i", len(led))
     good = good and _within(led, -1, m) and _within(via, -1, len(led)) and _within(items, 0, n)
     return [] if good else ["the context table does not fit the items and clusters"]
 
 
 def _model(opened: Bundle) -> list[str]:
     m, model, triples = len(opened.manifest.names), opened.model, opened.model_triples
-    good = model is None or (_is(model, "i", 3) and model.shape[:2] == (m, m) and _within(model, -1, m))
+    good = model is None or (_is(model, "i", m, m, None) and _within(model, -1, m))
     if good and triples is not None:
         led = triples.clusters
-        good = model is not None and _is(led, "i", 2) and len(led) == len(triples.keys) and _within(led, -1, m)
-        good = good and model is not None and led.shape[1] <= model.shape[2]
+        good = model is not None and _is(led, "i", len(triples.keys), None) and led.shape[1] <= model.shape[2]
+        good = good and _within(led, -1, m)
     return [] if good else ["the language model's rankings do not fit the clusters"]
 
 
@@ -163,17 +161,15 @@ def _planner(opened: Bundle) -> list[str]:
         "planner.json has numbers that are not finite": _finite(numbers),
         "the planner listens to a language model that is not there": opened.model is not None
         or not weights.get("language_model"),
-        "leaves are not one an item, in the items' order": _is(planner.leaf, "i", 1)
-        and planner.leaf.shape == (n,)
+        "leaves are not one an item, in the items' order": _is(planner.leaf, "i", n)
         and _within(planner.leaf, 0, L)
         and bool((np.diff(planner.leaf) >= 0).all()),
         "EASE over leaves does not fit them": _square(planner.leaves.to, planner.leaves.weight),
         "EASE over items does not fit them": planner.items is None
         or _square(planner.items.to, planner.items.weight),
-        "rows of EASE are not one an item": _is(planner.unit, "i", 1)
-        and planner.unit.shape == (n,)
+        "rows of EASE are not one an item": _is(planner.unit, "i", n)
         and _within(planner.unit, -1, n if planner.items is None else len(planner.items.to)),
-        "contents are not one an item or leaf": _is(planner.content, "f", 2)
+        "contents are not one an item or leaf": _is(planner.content, "f", None, None)
         and len(planner.content) in (n, L)
         and _finite(planner.content),
     })  # fmt: skip
@@ -182,7 +178,7 @@ def _planner(opened: Bundle) -> list[str]:
 
 def _square(to: Array, weight: Array) -> bool:
     """Whether entries of a sparse matrix lead to rows of the same."""
-    fits = _is(to, "i", 2) and _is(weight, "f", 2) and to.shape == weight.shape
+    fits = _is(to, "i", None, None) and _is(weight, "f", *to.shape)
     return fits and _within(to, 0, len(to)) and _finite(weight)
 
 
@@ -191,8 +187,7 @@ def _means(planner: Planner) -> list[str]:
         return []
     means, blocks = planner.kept[0], 3 if planner.content_of_leaves else 4
     width = planner.vectors.shape[1] + 2 + (0 if planner.content_of_leaves else planner.content.shape[1])
-    shaped = means.mean.shape == (len(means.leaf), width) and means.variance.shape == (len(means.leaf), blocks)
-    good = shaped and means.mean.dtype.kind == means.variance.dtype.kind == "f"
+    good = _is(means.mean, "f", len(means.leaf), width) and _is(means.variance, "f", len(means.leaf), blocks)
     good = good and _finite(means.mean) and _finite(means.variance) and bool((means.variance >= 0).all())
     return [] if good or len(planner.leaf) <= EXACT else ["the means of the leaves do not fit them"]
 

@@ -54,7 +54,7 @@ PEOPLE = 1000
 """People listed at a time."""
 
 
-Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+Job = tuple[Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
 
 
 class _Writer:
@@ -69,9 +69,8 @@ class _Writer:
 
     async def do(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `job` in a transaction; returns when that is committed."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        self._jobs.put((job, loop, done))
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._jobs.put((job, done))
         return await done
 
     def close(self) -> None:
@@ -81,22 +80,18 @@ class _Writer:
 
     def _run(self) -> None:
         connection = _connect(self._path, self._durable)
-        stop = False
-        while not stop:
-            batch: list[Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                batch.append(job)
-                if len(batch) == 256 or self._jobs.empty():
-                    break
-                job = self._jobs.get()
-            stop = job is None
-            if batch:
-                _transact(connection, batch)
+        goes_on = True
+        while goes_on:
+            batch = [self._jobs.get()]
+            while len(batch) < 256 and not self._jobs.empty():
+                batch.append(self._jobs.get())
+            goes_on = None not in batch
+            if jobs := [job for job in batch if job is not None]:
+                _transact(connection, jobs)
         connection.close()
 
 
-def _connect(path: Path, durable: bool) -> sqlite3.Connection:
+def _connect(path: Path, durable: bool = True) -> sqlite3.Connection:
     # What people did is for the owner's eyes alone; SQLite gives its journals the rights of the file.
     # Only a file that is not there is opened for it: closing one drops the locks that SQLite holds in this process.
     with contextlib.suppress(FileExistsError):
@@ -130,26 +125,20 @@ def _rewrite(connection: sqlite3.Connection) -> None:
 def _transact(connection: sqlite3.Connection, batch: list[Job]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
-        results = [job(connection) for job, _, _ in batch]
+        results: list[Any] = [job(connection) for job, _ in batch]
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        failure = Unavailable(f"The history cannot be written: {error}.")
-        outcomes: list[tuple[Job, Any]] = [(job, failure) for job in batch]
-    else:
-        outcomes = list(zip(batch, results, strict=True))
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Any]]] = {}
-    for outcome in outcomes:
-        by_loop.setdefault(outcome[0][1], []).append(outcome)
-    for loop, mine in by_loop.items():
-        # A loop that has ended waits for nobody.
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, mine)
+        results = [Unavailable(f"The history cannot be written: {error}.")] * len(batch)
+    waiting = [(done, result) for (_, done), result in zip(batch, results, strict=True)]
+    for loop in {done.get_loop() for done, _ in waiting}:
+        if not loop.is_closed():  # one that has ended waits for nobody
+            loop.call_soon_threadsafe(_resolve, [each for each in waiting if each[0].get_loop() is loop])
 
 
-def _resolve(outcomes: list[tuple[Job, Any]]) -> None:
-    for (_, _, done), result in outcomes:
+def _resolve(waiting: list[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for done, result in waiting:
         if done.done():
             continue
         if isinstance(result, Unavailable):
@@ -166,17 +155,15 @@ class Files:
         self._confirmed = confirmed
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._events, self._answers = folder / "events.db", folder / "answers.db"
-        self._event_writer = _Writer(self._events, durable=True)
-        self._answer_writer = _Writer(self._answers, durable=False)
+        self._paths = {table: folder / f"{table}.db" for table in TABLES}
+        self._writers = {table: _Writer(path, durable=table == "events") for table, path in self._paths.items()}
         # Reading takes microseconds and never waits for a writer, so it is done in place. Whoever locks the whole
         # file out must not hold up other requests.
-        self._read = _connect(self._events, durable=False)
-        self._read_answers = _connect(self._answers, durable=False)
-        self._slow = {path.stem: _connect(path, durable=False) for path in (self._events, self._answers)}
-        self._alone = threading.Lock()
-        for connection in (self._read, self._read_answers):
+        self._quick = {table: _connect(path, durable=False) for table, path in self._paths.items()}
+        for connection in self._quick.values():
             connection.execute("PRAGMA busy_timeout = 100")
+        self._slow = {table: _connect(path, durable=False) for table, path in self._paths.items()}
+        self._alone = threading.Lock()
 
     async def add(self, events: list[Event]) -> list[bool]:
         """Store events; whether each is new. When this returns they are on the disk."""
@@ -188,7 +175,7 @@ class Files:
             insert = "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             return [connection.execute(insert, row).rowcount == 1 for row in rows]
 
-        return await self._event_writer.do(store)
+        return await self._writers["events"].do(store)
 
     async def of(self, user: str, since: int, limit: int = LIMIT) -> list[Event]:
         """The latest events of a user after `since`, the most recent last; equal times in order of arrival."""
@@ -207,13 +194,12 @@ class Files:
         insert = (
             "INSERT INTO answers SELECT ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM gone WHERE who = ? AND time >= ?)"
         )
-        await self._answer_writer.do(lambda c: c.executemany(insert, rows) and None)
+        await self._writers["answers"].do(lambda c: c.executemany(insert, rows).rowcount)
 
     async def confirm(self, user: str, answer: str) -> None:
         """Log that a client showed an answer."""
         row = (user, answer, time.time_ns() // 1000)
-        insert = "INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)"
-        await self._answer_writer.do(lambda c: c.execute(insert, row) and None)
+        await self._change("answers", "INSERT OR IGNORE INTO confirmed VALUES (?, ?, ?)", *row)
 
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
         """The latest answers to a user after `since`, the most recent last."""
@@ -224,51 +210,38 @@ class Files:
             "ORDER BY time DESC, rowid DESC LIMIT ?",
             (user, since, limit),
         )
-        if limit <= LIMIT:
-            return _decoded(found)
-        return await asyncio.to_thread(_decoded, found)
+        return _decoded(found) if limit <= LIMIT else await asyncio.to_thread(_decoded, found)
 
     async def delete(self, user: str) -> int:
         """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
         await asyncio.to_thread(scrub.want, self._folder)  # first, so that a kill in between does no harm
-        remember = "INSERT OR REPLACE INTO gone VALUES (?, ?)"
         at = time.time_ns() // 1000
 
         def drop(c: sqlite3.Connection) -> int:
-            c.execute(remember, (hashed(user), at))
+            c.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (hashed(user), at))
             c.execute("DELETE FROM confirmed WHERE user = ?", (user,))
             return c.execute("DELETE FROM answers WHERE user = ?", (user,)).rowcount
 
-        counts = [
-            await self._event_writer.do(lambda c: c.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount),
-            await self._answer_writer.do(drop),
-        ]
+        gone = await self._change("events", "DELETE FROM events WHERE user = ?", user)
+        gone += await self._writers["answers"].do(drop)
         await asyncio.to_thread(scrub.want, self._folder)
-        return sum(counts)
+        return gone
 
     async def forget(self, before: int) -> int:
         """Drop what happened before a time; how many rows."""
-        counts = [
-            await writer.do(
-                lambda c, table=table: c.execute(f"DELETE FROM {table} WHERE time < ?", (before,)).rowcount
-            )
-            for writer, table in self._writers()
-        ]
         late = time.time_ns() // 1000 - 2 * LATE
-        for table, old in (("gone", late), ("confirmed", before)):
-            drop = f"DELETE FROM {table} WHERE time < ?"
-            await self._answer_writer.do(lambda c, drop=drop, old=old: c.execute(drop, (old,)) and None)
-        if sum(counts):
+        gone = await self._change("events", "DELETE FROM events WHERE time < ?", before)
+        gone += await self._change("answers", "DELETE FROM answers WHERE time < ?", before)
+        await self._change("answers", "DELETE FROM gone WHERE time < ?", late)
+        await self._change("answers", "DELETE FROM confirmed WHERE time < ?", before)
+        if gone:
             await asyncio.to_thread(scrub.want_daily, self._folder)
-        return sum(counts)
+        return gone
 
     async def scrub(self, at_once: bool = False) -> bool:
         """Write the files anew where something was deleted; whether that was done. Raises Unavailable where it was
         due and could not be done."""
-        paths = (self._events, self._answers)
-        return await asyncio.to_thread(
-            scrub.run, self._folder, paths, lambda path: _connect(path, durable=True), at_once
-        )
+        return await asyncio.to_thread(scrub.run, self._folder, list(self._paths.values()), _connect, at_once)
 
     async def users(self, after: str = "") -> AsyncIterator[str]:
         """Everybody of whom something is known and whose id comes after another, in order."""
@@ -292,28 +265,29 @@ class Files:
 
     async def ping(self) -> None:
         """Raises Unavailable where the store cannot be read."""
-        self._select(self._read, "SELECT 1 FROM events LIMIT 1", ())
+        self._select(self._quick["events"], "SELECT 1 FROM events LIMIT 1", ())
 
     async def probe(self) -> None:
         """Raises Unavailable where the store cannot be read or written."""
         await self.ping()
-        await asyncio.gather(*(writer.do(_rewrite) for writer, _ in self._writers()))
+        await asyncio.gather(*(writer.do(_rewrite) for writer in self._writers.values()))
 
     async def close(self) -> None:
         """Finish what was handed in and close the files."""
-        for writer, _ in self._writers():
+        for writer in self._writers.values():
             writer.close()
         with self._alone:
-            for connection in (self._read, self._read_answers, *self._slow.values()):
+            for connection in (*self._quick.values(), *self._slow.values()):
                 connection.close()
 
-    def _writers(self) -> tuple[tuple[_Writer, str], tuple[_Writer, str]]:
-        return (self._event_writer, "events"), (self._answer_writer, "answers")
+    async def _change(self, table: str, statement: str, *values: Any) -> int:
+        """Carry out a statement on the file of a table; how many rows it changed."""
+        return await self._writers[table].do(lambda c: c.execute(statement, values).rowcount)
 
     async def _rows(self, table: str, limit: int, query: str, values: tuple[Any, ...]) -> list[Any]:
         if limit > LIMIT:
             return await self._slowly(table, query, values)
-        return self._select(self._read if table == "events" else self._read_answers, query, values)
+        return self._select(self._quick[table], query, values)
 
     async def _slowly(self, table: str, query: str, values: tuple[Any, ...]) -> list[Any]:
         """Rows of a query that may take long: in a thread, on a connection of its own."""

@@ -8,7 +8,8 @@ append-only file, this module waits until the event is in it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -76,7 +77,7 @@ return gone
 
 
 class Valkey:
-    """The store on a server. The methods are those of `stores.Files`."""
+    """The store on a server. The methods are those of `stores.Files`, and said there."""
 
     def __init__(self, url: str, days: int, confirmed: bool = False):
         """`days` is how long what happened is kept; with `confirmed`, no other answers are read."""
@@ -100,32 +101,26 @@ class Valkey:
         by_user: dict[str, list[int]] = {}
         for i, event in enumerate(events):
             by_user.setdefault(event.user, []).append(i)
-        try:
+        with _answering():
             async with self._server.client() as one:
                 await one.sadd("byway:users", *by_user)
                 for user, places in by_user.items():
-                    for some in _parts(places):
+                    for some in (places[start : start + 1000] for start in range(0, len(places), 1000)):
                         values: list[Any] = [self._seconds]
                         for i in some:
                             values += [events[i].event.encode(), events[i].time, msgspec.json.encode(events[i])]
                         found = await self._scripts["add"](keys=_keys(user)[:3], args=values, client=one)
                         new |= {i: bool(fresh) for i, fresh in zip(some, found, strict=True)}
                 await self._flush(one)
-        except RedisError as error:
-            raise _unavailable(error) from error
         return [new[i] for i in range(len(events))]
 
     async def of(self, user: str, since: int, limit: int = LIMIT) -> list[Event]:
-        """The latest events of a user after `since`, the most recent last."""
-        try:
+        with _answering():
             found = await self._scripts["latest"](keys=_keys(user)[:2], args=[since, limit])
-        except RedisError as error:
-            raise _unavailable(error) from error
         return [msgspec.json.decode(body, type=Event) for body in reversed(found) if body is not None]
 
     async def expose(self, *answered: Answered) -> None:
-        """Log answers. One from before a deletion of its user is not logged after it."""
-        try:
+        with _answering():
             some = await self._not_gone(answered)
             async with self._server.pipeline(transaction=False) as pipe:
                 for each in some:
@@ -139,8 +134,6 @@ class Valkey:
             for each in some:
                 if each not in left:
                     await self._server.zrem(_keys(each.user)[3], msgspec.json.encode(each))
-        except RedisError as error:
-            raise _unavailable(error) from error
 
     async def _not_gone(self, answered: Sequence[Answered]) -> list[Answered]:
         """What is not from before a deletion of its user."""
@@ -150,30 +143,23 @@ class Valkey:
         return [a for a, at in zip(answered, gone, strict=True) if at is None or a.time > at]
 
     async def confirm(self, user: str, answer: str) -> None:
-        """Log that a client showed an answer."""
         key = _keys(user)[4]
-        try:
+        with _answering():
             async with self._server.pipeline(transaction=False) as pipe:
                 pipe.zadd(key, {answer: time.time_ns() // 1000}, nx=True)
                 pipe.expire(key, self._seconds)
                 await pipe.execute()
-        except RedisError as error:
-            raise _unavailable(error) from error
 
     async def answers(self, user: str, since: int, limit: int = LIMIT) -> list[Answered]:
-        """The latest answers to a user after `since`, the most recent last."""
-        try:
+        with _answering():
             found = await self._server.zrevrangebyscore(_keys(user)[3], "+inf", f"({since}", start=0, num=limit)
             shown = await self._server.zrange(_keys(user)[4], 0, -1) if self._confirmed else []
-        except RedisError as error:
-            raise _unavailable(error) from error
         answers = [msgspec.json.decode(body, type=Answered) for body in reversed(found)]
         names = {name.decode() for name in shown}
         return [a for a in answers if a.answer in names] if self._confirmed else answers
 
     async def delete(self, user: str) -> int:
-        """Forget a user: events and answers, how many. `scrub` removes what is left of them in the files."""
-        try:
+        with _answering():
             async with self._server.client() as one:
                 await one.incr(WANTED)
                 await one.zadd(GONE, {hashed(user): time.time_ns() // 1000})
@@ -181,8 +167,6 @@ class Valkey:
                 await one.srem("byway:users", user)
                 await one.incr(WANTED)
                 await self._flush(one)
-        except RedisError as error:
-            raise _unavailable(error) from error
         return int(gone)
 
     async def scrub(self, at_once: bool = False) -> bool:
@@ -191,7 +175,7 @@ class Valkey:
         Its append-only file, if it keeps one, and its snapshot, if it makes any. Raises Unavailable where that was
         due and the server could not do it.
         """
-        try:
+        with _answering():
             wanted = await self._server.get(WANTED)
             if wanted is None and not at_once:
                 return False
@@ -204,8 +188,6 @@ class Valkey:
                 await self._rewritten("bgsave", "rdb_bgsave_in_progress", "rdb_last_bgsave_status")
             if wanted is not None and await self._server.get(WANTED) == wanted:
                 await self._server.delete(WANTED)
-        except RedisError as error:
-            raise _unavailable(error) from error
         return True
 
     async def _rewritten(self, command: str, going: str, status: str) -> None:
@@ -219,52 +201,38 @@ class Valkey:
             raise Unavailable(f"The server could not write its file anew ({command}).")
 
     async def forget(self, before: int) -> int:
-        """Drop what happened before a time; how many rows."""
         gone = 0
-        try:
+        with _answering():
             await self._server.zremrangebyscore(GONE, "-inf", time.time_ns() // 1000 - 2 * LATE)
             async for user in self.users():
                 gone += int(await self._scripts["forget"](keys=_keys(user), args=[before]))
                 if not await self._server.exists(*_keys(user)[1:2], _keys(user)[3]):
                     await self._server.srem("byway:users", user)
-        except RedisError as error:
-            raise _unavailable(error) from error
         return gone
 
     async def users(self, after: str = "") -> AsyncIterator[str]:
-        """Everybody of whom something is known and whose id comes after another, in order."""
-        try:
+        with _answering():
             # In pieces: all at once would hold up the server.
             found = {user.decode() async for user in self._server.sscan_iter("byway:users", count=1000)}
-        except RedisError as error:
-            raise _unavailable(error) from error
         for user in sorted(user for user in found if user > after):
             yield user
 
     async def recent_users(self, limit: int) -> list[str]:
         """Some people of whom something is known: the server does not keep them by time."""
-        try:
+        with _answering():
             found = await self._server.srandmember("byway:users", limit)
-        except RedisError as error:
-            raise _unavailable(error) from error
         return sorted(user.decode() for user in found)
 
     async def ping(self) -> None:
-        """Raises Unavailable where the server does not answer."""
-        try:
+        with _answering():
             await self._server.ping()
-        except RedisError as error:
-            raise _unavailable(error) from error
 
     async def probe(self) -> None:
         """Raises Unavailable where the server does not take a write."""
-        try:
+        with _answering():
             await self._server.set("byway:probe", 1, ex=60)
-        except RedisError as error:
-            raise _unavailable(error) from error
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._server.aclose(close_connection_pool=True)
 
     async def keeps(self) -> bool:
@@ -288,9 +256,9 @@ def _keys(user: str) -> list[str]:
     return [f"byway:{{{user}}}:{kind}" for kind in ("events", "order", "counter", "answers", "confirmed")]
 
 
-def _parts(places: list[int]) -> list[list[int]]:
-    return [places[i : i + 1000] for i in range(0, len(places), 1000)]
-
-
-def _unavailable(error: RedisError) -> Unavailable:
-    return Unavailable(f"The history does not answer: {type(error).__name__}.")
+@contextmanager
+def _answering() -> Generator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise Unavailable(f"The history does not answer: {type(error).__name__}.") from error

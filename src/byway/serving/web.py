@@ -24,21 +24,12 @@ from byway.serving import arms, exports, history, meters
 from byway.serving.guard import Asking, admitted, needs, service_of, when_delivered
 from byway.serving.history import Event
 from byway.serving.keyring import HOURS
-from byway.serving.service import Live, Query, Service, now
+from byway.serving.messages import MEANING, RecommendRequest
+from byway.serving.service import Live, Service, now
 
 PAGES = Path(__file__).parent / "pages"
 K = 6
 """Items on a page."""
-MEANING = {
-    "person": "the best items of interests that are new to this person, by all that is known of them",
-    "table": "the first interest in the pair's ranking that is new to this person and has items left",
-    "context": "a surprise after the item that is being watched",
-    "masked": "an arm of an experiment: the item model, known interests hidden",
-    "control": "an arm of an experiment: nothing",
-    "popular_cluster": "none such in the ranking: the new interest that most people turned to",
-    "unrestricted": "no interest is new: the item model over the whole catalog",
-    "popular_items": "nothing is known of the person: popular items, one an interest",
-}
 FALLBACKS = ("popular_cluster", "unrestricted", "popular_items")
 PLOTLY = "plotly.min.js"
 """The script that draws; its package is the extra `pages`."""
@@ -81,10 +72,7 @@ async def walk(request: Asking, user: Word = "") -> Response[str]:
 @post("/walk/next", status_code=200, guards=[needs("read")], include_in_schema=False)
 async def walk_next(request: Asking, data: Form) -> Response[Any]:
     """Another draw for the same person, which is logged as shown."""
-    user = _named(data, "user")
-    if "hx-request" not in request.headers:
-        return _see(f"/?user={quote(user)}")
-    return _page(request, "step.html", user=user, **await _step(service_of(request), user, when_delivered(request)))
+    return await _next(request, _named(data, "user"))
 
 
 @post("/walk/make", guards=[needs("write")], include_in_schema=False)
@@ -102,7 +90,7 @@ async def walk_make(request: Asking, data: Form) -> Response[bytes]:
     user = f"walker-{secrets.token_hex(3)}"
     met: list[int] = []
     for c in chosen:
-        start, stop = int(opened.starts[c]), int(opened.starts[c + 1])
+        start, stop = opened.span(c)
         met += (start + np.argsort(-opened.traffic[start:stop])[:3]).tolist()
     order = service.rng.permutation(len(met)).tolist()
     hour = 3_600_000_000
@@ -126,21 +114,27 @@ async def walk_react(request: Asking, data: Form) -> Response[Any]:
         raise ValidationException("Name a user and an item of the catalog.")
     event = Event(secrets.token_hex(8), user, item, now(), 1.0 if liked else 0.0, None, "walk", answer)
     await service.store([event])
-    if "hx-request" not in request.headers:
-        return _see(f"/?user={quote(user)}")
     title = service.live.bundle.titles[position] or item
     said = f"“{title}” was {'liked' if liked else 'skipped'}. It counts already: this is the next answer."
-    return _page(request, "step.html", user=user, said=said, **await _step(service, user, when_delivered(request)))
+    return await _next(request, user, said=said)
 
 
 def _named(data: dict[str, Any], name: str) -> str:
     return str(data.get(name, ""))[:256]
 
 
+async def _next(request: Asking, user: str, **given: Any) -> Response[Any]:
+    """The next step: a part for the page that asks for one, and else the whole page."""
+    if "hx-request" not in request.headers:
+        return _see(f"/?user={quote(user)}")
+    step = await _step(service_of(request), user, when_delivered(request))
+    return _page(request, "step.html", user=user, **given, **step)
+
+
 async def _step(service: Service, user: str, shown: list[history.Answered]) -> dict[str, Any]:
     """Everything that one step of a walk shows; the answer is added to `shown`."""
     opened = service.live.bundle
-    reply = await service.answer(Query(user=user, k=K), experiment="walk", shown=shown)
+    reply = await service.answer(RecommendRequest(user=user, k=K), experiment="walk", shown=shown)
     events = await service.history.of(user, service.oldest(), 30)
     met: list[dict[str, Any]] = []
     for event in reversed(events):
@@ -273,17 +267,9 @@ async def health(request: Asking) -> Response[str]:
     cards = [
         ("Match rate", _figure(live, "language.match_rate"), "free answers of the model that are an interest"),
         ("Recall at 10", _figure(live, "language.recall_at_10.heldout"), "held-out turns found by the table"),
-        (
-            "Coverage",
-            f"{reached / len(names):.0%}",
-            f"{reached} of {len(names)} interests are some pair's first",
-        ),
+        ("Coverage", f"{reached / len(names):.0%}", f"{reached} of {len(names)} interests are some pair's first"),
         ("Answers", f"{asked:,.0f}", "since the service was started"),
-        (
-            "As planned",
-            f"{1 - fallen / asked:.0%}" if asked else "–",
-            "of these; the rest are fallbacks",
-        ),
+        ("As planned", f"{1 - fallen / asked:.0%}" if asked else "–", "of these; the rest are fallbacks"),
         ("Milliseconds", times, "median / 99th of 100, answers over the interface"),
     ]
     labels = {

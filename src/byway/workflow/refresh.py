@@ -150,7 +150,6 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     known = np.concatenate([np.arange(len(vectors), dtype=np.int32), held.alike])
     served = np.concatenate([policy.items, held.vectors @ policy.content]).astype(np.float32)
     before = bundle.load(path)
-    clock = before.manifest.clock
     judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
     usual = float(before.quality.mean())
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
@@ -159,14 +158,11 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     table = tables.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.settings, base.inputs) as work:
-        pack.lay_out(
-            work.out,
+        pack.build(
+            work,
             arrivals.made_with(base, config.Bundle),
             catalog=whole,
-            clock=clock,
-            traffic=held.traffic,
-            quality=quality,
-            known=known,
+            counted=pack.Counted(held.traffic, quality, known, before.manifest.clock),
             tree=placement.grown(tree, held.leaf),
             descriptions=describe.load(folder["descriptions"]),
             transitions=curate.load(folder["transitions"]),
@@ -174,7 +170,6 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
             item_policy=replace(policy, items=served),
             planned=planner.load(folder["planner"]),
             contexts=contexts,
-            rng=work.rng,
         )
     outcome = Outcome(
         counts={"items": len(whole), "clusters": base.counts["clusters"], "refreshed": held.items.num_rows},

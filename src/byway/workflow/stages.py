@@ -476,7 +476,7 @@ def _bundle(work: Work, inputs: Inputs) -> Outcome:
         work,
         inputs.config.bundle,
         catalog=inputs.catalog,
-        events=inputs.events,
+        counted=pack.Counted.of(inputs.events, len(inputs.catalog)),
         tree=inputs.tree,
         descriptions=inputs.descriptions,
         transitions=inputs.transitions,
