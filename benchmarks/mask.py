@@ -89,7 +89,6 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
         known.write_text(json.dumps(outcome.metrics), "utf-8")
     kit = experiment.make_kit(
         folder,
-        settings.experiment,
         catalog=whole,
         events=log,
         vectors=vectors,
@@ -105,7 +104,7 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
     inputs = Inputs(workspace, settings, EXPERIMENT)
     users = events.load_users(workspace / "01-catalog")
     environment, people, missing = truth.open_truth(inputs.truth_folder, whole.ids(), users, log, 10)
-    setup = Setup(kit, environment, people, missing, None, settings.experiment, folder)
+    setup = Setup(kit, environment, people, missing, None, folder)
     return setup, arms.encoders(kit, ("masked",)), json.loads(known.read_text("utf-8"))
 
 
@@ -223,7 +222,9 @@ def as_result(run: str, data: str, place: float, result: dict[str, Any], names: 
             "watch time, over the control": lift(control.get("watch_minutes")),
             "interests found": interval(own["interests_found"]),
             "interests kept": interval(own["interests_kept"]),
-            "concentration of traffic, Gini, at the end": round(own["traffic"][-1], 3) if "traffic" in own else None,
+            "concentration of traffic, Gini, at the end": round(own["traffic"][-1], 3)
+            if "traffic" in own
+            else None,
         }
         figures[f"{data}: {WORDS.get(name, name)}"] = {k: v for k, v in found.items() if v is not None}
     git = ["git", "rev-parse", "--short=7", "HEAD"]

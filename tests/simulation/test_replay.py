@@ -1,6 +1,7 @@
 """Real answers: KuaiRec's matrix in both layouts, and what people went on to rate in a log that was cut in two."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     users = np.arange(0, n, 3)
     matrix = liked[np.ix_(users, items)]
     real = replay.Replay(matrix, np.zeros_like(matrix), users, items, (n, 420), 5)
-    own = Setup(setup.kit, real, real.users, real.missing(), None, setup.settings, tmp_path)
+    own = Setup(setup.kit, real, real.users, real.missing(), None, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)
@@ -169,12 +170,11 @@ def test_people_are_shown_all_that_they_rated_later_and_nothing_else(tmp_path: P
 def test_a_run_with_later_ratings_counts_what_somebody_can_be_shown(tmp_path: Path) -> None:
     tiny, earlier, people = cut()
     setup = planted.setup(tiny, tmp_path, days=2)
-    kit = planted.kit(tiny, tmp_path)
-    kit = type(kit)(**{**{name: getattr(kit, name) for name in kit.__slots__}, "log": experiment.logged(earlier)})
-    own = Setup(kit, people, people.users, people.missing(), None, setup.settings, tmp_path)
+    kit = replace(setup.kit, log=experiment.logged(earlier))
+    own = Setup(kit, people, people.users, people.missing(), None, tmp_path)
     items = np.unique(people.pair % people.shape[1])
     assert np.flatnonzero(own.there).tolist() == items.tolist()
-    everybody = Setup(kit, people, people.users, ~own.there, None, setup.settings, tmp_path)
+    everybody = Setup(kit, people, people.users, ~own.there, None, tmp_path)
     assert everybody.there.tolist() == own.there.tolist()
     run = run_arm(own, {}, "control", people.users, 0, "")
     assert run.items.sum() == np.minimum(people.left, 2 * LENGTH).sum()

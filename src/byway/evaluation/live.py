@@ -135,7 +135,7 @@ def _tally(log: LiveLog, arm: int, days: slice, positive: float) -> Tally:
     known = Known(
         np.zeros((int(log.item.max(initial=-1)) + 1, 1), np.float32),
         _by_item(log, clusters - 1),
-        np.zeros(clusters, np.int64),
+        (np.zeros(clusters, np.int64),),
         positive,
     )
     beside = np.zeros(n, np.bool_) if log.sole is None else ~log.sole[chosen]

@@ -60,7 +60,6 @@ def load(path: Path) -> dict[str, Any]:
 
 def build(
     work: Work,
-    settings: config.Experiment,
     *,
     catalog: Catalog,
     events: Events,
@@ -81,12 +80,12 @@ def build(
     seed = int(work.rng.integers(2**31))
     if contexts is not None and (not len(contexts.item) or contexts.level != transitions.level):
         contexts = None
+    settings = sections.experiment
     names = arms.check(settings.arms, contexts is not None)
     ids = catalog.ids()
     environment, users, missing = truth.open_truth(folder, ids, user_ids, events, LIST_LENGTH)
     kit = make_kit(
         work.scratch,
-        settings,
         catalog=catalog,
         events=events,
         vectors=vectors,
@@ -101,7 +100,7 @@ def build(
     )
     score = None if seen is None else visual.interest(seen, kit.known.vectors)
     bucket = None if score is None else metrics.buckets(score)
-    setup = Setup(kit, environment, users, missing, bucket, settings, work.scratch)
+    setup = Setup(kit, environment, users, missing, bucket, work.scratch)
     trained = arms.encoders(setup.kit, names)
     prepared = time.perf_counter()
     leaking = _leaks(setup, trained, names, seed)
@@ -144,7 +143,6 @@ def build(
 
 def make_kit(
     scratch: Path,
-    settings: config.Experiment,
     *,
     catalog: Catalog,
     events: Events,
@@ -161,14 +159,13 @@ def make_kit(
     """Everything that arms are made from: nothing of the truth is among it."""
     level = transitions.level
     clusters = tree.size(level)
-    parent = tree.parent(level) if level > 1 else np.zeros(clusters, np.int64)
     heads = tree.order[tree.starts[level - 1][:-1]]
+    above = tuple(tree.assign(each)[heads].astype(np.int64) for each in range(1, level))
     known = Known(
         np.ascontiguousarray(vectors, np.float32),
         tree.assign(level).astype(np.int64),
-        np.asarray(parent, np.int64),
+        above or (np.zeros(clusters, np.int64),),
         events.positive,
-        paths=tuple(tree.assign(above)[heads].astype(np.int64) for above in range(1, level)),
     )
     top = table.clusters.shape[2]
     triples = table.triples if sections.bundle.interests == 3 else None
@@ -187,17 +184,12 @@ def make_kit(
             ),
             "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
         },
-        interests=sections.bundle.interests,
         watching=watching,
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
         planned=planned,
         table=table,
         leaf=tree.assign(LEVELS).astype(np.int64),
-        bundle=sections.bundle,
-        training=sections.item_policy,
-        epochs=settings.epochs,
-        every=settings.retrain_every,
-        days=30,
+        sections=sections,
         seed=seed,
         folder=scratch,
     )

@@ -38,6 +38,8 @@ from byway.simulation.two_tower import TwoTower
 
 DAYS = 7
 """A cluster that a user has not met for more days is new to them again (reference [9])."""
+FACTOR = 4.0
+"""c of reference [9]."""
 ENTROPY = 0.1
 """α of reference [9]'s entropy bonus."""
 
@@ -50,19 +52,15 @@ def satisfaction(known: Known, log: Logged) -> Floats:
     return np.where(log.satisfaction >= known.positive, log.satisfaction, np.float32(0))
 
 
-def novelty(factor: float = 4.0, days: int = DAYS) -> Reward:
-    """Reference [9]: `factor` times the reward where the cluster is absent from the user's last `days` days."""
-
-    def reward(known: Known, log: Logged) -> Floats:
-        new = is_new(known, log.user, log.item, log.day, days)
-        return np.where(new, np.float32(factor), np.float32(1)) * satisfaction(known, log)
-
-    return reward
+def novelty(known: Known, log: Logged) -> Floats:
+    """Reference [9]: `FACTOR` times the reward where the cluster is absent from the user's last `DAYS` days."""
+    new = is_new(known, log.user, log.item, log.day)
+    return np.where(new, np.float32(FACTOR), np.float32(1)) * satisfaction(known, log)
 
 
-def is_new(known: Known, user: Ints, item: Ints, day: Ints, days: int = DAYS) -> Flags:
-    """[events] whether each event's cluster is absent from its user's last `days` days; in order of arrival."""
-    return absent_before(user * known.n_clusters + known.cluster[item], day, days)
+def is_new(known: Known, user: Ints, item: Ints, day: Ints) -> Flags:
+    """[events] whether each event's cluster is absent from its user's last `DAYS` days; in order of arrival."""
+    return absent_before(user * known.n_clusters + known.cluster[item], day, DAYS)
 
 
 def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
@@ -116,7 +114,7 @@ class Kind:
     history: int = 0
     """Most recent items that are read; 0: as many as the item policy reads."""
     nearest: int = 0
-    """See `Encoded`."""
+    """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
 
     def sequences(self, known: Known, log: Logged, since: int | None = None) -> Sequences:
         """The log as this kind trains on it."""
@@ -129,7 +127,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "restricted": Kind(),
     "sequence": Kind(top_k=16),
-    "novelty": Kind(novelty(), top_k=16, entropy=ENTROPY, surprise=True),
+    "novelty": Kind(novelty, top_k=16, entropy=ENTROPY, surprise=True),
     "context": Kind(history=3, nearest=200),
     "two_tower": Kind(),
 }
@@ -178,10 +176,8 @@ class Encoded:
     settings: config.ItemPolicy
     kind: Kind
     seed: int
-    every: int = 10
+    every: int
     """Days between trainings on the log that was caused; 0 never trains again."""
-    nearest: int = 0
-    """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
     trainings: int = 0
     """How often it was trained again: whoever keeps figures of its states has to make them anew when this grows."""
 
@@ -189,9 +185,8 @@ class Encoded:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
         if self.every and today > 0 and today % self.every == 0:
             past = self.kind.sequences(self.known, log, since=0)
-            once = replace(self.settings, epochs=1)
             peak = sequence.LEARNING_RATE / 3
-            sequence.fit(self.parts, past, once, self.seed + today, peak=peak, entropy=self.kind.entropy)
+            sequence.fit(self.parts, past, self.settings, self.seed + today, peak=peak, entropy=self.kind.entropy)
             self.trainings += 1
 
     def states(self, history: Ints) -> Floats:
@@ -215,11 +210,12 @@ class Encoded:
         if self.kind.surprise:
             history = history + self.known.n_items * surprising(self.known, asked)
         found = self.states(history) @ self.vectors().T
-        if not self.nearest or self.nearest >= self.known.n_items:
+        nearest = self.kind.nearest
+        if not nearest or nearest >= self.known.n_items:
             return found
         last = self.known.vectors[np.maximum(asked.history[:, -1] - 1, 0)]
         similarity = np.where(asked.seen, np.float32(-np.inf), last @ self.known.vectors.T)
-        bar = -np.partition(-similarity, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
+        bar = -np.partition(-similarity, nearest - 1, axis=1)[:, nearest - 1 : nearest]
         return np.where(similarity >= bar, found, np.float32(-np.inf))
 
 
@@ -239,22 +235,7 @@ def trained(
 
 
 def encoded(
-    kind: str,
-    known: Known,
-    parts: nn.ModuleDict,
-    settings: config.ItemPolicy,
-    epochs: int,
-    seed: int,
-    *,
-    every: int,
+    kind: str, known: Known, parts: nn.ModuleDict, settings: config.ItemPolicy, seed: int, *, every: int
 ) -> Encoded:
     """An arm's own copy of a trained kind."""
-    return Encoded(
-        known,
-        copy.deepcopy(parts),
-        settings_of(kind, settings, epochs),
-        KINDS[kind],
-        seed,
-        every,
-        KINDS[kind].nearest,
-    )
+    return Encoded(known, copy.deepcopy(parts), settings_of(kind, settings, 1), KINDS[kind], seed, every)

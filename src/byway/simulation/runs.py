@@ -47,9 +47,12 @@ class Setup:
     """[N] items that nobody can be shown, or [U, N] those that not everybody can be."""
     bucket: Ints | None
     """[N] bucket of visual interest of each item; None where no item has been looked at."""
-    settings: config.Experiment
     scratch: Path
     """Where runs that are done are kept."""
+
+    @property
+    def settings(self) -> config.Experiment:
+        return self.kit.sections.experiment
 
     @property
     def there(self) -> Flags:

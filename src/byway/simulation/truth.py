@@ -1,6 +1,5 @@
 """What people feel, from files beside the tables of a workspace: simulated, or real answers."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,3 @@ def open_truth(
         return people, people.users, people.missing()
     real = replay.load(path, item_ids, user_ids, list_length)
     return real, real.users, real.missing()
-
-
-Fresh = Callable[[], Environment]
-"""Makes the people as they were on the first morning."""

@@ -507,7 +507,6 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
 
     return experiment.build(
         work,
-        inputs.config.experiment,
         catalog=inputs.catalog,
         events=inputs.events,
         vectors=inputs.vectors,
