@@ -44,7 +44,7 @@ def open_truth(
         people = simulated.of(world.load(path.parent.parent), item_ids, user_ids, events)
         return people, np.arange(len(user_ids)), np.zeros(len(item_ids), np.bool_)
     if path.name == later.FILE:
-        people = replay.load_later(path, item_ids, user_ids, events, list_length)
-        return people, people.users, people.missing()
-    real = replay.load(path, item_ids, user_ids, list_length)
+        real = replay.load_later(path, item_ids, user_ids, events, list_length)
+    else:
+        real = replay.load(path, item_ids, user_ids, list_length)
     return real, real.users, real.missing()

@@ -172,29 +172,37 @@ def carried(world: World, after: NDArray[np.int64], topic: NDArray[np.int32]) ->
     return np.where(leads, strength, 0).astype(np.float32)
 
 
+def alike(world: World) -> NDArray[np.float32]:
+    """[T + 1, T] similarity of topics by appeals and area, for the mood; the last row is that of no topic."""
+    topics = world.topics
+    near = topics.topic_area[:, None] == topics.topic_area
+    similarity = topics.appeals @ topics.appeals.T + np.float32(world.settings.mood_area) * near
+    return np.vstack([similarity, np.zeros((1, len(topics)), np.float32)])
+
+
 def wishes(
     world: World,
+    state: State,
     user: NDArray[np.int64],
-    after: NDArray[np.int64],
     hunch: NDArray[np.float32],
     mood: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """[n, T] what each user looks for: by `hunch` [n, T], the blurred affinity^hunch_power, and the `mood` [n, T].
+    """[n, T] what each user looks for among what is not known: by `hunch`, the blurred affinity^hunch_power, and
+    the `mood`, both [n, T].
 
     After an item with a look of its own it is something near, by the liking that its look leaves.
     """
-    settings = world.settings
+    settings, after = world.settings, state.last[user]
     wished = hunch * np.exp(settings.mood * mood)
     led = (after >= 0) & (world.items.look[after] >= 0)
-    if not settings.look or not led.any():
-        return wished
-    liking = np.maximum(world.users.affinity[user[led]], 1e-6)
-    shown = carried(world, after[led, None], np.arange(len(world.topics), dtype=np.int32))
-    area = world.topics.topic_area
-    near = area[world.items.topic[after[led]]][:, None] == area
-    gain = (people.carried_over(settings, liking, shown) / liking) ** settings.hunch_power
-    wished[led] = hunch[led] * gain * np.exp(settings.mood * near)
-    return wished
+    if settings.look and led.any():
+        liking = np.maximum(world.users.affinity[user[led]], 1e-6)
+        shown = carried(world, after[led, None], np.arange(len(world.topics), dtype=np.int32))
+        area = world.topics.topic_area
+        near = area[world.items.topic[after[led]]][:, None] == area
+        gain = (people.carried_over(settings, liking, shown) / liking) ** settings.hunch_power
+        wished[led] = hunch[led] * gain * np.exp(settings.mood * near)
+    return wished * ~state.known[user]
 
 
 def watch(
