@@ -505,8 +505,7 @@ def _metrics(work: Work, inputs: Inputs) -> Outcome:
 def _experiment(work: Work, inputs: Inputs) -> Outcome:
     from byway.simulation import experiment
 
-    return experiment.build(
-        work,
+    given = experiment.Materials(
         catalog=inputs.catalog,
         events=inputs.events,
         vectors=inputs.vectors,
@@ -515,12 +514,10 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
         transitions=inputs.transitions,
         table=inputs.table,
         planned=inputs.planned,
-        seen=inputs.seen,
         contexts=inputs.contexts,
-        user_ids=inputs.users,
-        folder=inputs.truth_folder,
         sections=inputs.config,
     )
+    return experiment.build(work, given, seen=inputs.seen, user_ids=inputs.users, folder=inputs.truth_folder)
 
 
 def _truth_files(inputs: Inputs) -> dict[str, str]:
