@@ -16,7 +16,6 @@ from byway.simulation import neural
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Keywords, Planned, RandomCluster, Tabled, Watching, draw_interests
 from byway.simulation.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
-from byway.simulation.two_tower import TwoTower
 from byway.transitions.triples import look_up
 from tests.serving.planted import NAMES, Planted
 from tests.serving.planted import M as CLUSTERS
@@ -139,8 +138,9 @@ def test_every_encoder_learns_what_comes_next(kind: str) -> None:
     log = Logged(user, item, np.ones(900, np.float32), np.tile(np.arange(-6, 0), 150), 150)
     settings = neural.settings_of(kind, SETTINGS, 1)
     parts = neural.begin(kind, KNOWN, settings, 0)
-    reward = neural.satisfaction(KNOWN, log)
-    sequence.fit(parts, neural.sequences(log, reward, N), replace(settings, epochs=25), 0, peak=0.02)
+    sequence.fit(
+        parts, neural.KINDS["restricted"].sequences(KNOWN, log), replace(settings, epochs=25), 0, peak=0.02
+    )
     found = neural.encoded(kind, KNOWN, parts, SETTINGS, 0, every=0)
     found.kind = replace(found.kind, nearest=0)
     scores = found.scores(asked([[i - 2, i - 1, i] for i in range(2, N - 1)]), np.full(N - 3, NONE))
@@ -180,7 +180,7 @@ def test_a_trained_encoder_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_the_user_tower_reads_no_later_item() -> None:
     torch.manual_seed(0)
-    tower = TwoTower(KNOWN.vectors, 8, 0.0).eval()
+    tower = neural.TwoTower(KNOWN.vectors, 8, 0.0).eval()
     whole = tower(torch.tensor([[0, 3, 5, 9]]))
     torch.testing.assert_close(whole[:, :3], tower(torch.tensor([[0, 3, 5]])))
     torch.testing.assert_close(whole[:, 2:3], tower(torch.tensor([[3, 5]]))[:, 1:])

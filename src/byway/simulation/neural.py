@@ -9,7 +9,7 @@
 - `context`: paper 2, section 4.1: items similar to what was watched last rather than to the long history. How it is
   made is not described; here it is the item policy's transformer over the last 3 items, which names only from
   the 200 items whose content is most like the last.
-- `two_tower` (its model is in `two_tower`): reference [35], mixed negative sampling. Its towers are deep networks
+- `two_tower`: reference [35], mixed negative sampling. Its towers are deep networks
   over many features of users, items and requests; here the user is the mean of the history through one hidden
   layer, and the item an embedding of its own beside a linear map of its content.
 
@@ -17,6 +17,7 @@ Each trains on a log and then again, every so many days, on the log that it caus
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +30,12 @@ from torch import nn
 
 from byway.base import config, device
 from byway.base.artifact import write_atomic
+from byway.base.device import Dropout
 from byway.items import sequence
 from byway.items.sequence import HistoryEncoder
 from byway.items.transformer import SequenceModel
 from byway.items.windows import Sequences
 from byway.simulation.source import Asked, Flags, Floats, Ints, Known, Logged, by_user
-from byway.simulation.two_tower import TwoTower
 
 DAYS = 7
 """A cluster that a user has not met for more days is new to them again (reference [9])."""
@@ -60,36 +61,12 @@ def novelty(known: Known, log: Logged) -> Floats:
 
 def is_new(known: Known, user: Ints, item: Ints, day: Ints) -> Flags:
     """[events] whether each event's cluster is absent from its user's last `DAYS` days; in order of arrival."""
-    return absent_before(user * known.n_clusters + known.cluster[item], day, DAYS)
-
-
-def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
-    """[events] whether no earlier event has the same key within `days` days; events stand in order of arrival.
-
-    >>> absent_before(np.array([5, 5, 5, 6]), np.array([0, 7, 15, 15]), 7).tolist()
-    [True, False, True, True]
-    """
+    key = user * known.n_clusters + known.cluster[item]
     order = np.argsort(key, kind="stable")
     gap = np.diff(day[order], prepend=0)
     new = np.ones(len(key), np.bool_)
-    new[order] = (np.diff(key[order], prepend=-1) != 0) | (gap > days)
+    new[order] = (np.diff(key[order], prepend=-1) != 0) | (gap > DAYS)
     return new
-
-
-def sequences(
-    log: Logged, reward: Floats, n_items: int, since: int | None = None, marked: Flags | None = None
-) -> Sequences:
-    """The log as sequences; with `since` only of users who did something on that day or after.
-
-    `marked` [events] are those that a model reads as marked.
-    """
-    order, edge = by_user(log)
-    start, stop = edge[:-1], edge[1:].copy()
-    if since is not None:
-        active = np.bincount(log.user[log.day >= since], minlength=log.n_users) > 0
-        stop = np.where(active, stop, start)
-    in_order = None if marked is None else marked[order]
-    return Sequences(log.item[order].astype(np.int32), reward[order], start, stop, n_items, in_order)
 
 
 def surprising(known: Known, asked: Asked) -> Flags:
@@ -117,11 +94,18 @@ class Kind:
     """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
 
     def sequences(self, known: Known, log: Logged, since: int | None = None) -> Sequences:
-        """The log as this kind trains on it."""
+        """The log as this kind trains on it; with `since` only of users who did something on that day or after."""
+        order, edge = by_user(log)
+        start, stop = edge[:-1], edge[1:]
+        if since is not None:
+            active = np.bincount(log.user[log.day >= since], minlength=log.n_users) > 0
+            stop = np.where(active, stop, start)
         marked = None
         if self.surprise:
             marked = is_new(known, log.user, log.item, log.day) & (log.satisfaction >= known.positive)
-        return sequences(log, self.reward(known, log), known.n_items, since, marked)
+            marked = marked[order]
+        reward = self.reward(known, log)[order]
+        return Sequences(log.item[order].astype(np.int32), reward, start, stop, known.n_items, marked)
 
 
 KINDS: dict[str, Kind] = {
@@ -151,6 +135,36 @@ class MarkedItems(nn.Embedding):
         marked = input >= self.num_embeddings
         plain = torch.where(marked, input - self.num_embeddings + 1, input)
         return super().forward(plain) + marked[..., None] * self.mark
+
+
+class TwoTower(nn.Module):
+    """Reference [35] (Yang et al., WWW 2020): from histories of items + 1 [B, L] to states [B, L, dim].
+
+    The user's tower reads the mean of the items so far, the item's tower an embedding of its own and its content;
+    the score is their product. The mixed negatives that it is trained with are in `softmax.draw`.
+    """
+
+    def __init__(self, content_NW: Floats, dim: int, dropout: float):
+        super().__init__()
+        n, width = content_NW.shape
+        self.register_buffer("content", torch.tensor(content_NW), persistent=False)
+        self.own = nn.Embedding(n, dim, _weight=torch.zeros(n, dim))
+        self.look = nn.Linear(width, dim, bias=False)
+        self.user = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
+        self.scale = math.sqrt(dim)
+
+    @property
+    def vectors_ND(self) -> torch.Tensor:
+        """The item tower's output for every item."""
+        content = self.content
+        assert isinstance(content, torch.Tensor)
+        return self.own.weight + self.look(content)
+
+    def forward(self, history_BL: torch.Tensor) -> torch.Tensor:
+        """The state at a position has read this position and those before it."""
+        vectors = torch.cat([torch.zeros_like(self.own.weight[:1]), self.vectors_ND])
+        there = (history_BL > 0).float().cumsum(1).clamp(min=1)
+        return self.user(vectors[history_BL].cumsum(1) / there[:, :, None] * self.scale)
 
 
 def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:

@@ -28,7 +28,8 @@ Ranking = Callable[[Ints], NDArray[np.int32]]
 class Plan(Protocol):
     """Chooses a cluster for each user."""
 
-    def learn(self, log: Logged, today: int) -> None: ...
+    def learn(self, log: Logged, today: int) -> None:
+        """Nothing, where a plan does not say otherwise."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         """[B] one of the open clusters, NONE where there is none."""
@@ -72,11 +73,8 @@ class Planned:
 
 
 @dataclass(slots=True)
-class RandomCluster:
+class RandomCluster(Plan):
     """Placebo: any open cluster, all with the same chance."""
-
-    def learn(self, log: Logged, today: int) -> None:
-        """Nothing is learned."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         draw = np.where(open_BM, rng.random(open_BM.shape), -1.0)
@@ -120,7 +118,7 @@ class Tabled:
 
 
 @dataclass(slots=True)
-class Stored:
+class Stored(Plan):
     """Paper 1's plan as printed (section 2.2): the pair's one stored answer, the language model's first.
 
     Two interests are drawn as `Tabled` draws them (footnote 2). Nothing is asked of the answer but that it is
@@ -130,9 +128,6 @@ class Stored:
     known: Known
     ranking: Ranking
 
-    def learn(self, log: Logged, today: int) -> None:
-        """The table stands as it was made."""
-
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         context = draw_interests(self.known, asked, rng)
         answer = self.ranking(np.maximum(context, 0))[:, 0].astype(np.int64)
@@ -141,7 +136,7 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Watching:
+class Watching(Plan):
     """The multimodal plan: the item watched last, and the first open cluster in its ranking (paper 2, section 2).
 
     The same rule as `serving.context`: where no open cluster is in the ranking, nothing is chosen.
@@ -149,9 +144,6 @@ class Watching:
 
     ranking: NDArray[np.int32]
     """[N, n] serendipitous clusters of each item, best first, NONE where none is left."""
-
-    def learn(self, log: Logged, today: int) -> None:
-        """The table stands as it was made."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         watched = asked.history[:, -1] - 1

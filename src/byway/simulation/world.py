@@ -138,11 +138,6 @@ def chance_liking(world: World) -> World:
     return build(world.seed, replace(world.settings, liking="chance", mood=0.0))
 
 
-def affinity(world: World, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[n] in [0, 1]: the affinity of each user to the topic of each item. Any shapes that go together."""
-    return world.users.affinity[user, world.items.topic[item]]
-
-
 def satisfaction(
     world: World,
     user: NDArray[np.int64],
@@ -155,9 +150,10 @@ def satisfaction(
 
     `after` [n] is the item that each watched right before, -1 for none.
     """
-    liking = affinity(world, user, item)
+    topic = world.items.topic[item]
+    liking = world.users.affinity[user, topic]
     if after is not None and world.settings.look:
-        liking = people.carried_over(world.settings, liking, carried(world, after, world.items.topic[item]))
+        liking = people.carried_over(world.settings, liking, carried(world, after, topic))
     return people.expected_satisfaction(world.settings, liking, world.items.quality[item], tired, novelty)
 
 
