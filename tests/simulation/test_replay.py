@@ -64,7 +64,7 @@ def test_the_layout_of_positives(tmp_path: Path) -> None:
 
 def test_strangers_and_an_empty_folder_are_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="what people feel"):
-        truth.files(tmp_path)
+        truth.file(tmp_path)
     (tmp_path / "small_matrix.csv").write_text("user_id,video_id,play_duration,watch_ratio\n7,8,1,1\n")
     with pytest.raises(UserError, match="none of its users"):
         truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
@@ -320,7 +320,7 @@ def test_what_cannot_be_replayed_is_explained(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_the_real_matrix_is_read(realdata: Callable[[str], Path]) -> None:
     folder = realdata("kuairec")
-    (path,) = truth.files(folder)
+    path = truth.file(folder)
     pairs = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.int64)
     users = [str(u) for u in np.unique(pairs[:, 0])]
     items = [str(v) for v in np.unique(pairs[:, 1])]

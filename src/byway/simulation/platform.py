@@ -160,8 +160,6 @@ class Lists:
     """[B, C, F] what the ranker saw."""
     nominators: NDArray[np.int8]
     """[B, N] bits of the sources that named the item."""
-    own: int
-    """The first column of the arm's candidates, which stand in its own order."""
     met: Flags
     """[B, M] clusters met before the visit."""
 
@@ -213,7 +211,7 @@ class _Platform:
         noise = self.luck(user, "ranker", day).gumbel(size=item.shape)
         score = features @ self.ranker.weights() + np.float32(self.blur) * noise.astype(np.float32)
         score = np.where(item == NONE, np.float32(-np.inf), score)
-        return Lists(user, item, score, features, nominators[:, :-1], 3 * self.candidates, asked.met)
+        return Lists(user, item, score, features, nominators[:, :-1], asked.met)
 
     def watch(self, lists: Lists, length: Ints, day: int) -> Impressions:
         """Who came watches, an item each a turn, as many as `length` [B]."""
@@ -230,8 +228,10 @@ class _Platform:
             if self.share:
                 place = self.luck(user, "place", day, turn).random(len(row)) < self.share
             if self.share and self.after is None:
-                kept = left[:, lists.own :]
-                column = np.where(place & kept.any(1), lists.own + kept.argmax(1), column)
+                # The arm's candidates come last, in its own order.
+                first = 3 * self.candidates
+                kept = left[:, first:]
+                column = np.where(place & kept.any(1), first + kept.argmax(1), column)
             fed = left.any(1) & ~discovered
             item = np.where(fed, named[np.arange(len(row)), column], item)
             nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)

@@ -76,12 +76,7 @@ def load_later(path: Path, item_ids: list[str], user_ids: list[str], events: Eve
     UserError where nothing is left, and as `later.read`.
     """
     table = later.read(path)
-    user, item = (
-        compute.fill_null(compute.index_in(table[name], pa.array(ids, pa.string())), NONE)
-        .to_numpy()
-        .astype(np.int64)
-        for name, ids in (("user", user_ids), ("item", item_ids))
-    )
+    user, item = _places(table["user"], user_ids), _places(table["item"], item_ids)
     known = np.flatnonzero((user != NONE) & (item != NONE))
     n = len(item_ids)
     pair, first = np.unique(user[known] * n + item[known], return_index=True)
@@ -105,10 +100,7 @@ def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> R
     of which were never observed); no seconds. Raises UserError where no user or video is in the workspace's log.
     """
     table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types={"user_id": pa.string()}))
-    user_at = {name: i for i, name in enumerate(user_ids)}
-    item_at = {name: i for i, name in enumerate(item_ids)}
-    user = np.array([user_at.get(name, NONE) for name in table["user_id"].to_pylist()])
-    item = np.array([item_at.get(str(name), NONE) for name in table["video_id"].to_pylist()])
+    user, item = _places(table["user_id"], user_ids), _places(table["video_id"].cast(pa.string()), item_ids)
     both = (user != NONE) & (item != NONE)
     if not both.any():
         raise UserError(
@@ -127,3 +119,9 @@ def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> R
     shape = len(user_ids), len(item_ids)
     each, other = np.repeat(users, len(items)), np.tile(items, len(users))
     return Replay(each, other, satisfaction.ravel(), seconds.ravel(), shape, length)
+
+
+def _places(names: pa.ChunkedArray, ids: list[str]) -> Ints:
+    """Where each name stands among the ids; NONE where it does not."""
+    found = compute.fill_null(compute.index_in(names, pa.array(ids, pa.string())), NONE)
+    return found.to_numpy().astype(np.int64)

@@ -15,7 +15,7 @@ WORLD = "world.json"
 MATRICES = ("positives_fully_observed.csv", "small_matrix.csv")
 
 
-def files(folder: Path) -> list[Path]:
+def file(folder: Path) -> Path:
     """The file that holds the truth, in `truth/` of the folder, in the folder or in its `data/`.
 
     Raises UserError where there is none: then nobody knows what people would have felt.
@@ -27,7 +27,7 @@ def files(folder: Path) -> list[Path]:
     ]
     for path in places:
         if path.exists():
-            return [path]
+            return path
     raise UserError(
         f"{folder} holds neither truth/{WORLD} of a simulated world nor {later.FILE} of a log that was cut in two "
         f"nor {MATRICES[0]} or {MATRICES[1]} of KuaiRec, and an experiment has to know what people feel. Set "
@@ -39,7 +39,7 @@ def open_truth(
     folder: Path, item_ids: list[str], user_ids: list[str], events: Events, list_length: int
 ) -> tuple[Environment, Ints, Flags]:
     """The people, which users [n] can be asked to take part, and which items [N] or [U, N] cannot be shown."""
-    (path,) = files(folder)
+    path = file(folder)
     if path.name == WORLD:
         people = simulated.of(world.load(path.parent.parent), item_ids, user_ids, events)
         return people, np.arange(len(user_ids)), np.zeros(len(item_ids), np.bool_)

@@ -523,7 +523,8 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
 def _truth_files(inputs: Inputs) -> dict[str, str]:
     from byway.simulation import truth
 
-    return {f"truth/{path.name}": artifact.hash_file(path) for path in truth.files(inputs.truth_folder)}
+    path = truth.file(inputs.truth_folder)
+    return {f"truth/{path.name}": artifact.hash_file(path)}
 
 
 def _report(work: Work, inputs: Inputs) -> Outcome:
