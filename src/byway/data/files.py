@@ -142,23 +142,22 @@ def parquet(path: Path, columns: Sequence[str]) -> "daft.DataFrame":
 
     Raises UserError for a missing column and for a file that is not parquet or was cut short.
     """
-    require(path, parquet_columns(path), columns)
+    require(path, parquet_schema(path).names, columns)
     return engine.daft().read_parquet(literal(path)).select(*dict.fromkeys(columns))
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """Column names of the parquet file at `path`; UserError where it is not one or was cut short."""
+def parquet_schema(path: Path) -> pa.Schema:
+    """The columns of the parquet file at `path`; UserError where it is not one, was cut short or has one twice."""
     present(path)
     try:
-        with pq.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
-            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-                raise UserError(f"{path} has two columns {twice!r}; leave one out.")
-            return names
+        schema = pq.read_schema(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or 'permission denied'}.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file, or was cut short ({first_line(error)}).") from error
+    if twice := next((name for i, name in enumerate(schema.names) if name in schema.names[:i]), None):
+        raise UserError(f"{path} has two columns {twice!r}; leave one out.")
+    return schema
 
 
 def require(

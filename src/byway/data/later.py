@@ -71,7 +71,7 @@ def read(path: Path) -> pa.Table:
 
     Raises UserError where a column is missing, and where satisfaction is outside [0, 1].
     """
-    files.require(path, files.parquet_columns(path), SCHEMA.names)
+    files.require(path, files.parquet_schema(path).names, SCHEMA.names)
     table = pq.read_table(path, columns=SCHEMA.names).cast(SCHEMA)
     value = table["satisfaction"].to_numpy()
     if not ((value >= 0) & (value <= 1)).all():
