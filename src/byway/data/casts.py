@@ -1,17 +1,41 @@
 """How a column of a file is read as text, a number or a time: expressions over dataframes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from byway.base import engine
+from byway.data.files import MALFORMED
 
 if TYPE_CHECKING:
     import daft
 
 
-def concat(frames: list["daft.DataFrame"]) -> "daft.DataFrame":
-    """The rows of several dataframes with the same columns, one after the other."""
-    whole = frames[0]
-    for frame in frames[1:]:
+def concat(frames: Sequence["daft.DataFrame"]) -> "daft.DataFrame":
+    """The rows of several dataframes, one after the other: with all of their columns, bytes where types differ.
+
+    What one does not have is null there.
+    """
+    daft = engine.daft()
+    if len(frames) == 1:
+        return frames[0]
+    kinds: dict[str, list[Any]] = {}
+    for frame in frames:
+        for name in frame.column_names:
+            kinds.setdefault(name, []).append(frame.schema()[name].dtype)
+    alike: list[Any] = []
+    for frame in frames:
+        columns: list[Any] = []
+        for name, found in kinds.items():
+            kind = found[0] if all(other == found[0] for other in found) else daft.DataType.binary()
+            column = daft.lit(False if name == MALFORMED else None)
+            if name in frame.column_names:
+                column = daft.col(name)
+                if frame.schema()[name].dtype != kind:  # a number or a text
+                    column = column.cast(daft.DataType.string())
+            columns.append(column.cast(kind).alias(name))
+        alike.append(frame.select(*columns))
+    whole = alike[0]
+    for frame in alike[1:]:
         whole = whole.concat(frame)
     return whole
 

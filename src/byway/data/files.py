@@ -179,6 +179,13 @@ def require(
     raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}{advice}.")
 
 
+def whole(frame: "daft.DataFrame", what: Path) -> pa.Table:
+    """A small table at once; UserError where it has no rows."""
+    if pieces := list(_stream(frame, what)):
+        return pa.Table.from_batches(pieces)
+    raise UserError(f"{what} has a table without rows.")
+
+
 def batches(frame: "daft.DataFrame", what: Path, rows: int) -> Iterator[pa.RecordBatch]:
     """Stream a dataframe in its order as batches of exactly `rows` rows; the last one is shorter.
 

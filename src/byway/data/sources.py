@@ -6,14 +6,13 @@ column is which, `meaning` what a column means, `raw` what a source yields; clea
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import containers, described, jsonlines, meaning, naming, tables
 from byway.data.casts import concat
 from byway.data.containers import Part
-from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
 from byway.data.naming import Chosen, Kind
 from byway.data.public import DESCRIBED
@@ -116,7 +115,8 @@ def _open(
     """The rows of all files at `path` under our names, and what was decided about each.
 
     Each file is typed by itself: files may have other columns and other units of time, and be of another kind
-    (the source where neither their content nor their ending says of which).
+    (the source where neither their content nor their ending says of which). What a file does not say is null, and
+    its satisfaction 1; but an order of events is said by all or by none.
     """
     ours = naming.OURS[kind]
     setting, own = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
@@ -149,7 +149,15 @@ def _open(
         frame, names = tables.frame(part, wanted, scratch, flat={True, False} <= listed)
         frames[part.path], told = meaning.typed(frame, names, each, part.path, settings, propose)
         decided.append(told)
-    return concat(_alike(frames)), decided
+    for name in ("time", "order"):
+        lacks = [file for file, frame in frames.items() if name not in frame.column_names]
+        if 0 < len(lacks) < len(frames):
+            raise UserError(f"{lacks[0]} has no column {name!r}, which other files beside it have.")
+    if any("satisfaction" in frame.column_names for frame in frames.values()):
+        for file, frame in frames.items():
+            if "satisfaction" not in frame.column_names:
+                frames[file] = frame.with_column("satisfaction", engine.daft().lit(1.0))
+    return concat(list(frames.values())), decided
 
 
 def _names(part: Part, header: tuple[str, ...]) -> list[str]:
@@ -160,37 +168,3 @@ def _names(part: Part, header: tuple[str, ...]) -> list[str]:
         if part.kind == "json":
             return []
         raise
-
-
-def _alike(frames: dict[Path, "daft.DataFrame"]) -> list["daft.DataFrame"]:
-    """The frames of several files with the same columns of the same types.
-
-    What a file does not say is null, and its satisfaction 1; but an order of events is said by all or by none.
-    """
-    if len(frames) == 1:
-        return list(frames.values())
-    daft = engine.daft()
-    kinds: dict[str, list[Any]] = {}
-    for frame in frames.values():
-        for name in frame.column_names:
-            kinds.setdefault(name, []).append(frame.schema()[name].dtype)
-    for name in ("time", "order"):
-        lacks = next((file for file, frame in frames.items() if name not in frame.column_names), None)
-        if name in kinds and lacks is not None:
-            raise UserError(f"{lacks} has no column {name!r}, which other files beside it have.")
-    alike: list[Any] = []
-    filled = {"satisfaction": daft.lit(1.0), MALFORMED: daft.lit(False)}
-    for frame in frames.values():
-        columns: list[Any] = []
-        for name, found in kinds.items():
-            kind = found[0]
-            if any(other != kind for other in found):
-                kind = daft.DataType.binary()
-            column = filled.get(name, daft.lit(None))
-            if name in frame.column_names:
-                column = daft.col(name)
-                if frame.schema()[name].dtype != kind:  # a number or a text
-                    column = column.cast(daft.DataType.string())
-            columns.append(column.cast(kind).alias(name))
-        alike.append(frame.select(*columns))
-    return alike
