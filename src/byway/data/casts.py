@@ -40,6 +40,12 @@ def concat(frames: Sequence["daft.DataFrame"]) -> "daft.DataFrame":
     return whole
 
 
+def is_text(frame: "daft.DataFrame", name: str) -> bool:
+    """Whether a column is text, or bytes that may be."""
+    kind = frame.schema()[name].dtype
+    return kind.is_binary() or kind.is_string()
+
+
 def as_text(frame: "daft.DataFrame", name: str) -> Any:
     """A column as text; null where its bytes are not UTF-8."""
     column = engine.daft().col(name)
@@ -54,8 +60,7 @@ def as_bytes(text: Any) -> Any:
 def as_number(frame: "daft.DataFrame", name: str) -> Any:
     """A column as float64: null where it is empty, NaN where it is text that is no number."""
     daft = engine.daft()
-    kind = frame.schema()[name].dtype
-    if not (kind.is_binary() or kind.is_string()):
+    if not is_text(frame, name):
         return daft.col(name).cast(daft.DataType.float64())
     text = as_text(frame, name)
     number = text.try_cast(daft.DataType.float64())

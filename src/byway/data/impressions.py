@@ -14,6 +14,7 @@ import pyarrow as pa
 from byway.base import config
 from byway.base.errors import UserError
 from byway.data import containers, meaning, naming, scales, survey, tables
+from byway.data.casts import is_text
 from byway.data.text import compute
 
 if TYPE_CHECKING:
@@ -80,12 +81,7 @@ def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, sc
 
 def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:
     """Raise UserError for a text column of which most are no numbers: its figures would be of nothing."""
-    texts = {
-        ours: theirs
-        for ours, theirs in there.items()
-        if ours in _COUNTED
-        and (frame.schema()[theirs].dtype.is_string() or frame.schema()[theirs].dtype.is_binary())
-    }
+    texts = {ours: theirs for ours, theirs in there.items() if ours in _COUNTED and is_text(frame, theirs)}
     seen = survey.look(frame, list(texts.values()), where, list(texts.values()))
     for ours, theirs in texts.items():
         column = seen[theirs]

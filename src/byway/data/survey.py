@@ -53,19 +53,13 @@ class Column:
 
     def add(self, column: pa.Array, measured: bool) -> None:
         """Take in the next rows; `measured` counts numbers too."""
-        self.rows += len(column)
+        values = filled(column)
         if measured:
-            values = filled(column)
             self._measure(values)
-        else:
-            # Words for nothing are left out of what is held; empty ones are none.
-            values = column.filter(_there(column))
         # Every step-th of all that are not missing.
-        rows = np.arange(-self.filled % self._step, len(values), self._step)
+        held = values.take(pa.array(np.arange(-self.filled % self._step, len(values), self._step)))
+        self.rows += len(column)
         self.filled += len(values)
-        held = values.take(pa.array(rows))
-        held = held if measured else filled(held)
-        self.filled -= 0 if measured or self._step > 1 else len(rows) - len(held)
         self._held.append(held)
         self._size += len(held)
         while self._size > 2 * SAMPLE:
@@ -85,19 +79,6 @@ class Column:
             self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
 
 
-def _there(column: pa.Array) -> pa.Array:
-    """Which values are something, by their length alone."""
-    valid = compute.is_valid(column)
-    kind = column.type
-    if pa.types.is_floating(kind):
-        return compute.and_(valid, compute.invert(compute.fill_null(compute.is_nan(column), True)))
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind):
-        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
-    if pa.types.is_binary(kind):
-        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
-    return valid
-
-
 def look(
     frame: "daft.DataFrame", names: Sequence[str], where: Path, measured: Sequence[str] = ()
 ) -> dict[str, Column]:
@@ -115,13 +96,8 @@ def filled(column: pa.Array) -> pa.Array:
     """The values of a column that are not missing, as large_string without blanks around them."""
     if pa.types.is_boolean(column.type):
         column = compute.cast(column, pa.string())
-    words = compute.utf8_trim_whitespace(text.decoded(column)[0])
-    return words.filter(pa.array(~missing(words)))
-
-
-def missing(words: pa.Array) -> NDArray[np.bool_]:
-    """Which of some trimmed texts say nothing."""
-    return text.mask(compute.is_null(words)) | text.mask(compute.is_in(words, value_set=_MISSING))
+    words = compute.utf8_trim_whitespace(text.decoded(column)[0]).drop_null()
+    return words.filter(compute.invert(compute.is_in(words, value_set=_MISSING)))
 
 
 def numbers_of(values: pa.Array) -> NDArray[np.float64]:
@@ -150,6 +126,8 @@ class Sorting:
 
 def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path) -> dict[str, Sorting]:
     """Look whether each user's rows are sorted by one of the named columns."""
+    if not names:
+        return {}
     pairs, falling = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     for batch in files.batches(frame.select(user, *names), where, rows=_BATCH_ROWS):
         who = text.decoded(batch.column(user))[0]
