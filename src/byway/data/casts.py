@@ -68,8 +68,11 @@ def as_number(frame: "daft.DataFrame", name: str) -> Any:
     return daft.functions.when(unreadable, daft.lit(float("nan"))).otherwise(number)
 
 
-def as_microseconds(frame: "daft.DataFrame", name: str, scale: float) -> Any:
-    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge."""
+def as_microseconds(frame: "daft.DataFrame", name: str, scale: Any) -> Any:
+    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge.
+
+    `scale` is a number or an expression.
+    """
     daft = engine.daft()
     number = as_number(frame, name)
     readable = daft.functions.when(number.not_nan(), number)

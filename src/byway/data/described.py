@@ -15,7 +15,7 @@ import pyarrow as pa
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import containers, files, tables, text
-from byway.data.casts import as_number, as_text, concat
+from byway.data.casts import as_microseconds, as_number, as_text, concat
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw
 from byway.data.text import compute
@@ -182,8 +182,7 @@ def _events(table: PublicTable, log: "daft.DataFrame") -> "daft.DataFrame":
     if "time" in log.column_names:
         number = as_number(log, "time")
         unit = daft.functions.when(number >= 1e11, daft.lit(1e3)).otherwise(daft.lit(1e6))
-        stamp = daft.functions.when(number.not_nan(), number) * unit
-        log = log.with_column("time", stamp.round().clip(-9e18, 9e18).cast(daft.DataType.int64()))
+        log = log.with_column("time", as_microseconds(log, "time", unit))
     if table.scale is not None:
         low, high = table.scale
         rating = as_number(log, "satisfaction")

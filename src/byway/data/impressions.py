@@ -68,15 +68,14 @@ def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, sc
         raise UserError(said.replace("[catalog] [lift]", "[lift]")) from error
     _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
-    fields = [pa.field(name, _KINDS.get(name, pa.string())) for name in table.column_names]
-    table = table.cast(pa.schema(fields))
-    for ours in ("user", "item", "arm"):
-        if ours in table.column_names:
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name in table.column_names:
+        columns[name] = table[name].cast(_KINDS.get(name, pa.string()))
+        if name in ("user", "item", "arm"):
             # A cell without text is nothing, as a null is.
-            empty = compute.equal(compute.utf8_trim_whitespace(table[ours]), "")
-            words = compute.if_else(empty, pa.scalar(None, table[ours].type), table[ours])
-            table = table.set_column(table.column_names.index(ours), ours, words)
-    return table
+            empty = compute.equal(compute.utf8_trim_whitespace(columns[name]), "")
+            columns[name] = compute.if_else(empty, None, columns[name])
+    return pa.table(columns)
 
 
 def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:

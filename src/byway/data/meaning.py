@@ -181,11 +181,8 @@ def _sorted(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> list[
     """A warning where there is no clock and the rows of each user are sorted by a number."""
     sorts = ("satisfaction", "watch_seconds", "propensity")
     looked = [theirs for ours, theirs in names.items() if ours in sorts or ours.startswith(EXTRA)]
-    for name, found in survey.sorting(frame, names["user"], looked, path).items():
-        if found.sorted():
-            way = "falling" if 2 * found.falling > found.pairs else "rising"
-            return [
-                f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
-                "counts as recent are the last rows. Give a time or an order if you have one."
-            ]
-    return []
+    return [
+        f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
+        "counts as recent are the last rows. Give a time or an order if you have one."
+        for name, way in survey.sorting(frame, names["user"], looked, path).items()
+    ][:1]

@@ -144,9 +144,8 @@ def _size(path: str) -> int:
 def state(catalog: Catalog, folder: Path) -> str:
     """Identity of all media files by size and time of change, without reading them."""
     marks: list[tuple[str, int, int]] = []
-    found = sources(catalog, folder)
-    for item, pair in named(catalog).items():
-        for name, path in zip(pair, found[item], strict=True):
+    for pair in named(catalog).values():
+        for name, path in zip(pair, _in(folder, pair), strict=True):
             if path and "://" not in path and (size := _size(path)):
                 marks.append((name, size, os.stat(path).st_mtime_ns))
     return hash_json(marks)
@@ -341,17 +340,16 @@ def _write(
     np.save(out / "there.npy", there)
     np.save(out / "sounds.npy", sounds)
     files = {"item": pa.array(good, pa.int32()), "digest": [digests[item] for item in good]}
-    reasons: list[dict[str, Any]] = []
     for kind, name in enumerate(("media", "thumbnail")):
         files[name] = ["" if refused[item][kind] else found[item][kind] for item in good]
         files[f"{name}_reason"] = [refused[item][kind] for item in good]
-        reasons += [
-            {"item": item, "kind": name, "file": found[item][kind], "reason": why[kind]}
-            for item, why in refused.items()
-            if why[kind]
-        ]
     pq.write_table(pa.table(files), out / "files.parquet")
-    reasons.sort(key=lambda row: (row["item"], row["kind"]))
+    reasons = [
+        {"item": item, "kind": name, "file": file, "reason": reason}
+        for item in sorted(refused)
+        for name, file, reason in zip(("media", "thumbnail"), found[item], refused[item], strict=True)
+        if reason
+    ]
     pq.write_table(pa.Table.from_pylist(reasons, _REFUSED), out / "quarantine.parquet")
     counted = Counter(row["reason"] for row in reasons)
     metrics = {

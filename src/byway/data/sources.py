@@ -14,7 +14,7 @@ from byway.data import containers, described, jsonlines, meaning, naming, tables
 from byway.data.casts import concat
 from byway.data.containers import Part
 from byway.data.layouts import LAYOUTS
-from byway.data.naming import Chosen, Kind
+from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
 from byway.data.raw import Raw, Told
 
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     import daft
 
 
+OWN = ("parquet", "csv", "json")
+"""Sources that are tables of one's own."""
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
+"""Endings of the files of a public data set that hold items and events."""
+
+
 def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool = False) -> Raw:
     """Open the source that the settings name; relative paths start at `workspace`.
 
-    With `propose` a scale of satisfaction that is found is taken, else it must stand in the settings.
-
-    Copies of files that are packed or not read as they are go to `scratch`, which must live as long as the rows.
-
-    Raises UserError where a file of the layout is missing or is not what it says.
+    With `propose` a scale of satisfaction that is found is taken, else it must stand in the settings. Copies of
+    files that are packed or not read as they are go to `scratch`, which must live as long as the rows. Raises
+    UserError where a file of the layout is missing or is not what it says.
     """
     if not settings.items:
         raise UserError("[catalog] items is empty; name your file of items, or the folder of a public data set.")
@@ -38,7 +42,11 @@ def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool
     if settings.source in OWN:
         if events is None:
             raise UserError("[catalog] events is empty; name your file of events.")
-        return _own(settings, items, events, scratch, propose)
+        # A column that the map does not name is read under our own name, where the file has it, else under a usual
+        # one. Without `satisfaction` every event counts 1.
+        item_rows, of_items = _items(settings, items, scratch, propose)
+        event_rows, of_events = _open(settings, "events", events, scratch, propose)
+        return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
     if not items.is_dir():
         raise UserError(f"{items} is not a folder; [catalog] items names the folder of {settings.source}.")
     if settings.source in DESCRIBED:
@@ -68,23 +76,6 @@ def _in_folder(folder: Path, source: str) -> list[Path]:
     if source in OWN:
         return [file for file in folder.rglob("*") if containers.is_part(file, folder)]
     return [file for file in folder.rglob("*") if any(suffix in TABLES for suffix in file.suffixes[-2:])]
-
-
-OWN = ("parquet", "csv", "json")
-"""Sources that are tables of one's own."""
-TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
-"""Endings of the files of a public data set that hold items and events."""
-
-
-def _own(settings: config.Catalog, items: Path, events: Path, scratch: Path, propose: bool) -> Raw:
-    """Tables with a column map; a pattern such as `events-*.parquet` reads several files.
-
-    A column that the map does not name is read under our own name, where the file has it, else under a usual one.
-    Without `satisfaction` every event counts 1.
-    """
-    item_rows, of_items = _items(settings, items, scratch, propose)
-    event_rows, of_events = _open(settings, "events", events, scratch, propose)
-    return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
 
 
 def new_rows(settings: config.Catalog, kind: Kind, path: Path, scratch: Path) -> Raw:
@@ -128,14 +119,9 @@ def _open(
         if name in required and not mapped[name]:
             raise UserError(f"[catalog] {setting} names no column for {name!r}, which every row needs; name yours.")
     parts = containers.parts(path, settings.source)
-    chosen: dict[Path, Chosen] = {}
-    for part in parts:
-        chosen[part.path] = naming.chosen(_names(part, header), kind, mapped)
-    listed = {
-        tables.lists_tags(part, chosen[part.path].columns.get("hashtags", "hashtags"))
-        for part in parts
-        if kind == "items"
-    }
+    chosen = {part.path: naming.chosen(_names(part, header), kind, mapped) for part in parts}
+    lists = [tables.lists_tags(part, chosen[part.path].columns.get("hashtags", "hashtags")) for part in parts]
+    flat = kind == "items" and True in lists and False in lists
     frames: dict[Path, daft.DataFrame] = {}
     decided: list[Told] = []
     for part in parts:
@@ -146,7 +132,7 @@ def _open(
             looked = naming.counting(each.unused)
             columns |= {f"{meaning.EXTRA}{number}": name for number, name in enumerate(looked)}
         wanted = tables.Wanted(columns, needed, header)
-        frame, names = tables.frame(part, wanted, scratch, flat={True, False} <= listed)
+        frame, names = tables.frame(part, wanted, scratch, flat)
         frames[part.path], told = meaning.typed(frame, names, each, part.path, settings, propose)
         decided.append(told)
     for name in ("time", "order"):

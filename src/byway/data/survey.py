@@ -7,7 +7,7 @@ time; what is held does not grow with it. It decides nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -110,22 +110,13 @@ def numbers_of(values: pa.Array) -> NDArray[np.float64]:
 _MISSING = pa.array(MISSING, pa.large_string())
 
 
-@dataclass(frozen=True, slots=True)
-class Sorting:
-    """How the rows of each user, as they come, stand to the numbers of a column."""
+def sorting(
+    frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path
+) -> dict[str, Literal["falling", "rising"]]:
+    """Those of the named columns by which nearly all rows of each user are sorted, and which way.
 
-    pairs: int
-    """Rows after another of the same user with another number."""
-    falling: int
-    """Those with a smaller one."""
-
-    def sorted(self) -> bool:
-        """Whether nearly all rows fall or rise, and there are enough to say so."""
-        return self.pairs >= 12 and not 0.02 < self.falling / self.pairs < 0.98
-
-
-def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path) -> dict[str, Sorting]:
-    """Look whether each user's rows are sorted by one of the named columns."""
+    Pairs of rows that follow one another, of one user and with different numbers, say so; 12 at least.
+    """
     if not names:
         return {}
     pairs, falling = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
@@ -137,4 +128,7 @@ def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Pat
             step = np.diff(value)[same]
             pairs[name] += int((np.isfinite(step) & (step != 0)).sum())
             falling[name] += int((step < 0).sum())
-    return {name: Sorting(pairs[name], falling[name]) for name in names}
+    shares = {name: falling[name] / pairs[name] for name in names if pairs[name] >= 12}
+    return {
+        name: "falling" if share > 0.5 else "rising" for name, share in shares.items() if not 0.02 < share < 0.98
+    }
