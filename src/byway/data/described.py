@@ -105,7 +105,7 @@ def _opened(table: PublicTable, paths: list[Path], scratch: Path) -> "daft.DataF
     for part in (part for path in paths for part in containers.parts(path, "csv")):
         if table.latin:
             part = containers.in_utf8(part, scratch)
-        found = list(table.header) or tables.column_names(part.path, "csv")
+        found = tables.names_of(part, table.header)
         columns: dict[str, str] = {}
         for ours, several in table.columns.items():
             for n, theirs in enumerate(several.split("+")):

@@ -69,11 +69,6 @@ def _evenness(text: str, delimiter: str, quote: str | None) -> tuple[float, int]
     return (sum(each == counts[0] for each in counts) / len(counts), counts[0]) if counts else (0.0, 0)
 
 
-def is_typed(path: Path) -> bool:
-    """Whether the file at `path` has a header such as RecBole's."""
-    return bool(typed(files.header(path, *sniff(path))))
-
-
 def typed(names: Sequence[str]) -> dict[str, str]:
     """Types of the columns by their names without them, where all names have one as RecBole's.
 

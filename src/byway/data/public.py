@@ -3,12 +3,12 @@
 To add one: a row of DESCRIBED, and its name in `config.Source`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byway.base import config, engine
-from byway.data import containers, dialect
+from byway.data import dialect, files
 from byway.data.casts import as_number, as_text
+from byway.data.containers import Part
 from byway.data.described import Layout, PublicTable, Tags
 from byway.data.files import MALFORMED
 
@@ -104,18 +104,12 @@ _ATOMIC = {
 }
 
 
-def atomic(names: list[str], typed: bool) -> dict[str, str]:
-    """A column map for the names in one of RecBole's files, none for another file."""
-    if not typed:
+def atomic(part: Part, names: list[str]) -> dict[str, str]:
+    """A column map for the `names` in one of RecBole's files, none for another file."""
+    if part.kind != "text" or not dialect.typed(files.header(part.path, *dialect.sniff(part.path))):
         return {}
     likely = {ours: next((name for name in usual if name in names), None) for ours, usual in _ATOMIC.items()}
     return {ours: theirs for ours, theirs in likely.items() if theirs is not None and ours not in names}
-
-
-def is_atomic(path: Path) -> bool:
-    """Whether a file has RecBole's typed header."""
-    part = containers.parts(path, "csv")[0]
-    return part.kind == "text" and dialect.is_typed(part.path)
 
 
 _CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"

@@ -11,7 +11,8 @@ from pathlib import Path
 from byway.base import config
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.data import naming, public, scales, sources, tables
+from byway.data import containers, naming, public, scales, sources, tables
+from byway.data.containers import Part
 from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
 from byway.data.scales import Scale
@@ -103,13 +104,14 @@ def start(source_name: str, path: Path) -> Start:
 
 def _name(draft: _Draft) -> None:
     """The column maps, by usual names; an id that both tables name alike comes first."""
-    paths: dict[Kind, Path] = {"items": draft.items, "events": Path(draft.events)}
-    for kind, table in paths.items():
-        draft.found[kind] = tables.column_names(table, draft.source)
+    parts: dict[Kind, Part] = {
+        "items": containers.parts(draft.items, draft.source)[0],
+        "events": containers.parts(Path(draft.events), draft.source)[0],
+    }
+    draft.found = {kind: tables.names_of(part) for kind, part in parts.items()}
     shared = set.intersection(*({naming.plain(name) for name in names} for names in draft.found.values()))
-    for kind, table in paths.items():
-        typed = public.atomic(draft.found[kind], public.is_atomic(table))
-        chosen = naming.chosen(draft.found[kind], kind, typed, shared).columns
+    for kind, part in parts.items():
+        chosen = naming.chosen(draft.found[kind], kind, public.atomic(part, draft.found[kind]), shared).columns
         draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
 
 

@@ -39,16 +39,11 @@ class Wanted:
     """Whether quotes in delimited text may mean something."""
 
 
-def column_names(path: Path, source: str, header: Sequence[str] = ()) -> list[str]:
-    """The columns of the table at `path`, by its first file; for JSON those among its first objects.
-
-    Raises UserError where it is not there or is no table.
-    """
-    return names_of(containers.parts(path, source)[0], header)
-
-
 def names_of(part: Part, header: Sequence[str] = ()) -> list[str]:
-    """The columns of one file, and those that the names of its folders say."""
+    """The columns of one file, and those that the names of its folders say; for JSON those of its first objects.
+
+    Raises UserError where it is no table.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         # Only to look at text needs no copy.
         path = part.path if part.kind in ("text", "json") else containers.plain(part, Path(scratch))
