@@ -81,7 +81,7 @@ def typed(names: Sequence[str]) -> dict[str, str]:
 
 def untyped(names: Sequence[str]) -> list[str]:
     """Names without RecBole's types."""
-    return list(typed(names)) if typed(names) else list(names)
+    return list(typed(names) or names)
 
 
 def barred(frame: "daft.DataFrame", name: str) -> Any:
