@@ -265,9 +265,9 @@ class Decoder:
 
     def decode(self, name: str | Path, frames: int) -> Decoded:
         """As the function of that name, with the reason in the answer instead of an exception."""
-        if self.process is None:
-            self._start()
         try:
+            if self.process is None:
+                self._start()
             self._pipe.send_bytes(msgspec.msgpack.encode(Request(str(name), frames)))
             if self._pipe.poll(SECONDS_A_FILE):
                 return msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Decoded)
