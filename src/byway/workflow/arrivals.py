@@ -235,7 +235,7 @@ def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arriv
     copies = work.scratch / "copies"
     if "items" in given:
         raw = sources.new_rows(read, "items", given["items"], copies)
-        fresh = items_of.cleaned(raw, read, kept_out, counts)
+        fresh = items_of.cleaned(raw, kept_out, counts)
         if kept_out.reasons:
             items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
         old = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string()).combine_chunks()
