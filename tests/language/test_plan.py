@@ -57,18 +57,17 @@ def tuned(request: pytest.FixtureRequest, tmp_path: Path, tokenizer: Any) -> tun
 FILES = ("clusters.npy", "scores.npy", "model.npy")
 
 
+def given(tuned: tune.Tuned, arithmetic: str, some: Transitions) -> plan.Given:
+    return plan.Given(some, DESCRIPTIONS, tuned, TREE.similarity(VECTORS, 2), arithmetic)
+
+
 def build(path: Path, tuned: tune.Tuned, arithmetic: str = "float32") -> tables.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
     outcome = plan.build(
         work,
         SETTINGS,
-        transitions=transitions(),
-        descriptions=DESCRIPTIONS,
-        model=tuned,
-        vectors=VECTORS,
-        tree=TREE,
-        arithmetic=arithmetic,
+        given(tuned, arithmetic, transitions()),
     )
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
@@ -139,13 +138,8 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
         plan.fill(
             work,
             SETTINGS,
-            transitions=transitions(),
-            descriptions=DESCRIPTIONS,
-            model=tuned,
-            vectors=VECTORS,
-            tree=TREE,
-            arithmetic=arithmetic,
-            shard=(number, 3),
+            given(tuned, arithmetic, transitions()),
+            (number, 3),
         )
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
@@ -167,13 +161,8 @@ def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
         plan.fill(
             work,
             SETTINGS,
-            transitions=transitions(),
-            descriptions=DESCRIPTIONS,
-            model=tuned,
-            vectors=VECTORS,
-            tree=TREE,
-            arithmetic="auto",
-            shard=(number, 3),
+            given(tuned, "auto", transitions()),
+            (number, 3),
         )
     build(tmp_path / "shards", tuned, "auto")
     for name in FILES:
@@ -210,13 +199,8 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
             return plan.fill(
                 work,
                 SETTINGS,
-                transitions=transitions(),
-                descriptions=DESCRIPTIONS,
-                model=tuned,
-                vectors=VECTORS,
-                tree=TREE,
-                arithmetic="float32",
-                shard=(number, 3),
+                given(tuned, "float32", transitions()),
+                (number, 3),
             )
 
     with ThreadPoolExecutor(3) as pool:
@@ -239,12 +223,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
     outcome = plan.build(
         work,
         SETTINGS,
-        transitions=three,
-        descriptions=DESCRIPTIONS,
-        model=tuned,
-        vectors=VECTORS,
-        tree=TREE,
-        arithmetic="float32",
+        given(tuned, "float32", three),
     )
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
@@ -274,12 +253,7 @@ def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned
         plan.build(
             work,
             SETTINGS,
-            transitions=transitions(history=4),
-            descriptions=DESCRIPTIONS,
-            model=tuned,
-            vectors=VECTORS,
-            tree=TREE,
-            arithmetic="float32",
+            given(tuned, "float32", transitions(history=4)),
         )
 
 

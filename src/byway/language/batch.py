@@ -20,7 +20,7 @@ from byway.base.errors import UserError
 from byway.language import server
 from byway.language.answers import Kept
 from byway.language.questions import Question, Questions
-from byway.language.server import Usage
+from byway.language.server import Said, Usage
 
 REQUESTS, BYTES = 40_000, 150 << 20
 """Of a file at the most: the strictest of the hosts takes 50,000 and 200 MB."""
@@ -108,9 +108,7 @@ def take(files: list[Path], kept: Kept, asked: Questions) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for file in files:
-        rows: list[int] = []
-        rankings: list[NDArray[np.int32]] = []
-        usage, before = Usage(), counts.total()
+        said, before = list[Said](), counts.total()
         for result in _results(file):
             owner, _, row = result.identity.rpartition("-")
             if owner != kept.path.name or not row.isdecimal() or int(row) >= len(asked):
@@ -121,13 +119,10 @@ def take(files: list[Path], kept: Kept, asked: Questions) -> dict[str, int]:
                 ranking = asked.ranking(int(row), result.said)
                 counts["answers"] += 1
                 result.usage.empty = int(ranking[0] < 0)
-                rows.append(int(row))
-                rankings.append(ranking)
-                usage.add(result.usage)
+                said.append(Said(int(row), ranking, result.usage))
         if counts.total() == before:
             raise UserError(f"{file} holds no results of a batch: give the file that the host wrote.")
-        if rows:
-            kept.take(np.array(rows), np.stack(rankings), usage)
+        kept.keep(said)
     empty = int((kept.ranking[:, 0] == -1).sum())
     return {**{name: counts[name] for name in ("answers", "errors", "of other questions")}, "empty": empty}
 

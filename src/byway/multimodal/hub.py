@@ -238,7 +238,7 @@ def wrap(model: Any, processor: Any, asked: Contexts, pictures: Pictures) -> Hub
 def prepare(model: Any, rng: np.random.Generator) -> Any:
     """Freeze the picture tower, put adapters on the language model, free the projector."""
     model.requires_grad_(False)
-    adapters.adapt(model.get_decoder(), adapters.RANK, rng)
+    adapters.adapt(model.get_decoder(), rng)
     model.get_input_embeddings().weight.requires_grad_(False)
     for name, weight in model.named_parameters():
         if any(part in name for part in PROJECTORS):

@@ -42,11 +42,16 @@ def ranked(
         figures["video.table.recall_at_1"] = {
             name: _recall(np.where(open_NM, score, -np.inf)[rows], some) for name, score in every.items()
         }
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :top]
-    best = np.take_along_axis(log_p, order, 1)
+    return *best_of(log_p, top), figures
+
+
+def best_of(log_p_NM: NDArray[np.floating], top: int) -> tuple[Ints, NDArray[np.float32]]:
+    """[N, top] the likeliest clusters and their log-probabilities, best first; -1 and -inf where fewer are open."""
+    order = np.argsort(-log_p_NM, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(log_p_NM, order, 1)
     fill = ((0, 0), (0, top - order.shape[1]))
     clusters = np.pad(np.where(np.isfinite(best), order, -1), fill, constant_values=-1).astype(np.int32)
-    return clusters, np.pad(best, fill, constant_values=-np.inf).astype(np.float32), figures
+    return clusters, np.pad(best, fill, constant_values=-np.inf).astype(np.float32)
 
 
 def fitted(
