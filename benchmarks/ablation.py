@@ -256,11 +256,10 @@ def main() -> None:
                 if (here.out / "of.json").exists() and json.loads((here.out / "of.json").read_text("utf-8")) != of:
                     raise SystemExit(f"{here.out} holds a model of other settings: give --keep another folder.")
                 (here.out / "of.json").write_text(json.dumps(of), "utf-8")
+                alike, arithmetic = grown.similarity(vectors, transitions.level), settings.run.precision
                 if not (here.out / "policy.json").exists():
-                    alike, arithmetic = grown.similarity(vectors, transitions.level), settings.run.precision
                     tune.build(here, settings.language_model, transitions, names, alike, arithmetic=arithmetic)
                 seconds = round(time.perf_counter() - started, 1)
-                alike = grown.similarity(vectors, transitions.level)
                 some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)
                 found = recalls(transitions, some, names, tune.load(here.out), alike, settings, seed)
             counts = {"seed": seed, "transitions": int(transitions.train.count.sum()), "seconds": seconds}

@@ -7,7 +7,7 @@ of who was asked: changing other settings, or a run that was cut, loses none. Ro
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,6 @@ LETTERS = 4
 """Letters of a token, about: for what is said before anything was asked."""
 
 
-class About(msgspec.Struct):
-    """`asked.json` of an artifact and of a folder of answers."""
-
-    model: str
-    protocol: str
-    questions: int
-    clusters: int
-    ranked: int
-
-
 def load(path: Path) -> Ranked | None:
     """Read 07-language-model of a model that was asked elsewhere; None where one was fine-tuned."""
     if not (path / "asked.json").exists():
@@ -76,8 +66,7 @@ class Kept:
             new = path / "ranking.tmp.npy"
             np.save(new, np.full(shape, UNASKED, np.int32))
             new.replace(file)
-            about = About(settings.model, settings.protocol, len(asked), len(asked.names), asked.ranked)
-            write_atomic(path / "asked.json", msgspec.json.format(msgspec.json.encode(about), indent=1))
+            write_atomic(path / "asked.json", _about(asked, settings))
         return cls(path, np.load(file, mmap_mode="r+"))
 
     def missing(self) -> NDArray[np.intp]:
@@ -99,6 +88,13 @@ class Kept:
         """What all answers so far took."""
         file = self.path / "usage.json"
         return msgspec.json.decode(file.read_bytes(), type=Usage) if file.exists() else Usage()
+
+
+def _about(asked: Questions, settings: config.Answers) -> bytes:
+    """`asked.json` of a folder of answers and of an artifact."""
+    size = {"questions": len(asked), "clusters": len(asked.names), "ranked": asked.ranked}
+    about = {"model": settings.model, "protocol": settings.protocol, **size}
+    return msgspec.json.format(msgspec.json.encode(about), indent=1)
 
 
 def price(usage: Usage, settings: config.Answers) -> float:
@@ -144,30 +140,39 @@ def ask(
     )
     several, told = min(LOOKED, len(left)), time.monotonic()
     seen, named = 0, False
-    with bar(label, len(asked), len(asked) - len(left)) as advance:
-        for start in range(0, len(left), TOGETHER):
-            rows = left[start : start + TOGETHER]
-            waiting, written = list[Said](), time.monotonic()
-            with contextlib.closing(by(asked.part(rows))) as said:
-                try:
-                    for answer in said:
-                        waiting.append(answer._replace(row=int(rows[answer.row])))
-                        advance(1)
-                        seen, named = seen + 1, named or bool(answer.ranking[0] >= 0)
-                        if seen == several and not named:
-                            raise UserError(
-                                f"{settings.model} at {settings.url} was asked {several} questions and named no "
-                                "candidate in any answer: see by hand what it says, or set answers.protocol."
-                            )
-                        if named and time.monotonic() - written > EVERY:
-                            kept.keep(waiting)
-                            waiting, written = [], time.monotonic()
-                        if settings.price and time.monotonic() - told > 60:
-                            told = time.monotonic()
-                            say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
-                finally:
-                    if named:  # what names nobody may be another model's fault, and is asked again
-                        kept.keep(waiting)
+    waiting, written = list[Said](), time.monotonic()
+    with (
+        bar(label, len(asked), len(asked) - len(left)) as advance,
+        contextlib.closing(_said(by, asked, left)) as said,
+    ):
+        try:
+            for answer in said:
+                waiting.append(answer)
+                advance(1)
+                seen, named = seen + 1, named or bool(answer.ranking[0] >= 0)
+                if seen == several and not named:
+                    raise UserError(
+                        f"{settings.model} at {settings.url} was asked {several} questions and named no "
+                        "candidate in any answer: see by hand what it says, or set answers.protocol."
+                    )
+                if named and time.monotonic() - written > EVERY:
+                    kept.keep(waiting)
+                    waiting, written = [], time.monotonic()
+                if settings.price and time.monotonic() - told > 60:
+                    told = time.monotonic()
+                    say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
+        finally:
+            if named:  # what names nobody may be another model's fault, and is asked again
+                kept.keep(waiting)
+
+
+def _said(by: Ask, asked: Questions, left: NDArray[np.integer]) -> Generator[Said]:
+    """The answers to the rows that are left, of which so many wait `TOGETHER`."""
+    for start in range(0, len(left), TOGETHER):
+        rows = left[start : start + TOGETHER]
+        with contextlib.closing(by(asked.part(rows))) as said:
+            for answer in said:
+                yield answer._replace(row=int(rows[answer.row]))
 
 
 def build(
@@ -194,8 +199,7 @@ def build(
         whole = np.full((M, M, own.shape[1]), -1, np.int32)
         whole[asked.pairs[:, 0], asked.pairs[:, 1]] = own
         np.save(work.out / f"{name}.npy", whole)
-    about = About(settings.model, settings.protocol, len(asked), M, asked.ranked)
-    (work.out / "asked.json").write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1))
+    (work.out / "asked.json").write_bytes(_about(asked, settings))
     named = float((kept.ranking[:, 0] >= 0).mean())
     return Outcome(
         counts={"asked": len(asked)},

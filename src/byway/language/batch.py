@@ -150,19 +150,21 @@ def _read(line: dict[str, Any]) -> Result:
     if line.get("error") or response.get("status_code", 200) != 200:
         return Result(identity, "", Usage(), str(line.get("error") or response.get("status_code")))
     message, used = response["body"]["choices"][0]["message"], response["body"].get("usage") or {}
-    usage = Usage(1, int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0))
-    usage.refused = int(bool(message.get("refusal")))
+    usage = _usage(used.get("prompt_tokens"), used.get("completion_tokens"), bool(message.get("refusal")))
     return Result(identity, str(message.get("content") or ""), usage)
+
+
+def _usage(read: Any, written: Any, refused: bool) -> Usage:
+    """Of one answer; hosts leave out numbers."""
+    return Usage(1, int(read or 0), int(written or 0), int(refused))
 
 
 def _of_anthropic(line: dict[str, Any]) -> Result:
     identity, result = str(line["custom_id"]), line["result"]
     if result["type"] != "succeeded":
         return Result(identity, "", Usage(), str(result["type"]))
-    message = result["message"]
-    used = message.get("usage") or {}
-    usage = Usage(1, int(used.get("input_tokens") or 0), int(used.get("output_tokens") or 0))
-    usage.refused = int(message.get("stop_reason") == "refusal")
+    message, used = result["message"], result["message"].get("usage") or {}
+    usage = _usage(used.get("input_tokens"), used.get("output_tokens"), message.get("stop_reason") == "refusal")
     return Result(identity, "".join(b.get("text", "") for b in message["content"] if b["type"] == "text"), usage)
 
 
@@ -173,10 +175,7 @@ def _of_gemini(line: dict[str, Any]) -> Result:
     used = response.get("usageMetadata") or response.get("usage_metadata") or {}
     read = used.get("promptTokenCount", used.get("prompt_token_count"))
     written = used.get("candidatesTokenCount", used.get("candidates_token_count"))
-    usage = Usage(1, int(read or 0), int(written or 0))
     candidates = response.get("candidates") or []
-    if not candidates:
-        usage.refused = 1
-        return Result(identity, "", usage)
-    parts = (candidates[0].get("content") or {}).get("parts") or []
+    usage = _usage(read, written, refused=not candidates)
+    parts = ((candidates[0].get("content") or {}).get("parts") or []) if candidates else []
     return Result(identity, "".join(part.get("text", "") for part in parts if not part.get("thought")), usage)

@@ -99,13 +99,13 @@ def first_nats(
     The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name. Beside an
     offset it is among the legal ones.
     """
+    wanted = policy.take(first_choice(policy.trie, target_NM))
     if offset_NM is not None:
-        wanted = policy.take(first_choice(policy.trie, target_NM))
-        log_p = _choice(policy, 0, at_cue_NH, offset_NM)
-        return -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
-    begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
-    log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
-    return -(policy.take(first_choice(policy.trie, target_NM)) * log_p).sum(1)
+        log_p = _choice(policy, 0, at_cue_NH, offset_NM).masked_fill(wanted == 0, 0)
+    else:
+        begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
+        log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
+    return -(wanted * log_p).sum(1)
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
