@@ -87,9 +87,7 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
             item_policy=sequence.load(workspace / "12-item-policy"),
         )
         known.write_text(json.dumps(outcome.metrics), "utf-8")
-    kit = experiment.make_kit(
-        folder,
-        settings.experiment,
+    given = experiment.Materials(
         catalog=whole,
         events=log,
         vectors=vectors,
@@ -100,12 +98,12 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
         contexts=None,
         planned=fit.load(folder),
         sections=settings,
-        seed=settings.run.seed,
     )
+    kit = experiment.make_kit(folder, given, settings.run.seed)
     inputs = Inputs(workspace, settings, EXPERIMENT)
     users = events.load_users(workspace / "01-catalog")
     environment, people, missing = truth.open_truth(inputs.truth_folder, whole.ids(), users, log, 10)
-    setup = Setup(kit, environment, people, missing, None, settings.experiment, folder)
+    setup = Setup(kit, environment, people, missing, None, folder)
     return setup, arms.encoders(kit, ("masked",)), json.loads(known.read_text("utf-8"))
 
 

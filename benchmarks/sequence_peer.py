@@ -140,7 +140,7 @@ def train(one: Peer, made: Split, x: Tensor, y: Tensor, options: argparse.Namesp
         best.weights = {name: weight.clone() for name, weight in one.net.state_dict().items()}
         return True
 
-    while waited < options.patience and epoch < options.epochs:
+    while waited < options.patience and epoch < options.epochs and spent < options.seconds:
         order = torch.randperm(len(x)).split(options.batch)
         for place, batch in enumerate(order, 1):
             started = time.process_time()
@@ -176,6 +176,7 @@ def main() -> None:
         "--patience", type=int, default=5, help="looks at the validation without a rise after which training ends"
     )
     parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of the processor: no epoch after them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--as-name", help="under which the answers are kept, where settings are changed")

@@ -241,12 +241,13 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
             made = plan.load(Path(place))
             tables[name] = np.where((made.via < 0)[:, None], -1, made.clusters[made.via]).astype(np.int32)
     now = "what was liked, weight fitted (now)"
-    strict = replace(setup.kit.bundle, surprise="never_met")
+    usual = settings.bundle
+    strict = replace(usual, surprise="never_met")
     variants: dict[str, tuple[str, NDArray[np.int32] | None, config.Bundle, bool]] = {
-        name: (name, None, setup.kit.bundle, False) for name in ("control", "byway", "sequence")
+        name: (name, None, usual, False) for name in ("control", "byway", "sequence")
     }
-    variants |= {name: (arms.MULTIMODAL, table, setup.kit.bundle, True) for name, table in tables.items()}
-    variants[f"{now}, asked before the visit"] = (arms.MULTIMODAL, tables[now], setup.kit.bundle, False)
+    variants |= {name: (arms.MULTIMODAL, table, usual, True) for name, table in tables.items()}
+    variants[f"{now}, asked before the visit"] = (arms.MULTIMODAL, tables[now], usual, False)
     variants[f"{now}, never met alone"] = (arms.MULTIMODAL, tables[now], strict, True)
     variants[f"{now}, both as before"] = (arms.MULTIMODAL, tables[now], strict, False)
     found: dict[str, list[Run]] = {}
@@ -254,7 +255,8 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     for number, (name, (arm, table, bundle, follows)) in enumerate(variants.items()):
         scratch = folder / f"variant-{name.replace(' ', '-').replace(',', '')}"
         scratch.mkdir(exist_ok=True)
-        each = replace(setup, kit=replace(setup.kit, watching=table, bundle=bundle), scratch=scratch)
+        kit = replace(setup.kit, watching=table, sections=replace(settings, bundle=bundle))
+        each = replace(setup, kit=kit, scratch=scratch)
         with patch.object(arms, "FOLLOWS", (arms.MULTIMODAL,) if follows else ()):
             found[name] = [mask.lived(each, trained, s, arm) for s in range(given.deals)]
         print(f"{number + 1} of {len(variants)}: {name}", flush=True)

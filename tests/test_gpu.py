@@ -214,7 +214,7 @@ def test_trained_sources(kind: str, tmp_path: Path) -> None:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
         for _ in range(2):  # trained, and read back
             parts = neural.trained(kind, simulated.KNOWN, log, simulated.SETTINGS, 0, 1, checkpoint=path)
-        made = neural.encoded(kind, simulated.KNOWN, parts, simulated.SETTINGS, 1, 0, every=3)
+        made = neural.encoded(kind, simulated.KNOWN, parts, simulated.SETTINGS, 0, every=3)
         made.learn(simulated.a_log(), 3)
         return [made.scores(simulated.asked([[1, 2], [3, 4, 5]]), np.zeros(2, np.int64))]
 

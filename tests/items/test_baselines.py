@@ -16,7 +16,6 @@ from byway.simulation import neural
 from byway.simulation.neural_linear import NeuralLinear
 from byway.simulation.planned import Keywords, Planned, RandomCluster, Tabled, Watching, draw_interests
 from byway.simulation.source import NONE, Asked, Known, Logged, best, first_meetings, open_clusters
-from byway.simulation.two_tower import TwoTower
 from byway.transitions.triples import look_up
 from tests.serving.planted import NAMES, Planted
 from tests.serving.planted import M as CLUSTERS
@@ -24,7 +23,7 @@ from tests.serving.planted import M as CLUSTERS
 RNG = np.random.default_rng(0)
 N, M = 24, 6
 KNOWN = Known(
-    (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, np.array([0, 0, 0, 1, 1, 1])
+    (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, (np.array([0, 0, 0, 1, 1, 1]),)
 )
 SETTINGS = config.ItemPolicy(dim=8, batch=256, history=6)
 
@@ -54,7 +53,7 @@ def a_log(events: int = 120, users: int = 5) -> Logged:
 
 def encoder(kind: str = "restricted", log: Logged | None = None, folder: Path | None = None) -> neural.Encoded:
     parts = neural.begin(kind, KNOWN, neural.settings_of(kind, SETTINGS, 1), 0).eval()
-    return neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, every=3)
+    return neural.encoded(kind, KNOWN, parts, SETTINGS, 0, every=3)
 
 
 def test_the_neural_linear_bandit_is_bayesian_regression() -> None:
@@ -87,7 +86,7 @@ def test_novelty_rewards_are_four_times_where_the_week_had_none() -> None:
     user, item = np.array([0, 0, 0, 1, 0]), np.array([0, 6, 0, 0, 1])
     log = Logged(user, item, np.array([1, 0.8, 1, 1, 0.2], np.float32), np.array([0, 3, 11, 11, 11]), 2)
     # Items 0 and 6 share a cluster: new, then known, then eight days apart, then another user; the last disliked.
-    assert neural.novelty()(KNOWN, log).tolist() == pytest.approx([4, 0.8, 4, 4, 0])
+    assert neural.novelty(KNOWN, log).tolist() == pytest.approx([4, 0.8, 4, 4, 0])
 
 
 def test_novelty_has_the_correction_that_it_builds_on_and_a_bonus_for_spreading() -> None:
@@ -101,7 +100,7 @@ def test_novelty_has_the_correction_that_it_builds_on_and_a_bonus_for_spreading(
     for entropy in (0.0, 30.0):
         parts = neural.begin("novelty", KNOWN, settings, 0)
         sequence.fit(parts, neural.KINDS["novelty"].sequences(KNOWN, log), settings, 0, peak=0.02, entropy=entropy)
-        found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 1, 0, every=0)
+        found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 0, every=0)
         scores = torch.from_numpy(found.states(history) @ found.vectors().T)
         spread.append(float(torch.distributions.Categorical(logits=scores).entropy().mean()))
     assert neural.KINDS["novelty"].entropy > 0
@@ -119,7 +118,7 @@ def test_novelty_reads_what_was_a_surprise() -> None:
     settings = replace(neural.settings_of("novelty", SETTINGS, 150), top_k=0)
     parts = neural.begin("novelty", KNOWN, settings, 0)
     sequence.fit(parts, neural.KINDS["novelty"].sequences(KNOWN, log), settings, 0, peak=0.02)
-    found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 1, 0, every=0)
+    found = neural.encoded("novelty", KNOWN, parts, SETTINGS, 0, every=0)
     question = asked([[0, 6], [0, 6], [0, 6]])
     liked = question.satisfaction.copy()
     liked[2, 1] = 0.2  # what was new and did not please is no surprise
@@ -139,10 +138,11 @@ def test_every_encoder_learns_what_comes_next(kind: str) -> None:
     log = Logged(user, item, np.ones(900, np.float32), np.tile(np.arange(-6, 0), 150), 150)
     settings = neural.settings_of(kind, SETTINGS, 1)
     parts = neural.begin(kind, KNOWN, settings, 0)
-    reward = neural.satisfaction(KNOWN, log)
-    sequence.fit(parts, neural.sequences(log, reward, N), replace(settings, epochs=25), 0, peak=0.02)
-    found = neural.encoded(kind, KNOWN, parts, SETTINGS, 1, 0, every=0)
-    found.nearest = 0
+    sequence.fit(
+        parts, neural.KINDS["restricted"].sequences(KNOWN, log), replace(settings, epochs=25), 0, peak=0.02
+    )
+    found = neural.encoded(kind, KNOWN, parts, SETTINGS, 0, every=0)
+    found.kind = replace(found.kind, nearest=0)
     scores = found.scores(asked([[i - 2, i - 1, i] for i in range(2, N - 1)]), np.full(N - 3, NONE))
     hit = (best(scores, 3) == np.arange(3, N)[:, None]).any(1).mean()
     assert hit > 0.6
@@ -150,7 +150,7 @@ def test_every_encoder_learns_what_comes_next(kind: str) -> None:
 
 def test_context_scores_only_what_is_near_the_last_item() -> None:
     found = encoder("context")
-    found.nearest = 5
+    found.kind = replace(found.kind, nearest=5)
     scores = found.scores(asked([[3, 7]]), np.array([NONE]))[0]
     similarity = KNOWN.vectors @ KNOWN.vectors[7]
     similarity[[3, 7]] = -np.inf
@@ -160,7 +160,7 @@ def test_context_scores_only_what_is_near_the_last_item() -> None:
 def test_arms_train_apart_and_only_on_their_days() -> None:
     log = a_log(300, 20)
     parts = neural.begin("restricted", KNOWN, neural.settings_of("restricted", SETTINGS, 1), 0)
-    one, other = (neural.encoded("restricted", KNOWN, parts, SETTINGS, 1, 0, every=3) for _ in range(2))
+    one, other = (neural.encoded("restricted", KNOWN, parts, SETTINGS, 0, every=3) for _ in range(2))
     before = other.vectors().copy()
     live = Logged(log.user, log.item, log.satisfaction, log.day + 15, log.n_users)
     one.learn(live, 2)
@@ -180,7 +180,7 @@ def test_a_trained_encoder_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
 
 def test_the_user_tower_reads_no_later_item() -> None:
     torch.manual_seed(0)
-    tower = TwoTower(KNOWN.vectors, 8, 0.0).eval()
+    tower = neural.TwoTower(KNOWN.vectors, 8, 0.0).eval()
     whole = tower(torch.tensor([[0, 3, 5, 9]]))
     torch.testing.assert_close(whole[:, :3], tower(torch.tensor([[0, 3, 5]])))
     torch.testing.assert_close(whole[:, 2:3], tower(torch.tensor([[3, 5]]))[:, 1:])
@@ -191,7 +191,7 @@ def test_the_table_is_read_as_the_service_reads_it(tmp_path: Path) -> None:
     planted = Planted()
     bundle = planted.build(tmp_path)
     cluster = np.array([bundle.cluster(p) for p in range(len(planted.ids))])
-    known = Known(planted.vectors[planted.order], cluster, np.zeros(CLUSTERS, np.int64))
+    known = Known(planted.vectors[planted.order], cluster, (np.zeros(CLUSTERS, np.int64),))
     table = np.roll(planted.rankings(), 1, axis=0)[:, :, :2].copy()
     planted_again = Planted(table=table)
     bundle = planted_again.build(tmp_path / "again")
@@ -219,7 +219,7 @@ def test_one_and_three_interests_are_planned_from_as_the_service_does(interests:
     known = Known(
         planted.vectors[planted.order],
         np.array([bundle.cluster(p) for p in range(len(planted.ids))]),
-        np.zeros(CLUSTERS, np.int64),
+        (np.zeros(CLUSTERS, np.int64),),
     )
     plan = Tabled(known, bundle.ranking, np.asarray(bundle.popularity), interests=interests)
     for history in (["c5-0", "c6-0", "c3-0", "c0-1"], ["c5-0", "c6-0", "c3-0"], ["c1-0", "c2-0"], ["c2-1"]):
@@ -235,7 +235,7 @@ def test_one_and_three_interests_are_planned_from_as_the_service_does(interests:
 def test_three_interests_stand_in_order_and_the_oldest_fills_up() -> None:
     """Items 0, 1, 2 and 6 are of clusters 0, 1, 2 and 0; nobody has NONE."""
     question = asked([[0, 1, 2], [0, 1, 6], [4], []])
-    drawn = draw_interests(KNOWN, question, 30, np.random.default_rng(0), 3)
+    drawn = draw_interests(KNOWN, question, np.random.default_rng(0), 3)
     assert drawn.tolist() == [[0, 1, 2], [1, 1, 0], [4, 4, 4], [-1, -1, -1]]
 
 
@@ -259,13 +259,13 @@ def test_interests_are_drawn_by_satisfaction_and_the_recent_one_is_second() -> N
     question = asked([[0, 1, 2, 6]] * 3000)
     weight = np.tile([0.9, 0.1, 0.0, 0.0], (3000, 1)).astype(np.float32)
     question = Asked(question.user, question.history, weight, question.day, 0, question.seen, question.met)
-    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(0)).T
+    one, two = draw_interests(KNOWN, question, np.random.default_rng(0)).T
     # Items 0 and 6 are of cluster 0, the last watched: it comes second whenever it is drawn.
     assert set(zip(one.tolist(), two.tolist(), strict=True)) == {(1, 0)}
 
 
 def drawn_by(question: Asked, seed: int) -> tuple[int, int]:
-    one, two = draw_interests(KNOWN, question, 30, np.random.default_rng(seed))[0].tolist()
+    one, two = draw_interests(KNOWN, question, np.random.default_rng(seed))[0].tolist()
     return one, two
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from byway import cli
 from byway.base import config
-from byway.evaluation import views, wording
+from byway.evaluation import comparison, views, wording
 from byway.multimodal import tune
 from byway.simulation import experiment, loop, media, world
 from byway.simulation.people import WorldSettings
@@ -178,7 +178,7 @@ def test_views_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(tune, "fine_tune", counted)
     monkeypatch.setattr(views, "EVALUATE_EVERY", 1)
-    monkeypatch.setattr(views, "SEEDS", 1)
+    monkeypatch.setattr(comparison, "SEEDS", 1)
     monkeypatch.setattr(tune, "FINAL_ON", 6)
     settings = config.load(workspace / "byway.toml", ["multimodal_model.steps=2"])
     with pytest.raises(KeyboardInterrupt):

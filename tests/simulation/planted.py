@@ -63,7 +63,7 @@ def known_of(made: World) -> Known:
     return Known(
         vectors.astype(np.float32),
         topics.sub_area[made.items.topic].astype(np.int64),
-        np.asarray(topics.area, np.int64),
+        (np.asarray(topics.area, np.int64),),
     )
 
 
@@ -78,9 +78,10 @@ def planned(events: Events, known: Known) -> fit.FittedPlanner:
     )
 
 
-def kit(of: Tiny, folder: Path) -> ArmContext:
+def kit(of: Tiny, folder: Path, **settings: int | float | bool | str) -> ArmContext:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
+    own = config.Experiment(**{"users": 20, "days": 4, "epochs": 1, "retrain_every": 2, **settings})
     m = known.n_clusters
     circle = ((np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m).astype(np.int32)
     return ArmContext(
@@ -92,14 +93,9 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
         planned=planned(of.events, known),
         table=Table(circle, circle.astype(np.float32), circle),
         leaf=known.cluster,
-        bundle=config.Bundle(),
-        interests=2,
         watching=((known.cluster[:, None] + np.arange(1, 9)) % m).astype(np.int32),
         popularity=np.arange(m, dtype=np.int32),
-        training=TRAINING,
-        epochs=1,
-        every=2,
-        days=30,
+        sections=config.Config(item_policy=TRAINING, experiment=own),
         seed=0,
         folder=folder,
     )
@@ -107,8 +103,7 @@ def kit(of: Tiny, folder: Path) -> ArmContext:
 
 def setup(of: Tiny, folder: Path, **settings: int | float | bool | str) -> Setup:
     """A whole platform."""
-    own = config.Experiment(**{"users": 20, "days": 4, **settings})
     people = of.people()
     buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)
-    return Setup(kit(of, folder), people, np.arange(len(of.user_ids)), nobody, buckets, own, folder)
+    return Setup(kit(of, folder, **settings), people, np.arange(len(of.user_ids)), nobody, buckets, folder)

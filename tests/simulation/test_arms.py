@@ -28,7 +28,11 @@ def make(kit: ArmContext):
     trained = arms.encoders(kit, tuple(ARMS))
 
     def source(name: str) -> Source:
-        own = dict(zip(("profile", "together", "popular"), control.control_sources(kit.known), strict=True))
+        own = dict(
+            zip(
+                ("profile", "together", "popular"), control.control_sources(kit.known, kit.log.n_users), strict=True
+            )
+        )
         found = own[name] if name in own else arms.source(name, kit, trained, 3)
         assert found is not None
         found.learn(kit.log, 0)

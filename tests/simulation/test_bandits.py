@@ -15,7 +15,7 @@ from byway.simulation.source import NONE, Asked, Known, Logged
 RNG = np.random.default_rng(0)
 N, M = 24, 6
 KNOWN = Known(
-    (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, np.array([0, 0, 0, 1, 1, 1])
+    (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, (np.array([0, 0, 0, 1, 1, 1]),)
 )
 SETTINGS = config.ItemPolicy(dim=8, batch=256, history=6)
 
@@ -41,7 +41,7 @@ def test_the_neural_linear_bandit_stands_on_the_encoder_as_it_is_on_every_day() 
     """Every morning its sums are those of a bandit made that morning from the whole log, after trainings too."""
     log = a_log(900, 150)
     parts = neural.begin("restricted", KNOWN, neural.settings_of("restricted", SETTINGS, 1), 0).eval()
-    encoder = neural.encoded("restricted", KNOWN, parts, SETTINGS, 1, 0, every=3)
+    encoder = neural.encoded("restricted", KNOWN, parts, SETTINGS, 0, every=3)
     bandit = NeuralLinear(KNOWN, encoder, ridge=1e-3)
     arm = Planned(KNOWN, bandit, encoder)
     first = bandit.centre
@@ -64,7 +64,7 @@ def nobody_special(users: int, known: Known = KNOWN) -> Asked:
     return Asked(np.arange(users), nothing, nothing.astype(np.float32), nothing, 0, unseen, unmet)
 
 
-DEEP = replace(KNOWN, paths=(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2, 2])))
+DEEP = replace(KNOWN, ancestors=(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2, 2])))
 """Two levels above the clusters, of two and three nodes."""
 
 

@@ -40,7 +40,7 @@ def test_a_source_that_peeks_is_caught_and_the_truth_is_put_back() -> None:
     before = [array.copy() for array in people.hidden()]
     assert controls.leaks(Scored(Peeking(people)), people, asked, 5, 0)
     assert controls.leaks(Planned(known, RandomCluster(), Remembering(people)), people, asked, 5, 0)
-    honest = platform.control_sources(known)[0]
+    honest = platform.control_sources(known, log.n_users)[0]
     honest.learn(log, 0)
     assert not controls.leaks(honest, people, asked, 5, 0)
     for was, now in zip(before, people.hidden(), strict=True):

@@ -184,8 +184,12 @@ class Flat:
 def live_with(setup: runs.Setup, source: Source) -> Impressions:
     """The deal 5 of `run_arm` with this source."""
     people = copy.deepcopy(setup.environment)
-    rng, chance = np.random.default_rng(9), runs.Chance((5, 0))
-    return runs._live(setup, people, source, setup.users, rng, follows=False, chance=chance)
+    known, log, days, share = setup.kit.known, setup.kit.log, setup.settings.days, setup.settings.share
+    return runs.live(
+        people, known, log, setup.missing, source, setup.users,
+        rng=np.random.default_rng(9), days=days, share=share, candidates=runs.CANDIDATES, blur=runs.BLUR,
+        chance=runs.Chance((5, 0)),
+    )  # fmt: skip
 
 
 def test_days_are_lifts_of_their_own(tmp_path: Path) -> None:

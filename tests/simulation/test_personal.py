@@ -1,5 +1,6 @@
 """The arms of the whole person against the service and against plain numpy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +71,14 @@ def world(**settings: float) -> tuple[Planted, Known, Personal]:
         table=rankings(1), model=rankings(2), planned=planned_of(), settings=config.Bundle(skip=0, **settings)
     )
     tree = planted.tree()
-    known = Known(planted.vectors, tree.assign(2).astype(np.int64), np.zeros(M, np.int64))
+    known = Known(planted.vectors, tree.assign(2).astype(np.int64), (np.zeros(M, np.int64),))
     arm = Personal(
         known,
         planted.planned,
         tree.assign(4).astype(np.int64),
         Table(planted.table, planted.table.astype(np.float32), planted.model),
         Mean(planted.vectors),
-        interests=planted.settings.new_interests,
-        skip=0.0,
-        young=planted.settings.young_days,
-        again=planted.settings.again_days,
+        planted.settings,
     )
     return planted, known, arm
 
@@ -130,7 +128,7 @@ def test_the_arm_names_what_the_service_answers(tmp_path: Path, settings: dict[s
 def test_what_is_left_out_differs_from_page_to_page_and_is_never_known() -> None:
     planted, known, arm = world()
     made = log(planted)
-    arm.skip = 0.5
+    arm.bundle = replace(arm.bundle, skip=0.5)
     arm.learn(made, 0)
     asked, rng = asked_of(known, made), np.random.default_rng(0)
     pages = [arm.nominate(asked, 6, rng) for _ in range(5)]

@@ -14,7 +14,7 @@ USERS, CLUSTERS, EACH = 12, 5, 20
 KNOWN = Known(
     np.eye(CLUSTERS, 8, dtype=np.float32).repeat(EACH, 0),
     np.arange(CLUSTERS).repeat(EACH),
-    np.zeros(CLUSTERS, np.int64),
+    (np.zeros(CLUSTERS, np.int64),),
 )
 NOBODY = np.zeros(CLUSTERS * EACH, np.bool_)
 

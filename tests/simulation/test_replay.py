@@ -1,6 +1,7 @@
 """Real answers: KuaiRec's matrix in both layouts, and what people went on to rate in a log that was cut in two."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,15 @@ def test_the_public_layout(tmp_path: Path) -> None:
     real, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
     assert isinstance(real, replay.Replay)
     assert users.tolist() == [0, 2]
-    assert missing.tolist() == [True, False, True, False]
+    assert missing[users].tolist() == [[True, False, True, False]] * 2
+    assert missing[1].all()
+    assert real.visits(0, np.random.default_rng(0)).tolist() == [2, 0, 2]
     felt = real.watch(np.array([0, 2]), np.array([3, 1]), np.random.default_rng(0))
     assert felt.satisfaction.tolist() == [1.0, 0.0]
     assert felt.seconds.tolist() == [9.0, 0.0]
     once = real.watch(np.array([0]), np.array([1]), np.random.default_rng(0))
     assert once.satisfaction.tolist() == [0.5]
-    assert real.visits(0, np.random.default_rng(0)).tolist() == [2, 0, 2]
+    assert real.visits(1, np.random.default_rng(0)).tolist() == [0, 0, 1]
 
 
 def test_the_layout_of_positives(tmp_path: Path) -> None:
@@ -52,7 +55,8 @@ def test_the_layout_of_positives(tmp_path: Path) -> None:
     real, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
     assert isinstance(real, replay.Replay)
     assert users.tolist() == [0, 2]
-    assert missing.tolist() == [True, False, True, False]
+    assert missing[users].tolist() == [[True, False, True, False]] * 2
+    assert missing[1].all()
     assert real.satisfaction.sum() == 2
     # Seen by 10 and not liked.
     assert real.watch(np.array([0]), np.array([3]), np.random.default_rng(0)).satisfaction.tolist() == [0.0]
@@ -60,7 +64,7 @@ def test_the_layout_of_positives(tmp_path: Path) -> None:
 
 def test_strangers_and_an_empty_folder_are_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="what people feel"):
-        truth.files(tmp_path)
+        truth.file(tmp_path)
     (tmp_path / "small_matrix.csv").write_text("user_id,video_id,play_duration,watch_ratio\n7,8,1,1\n")
     with pytest.raises(UserError, match="none of its users"):
         truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
@@ -74,8 +78,9 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     liked = (np.random.default_rng(0).random((n, 420)) < 0.3).astype(np.float32)
     users = np.arange(0, n, 3)
     matrix = liked[np.ix_(users, items)]
-    real = replay.Replay(matrix, np.zeros_like(matrix), users, items, (n, 420), 5)
-    own = Setup(setup.kit, real, real.users, real.missing(), None, setup.settings, tmp_path)
+    pairs = np.repeat(users, len(items)), np.tile(items, len(users))
+    real = replay.Replay(*pairs, matrix.ravel(), np.zeros(matrix.size, np.float32), (n, 420), 5)
+    own = Setup(setup.kit, real, real.users, real.missing(), None, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)
@@ -87,7 +92,7 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
 LENGTH = 5
 
 
-def cut() -> tuple[planted.Tiny, Events, replay.Later]:
+def cut() -> tuple[planted.Tiny, Events, replay.Replay]:
     """The tiny world's log cut in two, and the later ratings, of which the log knows nothing."""
     tiny = planted.tiny()
     whole = tiny.events
@@ -100,7 +105,8 @@ def cut() -> tuple[planted.Tiny, Events, replay.Later]:
     )
     shape = (whole.n_users, whole.n_items)
     user, item = whole.user[late].astype(np.int64), whole.item[late].astype(np.int64)
-    return tiny, earlier, replay.Later(user, item, whole.satisfaction[late], shape, LENGTH)
+    nothing = np.zeros(len(user), np.float32)
+    return tiny, earlier, replay.Replay(user, item, whole.satisfaction[late], nothing, shape, LENGTH)
 
 
 class Oracle:
@@ -117,7 +123,7 @@ class Oracle:
         return best(np.where(asked.seen, np.float32(-np.inf), self.told[asked.user]), k)
 
 
-def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.Later]:
+def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.Replay]:
     tiny, earlier, people = cut()
     kit = planted.kit(tiny, folder)
     shown = live(
@@ -127,7 +133,7 @@ def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.
     return shown, cut()[2]
 
 
-def answers(of: replay.Later) -> Floats:
+def answers(of: replay.Replay) -> Floats:
     """[U, N] satisfaction, NaN where there is no later rating."""
     out = np.full(of.shape, np.nan, np.float32)
     out.ravel()[of.pair] = of.satisfaction
@@ -169,12 +175,11 @@ def test_people_are_shown_all_that_they_rated_later_and_nothing_else(tmp_path: P
 def test_a_run_with_later_ratings_counts_what_somebody_can_be_shown(tmp_path: Path) -> None:
     tiny, earlier, people = cut()
     setup = planted.setup(tiny, tmp_path, days=2)
-    kit = planted.kit(tiny, tmp_path)
-    kit = type(kit)(**{**{name: getattr(kit, name) for name in kit.__slots__}, "log": experiment.logged(earlier)})
-    own = Setup(kit, people, people.users, people.missing(), None, setup.settings, tmp_path)
+    kit = replace(setup.kit, log=experiment.logged(earlier))
+    own = Setup(kit, people, people.users, people.missing(), None, tmp_path)
     items = np.unique(people.pair % people.shape[1])
     assert np.flatnonzero(own.there).tolist() == items.tolist()
-    everybody = Setup(kit, people, people.users, ~own.there, None, setup.settings, tmp_path)
+    everybody = Setup(kit, people, people.users, ~own.there, None, tmp_path)
     assert everybody.there.tolist() == own.there.tolist()
     run = run_arm(own, {}, "control", people.users, 0, "")
     assert run.items.sum() == np.minimum(people.left, 2 * LENGTH).sum()
@@ -281,7 +286,7 @@ def test_later_ratings_are_read(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / later.FILE)
     log = Events(np.array([0]), np.array([1]), np.array([0]), np.ones(1, "f4"), True, 3, 4)
     people, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, log, 10)
-    assert isinstance(people, replay.Later)
+    assert isinstance(people, replay.Replay)
     assert users.tolist() == [0, 2]
     assert np.argwhere(~missing).tolist() == [[0, 2], [2, 3]]
     rng = np.random.default_rng(0)
@@ -315,11 +320,11 @@ def test_what_cannot_be_replayed_is_explained(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_the_real_matrix_is_read(realdata: Callable[[str], Path]) -> None:
     folder = realdata("kuairec")
-    (path,) = truth.files(folder)
+    path = truth.file(folder)
     pairs = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.int64)
     users = [str(u) for u in np.unique(pairs[:, 0])]
     items = [str(v) for v in np.unique(pairs[:, 1])]
     real = replay.load(path, items, users, 10)
     assert len(real.users) == 688
-    assert len(real.items) <= 3327
+    assert (~real.missing()).any(0).sum() <= 3327
     assert real.satisfaction.sum() == len(pairs) == 107_309

@@ -23,7 +23,7 @@ from byway.transitions.triples import Triples, key, look_up
 from tests.simulation import planted
 
 M = 6
-KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, np.zeros(M, np.int64))
+KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, (np.zeros(M, np.int64),))
 """Items i and i + 6 are of cluster i."""
 NOTHING = Weights(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
 TRAINING = config.ItemPolicy(dim=4, batch=64, history=5)
@@ -64,14 +64,9 @@ def kit(folder: Path, **tables: np.ndarray) -> ArmContext:
         ),
         table=Table(first, first.astype(np.float32), first),
         leaf=KNOWN.cluster,
-        bundle=config.Bundle(),
-        interests=2,
         watching=None,
         popularity=np.arange(M, dtype=np.int32)[::-1].copy(),
-        training=TRAINING,
-        epochs=0,
-        every=0,
-        days=30,
+        sections=config.Config(item_policy=TRAINING, experiment=config.Experiment(epochs=0, retrain_every=0)),
         seed=0,
         folder=folder,
     )
@@ -199,6 +194,6 @@ def test_the_papers_arm_draws_two_of_the_last_thirty_days_by_quality() -> None:
     question = replace(question, satisfaction=felt, day=day)
     free = np.ones((2000, M), np.bool_)
     chosen = plan.choose(question, free, np.random.default_rng(0))
-    drawn = draw_interests(KNOWN, question, 30, np.random.default_rng(0))
+    drawn = draw_interests(KNOWN, question, np.random.default_rng(0))
     assert set(map(tuple, drawn.tolist())) == {(0, 2)}
     assert set(chosen.tolist()) == {3}

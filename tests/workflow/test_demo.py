@@ -140,20 +140,20 @@ def test_a_person_can_read_it(workspace: Path) -> None:
 
 def test_ways_to_curate_are_compared_and_drawn(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after its first model, the comparison goes on with the second, to what one that ran through found."""
-    from byway.evaluation import curations, report
+    from byway.evaluation import comparison, curations, report
 
     made: list[tuple[str, int]] = []
     real = curations._one
 
-    def counted(work: Any, kind: str, seed: int, *rest: Any, **more: Any) -> dict[str, Any]:
+    def counted(kind: str, seed: int, folder: Path, **more: Any) -> dict[str, Any]:
         if made == [("diversified", 0)]:
             made.append(("stopped", 0))
             raise KeyboardInterrupt
         made.append((kind, seed))
-        return real(work, kind, seed, *rest, **more)
+        return real(kind, seed, folder, **more)
 
     monkeypatch.setattr(curations, "_one", counted)
-    monkeypatch.setattr(curations, "SEEDS", 1)
+    monkeypatch.setattr(comparison, "SEEDS", 1)
     settings = config.load(workspace / "byway.toml")
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(workspace, settings, only="curations")

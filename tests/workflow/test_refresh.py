@@ -367,12 +367,15 @@ def test_an_export_that_holds_earlier_events_again_counts_the_new_ones_alone(
     assert record.counts["known_events"] == len(rows) - len(new)
     said = refresh.run(folder, config.load(folder / "byway.toml"), None, None)[1]
     assert f"{len(rows) - len(new):,} events were known already and are left as they were." in said
-    # One that holds nothing new changes nothing.
+    # One that holds nothing new changes nothing, but what pleased after it had been exported is told anew.
     again = take_in(folder, None, write(folder / "again.csv", EVENT, rows[:-5]))
     assert again["refresh.events"] == 0
-    assert (folder / stages.REFRESH / "traffic.npy").read_bytes() == (
-        refreshed / stages.REFRESH / "traffic.npy"
-    ).read_bytes()
+    for one in ("traffic.npy", "transitions.parquet"):
+        assert (folder / stages.REFRESH / one).read_bytes() == (refreshed / stages.REFRESH / one).read_bytes()
+    late = next(row for row in new if row.endswith(",0"))
+    assert (
+        take_in(folder, None, write(folder / "late.csv", EVENT, [*new[:9], f"{late[:-1]}1"]))["refresh.events"] == 1
+    )
 
 
 def test_json_is_taken_in_too(built: Path, tmp_path: Path) -> None:

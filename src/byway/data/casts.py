@@ -1,19 +1,49 @@
 """How a column of a file is read as text, a number or a time: expressions over dataframes."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from byway.base import engine
+from byway.data.files import MALFORMED
 
 if TYPE_CHECKING:
     import daft
 
 
-def concat(frames: list["daft.DataFrame"]) -> "daft.DataFrame":
-    """The rows of several dataframes with the same columns, one after the other."""
-    whole = frames[0]
-    for frame in frames[1:]:
+def concat(frames: Sequence["daft.DataFrame"]) -> "daft.DataFrame":
+    """The rows of several dataframes, one after the other: with all of their columns, bytes where types differ.
+
+    What one does not have is null there.
+    """
+    daft = engine.daft()
+    if len(frames) == 1:
+        return frames[0]
+    kinds: dict[str, list[Any]] = {}
+    for frame in frames:
+        for name in frame.column_names:
+            kinds.setdefault(name, []).append(frame.schema()[name].dtype)
+    alike: list[Any] = []
+    for frame in frames:
+        columns: list[Any] = []
+        for name, found in kinds.items():
+            kind = found[0] if all(other == found[0] for other in found) else daft.DataType.binary()
+            column = daft.lit(False if name == MALFORMED else None)
+            if name in frame.column_names:
+                column = daft.col(name)
+                if frame.schema()[name].dtype != kind:  # a number or a text
+                    column = column.cast(daft.DataType.string())
+            columns.append(column.cast(kind).alias(name))
+        alike.append(frame.select(*columns))
+    whole = alike[0]
+    for frame in alike[1:]:
         whole = whole.concat(frame)
     return whole
+
+
+def is_text(frame: "daft.DataFrame", name: str) -> bool:
+    """Whether a column is text, or bytes that may be."""
+    kind = frame.schema()[name].dtype
+    return kind.is_binary() or kind.is_string()
 
 
 def as_text(frame: "daft.DataFrame", name: str) -> Any:
@@ -30,8 +60,7 @@ def as_bytes(text: Any) -> Any:
 def as_number(frame: "daft.DataFrame", name: str) -> Any:
     """A column as float64: null where it is empty, NaN where it is text that is no number."""
     daft = engine.daft()
-    kind = frame.schema()[name].dtype
-    if not (kind.is_binary() or kind.is_string()):
+    if not is_text(frame, name):
         return daft.col(name).cast(daft.DataType.float64())
     text = as_text(frame, name)
     number = text.try_cast(daft.DataType.float64())
@@ -39,8 +68,11 @@ def as_number(frame: "daft.DataFrame", name: str) -> Any:
     return daft.functions.when(unreadable, daft.lit(float("nan"))).otherwise(number)
 
 
-def as_microseconds(frame: "daft.DataFrame", name: str, scale: float) -> Any:
-    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge."""
+def as_microseconds(frame: "daft.DataFrame", name: str, scale: Any) -> Any:
+    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge.
+
+    `scale` is a number or an expression.
+    """
     daft = engine.daft()
     number = as_number(frame, name)
     readable = daft.functions.when(number.not_nan(), number)

@@ -104,7 +104,7 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
         say(f"  {escape(sentence)}")
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
-    items = cleaned(raw, settings, kept_out, outcome.counts)
+    items = cleaned(raw, kept_out, outcome.counts)
     require_some(items.num_rows, "items", raw.items_from, kept_out)
     outcome.timings["items"] = clock.perf_counter() - began
     began = clock.perf_counter()
@@ -120,14 +120,9 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     outcome.counts["media"] = compute.sum(compute.or_(*named)).as_py() or 0
     outcome.counts |= {"items": items.num_rows, "events": len(log), "users": log.n_users}
     reasons = dict(sorted(kept_out.reasons.items()))
+    outcome.metrics = {f"catalog.{name}": outcome.counts[name] for name in ("items", "events", "users")}
+    outcome.metrics |= {"catalog.quarantined": reasons, "catalog.read": [*raw.said, *log.said]}
     outcome.counts |= {f"quarantined.{reason}": count for reason, count in reasons.items()}
-    outcome.metrics = {
-        "catalog.items": items.num_rows,
-        "catalog.events": len(log),
-        "catalog.users": log.n_users,
-        "catalog.quarantined": reasons,
-        "catalog.read": [*raw.said, *log.said],
-    }
     return outcome
 
 
@@ -142,7 +137,7 @@ def require_some(count: int, table: str, path: Path, kept_out: Quarantine, items
     raise UserError(f"{path} has no usable {table} ({reasons or 'it has no rows'}).")
 
 
-def cleaned(raw: sources.Raw, settings: config.Catalog, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
+def cleaned(raw: sources.Raw, kept_out: Quarantine, counts: dict[str, int]) -> pa.Table:
     """The items that may stay, in order of first appearance; the others go to quarantine."""
     counts |= {"cleaned": 0, "shortened": 0}
     pieces: list[pa.Table] = []
@@ -159,12 +154,11 @@ def cleaned(raw: sources.Raw, settings: config.Catalog, kept_out: Quarantine, co
     canonical = ids.canonical(items["item"].combine_chunks(), raw.items_from, "item")
     items = items.set_column(0, SCHEMA.field("item"), compute.cast(canonical, pa.string()))
     codes = items["item"].combine_chunks().dictionary_encode().indices.to_numpy()
-    first = np.unique(codes, return_index=True)[1]
-    repeated = np.ones(len(row), bool)
-    repeated[first] = False
-    again = np.flatnonzero(repeated)
+    kept = np.zeros(len(row), bool)
+    kept[np.unique(codes, return_index=True)[1]] = True
+    again = np.flatnonzero(~kept)
     kept_out.put("items", "duplicate id", row[again], items["item"].take(pa.array(again)).combine_chunks())
-    return items.filter(pa.array(~repeated)) if len(again) else items
+    return items.filter(pa.array(kept)) if len(again) else items
 
 
 def _clean_batch(
@@ -212,19 +206,15 @@ def _clean_batch(
     counts["cleaned"] += int((sieve.kept & (cleaned | mended)).sum())
     counts["shortened"] += int((sieve.kept & (length > MAX_TITLE)).sum())
     texts["title"] = compute.utf8_slice_codeunits(texts["title"], 0, MAX_TITLE)
-    columns: list[pa.Array] = []
-    for field in SCHEMA:
-        if field.name == "hashtags":
-            columns.append(hashtags)
-        elif field.name in texts:
-            columns.append(texts[field.name])
-        elif field.name in batch.schema.names:
-            columns.append(batch.column(field.name))
-        else:
-            columns.append(pa.nulls(size, field.type))
-    keep = pa.array(np.flatnonzero(sieve.kept))
-    whole = pa.table([column.take(keep) for column in columns], names=SCHEMA.names).cast(SCHEMA)
-    return whole, np.flatnonzero(sieve.kept) + first_row
+    given = {name: batch.column(name) for name in ("duration", "created_at") if name in batch.schema.names}
+    columns = {**given, **texts, "hashtags": hashtags}
+    keep = np.flatnonzero(sieve.kept)
+    rows = pa.array(keep)
+    whole = [
+        columns[field.name].take(rows) if field.name in columns else pa.nulls(len(keep), field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(whole, names=SCHEMA.names).cast(SCHEMA), keep + first_row
 
 
 def _hashtags(batch: pa.RecordBatch) -> tuple[pa.ListArray, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -5,9 +5,9 @@ what must not become text in two ways (ids that are floats or bytes), is copied 
 batch at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -29,6 +29,8 @@ ROLES: dict[str, Role] = {
 
 BATCH_ROWS = 1 << 16
 _TEXT = pa.large_string()
+_WORDS = (pa.string(), pa.large_string(), pa.string_view())
+_BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 _PRECISION = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
 _WANTED: dict[Role, str] = {
     "id": "an id is text, a whole number or a UUID",
@@ -41,6 +43,8 @@ _WANTED: dict[Role, str] = {
 }
 
 Change = Callable[[pa.Array], pa.Array]
+Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+"""The rows of a file, of the columns that are named."""
 
 
 def role_of(ours: str) -> Role:
@@ -51,17 +55,16 @@ def role_of(ours: str) -> Role:
 def is_plain(kind: pa.DataType, role: Role) -> bool:
     """Whether Daft reads the type itself and it stands for what it should."""
     is_ = pa.types
-    word = is_.is_string(kind) or is_.is_large_string(kind)
+    if kind in _WORDS[:2] or is_.is_null(kind):
+        return True
     if role == "id":
-        return word or is_.is_integer(kind) or is_.is_null(kind)
-    if word or is_.is_null(kind) or is_.is_binary(kind) or is_.is_large_binary(kind):
+        return is_.is_integer(kind)
+    if kind in _BYTES[:2]:
         return True
     if role == "tags":
         return (is_.is_list(kind) or is_.is_large_list(kind)) and is_.is_string(kind.value_type)
-    number = is_.is_integer(kind) or is_.is_float32(kind) or is_.is_float64(kind)
-    if role == "time":
-        return number or is_.is_timestamp(kind) or is_.is_date32(kind) or is_.is_date64(kind)
-    return number
+    moment = role == "time" and (is_.is_timestamp(kind) or is_.is_date(kind))
+    return moment or is_.is_integer(kind) or kind in (pa.float32(), pa.float64())
 
 
 def change(kind: pa.DataType, role: Role, where: Path, name: str, ours: str) -> Change:
@@ -73,30 +76,28 @@ def change(kind: pa.DataType, role: Role, where: Path, name: str, ours: str) -> 
     if is_.is_run_end_encoded(kind):
         inner = change(kind.value_type, role, where, name, ours)
         return lambda column: inner(compute.run_end_decode(column))
-    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid" and role == "id":
-        return lambda column: _hex(column.storage)
-    word = is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind)
-    raw = is_bytes(kind)
-    number = is_.is_integer(kind) or is_.is_decimal(kind)
-    if is_.is_null(kind) or word:
+    if is_text(kind):
         return _to(_TEXT)
-    if raw:
+    if is_bytes(kind):
         return _to(pa.large_binary())
-    if is_.is_floating(kind):
-        if role == "id":
+    if role == "id":
+        if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid":
+            return lambda column: _hex(column.storage)
+        if is_.is_floating(kind):
             return lambda column: _whole_floats(column, where, name, ours)
-        return _to(pa.float64())
-    if number:
-        if role == "id":
+        if is_.is_integer(kind) or is_.is_decimal(kind):
             return lambda column: _whole_decimals(column, where, name, ours)
-        scaled = is_.is_decimal(kind) and kind.scale > 0
+    elif is_.is_floating(kind):
+        return _to(pa.float64())
+    elif is_.is_integer(kind) or is_.is_decimal(kind):
         if role in ("number", "time", "whole"):
+            scaled = is_.is_decimal(kind) and kind.scale > 0
             return _to(pa.float64() if scaled or role == "number" else pa.int64())
         if role != "tags":
             return _to(_TEXT)
     if is_.is_boolean(kind) and role == "number":
         return _to(pa.float64())
-    if is_.is_duration(kind) and role == "number" and ours in ("duration", "watch_seconds"):
+    if is_.is_duration(kind) and ours in ("duration", "watch_seconds"):
         seconds = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         return lambda column: compute.divide(compute.cast(compute.cast(column, pa.int64()), pa.float64()), seconds)
     if role == "time" and (is_.is_timestamp(kind) or is_.is_date(kind)):
@@ -104,31 +105,21 @@ def change(kind: pa.DataType, role: Role, where: Path, name: str, ours: str) -> 
     listed = is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind) or _is_view(kind)
     if role == "tags" and (listed or is_.is_map(kind) or is_.is_struct(kind)):
         return _named
-    if role == "text" and listed and _is_worded(kind.value_type):
+    if role == "text" and listed and _is_worded(unwrapped(kind.value_type)):
         blank = ", " if ours == "creator" else " "
-        return lambda column: joined(column, blank)
-    raise UserError(f"{where}: {ours} is read from {name!r}, which is {_said(kind)}; {_WANTED[role]}.")
+        return lambda column: _joined(column, blank)
+    # Of nested types the sentence leaves out the innards.
+    raise UserError(f"{where}: {ours} is read from {name!r}, which is {str(kind)[:80]}; {_WANTED[role]}.")
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column is text, in a dictionary or not."""
-    kind = unwrapped(kind)
-    is_ = pa.types
-    return is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind)
+    """Whether a column is text, or nothing."""
+    return kind in _WORDS or pa.types.is_null(kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a column is bytes, which may be text."""
-    kind = unwrapped(kind)
-    is_ = pa.types
-    free = is_.is_binary(kind) or is_.is_large_binary(kind) or is_.is_binary_view(kind)
-    return free or is_.is_fixed_size_binary(kind)
-
-
-def width(kind: pa.DataType) -> int:
-    """Bytes of each value where all have as many, else 0."""
-    kind = unwrapped(kind)
-    return kind.byte_width if pa.types.is_fixed_size_binary(kind) else 0
+    return kind in _BYTES or pa.types.is_fixed_size_binary(kind)
 
 
 def unwrapped(kind: pa.DataType) -> pa.DataType:
@@ -146,90 +137,62 @@ def is_readable(kind: pa.DataType) -> bool:
     if kind.num_fields:
         return not _is_view(kind) and all(is_readable(kind.field(n).type) for n in range(kind.num_fields))
     narrow = is_.is_decimal32(kind) or is_.is_decimal64(kind) or is_.is_decimal256(kind)
-    return not (narrow or is_.is_time32(kind) or is_.is_string_view(kind) or is_.is_binary_view(kind))
+    return not (narrow or is_.is_time32(kind) or kind in (pa.string_view(), pa.binary_view()))
 
 
 def copied(
-    batches: Iterator[pa.RecordBatch],
-    schema: pa.Schema,
-    wanted: dict[str, str],
-    where: Path,
-    out: Path,
-    hexed: set[str],
-    *,
-    flat: bool = False,
+    batches: Batches, schema: pa.Schema, wanted: dict[str, str], where: Path, out: Path, *, flat: bool = False
 ) -> dict[str, str]:
     """Write the `wanted` columns (ours to theirs) as a plain parquet file at `out`; returns their names there.
 
-    Those in `hexed` become hex digits; `flat` writes hashtags as text. Raises UserError for a column that cannot
-    stand for what it should.
+    Ids that are raw bytes become hex digits; `flat` writes hashtags as text. Raises UserError for a column that
+    cannot stand for what it should.
     """
-    changes: dict[str, tuple[str, Change]] = {}
+    changes: dict[str, tuple[str, list[Change]]] = {}
     names: dict[str, str] = {}
     for ours, theirs in wanted.items():
         kind, role = schema.field(theirs).type, role_of(ours)
-        made = _same if is_plain(kind, role) else change(kind, role, where, theirs, ours)
-        if ours in hexed:
-            made = _then(made, _hex)
+        steps = [] if is_plain(kind, role) else [change(kind, role, where, theirs, ours)]
+        if role == "id" and is_bytes(unwrapped(kind)) and _are_raw(batches([theirs]), unwrapped(kind)):
+            steps.append(_hex)
         if flat and role == "tags":
-            made = _then(made, _as_text)
+            steps.append(_as_text)
         # A column that stands for two of ours is written twice.
         names[ours] = theirs if theirs not in changes else f"{theirs} ({ours})"
-        changes[names[ours]] = (theirs, made)
-    writer = None
-    try:
-        for batch in _with_one_empty(batches, schema):
-            table = pa.table({name: made(batch.column(theirs)) for name, (theirs, made) in changes.items()})
-            writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")
-            writer.write_table(table)
-    finally:
-        if writer:
-            writer.close()
+        changes[names[ours]] = (theirs, steps)
+
+    def plain(batch: pa.RecordBatch) -> pa.Table:
+        columns: dict[str, pa.Array] = {}
+        for name, (theirs, steps) in changes.items():
+            columns[name] = batch.column(theirs)
+            for step in steps:
+                columns[name] = step(columns[name])
+        return pa.table(columns)
+
+    empty = plain(pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema.names))
+    with pq.ParquetWriter(out, empty.schema, compression="zstd") as writer:
+        for batch in batches(list(dict.fromkeys(wanted.values()))):
+            writer.write_table(plain(batch))
     return names
 
 
-def _then(first: Change, second: Change) -> Change:
-    return lambda column: second(first(column))
-
-
-def _with_one_empty(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The batches, and one without rows where there are none."""
-    none = True
-    for batch in batches:
-        none = False
-        yield batch
-    if none:
-        yield pa.RecordBatch.from_arrays([_empty(field.type) for field in schema], names=schema.names)
-
-
-def _empty(kind: pa.DataType) -> pa.Array:
-    if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, pa.array([], kind.storage_type))
-    return pa.array([], kind)
-
-
-def are_raw(batches: Iterator[pa.RecordBatch], width: int) -> bool:
+def _are_raw(batches: Iterator[pa.RecordBatch], kind: pa.DataType) -> bool:
     """Whether bytes are no text but UUIDs or digests, which are read as hex digits.
 
-    Bytes of a fixed `width` of 16 always are, others where a value is no text; of those of free width (0), as Spark
-    and MySQL write UUIDs, all must be 16 bytes long.
+    Bytes of a fixed width of 16 always are, others where a value is no text; of those of free width, as Spark and
+    MySQL write UUIDs, all must be 16 bytes long.
     """
-    if width == 16:
+    fixed = pa.types.is_fixed_size_binary(kind)
+    if fixed and kind.byte_width == 16:
         return True
     foreign = False
     for batch in batches:
         column = compute.cast(batch.column(0), pa.large_binary()).drop_null()
-        if len(column) == 0:
-            continue
-        if not width and not compute.all(compute.equal(compute.binary_length(column), 16)).as_py():
+        if not fixed and not compute.all(compute.equal(compute.binary_length(column), 16)).as_py():
             return False
         words, bad = text.decoded(column)
         foreign = foreign or bool((bad | text.checked_ids(words)[1]).any())
     return foreign
-
-
-def _same(column: pa.Array) -> pa.Array:
-    return column
 
 
 def _to(kind: pa.DataType) -> Change:
@@ -257,11 +220,9 @@ def _whole_floats(column: pa.Array, where: Path, name: str, ours: str) -> pa.Arr
 
 
 def _whole_decimals(column: pa.Array, where: Path, name: str, ours: str) -> pa.Array:
-    words = compute.cast(column, _TEXT)
-    if pa.types.is_integer(column.type) or column.type.scale <= 0:
-        if pa.types.is_decimal(column.type) and column.type.scale < 0:
-            words = pa.array([None if each is None else f"{each:f}" for each in column.to_pylist()], _TEXT)
-        return words
+    """Whole numbers as their digits; UserError for others."""
+    if pa.types.is_integer(column.type):
+        return compute.cast(column, _TEXT)
     plain = pa.array([None if each is None else f"{each:f}" for each in column.to_pylist()], _TEXT)
     broken = plain.filter(compute.match_substring_regex(plain, r"\.[0-9]*[1-9]"))
     if len(broken):
@@ -277,46 +238,30 @@ def _is_view(kind: pa.DataType) -> bool:
 
 
 def _is_worded(kind: pa.DataType) -> bool:
-    """Text or number, or a dictionary of such."""
+    """Text or number."""
     is_ = pa.types
-    if is_.is_dictionary(kind):
-        return _is_worded(kind.value_type)
-    return any(
-        test(kind)
-        for test in (
-            is_.is_string, is_.is_large_string, is_.is_string_view, is_.is_binary, is_.is_large_binary,
-            is_.is_binary_view, is_.is_integer, is_.is_floating, is_.is_null,
-        )
-    )  # fmt: skip
+    return is_text(kind) or kind in _BYTES or is_.is_integer(kind) or is_.is_floating(kind)
 
 
 def _named(column: pa.Array) -> pa.Array:
     """Lists, maps and objects of any kind as lists of names."""
-    rows = [None if value is None else tags.names(_mapped(value, column.type)) for value in column.to_pylist()]
-    return pa.array(rows, pa.list_(pa.string()))
+    values = column.to_pylist()
+    if pa.types.is_map(column.type):  # which come as lists of pairs
+        values = [None if value is None else dict(value) for value in values]
+    return pa.array([None if value is None else tags.names(value) for value in values], pa.list_(pa.string()))
 
 
-def _mapped(value: Any, kind: pa.DataType) -> Any:
-    """Arrow's maps come as lists of pairs."""
-    return dict(value) if pa.types.is_map(kind) else value
-
-
-def joined(column: pa.Array, blank: str) -> pa.Array:
+def _joined(column: pa.Array, blank: str) -> pa.Array:
     """The texts of each list in one text."""
-    rows = (None if value is None else blank.join(tags.names(value)) or None for value in column.to_pylist())
-    return pa.array(list(rows), _TEXT)
+    rows = [None if value is None else blank.join(tags.names(value)) or None for value in column.to_pylist()]
+    return pa.array(rows, _TEXT)
 
 
 def _as_text(column: pa.Array) -> pa.Array:
     """Lists as JSON, which the cleaning reads as lists again."""
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         return compute.cast(column, _TEXT)
-    rows = (
+    rows = [
         None if value is None else msgspec.json.encode(tags.names(value)).decode() for value in column.to_pylist()
-    )
-    return pa.array(list(rows), _TEXT)
-
-
-def _said(kind: pa.DataType) -> str:
-    """A type in a sentence: nested ones without their innards."""
-    return str(kind)[:80]
+    ]
+    return pa.array(rows, _TEXT)

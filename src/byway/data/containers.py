@@ -13,6 +13,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,20 +59,15 @@ def expand(path: Path) -> list[Path]:
 
     Raises UserError where there is none, and for a folder that is a table of another system.
     """
-    if any(mark in path.name for mark in "*?"):
-        found = sorted(path.parent.glob(path.name))
-        if not found:
-            raise UserError(f"{path} matches no file.")
-    else:
-        found = [path]
+    pattern = any(mark in path.name for mark in "*?")
+    found = sorted(path.parent.glob(path.name)) if pattern else [path]
+    if not found:
+        raise UserError(f"{path} matches no file.")
     files: list[Path] = []
     for each in found:
-        if each.is_dir():
-            files += _in_folder(each)
-        elif each.exists():
-            files.append(each)
-        else:
+        if not each.exists():
             raise UserError(f"{each} does not exist.")
+        files += _in_folder(each) if each.is_dir() else [each]
     return files
 
 
@@ -145,16 +141,8 @@ _BZIP2 = re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"SQLite format 3\0", "an SQLite database", "export its tables, for example with sqlite3 -csv -header"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook", "save its sheets as CSV"),
-    (
-        b"version https://git-lfs",
-        "a pointer of git-lfs and not the file itself",
-        "fetch it with git lfs pull",
-    ),
-    (
-        b"version https://hawser",
-        "a pointer of git-lfs and not the file itself",
-        "fetch it with git lfs pull",
-    ),
+    (b"version https://git-lfs", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
+    (b"version https://hawser", "a pointer of git-lfs and not the file itself", "fetch it with git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "write it as parquet or CSV"),
     (b"\x93NUMPY", "a NumPy array", "write it as parquet or CSV with named columns"),
     (b"FEA1", "an old Feather file", "write it as parquet"),
@@ -172,7 +160,6 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
 )
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-_BOM = codecs.BOM_UTF8
 
 
 def packing(file: Path) -> str:
@@ -182,14 +169,17 @@ def packing(file: Path) -> str:
             start = stream.read(16)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    return _packing(start)
+
+
+def _packing(start: bytes) -> str:
     if _BZIP2.match(start):
         return "bzip2"
     return next((name for name, mark in _PACKED if start.startswith(mark)), "")
 
 
 def _kind(file: Path, start: bytes, source: str, packed: str) -> Kind:
-    again = "bzip2" if _BZIP2.match(start) else next((n for n, mark in _PACKED if start.startswith(mark)), "")
-    if again:
+    if again := _packing(start):
         raise UserError(f"{file} is packed twice, {again} in {packed}; unpack it once.")
     for mark, what, advice in _FOREIGN:
         if start.startswith(mark):
@@ -198,7 +188,7 @@ def _kind(file: Path, start: bytes, source: str, packed: str) -> Kind:
         raise UserError(f"{file} is a pickle, which is not read since it could run code; write it as parquet.")
     if start[257:262] == b"ustar":
         raise UserError(f"{file} is a tar archive; unpack it and name the file in it.")
-    if _HTML.match(start.removeprefix(_BOM)):
+    if _HTML.match(start.removeprefix(codecs.BOM_UTF8)):
         raise UserError(f"{file} is a web page (HTML), saved in place of the table; download the file itself.")
     endings = [suffix.lower() for suffix in file.suffixes[-2:]]
     if start.startswith(b"PAR1"):
@@ -207,23 +197,21 @@ def _kind(file: Path, start: bytes, source: str, packed: str) -> Kind:
         return "arrow"
     if ".parquet" in endings or (source == "parquet" and not _TEXT & set(endings)):
         return "parquet"  # its reader says what is wrong
-    return "json" if _json(start, endings, source) else "text"
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _BEGINS_JSON.match(text) or _JSON & set(endings) or (source == "json" and not _TEXT & set(endings)):
+        return "json"
+    return "text"
 
 
 _JSON = {".json", ".jsonl", ".ndjson", ".jsonlines"}
 _TEXT = {".csv", ".tsv", ".txt", ".dat", ".data", ".tab", ".psv", ".inter", ".item", ".user", *_JSON}
-
-
-def _json(start: bytes, endings: list[str], source: str) -> bool:
-    """Whether text begins as JSON does: an object a line, or one array of objects."""
-    text = start.removeprefix(_BOM).lstrip()
-    begins = re.match(rb"\{\s*(\}|u?['\"])|\[\s*(\]|\{\s*(\}|u?['\"]))", text) is not None
-    return begins or bool(_JSON & set(endings)) or (source == "json" and not _TEXT & set(endings))
+_BEGINS_JSON = re.compile(rb"\{\s*(\}|u?['\"])|\[\s*(\]|\{\s*(\}|u?['\"]))")
+"""An object a line, or one array of objects."""
 
 
 def utf16(start: bytes) -> str:
     """The name of the UTF-16 that a text is in, empty where it is not."""
-    if start.startswith(codecs.BOM_UTF16_LE) or start.startswith(codecs.BOM_UTF16_BE):
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     line = start[:200]
     if len(line) > 8 and b"\0" in line:
@@ -259,24 +247,20 @@ def plain(part: Part, scratch: Path) -> Path:
     scratch.mkdir(parents=True, exist_ok=True)
     copy = scratch / f"{len(list(scratch.iterdir()))}-{part.path.stem}.{part.kind}"
     limit = max(ROOM, MAX_RATIO * part.path.stat().st_size)
-    decoder = codecs.getincrementaldecoder(utf16(head(part.path, 256)))() if part.utf16 else None
     written = 0
     try:
         with copy.open("wb") as out:
-            for block in _lines(part.path, part.packed) if part.latin else _blocks(part.path, part.packed):
-                if decoder:
-                    block = decoder.decode(block).encode()
+            for block in _in_utf8(part):
                 written += len(block)
                 if written > limit:
                     raise UserError(
                         f"{part.path} becomes more than {limit >> 20:,} MB when it is unpacked, over "
                         f"{MAX_RATIO} times its size, as no log does; unpack it yourself if it is one."
                     )
-                _write(out, block, part.path, scratch)
-            if decoder:
-                _write(out, decoder.decode(b"", True).encode(), part.path, scratch)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{part.path} is not UTF-16 text to its end ({error.reason}).") from error
+                try:
+                    out.write(block)
+                except OSError as error:
+                    raise UserError(f"{part.path} cannot be unpacked into {scratch}: {error.strerror}.") from error
     except UserError:
         copy.unlink()
         raise
@@ -289,14 +273,23 @@ def in_utf8(part: Part, scratch: Path) -> Part:
     return Part(copy, part.kind, partition=part.partition)
 
 
-def _lines(file: Path, packed: str) -> Iterator[bytes]:
-    """Lines in UTF-8, those that are not taken for Windows' Latin-1."""
-    left = b""
-    for block in _blocks(file, packed):
-        *lines, left = (left + block).split(b"\n")
-        yield from (_recoded(line) + b"\n" for line in lines)
-    if left:
+def _in_utf8(part: Part) -> Iterator[bytes]:
+    """The bytes of a file, unpacked; of UTF-16, and of lines in Windows' Latin-1, in UTF-8."""
+    blocks = _blocks(part.path, part.packed)
+    if part.utf16:
+        try:
+            for text in codecs.iterdecode(blocks, utf16(head(part.path, 256))):
+                yield text.encode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{part.path} is not UTF-16 text to its end ({error.reason}).") from error
+    elif part.latin:
+        left = b""
+        for block in blocks:
+            *lines, left = (left + block).split(b"\n")
+            yield from (_recoded(line) + b"\n" for line in lines)
         yield _recoded(left)
+    else:
+        yield from blocks
 
 
 def _recoded(line: bytes) -> bytes:
@@ -307,48 +300,34 @@ def _recoded(line: bytes) -> bytes:
     return line
 
 
-def _write(out: Any, block: bytes, file: Path, scratch: Path) -> None:
-    try:
-        out.write(block)
-    except OSError as error:
-        raise UserError(f"{file} cannot be unpacked into {scratch}: {error.strerror}.") from error
-
-
 def _blocks(file: Path, packed: str) -> Iterator[bytes]:
     """The bytes of a file, unpacked, a block at a time."""
-    damaged = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
     try:
-        yield from _raw(file, packed)
-    except damaged as error:
+        if packed == "xz":
+            yield from _xz(file)
+        else:
+            with ExitStack() as opened:
+                stream = _stream(file, packed, opened)
+                yield from iter(lambda: stream.read(_BLOCK), b"")
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
+        if isinstance(error, OSError) and (not packed or error.errno is not None):
+            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
         raise UserError(f"{file} is a {packed} file that is damaged or was cut short ({error}).") from error
     except (RuntimeError, NotImplementedError) as error:  # how zipfile says a password and a method it lacks
         raise UserError(f"{file} is a {packed} file that cannot be unpacked ({error}); unpack it first.") from error
-    except OSError as error:
-        if not packed or error.errno is not None:
-            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-        raise UserError(f"{file} is a {packed} file that is damaged or was cut short ({error}).") from error
 
 
-def _raw(file: Path, packed: str) -> Iterator[bytes]:
-    if packed == "xz":
-        yield from _xz(file)
-        return
-    if packed == "zip":
-        with zipfile.ZipFile(file) as archive, archive.open(_member(file, archive)) as stream:
-            yield from iter(lambda: stream.read(_BLOCK), b"")
-        return
-    with _stream(file, packed) as stream:
-        yield from iter(lambda: stream.read(_BLOCK), b"")
-
-
-def _stream(file: Path, packed: str) -> Any:
+def _stream(file: Path, packed: str, opened: ExitStack) -> Any:
     if packed == "gzip":
-        return gzip.open(file, "rb")
+        return opened.enter_context(gzip.open(file, "rb"))
     if packed == "bzip2":
-        return bz2.open(file, "rb")
-    if packed in ("zstd", "lz4"):
-        return pa.CompressedInputStream(pa.OSFile(str(file), "rb"), packed)
-    return file.open("rb")
+        return opened.enter_context(bz2.open(file, "rb"))
+    if packed == "zip":
+        archive = opened.enter_context(zipfile.ZipFile(file))
+        return opened.enter_context(archive.open(_member(file, archive)))
+    if packed:  # zstd or lz4
+        return opened.enter_context(pa.CompressedInputStream(pa.OSFile(str(file), "rb"), packed))
+    return opened.enter_context(file.open("rb"))
 
 
 def _xz(file: Path) -> Iterator[bytes]:

@@ -10,15 +10,15 @@ device or pipe), `empty`, `too large`, `unknown format`, `damaged`, `truncated`,
 Whoever asks adds `outside`, for a name that leads out of the folder of the input (`media`).
 """
 
-import io
 import os
 import resource
-import selectors
 import struct
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from fractions import Fraction
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,14 @@ def decode(name: str | Path, frames: int) -> Decoded:
     if "://" in str(name):
         raise Refused("address")
     path = Path(name)
-    size = _size(path)
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise Refused("missing") from error
+    if not path.is_file():
+        raise Refused("not a file")
+    if not size:
+        raise Refused("empty")
     if size > MAX_MEGABYTES << 20:
         raise Refused("too large")
     try:
@@ -105,28 +112,12 @@ def decode(name: str | Path, frames: int) -> Decoded:
             head = file.read(16)
     except OSError as error:
         raise Refused("cannot be read") from error
-    if _is_picture(head):
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         picture = _picture(path)
         return Decoded(pictures=np.repeat(picture[None], max(1, frames), axis=0).tobytes())
     if not frames:
         raise Refused("unknown format")
     return _video(path, frames)
-
-
-def _size(path: Path) -> int:
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        raise Refused("missing") from error
-    if not path.is_file():
-        raise Refused("not a file")
-    if not (size := path.stat().st_size):
-        raise Refused("empty")
-    return size
-
-
-def _is_picture(head: bytes) -> bool:
-    return head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def _picture(path: Path) -> NDArray[np.uint8]:
@@ -151,10 +142,13 @@ def _picture(path: Path) -> NDArray[np.uint8]:
         raise Refused("truncated" if "truncated" in str(error) else "damaged") from error
 
 
+def _opened(path: Path) -> Any:
+    return av.open(str(path), options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS})
+
+
 def _video(path: Path, n: int) -> Decoded:
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        with av.open(str(path), options=options) as box:
+        with _opened(path) as box:
             stream = next((s for s in box.streams.video if s.disposition != Disposition.attached_pic), None)
             if stream is None:
                 raise Refused("nothing to see")
@@ -167,21 +161,16 @@ def _video(path: Path, n: int) -> Decoded:
                 raise Refused("too long")
             targets = [start + seconds * (i + 0.5) / n for i in range(n)]
             frames = np.stack([_square(frame) for frame in _sampled(box, stream, targets)])
-    except failure.MemoryError as error:
+    except MemoryError as error:  # also the library's
         raise Refused("too much memory") from error
-    except (failure.InvalidDataError, failure.FFmpegError) as error:
-        raise Refused(_why(error)) from error
-    except MemoryError as error:
-        raise Refused("too much memory") from error
+    except failure.EOFError as error:
+        raise Refused("truncated") from error
+    except failure.ArgumentError as error:
+        # The answer of the format whitelist where a playlist would have named other files.
+        raise Refused("unknown format") from error
+    except failure.FFmpegError as error:
+        raise Refused("damaged") from error
     return Decoded(pictures=frames.tobytes(), sound=_sound(path).tobytes(), seconds=seconds)
-
-
-def _why(error: failure.FFmpegError) -> str:
-    """The reason behind an error of the library's."""
-    if isinstance(error, failure.EOFError):
-        return "truncated"
-    # The format whitelist answers "invalid argument" where a playlist would have named other files.
-    return "unknown format" if isinstance(error, failure.ArgumentError) else "damaged"
 
 
 def _span(box: Any, stream: Any) -> tuple[float, float]:
@@ -247,10 +236,9 @@ def _sound(path: Path) -> NDArray[np.float32]:
     """[samples] of the first seconds, mono; none where there is no sound or it cannot be decoded."""
     parts: list[NDArray[np.float32]] = []
     wanted = int(SOUND_SECONDS * RATE)
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        with av.open(str(path), options=options) as box:
-            if not box.streams.audio or not wanted:
+        with _opened(path) as box:
+            if not box.streams.audio:
                 return np.zeros(0, np.float32)
             resampler = av.AudioResampler("flt", "mono", RATE)
             for frame in box.decode(box.streams.audio[0]):
@@ -264,7 +252,7 @@ def _sound(path: Path) -> NDArray[np.float32]:
 
 
 class Decoder:
-    """A process that opens files; as many in turn as it takes."""
+    """A process that opens files; as many in turn as it takes. Only bytes go to and fro, never objects."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -277,91 +265,63 @@ class Decoder:
 
     def decode(self, name: str | Path, frames: int) -> Decoded:
         """As the function of that name, with the reason in the answer instead of an exception."""
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            _write(process.stdin, msgspec.msgpack.encode(Request(str(name), frames)))
-            answer = _read(process.stdout.fileno(), time.monotonic() + SECONDS_A_FILE)
-        except BrokenPipeError:
-            answer = b""
-        except TimeoutError:
-            self.close()
-            return Decoded("took too long")
-        if not answer:
-            self.close()
-            return Decoded("crashed the decoder")
-        return msgspec.msgpack.decode(answer, type=Decoded)
+            if self.process is None:
+                self._start()
+            self._pipe.send_bytes(msgspec.msgpack.encode(Request(str(name), frames)))
+            if self._pipe.poll(SECONDS_A_FILE):
+                return msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Decoded)
+            reason = "took too long"
+        except (EOFError, ConnectionError):
+            reason = "crashed the decoder"
+        self.close()
+        return Decoded(reason)
 
     def close(self) -> None:
         """End the process."""
         if self.process is not None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
+            self._pipe.close()
             self.process = None
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self.process is None:
-            # One thread: more would only take from the others, and their stacks count as memory.
-            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-            # What the decoders write about broken files goes nowhere: the reason is the report.
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "byway.data.decoding", str(MEGABYTES_A_FILE)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env=environment,
-            )
-            assert self.process.stdout is not None
-            # The clock of a file starts when the process is ready, not with its imports.
-            _read(self.process.stdout.fileno(), time.monotonic() + 60)
-        return self.process
+    def _start(self) -> None:
+        self._pipe, far = Pipe()
+        # One thread: more would only take from the others, and their stacks count as memory.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # What the decoders write about broken files goes nowhere: the reason is the report.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "byway.data.decoding", str(far.fileno()), str(MEGABYTES_A_FILE)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[far.fileno()],
+            env=environment,
+        )
+        far.close()
+        # The clock of a file starts when the process is ready, not with its imports.
+        if not self._pipe.poll(60):
+            raise TimeoutError("the decoder did not start within a minute")
+        self._pipe.recv_bytes()
 
 
-def _write(pipe: Any, data: bytes) -> None:
-    left = memoryview(struct.pack("<Q", len(data)) + data)
-    while left:
-        left = left[pipe.write(left) :]
-
-
-def _read(descriptor: int, deadline: float) -> bytes:
-    """One message; empty where the other side has ended. Raises TimeoutError at the deadline."""
-    with selectors.DefaultSelector() as ready:
-        ready.register(descriptor, selectors.EVENT_READ)
-
-        def exactly(size: int) -> bytes:
-            data = io.BytesIO()
-            while size:
-                if not ready.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError
-                if not (part := os.read(descriptor, min(size, 1 << 20))):
-                    return b""
-                data.write(part)
-                size -= len(part)
-            return data.getvalue()
-
-        head = exactly(8)
-        return exactly(struct.unpack("<Q", head)[0]) if head else b""
-
-
-def serve(megabytes: int) -> None:
-    """Answer requests from standard input until it ends, within so much more memory than now."""
+def serve(pipe: Connection, megabytes: int) -> None:
+    """Answer requests until the other side ends, within so much more memory than now."""
     messages.set_level(messages.PANIC)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     most = now + (megabytes << 20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    source, sink = os.fdopen(0, "rb"), os.fdopen(1, "wb", buffering=0)
-    _write(sink, b"ready")
-    while head := source.read(8):
-        request = msgspec.msgpack.decode(source.read(struct.unpack("<Q", head)[0]), type=Request)
-        try:
-            answer = decode(request.path, request.frames)
-        except Refused as refused:
-            answer = Decoded(str(refused))
-        _write(sink, msgspec.msgpack.encode(answer))
+    pipe.send_bytes(b"ready")
+    with suppress(EOFError):
+        while True:
+            request = msgspec.msgpack.decode(pipe.recv_bytes(), type=Request)
+            try:
+                answer = decode(request.path, request.frames)
+            except Refused as refused:
+                answer = Decoded(str(refused))
+            pipe.send_bytes(msgspec.msgpack.encode(answer))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(Connection(int(sys.argv[1])), int(sys.argv[2]))

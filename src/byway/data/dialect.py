@@ -4,7 +4,6 @@ Owns the guess, from the records at its head, and RecBole's headers (`user_id:to
 """
 
 import csv
-import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -54,35 +53,20 @@ def _sniffed(path: Path, _version: tuple[int, int] | None) -> tuple[str, str | N
 
 def _evenness(text: str, delimiter: str, quote: str | None) -> tuple[float, int]:
     """Share of the first records with as many fields as the first one, and how many that are."""
-    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
-    limit = csv.field_size_limit(len(text) + 1)
     # Between tabs a quote is often just one (`"Heroes" of old`), which is an error where quotes mean something.
     strict = delimiter == "\t" and quote is not None
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, quoting=quoting, strict=strict
-    )
     counts: list[int] = []
-    lines = 0
     try:
-        for record in reader:
+        for record, _ in files.records(text, delimiter, quote, strict):
             if record:
                 counts.append(len(record))
-                # A quote that swallows rows is none; a text of some lines may be one.
-                lines = max(lines, reader.line_num - lines)
             if len(counts) > _RECORDS:
                 break
     except csv.Error:
         return 0.0, 0
-    finally:
-        csv.field_size_limit(limit)
     if len(counts) > 2 and len(counts) <= _RECORDS:
         counts.pop()  # the head may end within it
     return (sum(each == counts[0] for each in counts) / len(counts), counts[0]) if counts else (0.0, 0)
-
-
-def is_typed(path: Path) -> bool:
-    """Whether the file at `path` has a header such as RecBole's."""
-    return bool(typed(files.header(path, *sniff(path))))
 
 
 def typed(names: Sequence[str]) -> dict[str, str]:
@@ -97,7 +81,7 @@ def typed(names: Sequence[str]) -> dict[str, str]:
 
 def untyped(names: Sequence[str]) -> list[str]:
     """Names without RecBole's types."""
-    return list(typed(names)) if typed(names) else list(names)
+    return list(typed(names) or names)
 
 
 def barred(frame: "daft.DataFrame", name: str) -> Any:

@@ -114,8 +114,8 @@ class CleanLog:
     """
 
     users: pa.Array
-    columns: dict[str, NDArray[Any]]
-    source: pa.DictionaryArray | None
+    columns: dict[str, Any]
+    """Numpy arrays; `source` is a dictionary of Arrow's."""
     clock: bool
     order: NDArray[np.int64] = field(repr=False)
     """Arrival numbers in the order of the file that is written."""
@@ -143,10 +143,10 @@ class CleanLog:
                 writer.write_table(pa.table([self._column(f, rows) for f in SCHEMA], schema=schema))
 
     def _column(self, wanted: pa.Field, rows: NDArray[np.int64]) -> pa.Array:
-        if wanted.name == "source":
-            return pa.nulls(len(rows), wanted.type) if self.source is None else self.source.take(pa.array(rows))
         if wanted.name not in self.columns:
             return pa.nulls(len(rows), wanted.type)
+        if wanted.name == "source":
+            return self.columns["source"].take(pa.array(rows))
         nullable = wanted.name in ("watch_seconds", "propensity")
         return pa.array(self.columns[wanted.name][rows], wanted.type, from_pandas=nullable)
 
@@ -156,36 +156,24 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
 
     `items` are the catalog's ids in index order; `now` is in microseconds. Bad rows go to `kept_out`.
     """
-    names = raw.events.column_names
-    known = ids.Lookup(items)
-    kept: dict[str, list[NDArray[Any]]] = {"item": [], "satisfaction": []}
-    users: list[pa.DictionaryArray] = []
-    origins: list[pa.DictionaryArray] = []
+    known, faults = ids.Lookup(items), Faults(raw.events_from)
+    kept: dict[str, list[Any]] = {"user": [], "item": [], "satisfaction": []}
     first_row = 0
-    faults = Faults(raw.events_from)
     for batch in files.batches(raw.events, raw.events_from, BATCH_ROWS):
         good, columns = _clean_batch(batch, first_row, known, raw.events_from, kept_out, now, faults=faults)
-        rows = pa.array(good)
-        users.append(columns.pop("user").take(rows).dictionary_encode())
-        if "source" in columns:
-            origins.append(columns.pop("source").take(rows).dictionary_encode())
         for name, values in columns.items():
-            kept.setdefault(name, []).append(values[good])
-        if "order" in names and "time" in names:
-            kept.setdefault("row", []).append(good + first_row)
+            worded = name in ("user", "source")
+            some = values.take(pa.array(good)).dictionary_encode() if worded else values[good]
+            kept.setdefault(name, []).append(some)
         first_row += batch.num_rows
     known.check(raw.events_from)
     faults.require_few()
-    joined = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
-    user = _settled(_unified(users), raw.events_from)
-    joined["user"] = user.indices.to_numpy()
-    log = CleanLog(
-        users=user.dictionary,
-        columns=joined,
-        source=_unified(origins) if origins else None,
-        clock="time" in names,
-        order=np.empty(0, np.int64),
-    )
+    user = _settled(_unified(kept.pop("user")), raw.events_from)
+    origins = {"source": _unified(kept.pop("source"))} if "source" in kept else {}
+    # One column after the other, so that none is held twice for longer than it takes.
+    numbers = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
+    columns = {"user": user.indices.to_numpy(), **numbers, **origins}
+    log = CleanLog(user.dictionary, columns, "time" in raw.events.column_names, np.empty(0, np.int64))
     _sort(log, kept_out)
     return log
 
@@ -201,54 +189,48 @@ def _clean_batch(
     faults: Faults,
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """One batch of raw events: which rows are good, and all rows' columns."""
+    there = set(batch.schema.names)
     user, bad_user = text.decoded(batch.column("user"))
     item, bad_item = text.decoded(batch.column("item"))
     user, bad_id = text.checked_ids(user)
     item = text.checked_ids(item)[0]
     index = known.rows(item, where)
-    columns: dict[str, Any] = {"user": user}
+    columns: dict[str, Any] = {"user": user, "item": compute.fill_null(index, -1).to_numpy()}
     invalid = bad_user | bad_item
-    if "source" in batch.schema.names:
+    if "source" in there:
         origin, bad_source = text.decoded(batch.column("source"))
         columns["source"] = text.stripped(origin)[0]
         invalid |= bad_source
 
     sieve = Sieve(kept_out, "events", first_row, user)
-    if MALFORMED in batch.schema.names:
+    if MALFORMED in there:
         sieve.reject("wrong fields", text.mask(batch.column(MALFORMED)), item)
     sieve.reject("invalid utf-8", invalid, item)
     sieve.reject("empty id", text.missing_ids(user) | text.missing_ids(item), item)
     sieve.reject("bad id", bad_id, user)
     sieve.reject("unknown item", text.mask(compute.is_null(index)), item)
-    columns["item"] = compute.fill_null(index, -1).to_numpy()
     for name in ("time", "order"):
-        if name in batch.schema.names:
-            found = batch.column(name)
-            value = compute.fill_null(found, -1).to_numpy()
-            bad = value < 0 if name == "time" else text.mask(compute.is_null(found))
+        if name in there:
+            value = columns[name] = compute.fill_null(batch.column(name), -1).to_numpy()
+            bad = value < 0 if name == "time" else text.mask(compute.is_null(batch.column(name)))
+            late = (value > now + DAY) & (name == "time")
             written = _written(batch, name)
             sieve.reject(f"bad {name}", bad, written)
-            late = (value > now + DAY) & (name == "time")
             sieve.reject("future time", late, written)
             faults.add(name, bad | late, written)
-            columns[name] = value
-    for name, reason, low, high in (
-        ("satisfaction", "bad satisfaction", 0.0, 1.0),
-        ("watch_seconds", "bad watch seconds", 0.0, 3.4e38),
-        ("propensity", "bad propensity", 1e-38, 1.0),
-    ):
-        if name not in batch.schema.names:
-            if name == "satisfaction":
-                columns[name] = np.ones(batch.num_rows, np.float32)
-            continue
-        found = batch.column(name)
-        value = found.to_numpy(zero_copy_only=False).astype(np.float64)
-        good = (value >= low) & (value <= high)
-        if name != "satisfaction":
-            good |= text.mask(compute.is_null(found))
-        sieve.reject(reason, ~good, _written(batch, name))
-        faults.add(name, ~good, _written(batch, name))
-        columns[name] = np.where(good, value, np.nan).astype(np.float32)
+    if {"time", "order"} <= there:
+        columns["row"] = np.arange(first_row, first_row + batch.num_rows)
+    columns["satisfaction"] = np.ones(batch.num_rows, np.float32)
+    for name, low, high in (("satisfaction", 0.0, 1.0), ("watch_seconds", 0.0, 3.4e38), ("propensity", 1e-38, 1.0)):
+        if name in there:
+            value = batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64)
+            good = (value >= low) & (value <= high)
+            if name != "satisfaction":
+                good |= text.mask(compute.is_null(batch.column(name)))
+            written = _written(batch, name)
+            sieve.reject(f"bad {name.replace('_', ' ')}", ~good, written)
+            faults.add(name, ~good, written)
+            columns[name] = np.where(good, value, np.nan).astype(np.float32)
     return np.flatnonzero(sieve.kept), columns
 
 
@@ -273,31 +255,28 @@ def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
 def _sort(log: CleanLog, kept_out: Quarantine) -> None:
     """Set the order of the log; without a clock, make `time` the position in the user's sequence."""
     columns, user = log.columns, log.columns["user"]
+    order, row = columns.pop("order", None), columns.pop("row", None)
     if len(user) == 0:
         return
-    if "order" in columns:
-        arrival = np.lexsort((columns["order"], user))
-        if log.clock:
-            behind = _behind(log, arrival)
-            if behind.mean() > CONTRADICTED:
-                log.said.append(
-                    f"`order` contradicts `time` in {int(behind.sum()):,} of {len(behind):,} events, so it is no "
-                    "place in a user's sequence: the clock is believed, and `order` only where times are equal."
-                )
-                arrival = np.lexsort((columns["order"], columns["time"], user))
-            else:
-                _put_backward(log, arrival[behind], kept_out)
-                arrival = arrival[~behind]
-        else:
-            columns["time"] = _positions(user, arrival)
-    elif not log.clock:
-        arrival = np.argsort(user, kind="stable")
-        columns["time"] = _positions(user, arrival)
+    if not log.clock:
+        log.order = np.argsort(user, kind="stable") if order is None else np.lexsort((order, user))
+        columns["time"] = _positions(user, log.order)
+    elif order is None:
+        log.order = np.lexsort((columns["time"], user))
     else:
-        arrival = np.lexsort((columns["time"], user))
-    log.order = arrival
-    for name in ("order", "row"):
-        columns.pop(name, None)
+        arrival = np.lexsort((order, user))
+        behind = _behind(log, arrival)
+        if behind.mean() > CONTRADICTED:
+            log.said.append(
+                f"`order` contradicts `time` in {int(behind.sum()):,} of {len(behind):,} events, so it is no "
+                "place in a user's sequence: the clock is believed, and `order` only where times are equal."
+            )
+            log.order = np.lexsort((order, columns["time"], user))
+        else:
+            log.order, wrong = arrival[~behind], arrival[behind]
+            who = log.users.take(pa.array(user[wrong]))
+            when = pa.array(columns["time"][wrong], pa.timestamp("us"))
+            kept_out.put("events", "backward time", row[wrong], who, when)
 
 
 def _positions(user: NDArray[Any], order: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -318,13 +297,3 @@ def _behind(log: CleanLog, order: NDArray[np.int64]) -> NDArray[np.bool_]:
     rank = np.unique(time, return_inverse=True)[1]
     key = user * (len(order) + 1) + rank
     return key < np.maximum.accumulate(key)
-
-
-def _put_backward(log: CleanLog, wrong: NDArray[np.int64], kept_out: Quarantine) -> None:
-    kept_out.put(
-        "events",
-        "backward time",
-        log.columns["row"][wrong],
-        log.users.take(pa.array(log.columns["user"][wrong])),
-        pa.array(log.columns["time"][wrong], pa.timestamp("us")),
-    )

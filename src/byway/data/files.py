@@ -52,15 +52,26 @@ def header(path: Path, delimiter: str = ",", quote: str | None = '"') -> list[st
     Raises UserError where it is empty or not UTF-8 as a whole.
     """
     start = head_text(path)
-    quoting = text_csv.QUOTE_NONE if quote is None else text_csv.QUOTE_MINIMAL
-    lines = io.StringIO(start, newline="")
-    line = next(text_csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting), [])
+    line, _ = next(records(start, delimiter, quote), ([], 0))
     if not line:
         what = "has an empty first line" if start.strip() else "is empty"
         raise UserError(f"{path} {what}; its first line must name the columns.")
     if len(line) <= 2 and line[0].lower().startswith("sep="):
         raise UserError(f"{path} begins with {line[0]!r}, a hint for Excel; take out that line.")
     return [name.strip() for name in line]
+
+
+def records(text: str, delimiter: str, quote: str | None, strict: bool = False) -> Iterator[tuple[list[str], int]]:
+    """The records of delimited text, and the line in which each ends, from 1; csv.Error where it is `strict`."""
+    quoting = text_csv.QUOTE_NONE if quote is None else text_csv.QUOTE_MINIMAL
+    lines = io.StringIO(text, newline="")
+    reader = text_csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting, strict=strict)
+    limit = text_csv.field_size_limit(len(text) + 1)
+    try:
+        for record in reader:
+            yield record, reader.line_num
+    finally:
+        text_csv.field_size_limit(limit)
 
 
 def head_text(path: Path) -> str:
@@ -121,17 +132,9 @@ def _chunk_rows(path: Path, delimiter: str, quote: str | None) -> int:
     first records: with its default of 131,072 rows one title of 20 kB in a short file took 3.9 GB, one of a
     megabyte the process. Raises UserError where a quote stays open too long for that estimate to end.
     """
-    head = _head(path).decode("latin-1")
     longest, line, start = 1, 1, 1
-    limit = text_csv.field_size_limit(2 * _HEAD_BYTES)
-    quoting = text_csv.QUOTE_NONE if quote is None else text_csv.QUOTE_MINIMAL
-    try:
-        lines = io.StringIO(head, newline="")
-        reader = text_csv.reader(lines, delimiter=delimiter, quotechar=quote, quoting=quoting)
-        for record in reader:
-            longest, start, line = max(longest, sum(map(len, record)) + len(record)), line, reader.line_num + 1
-    finally:
-        text_csv.field_size_limit(limit)
+    for record, end in records(_head(path).decode("latin-1"), delimiter, quote):
+        longest, start, line = max(longest, sum(map(len, record)) + len(record)), line, end + 1
     if longest > _HEAD_BYTES // 2:
         raise UserError(f"{path} has a record of more than 2 MB in line {start}: is a quote never closed there?")
     return max(8, min(_CHUNK_ROWS, _CHUNK_BYTES // longest))
@@ -142,23 +145,22 @@ def parquet(path: Path, columns: Sequence[str]) -> "daft.DataFrame":
 
     Raises UserError for a missing column and for a file that is not parquet or was cut short.
     """
-    require(path, parquet_columns(path), columns)
+    require(path, parquet_schema(path).names, columns)
     return engine.daft().read_parquet(literal(path)).select(*dict.fromkeys(columns))
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """Column names of the parquet file at `path`; UserError where it is not one or was cut short."""
+def parquet_schema(path: Path) -> pa.Schema:
+    """The columns of the parquet file at `path`; UserError where it is not one, was cut short or has one twice."""
     present(path)
     try:
-        with pq.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
-            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-                raise UserError(f"{path} has two columns {twice!r}; leave one out.")
-            return names
+        schema = pq.read_schema(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or 'permission denied'}.") from error
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path} is not a parquet file, or was cut short ({first_line(error)}).") from error
+    if twice := next((name for i, name in enumerate(schema.names) if name in schema.names[:i]), None):
+        raise UserError(f"{path} has two columns {twice!r}; leave one out.")
+    return schema
 
 
 def require(
@@ -180,6 +182,13 @@ def require(
     raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}{advice}.")
 
 
+def whole(frame: "daft.DataFrame", what: Path) -> pa.Table:
+    """A small table at once; UserError where it has no rows."""
+    if pieces := list(_stream(frame, what)):
+        return pa.Table.from_batches(pieces)
+    raise UserError(f"{what} has a table without rows.")
+
+
 def batches(frame: "daft.DataFrame", what: Path, rows: int) -> Iterator[pa.RecordBatch]:
     """Stream a dataframe in its order as batches of exactly `rows` rows; the last one is shorter.
 
@@ -191,12 +200,12 @@ def batches(frame: "daft.DataFrame", what: Path, rows: int) -> Iterator[pa.Recor
         held.append(piece)
         count += piece.num_rows
         while count >= rows:
-            whole = _join(held)
-            yield whole.slice(0, rows)
-            held = [whole.slice(rows)]
+            joined = pa.concat_batches(held)
+            yield joined.slice(0, rows)
+            held = [joined.slice(rows)]
             count -= rows
     if count:
-        yield _join(held)
+        yield pa.concat_batches(held)
 
 
 def _stream(frame: "daft.DataFrame", what: Path) -> Iterator[pa.RecordBatch]:
@@ -207,10 +216,6 @@ def _stream(frame: "daft.DataFrame", what: Path) -> Iterator[pa.RecordBatch]:
         raise UserError(f"{what} could not be read to its end: {first_line(error)}.") from error
     except engine.lost() as error:
         raise UserError(f"The cluster lost a worker while it read {what}; type the same command again.") from error
-
-
-def _join(pieces: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.concat_batches(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _head(path: Path) -> bytes:

@@ -7,6 +7,7 @@ decided in `columns`.
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ def canonical(ids: pa.Array, where: Path, column: str) -> pa.Array:
     """
     numbers, dotted, power = (_matches(ids, pattern) for pattern in (_WHOLE, _DOTTED, _POWER))
     loose = dotted | power
-    filled = text.mask(compute.not_equal(compute.fill_null(ids, ""), ""))
+    filled = _known(ids)
     if not loose.any():
         return _same_uuids(ids, filled)
     if not (numbers | loose)[filled].all():
@@ -82,34 +83,35 @@ class Lookup:
     def __init__(self, known: pa.Array) -> None:
         self._known = compute.cast(known, pa.large_string())
         filled = text.mask(compute.is_valid(self._known))
-        self._numbers = bool(filled.any() and _matches(self._known, _WHOLE)[filled].all())
-        uuids = bool(filled.any() and not self._numbers and _matches(self._known, _UUID)[filled].all())
-        self._hex = _hex(self._known) if uuids else None
-        self._bare = None if self._numbers or uuids else _bare(self._known)
+        self._kind: Literal["numbers", "uuids", "words"] = "words"
+        if filled.any() and _matches(self._known, _WHOLE)[filled].all():
+            self._kind = "numbers"
+        elif filled.any() and _matches(self._known, _UUID)[filled].all():
+            self._kind = "uuids"
+        self._alike = _hex(self._known) if self._kind == "uuids" else _bare(self._known)
         self._seen = self._near = 0
         self._example = ""
 
     def rows(self, ids: pa.Array, where: Path) -> pa.Array:
         """Row of each id in the catalog, null where there is none; UserError where digits of ids were lost."""
         found = compute.index_in(ids, value_set=self._known)
-        self._seen += len(ids)
-        if self._bare is not None and found.null_count:
-            self._count(ids.filter(compute.is_null(found)))
-        if found.null_count == 0 or not (self._numbers or self._hex is not None):
-            return found
         lost = text.mask(compute.is_null(found))
-        if self._hex is not None:
-            return compute.coalesce(found, compute.index_in(_hex(ids), value_set=self._hex))
+        self._seen += len(ids)
+        if self._kind == "words":
+            self._count(ids.filter(pa.array(lost)))
+        if self._kind == "words" or not lost.any():
+            return found
+        if self._kind == "uuids":
+            return compute.coalesce(found, compute.index_in(_hex(ids), value_set=self._alike))
         loose = lost & (_matches(ids, _DOTTED) | _matches(ids, _POWER))
         if not loose.any():
             return found
-        return compute.coalesce(
-            found, compute.index_in(_replaced(ids, loose, where, "item"), value_set=self._known)
-        )
+        whole = _replaced(ids, loose, where, "item")
+        return compute.coalesce(found, compute.index_in(whole, value_set=self._known))
 
     def _count(self, lost: pa.Array) -> None:
         """Remember the ids that are known but for a `.0`."""
-        near = lost.filter(compute.is_in(_bare(lost), value_set=self._bare))
+        near = lost.filter(compute.is_in(_bare(lost), value_set=self._alike))
         near = near.filter(pa.array(_matches(near, _WHOLE) | _matches(near, _DOTTED)))
         self._near += len(near)
         self._example = near[0].as_py() if len(near) else self._example
@@ -117,7 +119,7 @@ class Lookup:
     def check(self, where: Path) -> None:
         """Raise UserError where a tenth of all events and more miss their item by a `.0`."""
         if self._near and 10 * self._near >= self._seen:
-            known = self._known.filter(compute.equal(self._bare, _bare(pa.array([self._example]))[0]))[0]
+            known = self._known.filter(compute.equal(self._alike, _bare(pa.array([self._example]))[0]))[0]
             raise UserError(
                 f"{where}: {self._near:,} events name items such as {self._example!r}, which the items have "
                 f"as {known.as_py()!r} beside ids that are words; write each id in one way."

@@ -14,6 +14,7 @@ import pyarrow as pa
 from byway.base import config
 from byway.base.errors import UserError
 from byway.data import containers, meaning, naming, scales, survey, tables
+from byway.data.casts import is_text
 from byway.data.text import compute
 
 if TYPE_CHECKING:
@@ -67,25 +68,19 @@ def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, sc
         raise UserError(said.replace("[catalog] [lift]", "[lift]")) from error
     _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
-    fields = [pa.field(name, _KINDS.get(name, pa.string())) for name in table.column_names]
-    table = table.cast(pa.schema(fields))
-    for ours in ("user", "item", "arm"):
-        if ours in table.column_names:
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name in table.column_names:
+        columns[name] = table[name].cast(_KINDS.get(name, pa.string()))
+        if name in ("user", "item", "arm"):
             # A cell without text is nothing, as a null is.
-            empty = compute.equal(compute.utf8_trim_whitespace(table[ours]), "")
-            words = compute.if_else(empty, pa.scalar(None, table[ours].type), table[ours])
-            table = table.set_column(table.column_names.index(ours), ours, words)
-    return table
+            empty = compute.equal(compute.utf8_trim_whitespace(columns[name]), "")
+            columns[name] = compute.if_else(empty, None, columns[name])
+    return pa.table(columns)
 
 
 def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:
     """Raise UserError for a text column of which most are no numbers: its figures would be of nothing."""
-    texts = {
-        ours: theirs
-        for ours, theirs in there.items()
-        if ours in _COUNTED
-        and (frame.schema()[theirs].dtype.is_string() or frame.schema()[theirs].dtype.is_binary())
-    }
+    texts = {ours: theirs for ours, theirs in there.items() if ours in _COUNTED and is_text(frame, theirs)}
     seen = survey.look(frame, list(texts.values()), where, list(texts.values()))
     for ours, theirs in texts.items():
         column = seen[theirs]

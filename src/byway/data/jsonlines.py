@@ -7,7 +7,7 @@ too. A line that is no object is a row with `MALFORMED`.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,9 @@ _EXTENDED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$nu
 
 def keys(path: Path) -> list[str]:
     """Keys of the first objects, in order of appearance; UserError where the first is none."""
-    start = head(path)
-    if start.lstrip().startswith(b"["):
-        rows: Iterator[bytes] = _objects_of(start)
-    else:
-        lines = start.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        rows = iter(lines[:-1] if len(lines) > 1 and lines[-1] else lines)
     found: dict[str, None] = {}
-    bad = 0
-    for row in islice(rows, _SAMPLE):
-        if row.strip():
-            value = _any(row)
-            bad += value is None
-            found |= dict.fromkeys(value or {})
+    for row in islice(_at_head(head(path)), _SAMPLE):
+        found |= dict.fromkeys(_any(row) or {})
     if not found:
         raise UserError(
             f"{path} has no JSON object in its first line; give an object a line, or an array of objects."
@@ -58,8 +48,7 @@ def keys(path: Path) -> list[str]:
 def inside(path: Path) -> str:
     """How to bring out what lies inside an object or a list of them in the first row of a file; empty without."""
     start = head(path)
-    lines = start.removeprefix(b"\xef\xbb\xbf").lstrip().splitlines()
-    first = _any(next(_objects_of(start) if _is_array(start) else iter(lines), b"")) or {}
+    first = _any(next(_at_head(start), b"")) or {}
     for name, value in first.items():
         if isinstance(value, dict) and not set(value) <= set(_EXTENDED):
             way = f"{_each(start)}. + {_at(name)}"
@@ -71,33 +60,32 @@ def inside(path: Path) -> str:
     return ""
 
 
-def _is_array(start: bytes) -> bool:
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+def _bare(start: bytes) -> bytes:
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
 def _each(start: bytes) -> str:
-    return ".[] | " if _is_array(start) else ""
+    return ".[] | " if _bare(start).startswith(b"[") else ""
 
 
 def _at(name: str) -> str:
     return f".{name}" if name.isidentifier() and name.isascii() else f".{json.dumps(name)}"
 
 
-def _objects_of(start: bytes) -> Iterator[bytes]:
-    """The whole objects at the head of an array that may be cut."""
-    text = start.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()[1:]
-    decoder = json.JSONDecoder()
-    at = 0
-    while at < len(text):
-        at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,")) if text[at] in " \t\r\n," else 0
+def _at_head(start: bytes) -> Iterator[bytes]:
+    """The whole rows at the head of a file, which may be cut: lines with anything, or the objects of an array."""
+    start = _bare(start)
+    if not start.startswith(b"["):
+        *lines, last = start.split(b"\n")
+        yield from (line for line in lines or [last] if line.strip())
+        return
+    text, decoder, at = start.decode("utf-8", "replace"), json.JSONDecoder(), 1
+    while True:
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, at = decoder.raw_decode(text, len(text) - len(text[at:].lstrip(" \t\r\n,")))
         except ValueError:
             return
         yield json.dumps(value).encode()
-        at = end
-        if at < len(text) and text[at] == "]":
-            return
 
 
 def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[str, str]:
@@ -106,29 +94,20 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
     Returns which of them any row has. Raises UserError where the file is no table, and for an id that is a list, an
     object or true.
     """
-    fields = {f"f{n}": theirs for n, theirs in enumerate(dict.fromkeys(wanted.values()))}
-    places = {ours: next(f for f, theirs in fields.items() if theirs == name) for ours, name in wanted.items()}
-    row_type = msgspec.defstruct(
-        "Row", [(f, msgspec.Raw, msgspec.field(default=msgspec.Raw(b""))) for f in fields], rename=fields
-    )
-    decoder = msgspec.json.Decoder(row_type)
-    kept = 0
+    names = set(wanted.values())
     schema = pa.schema([*((ours, _TEXT) for ours in wanted), (MALFORMED, pa.bool_())])
+    kept = 0
     present: set[str] = set()
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         rows = _rows(path, where)
-        while batch := list(islice(rows, _ROWS)):
-            columns: dict[str, list[Any]] = {ours: [] for ours in wanted}
-            malformed: list[bool] = []
-            for row in batch:
-                values, bad = _decoded(row, decoder, fields)
-                malformed.append(bad)
-                for ours, place in places.items():
-                    raw = values.get(place)
-                    columns[ours].append(_value(raw, ours, wanted[ours], where) if raw else None)
-            table = {ours: pa.array(column, _TEXT) for ours, column in columns.items()}
+        while batch := [_values(row, names) for row in islice(rows, _ROWS)]:
+            table: dict[str, pa.Array] = {}
+            for ours, theirs in wanted.items():
+                found = ((row or {}).get(theirs) for row in batch)
+                table[ours] = pa.array([raw and _text(bytes(raw), ours, theirs, where) for raw in found], _TEXT)
             present |= {ours for ours, column in table.items() if column.null_count < len(column)}
-            kept += len(malformed) - sum(malformed)
+            malformed = [row is None for row in batch]
+            kept += malformed.count(False)
             writer.write_table(pa.table({**table, MALFORMED: pa.array(malformed)}, schema=schema))
     if not kept:
         raise UserError(
@@ -141,13 +120,10 @@ def copied(path: Path, wanted: dict[str, str], where: Path, out: Path) -> dict[s
 def _rows(path: Path, where: Path) -> Iterator[bytes]:
     """Each object as bytes; lines without anything are left out."""
     with path.open("rb") as file:
-        start = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
-        file.seek(0)
-        if not start.startswith(b"["):
-            first = True
+        start = file.read(1 << 16)
+        file.seek(3 if start.startswith(b"\xef\xbb\xbf") else 0)
+        if not _bare(start).startswith(b"["):
             while line := file.readline(MAX_LINE):
-                line = line.removeprefix(b"\xef\xbb\xbf") if first else line
-                first = False
                 if len(line) == MAX_LINE:
                     raise UserError(f"{where} has a line of more than {MAX_LINE >> 20} MB: give an object a line.")
                 if line := line.strip().rstrip(b","):
@@ -158,7 +134,7 @@ def _rows(path: Path, where: Path) -> Iterator[bytes]:
                 f"{where} is one JSON array of more than {MAX_ARRAY >> 20} MB; write an object a line "
                 "(for example with jq -c '.[]')."
             )
-        whole = file.read().removeprefix(b"\xef\xbb\xbf")
+        whole = file.read()
     try:
         yield from (bytes(each) for each in msgspec.json.decode(whole, type=list[msgspec.Raw]))
     except (msgspec.DecodeError, UnicodeError):
@@ -168,21 +144,23 @@ def _rows(path: Path, where: Path) -> Iterator[bytes]:
             raise UserError(f"{where} is not JSON to its end ({str(error)[:100]}).") from error
 
 
-def _decoded(row: bytes, decoder: Any, fields: dict[str, str]) -> tuple[dict[str, bytes], bool]:
-    """The raw values of the wanted fields, and whether the row is no object."""
+_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _values(row: bytes, names: set[str]) -> Mapping[str, bytes | msgspec.Raw] | None:
+    """The values of an object as they are written, of the `names` at least; None where the row is no object."""
     try:
         row.decode()
-        found = decoder.decode(row)
-        return {field: bytes(raw) for field in fields if (raw := getattr(found, field))}, False
+        return _decoder.decode(row)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         value = _any(row)
     if value is None:
-        return {}, True
+        return None
     return {
-        field: json.dumps(value[name], ensure_ascii=False).encode("utf-8", "replace")
-        for field, name in fields.items()
-        if name in value
-    }, False
+        name: json.dumps(each, ensure_ascii=False).encode("utf-8", "replace")
+        for name, each in value.items()
+        if name in names
+    }
 
 
 def _any(row: bytes) -> dict[str, Any] | None:
@@ -197,7 +175,7 @@ def _any(row: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _value(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
+def _text(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
     """The text that stands for a value in this place."""
     first = raw[:1]
     if first == b'"':

@@ -43,12 +43,16 @@ def split(
         )
     clock = (events.schema.metadata or {})[b"clock"] == b"true"
     items = pq.read_table(catalog / "items.parquet")
-    named = _named(events, items["item"], pq.read_table(catalog / "users.parquet")["user"], clock)
-    later = named.filter(pa.array(late)).select(SCHEMA.names).cast(SCHEMA)
+    users = pq.read_table(catalog / "users.parquet")
+    named = {"user": users["user"].take(events["user"]), "item": items["item"].take(events["item"])}
+    if clock:  # else the position of an event is in the order of the rows
+        named["time"] = events["time"].cast(pa.timestamp("us"))
+    named |= {name: events[name] for name in ("satisfaction", "watch_seconds", "propensity")}
+    log = pa.table(_filled({**named, "source": events["source"].cast(pa.string())}))
     out.mkdir(parents=True, exist_ok=True)
     pq.write_table(_own(items, media), out / "items.parquet", compression="zstd")
-    pq.write_table(named.filter(pa.array(~late)), out / "events.parquet", compression="zstd")
-    pq.write_table(later, out / FILE, compression="zstd")
+    pq.write_table(log.filter(pa.array(~late)), out / "events.parquet", compression="zstd")
+    pq.write_table(log.filter(pa.array(late)).select(SCHEMA.names).cast(SCHEMA), out / FILE, compression="zstd")
     return {
         "items": items.num_rows,
         "people": len(np.unique(user)),
@@ -71,7 +75,7 @@ def read(path: Path) -> pa.Table:
 
     Raises UserError where a column is missing, and where satisfaction is outside [0, 1].
     """
-    files.require(path, files.parquet_columns(path), SCHEMA.names)
+    files.require(path, files.parquet_schema(path).names, SCHEMA.names)
     table = pq.read_table(path, columns=SCHEMA.names).cast(SCHEMA)
     value = table["satisfaction"].to_numpy()
     if not ((value >= 0) & (value <= 1)).all():
@@ -81,29 +85,18 @@ def read(path: Path) -> pa.Table:
     return table
 
 
-def _named(events: pa.Table, items: pa.ChunkedArray, users: pa.ChunkedArray, clock: bool) -> pa.Table:
-    """The log under the ids of the input; the position of a log without a clock is in the order of its rows."""
-    columns = {
-        "user": users.take(events["user"]),
-        "item": items.take(events["item"]),
-        **({"time": events["time"].cast(pa.timestamp("us"))} if clock else {}),
-        **{name: events[name] for name in ("satisfaction", "watch_seconds", "propensity")},
-        "source": events["source"].cast(pa.string()),
-    }
-    return pa.table(_filled(columns))
-
-
 def _own(items: pa.Table, media: Path | None) -> pa.Table:
-    columns = {name: items[name] for name in items.column_names}
+    """The items under the ids of the input, relative names of files made absolute."""
+    columns = dict(zip(items.column_names, items.columns, strict=True))
     columns["created_at"] = columns["created_at"].cast(pa.timestamp("us"))
     if media is not None:
         for name in ("thumbnail", "media"):
-            columns[name] = pa.array([_absolute(path, media) for path in columns[name].to_pylist()], pa.string())
+            paths = (
+                path and (path if "://" in path else str(media.resolve() / path))
+                for path in columns[name].to_pylist()
+            )
+            columns[name] = pa.chunked_array([pa.array(list(paths), pa.string())])
     return pa.table(_filled(columns))
-
-
-def _absolute(path: str | None, media: Path) -> str | None:
-    return path if not path or "://" in path else str(media.resolve() / path)
 
 
 def _filled(columns: dict[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from byway.base import engine
 from byway.base.errors import UserError
-from byway.data import containers, files
+from byway.data import containers, files, text
 from byway.data.casts import (
     as_bytes,
     as_microseconds,
@@ -22,14 +24,12 @@ from byway.data.casts import (
     known,
     without_hashtags,
 )
+from byway.data.described import find, most_used
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw
 
 if TYPE_CHECKING:
     import daft
-
-MAX_TAGS = 10
-"""Viewers' tags kept a film, the most used first: MovieLens 32M has thousands for some."""
 
 
 def movielens(folder: Path, events: Path | None) -> Raw:
@@ -39,40 +39,34 @@ def movielens(folder: Path, events: Path | None) -> Raw:
     is 0 and five stars are 1; four stars are 0.78. Trailing articles go to the front ("Matrix, The (1999)").
     """
     daft = engine.daft()
+    columns = ["user", "item", "rating", "time"]
     if (folder / "movies.csv").exists():
         items = _films(folder)
         source = events or folder / "ratings.csv"
-        log = files.csv(source, ["userId", "movieId", "rating", "timestamp"])
-        names = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
+        columns = ["userId", "movieId", "rating", "timestamp"]
+        log = files.csv(source, columns)
     elif (folder / "movies.dat").exists():
         rows = _lines(folder / "movies.dat", "::", 3)
-        genres = [row[2].split("|") for row in rows]
-        items = daft.from_pydict(
-            {"item": [row[0] for row in rows], "title": [row[1] for row in rows], "hashtags": genres}
-        )
+        items = _named(rows, [row[2].split("|") for row in rows])
         source = events or folder / "ratings.dat"
         # Daft takes one byte as the delimiter: two colons are an empty column between.
-        fields = ["user", "_1", "item", "_2", "rating", "_3", "time"]
-        log = files.csv(source, ["user", "item", "rating", "time"], delimiter=":", names=fields)
-        names = {name: name for name in ("user", "item", "rating", "time")}
+        log = files.csv(source, columns, delimiter=":", names=["user", "_1", "item", "_2", "rating", "_3", "time"])
     elif (folder / "u.item").exists():
         kinds = [row[0] for row in _lines(folder / "u.genre", "|", 2)]
         rows = _lines(folder / "u.item", "|", 5 + len(kinds))
-        genres = [[k for k, flag in zip(kinds, row[5:], strict=False) if flag == "1"] for row in rows]
-        items = daft.from_pydict(
-            {"item": [row[0] for row in rows], "title": [row[1] for row in rows], "hashtags": genres}
+        items = _named(
+            rows, [[kind for kind, flag in zip(kinds, row[5:], strict=False) if flag == "1"] for row in rows]
         )
         source = events or folder / "u.data"
-        fields = ["user", "item", "rating", "time"]
-        log = files.csv(source, fields, delimiter="\t", names=fields)
-        names = {name: name for name in fields}
+        log = files.csv(source, columns, delimiter="\t", names=columns)
     else:
         raise UserError(f"{folder} is not MovieLens: it has none of movies.csv, movies.dat and u.item.")
+    user, item, rating, time = columns
     log = log.select(
-        daft.col(names["user"]).alias("user"),
-        daft.col(names["item"]).alias("item"),
-        as_microseconds(log, names["time"], 1e6).alias("time"),
-        ((as_number(log, names["rating"]) - 0.5) / 4.5).alias("satisfaction"),
+        daft.col(user).alias("user"),
+        daft.col(item).alias("item"),
+        as_microseconds(log, time, 1e6).alias("time"),
+        ((as_number(log, rating) - 0.5) / 4.5).alias("satisfaction"),
         daft.col(MALFORMED),
     )
     articles = r"^([^(]*), (The|An?|Les?|La|Il|El|Das|Der|Die)( \(.*)?$"
@@ -86,31 +80,35 @@ def movielens(folder: Path, events: Path | None) -> Raw:
 def _films(folder: Path) -> "daft.DataFrame":
     """Films of the csv layouts, with posters where `posters/<movieId>.jpg` lies beside them."""
     daft = engine.daft()
-    col, functions = daft.col, daft.functions
     items = files.csv(folder / "movies.csv", ["movieId", "title", "genres"])
     genres = as_text(items, "genres").split("|").list_filter(daft.element() != "(no genres listed)")
-    items = items.select(
-        functions.monotonically_increasing_id().alias("row"),
-        col("movieId").alias("item"),
-        col("title"),
-        genres.fill_null([]).alias("genres"),
-        col(MALFORMED),
-    )
+    films = files.whole(items.with_column("genres", genres.fill_null([])), folder / "movies.csv")
+    most: dict[Any, list[str]] = {}
     if (folder / "tags.csv").exists():
         tags = files.csv(folder / "tags.csv", ["movieId", "tag"])
-        tags = tags.select(col("movieId").alias("item"), as_text(tags, "tag").lower().strip().alias("tag"))
-        tags = tags.where(col("tag").not_null()).groupby("item", "tag").agg(col("tag").count().alias("uses"))
-        most_used = daft.Window().partition_by("item").order_by(["uses", "tag"], desc=[True, False])
-        tags = tags.with_column("rank", functions.row_number().over(most_used)).where(col("rank") <= MAX_TAGS)
-        tags = tags.groupby("item").agg(col("tag").list_agg().alias("tags"))
-        items = items.join(tags, on="item", how="left").sort("row")
-        kept = col("tags").fill_null([]).list_sort()
-        items = items.with_column("genres", functions.list_flatten(functions.to_list(col("genres"), kept)))
+        given = files.whole(
+            tags.select(
+                as_text(tags, "movieId").alias("item"),
+                as_text(tags, "tag").lower().strip().alias("tag"),
+                daft.lit(1).alias("uses"),
+            ),
+            folder / "tags.csv",
+        )
+        most = most_used(given)
+    names = text.decoded(films["movieId"].combine_chunks())[0].to_pylist()
+    hashtags = [[*of, *most.get(name, ())] for of, name in zip(films["genres"].to_pylist(), names, strict=True)]
+    columns = {"item": films["movieId"], "title": films["title"], "hashtags": hashtags, MALFORMED: films[MALFORMED]}
     if (folder / "posters").is_dir():
-        posters = [file.stem.encode() for file in sorted((folder / "posters").glob("*.jpg"))]
-        path = functions.format("posters/{}.jpg", as_text(items, "item"))
-        items = items.with_column("thumbnail", functions.when(col("item").is_in(posters), path))
-    return items.with_column_renamed("genres", "hashtags").exclude("row", "tags")
+        there = {file.stem for file in (folder / "posters").glob("*.jpg")}
+        columns["thumbnail"] = [f"posters/{name}.jpg" if name in there else None for name in names]
+    return daft.from_arrow(pa.table(columns))
+
+
+def _named(rows: list[list[str]], genres: list[list[str]]) -> "daft.DataFrame":
+    """Films of the older layouts, which begin with a number and a title."""
+    return engine.daft().from_pydict(
+        {"item": [row[0] for row in rows], "title": [row[1] for row in rows], "hashtags": genres}
+    )
 
 
 def _lines(path: Path, delimiter: str, fields: int) -> list[list[str]]:
@@ -138,7 +136,7 @@ def microlens(folder: Path, events: Path | None) -> Raw:
     """
     daft = engine.daft()
     col = daft.col
-    titles = _find(folder, "MicroLens", "*title*.csv")
+    titles = find(folder, "MicroLens", "*title*.csv")[0]
     named = not files.header(titles)[0].isdigit()
     columns = files.header(titles)[:2] if named else ["item", "title"]
     if len(columns) < 2:
@@ -151,7 +149,7 @@ def microlens(folder: Path, events: Path | None) -> Raw:
         parts.slice(1).alias("hashtags"),
         col(MALFORMED),
     )
-    source = events or _find(folder, "MicroLens", "*_pairs.csv", "*_pairs.tsv")
+    source = events or find(folder, "MicroLens", "*_pairs.csv", "*_pairs.tsv")[0]
     if source.suffix == ".tsv":
         log = files.csv(source, ["user", "items"], delimiter="\t", names=["user", "items"])
         sequence = as_text(log, "items").strip().split(" ")
@@ -193,15 +191,15 @@ def kuairec(folder: Path, events: Path | None) -> Raw:
             raw = raw.join(names, on=level, how="left")
         raw = raw.sort("row")
         described = [col(f"name{rank}") for rank in (1, 2, 3)]
-        log = files.csv(events or folder / "positives_log.csv", ["user_id", "video_id"])
-        log = log.select(col("user_id").alias("user"), col("video_id").alias("item"), col(MALFORMED))
         events_from = events or folder / "positives_log.csv"
+        log = files.csv(events_from, ["user_id", "video_id"])
+        log = log.select(col("user_id").alias("user"), col("video_id").alias("item"), col(MALFORMED))
     else:
-        source = _find(folder, "KuaiRec", "kuairec_caption_category.csv")
+        source = find(folder, "KuaiRec", "kuairec_caption_category.csv")[0]
         levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
         raw = files.csv(source, ["video_id", "caption", "topic_tag", "manual_cover_text", *levels])
         described = [known(raw, name) for name in ("manual_cover_text", *levels)]
-        events_from = events or _find(folder, "KuaiRec", "big_matrix.csv")
+        events_from = events or find(folder, "KuaiRec", "big_matrix.csv")[0]
         log = files.csv(events_from, ["user_id", "video_id", "play_duration", "timestamp", "watch_ratio"])
         log = log.select(
             col("user_id").alias("user"),
@@ -232,17 +230,17 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
     """
     daft = engine.daft()
     col, functions = daft.col, daft.functions
-    basic = _find(folder, "KuaiRand", "video_features_basic_*.csv")
+    basic = find(folder, "KuaiRand", "video_features_basic_*.csv")[0]
     raw = files.csv(basic, ["video_id", "author_id", "upload_dt", "video_duration"])
     raw = raw.with_column("row", functions.monotonically_increasing_id())
-    texts = files.csv(_find(folder, "KuaiRand", "kuairand_video_captions.csv"), _CAPTIONS)
+    texts = files.csv(find(folder, "KuaiRand", "kuairand_video_captions.csv")[0], _CAPTIONS)
     texts = texts.with_column("caption_row", functions.monotonically_increasing_id())
     texts = texts.with_column_renamed(MALFORMED, "broken_caption")
     raw = raw.join(texts, left_on="video_id", right_on="final_video_id", how="left")
     described = [known(raw, "show_cover_text")]
     if (folder / _CATEGORIES).exists() or (folder / "data" / _CATEGORIES).exists():
         levels = [f"{level}_level_category_name" for level in ("first", "second", "third", "fourth")]
-        kinds = files.csv(_find(folder, "KuaiRand", _CATEGORIES), ["final_video_id", *levels])
+        kinds = files.csv(find(folder, "KuaiRand", _CATEGORIES)[0], ["final_video_id", *levels])
         kinds = kinds.with_column("kind_row", functions.monotonically_increasing_id()).exclude(MALFORMED)
         raw = raw.join(kinds, left_on="video_id", right_on="final_video_id", how="left")
         described += [known(raw, name) for name in levels]
@@ -262,7 +260,7 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
         .alias("created_at"),
         broken.alias(MALFORMED),
     )
-    logs = containers.expand(events) if events else _find_all(folder, "KuaiRand", "log_standard_*.csv")
+    logs = containers.expand(events) if events else find(folder, "KuaiRand", "log_standard_*.csv")
     signals = ["is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"]
     columns = ["user_id", "video_id", "time_ms", "play_time_ms", "tab", *signals]
     log = concat([files.csv(path, columns) for path in logs])
@@ -289,19 +287,6 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
 
 _CAPTIONS = ["final_video_id", "caption", "show_cover_text"]
 _CATEGORIES = "kuairand_video_categories.csv"
-
-
-def _find_all(folder: Path, layout: str, *patterns: str) -> list[Path]:
-    """Files of the first pattern that matches anything in the folder or its `data/`, by name."""
-    for pattern in patterns:
-        for place in (folder, folder / "data"):
-            if found := sorted(place.glob(pattern)):
-                return found
-    raise UserError(f"{folder} is not {layout}: it has no {' or '.join(patterns)}, nor has its data folder.")
-
-
-def _find(folder: Path, layout: str, *patterns: str) -> Path:
-    return _find_all(folder, layout, *patterns)[0]
 
 
 LAYOUTS: dict[str, Callable[[Path, Path | None], Raw]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import naming, scales, survey, times
-from byway.data.casts import as_number, as_text
+from byway.data.casts import as_number, as_text, is_text
 from byway.data.files import MALFORMED
 from byway.data.naming import Chosen
 from byway.data.raw import WRITTEN, Told
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EXTRA = "watch_seconds."
 """Before the names of columns that are only looked at: they hold numbers, like the column they are named after."""
 
-_NUMBERS = ("duration", "satisfaction", "watch_seconds", "propensity", "share")
 FLAGS = ("novel", "sole")
 """Yes or no, as numbers or in words."""
 _TIMES = ("time", "created_at")
@@ -58,11 +57,9 @@ def typed(
     columns: dict[str, Any] = {}
     details: list[str] = []
     for ours, theirs in names.items():
-        if ours.startswith(EXTRA):
-            continue
+        column = seen.get(theirs)
         if ours in _TIMES:
             try:
-                column = seen.get(theirs)
                 # A part without rows says nothing of the others.
                 if propose and ours == "time" and column is not None and column.rows and not column.filled:
                     raise UserError(
@@ -71,43 +68,37 @@ def typed(
                     )
                 columns[ours], words = _time(frame, ours, theirs, column, path, settings)
             except UserError as error:
-                if ours != "created_at" or ours not in guessed:
-                    others = chosen.rivals.get(ours)
-                    if others is None:
-                        raise
-                    other = f" Or is the time in {others[0]!r}? Then name that in event_columns."
-                    raise UserError(f"{error}{other}") from error
-                told.left.append(ours)
-                details.append(f"{theirs} is not used after all ({str(error).partition(': ')[2].rstrip('.')})")
-                continue
-            details.append(words)
+                if ours == "created_at" and ours in guessed:
+                    told.left.append(ours)
+                    details.append(f"{theirs} is not used after all ({str(error).partition(': ')[2].rstrip('.')})")
+                    continue
+                if ours not in chosen.rivals:
+                    raise
+                other = f" Or is the time in {chosen.rivals[ours][0]!r}? Then name that in event_columns."
+                raise UserError(f"{error}{other}") from error
+            details += [words] if words else []
         elif ours == "satisfaction":
-            column = seen.get(theirs)
             if ours in guessed and not settings.event_scale and column is not None and _constant(column):
                 told.left.append(ours)
                 what = f"{column.low:g}" if column.filled else "empty"
                 details.append(f"{theirs} is not used after all: it is {what} in every row")
                 continue
-            told.satisfaction = _scale(column, chosen, path, theirs, settings, propose)
-            columns[ours] = scales.as_satisfaction(frame, theirs, told.satisfaction, settings.event_unrated)
-            details.append(_of_scale(theirs, told.satisfaction))
-        elif ours == "order":
-            columns[ours] = _whole(frame, theirs)
-        elif ours in _NUMBERS:
-            columns[ours] = as_number(frame, theirs)
-        elif ours in FLAGS:
-            columns[ours] = scales.as_flag(frame, theirs)
-        else:
-            columns[ours] = daft.col(theirs)
+            found = told.satisfaction = _scale(column, chosen, path, theirs, settings, propose)
+            columns[ours] = scales.as_satisfaction(frame, theirs, found, settings.event_unrated)
+            if found.scale is not None:
+                ends = f"so that {found.scale[0]:g} is 0 and {found.scale[1]:g} is 1"
+                details.append(f"{theirs} holds {found.words}, {ends}")
+            elif found.words not in ("0 to 1", "nothing"):
+                details.append(f"{theirs} holds {found.words}")
+        elif not ours.startswith(EXTRA):
+            columns[ours] = _READ[ours](frame, theirs) if ours in _READ else daft.col(theirs)
     written = {f"{WRITTEN}{ours}": daft.col(names[ours]) for ours in columns if ours in _KEPT}
     if MALFORMED in frame.column_names:
         columns[MALFORMED] = daft.col(MALFORMED)
-    details = [detail for detail in details if detail]
     told.said.append("; ".join([f"{path.name}: {naming.in_words(chosen)}", *details]) + ".")
     if "user" in names and "time" not in names and "order" not in names:
         told.said += _sorted(frame, names, path)
-    chosen_columns = [column.alias(name) for name, column in (columns | written).items()]
-    return frame.select(*chosen_columns), told
+    return frame.select(*(column.alias(name) for name, column in (columns | written).items())), told
 
 
 def _settled(kind: Any, ours: str) -> bool:
@@ -136,7 +127,7 @@ def _time(
         wanted = ""  # the setting is for the events
     form = times.decide(sample, wanted, path, theirs)
     some = f"{seen.rows - seen.filled:,} of {seen.rows:,} are empty" if seen.filled < seen.rows else ""
-    words = f"{theirs} is {times.with_example(form, sample).words}"
+    words = f"{theirs} is {times.in_words(form, sample)}"
     return times.as_microseconds(frame, theirs, form), f"{words} ({some})" if some else words
 
 
@@ -168,37 +159,30 @@ def _fits(seen: survey.Column, scale: tuple[float, float]) -> bool:
     return len(values) > 0 and bool(((values < scale[0]) | (values > scale[1])).mean() > scales.STRAY)
 
 
-def _of_scale(theirs: str, found: Scale) -> str:
-    if found.scale is None:
-        return "" if found.words in ("0 to 1", "nothing") else f"{theirs} holds {found.words}"
-    return f"{theirs} holds {found.words}, so that {found.scale[0]:g} is 0 and {found.scale[1]:g} is 1"
-
-
 def _whole(frame: "daft.DataFrame", name: str) -> Any:
     """A whole number as int64, exactly; null where it is none."""
     daft = engine.daft()
-    kind = frame.schema()[name].dtype
     number = as_number(frame, name)
     rounded = daft.functions.when(number.not_nan(), number).cast(daft.DataType.int64())
-    if not (kind.is_binary() or kind.is_string()):
-        return daft.col(name).cast(daft.DataType.int64()) if kind.is_integer() else rounded
-    return daft.functions.coalesce(as_text(frame, name).strip().try_cast(daft.DataType.int64()), rounded)
+    if is_text(frame, name):
+        return daft.functions.coalesce(as_text(frame, name).strip().try_cast(daft.DataType.int64()), rounded)
+    return daft.col(name).cast(daft.DataType.int64()) if frame.schema()[name].dtype.is_integer() else rounded
+
+
+_READ = {
+    "order": _whole,
+    **dict.fromkeys(("duration", "watch_seconds", "propensity", "share"), as_number),
+    **dict.fromkeys(FLAGS, scales.as_flag),
+}
+"""How the columns are read that are neither times nor satisfaction; others stay as they are."""
 
 
 def _sorted(frame: "daft.DataFrame", names: dict[str, str], path: Path) -> list[str]:
     """A warning where there is no clock and the rows of each user are sorted by a number."""
-    looked = [
-        names[ours]
-        for ours in names
-        if ours in ("satisfaction", "watch_seconds", "propensity") or ours.startswith(EXTRA)
-    ]
-    if not looked:
-        return []
-    for name, found in survey.sorting(frame, names["user"], looked, path).items():
-        if found.sorted():
-            way = "falling" if 2 * found.falling > found.pairs else "rising"
-            return [
-                f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
-                "counts as recent are the last rows. Give a time or an order if you have one."
-            ]
-    return []
+    sorts = ("satisfaction", "watch_seconds", "propensity")
+    looked = [theirs for ours, theirs in names.items() if ours in sorts or ours.startswith(EXTRA)]
+    return [
+        f"{path.name}: there is no clock, and each user's rows stand in {way} order of {name!r}: what "
+        "counts as recent are the last rows. Give a time or an order if you have one."
+        for name, way in survey.sorting(frame, names["user"], looked, path).items()
+    ][:1]

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from byway.base import config, engine, weights
-from byway.base.artifact import Outcome, Work, hash_file, hash_json, read_record, write_atomic
+from byway.base.artifact import Outcome, Record, Work, hash_file, hash_json, read_record, write_atomic
 from byway.base.progress import bar
 from byway.data import sound
 from byway.data.catalog import Catalog
@@ -144,9 +144,8 @@ def _size(path: str) -> int:
 def state(catalog: Catalog, folder: Path) -> str:
     """Identity of all media files by size and time of change, without reading them."""
     marks: list[tuple[str, int, int]] = []
-    found = sources(catalog, folder)
-    for item, pair in named(catalog).items():
-        for name, path in zip(pair, found[item], strict=True):
+    for pair in named(catalog).values():
+        for name, path in zip(pair, _in(folder, pair), strict=True):
             if path and "://" not in path and (size := _size(path)):
                 marks.append((name, size, os.stat(path).st_mtime_ns))
     return hash_json(marks)
@@ -195,7 +194,8 @@ def _caption(
 ) -> None:
     """Add what is said of each item to `files.parquet`. Captions are slow: each is kept as soon as it is there."""
     path, table = work.scratch / "captions.json", pq.read_table(work.out / "files.parquet")
-    known: dict[str, str] = _captions_before(work.out, settings)
+    former = _former(work.out, settings, ("captioner", "captioner_url"))
+    known = dict(zip(former[1].digest, former[1].captions, strict=False)) if former else {}
     known |= json.loads(path.read_text("utf-8")) if path.exists() else {}
     rows = table.select(["item", "digest", "media", "thumbnail"]).to_pylist()
     left = list({row["digest"]: row for row in rows if row["digest"] not in known}.values())
@@ -210,17 +210,13 @@ def _caption(
     pq.write_table(table.append_column("caption", said), work.out / "files.parquet")
 
 
-def _captions_before(out: Path, settings: config.Media) -> dict[str, str]:
-    """What the same model said when the artifact was last made, by the hash of the item's files."""
+def _former(out: Path, settings: config.Media, names: Sequence[str]) -> tuple[Record, Media] | None:
+    """The artifact that this one replaces, where it was made with the same settings of these `names`."""
     path = out.with_name(out.name.removesuffix(".part"))
     record = read_record(path) if path != out else None
-    same = record is not None and all(
-        record.settings.get(name) == getattr(settings, name) for name in ("captioner", "captioner_url")
-    )
-    if not same:
-        return {}
-    seen = load(path)
-    return dict(zip(seen.digest, seen.captions, strict=True)) if seen.captions else {}
+    if record is None or any(record.settings.get(name) != getattr(settings, name) for name in names):
+        return None
+    return record, load(path)
 
 
 def _digest(pair: tuple[str, str]) -> str:
@@ -236,15 +232,13 @@ def _digest(pair: tuple[str, str]) -> str:
 
 def _before(out: Path, settings: config.Media) -> Media | None:
     """What the artifact that this one replaces has seen, where it looked in the same way."""
-    path = out.with_name(out.name.removesuffix(".part"))
-    record = read_record(path) if path != out else None
-    if record is None:
+    former = _former(out, settings, ("model", "frames"))
+    if former is None:
         return None
-    wanted = {name: getattr(settings, name) for name in ("model", "frames")}
-    same = all(record.settings.get(name) == value for name, value in wanted.items())
-    same &= record.settings.get("patches", PATCHES) == PATCHES
+    record, seen = former
+    same = record.settings.get("patches", PATCHES) == PATCHES
     same &= record.inputs.get("model") == weights.identity(settings.model)
-    return load(path) if same else None
+    return seen if same else None
 
 
 def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.Media) -> pa.Table:
@@ -265,17 +259,12 @@ def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.
     pairs = [found[item] for item in shard]
     columns = {"item": shard, "media": [p[0] for p in pairs], "thumbnail": [p[1] for p in pairs]}
     frame = daft.from_pydict(columns)
-    if engine_has_several(daft):
+    if daft.get_or_infer_runner_type() == "ray":  # there are machines to share the rows among
         frame = frame.into_partitions(8)
     table = frame.select("item", seen(daft.col("media"), daft.col("thumbnail")).alias("seen")).to_arrow()
     flat = table["seen"].combine_chunks().flatten()
     order = np.argsort(table["item"].to_numpy(), kind="stable")
     return pa.table([table["item"], *flat], names=["item", *fields]).take(order)
-
-
-def engine_has_several(daft: Any) -> bool:
-    """Whether there are machines to share the rows among."""
-    return daft.get_or_infer_runner_type() == "ray"
 
 
 def look(pairs: list[tuple[str, str]], settings: config.Media) -> list[dict[str, Any]]:
@@ -296,7 +285,8 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
     answer: dict[str, Any] = {"media_reason": "", "thumbnail_reason": "", "sound": b""}
     shown: list[NDArray[np.uint8]] = []
     there = np.zeros(frames + 1, np.bool_)
-    for kind, name in zip(("media", "thumbnail"), pair, strict=True):
+    places = {"media": slice(0, frames), "thumbnail": slice(frames, None)}
+    for (kind, place), name in zip(places.items(), pair, strict=True):
         if not name:
             continue
         wanted = frames if kind == "media" else 0
@@ -305,8 +295,7 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
         if decoded.reason:
             continue
         shown.append(decoded.frames())
-        there[:frames] |= kind == "media"
-        there[frames] |= kind == "thumbnail"
+        there[place] = True
         heard = sound.features(decoded.samples())
         if heard is not None:
             answer["sound"] = heard.tobytes()
@@ -335,7 +324,7 @@ def _write(
     there = np.zeros((len(good), size), np.bool_)
     sounds = np.full((len(good), sound.FEATURES), np.nan, np.float32)
     former = [] if before is None else pq.read_table(before.path / "files.parquet").to_pylist()
-    refused = {i: (row["media_reason"], row["thumbnail_reason"]) for i, row in rows.items()}
+    refused = {item: (row["media_reason"], row["thumbnail_reason"]) for item, row in rows.items()}
     for r, item in enumerate(good):
         if before is not None and item not in rows:
             old = known[digests[item]]
@@ -351,18 +340,18 @@ def _write(
     np.save(out / "there.npy", there)
     np.save(out / "sounds.npy", sounds)
     files = {"item": pa.array(good, pa.int32()), "digest": [digests[item] for item in good]}
-    reasons: list[tuple[int, str, str, str]] = []
     for kind, name in enumerate(("media", "thumbnail")):
         files[name] = ["" if refused[item][kind] else found[item][kind] for item in good]
         files[f"{name}_reason"] = [refused[item][kind] for item in good]
-        reasons += [(item, name, found[item][kind], why[kind]) for item, why in refused.items() if why[kind]]
-    reasons.sort()
     pq.write_table(pa.table(files), out / "files.parquet")
-    columns = list(zip(*reasons, strict=True)) or [(), (), (), ()]
-    kinds = (pa.int32(), pa.string(), pa.string(), pa.string())
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    pq.write_table(pa.table(arrays, ["item", "kind", "file", "reason"]), out / "quarantine.parquet")
-    counted = Counter(reason for *_, reason in reasons)
+    reasons = [
+        {"item": item, "kind": name, "file": file, "reason": reason}
+        for item in sorted(refused)
+        for name, file, reason in zip(("media", "thumbnail"), found[item], refused[item], strict=True)
+        if reason
+    ]
+    pq.write_table(pa.Table.from_pylist(reasons, _REFUSED), out / "quarantine.parquet")
+    counted = Counter(row["reason"] for row in reasons)
     metrics = {
         "media.items": len(good),
         "media.videos": int(there[:, 0].sum()),
@@ -372,6 +361,9 @@ def _write(
         "media.taken_over": sum(item not in rows for item in good),
     }
     return Outcome(counts={"items": len(good), "refused": len(reasons)}, metrics=metrics)
+
+
+_REFUSED = pa.schema([("item", pa.int32()), ("kind", pa.string()), ("file", pa.string()), ("reason", pa.string())])
 
 
 def picked(seen: Media, kind: str, frames: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

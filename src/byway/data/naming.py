@@ -37,9 +37,9 @@ _ITEM = _names(
     "poiid venueid courseid lectureid adid adgroupid postid contentid docid documentid paperid photoid imageid "
     "pinid clipid streamid channelid playlistid workid titleid"
 )
-_USUAL: dict[Kind, dict[str, Sequence[str]]] = {
+_USUAL: dict[Kind, dict[str, tuple[str, ...]]] = {
     "items": {
-        "item": [*_ITEM, "id", "tmdbid", "imdbid", "movie", "film", "book", "product", "track", "song", "article"],
+        "item": (*_ITEM, *_names("id tmdbid imdbid movie film book product track song article")),
         "title": _names(
             "title name itemname itemtitle movietitle filmtitle booktitle videotitle producttitle productname "
             "prodname trackname tracktitle songname songtitle songtitle articletitle headline gamename gametitle "
@@ -74,20 +74,7 @@ _USUAL: dict[Kind, dict[str, Sequence[str]]] = {
             "subscriberid steamid msno username reviewername reviewer visitor viewer deviceid cookieid anonymousid "
             "sessionid session reviewuserid"
         ),
-        "item": [
-            *_ITEM,
-            "tmdbid",
-            "imdbid",
-            "movie",
-            "film",
-            "book",
-            "product",
-            "track",
-            "song",
-            "article",
-            "video",
-            "artist",
-        ],
+        "item": (*_ITEM, *_names("tmdbid imdbid movie film book product track song article video artist")),
         "time": _names(
             "time timestamp ts date datetime eventtime eventtimestamp eventdate eventdatetime unixtime epoch "
             "unixreviewtime reviewtime reviewdate reviewtimestamp ratingtime ratingtimestamp ratingdate ratedat "
@@ -162,27 +149,28 @@ def chosen(found: Sequence[str], kind: Kind, mapped: Mapping[str, str], shared: 
     """
     columns = {ours: theirs for ours, theirs in mapped.items() if theirs and theirs in found}
     # A file beside the others may have our own names: the log that the service writes has.
-    own = {ours: ours for ours in OURS[kind] if ours in found and ours not in columns and mapped.get(ours, ours)}
-    columns |= {ours: name for ours, name in own.items() if name not in columns.values()}
+    taken = set(columns.values())
+    for ours in OURS[kind]:
+        if ours in found and ours not in columns and mapped.get(ours, ours) and ours not in taken:
+            columns[ours] = ours
     guessed: set[str] = set()
-    rivals: dict[str, tuple[str, ...]] = {}
+    rivals: dict[str, list[str]] = {}
     for ours in OURS[kind]:
         if ours in mapped or ours not in _USUAL[kind]:
             continue
-        free = [name for name in found if name not in columns.values()]
         usual = list(_USUAL[kind][ours])
         if ours == "item":
             usual.sort(key=lambda name: name not in shared)
-        likely = sorted((name for name in free if plain(name) in usual), key=lambda name: usual.index(plain(name)))
+        free = [name for name in found if name not in columns.values() and plain(name) in usual]
+        likely = sorted(free, key=lambda name: usual.index(plain(name)))
         if ours not in columns and likely:
             columns[ours] = likely.pop(0)
             guessed.add(ours)
-        if likely:
-            rivals[ours] = tuple(likely)
+        rivals[ours] = likely
     columns = {ours: columns[ours] for ours in OURS[kind] if ours in columns}
     unused = tuple(name for name in found if name not in columns.values())
-    rivals = {ours: left for ours, names in rivals.items() if (left := tuple(n for n in names if n in unused))}
-    return Chosen(columns, unused, rivals, frozenset(guessed))
+    left = {ours: tuple(name for name in names if name in unused) for ours, names in rivals.items()}
+    return Chosen(columns, unused, {ours: names for ours, names in left.items() if names}, frozenset(guessed))
 
 
 def counting(names: Sequence[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 To add one: a row of DESCRIBED, and its name in `config.Source`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from byway.base import config, engine
-from byway.data import containers, dialect
+from byway.data import dialect, files
 from byway.data.casts import as_number, as_text
+from byway.data.containers import Part
 from byway.data.described import Layout, PublicTable, Tags
 from byway.data.files import MALFORMED
 
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
     import daft
 
 
+def _first(frame: "daft.DataFrame", keys: Sequence[str], *others: Any) -> "daft.DataFrame":
+    """The first row of all that have the same `keys`, in the order of the file; what else is kept of them."""
+    daft = engine.daft()
+    frame = frame.with_column("row", daft.functions.monotonically_increasing_id())
+    return frame.groupby(*keys).agg(daft.col("row").min(), *others).sort("row").exclude("row")
+
+
 def _games(items: "daft.DataFrame") -> "daft.DataFrame":
     """Each game of the log once; its name is all that is known of it."""
-    daft = engine.daft()
-    col = daft.col
-    items = items.with_column("row", daft.functions.monotonically_increasing_id())
-    items = items.where(~col(MALFORMED)).groupby("item").agg(col("row").min()).sort("row")
-    return items.select(col("item"), col("item").alias("title"))
+    col = engine.daft().col
+    return _first(items.where(~col(MALFORMED)), ["item"]).select(col("item"), col("item").alias("title"))
 
 
 def _played(log: "daft.DataFrame") -> "daft.DataFrame":
@@ -39,21 +44,14 @@ def _played(log: "daft.DataFrame") -> "daft.DataFrame":
         .when(played, lit(0.5))
         .otherwise(lit(0.25))
     )
-    seconds = when(played, hours * 3600)
-    row = daft.functions.monotonically_increasing_id()
-    log = log.with_columns({"satisfaction": content, "watch_seconds": seconds, "row": row})
+    log = log.with_columns({"satisfaction": content, "watch_seconds": when(played, hours * 3600)})
     best = [daft.col(name).max() for name in ("satisfaction", "watch_seconds")]
-    log = log.groupby("user", "item", MALFORMED).agg(daft.col("row").min(), *best).sort("row")
-    return log.select("user", "item", "satisfaction", "watch_seconds", MALFORMED)
+    return _first(log, ["user", "item", MALFORMED], *best)
 
 
 def _once(log: "daft.DataFrame") -> "daft.DataFrame":
     """One event for all tags that somebody gave an artist at one time."""
-    daft = engine.daft()
-    col = daft.col
-    log = log.with_column("row", daft.functions.monotonically_increasing_id())
-    log = log.groupby("user", "item", "time", MALFORMED).agg(col("row").min()).sort("row")
-    return log.select("user", "item", "time", MALFORMED)
+    return _first(log, ["user", "item", "time", MALFORMED])
 
 
 def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
@@ -63,12 +61,9 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
     """
     daft = engine.daft()
     col = daft.col
-    written = as_text(log, "created_at")
-    # What is no such time would end the reading; it is null, and kept out with its reason.
-    stamp = daft.functions.when(written.regexp(_CLOCK), written).to_datetime("%m/%d/%Y %I:%M:%S %p")
     log = log.select(
         col("user"),
-        stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64()).alias("time"),
+        _moment(log, _CLOCK, "%m/%d/%Y %I:%M:%S %p").alias("time"),
         as_text(log, "source").strip().split(" ").alias("shown"),
         col(MALFORMED),
     ).explode("shown")
@@ -84,14 +79,19 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
 
 def _written_down(log: "daft.DataFrame") -> "daft.DataFrame":
     """Times as the site writes them: Fri Apr 19 07:01:17 -0700 2013."""
+    time = _moment(log, _STAMP, "%a %b %d %H:%M:%S %z %Y", timezone="UTC")
+    return log.with_column("time", time).exclude("created_at")
+
+
+def _moment(log: "daft.DataFrame", pattern: str, form: str, timezone: str | None = None) -> Any:
+    """`created_at` in microseconds; null, and kept out with its reason, where it is no such time.
+
+    What does not fit `form` would end the reading.
+    """
     daft = engine.daft()
     written = as_text(log, "created_at")
-    # What is no such time would end the reading; it is null, and kept out with its reason.
-    stamp = daft.functions.when(written.regexp(_STAMP), written).to_datetime(
-        "%a %b %d %H:%M:%S %z %Y", timezone="UTC"
-    )
-    time = stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
-    return log.with_column("time", time).exclude("created_at")
+    stamp = daft.functions.when(written.regexp(pattern), written).to_datetime(form, timezone=timezone)
+    return stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
 
 
 _ATOMIC = {
@@ -104,23 +104,16 @@ _ATOMIC = {
 }
 
 
-def atomic(names: list[str], typed: bool) -> dict[str, str]:
-    """A column map for the names in one of RecBole's files, none for another file."""
-    if not typed:
+def atomic(part: Part, names: list[str]) -> dict[str, str]:
+    """A column map for the `names` in one of RecBole's files, none for another file."""
+    if part.kind != "text" or not dialect.typed(files.header(part.path, *dialect.sniff(part.path))):
         return {}
     likely = {ours: next((name for name in usual if name in names), None) for ours, usual in _ATOMIC.items()}
     return {ours: theirs for ours, theirs in likely.items() if theirs is not None and ours not in names}
 
 
-def is_atomic(path: Path) -> bool:
-    """Whether a file has RecBole's typed header."""
-    part = containers.parts(path, "csv")[0]
-    return part.kind == "text" and dialect.is_typed(part.path)
-
-
 _CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"
 """MIND's clock, of the November of 2019."""
-
 
 _STAMP = (
     r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
@@ -128,10 +121,7 @@ _STAMP = (
 )
 """Goodreads' clock."""
 
-
 _STEAM = ("user", "game", "behavior", "value", "zero")
-
-
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 
 

@@ -49,14 +49,9 @@ class Quarantine:
             details = pa.nulls(len(rows), pa.string())
         elif reason == "unknown item" and self.unknown is None:
             self.unknown = details[0].as_py()
-        columns = [
-            pa.repeat(pa.scalar(table), len(rows)),
-            pa.array(rows, pa.int64()),
-            clipped(ids),
-            pa.repeat(pa.scalar(reason), len(rows)),
-            clipped(details),
-        ]
-        self._writer.write_table(pa.table(columns, schema=_SCHEMA))
+        texts = [compute.utf8_slice_codeunits(text.decoded(column)[0], 0, MAX_DETAIL) for column in (ids, details)]
+        columns = [pa.repeat(table, len(rows)), rows, texts[0], pa.repeat(reason, len(rows)), texts[1]]
+        self._writer.write_table(pa.table(columns, _SCHEMA.names).cast(_SCHEMA))
 
     def close(self) -> None:
         """Finish the file."""
@@ -118,8 +113,3 @@ class Faults:
                     f"{self._where}: {name} is empty in every row; leave it out with event_columns = "
                     f'{{ {name} = "" }}.'
                 )
-
-
-def clipped(column: pa.Array, length: int = MAX_DETAIL) -> pa.Array:
-    """Any column as text of at most `length` characters."""
-    return compute.cast(compute.utf8_slice_codeunits(text.decoded(column)[0], 0, length), pa.string())

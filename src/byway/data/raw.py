@@ -19,11 +19,6 @@ from byway.data.scales import Scale
 if TYPE_CHECKING:
     import daft
 
-if TYPE_CHECKING:
-    import daft
-
-    pass
-
 
 @dataclass(slots=True)
 class Told:

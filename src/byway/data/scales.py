@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import survey, text
-from byway.data.casts import as_number, as_text
+from byway.data.casts import as_number, as_text, is_text
 from byway.data.survey import Column
 from byway.data.text import compute
 
@@ -57,26 +57,20 @@ def look(column: Column) -> Scale:
     sample = column.sample
     if not len(sample):
         return Scale(words="nothing")
-    lower = compute.utf8_lower(sample)
-    for writing, fits in (
-        ("percent", compute.match_substring_regex(sample, r"^\d+([.,]\d+)?\s*%$")),
-        ("comma", compute.match_substring_regex(sample, r"^-?\d+(,\d+)?$")),
-        ("word", compute.is_in(lower, value_set=_WORDS)),
-    ):
-        share = float(np.asarray(compute.fill_null(fits, False)).mean())
-        if writing == "comma" and 2 * column.numbers > column.filled and not _commas(sample):
-            continue
-        if share > 0.5 and writing == "word":
-            return Scale("word", words=f"words such as {sample[0]}")
-        if share > 0.5 and writing == "percent":
-            return Scale("percent", words=f"percentages such as {sample[0]}")
-        if share > 0.5 and writing == "comma":
-            values = survey.numbers_of(compute.replace_substring(sample, ",", "."))
-            return _of_numbers("comma", values[np.isfinite(values)], column, None)
-    if 2 * column.numbers <= column.filled:
+    if _most(compute.match_substring_regex(sample, r"^\d+([.,]\d+)?\s*%$")):
+        return Scale("percent", words=f"percentages such as {sample[0]}")
+    few = 2 * column.numbers <= column.filled
+    if (few or _commas(sample)) and _most(compute.match_substring_regex(sample, r"^-?\d+(,\d+)?$")):
+        return _of_numbers("comma", compute.replace_substring(sample, ",", "."), column)
+    if _most(compute.is_in(compute.utf8_lower(sample), value_set=_WORDS)):
+        return Scale("word", words=f"words such as {sample[0]}")
+    if few:
         return Scale(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
-    values = survey.numbers_of(sample)
-    return _of_numbers("number", values[np.isfinite(values)], column, (column.low, column.high))
+    return _of_numbers("number", sample, column)
+
+
+def _most(fits: pa.Array) -> bool:
+    return bool(2 * text.mask(fits).sum() > len(fits))
 
 
 def _commas(sample: pa.Array) -> bool:
@@ -88,11 +82,13 @@ def _commas(sample: pa.Array) -> bool:
     return bool(fractions and not others)
 
 
-def _of_numbers(
-    writing: Writing, values: NDArray[np.float64], column: Column, ends: tuple[float, float] | None
-) -> Scale:
-    low, high = ends or (float(values.min()), float(values.max()))
-    outside = float(((values < 0) | (values > 1)).mean()) if ends is None else column.outside / column.numbers
+def _of_numbers(writing: Writing, sample: pa.Array, column: Column) -> Scale:
+    values = survey.numbers_of(sample)
+    values = values[np.isfinite(values)]
+    if writing == "number":
+        low, high, outside = column.low, column.high, column.outside / column.numbers
+    else:
+        low, high, outside = values.min(), values.max(), ((values < 0) | (values > 1)).mean()
     different = np.unique(values)
     span = f"{low:g} to {high:g}"
     if set(different.tolist()) <= {-1.0, 0.0, 1.0} and low == -1 and outside > 0.01:
@@ -102,11 +98,9 @@ def _of_numbers(
     # A few rows beside all others are mistakes of rows, not of the column.
     core = np.quantile(values, [0.002, 0.998], method="nearest") if len(values) >= 1000 else (low, high)
     core_low, core_high = float(core[0]), float(core[1])
-    rated = values
-    unrated = 0.0
-    if sentinel := _sentinel(values, core_high):
+    rated, sentinel = values, _sentinel(values, core_high)
+    if sentinel:
         rated = values[~np.isin(values, sentinel)]
-        unrated = float(np.isin(values, sentinel).mean())
         core_low = float(rated.min())
     scale = _natural(rated, core_low, core_high)
     if scale is None:
@@ -116,16 +110,15 @@ def _of_numbers(
         if len(levels) > 1 and counts[0] < counts.max():
             core_low, core_high = float(usual.min()), float(usual.max())
             scale = _natural(usual, core_low, core_high)
-    missing, empty = "", 1 - column.filled / column.rows
-    if unrated:
+    if scale is None:
+        return Scale(writing, words=span, unclear=f"holds {span}, half of them up to {np.median(values):g}")
+    missing, unrated = "", 1 - column.filled / column.rows
+    if sentinel:
+        unrated = (len(values) - len(rated)) / len(values)
         shown = " and ".join(f"{value:g}" for value in sentinel)
         missing = f" ({unrated:.0%} of the rows are {shown}, read as not rated)"
-    elif empty:
-        missing = f" ({empty:.0%} of the rows are empty)"
-        unrated = empty
-    if scale is None:
-        half = float(np.median(values))
-        return Scale(writing, words=span, unclear=f"holds {span}, half of them up to {half:g}")
+    elif unrated:
+        missing = f" ({unrated:.0%} of the rows are empty)"
     return Scale(writing, scale, unrated, f"{core_low:g} to {core_high:g}{missing}")
 
 
@@ -133,11 +126,11 @@ def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
     """Values below the scale that stand for no rating: -1 beside numbers from 0 on, and 0 where it is more frequent
     than the worst rating."""
     found: list[float] = []
-    whole = bool((values == np.floor(values)).all() or (values * 2 == np.floor(values * 2)).all())
-    if (values == -1).any() and not (values < -1).any() and not ((values < 0) & (values > -1)).any() and high > 1:
+    if high > 1 and set(values[values < 0].tolist()) == {-1.0}:
         found.append(-1.0)
     ratings = values[values > 0]
-    if whole and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
+    halves = bool((values * 2 == np.floor(values * 2)).all())
+    if halves and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
         found.append(0.0)
     return found
 
@@ -174,7 +167,13 @@ def chosen(found: Scale, scale: tuple[float, float] | None, where: Path, name: s
             raise UserError(f"{where}: {name!r} {found.unclear}; give numbers, percentages, or yes and no.")
         return Scale("number" if found.writing in ("percent", "word") else found.writing, scale, words=found.words)
     if found.unclear:
-        raise UserError(f"{where}: {name!r} {unclear(found)}.")
+        aside = 'leave it out with event_columns = { satisfaction = "" }, so that every event counts 1'
+        if found.unclear.endswith("no number"):
+            advice = f"; give numbers, percentages, or yes and no, or {aside}"
+        else:
+            best = "or say which is the worst and which the best with event_scale"
+            advice = f": counts and times are no ratings; {aside}, {best}"
+        raise UserError(f"{where}: {name!r} {found.unclear}{advice}.")
     if found.scale is not None:
         raise UserError(
             f"{where}: {name!r} holds {found.words}, and satisfaction goes from 0 to 1; set [catalog] "
@@ -182,19 +181,6 @@ def chosen(found: Scale, scale: tuple[float, float] | None, where: Path, name: s
             f"{found.scale[1]:g} the best."
         )
     return found
-
-
-def unclear(found: Scale) -> str:
-    """What to do about a column whose scale cannot be told."""
-    if found.unclear.endswith("no number"):
-        return (
-            f"{found.unclear}; give numbers, percentages, or yes and no, or leave it out with event_columns = "
-            '{ satisfaction = "" }, so that every event counts 1'
-        )
-    return (
-        f"{found.unclear}: counts and times are no ratings; leave it out with event_columns = {{ satisfaction = "
-        '"" }, so that every event counts 1, or say which is the worst and which the best with event_scale'
-    )
 
 
 def listed(scale: tuple[float, float]) -> str:
@@ -216,14 +202,13 @@ def positive(scale: tuple[float, float]) -> tuple[float, str]:
     """
     low, high = scale
     if low == -high:
-        bar = high / 2
-    elif high <= 5:
-        bar = min(4.0, high - (high - low) / 4) if high == 5 else high - (high - low) / 4
-    else:
-        bar = round((low + 0.75 * (high - low)) * 2) / 2
+        return 0.75, f"{high / 2:g} and more"
+    bar = low + 0.75 * (high - low)
+    if high > 5:
+        bar = round(bar * 2) / 2
+    elif high == 5:
+        bar = min(4.0, bar)
     share = int(100 * (bar - low) / (high - low)) / 100
-    if low == -high:
-        return 0.75, f"{bar:g} and more"
     minus = f"({bar:g} - {low:g}) / {high - low:g}" if low else f"{bar:g} / {high:g}"
     return (0.75 if abs(share - 0.75) < 0.04 else share), f"{bar:g} and more, {minus} = {share:g}"
 
@@ -234,51 +219,39 @@ def as_satisfaction(frame: "daft.DataFrame", name: str, found: Scale, unrated: f
     What is missing, and a 0 or -1 below the scale, becomes `unrated` where that is not None.
     """
     daft = engine.daft()
-    when, lit = daft.functions.when, daft.lit
     number = _number(frame, name, found.writing)
-    result = number
-    if found.scale is not None:
-        low, high = found.scale
-        result = (number - low) / (high - low)
-    if unrated is not None:
-        empty = _missing(frame, name, number)
-        if found.scale is not None:
-            for value in _UNRATED:
-                if value < found.scale[0]:
-                    empty = empty | (number == value)
-        result = when(empty, lit(float(unrated))).otherwise(result)
-    return result
+    low, high = found.scale or (0.0, 1.0)
+    result = (number - low) / (high - low)
+    if unrated is None:
+        return result
+    if is_text(frame, name):
+        words = as_text(frame, name).strip()
+        empty = words.is_null() | words.is_in([daft.lit(each) for each in survey.MISSING])
+    else:
+        empty = number.is_null() | number.is_nan()
+    for value in _UNRATED:
+        if found.scale and value < low:
+            empty = empty | (number == value)
+    return daft.functions.when(empty, daft.lit(float(unrated))).otherwise(result)
 
 
 def as_flag(frame: "daft.DataFrame", name: str) -> Any:
     """A column of yes and no as float64; numbers stay what they are."""
-    number, kind = as_number(frame, name), frame.schema()[name].dtype
-    if not (kind.is_binary() or kind.is_string()):
-        return number
-    return engine.daft().functions.coalesce(_number(frame, name, "word"), number)
-
-
-def _missing(frame: "daft.DataFrame", name: str, number: Any) -> Any:
-    daft = engine.daft()
-    kind = frame.schema()[name].dtype
-    if not (kind.is_binary() or kind.is_string()):
-        return number.is_null() | number.is_nan()
-    words = as_text(frame, name).strip()
-    return words.is_null() | words.is_in([daft.lit(each) for each in survey.MISSING])
+    number = as_number(frame, name)
+    return (
+        engine.daft().functions.coalesce(_number(frame, name, "word"), number) if is_text(frame, name) else number
+    )
 
 
 def _number(frame: "daft.DataFrame", name: str, writing: Writing) -> Any:
     daft = engine.daft()
     when, lit, double = daft.functions.when, daft.lit, daft.DataType.float64()
-    kind = frame.schema()[name].dtype
-    if not (kind.is_binary() or kind.is_string()):
+    if not is_text(frame, name):
         return daft.col(name).cast(double)
     words = as_text(frame, name).strip()
     if writing == "word":
-        lower = words.lower()
-        return when(lower.is_in([lit(each) for each in _YES]), lit(1.0)).when(
-            lower.is_in([lit(each) for each in _NO]), lit(0.0)
-        )
+        yes, no = (words.lower().is_in([lit(each) for each in some]) for some in (_YES, _NO))
+        return when(yes, lit(1.0)).when(no, lit(0.0))
     if writing == "percent":
         return words.regexp_replace(r"\s*%$", "").regexp_replace(",", ".").try_cast(double) / 100
     return (words.regexp_replace(",", ".") if writing == "comma" else words).try_cast(double)

@@ -6,16 +6,15 @@ column is which, `meaning` what a column means, `raw` what a source yields; clea
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from byway.base import config, engine
 from byway.base.errors import UserError
 from byway.data import containers, described, jsonlines, meaning, naming, tables
 from byway.data.casts import concat
 from byway.data.containers import Part
-from byway.data.files import MALFORMED
 from byway.data.layouts import LAYOUTS
-from byway.data.naming import Chosen, Kind
+from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
 from byway.data.raw import Raw, Told
 
@@ -23,14 +22,18 @@ if TYPE_CHECKING:
     import daft
 
 
+OWN = ("parquet", "csv", "json")
+"""Sources that are tables of one's own."""
+TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
+"""Endings of the files of a public data set that hold items and events."""
+
+
 def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool = False) -> Raw:
     """Open the source that the settings name; relative paths start at `workspace`.
 
-    With `propose` a scale of satisfaction that is found is taken, else it must stand in the settings.
-
-    Copies of files that are packed or not read as they are go to `scratch`, which must live as long as the rows.
-
-    Raises UserError where a file of the layout is missing or is not what it says.
+    With `propose` a scale of satisfaction that is found is taken, else it must stand in the settings. Copies of
+    files that are packed or not read as they are go to `scratch`, which must live as long as the rows. Raises
+    UserError where a file of the layout is missing or is not what it says.
     """
     if not settings.items:
         raise UserError("[catalog] items is empty; name your file of items, or the folder of a public data set.")
@@ -39,7 +42,11 @@ def read(settings: config.Catalog, workspace: Path, scratch: Path, propose: bool
     if settings.source in OWN:
         if events is None:
             raise UserError("[catalog] events is empty; name your file of events.")
-        return _own(settings, items, events, scratch, propose)
+        # A column that the map does not name is read under our own name, where the file has it, else under a usual
+        # one. Without `satisfaction` every event counts 1.
+        item_rows, of_items = _items(settings, items, scratch, propose)
+        event_rows, of_events = _open(settings, "events", events, scratch, propose)
+        return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
     if not items.is_dir():
         raise UserError(f"{items} is not a folder; [catalog] items names the folder of {settings.source}.")
     if settings.source in DESCRIBED:
@@ -71,23 +78,6 @@ def _in_folder(folder: Path, source: str) -> list[Path]:
     return [file for file in folder.rglob("*") if any(suffix in TABLES for suffix in file.suffixes[-2:])]
 
 
-OWN = ("parquet", "csv", "json")
-"""Sources that are tables of one's own."""
-TABLES = {".csv", ".tsv", ".dat", ".data", ".item", ".parquet", ".json", ".jsonl"}
-"""Endings of the files of a public data set that hold items and events."""
-
-
-def _own(settings: config.Catalog, items: Path, events: Path, scratch: Path, propose: bool) -> Raw:
-    """Tables with a column map; a pattern such as `events-*.parquet` reads several files.
-
-    A column that the map does not name is read under our own name, where the file has it, else under a usual one.
-    Without `satisfaction` every event counts 1.
-    """
-    item_rows, of_items = _items(settings, items, scratch, propose)
-    event_rows, of_events = _open(settings, "events", events, scratch, propose)
-    return Raw(item_rows, event_rows, items, events, (*of_items, *of_events))
-
-
 def new_rows(settings: config.Catalog, kind: Kind, path: Path, scratch: Path) -> Raw:
     """A table of your own beside a finished run, whatever that was read from; nothing else is opened.
 
@@ -116,7 +106,8 @@ def _open(
     """The rows of all files at `path` under our names, and what was decided about each.
 
     Each file is typed by itself: files may have other columns and other units of time, and be of another kind
-    (the source where neither their content nor their ending says of which).
+    (the source where neither their content nor their ending says of which). What a file does not say is null, and
+    its satisfaction 1; but an order of events is said by all or by none.
     """
     ours = naming.OURS[kind]
     setting, own = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
@@ -128,14 +119,9 @@ def _open(
         if name in required and not mapped[name]:
             raise UserError(f"[catalog] {setting} names no column for {name!r}, which every row needs; name yours.")
     parts = containers.parts(path, settings.source)
-    chosen: dict[Path, Chosen] = {}
-    for part in parts:
-        chosen[part.path] = naming.chosen(_names(part, header), kind, mapped)
-    listed = {
-        tables.lists_tags(part, chosen[part.path].columns.get("hashtags", "hashtags"))
-        for part in parts
-        if kind == "items"
-    }
+    chosen = {part.path: naming.chosen(_names(part, header), kind, mapped) for part in parts}
+    lists = [tables.lists_tags(part, chosen[part.path].columns.get("hashtags", "hashtags")) for part in parts]
+    flat = kind == "items" and True in lists and False in lists
     frames: dict[Path, daft.DataFrame] = {}
     decided: list[Told] = []
     for part in parts:
@@ -146,10 +132,18 @@ def _open(
             looked = naming.counting(each.unused)
             columns |= {f"{meaning.EXTRA}{number}": name for number, name in enumerate(looked)}
         wanted = tables.Wanted(columns, needed, header)
-        frame, names = tables.frame(part, wanted, scratch, flat={True, False} <= listed)
+        frame, names = tables.frame(part, wanted, scratch, flat)
         frames[part.path], told = meaning.typed(frame, names, each, part.path, settings, propose)
         decided.append(told)
-    return concat(_alike(frames)), decided
+    for name in ("time", "order"):
+        lacks = [file for file, frame in frames.items() if name not in frame.column_names]
+        if 0 < len(lacks) < len(frames):
+            raise UserError(f"{lacks[0]} has no column {name!r}, which other files beside it have.")
+    if any("satisfaction" in frame.column_names for frame in frames.values()):
+        for file, frame in frames.items():
+            if "satisfaction" not in frame.column_names:
+                frames[file] = frame.with_column("satisfaction", engine.daft().lit(1.0))
+    return concat(list(frames.values())), decided
 
 
 def _names(part: Part, header: tuple[str, ...]) -> list[str]:
@@ -160,37 +154,3 @@ def _names(part: Part, header: tuple[str, ...]) -> list[str]:
         if part.kind == "json":
             return []
         raise
-
-
-def _alike(frames: dict[Path, "daft.DataFrame"]) -> list["daft.DataFrame"]:
-    """The frames of several files with the same columns of the same types.
-
-    What a file does not say is null, and its satisfaction 1; but an order of events is said by all or by none.
-    """
-    if len(frames) == 1:
-        return list(frames.values())
-    daft = engine.daft()
-    kinds: dict[str, list[Any]] = {}
-    for frame in frames.values():
-        for name in frame.column_names:
-            kinds.setdefault(name, []).append(frame.schema()[name].dtype)
-    for name in ("time", "order"):
-        lacks = next((file for file, frame in frames.items() if name not in frame.column_names), None)
-        if name in kinds and lacks is not None:
-            raise UserError(f"{lacks} has no column {name!r}, which other files beside it have.")
-    alike: list[Any] = []
-    filled = {"satisfaction": daft.lit(1.0), MALFORMED: daft.lit(False)}
-    for frame in frames.values():
-        columns: list[Any] = []
-        for name, found in kinds.items():
-            kind = found[0]
-            if any(other != kind for other in found):
-                kind = daft.DataType.binary()
-            column = filled.get(name, daft.lit(None))
-            if name in frame.column_names:
-                column = daft.col(name)
-                if frame.schema()[name].dtype != kind:  # a number or a text
-                    column = column.cast(daft.DataType.string())
-            columns.append(column.cast(kind).alias(name))
-        alike.append(frame.select(*columns))
-    return alike

@@ -11,7 +11,8 @@ from pathlib import Path
 from byway.base import config
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.data import naming, public, scales, sources, tables
+from byway.data import containers, naming, public, scales, sources, tables
+from byway.data.containers import Part
 from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
 from byway.data.scales import Scale
@@ -65,19 +66,10 @@ class _Draft:
     events: str
     columns: dict[Kind, dict[str, str]] = field(default_factory=dict)
     found: dict[Kind, list[str]] = field(default_factory=dict)
-    scale: tuple[float, float] | None = None
-    unrated: float = 0.0
 
     def settings(self) -> config.Catalog:
-        return config.Catalog(
-            self.source,
-            str(self.items),
-            self.events,
-            self.columns.get("items", {}),
-            self.columns.get("events", {}),
-            event_scale=list(self.scale or ()),
-            event_unrated=_UNRATED if self.unrated else None,
-        )
+        of_items, of_events = (self.columns.get(kind, {}) for kind in ("items", "events"))
+        return config.Catalog(self.source, str(self.items), self.events, of_items, of_events)
 
 
 def start(source_name: str, path: Path) -> Start:
@@ -102,43 +94,38 @@ def start(source_name: str, path: Path) -> Start:
         say(f"Reading {draft.items.name} and {Path(draft.events).name}, all of their rows …")
         try:
             raw = sources.read(draft.settings(), Path(), Path(scratch), propose=True)
-            found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
-            _settle(draft, found)
         except UserError as error:
             return _to_mend(draft, str(error))
     for ours in sorted({ours for told in raw.told for ours in told.left}):
         draft.columns["items" if ours == "created_at" else "events"][ours] = ""
-    return Start(_text(draft, _scale_lines(draft, found)), raw.said)
+    scales_found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
+    return Start(_text(draft, _scale_lines(draft, scales_found)), raw.said)
 
 
 def _name(draft: _Draft) -> None:
     """The column maps, by usual names; an id that both tables name alike comes first."""
-    paths: dict[Kind, Path] = {"items": draft.items, "events": Path(draft.events)}
-    for kind, table in paths.items():
-        draft.found[kind] = tables.column_names(table, draft.source)
+    parts: dict[Kind, Part] = {
+        "items": containers.parts(draft.items, draft.source)[0],
+        "events": containers.parts(Path(draft.events), draft.source)[0],
+    }
+    draft.found = {kind: tables.names_of(part) for kind, part in parts.items()}
     shared = set.intersection(*({naming.plain(name) for name in names} for names in draft.found.values()))
-    for kind, table in paths.items():
-        typed = public.atomic(draft.found[kind], public.is_atomic(table))
-        chosen = naming.chosen(draft.found[kind], kind, typed, shared).columns
+    for kind, part in parts.items():
+        chosen = naming.chosen(draft.found[kind], kind, public.atomic(part, draft.found[kind]), shared).columns
         draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
 
 
-def _settle(draft: _Draft, found: list[Scale]) -> None:
+def _scale_lines(draft: _Draft, found: list[Scale]) -> list[str]:
     """One scale for all files: the widest."""
     spans = [each.scale for each in found if each.scale is not None]
-    if spans:
-        draft.scale = min(low for low, _ in spans), max(high for _, high in spans)
-        draft.unrated = max(each.unrated for each in found)
-
-
-def _scale_lines(draft: _Draft, found: list[Scale]) -> list[str]:
-    if draft.scale is None:
+    if not spans:
         return []
+    scale = min(low for low, _ in spans), max(high for _, high in spans)
     name = draft.columns["events"].get("satisfaction", "satisfaction")
     words = next(each.words for each in found if each.scale is not None)
-    bar, why = scales.positive(draft.scale)
-    lines = [f"# {name} holds {words}.", f"event_scale = {scales.listed(draft.scale)}"]
-    if draft.unrated:
+    bar, why = scales.positive(scale)
+    lines = [f"# {name} holds {words}.", f"event_scale = {scales.listed(scale)}"]
+    if any(each.unrated for each in found):
         lines += ["# An event without a rating counts so much; without this line it is kept out."]
         lines += [f"event_unrated = {_UNRATED:g}"]
     return [*lines, f"# A high-quality interaction: {why}.", f"positive = {bar:g}"]
@@ -163,18 +150,17 @@ def _to_mend(draft: _Draft, sentence: str) -> Start:
     """A section in which one line is to be mended, with what was found beside it."""
     asked = next((name for name in _SETTINGS if name in sentence), "")
     kind: Kind = "items" if sentence.startswith(str(draft.items)) else "events"
-    if not asked or asked.endswith("_columns"):
-        asked = f"{kind[:-1]}_columns"
+    if asked in ("event_scale", "time_format"):
+        line = "event_scale = []" if asked == "event_scale" else 'time_format = ""'
+    else:
         names = draft.columns.get(kind, {})
-        required = ("item", "title") if kind == "items" else ("user", "item")
         known = {*names, *draft.found[kind]}
+        required = ("item", "title") if kind == "items" else ("user", "item")
         blank = {ours: "" for ours in required if ours not in known}
         if "satisfaction" in sentence and kind == "events":
             blank["satisfaction"] = ""
         draft = replace(draft, columns={**draft.columns, kind: {}})
-        line = f"{asked} = {_map(names | blank)}"
-    else:
-        line = "event_scale = []" if asked == "event_scale" else 'time_format = ""'
+        line = f"{kind[:-1]}_columns = {_map(names | blank)}"
     of = draft.found.get(kind, [])
     more = [
         "",

@@ -7,7 +7,7 @@ time; what is held does not grow with it. It decides nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -53,19 +53,13 @@ class Column:
 
     def add(self, column: pa.Array, measured: bool) -> None:
         """Take in the next rows; `measured` counts numbers too."""
-        self.rows += len(column)
+        values = filled(column)
         if measured:
-            values = filled(column)
             self._measure(values)
-        else:
-            # Words for nothing are left out of what is held; empty ones are none.
-            values = column.filter(_there(column))
         # Every step-th of all that are not missing.
-        rows = np.arange(-self.filled % self._step, len(values), self._step)
+        held = values.take(pa.array(np.arange(-self.filled % self._step, len(values), self._step)))
+        self.rows += len(column)
         self.filled += len(values)
-        held = values.take(pa.array(rows))
-        held = held if measured else filled(held)
-        self.filled -= 0 if measured or self._step > 1 else len(rows) - len(held)
         self._held.append(held)
         self._size += len(held)
         while self._size > 2 * SAMPLE:
@@ -85,19 +79,6 @@ class Column:
             self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
 
 
-def _there(column: pa.Array) -> pa.Array:
-    """Which values are something, by their length alone."""
-    valid = compute.is_valid(column)
-    kind = column.type
-    if pa.types.is_floating(kind):
-        return compute.and_(valid, compute.invert(compute.fill_null(compute.is_nan(column), True)))
-    if pa.types.is_large_string(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind):
-        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
-    if pa.types.is_binary(kind):
-        return compute.fill_null(compute.greater(compute.binary_length(column), 0), False)
-    return valid
-
-
 def look(
     frame: "daft.DataFrame", names: Sequence[str], where: Path, measured: Sequence[str] = ()
 ) -> dict[str, Column]:
@@ -115,13 +96,8 @@ def filled(column: pa.Array) -> pa.Array:
     """The values of a column that are not missing, as large_string without blanks around them."""
     if pa.types.is_boolean(column.type):
         column = compute.cast(column, pa.string())
-    words = compute.utf8_trim_whitespace(text.decoded(column)[0])
-    return words.filter(pa.array(~missing(words)))
-
-
-def missing(words: pa.Array) -> NDArray[np.bool_]:
-    """Which of some trimmed texts say nothing."""
-    return text.mask(compute.is_null(words)) | text.mask(compute.is_in(words, value_set=_MISSING))
+    words = compute.utf8_trim_whitespace(text.decoded(column)[0]).drop_null()
+    return words.filter(compute.invert(compute.is_in(words, value_set=_MISSING)))
 
 
 def numbers_of(values: pa.Array) -> NDArray[np.float64]:
@@ -134,22 +110,15 @@ def numbers_of(values: pa.Array) -> NDArray[np.float64]:
 _MISSING = pa.array(MISSING, pa.large_string())
 
 
-@dataclass(frozen=True, slots=True)
-class Sorting:
-    """How the rows of each user, as they come, stand to the numbers of a column."""
+def sorting(
+    frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path
+) -> dict[str, Literal["falling", "rising"]]:
+    """Those of the named columns by which nearly all rows of each user are sorted, and which way.
 
-    pairs: int
-    """Rows after another of the same user with another number."""
-    falling: int
-    """Those with a smaller one."""
-
-    def sorted(self) -> bool:
-        """Whether nearly all rows fall or rise, and there are enough to say so."""
-        return self.pairs >= 12 and not 0.02 < self.falling / self.pairs < 0.98
-
-
-def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Path) -> dict[str, Sorting]:
-    """Look whether each user's rows are sorted by one of the named columns."""
+    Pairs of rows that follow one another, of one user and with different numbers, say so; 12 at least.
+    """
+    if not names:
+        return {}
     pairs, falling = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     for batch in files.batches(frame.select(user, *names), where, rows=_BATCH_ROWS):
         who = text.decoded(batch.column(user))[0]
@@ -159,4 +128,7 @@ def sorting(frame: "daft.DataFrame", user: str, names: Sequence[str], where: Pat
             step = np.diff(value)[same]
             pairs[name] += int((np.isfinite(step) & (step != 0)).sum())
             falling[name] += int((step < 0).sum())
-    return {name: Sorting(pairs[name], falling[name]) for name in names}
+    shares = {name: falling[name] / pairs[name] for name in names if pairs[name] >= 12}
+    return {
+        name: "falling" if share > 0.5 else "rising" for name, share in shares.items() if not 0.02 < share < 0.98
+    }

@@ -6,10 +6,10 @@ which lie in a folder that the caller gives and clears. It knows our columns onl
 
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,19 +39,26 @@ class Wanted:
     """Whether quotes in delimited text may mean something."""
 
 
-def column_names(path: Path, source: str, header: Sequence[str] = ()) -> list[str]:
-    """The columns of the table at `path`, by its first file; for JSON those among its first objects.
-
-    Raises UserError where it is not there or is no table.
-    """
-    return names_of(containers.parts(path, source)[0], header)
-
-
 def names_of(part: Part, header: Sequence[str] = ()) -> list[str]:
-    """The columns of one file, and those that the names of its folders say."""
-    with tempfile.TemporaryDirectory() as scratch, _named_after(part) as copies:
-        found = _found(part, _ready(part, Path(scratch), copies), header)
+    """The columns of one file, and those that the names of its folders say; for JSON those of its first objects.
+
+    Raises UserError where it is no table.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        # Only to look at text needs no copy.
+        path = part.path if part.kind in ("text", "json") else containers.plain(part, Path(scratch))
+        with _named_after(part, path):
+            found = _found(part, path, header)
     return [*found, *(name for name in part.partition if name not in found)]
+
+
+def _found(part: Part, path: Path, header: Sequence[str]) -> list[str]:
+    """Names of the columns in one file."""
+    if part.kind == "json":
+        return jsonlines.keys(path)
+    if part.kind == "text":
+        return list(header) or dialect.untyped(files.header(path, *dialect.sniff(path)))
+    return list(_schema(part, path).names)
 
 
 _ENDINGS = ("parquet", "csv", "tsv", "jsonl", "ndjson", "json", "txt", "feather", "arrow")
@@ -87,92 +94,84 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
 
     `flat` gives lists of hashtags as text. Copies go to `scratch`, which must live as long as the dataframe.
     """
-    with _named_after(part) as copies:
-        path = _ready(part, scratch, copies, whole=True)
+    path = containers.plain(part, scratch)
+    with _named_after(part, path):
         if part.kind == "json":
-            out = _fresh(scratch, part)
-            names = jsonlines.copied(path, wanted.columns, part.path, out)
-            absent = {theirs: ours for ours, theirs in wanted.columns.items() if theirs in wanted.required}
-            found = [theirs for ours, theirs in wanted.columns.items() if ours in names]
-            if missing := [theirs for theirs in absent if theirs not in (*found, *part.partition)]:
-                known = [*jsonlines.keys(path), *part.partition]
-                files.require(part.path, known, missing, advice=jsonlines.inside(path))
-                raise UserError(f"{part.path} has nothing in {missing[0]!r}, which every row needs.")
-            opened = engine.daft().read_parquet(files.literal(out))
+            opened, names = _json(part, path, wanted, scratch)
         else:
             found = _found(part, path, wanted.header)
             known = [*found, *part.partition]
-            names = {
-                ours: theirs
-                for ours, theirs in wanted.columns.items()
-                if theirs in known or theirs in wanted.required
-            }
             files.require(path, known, wanted.required, dialect.sniff(path)[0] if part.kind == "text" else "")
-            names_here = {ours: theirs for ours, theirs in names.items() if theirs in found}
-            opened, renamed = _opened(part, path, names_here, wanted, scratch, flat)
+            names = {ours: theirs for ours, theirs in wanted.columns.items() if theirs in known}
+            here = {ours: theirs for ours, theirs in names.items() if theirs in found}
+            opened, renamed = (
+                _text(path, here, wanted) if part.kind == "text" else _typed(part, path, here, scratch, flat)
+            )
             names |= renamed
-        return _with_partition(opened, part, wanted, names), names
+    # What the names of the folders say are columns of text.
+    daft = engine.daft()
+    for ours, theirs in wanted.columns.items():
+        if theirs in part.partition and theirs not in opened.column_names:
+            value = part.partition[theirs]
+            written = daft.lit(None if value is None else value.encode()).cast(daft.DataType.binary())
+            opened = opened.with_column(theirs, written)
+            names[ours] = theirs
+    return opened, names
 
 
 def lists_tags(part: Part, theirs: str) -> bool | None:
     """Whether hashtags are a list in this file; None where it has none."""
-    if part.kind == "arrow" or part.packed:
-        return part.kind not in ("text", "json")
-    if part.kind != "parquet":
+    if part.kind in ("text", "json"):
         return False
-    schema = _schema(part.path)
+    if part.kind == "arrow" or part.packed:
+        return True
+    schema = _schema(part, part.path)
     if theirs not in schema.names:
         return None
-    kind, text = schema.field(theirs).type, types.is_text(schema.field(theirs).type)
-    return not text and not pa.types.is_null(kind)
+    return not types.is_text(types.unwrapped(schema.field(theirs).type))
 
 
-def _opened(
-    part: Part, path: Path, names: dict[str, str], wanted: Wanted, scratch: Path, flat: bool
-) -> tuple["daft.DataFrame", dict[str, str]]:
-    theirs = list(dict.fromkeys(names.values()))
-    if part.kind == "text":
-        opened, barred = _text(path, theirs, wanted)
-        return opened, {"hashtags": f"{names['hashtags']}|"} if names.get("hashtags") in barred else {}
-    if part.kind == "arrow":
-        schema = _schema(path, arrow=True)
-        return _copy(part, path, schema, names, scratch, flat)
-    schema = _schema(path)
-    kinds = {ours: schema.field(each).type for ours, each in names.items()}
-    raw = any(types.role_of(ours) == "id" and types.is_bytes(kind) for ours, kind in kinds.items())
-    plain = all(types.is_plain(kind, types.role_of(ours)) for ours, kind in kinds.items())
-    if plain and not raw and not flat and all(types.is_readable(field.type) for field in schema):
-        return files.parquet(path, theirs), {}
-    return _copy(part, path, schema, names, scratch, flat)
+def _json(part: Part, path: Path, wanted: Wanted, scratch: Path) -> tuple["daft.DataFrame", dict[str, str]]:
+    out = _fresh(scratch, part)
+    names = jsonlines.copied(path, wanted.columns, part.path, out)
+    found = [wanted.columns[ours] for ours in names]
+    asked = [theirs for theirs in wanted.columns.values() if theirs in wanted.required]
+    if missing := [theirs for theirs in asked if theirs not in (*found, *part.partition)]:
+        known = [*jsonlines.keys(path), *part.partition]
+        files.require(part.path, known, missing, advice=jsonlines.inside(path))
+        raise UserError(f"{part.path} has nothing in {missing[0]!r}, which every row needs.")
+    return engine.daft().read_parquet(files.literal(out)), names
 
 
-def _text(path: Path, theirs: Sequence[str], wanted: Wanted) -> tuple["daft.DataFrame", list[str]]:
-    """Delimited text; and those of its columns that are sequences of words, which stand there with bars too."""
-    header = wanted.header
+def _text(path: Path, names: dict[str, str], wanted: Wanted) -> tuple["daft.DataFrame", dict[str, str]]:
+    """Delimited text; hashtags that are a sequence of words stand there a second time, with bars."""
     delimiter, quote = dialect.sniff(path)
     quote = quote if wanted.quoted else None
-    names = list(header) or files.header(path, delimiter, quote)
-    kinds = {} if header else dialect.typed(names)
-    names = names if header else dialect.untyped(names)
-    found = files.csv(path, theirs, delimiter=delimiter, quote=quote, names=names, headless=bool(header))
-    listed = [name for name in theirs if kinds.get(name, "").endswith("_seq")]
-    return found.with_columns({f"{name}|": dialect.barred(found, name) for name in listed}), listed
+    header = wanted.header or files.header(path, delimiter, quote)
+    kinds = {} if wanted.header else dialect.typed(header)
+    theirs = list(dict.fromkeys(names.values()))
+    opened = files.csv(
+        path, theirs, delimiter=delimiter, quote=quote, names=list(kinds) or header, headless=bool(wanted.header)
+    )
+    tags = names.get("hashtags", "")
+    if not kinds.get(tags, "").endswith("_seq"):
+        return opened, {}
+    return opened.with_column(f"{tags}|", dialect.barred(opened, tags)), {"hashtags": f"{tags}|"}
 
 
-def _copy(
-    part: Part, path: Path, schema: pa.Schema, names: dict[str, str], scratch: Path, flat: bool
+def _typed(
+    part: Part, path: Path, names: dict[str, str], scratch: Path, flat: bool
 ) -> tuple["daft.DataFrame", dict[str, str]]:
+    """Parquet as it is, where Daft reads all of it; else, and of Arrow, a copy of the columns that are named."""
+    schema = _schema(part, path)
+    plain = all(types.is_plain(schema.field(each).type, types.role_of(ours)) for ours, each in names.items())
+    if part.kind == "parquet" and plain and not flat and all(types.is_readable(field.type) for field in schema):
+        return files.parquet(path, list(dict.fromkeys(names.values()))), {}
     out = _fresh(scratch, part)
     try:
-        hexed = {
-            ours
-            for ours, theirs in names.items()
-            if types.role_of(ours) == "id"
-            and types.is_bytes(schema.field(theirs).type)
-            and types.are_raw(_batches(part, path, [theirs]), types.width(schema.field(theirs).type))
-        }
-        chosen = list(dict.fromkeys(names.values()))
-        renamed = types.copied(_batches(part, path, chosen), schema, names, part.path, out, hexed=hexed, flat=flat)
+        renamed = types.copied(
+            lambda columns: _batches(part, path, columns), schema, names, part.path, out, flat=flat
+        )
     except (pa.ArrowException, OSError, NotImplementedError) as error:
         raise UserError(
             f"{part.path} could not be read to its end: {files.first_line(error)}; write its columns as text, "
@@ -182,75 +181,36 @@ def _copy(
 
 
 def _batches(part: Part, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    if part.kind == "arrow":
-        with ExitStack() as stack:
-            reader = stack.enter_context(_ipc(path, stack))
-            for batch in _ipc_batches(reader):
-                yield batch.select(list(columns))
-        return
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(types.BATCH_ROWS, columns=list(columns))
+    if part.kind == "parquet":
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(types.BATCH_ROWS, columns=list(columns))
+    else:
+        with _arrow(path) as (_, batches):
+            yield from (batch.select(list(columns)) for batch in batches)
 
 
-def _schema(path: Path, arrow: bool = False) -> pa.Schema:
+def _schema(part: Part, path: Path) -> pa.Schema:
+    if part.kind == "parquet":
+        return files.parquet_schema(path)
     try:
-        if arrow:
-            with ExitStack() as stack:
-                return stack.enter_context(_ipc(path, stack)).schema
-        files.parquet_columns(path)
-        return pq.read_schema(path)
+        with _arrow(path) as (schema, _):
+            return schema
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not an Arrow file, or was cut short ({files.first_line(error)}).") from error
 
 
-def _ipc(path: Path, stack: ExitStack) -> Any:
-    source = stack.enter_context(pa.memory_map(str(path)))
-    start = source.read(6)
-    source.seek(0)
-    return ipc.open_file(source) if start == b"ARROW1" else ipc.open_stream(source)
-
-
-def _ipc_batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, ipc.RecordBatchFileReader):
-        yield from (reader.get_batch(n) for n in range(reader.num_record_batches))
-    else:
-        yield from reader
-
-
-def _found(part: Part, path: Path, header: Sequence[str]) -> list[str]:
-    """Names of the columns in one file."""
-    if part.kind == "parquet":
-        return files.parquet_columns(path)
-    if part.kind == "arrow":
-        return list(_schema(path, arrow=True).names)
-    if part.kind == "json":
-        return jsonlines.keys(path)
-    return list(header) or dialect.untyped(files.header(path, *dialect.sniff(path)))
-
-
-def _with_partition(
-    opened: "daft.DataFrame", part: Part, wanted: Wanted, names: dict[str, str]
-) -> "daft.DataFrame":
-    """With what the names of the folders say as columns of text."""
-    daft = engine.daft()
-    there = opened.column_names
-    for ours, theirs in wanted.columns.items():
-        if theirs in part.partition and theirs not in there:
-            value = part.partition[theirs]
-            written = daft.lit(None if value is None else value.encode()).cast(daft.DataType.binary())
-            opened = opened.with_column(theirs, written)
-            there = opened.column_names
-            names[ours] = theirs
-    return opened
-
-
-def _ready(part: Part, scratch: Path, copies: dict[Path, Path], whole: bool = False) -> Path:
-    """The file to read: itself, or its unpacked copy; only looking at text needs no copy."""
-    if not whole and part.kind in ("text", "json"):
-        return part.path
-    copy = containers.plain(part, scratch)
-    copies[copy] = part.path
-    return copy
+@contextmanager
+def _arrow(path: Path) -> Generator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """The schema and the batches of an Arrow file or stream."""
+    with pa.memory_map(str(path)) as source:
+        is_file = source.read(6) == b"ARROW1"
+        source.seek(0)
+        if is_file:
+            file = ipc.open_file(source)
+            yield file.schema, (file.get_batch(n) for n in range(file.num_record_batches))
+        else:
+            stream = ipc.open_stream(source)
+            yield stream.schema, iter(stream)
 
 
 def _fresh(scratch: Path, part: Part) -> Path:
@@ -259,15 +219,9 @@ def _fresh(scratch: Path, part: Part) -> Path:
 
 
 @contextmanager
-def _named_after(part: Part) -> Generator[dict[Path, Path]]:
+def _named_after(part: Part, copy: Path) -> Generator[None]:
     """A fault of a copy is told of the file that it was made of."""
-    copies: dict[Path, Path] = {}
     try:
-        yield copies
+        yield
     except UserError as error:
-        sentence = str(error)
-        for copy, path in copies.items():
-            sentence = sentence.replace(str(copy), str(path))
-        if sentence == str(error):
-            raise
-        raise UserError(sentence) from error
+        raise UserError(str(error).replace(str(copy), str(part.path))) from error

@@ -5,7 +5,7 @@ of text is read. A time without a zone is UTC. It does not know what the column 
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from byway.base import engine
 from byway.base.errors import UserError
-from byway.data import text
+from byway.data import survey, text
 from byway.data.forms import CLEAR, ORDERS, UNITS, Ints, parsed, pattern_of
 from byway.data.text import compute
 
@@ -62,7 +62,6 @@ _DATES = (2.5e8, 4.1e9)
 _SHEET = (25_569.0, 73_051.0)
 """1970 to 2100 as a spreadsheet counts days."""
 
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _NEARLY = 0.9
 _FAR = 9_000_000_000_000_000_000
 
@@ -75,16 +74,18 @@ def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
     if wanted:
         form = given(wanted)
         if 2 * readable(sample, form) <= len(sample) and len(sample):
+            odd = _first(sample.filter(compute.is_null(read(sample, form))))
             raise UserError(
-                f"{where}: {name!r} holds {_shown(sample, form)}, which is not as [catalog] time_format = "
+                f"{where}: {name!r} holds {odd!r}, which is not as [catalog] time_format = "
                 f"{wanted!r} says; mend time_format."
             )
         return form
     if not len(sample):
         return Form("nothing", (CLEAR["year, month, day"],))
-    numbers = _as_floats(sample)
-    if 2 * np.isfinite(numbers).sum() > len(sample):
-        return _of_numbers(sample, numbers[np.isfinite(numbers)], where, name)
+    numbers = survey.numbers_of(sample)
+    numbers = numbers[np.isfinite(numbers)]
+    if 2 * len(numbers) > len(sample):
+        return _of_numbers(sample, numbers, where, name)
     return _of_words(sample, where, name)
 
 
@@ -173,20 +174,19 @@ def _of_words(sample: pa.Array, where: Path, name: str) -> Form:
     ordered = {form: _reads(sample, pattern) for form, (_, pattern) in ORDERS.items()}
     best = max(ordered, key=lambda form: int(ordered[form].sum()))
     clear = np.any(list(known.values()), axis=0)
-    patterns = tuple(CLEAR[words] for words in _by_use(known))
-    if clear.sum() >= ordered[best].sum():
-        if 2 * clear.sum() <= len(sample):
-            odd = _first(sample.filter(pa.array(~clear)))
-            raise UserError(
-                f"{where}: {name!r} holds {odd!r}, which is no time that can be told by itself (nor are "
-                f"{1 - clear.mean():.0%} of its values); set [catalog] time_format, for example "
-                '"%d.%m.%Y %H:%M".'
-            )
-        words = _by_use(known)
-        return Form(words[0] if words else "nothing", patterns)
-    chosen = _in_order(sample, ordered, best, where, name)
-    words, pattern = ORDERS[chosen]
-    return Form(words, (pattern, *patterns))
+    used = _by_use(known)
+    patterns = tuple(CLEAR[words] for words in used)
+    if clear.sum() < ordered[best].sum():
+        words, pattern = ORDERS[_in_order(sample, ordered, best, where, name)]
+        return Form(words, (pattern, *patterns))
+    if 2 * clear.sum() <= len(sample):
+        odd = _first(sample.filter(pa.array(~clear)))
+        raise UserError(
+            f"{where}: {name!r} holds {odd!r}, which is no time that can be told by itself (nor are "
+            f"{1 - clear.mean():.0%} of its values); set [catalog] time_format, for example "
+            '"%d.%m.%Y %H:%M".'
+        )
+    return Form(used[0], patterns)
 
 
 def _by_use(known: dict[str, NDArray[np.bool_]]) -> list[str]:
@@ -204,9 +204,8 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
     """Which comes first, day or month, by the values for which only one can."""
     rivals = [form for form in ordered if ("Y" in form) == ("Y" in best)]
     either = np.any([ordered[form] for form in rivals], axis=0)
-    sums = {form: int(ordered[form].sum()) for form in rivals}
-    most = max(sums.values())
-    first = [form for form in rivals if sums[form] == most]
+    most = int(ordered[best].sum())
+    first = [form for form in rivals if int(ordered[form].sum()) == most]
     if len(first) == 1 and most >= 0.99 * either.sum():
         return first[0]
     shown = sample.filter(pa.array(either))
@@ -215,16 +214,17 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
     forms = [form.replace("/", mark[1] if mark else "/") for form in (rivals if mixed else first)]
     either_way = " or ".join(f'"{form}"' for form in forms)
     if mixed:
-        differ = ordered[first[0]]
-        odd = sample.filter(pa.array(either & ~differ))[0].as_py()
-        usual = sample.filter(pa.array(differ & ~np.all([ordered[form] for form in rivals], axis=0)))[0].as_py()
+        one = ordered[first[0]]
+        odd = sample.filter(pa.array(either & ~one))[0].as_py()
+        usual = sample.filter(pa.array(one & ~np.all([ordered[form] for form in rivals], axis=0)))[0].as_py()
         raise UserError(
             f"{where}: {name!r} holds {usual!r} and {odd!r}, which are not in one order of day and month; set "
             f"[catalog] time_format = {either_way}, and what is not so is kept out."
         )
-    dotted = compute.match_substring_regex(shown, r"^\s*\d{1,2}\.\d{1,2}\.").to_numpy(zero_copy_only=False)
-    if dotted.all() and any(form.startswith("%d") for form in first):
-        return next(form for form in first if form.startswith("%d"))
+    dotted = text.mask(compute.match_substring_regex(shown, r"^\s*\d{1,2}\.\d{1,2}\."))
+    day_first = [form for form in first if form.startswith("%d")]
+    if dotted.all() and day_first:
+        return day_first[0]
     raise UserError(
         f"{where}: {name!r} holds {_first(shown)!r}, and no value says whether day or month comes first; set "
         f"[catalog] time_format = {either_way}."
@@ -239,38 +239,24 @@ def _first(sample: pa.Array) -> str:
     return str(sample[0])[:40]
 
 
-def _shown(sample: pa.Array, form: Form) -> str:
-    """One of the sample that a form does not read."""
-    return repr(_first(sample.filter(compute.is_null(read(sample, form)))))
-
-
-# --- Numbers ------------------------------------------------------------------------------------------------
-
-
-def _as_floats(column: pa.Array) -> NDArray[np.float64]:
-    """float64, NaN where there is no number."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return compute.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    numeric = compute.match_substring_regex(column, _NUMBER)
-    trimmed = compute.utf8_ltrim(compute.utf8_trim_whitespace(compute.if_else(numeric, column, None)), "+")
-    return compute.cast(trimmed, pa.float64()).to_numpy(zero_copy_only=False)
-
-
 def _counted(column: pa.Array, form: Form) -> pa.Array:
     """Numbers in the form's unit; whole ones exactly."""
-    if not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
-        column = text.decoded(column)[0]
-    floats = _as_floats(column)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        floats = compute.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    else:
+        column = compute.utf8_trim_whitespace(text.decoded(column)[0])
+        floats = survey.numbers_of(column)
     known = np.isfinite(floats)
+    floats = np.where(known, floats, 0.0)
     with np.errstate(over="ignore"):
-        about = np.where(known, floats, 0.0) * form.unit
+        about = floats * form.unit
     found = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
-    exact = known & (form.unit <= 1) & (np.abs(about) < _FAR / 2) & (np.abs(np.where(known, floats, 0)) >= 2.0**53)
+    exact = known & (form.unit <= 1) & (np.abs(about) < _FAR / 2) & (np.abs(floats) >= 2.0**53)
     if exact.any():
         # A float64 holds no nanosecond of our days.
         rows, per = np.flatnonzero(exact), max(1, round(1 / form.unit))
         found[rows] = _integers(column.take(pa.array(rows)), found[rows] * per) // per
-    return pa.array(found + form.origin if form.origin else found, mask=~known)
+    return pa.array(found + form.origin, mask=~known)
 
 
 def _integers(column: pa.Array, otherwise: Ints) -> Ints:
@@ -279,9 +265,9 @@ def _integers(column: pa.Array, otherwise: Ints) -> Ints:
         return compute.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
     if pa.types.is_floating(column.type):
         return otherwise
-    whole = compute.match_substring_regex(column, r"^\s*-?\d{1,18}\s*$|^\s*-?[1-8]\d{18}\s*$")
-    digits = compute.utf8_trim_whitespace(compute.if_else(whole, column, None))
-    return np.where(text.mask(whole), compute.fill_null(compute.cast(digits, pa.int64()), 0).to_numpy(), otherwise)
+    whole = compute.match_substring_regex(column, r"^-?(\d{1,18}|[1-8]\d{18})$")
+    digits = compute.cast(compute.if_else(whole, column, None), pa.int64())
+    return np.where(text.mask(whole), compute.fill_null(digits, 0).to_numpy(), otherwise)
 
 
 def _standard(words: pa.Array) -> pa.Array | None:
@@ -294,11 +280,11 @@ def _standard(words: pa.Array) -> pa.Array | None:
     return None
 
 
-def with_example(form: Form, sample: pa.Array) -> Form:
-    """The form, its words with one of the sample and what it means."""
+def in_words(form: Form, sample: pa.Array) -> str:
+    """The form, with one of the sample and what it means."""
     found = read(sample, form)
     at = next((i for i in range(len(found)) if found[i].is_valid), None)
     if at is None:
-        return form
+        return form.words
     moment = np.datetime64(found[at].as_py(), "us").astype("datetime64[s]")
-    return replace(form, words=f"{form.words}: {str(sample[at])[:40]} is {str(moment).replace('T', ' ')}")
+    return f"{form.words}: {str(sample[at])[:40]} is {str(moment).replace('T', ' ')}"

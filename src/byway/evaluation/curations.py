@@ -5,23 +5,22 @@ and asked, alone, about every ordered pair. It takes as long as so many runs of 
 asked for.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.base import artifact, config
+from byway.base import config
 from byway.base.artifact import Outcome, Work
-from byway.base.metrics import SEEDS, over_seeds
-from byway.base.progress import say
+from byway.base.metrics import over_seeds
 from byway.base.ranking import recall_at
 from byway.data.events import Events
 from byway.evaluation import offline
+from byway.evaluation.comparison import Runs, place, trained
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.language import plan, tune
@@ -46,58 +45,41 @@ def build(
     sections: config.Config,
 ) -> Outcome:
     """Compare; figures of a finished model are kept in the scratch, so that a stopped run goes on."""
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for seed, kind in product(range(SEEDS), KINDS):
-        known = work.scratch / f"{kind}-{seed}.json"
-        if not known.exists():
-            say(f"{kind} curation, seed {seed + 1} of {SEEDS} …")
-            found = _one(work, kind, seed, events, vectors, tree, descriptions=descriptions, sections=sections)
-            artifact.write_atomic(known, msgspec.json.encode(found))
-            shutil.rmtree(work.scratch / f"{kind}-{seed}")
-        runs[kind].append(msgspec.json.decode(known.read_bytes()))
-    (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
+    one = partial(_one, events=events, vectors=vectors, tree=tree, descriptions=descriptions, sections=sections)
+    runs = trained(work, KINDS, one)
     return Outcome(counts={"models": sum(map(len, runs.values()))}, metrics=pooled(runs))
 
 
-def pooled(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def pooled(runs: Runs) -> dict[str, Any]:
     """Figures over the seeds of each kind, and paper 1's claim as differences, seed by seed, with intervals."""
     metrics: dict[str, Any] = {}
     for kind, found in runs.items():
         metrics |= _over_seeds(kind, found)
-    if {"diversified", "random"} <= set(runs):
-        for figure in CLAIMED:
-            pairs = zip(runs["diversified"], runs["random"], strict=True)
-            apart = over_seeds([one[figure] - other[figure] for one, other in pairs])
-            metrics[f"curations.difference.{figure}"] = apart
+    for figure in CLAIMED:
+        pairs = zip(runs["diversified"], runs["random"], strict=True)
+        apart = over_seeds([one[figure] - other[figure] for one, other in pairs])
+        metrics[f"curations.difference.{figure}"] = apart
     return metrics
 
 
 def _one(
-    work: Work,
-    kind: config.Curation,
+    kind: str,
     seed: int,
+    folder: Path,
+    *,
     events: Events,
     vectors: NDArray[np.float32],
     tree: Tree,
-    *,
     descriptions: Descriptions,
     sections: config.Config,
 ) -> dict[str, Any]:
     """Figures of one model."""
-
-    def place(number: int, name: str) -> Work:
-        out, scratch = (work.scratch / f"{kind}-{seed}" / name / part for part in ("out", "scratch"))
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        scratch.mkdir(exist_ok=True)
-        return Work(out, scratch, np.random.default_rng([seed, number]))
-
-    here = place(6, "transitions")
+    here = place(folder / "transitions", seed, 6)
     settings, feedback = replace(sections.transitions, curation=kind), sections.transition_table.best_of > 0
     curate.build(here, settings, events, tree, feedback)
     transitions = curate.load(here.out)
     similarity_MM = tree.similarity(vectors, transitions.level)
-    here = place(7, "model")
+    here = place(folder / "model", seed, 7)
     tune.build(
         here,
         sections.language_model,
@@ -108,7 +90,7 @@ def _one(
         processes=sections.run.processes,
     )
     tuned = tune.load(here.out)
-    here = place(8, "table")
+    here = place(folder / "table", seed, 8)
     given = plan.Given(transitions, descriptions, tuned, similarity_MM, sections.run.precision)
     plan.build(here, sections.transition_table, given)
     table = tables.load(here.out)

@@ -71,7 +71,7 @@ def lines(title: str, across: str, up: str, series: Sequence[Series], percent: b
         body.append(f'<polygon points="{" ".join(upper + lower)}" fill="{colour}" opacity=".16"/>')
         path = " ".join(f"{frame.x(p.x):.1f},{frame.y(p.y):.1f}" for p in one.points)
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.2"/>')
-    return _plot(title, across, up, frame, body, series, percent_x=percent, percent_y=percent)
+    return _plot(title, across, up, frame, body, series, percent=percent)
 
 
 def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
@@ -85,7 +85,7 @@ def scatter(title: str, across: str, up: str, series: Sequence[Series]) -> str:
             if p.x_low is not None and p.x_high is not None:
                 body.append(_stroke(frame.x(p.x_low), y, frame.x(p.x_high), y, colour))
             body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
-    return _plot(title, across, up, frame, body, series, percent_x=True, percent_y=True)
+    return _plot(title, across, up, frame, body, series, percent=True)
 
 
 def histogram(title: str, across: str, up: str, names: Sequence[str], series: Sequence[Series]) -> str:
@@ -104,7 +104,7 @@ def histogram(title: str, across: str, up: str, names: Sequence[str], series: Se
         f'<text x="{frame.x(i):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{escape(name)}</text>'
         for i, name in enumerate(names)
     ]
-    return _plot(title, across, up, frame, body, series, percent_x=False, percent_y=False, show_x=False)
+    return _plot(title, across, up, frame, body, series, percent=False, show_x=False)
 
 
 def _colours(series: Sequence[Series]) -> list[str]:
@@ -156,8 +156,7 @@ def _plot(
     body: list[str],
     series: Sequence[Series],
     *,
-    percent_x: bool,
-    percent_y: bool,
+    percent: bool,
     show_x: bool = True,
 ) -> str:
     found = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
@@ -165,8 +164,8 @@ def _plot(
         y = frame.y(value)
         style = "axis zero" if value == 0 else "axis"
         found.append(f'<line class="{style}" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>')
-        found.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_label(value, percent_y)}</text>')
-    percent_across = percent_x and "%" in across
+        found.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_label(value, percent)}</text>')
+    percent_across = "%" in across
     for value in ticks(frame.low[0], frame.high[0]) if show_x else []:
         x = frame.x(value)
         style = "axis zero" if value == 0 and percent_across else "axis"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.evaluation import lift as statistics
-from byway.evaluation.lift import EFFECT, LIFTS, Ratio
+from byway.evaluation.lift import EFFECT, LIFTS, Lift, Ratio
 from byway.simulation.platform import ARM, Impressions
 from byway.simulation.source import Known
 from byway.simulation.tallies import Tally, tally
@@ -77,18 +77,16 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
     return (cluster >= 0) & (day <= first[inverse])
 
 
-def figures(log: LiveLog, control: str, positive: float, effect: float = EFFECT) -> dict[str, Any]:
+def figures(log: LiveLog, control: str, positive: float) -> dict[str, Any]:
     """Everything that `byway lift` prints: see docs/lift.md."""
-    base = log.arms.index(control)
     days = int(log.day.max(initial=0)) + 1
-    by_arm = [_tally(log, a, slice(0, days), positive) for a in range(len(log.arms))]
-    ratios = [_ratios(by_arm[a], log.arm == a) for a in range(len(log.arms))]
-    others = [a for a in range(len(log.arms)) if a != base]
-    aa = [a for a in others if log.arms[a] == f"{control}_aa"]
-    lifts = {log.arms[a]: _lifts(ratios[a], ratios[base], effect) for a in others}
-    daily, errors = _by_day(log, base, days, positive, effect)
-    counts = np.bincount(log.arm, minlength=len(log.arms))
-    p = statistics.sample_ratio(counts, log.shares)
+    known = _known(log, positive)
+    ratios = _ratios(log, [_tally(log, known, arm, range(days)) for arm in range(len(log.arms))])
+    lifts = _lifts(ratios, control)
+    by_day, up_to = _by_day(log, known, control, days)
+    counts = dict(zip(log.arms, np.bincount(log.arm, minlength=len(log.arms)).tolist(), strict=True))
+    p = statistics.sample_ratio(list(counts.values()), log.shares)
+    aa = lifts.get(f"{control}_aa", {})
     return {
         "setting": {
             "control": control,
@@ -96,30 +94,30 @@ def figures(log: LiveLog, control: str, positive: float, effect: float = EFFECT)
             "users": len(log.arm),
             "rows": len(log),
             "positive": positive,
-            "effect": effect,
+            "effect": EFFECT,
         },
         "sample_ratio": {
-            "users": dict(zip(log.arms, counts.tolist(), strict=True)),
+            "users": counts,
             "shares": dict(zip(log.arms, log.shares, strict=True)),
             "p": p,
             "alarm": p < statistics.RATIO_ALARM,
         },
-        "arms": {
-            log.arms[a]: {name: _row(each.interval()) for name, each in ratios[a].items()}
-            for a in range(len(log.arms))
-        },
+        "arms": {arm: {name: _row(each.interval()) for name, each in rows.items()} for arm, rows in ratios.items()},
         "lift": {arm: {name: _row(each) for name, each in rows.items()} for arm, rows in lifts.items()},
-        "by_day": daily,
+        "by_day": {
+            arm: {name: [{"day": day, **_row(each)} for day, each in found] for name, found in rows.items()}
+            for arm, rows in by_day.items()
+        },
         "aa": {
-            "tests": sum(len(lifts[log.arms[a]]) for a in aa),
-            "differ": sorted(
-                name for a in aa for name, each in lifts[log.arms[a]].items() if not each.low <= 0 <= each.high
-            ),
+            "tests": len(aa),
+            "differ": sorted(name for name, each in aa.items() if not each.low <= 0 <= each.high),
         },
         "power": {
             arm: {
                 name: _power(
-                    each.error, errors.get((arm, name), []), int(counts[base] + counts[log.arms.index(arm)])
+                    each.error,
+                    [so_far.error for _, so_far in up_to[arm].get(name, [])],
+                    counts[control] + counts[arm],
                 )
                 for name, each in rows.items()
             }
@@ -128,16 +126,18 @@ def figures(log: LiveLog, control: str, positive: float, effect: float = EFFECT)
     }
 
 
-def _tally(log: LiveLog, arm: int, days: slice, positive: float) -> Tally:
-    """The sums of an arm's users over the days from `days.start` to before `days.stop`."""
+def _known(log: LiveLog, positive: float) -> Known:
+    """Items by cluster; those of which it is not known share one, and no item has content."""
+    other = int(log.cluster.max(initial=-1)) + 1
+    cluster = np.full(int(log.item.max(initial=-1)) + 1, other)
+    cluster[log.item] = np.where(log.cluster < 0, other, log.cluster)
+    return Known(np.zeros((len(cluster), 1), np.float32), cluster, (np.zeros(other + 1, np.int64),), positive)
+
+
+def _tally(log: LiveLog, known: Known, arm: int, days: range) -> Tally:
+    """The sums of an arm's users over these days."""
     chosen = (log.arm[log.user] == arm) & (log.day >= days.start) & (log.day < days.stop)
-    n, clusters = int(chosen.sum()), int(log.cluster.max(initial=-1)) + 2
-    known = Known(
-        np.zeros((int(log.item.max(initial=-1)) + 1, 1), np.float32),
-        _by_item(log, clusters - 1),
-        np.zeros(clusters, np.int64),
-        positive,
-    )
+    n = int(chosen.sum())
     beside = np.zeros(n, np.bool_) if log.sole is None else ~log.sole[chosen]
     shown = Impressions(
         log.user[chosen],
@@ -150,54 +150,54 @@ def _tally(log: LiveLog, arm: int, days: slice, positive: float) -> Tally:
         np.zeros(n, np.bool_),
         np.full(n, -1),
     )
-    users = np.flatnonzero(log.arm == arm)
-    found = tally(shown, users, len(log.arm), days.stop - days.start, known)
+    found = tally(shown, np.flatnonzero(log.arm == arm), len(log.arm), len(days), known)
     unknown = (*UNKNOWN, *(["sole_impressions"] if log.sole is None else []))
     return {name: sums for name, sums in found.items() if name not in unknown}
 
 
-def _by_item(log: LiveLog, other: int) -> Ints:
-    """The cluster of each item; those that are not known share one."""
-    found = np.full(int(log.item.max(initial=-1)) + 1, other)
-    found[log.item] = np.where(log.cluster < 0, other, log.cluster)
-    return found
+def _ratios(log: LiveLog, tallies: list[Tally]) -> dict[str, dict[str, Ratio]]:
+    """By arm and figure, over the arm's users."""
+    return {
+        name: {
+            figure: statistics.ratio(above[log.arm == arm], below[log.arm == arm])
+            for figure, (above, below) in tallies[arm].items()
+        }
+        for arm, name in enumerate(log.arms)
+    }
 
 
-def _ratios(sums: Tally, users: Flags) -> dict[str, Ratio]:
-    return {name: statistics.ratio(above[users], below[users]) for name, (above, below) in sums.items()}
+def _lifts(ratios: dict[str, dict[str, Ratio]], control: str) -> dict[str, dict[str, Lift]]:
+    """By arm and figure over the control's, as far as they can be measured."""
+    usual = ratios[control]
+    found = {
+        arm: {name: statistics.lift(each, usual[name]) for name, each in rows.items() if name in usual}
+        for arm, rows in ratios.items()
+        if arm != control
+    }
+    return {arm: {name: each for name, each in rows.items() if each.error > 0} for arm, rows in found.items()}
 
 
-def _lifts(of: dict[str, Ratio], reference: dict[str, Ratio], effect: float) -> dict[str, statistics.Lift]:
-    found = {name: statistics.lift(of[name], reference[name], effect) for name in of if name in reference}
-    return {name: each for name, each in found.items() if np.isfinite(each.error) and each.error > 0}
+Daily = dict[str, dict[str, list[tuple[int, Lift]]]]
+"""By arm and figure, days from 1 and the lift of each."""
 
 
-def _by_day(
-    log: LiveLog, base: int, days: int, positive: float, effect: float
-) -> tuple[dict[str, dict[str, list[Any]]], dict[tuple[str, str], list[float]]]:
-    """By arm and figure: each day's lift; and the standard error of the lift over the days up to each."""
-    daily: dict[str, dict[str, list[Any]]] = {arm: {} for a, arm in enumerate(log.arms) if a != base}
-    errors: dict[tuple[str, str], list[float]] = {}
-    running: list[Tally] = [{} for _ in log.arms]
-    users = [log.arm == a for a in range(len(log.arms))]
+def _by_day(log: LiveLog, known: Known, control: str, days: int) -> tuple[Daily, Daily]:
+    """Each day's own lifts, and those over the days up to each."""
+    own: Daily = {arm: {} for arm in log.arms if arm != control}
+    up_to: Daily = {arm: {} for arm in own}
+    so_far: list[Tally] = [{} for _ in log.arms]
     for day in range(days):
-        today = [_tally(log, a, slice(day, day + 1), positive) for a in range(len(log.arms))]
-        for own, found in zip(running, today, strict=True):
-            for name, (above, below) in found.items():
-                was = own.get(name, (0.0, 0.0))
-                own[name] = was[0] + above, was[1] + below
-        now = [_ratios(found, who) for found, who in zip(today, users, strict=True)]
-        so_far = [_ratios(found, who) for found, who in zip(running, users, strict=True)]
-        for a, arm in enumerate(log.arms):
-            if a == base:
-                continue
-            for name, each in _lifts(now[a], now[base], effect).items():
-                if not name.startswith(NOT_OF_A_DAY):
-                    daily[arm].setdefault(name, []).append({"day": day + 1, **_row(each)})
-            for name, each in _lifts(so_far[a], so_far[base], effect).items():
-                if not name.startswith(NOT_OF_A_DAY):
-                    errors.setdefault((arm, name), []).append(each.error)
-    return daily, errors
+        today = [_tally(log, known, arm, range(day, day + 1)) for arm in range(len(log.arms))]
+        for before, sums in zip(so_far, today, strict=True):
+            for name, (above, below) in sums.items():
+                was = before.get(name, (0.0, 0.0))
+                before[name] = was[0] + above, was[1] + below
+        for found, tallies in ((own, today), (up_to, so_far)):
+            for arm, rows in _lifts(_ratios(log, tallies), control).items():
+                for name, each in rows.items():
+                    if not name.startswith(NOT_OF_A_DAY):
+                        found[arm].setdefault(name, []).append((day + 1, each))
+    return own, up_to
 
 
 def _power(error: float, by_day: list[float], users: int) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ The page stands alone: no script, no outside host. It redraws paper 1's figures 
 7 and 8 from this workspace, and says in plain words what came out, for or against. It measures nothing itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -115,11 +115,9 @@ def _live(found: Figures) -> str:
 
 def _daily(found: Figures, metric: str, title: str) -> str:
     series = [
-        Series(arm, [Point(row["day"], row["mean"], row["low"], row["high"]) for row in rows[metric]])
-        for arm, rows in found["by_day"].items()
-        if metric in rows
+        _series(arm, ((row["day"], row) for row in rows.get(metric, []))) for arm, rows in found["by_day"].items()
     ]
-    return lines(title, "day", "that day's lift over the control", series) if series else ""
+    return _lines(title, "day", "that day's lift over the control", series)
 
 
 def _lifted(row: Figures | None) -> str:
@@ -154,27 +152,22 @@ def _views(drawn: Figures) -> list[str]:
         "frames": "Paper 2, figure 4: number of frames",
         "pictures": "Paper 2, figure 5: thumbnail or one frame",
     }
+    figures = {
+        "free_recall": "recall of free answers",
+        "recall_at_10": "recall at 10",
+        "match_rate": "match rate",
+    }
     return [
-        lines(f"{title}, {words}", "step", "share", _by_step(drawn[key], figure), percent=False)
+        lines(f"{title}, {words}", "step", "share", _by_step(curves, figure), percent=False)
         for each, title in titles.items()
-        for figure, words in (
-            ("free_recall", "recall of free answers"),
-            ("recall_at_10", "recall at 10"),
-            ("match_rate", "match rate"),
-        )
-        if (key := f"views.{each}.curves") in drawn
-        and all(figure in point for points in drawn[key].values() for point in points)
+        for figure, words in figures.items()
+        if (curves := drawn.get(f"views.{each}.curves"))
+        and all(figure in point for points in curves.values() for point in points)
     ]
 
 
 def _by_step(curves: Figures, figure: str) -> list[Series]:
     return [Series(name, [_at(float(p["step"]), p[figure]) for p in points]) for name, points in curves.items()]
-
-
-def _at(step: float, row: Figures) -> Point:
-    """A mean and its interval, where there is one."""
-    low, high = (row["mean"] if row[of] is None else row[of] for of in ("low", "high"))
-    return Point(step, row["mean"], low, high)
 
 
 def _labels(drawn: Figures) -> list[str]:
@@ -194,26 +187,20 @@ def _spread(counts: Sequence[float]) -> list[Point]:
     mean = sum(counts) / len(counts)
     edges = (0, 0.1, 0.5, 1, 2, 5, 1e9)
     shares = [sum(a * mean <= h < b * mean for h in counts) / len(counts) for a, b in pairwise(edges)]
-    return [Point(float(i), s, s, s) for i, s in enumerate(shares)]
+    return [_exactly(float(i), share) for i, share in enumerate(shares)]
 
 
 def _learning(curve: Sequence[Figures]) -> str:
     """Recall both on samples that the model is fine-tuned on and on others, as the paper draws it."""
-    keys = {
-        "match_rate": "match rate",
-        **{
-            f"recall_at_{k}.{part}": f"recall at {k}, {words}"
-            for part, words in (("train", "fine-tuning samples"), ("validation", "validation"))
-            for k in (1, 10)
-        },
-    }
+    keys = {"match_rate": "match rate"}
+    for part, words in (("train", "fine-tuning samples"), ("validation", "validation")):
+        keys |= {f"recall_at_{k}.{part}": f"recall at {k}, {words}" for k in (1, 10)}
     series = [
-        Series(words, [Point(float(row["step"]), row[key], row[key], row[key]) for row in curve])
+        Series(words, [_exactly(float(row["step"]), row[key]) for row in curve])
         for key, words in keys.items()
         if len(curve) > 1 and all(key in row for row in curve)
     ]
-    title = "Paper 1, figure 4a: fine-tuning"
-    return lines(title, "step", "share", series, percent=False) if series else ""
+    return _lines("Paper 1, figure 4a: fine-tuning", "step", "share", series, percent=False)
 
 
 def _novelty_and_quality(title: str, novelty: str, reference: str, lifts: Figures) -> str:
@@ -231,68 +218,65 @@ def _novelty_and_quality(title: str, novelty: str, reference: str, lifts: Figure
 
 def _uci(lift: Figures) -> str:
     series = [
-        Series(
+        _series(
             name,
-            [
-                Point(float(metric.removeprefix("uci_")), row["mean"], row["low"], row["high"])
-                for metric, row in lift[name].items()
-                if metric.startswith("uci_") and _whole(row)
-            ],
+            (
+                (float(metric.removeprefix("uci_")), row)
+                for metric, row in lift.get(name, {}).items()
+                if metric.startswith("uci_")
+            ),
         )
         for name in ("byway", PLACEBO)
-        if name in lift
     ]
-    series = [one for one in series if one.points]
     title = "Paper 1, figure 4c: users with N interests in a week"
-    return lines(title, "N", f"UCI@N, lift over {REFERENCE}", series) if series else ""
+    return _lines(title, "N", f"UCI@N, lift over {REFERENCE}", series)
 
 
 def _growth(title: str, growth: Figures, names: Sequence[str], metric: str) -> str:
-    series = [
-        Series(
-            name,
-            [
-                Point(day + 1.0, row["mean"], row["low"], row["high"])
-                for day, row in enumerate(growth[name][metric])
-                if _whole(row)
-            ],
-        )
-        for name in names
-    ]
-    series = [one for one in series if one.points]
-    return lines(title, "day", "that day's lift over the control", series) if series else ""
+    series = [_series(name, ((day + 1.0, row) for day, row in enumerate(growth[name][metric]))) for name in names]
+    return _lines(title, "day", "that day's lift over the control", series)
 
 
 def _by_bucket(found: Figures) -> str:
     """By the arm that sees, and by the one that only reads: what sight gives has to differ between them."""
     series = [
-        Series(
-            name,
-            [
-                Point(float(b), row["mean"], row["low"], row["high"])
-                for b, row in enumerate(found["by_bucket"][name], 1)
-                if _whole(row)
-            ],
-        )
+        _series(name, ((float(b), row) for b, row in enumerate(found["by_bucket"].get(name, []), 1)))
         for name in (MULTIMODAL, "byway")
-        if name in found["by_bucket"]
     ]
-    series = [one for one in series if one.points]
     title = "Paper 2, figure 8: by how much there was to see in what was watched before"
     up = "positive feedback, lift over the rest of the feed"
-    return lines(title, "bucket of visual interest, 1 the most", up, series) if series else ""
+    return _lines(title, "bucket of visual interest, 1 the most", up, series)
 
 
 def _traffic(found: Figures) -> str:
     series = [
-        Series(name, [Point(10.0 * (i + 1), g, g, g) for i, g in enumerate(found["traffic"][name])])
+        Series(name, [_exactly(10.0 * (i + 1), g) for i, g in enumerate(found["traffic"][name])])
         for name in (CONTROL, "byway")
         if len(found["traffic"].get(name, ())) > 1
     ]
     title = "Concentration of the feed's traffic"
-    return (
-        lines(title, "day", "Gini coefficient over items, ten days each", series, percent=False) if series else ""
-    )
+    return _lines(title, "day", "Gini coefficient over items, ten days each", series, percent=False)
+
+
+def _lines(title: str, across: str, up: str, series: Sequence[Series], percent: bool = True) -> str:
+    """The series that have points; nothing where none has."""
+    drawn = [one for one in series if one.points]
+    return lines(title, across, up, drawn, percent) if drawn else ""
+
+
+def _series(name: str, rows: Iterable[tuple[float, Figures]]) -> Series:
+    """The figures at their places, as far as they could be measured."""
+    return Series(name, [_at(x, row) for x, row in rows if _whole(row)])
+
+
+def _at(x: float, row: Figures) -> Point:
+    """A mean and its interval, where there is one."""
+    low, high = (row["mean"] if row[of] is None else row[of] for of in ("low", "high"))
+    return Point(x, row["mean"], low, high)
+
+
+def _exactly(x: float, y: float) -> Point:
+    return Point(x, y, y, y)
 
 
 def _table(found: Figures) -> str:

@@ -5,22 +5,20 @@ seed, on the same pairs, for as many steps of as large a batch. It takes as long
 made when it is asked for. Who appears in two comparisons is trained once.
 """
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from byway.base import artifact, config
+from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
-from byway.base.metrics import SEEDS, over_seeds
-from byway.base.progress import say
+from byway.base.metrics import over_seeds
 from byway.data import media
 from byway.data.catalog import Catalog
 from byway.data.media import Media
+from byway.evaluation.comparison import Runs, place, trained
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.multimodal import tune
@@ -105,57 +103,40 @@ def build(
     views = {view.name: view for each in settings.compare for view in compared(each).values()}
     most = max(view.frames for view in views.values())
     seen = with_more_frames(work.scratch / "media", replace(sections.media, frames=most), catalog, seen)
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in views}
-    for number, (seed, name) in enumerate((s, name) for s in range(SEEDS) for name in views):
-        known = work.scratch / f"{name}-{seed}.json"
-        if not known.exists():
-            count = f"model {number + 1} of {SEEDS * len(views)}"
-            say(f"{name}, seed {seed + 1} of {SEEDS} ({count}) …")
-            own = views[name].of(base)
-            shown = media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen
-            asked = contexts(
-                own,
-                pairs,
-                catalog=catalog,
-                tree=tree,
-                descriptions=descriptions,
-                seen=shown,
-                frames=views[name].frames or 1,
-            )
-            here = _place(work.scratch / f"{name}-{seed}", seed)
-            follows = posterior(pairs, asked.cluster, asked.parent)
-            model = new_model(own, asked, follows, sections.run.precision, here.rng)
-            curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
-            # The held-out pairs are the same for every view and seed.
-            final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
-            found = {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}
-            artifact.write_atomic(known, msgspec.json.encode(found))
-            shutil.rmtree(here.scratch.parent)
-        runs[name].append(msgspec.json.decode(known.read_bytes()))
-    (work.out / "runs.json").write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=1))
-    return Outcome(
-        counts={"models": sum(map(len, runs.values())), "steps": base.steps},
-        metrics={
-            key: value for each in settings.compare for key, value in _figures(each, compared(each), runs).items()
-        },
-    )
+
+    def one(name: str, seed: int, folder: Path) -> dict[str, Any]:
+        own = views[name].of(base)
+        asked = contexts(
+            own,
+            pairs,
+            catalog=catalog,
+            tree=tree,
+            descriptions=descriptions,
+            seen=media.noise(seen, np.random.default_rng(seed)) if views[name].noise else seen,
+            frames=views[name].frames or 1,
+        )
+        here = place(folder, seed)
+        follows = posterior(pairs, asked.cluster, asked.parent)
+        model = new_model(own, asked, follows, sections.run.precision, here.rng)
+        curve, _ = tune.fine_tune(model, own, pairs, asked, here, every=EVALUATE_EVERY)
+        # The held-out pairs are the same for every view and seed.
+        final = tune.measure(model, own.prompts[0], asked, pairs, own, np.random.default_rng(0))
+        return {"curve": [_plain(point, "") for point in curve], "final": _plain(final, "video.")}
+
+    runs = trained(work, list(views), one)
+    metrics: dict[str, Any] = {}
+    for each in settings.compare:
+        metrics |= _figures(each, compared(each), runs)
+    return Outcome(counts={"models": sum(map(len, runs.values())), "steps": base.steps}, metrics=metrics)
 
 
 def with_more_frames(folder: Path, settings: config.Media, catalog: Catalog, seen: Media) -> Media:
     """The media, looked at again in `folder` where fewer frames were kept than `settings` asks for."""
     if seen.frames >= settings.frames:
         return seen
-    here = _place(folder, 0)
+    here = place(folder, 0)
     media.build(here, settings, catalog, seen.folder)
     return replace(media.load(here.out), folder=seen.folder)
-
-
-def _place(folder: Path, seed: int) -> Work:
-    out, scratch = folder / "out", folder / "scratch"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    scratch.mkdir(exist_ok=True)
-    return Work(out, scratch, np.random.default_rng(seed))
 
 
 def _plain(found: dict[str, float], before: str) -> dict[str, float]:
@@ -165,9 +146,7 @@ def _plain(found: dict[str, float], before: str) -> dict[str, float]:
     return {"recall_at_1" if key == "recall" else key: value for key, value in short.items()}
 
 
-def _figures(
-    each: config.Comparison, of_name: dict[str, View], runs: dict[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
+def _figures(each: config.Comparison, of_name: dict[str, View], runs: Runs) -> dict[str, Any]:
     """Final figures, curves over the steps, and paper 2's claims as differences, seed by seed, with intervals."""
     metrics: dict[str, Any] = {}
     curves: dict[str, list[dict[str, Any]]] = {}

@@ -98,8 +98,8 @@ def curations(drawn: Figures) -> list[str]:
     if apart not in drawn:
         return []
     top, rare = "language.labels.top1pct_share", "language.labels.rare_share"
-    evenly = _verdict(_negative(drawn[apart]), "more evenly", "less evenly")
-    better = _verdict(drawn["curations.difference.model.macro_recall_at_10.heldout"], "more", "fewer")
+    evenly = _verdict(drawn[apart], "less evenly", "more evenly", "more evenly")
+    better = _verdict(drawn["curations.difference.model.macro_recall_at_10.heldout"], "more", "fewer", "more")
     words = [
         f"Taught by {kind} samples the model gives the most frequent 1% of interests {_share(row(top, kind))} of "
         f"all pairs, and hardly ever names {_share(row(rare, kind))} of the interests."
@@ -113,17 +113,11 @@ def curations(drawn: Figures) -> list[str]:
     return [" ".join(words)]
 
 
-def _verdict(difference: Figures, above: str, below: str) -> str:
+def _verdict(difference: Figures, above: str, below: str, claimed: str) -> str:
     if difference["low"] is None:
-        return f"{above if difference['mean'] > 0 else below} (a single seed)"
-    if _up(difference):
-        return f"clearly {above}"
-    return f"clearly {below}" if _down(difference) else f"not clearly {above}"
-
-
-def _negative(row: Figures) -> Figures:
-    """The difference the other way round."""
-    return {a: None if row[b] is None else -row[b] for a, b in (("mean", "mean"), ("low", "high"), ("high", "low"))}
+        mean = difference["mean"]
+        return f"{above if mean > 0 else below if mean < 0 else f'not {claimed}'} (a single seed)"
+    return _either(difference, f"clearly {above}", f"clearly {below}", f"not clearly {claimed}")
 
 
 def views(drawn: Figures) -> list[str]:
@@ -138,12 +132,11 @@ def views(drawn: Figures) -> list[str]:
                 "which says nothing of chance; in paper 2 it is higher"
             )
             continue
-        verdict = (
-            "clearly higher, as in paper 2"
-            if _up(row)
-            else "clearly lower, where in paper 2 it is higher"
-            if _down(row)
-            else "not clearly different, where in paper 2 it is higher"
+        verdict = _either(
+            row,
+            "clearly higher, as in paper 2",
+            "clearly lower, where in paper 2 it is higher",
+            "not clearly different, where in paper 2 it is higher",
         )
         told.append(
             f"{claim['better']} beside {claim['worse']}: the {of} is {verdict} "
@@ -260,20 +253,19 @@ def _uci(found: Figures) -> str:
 def _growth(found: Figures) -> str:
     """What the people of Byway's arm watched and found, all days together, beside the control's."""
     rows = found["lift"].get(CONTROL, {}).get("byway", {})
-    told = [
-        f"{words} {_direction(row)} ({row['mean']:+.1%}, interval {row['low']:+.1%} to {row['high']:+.1%})"
-        for metric, words in (
-            ("watch_minutes", "watch time"),
-            ("platform.new_positive", "what was new and liked"),
-            ("new_clusters", "clusters first met and liked"),
-        )
-        if (row := rows.get(metric)) and row["low"] is not None
-    ]
+    named = {
+        "watch_minutes": "watch time",
+        "platform.new_positive": "what was new and liked",
+        "new_clusters": "clusters first met and liked",
+    }
+    told: list[str] = []
+    for metric, words in named.items():
+        row = rows.get(metric)
+        if row and row["low"] is not None:
+            moved = _either(row, "rose", "fell", "did not clearly change")
+            interval = f"{row['mean']:+.1%}, interval {row['low']:+.1%} to {row['high']:+.1%}"
+            told.append(f"{words} {moved} ({interval})")
     return f"Compared with the control: {'; '.join(told)}." if told else ""
-
-
-def _direction(row: Figures) -> str:
-    return "rose" if _up(row) else "fell" if _down(row) else "did not clearly change"
 
 
 def _seen(found: Figures) -> str:
@@ -310,6 +302,11 @@ def _up(row: Figures) -> bool:
 
 def _down(row: Figures) -> bool:
     return row["high"] is not None and row["high"] < 0
+
+
+def _either(row: Figures, up: str, down: str, neither: str) -> str:
+    """The words for a figure that is clearly above 0, clearly below, or neither."""
+    return up if _up(row) else down if _down(row) else neither
 
 
 def _short(found: Figures, name: str) -> str:

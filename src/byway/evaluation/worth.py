@@ -18,6 +18,8 @@ from byway.transitions.curate import Ints, Samples, Transitions, pick
 from byway.transitions.signals import Counts, Popularity, Similarity, among, likeliest
 
 Floats = NDArray[np.float64]
+Weights = dict[str, float]
+"""By signal."""
 Ask = Callable[[Ints, NDArray[np.bool_], Successors], Floats]
 """Who is asked: for pairs [P, 2] with the interests that are allowed [P, M] and what the log counts, what the model
 says for each [P, M], in nats (`signals.by_place`)."""
@@ -70,28 +72,32 @@ def worth(
     """
     M = transitions.clusters
     successors = Successors.of(transitions)
-    validation, heldout = transitions.validation.several(), transitions.heldout.several()
+    fit_on, judge_on = (
+        _turns(pick(part.several(), n // 3, rng), successors, similarity_MM, ask, np.ones(M, np.bool_))
+        for part in (transitions.validation, transitions.heldout)
+    )
+    weights, judged = _judged(fit_on, judge_on)
     parts: dict[str, Any] = {}
-    fit_on = _turns(pick(validation, n // 3, rng), successors, similarity_MM, ask, M)
-    judge_on = _turns(pick(heldout, n // 3, rng), successors, similarity_MM, ask, M)
-    weights = {name: _fitted(fit_on, signals) for name, signals in _sets(fit_on).items()}
-    judged = {name: _judge(judge_on, weights[name]) for name in weights}
     counts = judge_on.samples.count
-    everything = np.ones(len(counts), np.bool_)
     unseen = ~successors.seen(judge_on.samples.context)
-    for name, rows in (("all", everything), ("unseen pairs", unseen)):
+    for name, rows in (("all", np.ones(len(counts), np.bool_)), ("unseen pairs", unseen)):
         if rows.sum() >= 10:
             parts[name] = _figures(judged, counts, rows, 10, rng)
-    asked = len(_pairs(fit_on.samples)) + len(_pairs(judge_on.samples))
+    asked = [fit_on, judge_on]
     apart = _new_interests(transitions, similarity_MM, ask, n // 6, rng) if new else None
     if apart is not None:
-        first, second = apart
-        own = {name: _fitted(first, signals) for name, signals in _sets(first).items()}
-        judged = {name: _judge(second, own[name]) for name in own}
-        rows = np.ones(len(second.samples), np.bool_)
-        parts["new interests"] = _figures(judged, second.samples.count, rows, 1, rng)
-        asked += len(_pairs(first.samples)) + len(_pairs(second.samples))
-    return {"parts": parts, "weights": weights[WITH], "asked": asked}
+        _, judged = _judged(*apart)
+        counts = apart[1].samples.count
+        parts["new interests"] = _figures(judged, counts, np.ones(len(counts), np.bool_), 1, rng)
+        asked += apart
+    pairs = sum(len(np.unique(turns.samples.context[:, -2:], axis=0)) for turns in asked)
+    return {"parts": parts, "weights": weights[WITH], "asked": pairs}
+
+
+def _judged(fit_on: Turns, judge_on: Turns) -> tuple[dict[str, Weights], dict[str, Judged]]:
+    """The weights of all that foretells, and how well it does so on other turns."""
+    weights = {name: _fitted(fit_on, signals) for name, signals in _sets(fit_on).items()}
+    return weights, {name: _judge(judge_on, own) for name, own in weights.items()}
 
 
 def _sets(turns: Turns) -> dict[str, tuple[str, ...]]:
@@ -101,31 +107,27 @@ def _sets(turns: Turns) -> dict[str, tuple[str, ...]]:
     return {**alone, WITHOUT: log, WITH: (*log, "language_model")}
 
 
-def _pairs(samples: Samples) -> Ints:
-    return np.unique(samples.context[:, -2:], axis=0)
-
-
 def _turns(
-    samples: Samples,
-    successors: Successors,
-    similarity_MM: Floats,
-    ask: Ask,
-    M: int,
-    among: NDArray[np.bool_] | None = None,
+    samples: Samples, successors: Successors, similarity_MM: Floats, ask: Ask, choice_M: NDArray[np.bool_]
 ) -> Turns:
-    """Ask about the pairs of some samples, and gather what all signals say; `among` [M] bounds the choice."""
+    """Ask about the pairs of some samples, and gather what all signals say of the choice outside each context.
+
+    Where the choice is not among all, counts and popularity know nothing of it.
+    """
+
+    def outside(context: Ints) -> NDArray[np.bool_]:
+        allowed = np.tile(choice_M, (len(context), 1))
+        np.put_along_axis(allowed, context.astype(np.int64), False, axis=1)
+        return allowed
+
     pairs, row = np.unique(samples.context[:, -2:], axis=0, return_inverse=True)
-    row = row.reshape(-1)
-    allowed = np.tile(np.ones(M, np.bool_) if among is None else among, (len(pairs), 1))
-    np.put_along_axis(allowed, pairs.astype(np.int64), False, axis=1)
-    model = ask(pairs.astype(np.int32), allowed, successors)[row]
-    own = np.tile(np.ones(M, np.bool_) if among is None else among, (len(samples), 1))
-    np.put_along_axis(own, samples.context.astype(np.int64), False, axis=1)
-    shape = own.shape
+    model = ask(pairs.astype(np.int32), outside(pairs), successors)[row.reshape(-1)]
+    own = outside(samples.context)
     said = {"similarity": Similarity(similarity_MM).scores(samples.context), "language_model": model}
-    if among is None:
+    if choice_M.all():
         said["counts"] = Counts(successors).scores(samples.context)
-        said["popularity"] = np.broadcast_to(Popularity(successors.popularity_M).scores(samples.context), shape)
+        popular = Popularity(successors.popularity_M).scores(samples.context)
+        said["popularity"] = np.broadcast_to(popular, own.shape)
     return Turns(samples, own, said)
 
 
@@ -144,25 +146,24 @@ def _new_interests(
     found: list[Turns] = []
     new = np.zeros(M, np.bool_)
     new[order[: 2 * some]] = True
-    train = _outside(transitions.train, new)
-    successors = Successors.count(train, M)
+    old = ~new[transitions.train.label] & ~new[transitions.train.context].any(axis=1)
+    successors = Successors.count(_some(transitions.train, old), M)
     for own, source in ((order[:some], transitions.validation), (order[some : 2 * some], transitions.heldout)):
-        among = np.zeros(M, np.bool_)
-        among[own] = True
-        rows = among[source.label] & ~new[source.context].any(axis=1)
-        samples = Samples(source.context[rows], source.label[rows], source.count[rows]).several()
+        choice = np.zeros(M, np.bool_)
+        choice[own] = True
+        rows = choice[source.label] & ~new[source.context].any(axis=1)
+        samples = _some(source, rows).several()
         if len(samples) < 30:
             return None
-        found.append(_turns(pick(samples, n, rng), successors, similarity_MM, ask, M, among))
+        found.append(_turns(pick(samples, n, rng), successors, similarity_MM, ask, choice))
     return found[0], found[1]
 
 
-def _outside(samples: Samples, new_M: NDArray[np.bool_]) -> Samples:
-    rows = ~new_M[samples.label] & ~new_M[samples.context].any(axis=1)
+def _some(samples: Samples, rows: NDArray[np.bool_]) -> Samples:
     return Samples(samples.context[rows], samples.label[rows], samples.count[rows])
 
 
-def _fitted(turns: Turns, signals: Sequence[str]) -> dict[str, float]:
+def _fitted(turns: Turns, signals: Sequence[str]) -> Weights:
     """The weights under which the turns are likeliest."""
     said = [turns.said[name] for name in signals]
     none = np.zeros(len(signals))
@@ -170,7 +171,7 @@ def _fitted(turns: Turns, signals: Sequence[str]) -> dict[str, float]:
     return {name: float(weight) for name, weight in zip(signals, found, strict=True)}
 
 
-def _judge(turns: Turns, weights: dict[str, float]) -> Judged:
+def _judge(turns: Turns, weights: Weights) -> Judged:
     log_p = among(sum(weight * turns.said[name] for name, weight in weights.items()), turns.allowed)
     own = log_p[np.arange(len(log_p)), turns.samples.label]
     # Ties count against what was chosen, half of them: a ranking that names few interests ties all others.

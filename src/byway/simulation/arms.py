@@ -3,7 +3,7 @@
 Whoever adds an arm adds a row to `ARMS` and a branch to `source`. All of them pass the conformance suite.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -68,8 +68,6 @@ TOGETHER = 4096
 """Contexts whose counts are looked up at a time."""
 EXPLOITATION = ("two_tower", "sequence")
 EXPLORATION = ("novelty", REFERENCE, "neural_linear", "context")
-NEURAL = {"two_tower": "two_tower", "sequence": "sequence", "novelty": "novelty", "context": "context"}
-"""Arms that score all items by an encoder of their own; the others plan and share the `restricted` one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +85,12 @@ class ArmContext:
     table: Table
     leaf: Ints
     """[N] finest cluster of each item."""
-    bundle: config.Bundle
-    """How the planner is served."""
-    interests: int
-    """Interests that a table is asked with."""
     watching: NDArray[np.int32] | None
     """[N, n] serendipitous clusters of each item, best first; None where no item has been looked at."""
     popularity: NDArray[np.int32]
     """[M] clusters, the one most turned to first."""
-    training: config.ItemPolicy
-    epochs: int
-    every: int
-    """Days between trainings of the encoders."""
-    days: int
-    """Days of history from which interests are drawn."""
+    sections: config.Config
+    """How the experiment is made, encoders are trained and the planner is served."""
     seed: int
     folder: Path
     """Where trained encoders are kept."""
@@ -126,15 +116,16 @@ def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
 
 def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
     """Train, on the log before the experiment, every encoder that these arms need."""
-    kinds = {NEURAL.get(name, "restricted") for name in names if name != CONTROL} - {"none"}
+    # Who has no encoder of its own shares the one of the restricted item policy.
+    kinds = {name if name in neural.KINDS else "restricted" for name in names if name != CONTROL}
     return {
         kind: neural.trained(
             kind,
             kit.known,
             kit.log,
-            kit.training,
+            kit.sections.item_policy,
             kit.seed + place,
-            kit.epochs,
+            kit.sections.experiment.epochs,
             checkpoint=kit.folder / f"encoder-{kind}.safetensors",
         )
         for place, kind in enumerate(sorted(kinds))
@@ -143,41 +134,32 @@ def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict
 
 def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
     """The source that the arm adds, afresh; None for the control."""
+    bundle, every = kit.sections.bundle, kit.sections.experiment.retrain_every
     if name == CONTROL:
         return None
-    if name in NEURAL:
-        return Scored(_encoder(NEURAL[name], kit, trained, seed))
+    if name in neural.KINDS:
+        return Scored(_encoder(name, kit, trained, seed))
     if name == "keyword":
         return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
     if name == EASE:
-        return Scored(PublishedEase(kit.known, kit.folder, kit.every), hides=kit.known)
+        return Scored(PublishedEase(kit.known, kit.folder, every), hides=kit.known)
     if name == MOST_LIKED:
         return Scored(MostLiked(kit.known), hides=kit.known)
     restricted = _encoder("restricted", kit, trained, seed)
     if name == MASKED:
         return Scored(restricted, hides=kit.known)
     if name in ("byway", "one"):
-        return Personal(
-            kit.known,
-            kit.planned,
-            kit.leaf,
-            kit.table,
-            restricted,
-            kit.every,
-            interests=1 if name == "one" else kit.bundle.new_interests,
-            skip=kit.bundle.skip,
-            young=kit.bundle.young_days,
-            again=kit.bundle.again_days,
-        )
+        served = replace(bundle, new_interests=1) if name == "one" else bundle
+        return Personal(kit.known, kit.planned, kit.leaf, kit.table, restricted, served, every)
     if name == REFERENCE:
         return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
     if name == "neural_linear":
         return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
     if name == MULTIMODAL:
         assert kit.watching is not None  # `check` has seen to it
-        return Planned(kit.known, Watching(kit.watching), restricted, novel=kit.bundle.surprise == "never_met")
+        return Planned(kit.known, Watching(kit.watching), restricted, novel=bundle.surprise == "never_met")
     if name == PAPER:
-        return Planned(kit.known, Stored(kit.known, kit.tables["model"], kit.days), restricted, novel=False)
+        return Planned(kit.known, Stored(kit.known, kit.tables["model"]), restricted, novel=False)
     plan = RandomCluster() if name == PLACEBO else _table(kit, name)
     return Planned(kit.known, plan, restricted)
 
@@ -187,15 +169,16 @@ def _table(kit: ArmContext, name: str) -> Tabled:
 
     The language model's own ranking is kept ten deep, since each further name has to be read to its end.
     """
-    ranking = kit.tables[name]
-    nothing = np.zeros((1, kit.interests), np.int64)
+    ranking, interests = kit.tables[name], kit.sections.bundle.interests
+    nothing = np.zeros((1, interests), np.int64)
     depth = min(table(nothing).shape[1] for table in kit.tables.values())
     refresh = partial(ranking.recounted, kit.known) if isinstance(ranking, Counted) else None
-    return Tabled(kit.known, ranking, kit.popularity, kit.days, kit.interests, depth=depth, refresh=refresh)
+    return Tabled(kit.known, ranking, kit.popularity, interests, depth=depth, refresh=refresh)
 
 
 def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
-    return neural.encoded(kind, kit.known, trained[kind], kit.training, kit.epochs, seed, every=kit.every)
+    settings, every = kit.sections.item_policy, kit.sections.experiment.retrain_every
+    return neural.encoded(kind, kit.known, trained[kind], settings, seed, every=every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +186,18 @@ class Counted:
     """A table of the log's counts, which can be counted anew."""
 
     successors: Successors
+    pairs_MMn: NDArray[np.int32]
     triples: Triples | None
     """The triples that have rankings of their own."""
-    ranking: Ranking
-    top: int
 
     def __call__(self, context: NDArray[np.int64]) -> NDArray[np.int32]:
-        return self.ranking(context)
+        return look_up(self.pairs_MMn, self.triples, context)
 
     def recounted(self, known: Known, log: Logged) -> "Counted":
         """The same table of the whole log as it stands; the priors weigh what they weighed."""
         samples = transitions_of(known, log, len(self.successors.alone_KMM))
-        return counted(self.successors.counting(samples), known.n_clusters, self.top, self.triples)
+        top = self.pairs_MMn.shape[2]
+        return counted(self.successors.counting(samples), known.n_clusters, top, self.triples)
 
 
 def transitions_of(known: Known, log: Logged, history: int) -> Samples:
@@ -239,26 +222,24 @@ def counted(successors: Successors, clusters: int, top: int, triples: Triples | 
 
     As in the table, K interests are asked for with the first of the pair in every place but the last.
     """
-    K = len(successors.alone_KMM)
-    pairs = np.empty((clusters, clusters, top), np.int32)
-    for first in range(clusters):
-        others = [np.full(clusters, first)] * max(1, K - 1)
-        pairs[first] = _most_frequent(successors, np.column_stack([*others, np.arange(clusters)]), top)
-    if triples is None:
-        return Counted(successors, None, partial(look_up, pairs, None), top)
-    contexts = np.array(unkey(triples.keys, clusters))
-    parts = np.array_split(contexts, max(1, len(contexts) // TOGETHER))
-    ranked = np.concatenate([_most_frequent(successors, part, triples.clusters.shape[1]) for part in parts])
-    ranking = partial(look_up, pairs, Triples(np.asarray(triples.keys), ranked))
-    return Counted(successors, triples, ranking, top)
+    first, last = np.divmod(np.arange(clusters**2), clusters)
+    pairs = np.column_stack([first] * max(1, len(successors.alone_KMM) - 1) + [last])
+    ranked = _most_frequent(successors, pairs, top).reshape(clusters, clusters, top)
+    if triples is not None:
+        contexts = np.array(unkey(triples.keys, clusters))
+        own = _most_frequent(successors, contexts, triples.clusters.shape[1])
+        triples = Triples(np.asarray(triples.keys), own)
+    return Counted(successors, ranked, triples)
 
 
 def _most_frequent(successors: Successors, context_NK: NDArray[np.integer], top: int) -> NDArray[np.int32]:
     """[N, top] the most frequent successors outside the context; -1 where fewer are left."""
-    context = context_NK.astype(np.int32)
-    score = successors.probability(context)
-    np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
-    order = np.argsort(-score, axis=1, kind="stable")[:, :top]
-    found = np.full((len(context), top), -1, np.int32)
-    found[:, : order.shape[1]] = np.where(np.take_along_axis(score, order, 1) < 0, -1, order)
+    found = np.full((len(context_NK), top), -1, np.int32)
+    for start in range(0, len(context_NK), TOGETHER):
+        context = context_NK[start : start + TOGETHER].astype(np.int32)
+        score = successors.probability(context)
+        np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
+        order = np.argsort(-score, axis=1, kind="stable")[:, :top]
+        best = np.where(np.take_along_axis(score, order, 1) < 0, -1, order)
+        found[start : start + TOGETHER, : order.shape[1]] = best
     return found

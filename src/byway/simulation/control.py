@@ -26,27 +26,22 @@ HELD = 10
 FEATURES = 9
 
 
-def control_sources(known: Known) -> list[Source]:
-    """The three sources, with the bits 1, 2 and 4."""
-    return [Profile(known), Together(known), Popular(known)]
+def control_sources(known: Known, users: int) -> list[Source]:
+    """The three sources for so many users, with the bits 1, 2 and 4."""
+    return [Profile(known, users), Together(known), Popular(known)]
 
 
-@dataclass(slots=True)
 class Profile:
     """Items of the clusters that pleased the user, popular ones first; with some chance, so that lists differ."""
 
-    known: Known
-    liked: Floats | None = None
-    """[U, M] satisfaction beyond 0.25 by cluster, fading; squared where it is used."""
-    heat: Floats | None = None
-    learned: int = 0
-    day: int = 0
+    def __init__(self, known: Known, users: int):
+        self.known = known
+        self.liked = np.zeros((users, known.n_clusters), np.float32)
+        """Satisfaction beyond 0.25 by cluster, fading; squared where it is used."""
+        self.heat = np.zeros(known.n_items, np.float32)
+        self.learned, self.day = 0, 0
 
     def learn(self, log: Logged, today: int) -> None:
-        m = self.known.n_clusters
-        if self.liked is None or self.heat is None:
-            self.liked = np.zeros((log.n_users, m), np.float32)
-            self.heat = np.zeros(self.known.n_items, np.float32)
         new = slice(self.learned, len(log))
         fade = np.float32(FADE) ** (today - self.day)
         self.liked *= fade
@@ -57,8 +52,6 @@ class Profile:
         self.learned, self.day = len(log), today
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
-        assert self.liked is not None
-        assert self.heat is not None
         item = _left(asked)
         liked = np.log(self.liked[asked.user] + np.float32(1e-3))[:, self.known.cluster[item]]
         return _drawn(asked, item, 2 * liked + np.float32(0.5) * np.log1p(self.heat[item]), k, rng)
@@ -99,22 +92,17 @@ class Together:
         )
         item = _left(asked)
         scores = np.asarray(sparse.csr_array(picked @ self.near).todense())[:, item]
-        found = best(np.where(asked.seen[:, item] | (scores <= 0), np.float32(-np.inf), scores), k)
-        return np.where(found == NONE, NONE, item[found]) if len(item) else found
+        return _best(asked, item, np.where(scores <= 0, np.float32(-np.inf), scores), k)
 
 
-@dataclass(slots=True)
 class Popular:
     """What pleased most people lately, drawn in proportion."""
 
-    known: Known
-    heat: Floats | None = None
-    learned: int = 0
-    day: int = 0
+    def __init__(self, known: Known):
+        self.heat = np.zeros(known.n_items, np.float32)
+        self.learned, self.day = 0, 0
 
     def learn(self, log: Logged, today: int) -> None:
-        if self.heat is None:
-            self.heat = np.zeros(self.known.n_items, np.float32)
         new = slice(self.learned, len(log))
         self.heat *= np.float32(FADE) ** (today - self.day)
         weight = log.satisfaction[new] * np.float32(FADE) ** (today - log.day[new]).astype(np.float32)
@@ -122,7 +110,6 @@ class Popular:
         self.learned, self.day = len(log), today
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
-        assert self.heat is not None
         item = _left(asked)
         return _drawn(asked, item, np.log(self.heat[item] + np.float32(0.1))[None, :], k, rng)
 
@@ -136,7 +123,11 @@ def _drawn(asked: Asked, item: Ints, logit: Floats, k: int, rng: np.random.Gener
     """k of the items for each user, without replacement, in proportion to exp `logit` [B or 1, items] (Gumbel)."""
     # -log of an exponential number is a Gumbel number; these come in float32.
     chance = rng.standard_exponential((len(asked), len(item)), dtype=np.float32)
-    scores = logit - np.log(np.maximum(chance, np.finfo(np.float32).tiny))
+    return _best(asked, item, logit - np.log(np.maximum(chance, np.finfo(np.float32).tiny)), k)
+
+
+def _best(asked: Asked, item: Ints, scores: Floats, k: int) -> Ints:
+    """The k best of the items for each user, by `scores` [B, items]."""
     found = best(np.where(asked.seen[:, item], np.float32(-np.inf), scores), k)
     return np.where(found == NONE, NONE, item[found]) if len(item) else found
 

@@ -12,7 +12,7 @@ never in its own segment. The bootstrap draws people, with all their twins, so t
 import json
 import time
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from byway.base import config, metrics
 from byway.base.artifact import Outcome, Work
@@ -58,50 +59,34 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads((path / "figures.json").read_text("utf-8"))
 
 
-def build(
-    work: Work,
-    settings: config.Experiment,
-    *,
-    catalog: Catalog,
-    events: Events,
-    vectors: np.ndarray,
-    tree: Tree,
-    descriptions: Descriptions,
-    transitions: Transitions,
-    table: Table,
-    planned: FittedPlanner,
-    seen: Media | None,
-    contexts: ContextTable | None,
-    user_ids: list[str],
-    folder: Path,
-    sections: config.Config,
-) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What the stages before made of a log, and how: arms are made from it."""
+
+    catalog: Catalog
+    events: Events
+    vectors: np.ndarray
+    tree: Tree
+    descriptions: Descriptions
+    transitions: Transitions
+    table: Table
+    planned: FittedPlanner
+    contexts: ContextTable | None
+    """None where no item has been looked at."""
+    sections: config.Config
+
+
+def build(work: Work, given: Materials, *, seen: Media | None, user_ids: list[str], folder: Path) -> Outcome:
     """Run every arm, the controls, and measure."""
     started = time.perf_counter()
+    settings = given.sections.experiment
     seed = int(work.rng.integers(2**31))
-    if contexts is not None and (not len(contexts.item) or contexts.level != transitions.level):
-        contexts = None
-    names = arms.check(settings.arms, contexts is not None)
-    ids = catalog.ids()
-    environment, users, missing = truth.open_truth(folder, ids, user_ids, events, LIST_LENGTH)
-    kit = make_kit(
-        work.scratch,
-        settings,
-        catalog=catalog,
-        events=events,
-        vectors=vectors,
-        tree=tree,
-        descriptions=descriptions,
-        transitions=transitions,
-        table=table,
-        contexts=contexts,
-        planned=planned,
-        sections=sections,
-        seed=seed,
-    )
+    names = arms.check(settings.arms, _watching(given) is not None)
+    kit = make_kit(work.scratch, given, seed)
+    environment, users, missing = truth.open_truth(folder, given.catalog.ids(), user_ids, given.events, LIST_LENGTH)
     score = None if seen is None else visual.interest(seen, kit.known.vectors)
     bucket = None if score is None else metrics.buckets(score)
-    setup = Setup(kit, environment, users, missing, bucket, settings, work.scratch)
+    setup = Setup(kit, environment, users, missing, bucket, work.scratch)
     trained = arms.encoders(setup.kit, names)
     prepared = time.perf_counter()
     leaking = _leaks(setup, trained, names, seed)
@@ -131,8 +116,9 @@ def build(
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
     _write_tallies(work.out / "tallies.parquet", found, setup.users)
+    shown = (run.tally["platform.positive_rate"][1].sum() for name in names for run in found[name])
     return Outcome(
-        counts={"arms": len(names), "runs": len(runs), "impressions": _impressions(found)},
+        counts={"arms": len(names), "runs": len(runs), "impressions": int(sum(shown))},
         metrics=_keys(figures),
         timings={
             "prepare": prepared - started,
@@ -142,65 +128,48 @@ def build(
     )
 
 
-def make_kit(
-    scratch: Path,
-    settings: config.Experiment,
-    *,
-    catalog: Catalog,
-    events: Events,
-    vectors: np.ndarray,
-    tree: Tree,
-    descriptions: Descriptions,
-    transitions: Transitions,
-    table: Table,
-    contexts: ContextTable | None,
-    planned: FittedPlanner,
-    sections: config.Config,
-    seed: int,
-) -> ArmContext:
+def make_kit(scratch: Path, given: Materials, seed: int) -> ArmContext:
     """Everything that arms are made from: nothing of the truth is among it."""
+    tree, table, transitions = given.tree, given.table, given.transitions
     level = transitions.level
     clusters = tree.size(level)
-    parent = tree.parent(level) if level > 1 else np.zeros(clusters, np.int64)
     heads = tree.order[tree.starts[level - 1][:-1]]
+    above = tuple(tree.assign(each)[heads].astype(np.int64) for each in range(1, level))
     known = Known(
-        np.ascontiguousarray(vectors, np.float32),
+        np.ascontiguousarray(given.vectors, np.float32),
         tree.assign(level).astype(np.int64),
-        np.asarray(parent, np.int64),
-        events.positive,
-        paths=tuple(tree.assign(above)[heads].astype(np.int64) for above in range(1, level)),
+        above or (np.zeros(clusters, np.int64),),
+        given.events.positive,
     )
-    top = table.clusters.shape[2]
-    triples = table.triples if sections.bundle.interests == 3 else None
-    watching = None
-    if contexts is not None:
-        watching = np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
+    three = given.sections.bundle.interests == 3
+    triples, model_triples = (table.triples, table.model_triples) if three else (None, None)
     return ArmContext(
         known=known,
-        log=logged(events),
-        titles=catalog.titles(),
-        names=descriptions.names[level - 1],
+        log=logged(given.events),
+        titles=given.catalog.titles(),
+        names=given.descriptions.names[level - 1],
         tables={
             "table": partial(look_up, np.asarray(table.clusters), triples),
-            "model": partial(
-                look_up, np.asarray(table.model), table.model_triples if triples is not None else None
-            ),
-            "counts": arms.counted(Successors.of(transitions), clusters, top, triples),
+            "model": partial(look_up, np.asarray(table.model), model_triples),
+            "counts": arms.counted(Successors.of(transitions), clusters, table.clusters.shape[2], triples),
         },
-        interests=sections.bundle.interests,
-        watching=watching,
+        watching=_watching(given),
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
-        planned=planned,
+        planned=given.planned,
         table=table,
         leaf=tree.assign(LEVELS).astype(np.int64),
-        bundle=sections.bundle,
-        training=sections.item_policy,
-        epochs=settings.epochs,
-        every=settings.retrain_every,
-        days=30,
+        sections=given.sections,
         seed=seed,
         folder=scratch,
     )
+
+
+def _watching(given: Materials) -> NDArray[np.int32] | None:
+    """[N, n] clusters that each item leads to; None where no item was looked at on the level of the transitions."""
+    contexts = given.contexts
+    if contexts is None or not len(contexts.item) or contexts.level != given.transitions.level:
+        return None
+    return np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
 
 
 def logged(events: Events) -> Logged:
@@ -328,49 +297,36 @@ def _world(environment: Environment) -> dict[str, str]:
 
 def _keys(figures: dict[str, Any]) -> dict[str, Any]:
     """The figures under their stable keys."""
-    found: dict[str, Any] = {
-        f"experiment.arms.{name}.{metric}": row
-        for name, rows in figures["arms"].items()
-        for metric, row in rows.items()
-    }
+    found: dict[str, Any] = {}
+    for name, rows in figures["arms"].items():
+        found |= {f"experiment.arms.{name}.{metric}": row for metric, row in rows.items()}
     for reference, by_arm in figures["lift"].items():
-        found |= {
-            f"experiment.lift.{reference}.{name}.{metric}": row
-            for name, rows in by_arm.items()
-            for metric, row in rows.items()
-        }
+        for name, rows in by_arm.items():
+            found |= {f"experiment.lift.{reference}.{name}.{metric}": row for metric, row in rows.items()}
     own = figures["controls"]
-    found |= {
-        f"experiment.controls.aa.{name}": own["aa"][name] for name in ("seeds", "tests", "significant", "share")
-    }
+    counted = ("seeds", "tests", "significant", "share")
+    found |= {f"experiment.controls.aa.{name}": own["aa"][name] for name in counted}
     found |= {f"experiment.controls.chance.{name}": value for name, value in own["chance"].items()}
-    found["experiment.controls.leaking"] = own["leaking"]
-    found["experiment.controls.world"] = own["world"]
-    return found
-
-
-def _impressions(found: dict[str, list[Run]]) -> int:
-    return int(sum(run.tally["platform.positive_rate"][1].sum() for runs in found.values() for run in runs))
+    return found | {f"experiment.controls.{name}": own[name] for name in ("leaking", "world")}
 
 
 def _write_tallies(path: Path, found: dict[str, list[Run]], people: Ints) -> None:
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("arm", "seed", "metric", "user", "numerator", "denominator")
-    }
+    parts: list[pa.Table] = []
     for name, runs in found.items():
         for s, run in enumerate(runs):
             for metric, (top, below) in run.tally.items():
                 user = np.flatnonzero(below)
-                for column, value in (
-                    ("arm", [name] * len(user)),
-                    ("seed", [s] * len(user)),
-                    ("metric", [metric] * len(user)),
-                    ("user", people[user].tolist()),
-                    ("numerator", top[user].tolist()),
-                    ("denominator", below[user].tolist()),
-                ):
-                    columns[column] += value
-    pq.write_table(pa.table(columns), path)
+                n = len(user)
+                columns = {
+                    "arm": pa.array([name] * n, pa.string()),
+                    "seed": pa.array([s] * n, pa.int64()),
+                    "metric": pa.array([metric] * n, pa.string()),
+                    "user": people[user],
+                    "numerator": top[user],
+                    "denominator": below[user],
+                }
+                parts.append(pa.table(columns))
+    pq.write_table(pa.concat_tables(parts).combine_chunks(), path)
 
 
 def _seed(seed: int, run: int) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from byway.simulation import media, people
 from byway.simulation.people import State, WorldSettings, stream
 from byway.simulation.topics import TITLE_KINDS
-from byway.simulation.world import DAY, FULL, SMALL, START, Made, World, build, watch, wishes
+from byway.simulation.world import DAY, FULL, SMALL, START, Made, World, alike, build, watch, wishes
 
 SOME_FILMED = 0.1
 """Share of the small world's items that have a video."""
@@ -73,7 +73,7 @@ class _Platform:
     hunch: NDArray[np.float32]
     """[U, T] what people expect to like when they look around: blurred affinity^hunch_power."""
     alike: NDArray[np.float32]
-    """[T + 1, T] similarity of topics by appeals and area; the last row is that of no topic."""
+    """[T + 1, T] see `world.alike`."""
 
 
 def simulate(world: World) -> WorldLog:
@@ -198,10 +198,7 @@ def write_demo(folder: Path, full: bool = False, seed: int = 0) -> None:
     """
     made = build(seed, FULL if full else SMALL)
     write(made, simulate(made), folder)
-    if full:
-        media.film(made, folder)
-    else:
-        media.film(made, folder, filmed_share=SOME_FILMED)
+    media.film(made, folder, media.FILMED if full else SOME_FILMED)
 
 
 def _open(world: World) -> _Platform:
@@ -212,8 +209,6 @@ def _open(world: World) -> _Platform:
     filled = np.arange(counts.max()) < counts[:, None]
     shelf = np.zeros(filled.shape, np.int64)
     shelf[filled] = np.argsort(items.topic, kind="stable")
-    near = topics.topic_area[:, None] == topics.topic_area
-    alike = topics.appeals @ topics.appeals.T + np.float32(world.settings.mood_area) * near
     blur = stream(world.seed, "hunch").lognormal(0, world.settings.hunch_blur, (n, t))
     return _Platform(
         shelf=shelf,
@@ -227,7 +222,7 @@ def _open(world: World) -> _Platform:
         weight=np.zeros(len(items), np.float32),
         heat=np.zeros(t, np.float32),
         hunch=((users.affinity * blur) ** world.settings.hunch_power).astype(np.float32),
-        alike=np.vstack([alike, np.zeros((1, t), np.float32)]),
+        alike=alike(world),
     )
 
 
@@ -278,8 +273,7 @@ def _wish(
     # A search is for something else than what one knows, and starts from what one has just seen.
     searching = user[source == 1]
     mood = platform.alike[platform.recent[searching]].mean(1)
-    sought = wishes(world, searching, state.last[searching], platform.hunch[searching], mood)
-    wish[source == 1] = sought * ~state.known[searching]
+    wish[source == 1] = wishes(world, state, searching, platform.hunch[searching], mood)
     # A friend sends what the friend knows and thinks will please.
     told = user[source == 2]
     friend = world.users.friends[told, rng.integers(0, world.users.friends.shape[1], len(told))]

@@ -9,7 +9,7 @@
 - `context`: paper 2, section 4.1: items similar to what was watched last rather than to the long history. How it is
   made is not described; here it is the item policy's transformer over the last 3 items, which names only from
   the 200 items whose content is most like the last.
-- `two_tower` (its model is in `two_tower`): reference [35], mixed negative sampling. Its towers are deep networks
+- `two_tower`: reference [35], mixed negative sampling. Its towers are deep networks
   over many features of users, items and requests; here the user is the mean of the history through one hidden
   layer, and the item an embedding of its own beside a linear map of its content.
 
@@ -17,6 +17,7 @@ Each trains on a log and then again, every so many days, on the log that it caus
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,15 +30,17 @@ from torch import nn
 
 from byway.base import config, device
 from byway.base.artifact import write_atomic
+from byway.base.device import Dropout
 from byway.items import sequence
 from byway.items.sequence import HistoryEncoder
 from byway.items.transformer import SequenceModel
 from byway.items.windows import Sequences
 from byway.simulation.source import Asked, Flags, Floats, Ints, Known, Logged, by_user
-from byway.simulation.two_tower import TwoTower
 
 DAYS = 7
 """A cluster that a user has not met for more days is new to them again (reference [9])."""
+FACTOR = 4.0
+"""c of reference [9]."""
 ENTROPY = 0.1
 """α of reference [9]'s entropy bonus."""
 
@@ -50,48 +53,20 @@ def satisfaction(known: Known, log: Logged) -> Floats:
     return np.where(log.satisfaction >= known.positive, log.satisfaction, np.float32(0))
 
 
-def novelty(factor: float = 4.0, days: int = DAYS) -> Reward:
-    """Reference [9]: `factor` times the reward where the cluster is absent from the user's last `days` days."""
-
-    def reward(known: Known, log: Logged) -> Floats:
-        new = is_new(known, log.user, log.item, log.day, days)
-        return np.where(new, np.float32(factor), np.float32(1)) * satisfaction(known, log)
-
-    return reward
+def novelty(known: Known, log: Logged) -> Floats:
+    """Reference [9]: `FACTOR` times the reward where the cluster is absent from the user's last `DAYS` days."""
+    new = is_new(known, log.user, log.item, log.day)
+    return np.where(new, np.float32(FACTOR), np.float32(1)) * satisfaction(known, log)
 
 
-def is_new(known: Known, user: Ints, item: Ints, day: Ints, days: int = DAYS) -> Flags:
-    """[events] whether each event's cluster is absent from its user's last `days` days; in order of arrival."""
-    return absent_before(user * known.n_clusters + known.cluster[item], day, days)
-
-
-def absent_before(key: Ints, day: Ints, days: int) -> np.ndarray:
-    """[events] whether no earlier event has the same key within `days` days; events stand in order of arrival.
-
-    >>> absent_before(np.array([5, 5, 5, 6]), np.array([0, 7, 15, 15]), 7).tolist()
-    [True, False, True, True]
-    """
+def is_new(known: Known, user: Ints, item: Ints, day: Ints) -> Flags:
+    """[events] whether each event's cluster is absent from its user's last `DAYS` days; in order of arrival."""
+    key = user * known.n_clusters + known.cluster[item]
     order = np.argsort(key, kind="stable")
     gap = np.diff(day[order], prepend=0)
     new = np.ones(len(key), np.bool_)
-    new[order] = (np.diff(key[order], prepend=-1) != 0) | (gap > days)
+    new[order] = (np.diff(key[order], prepend=-1) != 0) | (gap > DAYS)
     return new
-
-
-def sequences(
-    log: Logged, reward: Floats, n_items: int, since: int | None = None, marked: Flags | None = None
-) -> Sequences:
-    """The log as sequences; with `since` only of users who did something on that day or after.
-
-    `marked` [events] are those that a model reads as marked.
-    """
-    order, edge = by_user(log)
-    start, stop = edge[:-1], edge[1:].copy()
-    if since is not None:
-        active = np.bincount(log.user[log.day >= since], minlength=log.n_users) > 0
-        stop = np.where(active, stop, start)
-    in_order = None if marked is None else marked[order]
-    return Sequences(log.item[order].astype(np.int32), reward[order], start, stop, n_items, in_order)
 
 
 def surprising(known: Known, asked: Asked) -> Flags:
@@ -116,20 +91,27 @@ class Kind:
     history: int = 0
     """Most recent items that are read; 0: as many as the item policy reads."""
     nearest: int = 0
-    """See `Encoded`."""
+    """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
 
     def sequences(self, known: Known, log: Logged, since: int | None = None) -> Sequences:
-        """The log as this kind trains on it."""
+        """The log as this kind trains on it; with `since` only of users who did something on that day or after."""
+        order, edge = by_user(log)
+        start, stop = edge[:-1], edge[1:]
+        if since is not None:
+            active = np.bincount(log.user[log.day >= since], minlength=log.n_users) > 0
+            stop = np.where(active, stop, start)
         marked = None
         if self.surprise:
             marked = is_new(known, log.user, log.item, log.day) & (log.satisfaction >= known.positive)
-        return sequences(log, self.reward(known, log), known.n_items, since, marked)
+            marked = marked[order]
+        reward = self.reward(known, log)[order]
+        return Sequences(log.item[order].astype(np.int32), reward, start, stop, known.n_items, marked)
 
 
 KINDS: dict[str, Kind] = {
     "restricted": Kind(),
     "sequence": Kind(top_k=16),
-    "novelty": Kind(novelty(), top_k=16, entropy=ENTROPY, surprise=True),
+    "novelty": Kind(novelty, top_k=16, entropy=ENTROPY, surprise=True),
     "context": Kind(history=3, nearest=200),
     "two_tower": Kind(),
 }
@@ -155,6 +137,36 @@ class MarkedItems(nn.Embedding):
         return super().forward(plain) + marked[..., None] * self.mark
 
 
+class TwoTower(nn.Module):
+    """Reference [35] (Yang et al., WWW 2020): from histories of items + 1 [B, L] to states [B, L, dim].
+
+    The user's tower reads the mean of the items so far, the item's tower an embedding of its own and its content;
+    the score is their product. The mixed negatives that it is trained with are in `softmax.draw`.
+    """
+
+    def __init__(self, content_NW: Floats, dim: int, dropout: float):
+        super().__init__()
+        n, width = content_NW.shape
+        self.register_buffer("content", torch.tensor(content_NW), persistent=False)
+        self.own = nn.Embedding(n, dim, _weight=torch.zeros(n, dim))
+        self.look = nn.Linear(width, dim, bias=False)
+        self.user = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), Dropout(dropout), nn.Linear(2 * dim, dim))
+        self.scale = math.sqrt(dim)
+
+    @property
+    def vectors_ND(self) -> torch.Tensor:
+        """The item tower's output for every item."""
+        content = self.content
+        assert isinstance(content, torch.Tensor)
+        return self.own.weight + self.look(content)
+
+    def forward(self, history_BL: torch.Tensor) -> torch.Tensor:
+        """The state at a position has read this position and those before it."""
+        vectors = torch.cat([torch.zeros_like(self.own.weight[:1]), self.vectors_ND])
+        there = (history_BL > 0).float().cumsum(1).clamp(min=1)
+        return self.user(vectors[history_BL].cumsum(1) / there[:, :, None] * self.scale)
+
+
 def begin(kind: str, known: Known, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
     """The model before training: a transformer, or two towers where `kind` is `two_tower`."""
     if kind != "two_tower":
@@ -178,10 +190,8 @@ class Encoded:
     settings: config.ItemPolicy
     kind: Kind
     seed: int
-    every: int = 10
+    every: int
     """Days between trainings on the log that was caused; 0 never trains again."""
-    nearest: int = 0
-    """Items most similar to the one watched last, outside of which nothing is scored; 0 scores all."""
     trainings: int = 0
     """How often it was trained again: whoever keeps figures of its states has to make them anew when this grows."""
 
@@ -189,9 +199,8 @@ class Encoded:
         """Every so many days one pass over those who came since day 0, at a third of the learning rate."""
         if self.every and today > 0 and today % self.every == 0:
             past = self.kind.sequences(self.known, log, since=0)
-            once = replace(self.settings, epochs=1)
             peak = sequence.LEARNING_RATE / 3
-            sequence.fit(self.parts, past, once, self.seed + today, peak=peak, entropy=self.kind.entropy)
+            sequence.fit(self.parts, past, self.settings, self.seed + today, peak=peak, entropy=self.kind.entropy)
             self.trainings += 1
 
     def states(self, history: Ints) -> Floats:
@@ -215,11 +224,12 @@ class Encoded:
         if self.kind.surprise:
             history = history + self.known.n_items * surprising(self.known, asked)
         found = self.states(history) @ self.vectors().T
-        if not self.nearest or self.nearest >= self.known.n_items:
+        nearest = self.kind.nearest
+        if not nearest or nearest >= self.known.n_items:
             return found
         last = self.known.vectors[np.maximum(asked.history[:, -1] - 1, 0)]
         similarity = np.where(asked.seen, np.float32(-np.inf), last @ self.known.vectors.T)
-        bar = -np.partition(-similarity, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
+        bar = -np.partition(-similarity, nearest - 1, axis=1)[:, nearest - 1 : nearest]
         return np.where(similarity >= bar, found, np.float32(-np.inf))
 
 
@@ -239,22 +249,7 @@ def trained(
 
 
 def encoded(
-    kind: str,
-    known: Known,
-    parts: nn.ModuleDict,
-    settings: config.ItemPolicy,
-    epochs: int,
-    seed: int,
-    *,
-    every: int,
+    kind: str, known: Known, parts: nn.ModuleDict, settings: config.ItemPolicy, seed: int, *, every: int
 ) -> Encoded:
     """An arm's own copy of a trained kind."""
-    return Encoded(
-        known,
-        copy.deepcopy(parts),
-        settings_of(kind, settings, epochs),
-        KINDS[kind],
-        seed,
-        every,
-        KINDS[kind].nearest,
-    )
+    return Encoded(known, copy.deepcopy(parts), settings_of(kind, settings, 1), KINDS[kind], seed, every)

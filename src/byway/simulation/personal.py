@@ -5,12 +5,13 @@ interests that the person never met. Beside them what takes two minutes: what mo
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
+from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
 from byway.planner import course, fit, page
@@ -28,8 +29,8 @@ class PublishedEase:
     folder: Path
     """Where the weights of the log before the first day are kept: they are the same for every deal."""
     every: int = 10
-    liked: sparse.csr_array | None = None
     weights: Floats | None = None
+    liked: sparse.csr_array = field(init=False)
 
     def learn(self, log: Logged, today: int) -> None:
         good = log.satisfaction >= self.known.positive
@@ -46,7 +47,6 @@ class PublishedEase:
                 write_atomic(path, buffer.getvalue())
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
-        assert self.liked is not None
         return np.asarray(self.liked[asked.user] @ self.weights, np.float32)
 
 
@@ -55,14 +55,13 @@ class MostLiked:
     """A grounding by how many liked an item, counted anew every night."""
 
     known: Known
-    likes: Floats | None = None
+    likes: Floats = field(init=False)
 
     def learn(self, log: Logged, today: int) -> None:
         good = log.item[log.satisfaction >= self.known.positive]
         self.likes = np.bincount(good, minlength=self.known.n_items).astype(np.float32)
 
     def scores(self, asked: Asked, chosen: Ints) -> Floats:
-        assert self.likes is not None
         return np.broadcast_to(self.likes, asked.seen.shape)
 
 
@@ -76,18 +75,15 @@ class Personal:
     """[N] finest cluster of each item."""
     table: Table
     encoder: Encoded
+    bundle: config.Bundle
+    """How a page is made."""
     every: int = 10
-    interests: int = 0
-    """New interests a page at most; 0 sets no bound."""
-    skip: float = 0.0
-    """Chance of each open interest to be left out of a page."""
-    young: int = 0
-    again: int = 0
-    """Days, as in `course.offered`."""
     planner: Planner | None = None
-    log: Logged | None = None
-    order: Ints | None = None
-    edge: Ints | None = None
+    log: Logged = field(init=False)
+    order: Ints = field(init=False)
+    """Rows of the log, user by user."""
+    edge: Ints = field(init=False)
+    """[U + 1] where each user's rows start in `order`."""
 
     def learn(self, log: Logged, today: int) -> None:
         self.encoder.learn(log, today)
@@ -118,11 +114,9 @@ class Personal:
 
     def nominate(self, asked: Asked, k: int, rng: np.random.Generator) -> Ints:
         assert self.planner is not None
-        assert self.log is not None
-        assert self.order is not None
-        assert self.edge is not None
         planner, M = self.planner, self.known.n_clusters
-        opened = open_clusters(self.known, asked, not (self.young or self.again))
+        young, again = self.bundle.young_days, self.bundle.again_days
+        opened = open_clusters(self.known, asked, not (young or again))
         states = self.encoder.states(asked.history)
         scores = np.full(asked.seen.shape, -np.inf, np.float32)
         for i, user in enumerate(asked.user.tolist()):
@@ -130,20 +124,18 @@ class Personal:
             item, liked = self.log.item[rows], self.log.satisfaction[rows]
             own = self.known.cluster[item]
             kept = opened[i]
-            if self.young or self.again:
-                liked_too = liked >= self.known.positive
-                kept = kept & course.offered(
-                    own, self.log.day[rows], liked_too, M, asked.today, young=self.young, again=self.again
-                )
+            if young or again:
+                pleased, day = liked >= self.known.positive, self.log.day[rows]
+                kept = kept & course.offered(own, day, pleased, M, asked.today, young=young, again=again)
             shares = fit.shares_of(self.table, own, liked, M) if self._plans() else {}
             asker = Asker(item, planner.fitted.values(liked), states[i], shares)
             barred = asked.seen[i] | ~kept[self.known.cluster]
             score = planner.in_order(np.where(barred, np.float32(-np.inf), planner.scores(asker)), asker)
-            if self.skip:
-                kept = page.kept(kept, self.skip, rng)
+            if self.bundle.skip:
+                kept = page.kept(kept, self.bundle.skip, rng)
                 score = np.where(kept[self.known.cluster], score, np.float32(-np.inf))
-            if self.interests:
-                score = page.within(score, self.known.cluster, M, self.interests)
+            if self.bundle.new_interests:
+                score = page.within(score, self.known.cluster, M, self.bundle.new_interests)
             scores[i] = score
         return best(scores, k)
 

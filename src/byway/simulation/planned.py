@@ -15,6 +15,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from byway.simulation.source import NONE, Asked, Flags, Floats, Ints, Known, Logged, best, open_clusters
 
+DAYS = 30
+"""Of history from which interests are drawn."""
+REFRESH = 7
+"""Days after which a table that can be refreshed is."""
 NOBODY = np.empty(0, np.int32)
 """A ranking of no cluster."""
 Ranking = Callable[[Ints], NDArray[np.int32]]
@@ -24,7 +28,8 @@ Ranking = Callable[[Ints], NDArray[np.int32]]
 class Plan(Protocol):
     """Chooses a cluster for each user."""
 
-    def learn(self, log: Logged, today: int) -> None: ...
+    def learn(self, log: Logged, today: int) -> None:
+        """Nothing, where a plan does not say otherwise."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         """[B] one of the open clusters, NONE where there is none."""
@@ -68,11 +73,8 @@ class Planned:
 
 
 @dataclass(slots=True)
-class RandomCluster:
+class RandomCluster(Plan):
     """Placebo: any open cluster, all with the same chance."""
-
-    def learn(self, log: Logged, today: int) -> None:
-        """Nothing is learned."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         draw = np.where(open_BM, rng.random(open_BM.shape), -1.0)
@@ -84,33 +86,30 @@ class Tabled:
     """Byway's plan: recent interests, and the first open cluster in their ranking (paper 1, section 2.2).
 
     The same rule as `serving.recommend`, for many users at once: interests are drawn from the items of the last
-    `days` days by satisfaction; where no open cluster is in the ranking, the one most people turned to.
+    `DAYS` days by satisfaction; where no open cluster is in the ranking, the one most people turned to.
     """
 
     known: Known
     ranking: Ranking
     popularity: NDArray[np.int32]
     """[M] clusters by how often people turned to them, most often first."""
-    days: int = 30
     interests: int = 2
     """How many are drawn."""
     depth: int | None = None
     """Answers of a ranking that are read; None: all. Tables that are compared are read equally deep."""
     refresh: Callable[[Logged], Ranking] | None = None
-    """Makes the ranking of the log as it stands, every `every` days; None: the table stands as it was made."""
-    every: int = 7
+    """Makes the ranking of the log as it stands; None: the table stands as it was made."""
     asked: int = 0
     """Users with an interest for whom it chose so far."""
     fallbacks: int = 0
     """Of these, those for whom no open cluster was in the ranking, so that popularity answered."""
 
     def learn(self, log: Logged, today: int) -> None:
-        """A table that can be refreshed is, weekly."""
-        if self.refresh is not None and today > 0 and today % self.every == 0:
+        if self.refresh is not None and today > 0 and today % REFRESH == 0:
             self.ranking = self.refresh(log)
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
-        context = draw_interests(self.known, asked, self.days, rng, self.interests)
+        context = draw_interests(self.known, asked, rng, self.interests)
         somebody = context[:, 0] != NONE
         listed = np.where(somebody[:, None], self.ranking(np.maximum(context, 0))[:, : self.depth], NONE)
         self.asked += int(somebody.sum())
@@ -119,7 +118,7 @@ class Tabled:
 
 
 @dataclass(slots=True)
-class Stored:
+class Stored(Plan):
     """Paper 1's plan as printed (section 2.2): the pair's one stored answer, the language model's first.
 
     Two interests are drawn as `Tabled` draws them (footnote 2). Nothing is asked of the answer but that it is
@@ -128,20 +127,16 @@ class Stored:
 
     known: Known
     ranking: Ranking
-    days: int = 30
-
-    def learn(self, log: Logged, today: int) -> None:
-        """The table stands as it was made."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
-        context = draw_interests(self.known, asked, self.days, rng, 2)
+        context = draw_interests(self.known, asked, rng)
         answer = self.ranking(np.maximum(context, 0))[:, 0].astype(np.int64)
         left = (context[:, 0] != NONE) & (answer != NONE) & (answer[:, None] != context).all(1)
         return np.where(left & open_BM[np.arange(len(answer)), answer], answer, NONE)
 
 
 @dataclass(slots=True)
-class Watching:
+class Watching(Plan):
     """The multimodal plan: the item watched last, and the first open cluster in its ranking (paper 2, section 2).
 
     The same rule as `serving.context`: where no open cluster is in the ranking, nothing is chosen.
@@ -149,9 +144,6 @@ class Watching:
 
     ranking: NDArray[np.int32]
     """[N, n] serendipitous clusters of each item, best first, NONE where none is left."""
-
-    def learn(self, log: Logged, today: int) -> None:
-        """The table stands as it was made."""
 
     def choose(self, asked: Asked, open_BM: Flags, rng: np.random.Generator) -> Ints:
         watched = asked.history[:, -1] - 1
@@ -167,15 +159,15 @@ def first_open(ranking_Bn: NDArray[np.int32], popularity_M: NDArray[np.int32], o
     return np.where(usable.any(1), first, NONE).astype(np.int64)
 
 
-def draw_interests(known: Known, asked: Asked, days: int, rng: np.random.Generator, n: int = 2) -> Ints:
+def draw_interests(known: Known, asked: Asked, rng: np.random.Generator, n: int = 2) -> Ints:
     """[B, n] different clusters of each history, drawn by the satisfaction of their items, the most recent last.
 
     Where there are fewer the oldest stands in for those that miss; a user without history has NONE. Without
-    anything in the last `days` days the whole history counts. Drawing items without replacement in proportion to
+    anything in the last `DAYS` days the whole history counts. Drawing items without replacement in proportion to
     weight is ranking by log weight + Gumbel noise.
     """
     there = asked.history > 0
-    recent = there & (asked.day > asked.today - days)
+    recent = there & (asked.day > asked.today - DAYS)
     counts = np.where(recent.any(1, keepdims=True), recent, there)
     cluster = np.where(there, known.cluster[np.maximum(asked.history - 1, 0)], NONE)
     key = np.log(np.maximum(asked.satisfaction, 1e-6)) + rng.gumbel(size=cluster.shape)
@@ -232,7 +224,3 @@ class Scored:
         if self.hides is not None:
             out = out | ~open_clusters(self.hides, asked, True)[:, self.hides.cluster]
         return best(np.where(out, np.float32(-np.inf), scores), k)
-
-
-Make = Callable[[], Planned | Scored]
-"""Makes a source afresh, so that no two arms share what they learn."""

@@ -10,9 +10,8 @@ A source that follows (paper 2's: what comes after the video being watched) is a
 item, and has its share of the places from the second on; all others are asked when the visit begins.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -115,48 +114,37 @@ def live(
     and with no `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal
     `chance`.
     """
-
-    def luck(user: Ints, purpose: str, day: int, turn: int = 0) -> np.random.Generator:
-        return rng if chance is None else chance.of(user, purpose, day, turn)
-
+    sources: list[Source] = [*control_sources(known, log.n_users), *([] if arm is None or follows else [arm])]
+    platform = _Platform(
+        environment,
+        known,
+        PlatformState.of(known, log, missing),
+        Ranker.of(known, log, missing),
+        sources,
+        after=arm if follows else None,
+        share=share if arm else 0.0,
+        candidates=candidates,
+        blur=blur,
+        rng=rng,
+        chance=chance,
+    )
     everybody = np.arange(log.n_users)
-    state = PlatformState.of(known, log, missing)
-    sources: list[Source] = [*control_sources(known), *([] if arm is None or follows else [arm])]
-    after = arm if follows else None
-    ranker = Ranker.of(known, log, missing)
+    own = np.isin(everybody, users)
     parts: list[Impressions] = []
-    own = np.zeros(log.n_users, np.bool_)
-    own[users] = True
     for day in range(days):
-        for source in (*sources, *([] if after is None else [after])):
+        for source in (*sources, *([arm] if arm and follows else [])):
             source.learn(log, day)
-        lengths = np.where(own, environment.visits(day, luck(everybody, "visits", day)), 0)
+        lengths = np.where(own, environment.visits(day, platform.luck(everybody, "visits", day)), 0)
         came = np.flatnonzero(lengths)
         if len(came):
-            lists = _rank(known, state, ranker, sources, came, day, k=candidates, blur=blur, luck=luck, rng=rng)
-            today = _watch(
-                environment,
-                known,
-                state,
-                lists,
-                lengths[came],
-                share if arm else 0.0,
-                after=None if after is None else partial(after.nominate, k=1, rng=rng),
-                day=day,
-                luck=luck,
-            )
-            _teach(ranker, lists, today)
+            lists = platform.rank(came, day)
+            today = platform.watch(lists, lengths[came], day)
+            platform.teach(lists, today)
             parts.append(today)
             log = extended(log, today)
         environment.night()
-        state.night()
+        platform.state.night()
     return joined(parts)
-
-
-class Luck(Protocol):
-    """The random numbers of these users for a purpose, in the turn of a day."""
-
-    def __call__(self, user: Ints, purpose: str, day: int, turn: int = 0) -> np.random.Generator: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +160,6 @@ class Lists:
     """[B, C, F] what the ranker saw."""
     nominators: NDArray[np.int8]
     """[B, N] bits of the sources that named the item."""
-    own: int
-    """The first column of the arm's candidates, which stand in its own order."""
     met: Flags
     """[B, M] clusters met before the visit."""
 
@@ -185,101 +171,102 @@ def asked_of(state: PlatformState, user: Ints, day: int) -> Asked:
     )
 
 
-def _rank(
-    known: Known,
-    state: PlatformState,
-    ranker: Ranker,
-    sources: list[Source],
-    user: Ints,
-    day: int,
-    *,
-    k: int,
-    blur: float,
-    luck: Luck,
-    rng: np.random.Generator,
-) -> Lists:
-    asked = asked_of(state, user, day)
-    nominators = np.zeros((len(user), known.n_items + 1), np.int8)
-    rows = np.arange(len(user))[:, None]
-    named: list[Ints] = []
-    for bit, source in enumerate(sources):
-        own = 1 << bit == ARM
-        found = source.nominate(asked, k, rng if own else luck(user, f"source {bit}", day))
-        # NONE marks the last column, which is no item.
-        nominators[rows, found] |= np.int8(1 << bit)
-        named.append(found)
-    item = np.concatenate(named, axis=1)
-    features = state.features(known, user, np.maximum(item, 0))
-    noise = luck(user, "ranker", day).gumbel(size=item.shape)
-    score = features @ ranker.weights() + np.float32(blur) * noise.astype(np.float32)
-    score = np.where(item == NONE, np.float32(-np.inf), score)
-    return Lists(user, item, score, features, nominators[:, :-1], 3 * k, asked.met)
+@dataclass(frozen=True, slots=True)
+class _Platform:
+    """What a day needs; parameters as in `live`."""
 
+    environment: Environment
+    known: Known
+    state: PlatformState
+    ranker: Ranker
+    sources: list[Source]
+    """Asked when a visit begins."""
+    _: KW_ONLY
+    after: Source | None
+    """Asked after each item."""
+    share: float
+    candidates: int
+    blur: float
+    rng: np.random.Generator
+    chance: Chance | None
 
-def _watch(
-    environment: Environment,
-    known: Known,
-    state: PlatformState,
-    lists: Lists,
-    length: Ints,
-    share: float,
-    *,
-    after: Callable[[Asked], Ints] | None,
-    day: int,
-    luck: Luck,
-) -> Impressions:
-    """Who came watches, an item each a turn. `after` names the arm's item [B, 1] to those who just watched one."""
-    turns: list[Impressions] = []
-    for turn in range(int(length.max())):
-        row = np.flatnonzero(length > turn)
-        user = lists.user[row]
-        item = environment.discover(user, state.seen[user], luck(user, "discover", day, turn))
-        discovered = item != NONE
-        named = lists.item[row]
-        left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
-        column = np.where(left, lists.score[row], -np.inf).argmax(1)
-        place = luck(user, "place", day, turn).random(len(row)) < share if share else np.zeros(len(row), np.bool_)
-        if share and after is None:
-            kept = left[:, lists.own :]
-            column = np.where(place & kept.any(1), lists.own + kept.argmax(1), column)
-        fed = left.any(1) & ~discovered
-        at = np.arange(len(row))
-        item = np.where(fed, named[at, column], item)
-        nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)
-        before = state.history[user, -1] - 1
-        if after is not None and turn:
-            own = np.flatnonzero(place & ~discovered)
-            found = after(asked_of(state, user[own], day))[:, 0]
-            own, found = own[found != NONE], found[found != NONE]
-            item[own], nominators[own] = found, lists.nominators[row[own], found] | np.int8(ARM)
-        shown = item != NONE
-        row, user, item, before = row[shown], user[shown], item[shown], before[shown]
-        nominators = nominators[shown]
-        felt = environment.watch(user, item, luck(user, "watch", day, turn))
-        state.add(known, user, item, felt.satisfaction, day)
-        turns.append(
-            Impressions(
-                user=user,
-                item=item,
-                day=np.full(len(user), day),
-                nominators=nominators,
-                novel=metrics.novel_impressions(known.cluster[item], lists.met[row]),
-                satisfaction=felt.satisfaction,
-                seconds=felt.seconds,
-                unmet=felt.unmet,
-                context=before,
+    def luck(self, user: Ints, purpose: str, day: int, turn: int = 0) -> np.random.Generator:
+        """The random numbers of these users for a purpose, in the turn of a day."""
+        return self.rng if self.chance is None else self.chance.of(user, purpose, day, turn)
+
+    def rank(self, user: Ints, day: int) -> Lists:
+        """What the sources name for those who come."""
+        asked = asked_of(self.state, user, day)
+        nominators = np.zeros((len(user), self.known.n_items + 1), np.int8)
+        rows = np.arange(len(user))[:, None]
+        named: list[Ints] = []
+        for bit, source in enumerate(self.sources):
+            rng = self.rng if 1 << bit == ARM else self.luck(user, f"source {bit}", day)
+            found = source.nominate(asked, self.candidates, rng)
+            # NONE marks the last column, which is no item.
+            nominators[rows, found] |= np.int8(1 << bit)
+            named.append(found)
+        item = np.concatenate(named, axis=1)
+        features = self.state.features(self.known, user, np.maximum(item, 0))
+        noise = self.luck(user, "ranker", day).gumbel(size=item.shape)
+        score = features @ self.ranker.weights() + np.float32(self.blur) * noise.astype(np.float32)
+        score = np.where(item == NONE, np.float32(-np.inf), score)
+        return Lists(user, item, score, features, nominators[:, :-1], asked.met)
+
+    def watch(self, lists: Lists, length: Ints, day: int) -> Impressions:
+        """Who came watches, an item each a turn, as many as `length` [B]."""
+        state, turns = self.state, list[Impressions]()
+        for turn in range(int(length.max())):
+            row = np.flatnonzero(length > turn)
+            user = lists.user[row]
+            item = self.environment.discover(user, state.seen[user], self.luck(user, "discover", day, turn))
+            discovered = item != NONE
+            named = lists.item[row]
+            left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
+            column = np.where(left, lists.score[row], -np.inf).argmax(1)
+            place = np.zeros(len(row), np.bool_)
+            if self.share:
+                place = self.luck(user, "place", day, turn).random(len(row)) < self.share
+            if self.share and self.after is None:
+                # The arm's candidates come last, in its own order.
+                first = 3 * self.candidates
+                kept = left[:, first:]
+                column = np.where(place & kept.any(1), first + kept.argmax(1), column)
+            fed = left.any(1) & ~discovered
+            item = np.where(fed, named[np.arange(len(row)), column], item)
+            nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)
+            before = state.history[user, -1] - 1
+            if self.after is not None and turn:
+                own = np.flatnonzero(place & ~discovered)
+                found = self.after.nominate(asked_of(state, user[own], day), 1, self.rng)[:, 0]
+                own, found = own[found != NONE], found[found != NONE]
+                item[own], nominators[own] = found, lists.nominators[row[own], found] | np.int8(ARM)
+            shown = item != NONE
+            row, user, item, before = row[shown], user[shown], item[shown], before[shown]
+            felt = self.environment.watch(user, item, self.luck(user, "watch", day, turn))
+            state.add(self.known, user, item, felt.satisfaction, day)
+            turns.append(
+                Impressions(
+                    user=user,
+                    item=item,
+                    day=np.full(len(user), day),
+                    nominators=nominators[shown],
+                    novel=metrics.novel_impressions(self.known.cluster[item], lists.met[row]),
+                    satisfaction=felt.satisfaction,
+                    seconds=felt.seconds,
+                    unmet=felt.unmet,
+                    context=before,
+                )
             )
-        )
-    return joined(turns)
+        return joined(turns)
 
-
-def _teach(ranker: Ranker, lists: Lists, shown: Impressions) -> None:
-    """What the feed showed today, as the ranker saw it this morning."""
-    fed = shown.nominators > 0
-    row = np.searchsorted(lists.user, shown.user[fed])
-    same = lists.item[row] == shown.item[fed][:, None]
-    ranked = same.any(1)  # what followed an item was in no list
-    ranker.add(lists.features[row, same.argmax(1)][ranked], shown.satisfaction[fed][ranked])
+    def teach(self, lists: Lists, shown: Impressions) -> None:
+        """The ranker learns what the feed showed today, as it saw it this morning."""
+        fed = shown.nominators > 0
+        row = np.searchsorted(lists.user, shown.user[fed])
+        same = lists.item[row] == shown.item[fed][:, None]
+        ranked = same.any(1)  # what followed an item was in no list
+        self.ranker.add(lists.features[row, same.argmax(1)][ranked], shown.satisfaction[fed][ranked])
 
 
 def extended(log: Logged, shown: Impressions) -> Logged:
@@ -296,11 +283,6 @@ def extended(log: Logged, shown: Impressions) -> Logged:
 def joined(parts: list[Impressions]) -> Impressions:
     """One table of all, in their order."""
     if not parts:
-        empty = np.empty(0)
-        return Impressions(
-            *(
-                empty.astype(t)
-                for t in (np.int64, np.int64, np.int64, np.int8, np.bool_, "f4", "f4", np.bool_, np.int64)
-            )
-        )
+        types = ("i8", "i8", "i8", "i1", "?", "f4", "f4", "?", "i8")
+        return Impressions(*(np.empty(0).astype(each) for each in types))
     return Impressions(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Impressions)))

@@ -6,7 +6,6 @@ deals it draws deals too (`metrics.Drawn`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,25 +29,19 @@ COMPARED = ("positive_rate", "new_positive_rate", "serendipity")
 
 Row = dict[str, float | None]
 """`mean`, `low` and `high`, as JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapDraws:
-    """What the bootstrap drew, for all metrics and arms alike."""
-
-    people_BU: np.ndarray
-    deals_BS: np.ndarray
+Draws = tuple[np.ndarray, np.ndarray]
+"""What the bootstrap drew, for all metrics and arms alike: people [B, U] and deals [B, S]."""
 
 
 def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the deals, and its lift over each reference."""
-    drawn = BootstrapDraws(
+    draws = (
         metrics.draws(len(setup.users), BOOTSTRAP, rng),
         metrics.deal_draws(len(found[CONTROL]), BOOTSTRAP, rng),
     )
     pooled = {
         name: {
-            metric: metrics.drawn(top[None], below, drawn.people_BU, drawn.deals_BS)[0]
+            metric: metrics.drawn(top[None], below, *draws)[0]
             for metric, (top, below) in stacked([r.tally for r in runs]).items()
         }
         for name, runs in found.items()
@@ -74,7 +67,7 @@ def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator)
         "lift": lifts,
         "against": {metric: _against(pooled, metric) for metric in COMPARED},
         "by_bucket": {name: _by_bucket(of) for name, of in pooled.items() if "bucket_1.source" in of},
-        "growth": {name: _growth(runs, found[CONTROL], drawn) for name, runs in found.items() if name != CONTROL},
+        "growth": {name: _growth(runs, found[CONTROL], draws) for name, runs in found.items() if name != CONTROL},
         "traffic": {
             name: np.mean([run.traffic for run in runs], 0).round(4).tolist() for name, runs in found.items()
         },
@@ -113,14 +106,14 @@ def stacked(tallies: Sequence[Tally]) -> Tally:
     }
 
 
-def _growth(runs: list[Run], control: list[Run], drawn: BootstrapDraws) -> dict[str, list[Row]]:
+def _growth(runs: list[Run], control: list[Run], draws: Draws) -> dict[str, list[Row]]:
     """Each day's lift over the control (paper 1, figure 5; paper 2, figure 7), by metric."""
     found: dict[str, list[Row]] = {}
-    n = drawn.people_BU.shape[1]
+    n = draws[0].shape[1]
     sizes = [np.stack([np.bincount(r.users, minlength=n) for r in some]).astype(float) for some in (runs, control)]
     for metric in ("watch", "over_ten", "engaged"):
         both = (
-            metrics.drawn(np.stack([r.daily[metric] for r in some], 1), size, drawn.people_BU, drawn.deals_BS)
+            metrics.drawn(np.stack([r.daily[metric] for r in some], 1), size, *draws)
             for some, size in zip((runs, control), sizes, strict=True)
         )
         found[metric] = [row(own.over(other)) for own, other in zip(*both, strict=True)]

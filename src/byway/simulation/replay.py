@@ -1,9 +1,9 @@
 """Real feedback as a platform's `Environment`: whatever is recommended, people's own answers say what came of it.
 
-Two records are replayed. `Replay` is KuaiRec's fully observed matrix (Gao et al., CIKM 2022): everybody is shown a
-list of the same length on every day, of any video. `Later` is what each person went on to rate in a log that was
-cut in two (`data/later.py`): they can be shown nothing else, and stay away once they have seen all of it. It is
-biased by what they chose to rate, for all arms alike. No taste is simulated, and nobody tires.
+Two records are replayed: KuaiRec's fully observed matrix (Gao et al., CIKM 2022), of which everybody can be shown
+any video, and what each person went on to rate in a log that was cut in two (`data/later.py`). People can be shown
+nothing else, and stay away once they have seen all of it. Later ratings are biased by what people chose to rate,
+for all arms alike. No taste is simulated, and nobody tires.
 """
 
 from collections.abc import Sequence
@@ -23,62 +23,25 @@ from byway.simulation.source import NONE, Flags, Floats, Ints
 
 
 class Replay:
-    """Real feedback of u users and v items, who have their places in the catalog's U users and N items."""
+    """What each of U users answered to some of N items."""
 
     def __init__(
-        self, satisfaction: Floats, seconds: Floats, users: Ints, items: Ints, shape: tuple[int, int], length: int
+        self, user: Ints, item: Ints, satisfaction: Floats, seconds: Floats, shape: tuple[int, int], length: int
     ):
-        """`satisfaction` and `seconds` [u, v], 0 where unobserved; `users` [u] and `items` [v] ascending.
-
-        `shape` is (U, N), `length` the items that everybody is shown a day.
-        """
-        self.satisfaction, self.seconds = satisfaction, seconds
-        self.users, self.items, self.shape, self.length = users, items, shape, length
-
-    def missing(self) -> Flags:
-        """[N] items that the matrix does not hold: nobody can be shown them."""
-        out = np.ones(self.shape[1], np.bool_)
-        out[self.items] = False
-        return out
-
-    def visits(self, day: int, rng: np.random.Generator) -> Ints:
-        found = np.zeros(self.shape[0], np.int64)
-        found[self.users] = self.length
-        return found
-
-    def discover(self, user: Ints, seen: Flags, rng: np.random.Generator) -> Ints:
-        """Nobody searches: what they would have found is not known."""
-        return np.full(len(user), NONE)
-
-    def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
-        at = np.searchsorted(self.users, user), np.searchsorted(self.items, item)
-        return Felt(self.satisfaction[at], self.seconds[at], np.zeros(len(user), np.bool_))
-
-    def night(self) -> None:
-        """Nothing fades."""
-
-    def hidden(self) -> Sequence[NDArray[np.generic]]:
-        return (self.satisfaction, self.seconds)
-
-
-class Later:
-    """What each of U users went on to rate of N items."""
-
-    def __init__(self, user: Ints, item: Ints, satisfaction: Floats, shape: tuple[int, int], length: int):
-        """Rows of the three columns [r] are ratings, of which no user has two of one item.
+        """Rows of the first four [r] are answers, of which no user has two to one item.
 
         `shape` is (U, N), `length` the items that a user is shown a day while there are as many.
         """
         pair = user * shape[1] + item
         order = np.argsort(pair)
-        self.pair, self.satisfaction = pair[order], satisfaction[order]
+        self.pair, self.satisfaction, self.seconds = pair[order], satisfaction[order], seconds[order]
         self.shape, self.length = shape, length
         self.left = np.bincount(user, minlength=shape[0])
-        """[U] later ratings that the user has not been shown yet."""
+        """[U] answers that the user has not been asked for yet."""
         self.users = np.flatnonzero(self.left)
 
     def missing(self) -> Flags:
-        """[U, N] what a user did not rate later: it cannot be shown to them."""
+        """[U, N] what a user did not answer to: it cannot be shown to them."""
         out = np.ones(self.shape, np.bool_)
         out.ravel()[self.pair] = False
         return out
@@ -91,35 +54,29 @@ class Later:
         return np.full(len(user), NONE)
 
     def watch(self, user: Ints, item: Ints, rng: np.random.Generator) -> Felt:
-        """Raises LookupError for an item that its user did not rate later."""
+        """Raises LookupError for an item that its user did not answer to."""
         pair = user * self.shape[1] + item
         at = np.minimum(np.searchsorted(self.pair, pair), len(self.pair) - 1)
         if (self.pair[at] != pair).any():
-            raise LookupError("somebody was shown what they did not rate later")
+            raise LookupError("somebody was shown what they did not answer to")
         self.left[user] -= 1
-        nothing = np.zeros(len(user), np.float32)
-        return Felt(self.satisfaction[at], nothing, np.zeros(len(user), np.bool_))
+        return Felt(self.satisfaction[at], self.seconds[at], np.zeros(len(user), np.bool_))
 
     def night(self) -> None:
         """Nothing fades."""
 
     def hidden(self) -> Sequence[NDArray[np.generic]]:
-        return (self.satisfaction,)
+        return (self.satisfaction, self.seconds)
 
 
-def load_later(path: Path, item_ids: list[str], user_ids: list[str], events: Events, length: int) -> Later:
+def load_later(path: Path, item_ids: list[str], user_ids: list[str], events: Events, length: int) -> Replay:
     """Read `later.parquet` at `path` for the people of the log `events`.
 
     Of several ratings of one item the first counts, and none where the item is in their log already. Raises
     UserError where nothing is left, and as `later.read`.
     """
     table = later.read(path)
-    user, item = (
-        compute.fill_null(compute.index_in(table[name], pa.array(ids, pa.string())), NONE)
-        .to_numpy()
-        .astype(np.int64)
-        for name, ids in (("user", user_ids), ("item", item_ids))
-    )
+    user, item = _places(table["user"], user_ids), _places(table["item"], item_ids)
     known = np.flatnonzero((user != NONE) & (item != NONE))
     n = len(item_ids)
     pair, first = np.unique(user[known] * n + item[known], return_index=True)
@@ -130,7 +87,9 @@ def load_later(path: Path, item_ids: list[str], user_ids: list[str], events: Eve
             f"{path}: none of its ratings is one that the people of this workspace still had before them; make the "
             "workspace of the events.parquet beside it, where their log ends."
         )
-    return Later(user[rows], item[rows], table["satisfaction"].to_numpy()[rows], (len(user_ids), n), length)
+    nothing = np.zeros(len(rows), np.float32)
+    liked = table["satisfaction"].to_numpy()[rows]
+    return Replay(user[rows], item[rows], liked, nothing, (len(user_ids), n), length)
 
 
 def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> Replay:
@@ -141,10 +100,7 @@ def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> R
     of which were never observed); no seconds. Raises UserError where no user or video is in the workspace's log.
     """
     table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types={"user_id": pa.string()}))
-    user_at = {name: i for i, name in enumerate(user_ids)}
-    item_at = {name: i for i, name in enumerate(item_ids)}
-    user = np.array([user_at.get(name, NONE) for name in table["user_id"].to_pylist()])
-    item = np.array([item_at.get(str(name), NONE) for name in table["video_id"].to_pylist()])
+    user, item = _places(table["user_id"], user_ids), _places(table["video_id"].cast(pa.string()), item_ids)
     both = (user != NONE) & (item != NONE)
     if not both.any():
         raise UserError(
@@ -160,4 +116,12 @@ def load(path: Path, item_ids: list[str], user_ids: list[str], length: int) -> R
         seconds[row, column] = table["play_duration"].to_numpy().astype(np.float64)[both] / 1000
     else:
         satisfaction[row, column] = 1
-    return Replay(satisfaction, seconds, users, items, (len(user_ids), len(item_ids)), length)
+    shape = len(user_ids), len(item_ids)
+    each, other = np.repeat(users, len(items)), np.tile(items, len(users))
+    return Replay(each, other, satisfaction.ravel(), seconds.ravel(), shape, length)
+
+
+def _places(names: pa.ChunkedArray, ids: list[str]) -> Ints:
+    """Where each name stands among the ids; NONE where it does not."""
+    found = compute.fill_null(compute.index_in(names, pa.array(ids, pa.string())), NONE)
+    return found.to_numpy().astype(np.int64)

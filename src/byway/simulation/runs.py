@@ -19,7 +19,7 @@ from byway.simulation.arms import ArmContext
 from byway.simulation.chance import Chance
 from byway.simulation.platform import Environment, Impressions, live
 from byway.simulation.simulated import Simulated
-from byway.simulation.source import Flags, Ints, Source
+from byway.simulation.source import Flags, Ints
 from byway.simulation.tallies import Tally, tally
 
 CANDIDATES = 20
@@ -47,9 +47,12 @@ class Setup:
     """[N] items that nobody can be shown, or [U, N] those that not everybody can be."""
     bucket: Ints | None
     """[N] bucket of visual interest of each item; None where no item has been looked at."""
-    settings: config.Experiment
     scratch: Path
     """Where runs that are done are kept."""
+
+    @property
+    def settings(self) -> config.Experiment:
+        return self.kit.sections.experiment
 
     @property
     def there(self) -> Flags:
@@ -78,18 +81,28 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     `kind` is "" or "chance", where the liking of what is undiscovered is permuted first. In the paired design runs
     of one seed share their chance, but for one whose name ends in `AGAIN`: the same arm with other chance.
     """
-    paired, again = setup.settings.design == "paired", name.endswith(AGAIN)
-    path = setup.scratch / f"run{kind}-{setup.settings.design}-{name}-{seed}.npz"
-    n = setup.kit.log.n_users
+    settings, kit, arm = setup.settings, setup.kit, name.removesuffix(AGAIN)
+    path = setup.scratch / f"run{kind}-{settings.design}-{name}-{seed}.npz"
+    n = kit.log.n_users
     if not path.exists():
         environment = copy.deepcopy(setup.environment)
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         if kind and isinstance(environment, Simulated):
             simulated.liked_by_chance(environment, np.random.default_rng([seed, 7]))
-        source = arms.source(name.removesuffix(AGAIN), setup.kit, trained, seed)
-        chance = Chance((seed, int(again))) if paired else None
-        follows = name.removesuffix(AGAIN) in arms.FOLLOWS
-        shown = _live(setup, environment, source, users, rng, follows=follows, chance=chance)
+        shown = live(
+            environment,
+            kit.known,
+            kit.log,
+            setup.missing,
+            arms.source(arm, kit, trained, seed),
+            users,
+            rng=np.random.default_rng([seed, zlib.crc32(name.encode())]),
+            days=settings.days,
+            share=settings.share,
+            candidates=CANDIDATES,
+            blur=BLUR,
+            follows=arm in arms.FOLLOWS,
+            chance=Chance((seed, int(arm != name))) if settings.design == "paired" else None,
+        )
         arrays = {f.name: getattr(shown, f.name) for f in fields(Impressions)}
         if isinstance(environment, Simulated):
             arrays["interests"] = np.stack(environment.found(users, KEPT))
@@ -99,48 +112,17 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     with np.load(path) as saved:
         shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
         interests = saved.get("interests")
-    figures = tally(shown, users, n, setup.settings.days, setup.kit.known, setup.bucket)
+    figures = tally(shown, users, n, settings.days, kit.known, setup.bucket)
     if interests is not None:
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted
         figures["interests_kept"] = kept, wanted
-    part = setup.users
+    part, daily = setup.users, _daily(shown, n, settings.days, kit.known.positive)
     return Run(
         {name: (top[part], below[part]) for name, (top, below) in figures.items()},
-        {
-            name: value[:, part]
-            for name, value in _daily(shown, n, setup.settings.days, setup.kit.known.positive).items()
-        },
+        {name: value[:, part] for name, value in daily.items()},
         *_traffic(setup, shown),
         np.searchsorted(part, users),
-    )
-
-
-def _live(
-    setup: Setup,
-    environment: Environment,
-    source: Source | None,
-    users: Ints,
-    rng: np.random.Generator,
-    *,
-    follows: bool,
-    chance: Chance | None,
-) -> Impressions:
-    settings, kit = setup.settings, setup.kit
-    return live(
-        environment,
-        kit.known,
-        kit.log,
-        setup.missing,
-        source,
-        users,
-        rng=rng,
-        days=settings.days,
-        share=settings.share,
-        candidates=CANDIDATES,
-        blur=BLUR,
-        follows=follows,
-        chance=chance,
     )
 
 

@@ -6,7 +6,8 @@ weariness that the log left them in. This module holds the truth, and no source 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.simulation import people
-from byway.simulation.people import State, stream
+from byway.simulation.people import State, Users, stream
 from byway.simulation.platform import Felt
 from byway.simulation.source import NONE, Flags, Ints
-from byway.simulation.world import DAY, START, World, watch, wishes
+from byway.simulation.world import DAY, START, Items, World, alike, watch, wishes
 
 
 class Simulated:
@@ -35,10 +36,7 @@ class Simulated:
         """[U, T] how often a topic pleased since the experiment began, and on which day last."""
         self.day = 0
         self.hunch = ((world.users.affinity * blur) ** settings.hunch_power).astype(np.float32)
-        topics = world.topics
-        near = topics.topic_area[:, None] == topics.topic_area
-        alike = topics.appeals @ topics.appeals.T + np.float32(settings.mood_area) * near
-        self.alike = np.vstack([alike, np.zeros((1, len(topics)))]).astype(np.float32)
+        self.alike = alike(world)
 
     def visits(self, day: int, rng: np.random.Generator) -> Ints:
         """The weary come less, and briefly (`people.visits`)."""
@@ -57,8 +55,7 @@ class Simulated:
         wish = np.zeros((len(user), len(self.world.topics)), np.float32)
         searching, told = user[search], user[friend]
         mood = self.alike[self.recent[searching]].mean(1)
-        sought = wishes(self.world, searching, self.state.last[searching], self.hunch[searching], mood)
-        wish[search] = sought * ~self.state.known[searching]
+        wish[search] = wishes(self.world, self.state, searching, self.hunch[searching], mood)
         friends = self.world.users.friends
         sender = friends[told, (whom[friend] * friends.shape[1]).astype(np.int64)]
         wish[friend] = self.hunch[told] * self.state.known[sender]
@@ -144,29 +141,19 @@ def of(world: World, item_ids: list[str], user_ids: list[str], events: Events) -
     logged[users] = True
     friends = world.users.friends[users]
     friends = np.where(logged[friends], place[friends], np.arange(len(users))[:, None])
-    theirs = world.users
-    own = replace(
-        theirs,
-        taste=theirs.taste[users],
-        area_liking=theirs.area_liking[users],
-        affinity=theirs.affinity[users],
-        known=theirs.known[users],
-        activity=theirs.activity[users],
-        hour=theirs.hour[users],
-        friends=friends.astype(np.int32),
-    )
-    catalog = replace(
-        world.items,
-        **{
-            name: getattr(world.items, name)[items]
-            for name in ("topic", "quality", "reach", "kind", "look", "seconds")
-        },
-        created=world.items.created[items],
-        creators=tuple(world.items.creators[i] for i in items),
-        texts=tuple(world.items.texts[i] for i in items),
-    )
-    subset = replace(world, users=own, items=catalog)
+    own = replace(world.users, **_rows(world.users, users))
+    own = replace(own, friends=friends.astype(np.int32))
+    subset = replace(world, users=own, items=replace(world.items, **_rows(world.items, items)))
     return Simulated(subset, *_awaken(subset, events), blur.astype(np.float32))
+
+
+def _rows(whole: Users | Items, rows: Ints) -> dict[str, Any]:
+    """The columns of some users or items, in this order."""
+    columns = {field.name: getattr(whole, field.name) for field in fields(whole)}
+    return {
+        name: column[rows] if isinstance(column, np.ndarray) else tuple(column[row] for row in rows)
+        for name, column in columns.items()
+    }
 
 
 def _awaken(world: World, events: Events) -> tuple[State, Ints, Flags]:

@@ -28,18 +28,11 @@ class Known:
     """[N, w] unit rows: content."""
     cluster: Ints
     """[N] cluster of each item at the planning level."""
-    parent: Ints
-    """[M] cluster of the level above that holds each cluster; all 0 where there is none above."""
+    ancestors: tuple[Ints, ...]
+    """[M] each, one at least: the node that holds each cluster, level by level from below the root to above the
+    clusters; all 0 where there is no level between."""
     positive: float = 0.5
     """Satisfaction from which feedback is positive."""
-    paths: tuple[Ints, ...] = ()
-    """[M] each: the cluster of every level above the planning level that holds each cluster, broadest first, where
-    there is more than the one of `parent`."""
-
-    @property
-    def ancestors(self) -> tuple[Ints, ...]:
-        """[M] each: the node that holds each cluster, level by level from below the root to above the clusters."""
-        return self.paths or (self.parent,)
 
     @property
     def n_items(self) -> int:
@@ -47,7 +40,7 @@ class Known:
 
     @property
     def n_clusters(self) -> int:
-        return len(self.parent)
+        return len(self.ancestors[-1])
 
 
 @dataclass(frozen=True, slots=True)

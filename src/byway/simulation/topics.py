@@ -65,32 +65,18 @@ def read() -> Topics:
     tables = tomllib.loads(Path(__file__).with_name("topics.toml").read_text("utf-8"))
     phrases: dict[str, list[str]] = tables.pop("appeals")
     templates: dict[str, Any] = tables.pop("titles")
+    subs = [(a, name, rows) for a, of in enumerate(tables.values()) for name, rows in of.items()]
+    voices = tuple(rows.pop("voice") for _, _, rows in subs)
+    topics = [(s, name, *row) for s, (_, _, rows) in enumerate(subs) for name, row in rows.items()]
     appeal_names = tuple(phrases)
-    names: list[str] = []
-    keywords: list[tuple[str, ...]] = []
-    sub_area: list[int] = []
-    sub_areas: list[str] = []
-    voices: list[str] = []
-    area: list[int] = []
-    weights: list[NDArray[np.float32]] = []
-    for a, sub_tables in enumerate(tables.values()):
-        for name, topics in sub_tables.items():
-            voices.append(topics.pop("voice"))
-            for topic, (words, appeals) in topics.items():
-                names.append(topic)
-                keywords.append(_listed(words))
-                sub_area.append(len(sub_areas))
-                weights.append(_appeal_row(_listed(appeals), appeal_names))
-            sub_areas.append(name)
-            area.append(a)
     return Topics(
-        names=tuple(names),
-        keywords=tuple(keywords),
-        sub_area=np.array(sub_area, np.int32),
-        appeals=np.stack(weights),
-        sub_areas=tuple(sub_areas),
-        voices=tuple(voices),
-        area=np.array(area, np.int32),
+        names=tuple(name for _, name, _, _ in topics),
+        keywords=tuple(_listed(words) for _, _, words, _ in topics),
+        sub_area=np.array([s for s, _, _, _ in topics], np.int32),
+        appeals=np.stack([_appeal_row(_listed(appeals), appeal_names) for _, _, _, appeals in topics]),
+        sub_areas=tuple(name for _, name, _ in subs),
+        voices=voices,
+        area=np.array([a for a, _, _ in subs], np.int32),
         areas=tuple(tables),
         appeal_names=appeal_names,
         appeal_phrases=tuple(tuple(lines) for lines in phrases.values()),

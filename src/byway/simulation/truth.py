@@ -1,6 +1,5 @@
 """What people feel, from files beside the tables of a workspace: simulated, or real answers."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ WORLD = "world.json"
 MATRICES = ("positives_fully_observed.csv", "small_matrix.csv")
 
 
-def files(folder: Path) -> list[Path]:
+def file(folder: Path) -> Path:
     """The file that holds the truth, in `truth/` of the folder, in the folder or in its `data/`.
 
     Raises UserError where there is none: then nobody knows what people would have felt.
@@ -28,7 +27,7 @@ def files(folder: Path) -> list[Path]:
     ]
     for path in places:
         if path.exists():
-            return [path]
+            return path
     raise UserError(
         f"{folder} holds neither truth/{WORLD} of a simulated world nor {later.FILE} of a log that was cut in two "
         f"nor {MATRICES[0]} or {MATRICES[1]} of KuaiRec, and an experiment has to know what people feel. Set "
@@ -40,16 +39,12 @@ def open_truth(
     folder: Path, item_ids: list[str], user_ids: list[str], events: Events, list_length: int
 ) -> tuple[Environment, Ints, Flags]:
     """The people, which users [n] can be asked to take part, and which items [N] or [U, N] cannot be shown."""
-    (path,) = files(folder)
+    path = file(folder)
     if path.name == WORLD:
         people = simulated.of(world.load(path.parent.parent), item_ids, user_ids, events)
         return people, np.arange(len(user_ids)), np.zeros(len(item_ids), np.bool_)
     if path.name == later.FILE:
-        people = replay.load_later(path, item_ids, user_ids, events, list_length)
-        return people, people.users, people.missing()
-    real = replay.load(path, item_ids, user_ids, list_length)
+        real = replay.load_later(path, item_ids, user_ids, events, list_length)
+    else:
+        real = replay.load(path, item_ids, user_ids, list_length)
     return real, real.users, real.missing()
-
-
-Fresh = Callable[[], Environment]
-"""Makes the people as they were on the first morning."""

@@ -138,11 +138,6 @@ def chance_liking(world: World) -> World:
     return build(world.seed, replace(world.settings, liking="chance", mood=0.0))
 
 
-def affinity(world: World, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[n] in [0, 1]: the affinity of each user to the topic of each item. Any shapes that go together."""
-    return world.users.affinity[user, world.items.topic[item]]
-
-
 def satisfaction(
     world: World,
     user: NDArray[np.int64],
@@ -155,9 +150,10 @@ def satisfaction(
 
     `after` [n] is the item that each watched right before, -1 for none.
     """
-    liking = affinity(world, user, item)
+    topic = world.items.topic[item]
+    liking = world.users.affinity[user, topic]
     if after is not None and world.settings.look:
-        liking = people.carried_over(world.settings, liking, carried(world, after, world.items.topic[item]))
+        liking = people.carried_over(world.settings, liking, carried(world, after, topic))
     return people.expected_satisfaction(world.settings, liking, world.items.quality[item], tired, novelty)
 
 
@@ -172,29 +168,37 @@ def carried(world: World, after: NDArray[np.int64], topic: NDArray[np.int32]) ->
     return np.where(leads, strength, 0).astype(np.float32)
 
 
+def alike(world: World) -> NDArray[np.float32]:
+    """[T + 1, T] similarity of topics by appeals and area, for the mood; the last row is that of no topic."""
+    topics = world.topics
+    near = topics.topic_area[:, None] == topics.topic_area
+    similarity = topics.appeals @ topics.appeals.T + np.float32(world.settings.mood_area) * near
+    return np.vstack([similarity, np.zeros((1, len(topics)), np.float32)])
+
+
 def wishes(
     world: World,
+    state: State,
     user: NDArray[np.int64],
-    after: NDArray[np.int64],
     hunch: NDArray[np.float32],
     mood: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """[n, T] what each user looks for: by `hunch` [n, T], the blurred affinity^hunch_power, and the `mood` [n, T].
+    """[n, T] what each user looks for among what is not known: by `hunch`, the blurred affinity^hunch_power, and
+    the `mood`, both [n, T].
 
     After an item with a look of its own it is something near, by the liking that its look leaves.
     """
-    settings = world.settings
+    settings, after = world.settings, state.last[user]
     wished = hunch * np.exp(settings.mood * mood)
     led = (after >= 0) & (world.items.look[after] >= 0)
-    if not settings.look or not led.any():
-        return wished
-    liking = np.maximum(world.users.affinity[user[led]], 1e-6)
-    shown = carried(world, after[led, None], np.arange(len(world.topics), dtype=np.int32))
-    area = world.topics.topic_area
-    near = area[world.items.topic[after[led]]][:, None] == area
-    gain = (people.carried_over(settings, liking, shown) / liking) ** settings.hunch_power
-    wished[led] = hunch[led] * gain * np.exp(settings.mood * near)
-    return wished
+    if settings.look and led.any():
+        liking = np.maximum(world.users.affinity[user[led]], 1e-6)
+        shown = carried(world, after[led, None], np.arange(len(world.topics), dtype=np.int32))
+        area = world.topics.topic_area
+        near = area[world.items.topic[after[led]]][:, None] == area
+        gain = (people.carried_over(settings, liking, shown) / liking) ** settings.hunch_power
+        wished[led] = hunch[led] * gain * np.exp(settings.mood * near)
+    return wished * ~state.known[user]
 
 
 def watch(

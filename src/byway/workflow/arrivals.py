@@ -49,8 +49,8 @@ MOST_SHIFT = 0.2
 """A re-partition is due where traffic has moved between clusters by more than this, beyond chance."""
 
 
-LOG = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64())])
-"""What is kept of new events."""
+LOG = pa.schema([("user", pa.int32()), ("item", pa.int32()), ("time", pa.int64()), ("satisfaction", pa.float32())])
+"""What tells an event from others. What pleased only after it had been exported is another one then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Arrivals:
     traffic: NDArray[np.float32]
     """[n + m] events an item, old and new."""
     log: pa.Table
-    """User, item and time of the new events, by number: a later export may hold them again."""
+    """The new events, users and items by number: a later export may hold them again."""
     transitions: Samples
     """Of new events, counted."""
     pairs: NDArray[np.int32]
@@ -170,7 +170,7 @@ def build(
         np.concatenate([held.alike, alike]),
         [*held.users, *new.users],
         (had + came).astype(np.float32),
-        held.log if new.log is None else pa.concat_tables([held.log, _keys(new.log)]),
+        held.log if new.log is None else pa.concat_tables([held.log, _told(new.log)]),
         counted,
         pairs,
         answered,
@@ -235,7 +235,7 @@ def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arriv
     copies = work.scratch / "copies"
     if "items" in given:
         raw = sources.new_rows(read, "items", given["items"], copies)
-        fresh = items_of.cleaned(raw, read, kept_out, counts)
+        fresh = items_of.cleaned(raw, kept_out, counts)
         if kept_out.reasons:
             items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
         old = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string()).combine_chunks()
@@ -315,9 +315,9 @@ def _new_events(
     return found, new_users
 
 
-def _keys(log: Events) -> pa.Table:
-    """[N] what tells an event from others: user and item by number, and the time."""
-    return pa.table({"user": log.user, "item": log.item, "time": log.time}, LOG)
+def _told(log: Events) -> pa.Table:
+    """[N] the events, in the columns of LOG."""
+    return pa.table({name: getattr(log, name) for name in LOG.names}, LOG)
 
 
 def _unknown(log: Events, full_run: Path, since: pa.Table) -> Events | None:
@@ -325,12 +325,11 @@ def _unknown(log: Events, full_run: Path, since: pa.Table) -> Events | None:
     them holds again; None where nothing is left. `log` has times."""
     late = [("time", ">=", int(log.time.min())), ("time", "<=", int(log.time.max()))]
     before = pa.concat_tables([pq.read_table(full_run, columns=LOG.names, filters=late).cast(LOG), since])
-    new = _keys(log).append_column("row", pa.array(np.arange(len(log))))
+    new = _told(log).append_column("row", pa.array(np.arange(len(log))))
     rows = np.sort(new.join(before, LOG.names, join_type="left anti")["row"].to_numpy())
     if not len(rows):
         return None
-    kept = {name: getattr(log, name)[rows] for name in ("user", "item", "time", "satisfaction")}
-    return replace(log, **kept)
+    return replace(log, **{name: getattr(log, name)[rows] for name in LOG.names})
 
 
 def _before(transitions: Transitions, since: Samples) -> NDArray[np.float64]:

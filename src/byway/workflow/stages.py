@@ -498,9 +498,7 @@ def _metrics(work: Work, inputs: Inputs) -> Outcome:
 def _experiment(work: Work, inputs: Inputs) -> Outcome:
     from byway.simulation import experiment
 
-    return experiment.build(
-        work,
-        inputs.config.experiment,
+    given = experiment.Materials(
         catalog=inputs.catalog,
         events=inputs.events,
         vectors=inputs.vectors,
@@ -509,18 +507,17 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
         transitions=inputs.transitions,
         table=inputs.table,
         planned=inputs.planned,
-        seen=inputs.seen,
         contexts=inputs.contexts,
-        user_ids=inputs.users,
-        folder=inputs.truth_folder,
         sections=inputs.config,
     )
+    return experiment.build(work, given, seen=inputs.seen, user_ids=inputs.users, folder=inputs.truth_folder)
 
 
 def _truth_files(inputs: Inputs) -> dict[str, str]:
     from byway.simulation import truth
 
-    return {f"truth/{path.name}": artifact.hash_file(path) for path in truth.files(inputs.truth_folder)}
+    path = truth.file(inputs.truth_folder)
+    return {f"truth/{path.name}": artifact.hash_file(path)}
 
 
 def _report(work: Work, inputs: Inputs) -> Outcome:
