@@ -156,12 +156,12 @@ def recalls(
         M, (N, K) = transitions.clusters, some.context.shape
         if K == 2 and M * M < 8 * N:
             rows = [range(start, min(start + bulk.TILE, M)) for start in range(0, M, bulk.TILE)]
-            table = np.concatenate([found for _, found in bulk.answer(policy, rows, evidence, weight, n)])
+            table = np.concatenate(list(map(bulk.answerer(policy, evidence, weight, n, n), rows)))
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
             given = listed["alone"]
             if power:
-                every = [found for _, found in bulk.answer(policy, rows, prior, 1.0, n, 1)]
+                every = list(map(bulk.answerer(policy, prior, 1.0, n, 1), rows))
                 given = np.concatenate(every)["cluster"][one, two]
             first_answers.extend(np.unique(table["model"][:, :, 0]).tolist())
             return {**listed, "calibrated": given, "served": table["cluster"][one, two]}
@@ -173,7 +173,7 @@ def recalls(
         given = [bulk.answer_some(policy, part, prior, 1.0, n, 1)["cluster"] for part in parts]
         listed["calibrated"] = np.concatenate(given)[row.reshape(-1)]
         if not weight:
-            return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)}
+            return {**listed, "served": bulk.by_evidence(some.context, evidence, M, n)[0]}
         found = [bulk.answer_some(policy, part, evidence, weight, n, n)["cluster"] for part in parts]
         return {**listed, "served": np.concatenate(found)[row.reshape(-1)]}
 
@@ -256,13 +256,10 @@ def main() -> None:
                 if (here.out / "of.json").exists() and json.loads((here.out / "of.json").read_text("utf-8")) != of:
                     raise SystemExit(f"{here.out} holds a model of other settings: give --keep another folder.")
                 (here.out / "of.json").write_text(json.dumps(of), "utf-8")
+                alike, arithmetic = grown.similarity(vectors, transitions.level), settings.run.precision
                 if not (here.out / "policy.json").exists():
-                    arithmetic = settings.run.precision
-                    tune.build(
-                        here, settings.language_model, transitions, names, vectors, grown, arithmetic=arithmetic
-                    )
+                    tune.build(here, settings.language_model, transitions, names, alike, arithmetic=arithmetic)
                 seconds = round(time.perf_counter() - started, 1)
-                alike = grown.similarity(vectors, transitions.level)
                 some = transitions.heldout.several() if given.whole else asked(heldout, K, given.asked)
                 found = recalls(transitions, some, names, tune.load(here.out), alike, settings, seed)
             counts = {"seed": seed, "transitions": int(transitions.train.count.sum()), "seconds": seconds}

@@ -118,7 +118,7 @@ def table(options: argparse.Namespace, attention: Attention) -> dict[str, float]
         exact = policy(load("float32").to(device.chosen()), prompt, attention)
         tokens.append(Tokens(exact.model))
         near = tied(asked_of, bulk.rounding(asked_of, exact, ROUNDING, np.random.default_rng(0)))
-        again = bulk.Again.of(exact, near)
+        again = bulk.asked_again(exact, near)
     rows_of = bulk.answerer(asked_of, log(M), WEIGHT, TOP, MODEL_TOP, again)
     starts = np.random.default_rng(3).permutation(np.arange(0, M - ROWS_PER_CHUNK, ROWS_PER_CHUNK)).tolist()
     chunks = [range(start, start + ROWS_PER_CHUNK) for start in starts]

@@ -112,7 +112,7 @@ def by_evidence(transitions: curate.Transitions, forest: tree.Tree, vectors: np.
     M, K = transitions.clusters, transitions.train.context.shape[1]
     scorer = signals.of(transitions, forest.similarity(vectors, transitions.level))
     scorer = scorer.fitted(transitions.validation, np.random.default_rng(0))
-    rows = [bulk.by_evidence(row_of(c, M, K), scorer, M, min(top, M)) for c in range(M)]
+    rows = [bulk.by_evidence(row_of(c, M, K), scorer, M, min(top, M))[0] for c in range(M)]
     ranking = np.stack(rows).astype(np.int32)
     return Table(ranking, np.zeros(ranking.shape, np.float32), np.full((M, M, 1), -1, np.int32))
 

@@ -84,11 +84,11 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
 def pairs_a_second(asked_of: Policy, seconds: float) -> float:
     """Whole tiles of rows until the time is over."""
     M, tile = asked_of.clusters, bulk.TILE
-    rows = bulk.answer(asked_of, [range(i, i + tile) for i in range(0, M - tile, tile)], log(M), 0.2, 20, 10)
-    next(rows)
+    rows_of = bulk.answerer(asked_of, log(M), 0.2, 20, 10)
+    rows_of(range(tile))
     began, done = time.perf_counter(), 0
-    for part, _ in rows:
-        done += len(part) * M
+    for start in range(tile, M - tile, tile):
+        done += rows_of(range(start, start + tile)).size
         if time.perf_counter() - began > seconds:
             break
     return done / (time.perf_counter() - began)
@@ -105,7 +105,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     weights = sum(p.numel() for p in model.parameters())
     prompt = prompts.tokenise(names(tokenizer, job["names"]), 2, tokenizer, prompts.ENDINGS["block"])
     if job["way"] == "lora":
-        model = adapters.adapt(model, adapters.RANK, np.random.default_rng(0))
+        model = adapters.adapt(model, np.random.default_rng(0))
     tune.freeze(model, tune.frozen(config.LanguageModel()))
     head.learn(model, prompt.answers)
     if job["way"] == "table":

@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from byway.base import config, memory, models, precision, weights
 from byway.language import prompts
 from byway.language.fast import bulk, half
-from byway.language.fast.choices import top
+from byway.language.fast.choices import by_model
 from byway.language.fast.generate import Attention, Policy, ask, policy
 from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
@@ -125,7 +125,7 @@ def tied(asked_of: Policy, near: float) -> float:
     context = context[context[:, 0] != context[:, 1]]
     excluded = np.zeros((len(context), M), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
-    ((_, scores),) = top(asked_of, ask(asked_of, context), 2, excluded, [lambda log_p: log_p])
+    _, scores = by_model(asked_of, ask(asked_of, context), 2, excluded)
     return max(near, float(np.quantile(scores[:, 0] - scores[:, 1], TIED)))
 
 
@@ -157,7 +157,7 @@ def ours(
 
 def shares(asked_of: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, TOP)
+    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, TOP, TOP)
     rows_of(range(1))
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -250,7 +250,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         if ours_in != "float32":
             near = bulk.rounding(asked_of, finely, ROUNDING, np.random.default_rng(0))
             near = tied(asked_of, near)
-            again, found[f"{name}.near"] = bulk.Again.of(finely, near), near
+            again, found[f"{name}.near"] = bulk.asked_again(finely, near), near
         found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
             found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)

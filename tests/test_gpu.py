@@ -133,7 +133,7 @@ def test_asking(tokenizer: Any, attention: Any) -> None:
 
     def run() -> Any:
         asked_of, other = opened(0), opened(1)
-        ((_, rows),) = bulk.answer(asked_of, [range(4, 6)], evidence, 0.3, 5, 3, again=bulk.Again.of(other, 0.5))
+        rows = bulk.answerer(asked_of, evidence, 0.3, 5, 3, bulk.asked_again(other, 0.5))(range(4, 6))
         few = drawn[:6, :2]
         best = bulk.answer_some(asked_of, few, evidence, 0.3, 5, 3)
         first = bulk.first(asked_of, few, 3)

@@ -43,8 +43,8 @@ def test_counts_alone_and_the_model_alone_are_both_there(
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
     successors = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M)
-    ((_, counted),) = bulk.answer(asked_of, [range(4, 8)], signals.over(successors), 0.0, 5, 2)
-    ((_, both),) = bulk.answer(asked_of, [range(4, 8)], signals.over(successors), 1e-3, 5)
+    counted = bulk.answerer(asked_of, signals.over(successors), 0.0, 5, 2)(range(4, 8))
+    both = bulk.answerer(asked_of, signals.over(successors), 1e-3, 5, 5)(range(4, 8))
     context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
     score = successors.probability(context)
     np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
@@ -65,11 +65,10 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
     evidence = signals.over(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
 
     def rows(of: Policy, again: bulk.Again | None) -> NDArray[Any]:
-        ((_, found),) = bulk.answer(of, [range(4)], evidence, 0.5, 5, 4, again=again)
-        return found.reshape(-1)
+        return bulk.answerer(of, evidence, 0.5, 5, 4, again)(range(4)).reshape(-1)
 
     own = rows(asked_of, None)
-    all_again = rows(asked_of, bulk.Again.of(other, np.inf))
+    all_again = rows(asked_of, bulk.asked_again(other, np.inf))
     # The other model chooses among those that the first one has listed.
     context = np.array([[a, b] for a in range(4) for b in range(M)])
     with torch.no_grad():
@@ -79,7 +78,7 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
     assert (all_again["model"][:, 0] != own["model"][:, 0]).any()
     for mixed, before in zip(all_again["model"], own["model"], strict=True):
         assert mixed[1:].tolist() == [c for c in before.tolist() if c != mixed[0]][:3]
-    np.testing.assert_array_equal(rows(asked_of, bulk.Again.of(other, -1.0)), own)
+    np.testing.assert_array_equal(rows(asked_of, bulk.asked_again(other, -1.0)), own)
     np.testing.assert_array_equal(all_again["cluster"], own["cluster"])
 
 

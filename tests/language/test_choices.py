@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from byway.language.fast.choices import Choices, top
+from byway.language.fast.choices import Choices, by_model, top
 from byway.language.fast.generate import Attention, Policy, ask
 from tests.language.conftest import HOSTILE, resolved
 from tests.language.test_generate import CONTEXTS, make, reference
@@ -47,7 +47,7 @@ def test_the_best_are_exact_and_never_the_context(
     with torch.no_grad():
         whole = np.where(excluded, -np.inf, resolved(Choices(asked_of, ask(asked_of, CONTEXTS))))
         lazy = Choices(asked_of, ask(asked_of, CONTEXTS))
-        ((clusters, scores),) = top(asked_of, ask(asked_of, CONTEXTS), 4, excluded, [lambda log_p: log_p])
+        clusters, scores = by_model(asked_of, ask(asked_of, CONTEXTS), 4, excluded)
     best = np.argsort(-whole, axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(clusters, best)
     np.testing.assert_allclose(scores, np.take_along_axis(whole, best, 1), atol=1e-4)
@@ -58,7 +58,7 @@ def test_fewer_legal_names_than_wanted_end_in_minus_one(tiny: PreTrainedModel, t
     asked_of = make(tiny, tokenizer, "block")
     excluded = np.ones((1, len(HOSTILE)), dtype=bool)
     excluded[0, 5] = False
-    ((clusters, _),) = top(asked_of, ask(asked_of, CONTEXTS[:1]), 3, excluded, [lambda log_p: log_p])
+    clusters, _ = by_model(asked_of, ask(asked_of, CONTEXTS[:1]), 3, excluded)
     assert clusters.tolist() == [[5, -1, -1]]
 
 

@@ -119,7 +119,9 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
     once = np.ones(1, np.int32)
     evidence = signals.over(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
     with pytest.raises(UserError, match="float32"):
-        bulk.answer_some(coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, again=bulk.Again.of(exact, 0.1))
+        bulk.answer_some(
+            coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, again=bulk.asked_again(exact, 0.1)
+        )
 
 
 def test_without_the_library_float16_is_a_sentence_and_auto_something_else(monkeypatch: pytest.MonkeyPatch) -> None:

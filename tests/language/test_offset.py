@@ -174,8 +174,7 @@ def taught(
         replace(given, **settings),
         Transitions(2, M, True, train, later, later, train),
         Descriptions(([], HOSTILE, [], [])),
-        np.eye(M, dtype=np.float32),
-        trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3]),
+        trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3]).similarity(np.eye(M, dtype=np.float32), 2),
         arithmetic="float32",
     )
     return outcome.metrics

@@ -233,6 +233,6 @@ def test_what_is_answered_is_kept_over_a_cut_and_asked_once(tmp_path: Path) -> N
 
 def test_a_row_that_was_half_written_is_asked_again(tmp_path: Path) -> None:
     kept = Kept.open(tmp_path, asked(), SETTINGS)
-    kept.take(np.arange(3), np.full((3, 3), 1, np.int32), server.Usage())
+    kept.keep([server.Said(row, np.full(3, 1, np.int32), server.Usage()) for row in range(3)])
     kept.ranking[1, 2] = UNASKED
     assert kept.missing().tolist() == [1]

@@ -144,8 +144,7 @@ def stage(path: Path, settings: config.LanguageModel, processes: int = 1) -> Any
         settings,
         transitions,
         Descriptions(names),
-        np.eye(M, dtype=np.float32),
-        tree,
+        tree.similarity(np.eye(M, dtype=np.float32), 2),
         arithmetic="float32",
         processes=processes,
     )

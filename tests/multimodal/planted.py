@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from byway.base import config
 from byway.data.catalog import SCHEMA, Catalog
 from byway.data.events import Events
 from byway.data.media import Media
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
+from byway.multimodal import contexts as shown
 from byway.multimodal.curate import Pairs, PairSamples
 
 NAMES = ["ramen, broth", "ramen, street food", "guitar, chords", "guitar, solo", "chess, endgame", "go, stones"]
@@ -51,6 +53,11 @@ def seen(path: Path, noise: float = 0.1, rows: NDArray[np.int32] | None = None) 
     there = np.ones((len(item), 5), np.bool_)
     sounds = np.full((len(item), 3), np.nan, np.float32)
     return Media(item, shown.astype(np.float16), there, sounds, [f"d{i}" for i in item], path)
+
+
+def contexts(settings: config.MultimodalModel, pairs: Pairs, seen: Media) -> shown.Contexts:
+    """What can be known of every item, as the stages join it."""
+    return shown.contexts(settings, pairs, catalog=catalog(), tree=tree(), descriptions=descriptions(), seen=seen)
 
 
 def events(pairs: list[tuple[int, int, float]]) -> Events:

@@ -77,7 +77,7 @@ def test_counts_rank_as_the_log_s_evidence_does() -> None:
     counted = byway.count_successors(found.context, found.label, M)
     pairs = np.array([(a, b) for a in range(M) for b in range(M)])
     clusters, chance = byway.rank_successors(counted, pairs, k=M)
-    evidence = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
+    evidence, _ = bulk.by_evidence(pairs.astype(np.int32), Scorer((Counts(counted),), {}), M, M)
     own = counted.probability(pairs.astype(np.int32))
     assert counted.probability(pairs.tolist()).tolist() == own.tolist()
     at = np.arange(len(pairs))

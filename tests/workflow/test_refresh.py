@@ -65,10 +65,10 @@ def table(work: Work, settings: config.TransitionTable, transitions: Transitions
     M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
     evidence = signals.of(transitions)
-    best = bulk.by_evidence(np.column_stack([pairs[:, :1]] * (K - 1) + [pairs[:, 1:]]), evidence, M, 4)
+    best, _ = bulk.by_evidence(np.column_stack([pairs[:, :1]] * (K - 1) + [pairs[:, 1:]]), evidence, M, 4)
     best = best.reshape(M, M, 4)
     if (triples := tables.triples_of(transitions, 10_000)) is not None:
-        own = bulk.by_evidence(triples, evidence, M, 4)
+        own, _ = bulk.by_evidence(triples, evidence, M, 4)
         for name, values in (("keys", key(triples, M)), ("clusters", own), ("model", own)):
             np.save(work.out / f"triple_{name}.npy", values)
     for name, values in (("clusters", best), ("model", best), ("scores", best.astype(np.float32))):

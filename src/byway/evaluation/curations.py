@@ -78,29 +78,21 @@ def _one(
     settings, feedback = replace(sections.transitions, curation=kind), sections.transition_table.best_of > 0
     curate.build(here, settings, events, tree, feedback)
     transitions = curate.load(here.out)
+    similarity_MM = tree.similarity(vectors, transitions.level)
     here = place(folder / "model", seed, 7)
     tune.build(
         here,
         sections.language_model,
         transitions,
         descriptions,
-        vectors,
-        tree,
+        similarity_MM,
         arithmetic=sections.run.precision,
         processes=sections.run.processes,
     )
     tuned = tune.load(here.out)
     here = place(folder / "table", seed, 8)
-    plan.build(
-        here,
-        sections.transition_table,
-        transitions=transitions,
-        descriptions=descriptions,
-        model=tuned,
-        vectors=vectors,
-        tree=tree,
-        arithmetic=sections.run.precision,
-    )
+    given = plan.Given(transitions, descriptions, tuned, similarity_MM, sections.run.precision)
+    plan.build(here, sections.transition_table, given)
     table = tables.load(here.out)
     heldout = transitions.heldout.several()
     known = Successors.of(transitions).seen(heldout.context)

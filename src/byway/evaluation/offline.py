@@ -19,7 +19,6 @@ from byway.interests.describe import Descriptions
 from byway.interests.partition import centroids
 from byway.interests.tree import Tree
 from byway.language import prompts
-from byway.language.answers import RankedPairs
 from byway.language.fast import reference
 from byway.language.fast.bulk import first
 from byway.language.fast.generate import Policy, policy
@@ -42,7 +41,7 @@ def build(
     *,
     transitions: Transitions,
     descriptions: Descriptions,
-    model: Tuned | RankedPairs,
+    model: Tuned | signals.Ranked,
     table: Table,
     vectors: NDArray[np.float32],
     tree: Tree,
@@ -89,9 +88,9 @@ def build(
     for name, guess in guesses.items():
         metrics |= recalls(f"baseline.{name}", ranks_of(guess(heldout.context), heldout), heldout, known)
     metrics |= labels(table.model, "language.labels")
-    if isinstance(model, RankedPairs):
+    if isinstance(model, signals.Ranked):
         # An answer is legal by construction; what can be missing is an answer.
-        ranked = model.ranking[heldout.context[:, -2], heldout.context[:, -1], 0]
+        ranked = model.ranking_MMn[heldout.context[:, -2], heldout.context[:, -1], 0]
         metrics["language.match_rate"] = round(float(np.average(ranked >= 0, weights=heldout.count)), 4)
     else:
         metrics |= spoken(model, names, heldout, table, settings, work.rng)

@@ -10,12 +10,12 @@ RANK = 16
 """Rank of the adapters that a fine-tuning puts on a model."""
 
 
-def adapt(model: Any, rank: int, rng: np.random.Generator) -> Any:
+def adapt(model: Any, rng: np.random.Generator) -> Any:
     """Freeze `model` and put adapters, drawn from `rng`, on its linear layers."""
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    adapters = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    adapters = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     with torch.random.fork_rng():  # the library draws from the global state
         torch.manual_seed(int(rng.integers(2**31)))
         return inject_adapter_in_model(adapters, model)

@@ -7,9 +7,10 @@ of who was asked: changing other settings, or a run that was cut, loses none. Ro
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,16 +20,10 @@ from byway.base import config
 from byway.base.artifact import Gate, Outcome, Work, hash_json, write_atomic
 from byway.base.errors import UserError
 from byway.base.progress import bar, say
-from byway.data.catalog import Catalog
-from byway.data.events import Events
-from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
-from byway.language import questions, server
+from byway.language import server
 from byway.language.questions import Questions
 from byway.language.server import Ask, Said, Usage
-from byway.transitions.counts import Successors
-from byway.transitions.curate import Ints, Transitions
-from byway.transitions.signals import Ranked, Scorer
+from byway.transitions.signals import Ranked
 
 FOLDER = "answers"
 """In a workspace."""
@@ -44,38 +39,11 @@ LETTERS = 4
 """Letters of a token, about: for what is said before anything was asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankedPairs:
-    """07-language-model of a model that was asked elsewhere."""
-
-    ranking: NDArray[np.int32]
-    """[M, M, n] clusters that were named for (C1, C2), best first; -1 where fewer were, and where not asked."""
-    candidates: NDArray[np.int32]
-    """[M, M, m] among whom it could choose; -1 for none."""
-    model: str
-
-    def signal(self) -> Ranked:
-        """What it says for a cluster, beside the log's signals."""
-        return Ranked(self.ranking, self.candidates)
-
-
-class About(msgspec.Struct):
-    """`asked.json` of an artifact and of a folder of answers."""
-
-    model: str
-    protocol: str
-    questions: int
-    clusters: int
-    ranked: int
-
-
-def load(path: Path) -> RankedPairs | None:
-    """Read 07-language-model; None where a model was fine-tuned."""
+def load(path: Path) -> Ranked | None:
+    """Read 07-language-model of a model that was asked elsewhere; None where one was fine-tuned."""
     if not (path / "asked.json").exists():
         return None
-    asked = msgspec.json.decode((path / "asked.json").read_bytes(), type=About)
-    ranking, candidates = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("ranking", "candidates"))
-    return RankedPairs(ranking, candidates, asked.model)
+    return Ranked(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in ("ranking", "candidates")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +51,7 @@ class Kept:
     """A folder of answers to one set of questions."""
 
     path: Path
-    ranking: NDArray[np.int32]
+    ranking: np.memmap[Any, np.dtype[np.int32]]
     """[P, ranked] on the disk; UNASKED where an answer is missing."""
 
     @classmethod
@@ -98,30 +66,23 @@ class Kept:
             new = path / "ranking.tmp.npy"
             np.save(new, np.full(shape, UNASKED, np.int32))
             new.replace(file)
-            about = About(settings.model, settings.protocol, len(asked), len(asked.names), asked.ranked)
-            write_atomic(path / "asked.json", msgspec.json.format(msgspec.json.encode(about), indent=1))
+            write_atomic(path / "asked.json", _about(asked, settings))
         return cls(path, np.load(file, mmap_mode="r+"))
 
     def missing(self) -> NDArray[np.intp]:
         """Rows that are not answered yet; one that was only half written is not."""
         return np.flatnonzero((self.ranking == UNASKED).any(axis=1))
 
-    def take(self, rows: NDArray[np.integer], ranking: NDArray[np.int32], usage: Usage) -> None:
-        """Keep the answers to some questions."""
-        self.ranking[rows] = ranking
-        if isinstance(self.ranking, np.memmap):
-            self.ranking.flush()
+    def keep(self, answers: list[Said]) -> None:
+        """Keep some answers, and what they took."""
+        if not answers:
+            return
         total = self.usage()
-        total.add(usage)
-        write_atomic(self.path / "usage.json", msgspec.json.encode(total))
-
-    def keep(self, rows: NDArray[np.integer], answers: list[Said]) -> None:
-        """The same of answers whose rows count within `rows`."""
-        total = Usage()
         for answer in answers:
+            self.ranking[answer.row] = answer.ranking
             total.add(answer.usage)
-        if answers:
-            self.take(rows[[answer.row for answer in answers]], np.stack([a.ranking for a in answers]), total)
+        self.ranking.flush()
+        write_atomic(self.path / "usage.json", msgspec.json.encode(total))
 
     def usage(self) -> Usage:
         """What all answers so far took."""
@@ -129,10 +90,21 @@ class Kept:
         return msgspec.json.decode(file.read_bytes(), type=Usage) if file.exists() else Usage()
 
 
+def _about(asked: Questions, settings: config.Answers) -> bytes:
+    """`asked.json` of a folder of answers and of an artifact."""
+    size = {"questions": len(asked), "clusters": len(asked.names), "ranked": asked.ranked}
+    about = {"model": settings.model, "protocol": settings.protocol, **size}
+    return msgspec.json.format(msgspec.json.encode(about), indent=1)
+
+
 def price(usage: Usage, settings: config.Answers) -> float:
     """Money for what was read and written; 0 where no price is set."""
     read, written = settings.price or (0.0, 0.0)
     return (usage.read * read + usage.written * written) / 1e6
+
+
+def _cost(will: Usage, settings: config.Answers) -> str:
+    return f", about {price(will, settings):,.2f} by answers.price" if settings.price else ""
 
 
 def expected(asked: Questions, rows: NDArray[np.integer], settings: config.Answers) -> Usage:
@@ -162,63 +134,45 @@ def ask(
     if not len(left):
         return
     will = expected(asked, left, settings)
-    cost = f", about {price(will, settings):,.2f} by answers.price" if settings.price else ""
     say(
         f"  {len(left):,} questions to {settings.model} at {settings.url}: about {will.read:,} tokens read and "
-        f"{will.written:,} written{cost}."
+        f"{will.written:,} written{_cost(will, settings)}."
     )
     several, told = min(LOOKED, len(left)), time.monotonic()
     seen, named = 0, False
-    with bar(label, len(asked), len(asked) - len(left)) as advance:
-        for start in range(0, len(left), TOGETHER):
-            rows = left[start : start + TOGETHER]
-            waiting, written = list[Said](), time.monotonic()
-            with contextlib.closing(by(asked.part(rows))) as said:
-                try:
-                    for answer in said:
-                        waiting.append(answer)
-                        advance(1)
-                        seen, named = seen + 1, named or bool(answer.ranking[0] >= 0)
-                        if seen == several and not named:
-                            raise UserError(
-                                f"{settings.model} at {settings.url} was asked {several} questions and named no "
-                                "candidate in any answer: see by hand what it says, or set answers.protocol."
-                            )
-                        if named and time.monotonic() - written > EVERY:
-                            kept.keep(rows, waiting)
-                            waiting, written = [], time.monotonic()
-                        if settings.price and time.monotonic() - told > 60:
-                            told = time.monotonic()
-                            say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
-                finally:
-                    if named:  # what names nobody may be another model's fault, and is asked again
-                        kept.keep(rows, waiting)
+    waiting, written = list[Said](), time.monotonic()
+    with (
+        bar(label, len(asked), len(asked) - len(left)) as advance,
+        contextlib.closing(_said(by, asked, left)) as said,
+    ):
+        try:
+            for answer in said:
+                waiting.append(answer)
+                advance(1)
+                seen, named = seen + 1, named or bool(answer.ranking[0] >= 0)
+                if seen == several and not named:
+                    raise UserError(
+                        f"{settings.model} at {settings.url} was asked {several} questions and named no "
+                        "candidate in any answer: see by hand what it says, or set answers.protocol."
+                    )
+                if named and time.monotonic() - written > EVERY:
+                    kept.keep(waiting)
+                    waiting, written = [], time.monotonic()
+                if settings.price and time.monotonic() - told > 60:
+                    told = time.monotonic()
+                    say(f"  so far {price(kept.usage(), settings):,.2f} by answers.price")
+        finally:
+            if named:  # what names nobody may be another model's fault, and is asked again
+                kept.keep(waiting)
 
 
-def questions_of(
-    settings: config.Answers,
-    transitions: Transitions,
-    scorer: Scorer,
-    pairs: Ints,
-    *,
-    catalog: Catalog,
-    events: Events,
-    tree: Tree,
-    descriptions: Descriptions,
-    seed: int,
-) -> Questions:
-    """The questions about some pairs of a workspace; `scorer` is fitted, and puts candidates first."""
-    level, M = transitions.level, transitions.clusters
-    titles = questions.examples(catalog.titles(), events.item, events.good(), tree.assign(level), M)
-    return questions.about(
-        pairs,
-        scorer,
-        Successors.of(transitions),
-        settings,
-        names=descriptions.names[level - 1],
-        titles=titles,
-        seed=seed,
-    )
+def _said(by: Ask, asked: Questions, left: NDArray[np.integer]) -> Generator[Said]:
+    """The answers to the rows that are left, of which so many wait `TOGETHER`."""
+    for start in range(0, len(left), TOGETHER):
+        rows = left[start : start + TOGETHER]
+        with contextlib.closing(by(asked.part(rows))) as said:
+            for answer in said:
+                yield answer._replace(row=int(rows[answer.row]))
 
 
 def build(
@@ -235,8 +189,7 @@ def build(
             ask(kept, asked, settings, by)
     elif len(left := kept.missing()):
         files = write(kept.path, asked, left, settings)
-        will = expected(asked, left, settings)
-        cost = f", about {price(will, settings):,.2f} by answers.price" if settings.price else ""
+        cost = _cost(expected(asked, left, settings), settings)
         raise UserError(
             f"{len(left):,} of {len(asked):,} questions wait for answers{cost}: have {_listed(files)} answered as "
             "a batch, take the results in by `byway answers`, then run again."
@@ -246,8 +199,7 @@ def build(
         whole = np.full((M, M, own.shape[1]), -1, np.int32)
         whole[asked.pairs[:, 0], asked.pairs[:, 1]] = own
         np.save(work.out / f"{name}.npy", whole)
-    about = About(settings.model, settings.protocol, len(asked), M, asked.ranked)
-    (work.out / "asked.json").write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1))
+    (work.out / "asked.json").write_bytes(_about(asked, settings))
     named = float((kept.ranking[:, 0] >= 0).mean())
     return Outcome(
         counts={"asked": len(asked)},

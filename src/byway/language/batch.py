@@ -20,7 +20,7 @@ from byway.base.errors import UserError
 from byway.language import server
 from byway.language.answers import Kept
 from byway.language.questions import Question, Questions
-from byway.language.server import Usage
+from byway.language.server import Said, Usage
 
 REQUESTS, BYTES = 40_000, 150 << 20
 """Of a file at the most: the strictest of the hosts takes 50,000 and 200 MB."""
@@ -108,9 +108,7 @@ def take(files: list[Path], kept: Kept, asked: Questions) -> dict[str, int]:
     """
     counts: Counter[str] = Counter()
     for file in files:
-        rows: list[int] = []
-        rankings: list[NDArray[np.int32]] = []
-        usage, before = Usage(), counts.total()
+        said, before = list[Said](), counts.total()
         for result in _results(file):
             owner, _, row = result.identity.rpartition("-")
             if owner != kept.path.name or not row.isdecimal() or int(row) >= len(asked):
@@ -121,13 +119,10 @@ def take(files: list[Path], kept: Kept, asked: Questions) -> dict[str, int]:
                 ranking = asked.ranking(int(row), result.said)
                 counts["answers"] += 1
                 result.usage.empty = int(ranking[0] < 0)
-                rows.append(int(row))
-                rankings.append(ranking)
-                usage.add(result.usage)
+                said.append(Said(int(row), ranking, result.usage))
         if counts.total() == before:
             raise UserError(f"{file} holds no results of a batch: give the file that the host wrote.")
-        if rows:
-            kept.take(np.array(rows), np.stack(rankings), usage)
+        kept.keep(said)
     empty = int((kept.ranking[:, 0] == -1).sum())
     return {**{name: counts[name] for name in ("answers", "errors", "of other questions")}, "empty": empty}
 
@@ -155,19 +150,21 @@ def _read(line: dict[str, Any]) -> Result:
     if line.get("error") or response.get("status_code", 200) != 200:
         return Result(identity, "", Usage(), str(line.get("error") or response.get("status_code")))
     message, used = response["body"]["choices"][0]["message"], response["body"].get("usage") or {}
-    usage = Usage(1, int(used.get("prompt_tokens") or 0), int(used.get("completion_tokens") or 0))
-    usage.refused = int(bool(message.get("refusal")))
+    usage = _usage(used.get("prompt_tokens"), used.get("completion_tokens"), bool(message.get("refusal")))
     return Result(identity, str(message.get("content") or ""), usage)
+
+
+def _usage(read: Any, written: Any, refused: bool) -> Usage:
+    """Of one answer; hosts leave out numbers."""
+    return Usage(1, int(read or 0), int(written or 0), int(refused))
 
 
 def _of_anthropic(line: dict[str, Any]) -> Result:
     identity, result = str(line["custom_id"]), line["result"]
     if result["type"] != "succeeded":
         return Result(identity, "", Usage(), str(result["type"]))
-    message = result["message"]
-    used = message.get("usage") or {}
-    usage = Usage(1, int(used.get("input_tokens") or 0), int(used.get("output_tokens") or 0))
-    usage.refused = int(message.get("stop_reason") == "refusal")
+    message, used = result["message"], result["message"].get("usage") or {}
+    usage = _usage(used.get("input_tokens"), used.get("output_tokens"), message.get("stop_reason") == "refusal")
     return Result(identity, "".join(b.get("text", "") for b in message["content"] if b["type"] == "text"), usage)
 
 
@@ -178,10 +175,7 @@ def _of_gemini(line: dict[str, Any]) -> Result:
     used = response.get("usageMetadata") or response.get("usage_metadata") or {}
     read = used.get("promptTokenCount", used.get("prompt_token_count"))
     written = used.get("candidatesTokenCount", used.get("candidates_token_count"))
-    usage = Usage(1, int(read or 0), int(written or 0))
     candidates = response.get("candidates") or []
-    if not candidates:
-        usage.refused = 1
-        return Result(identity, "", usage)
-    parts = (candidates[0].get("content") or {}).get("parts") or []
+    usage = _usage(read, written, refused=not candidates)
+    parts = ((candidates[0].get("content") or {}).get("parts") or []) if candidates else []
     return Result(identity, "".join(part.get("text", "") for part in parts if not part.get("thought")), usage)

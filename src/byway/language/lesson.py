@@ -77,7 +77,7 @@ def draw(
     if settings.target == "transitions":
         return _as_happened(transitions.train, evidence, branching, settings, rng)
     samples, M = transitions.samples, transitions.clusters
-    grid = None
+    K, grid = samples.context.shape[1], None
     if settings.attention == "causal" or not transitions.whole_log:
         chosen = rng.choice(len(samples), settings.batch, p=samples.count / samples.count.sum())
         context, row = np.unique(samples.context[chosen], axis=0, return_inverse=True)
@@ -85,9 +85,9 @@ def draw(
         np.add.at(target, (row.reshape(-1), samples.label[chosen]), 1)
     else:
         members = rng.choice(M, min(M, settings.block_clusters), replace=False)
-        grids = np.meshgrid(*[members] * samples.context.shape[1], indexing="ij")
-        context = np.stack(grids, axis=-1).reshape(-1, samples.context.shape[1]).astype(np.int32)
-        if samples.context.shape[1] == 2:
+        grids = np.meshgrid(*[members] * K, indexing="ij")
+        context = np.stack(grids, axis=-1).reshape(-1, K).astype(np.int32)
+        if K == 2:
             grid = members
         elif len(context) > CONTEXTS:
             context = context[np.sort(rng.choice(len(context), CONTEXTS, replace=False))]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.transitions.curate import Ints, Samples, sampled
-from byway.transitions.signals import Scorer, Signal, among, likeliest
+from byway.transitions.signals import Scorer, among, likeliest
 
 FITTED = 5000
 """Validation transitions on which weights are fitted: three weights need no more."""
@@ -23,27 +23,27 @@ def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Sco
     a normal prior as wide as its largest, since a small log has too few transitions to tell. Where nothing was kept
     for validation each signal has the first weight that it tries.
     """
-    usual = np.array([signal.tried[0] for signal in scorer.signals])
-    if not len(validation.several()):
-        return scorer.weighed(**_named(scorer.signals, usual))
-    some = sampled(validation.several(), FITTED, rng)
-    wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
-    scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))
-    legal = np.ones(scores[0].shape, np.bool_)
-    np.put_along_axis(legal, some.context.astype(np.int64), False, axis=1)
-    found = likeliest(scores, legal, some, usual, 1 / (wide**2 * some.count.sum()))
-    return scorer.weighed(**_named(scorer.signals, found))
+    found = usual = np.array([signal.tried[0] for signal in scorer.signals])
+    if len(validation.several()):
+        some = sampled(validation.several(), FITTED, rng)
+        wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
+        scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))
+        legal = _outside(some.context, scores[0].shape[1])
+        found = likeliest(scores, legal, some, usual, 1 / (wide**2 * some.count.sum()))
+    names = (signal.name for signal in scorer.signals)
+    return scorer.weighed(**dict(zip(names, found.tolist(), strict=True)))
 
 
-def _named(signals: tuple[Signal, ...], weights: NDArray[np.float64]) -> dict[str, float]:
-    return {signal.name: float(weight) for signal, weight in zip(signals, weights, strict=True)}
+def _outside(context_NK: Ints, M: int) -> NDArray[np.bool_]:
+    """[N, M] the clusters that are not of the context."""
+    legal = np.ones((len(context_NK), M), np.bool_)
+    np.put_along_axis(legal, context_NK.astype(np.int64), False, axis=1)
+    return legal
 
 
 def normalised(score_NM: NDArray[np.floating], context_NK: Ints) -> NDArray[np.float64]:
     """[N, M] log-probabilities over the clusters outside each context, of which they sum to 1; -inf inside it."""
-    legal = np.ones(score_NM.shape, np.bool_)
-    np.put_along_axis(legal, context_NK.astype(np.int64), False, axis=1)
-    return among(score_NM.astype(np.float64), legal)
+    return among(score_NM.astype(np.float64), _outside(context_NK, score_NM.shape[1]))
 
 
 def mass(offset_NM: NDArray[np.floating], members: list[list[int]]) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ beside it. One that was asked elsewhere is a signal like the others; one that ru
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,16 @@ from byway.base.artifact import Outcome, Work, alone, write_atomic
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
 from byway.language import prompts
-from byway.language.answers import RankedPairs
 from byway.language.fast import bulk, half
-from byway.language.fast.bulk import TILE, Again
+from byway.language.fast.bulk import TILE
 from byway.language.fast.choices import TOGETHER
 from byway.language.fast.generate import Policy, policy
 from byway.language.tune import Tuned
 from byway.transitions import align, signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, added
-from byway.transitions.signals import Scorer, TableWeights
+from byway.transitions.signals import Ranked, Scorer, TableWeights
 from byway.transitions.table import triples_of
 from byway.transitions.triples import MOST, key, row_of
 
@@ -50,9 +49,28 @@ each other. Near ties are asked again in float32, so many that about one first a
 ROWS_PER_CHUNK = 8
 """Rows of the table computed between two commits of progress; the rows come out the same whatever it is."""
 
+Part = range | Ints
+"""Rows of the table, which are answered together, or contexts [N, K]."""
+Answer = Callable[[Part], NDArray[Any]]
+"""From a part to its answers as `bulk.layout` has them: [rows, M] or [N]."""
 
-Filled = tuple[NDArray[Any], float]
-"""Some rows of the table or some contexts, and in how many seconds they were answered."""
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a table is made of."""
+
+    transitions: Transitions
+    descriptions: Descriptions
+    model: Tuned | Ranked
+    similarity_MM: NDArray[np.float64]
+    """Cosines of the clusters' centroids."""
+    arithmetic: str
+    """As `half.resolved` takes it."""
+
+    @property
+    def history(self) -> int:
+        """K."""
+        return self.transitions.train.context.shape[1]
 
 
 def open_policy(tuned: Tuned, transitions: Transitions, descriptions: Descriptions, arithmetic: str) -> Policy:
@@ -65,83 +83,55 @@ def open_policy(tuned: Tuned, transitions: Transitions, descriptions: Descriptio
     return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
 
-def build(
-    work: Work,
-    settings: config.TransitionTable,
-    *,
-    transitions: Transitions,
-    descriptions: Descriptions,
-    model: Tuned | RankedPairs,
-    vectors: NDArray[np.float32],
-    tree: Tree,
-    arithmetic: str,
-) -> Outcome:
+def build(work: Work, settings: config.TransitionTable, given: Given) -> Outcome:
     """Fill the table, a few rows at a time; a row that is there is not computed again.
 
     Where K is 3 a pair (C1, C2) is asked for as (C1, C1, C2), as the log has it for a user with two interests.
     """
     started = time.perf_counter()
-    fitted = fill(
-        work,
-        settings,
-        transitions=transitions,
-        descriptions=descriptions,
-        model=model,
-        vectors=vectors,
-        tree=tree,
-        arithmetic=arithmetic,
-    )
-    M = transitions.clusters
-    whole = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("rows-*.npy"))])
-    keys = triples_of(transitions, TRIPLES)
-    more = None
+    fitted = fill(work, settings, given)
+    transitions, M = given.transitions, given.transitions.clusters
+    pairs, keys = _filled(work, "rows"), triples_of(transitions, TRIPLES)
+    arrays = {"clusters": pairs["cluster"], "scores": pairs["score"], "model": pairs["model"]}
+    triples = None
     if keys is not None:
-        more = np.concatenate([np.load(path) for path in sorted(work.scratch.glob("triples-*.npy"))])
-    aligned = None
+        triples = _filled(work, "triples")
+        arrays["triple_keys"] = key(keys, M)
+        arrays |= {"triple_clusters": triples["cluster"], "triple_model": triples["model"]}
+    figures: dict[str, float] = {}
     if settings.best_of:
-        satisfaction = align.Satisfaction.of(_feedback(transitions), M)
-        K = transitions.train.context.shape[1]
-        aligned = np.empty(whole["cluster"].shape, np.float32)
-        for c1 in range(M):
-            aligned[c1] = _ordered(whole[c1], satisfaction, row_of(c1, M, K), settings.best_of)
-        if keys is not None and more is not None:
-            _ordered(more, satisfaction, keys, settings.best_of)
-        np.save(work.out / "satisfaction.npy", aligned)
-    np.save(work.out / "clusters.npy", whole["cluster"])
-    np.save(work.out / "scores.npy", whole["score"])
-    np.save(work.out / "model.npy", whole["model"])
+        known = align.Satisfaction.of(_feedback(transitions), M)
+        felt = [_ordered(pairs[c1], known, row_of(c1, M, given.history), settings.best_of) for c1 in range(M)]
+        arrays["satisfaction"] = np.stack(felt)
+        figures["table.satisfaction_at_1"] = round(float(np.nanmean(arrays["satisfaction"][:, :, 0])), 4)
+        if keys is not None and triples is not None:
+            _ordered(triples, known, keys, settings.best_of)
+    for name, array in arrays.items():
+        np.save(work.out / f"{name}.npy", array)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
-    if keys is not None and more is not None:
-        np.save(work.out / "triple_keys.npy", key(keys, M))
-        np.save(work.out / "triple_clusters.npy", more["cluster"])
-        np.save(work.out / "triple_model.npy", more["model"])
-    pair = np.arange(M)
-    illegal = (
-        (whole["cluster"] < 0)
-        | (whole["cluster"] >= M)
-        | (whole["cluster"] == pair[:, None, None])
-        | (whole["cluster"] == pair[None, :, None])
-    )
+    first, every = pairs["cluster"][:, :, 0], np.arange(M)
+    legal = (first >= 0) & (first < M) & (first != every[:, None]) & (first != every)
     seconds = sum(json.loads(p.read_text("utf-8")) for p in work.scratch.glob("rows-*.seconds"))
     return Outcome(
         counts={"pairs": M * M, "triples": 0 if keys is None else len(keys)},
         metrics={
             "table.entries": M * M,
-            "table.legal": round(float(1 - illegal[:, :, 0].mean()), 6),
-            "table.distinct": len(np.unique(whole["cluster"][:, :, 0])),
+            "table.legal": round(float(legal.mean()), 6),
+            "table.distinct": len(np.unique(first)),
             "table.weights": fitted.weights,
             "table.precision": fitted.precision,
             "table.near": round(fitted.near, 4),
-            **(
-                {}
-                if aligned is None
-                else {"table.satisfaction_at_1": round(float(np.nanmean(aligned[:, :, 0])), 4)}
-            ),
+            **figures,
             "table.seconds": round(time.perf_counter() - started, 1),
             # Of one process, also where several shards or a run that was cut have filled the rows.
             "table.pairs_per_second": round(M * M / max(seconds, 1e-9), 1),
         },
     )
+
+
+def _filled(work: Work, what: str) -> NDArray[Any]:
+    """What all shards have answered, in order."""
+    return np.concatenate([np.load(path) for path in sorted(work.scratch.glob(f"{what}-*.npy"))])
 
 
 def _feedback(transitions: Transitions) -> align.Feedback:
@@ -162,90 +152,78 @@ def _ordered(
 
 
 def fill(
-    work: Work,
-    settings: config.TransitionTable,
-    *,
-    transitions: Transitions,
-    descriptions: Descriptions,
-    model: Tuned | RankedPairs,
-    vectors: NDArray[np.float32],
-    tree: Tree,
-    arithmetic: str,
-    shard: tuple[int, int] = (1, 1),
+    work: Work, settings: config.TransitionTable, given: Given, shard: tuple[int, int] = (1, 1)
 ) -> TableWeights:
     """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
 
     Shards take chunks of rows in turn. They share nothing but the scratch directory, so that they may run at the
     same time, on one machine or on several; the rows are the same bytes however many there are (`TILE`).
     """
-    if transitions.train.context.shape[1] not in (2, 3) or transitions.clusters > MOST:
+    transitions, model = given.transitions, given.model
+    if given.history not in (2, 3) or transitions.clusters > MOST:
         raise UserError(
             "The table answers pairs and triples: set transitions.history to 2 or 3, or stop with "
             "--until language_model."
         )
     if settings.best_of:
         _feedback(transitions)  # said before the table is filled, not after
-    M, (number, shards) = transitions.clusters, shard
-    size = -(-ROWS_PER_CHUNK // TILE) * TILE
-    chunks = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
-    path_of = {rows.start: work.scratch / f"rows-{rows.start:06d}.npy" for rows in chunks}
-    left = [rows for rows in chunks if not path_of[rows.start].exists()]
-    triples = triples_of(transitions, TRIPLES)
-    starts = range(0, 0 if triples is None else max(1, len(triples)), TOGETHER)[number - 1 :: shards]
-    more: dict[Path, Ints] = {}
-    for start in starts:
-        path = work.scratch / f"triples-{start:09d}.npy"
-        if triples is not None and not path.exists():
-            more[path] = triples[start : start + TOGETHER]
-    said = model.signal() if isinstance(model, RankedPairs) else None
-    scorer = signals.of(transitions, tree.similarity(vectors, transitions.level), said)
+    parts = _parts(work.scratch, transitions, shard)
+    left = {path: part for path, part in parts.items() if not path.exists()}
+    scorer = signals.of(transitions, given.similarity_MM, model if isinstance(model, Ranked) else None)
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
         if not known.exists():
-            if isinstance(model, RankedPairs):
-                made = TableWeights(scorer.fitted(transitions.validation, work.rng).all_weights())
-            else:
-                made = _fitted(work, arithmetic, transitions, descriptions, model, scorer)
-            write_atomic(known, msgspec.json.encode(made))
+            write_atomic(known, msgspec.json.encode(_fitted(work, given, scorer)))
     fitted = msgspec.json.decode(known.read_bytes(), type=TableWeights)
-    if not (left or more):
+    if not left:
         return fitted
-    parts: list[range | Ints] = [*left, *more.values()]
-    paths = [*(path_of[rows.start] for rows in left), *more]
-    if isinstance(model, RankedPairs):
-        K = transitions.train.context.shape[1]
-        ask = partial(_ranker, model, scorer.weighed(**fitted.weights), K, TOP)
+    scorer = scorer.weighed(**fitted.weights)
+    if isinstance(model, Ranked):
+        opened = partial(_ranker, model, scorer, given.history)
     else:
-        ask = partial(_answerer, model, transitions, descriptions, scorer, fitted)
-    total = sum(map(len, chunks)) + len(starts)
-    with bar("transition table", total, total - sum(map(len, left)) - len(more)) as advance:
-        for i, (found, seconds) in engine.spread(ask, parts):
-            path, part = paths[i], parts[i]
-            if isinstance(part, range):
-                path.with_suffix(".seconds").write_text(f"{seconds:.3f}", "utf-8")
-            write_atomic(path, _bytes(found))
-            advance(len(part) if isinstance(part, range) else 1)
+        opened = partial(_answerer, model, given, scorer, fitted)
+    paths = list(left)
+    done = _size(parts.values()) - _size(left.values())
+    with bar("transition table", _size(parts.values()), done) as advance:
+        for i, (found, seconds) in engine.spread(partial(_timed, opened), list(left.values())):
+            paths[i].with_suffix(".seconds").write_text(f"{seconds:.3f}", "utf-8")
+            write_atomic(paths[i], _bytes(found))
+            advance(_size([left[paths[i]]]))
     return fitted
 
 
-def _fitted(
-    work: Work,
-    arithmetic: str,
-    transitions: Transitions,
-    descriptions: Descriptions,
-    tuned: Tuned,
-    scorer: Scorer,
-) -> TableWeights:
+def _parts(scratch: Path, transitions: Transitions, shard: tuple[int, int]) -> dict[Path, Part]:
+    """What a shard has to answer, by the file that keeps it: chunks of rows, and of triples where K is 3."""
+    M, (number, shards) = transitions.clusters, shard
+    size = -(-ROWS_PER_CHUNK // TILE) * TILE
+    rows = [range(start, min(start + size, M)) for start in range(0, M, size)][number - 1 :: shards]
+    parts: dict[Path, Part] = {scratch / f"rows-{part.start:06d}.npy": part for part in rows}
+    triples = triples_of(transitions, TRIPLES)
+    if triples is not None:
+        for start in range(0, max(1, len(triples)), TOGETHER)[number - 1 :: shards]:
+            parts[scratch / f"triples-{start:09d}.npy"] = triples[start : start + TOGETHER]
+    return parts
+
+
+def _size(parts: Iterable[Part]) -> int:
+    """Steps of the progress bar: one a row of the table, one for some triples together."""
+    return sum(len(part) if isinstance(part, range) else 1 for part in parts)
+
+
+def _fitted(work: Work, given: Given, scorer: Scorer) -> TableWeights:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
-    arithmetic = half.resolved(arithmetic)
-    asked_of = open_policy(tuned, transitions, descriptions, arithmetic)
-    scorer, weight = bulk.fit(asked_of, transitions.validation, scorer, work.rng)
-    weights, near = {**scorer.all_weights(), "language_model": weight}, 0.0
+    validation = given.transitions.validation
+    if isinstance(given.model, Ranked):
+        return TableWeights(scorer.fitted(validation, work.rng).all_weights())
+    arithmetic = half.resolved(given.arithmetic)
+    opened = partial(open_policy, given.model, given.transitions, given.descriptions)
+    asked_of = opened(arithmetic)
+    scorer, weight = bulk.fit(asked_of, validation, scorer, work.rng)
+    near = 0.0
     if ROUNDING and arithmetic != "float32":
-        exact = open_policy(tuned, transitions, descriptions, "float32")
-        near = bulk.rounding(asked_of, exact, ROUNDING, work.rng)
-    return TableWeights(weights, near, arithmetic)
+        near = bulk.rounding(asked_of, opened("float32"), ROUNDING, work.rng)
+    return TableWeights({**scorer.all_weights(), "language_model": weight}, near, arithmetic)
 
 
 def follow(
@@ -275,69 +253,66 @@ def follow(
     parts = [row_of(c1, M, K) for c1 in range(M)]
     if triples is not None:
         parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
-    changed: list[Ints] = []
-    for context in parts:
-        first: list[NDArray[np.intp]] = []
-        for counted in (before, now):
-            share = counted.probability(context)
-            np.put_along_axis(share, context.astype(np.int64), -1.0, axis=1)
-            first.append(share.argmax(axis=1))
-        changed.append(context[first[0] != first[1]])
-    contexts = np.concatenate(changed)
+
+    def leading(counted: Successors, context: Ints) -> NDArray[np.intp]:
+        share = counted.probability(context)
+        np.put_along_axis(share, context.astype(np.int64), -1.0, axis=1)
+        return share.argmax(axis=1)
+
+    contexts = np.concatenate([part[leading(before, part) != leading(now, part)] for part in parts])
     scorer = signals.over(now, similarity_MM, said).weighed(**fitted.weights)
     asked_of = ask() if said is None and fitted.model and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
         if asked_of is None:
-            found.append(bulk.by_evidence(part, scorer, M, top))
+            found.append(bulk.by_evidence(part, scorer, M, top)[0])
         else:
             found.append(bulk.answer_some(asked_of, part, scorer, fitted.model, top, 1)["cluster"])
     return contexts, np.concatenate(found)
 
 
-def _answerer(
-    tuned: Tuned,
-    transitions: Transitions,
-    descriptions: Descriptions,
-    scorer: Scorer,
-    fitted: TableWeights,
-) -> Callable[[range | Ints], Filled]:
-    """What answers rows of the table, and contexts one by one, and says in how many seconds."""
-    scorer, weight = scorer.weighed(**fitted.weights), fitted.model
+def _answerer(tuned: Tuned, given: Given, scorer: Scorer, fitted: TableWeights) -> Answer:
+    """What answers with a model that runs here."""
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
-    asked_of = open_policy(tuned, transitions, descriptions, fitted.precision)
-    again = None
-    if fitted.near:
-        exact = open_policy(tuned, transitions, descriptions, "float32")
-        again = Again.of(exact, fitted.near)
-    rows_of = bulk.answerer(asked_of, scorer, weight, TOP, MODEL_TOP, again)
+    opened = partial(open_policy, tuned, given.transitions, given.descriptions)
+    asked_of = opened(fitted.precision)
+    again = bulk.asked_again(opened("float32"), fitted.near) if fitted.near else None
+    rows_of = bulk.answerer(asked_of, scorer, fitted.model, TOP, MODEL_TOP, again)
 
-    def answer(part: range | Ints) -> Filled:
-        began = time.perf_counter()
+    def answer(part: Part) -> NDArray[Any]:
         if isinstance(part, range):
-            found = rows_of(part)
-        else:
-            found = bulk.answer_some(asked_of, part, scorer, weight, TOP, MODEL_TOP, again=again)
-        return found, time.perf_counter() - began
+            return rows_of(part)
+        return bulk.answer_some(asked_of, part, scorer, fitted.model, TOP, MODEL_TOP, again=again)
 
     return answer
 
 
-def _ranker(answered: RankedPairs, scorer: Scorer, K: int, top: int) -> Callable[[range | Ints], Filled]:
-    """As `_answerer`, of a model whose answers are there already: all is evidence."""
-    M = len(answered.ranking)
-    n = min(top, M)
+def _ranker(said: Ranked, scorer: Scorer, K: int) -> Answer:
+    """The same of a model whose answers are there already: all is evidence."""
+    M = len(said.ranking_MMn)
+    n = min(TOP, M)
+    m = min(n, MODEL_TOP)
 
-    def answer(part: range | Ints) -> Filled:
-        began = time.perf_counter()
+    def answer(part: Part) -> NDArray[Any]:
         context = np.concatenate([row_of(c, M, K) for c in part]) if isinstance(part, range) else part
-        found = bulk.ranked_by_evidence(context, scorer, M, n, min(n, MODEL_TOP))
-        own = answered.ranking[context[:, -2], context[:, -1]][:, : found["model"].shape[1]]
-        found["model"] = -1
-        found["model"][:, : own.shape[1]] = own
-        return (found.reshape(len(part), M) if isinstance(part, range) else found), time.perf_counter() - began
+        found = np.empty(len(context), bulk.layout(n, m))
+        found["cluster"], found["score"] = bulk.by_evidence(context, scorer, M, n)
+        own = said.ranking_MMn[context[:, -2], context[:, -1], :m]
+        found["model"] = np.pad(own, ((0, 0), (0, m - own.shape[1])), constant_values=-1)
+        return found.reshape(len(part), M) if isinstance(part, range) else found
 
     return answer
+
+
+def _timed(opened: Callable[[], Answer]) -> Callable[[Part], tuple[NDArray[Any], float]]:
+    """What answers, and says in how many seconds."""
+    answer = opened()
+
+    def timed(part: Part) -> tuple[NDArray[Any], float]:
+        began = time.perf_counter()
+        return answer(part), time.perf_counter() - began
+
+    return timed
 
 
 def _bytes(array: NDArray[Any]) -> bytes:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import hash_json
+from byway.data.events import Events
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Transitions
 from byway.transitions.signals import Scorer
@@ -117,10 +118,8 @@ class Questions:
 
     def part(self, rows: NDArray[np.integer]) -> "Questions":
         """Some of the questions."""
-        return Questions(
-            self.names, self.titles, self.pairs[rows], self.candidates[rows], self.turned[rows], self.ranked,
-            self.prompt,
-        )  # fmt: skip
+        pairs, candidates, turned = (each[rows] for each in (self.pairs, self.candidates, self.turned))
+        return replace(self, pairs=pairs, candidates=candidates, turned=turned)
 
     def digest(self) -> str:
         """What tells these questions from others."""
@@ -214,12 +213,9 @@ def _turned(successors: Successors, context_NK: Ints) -> Ints:
     return np.pad(found, ((0, 0), (0, TURNED - found.shape[1])), constant_values=-1).astype(np.int32)
 
 
-def examples(titles: list[str], item: Ints, good: NDArray[np.bool_], cluster_of: Ints, M: int) -> list[list[str]]:
-    """[M] the titles of each cluster's items that pleased most often, at most EXAMPLES, cut to a line.
-
-    `item` and `good` [E] are of events, `cluster_of` [items].
-    """
-    pleased = np.bincount(item[good], minlength=len(cluster_of))
+def examples(titles: list[str], events: Events, cluster_of: Ints, M: int) -> list[list[str]]:
+    """[M] the titles of each cluster's items that pleased most often, at most EXAMPLES, cut to a line."""
+    pleased = np.bincount(events.item[events.good()], minlength=len(cluster_of))
     order = np.lexsort((-pleased, cluster_of))
     start = np.searchsorted(cluster_of[order], np.arange(M + 1))
     shown: list[list[str]] = []

@@ -4,6 +4,8 @@ It knows weights and a curve of figures; it does not know prompts, pictures or l
 """
 
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from torch import Tensor
 
 from byway.base.artifact import flush, write_atomic
 from byway.base.errors import UserError
-from byway.base.parallel import average, size
+from byway.base.parallel import average, rank, size
+from byway.base.progress import bar
 
 WEIGHT_DECAY = 0.01
 """Decoupled weight decay of every fine-tuning."""
@@ -90,6 +93,38 @@ class Progress:
         self.scratch, self.optimiser = scratch, optimiser
         self.curve: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
+
+    def run(
+        self,
+        steps: int,
+        learn: Callable[[int], None],
+        look: Callable[[], dict[str, Any]],
+        keep: Callable[[], None],
+        *,
+        label: str,
+        evaluate_every: int,
+        save_every: int,
+    ) -> None:
+        """Learn all steps that are left, and leave the model with its best weights.
+
+        Before the first step and whenever it is `due` the curve gets a point with the figures of `look`, and `keep`
+        decides whether these weights are the best so far. Of several processes the first one looks and saves.
+        """
+        step, leads = self.restore(), rank() == 0
+        if step == 0 and leads:
+            self.curve.append({"step": 0, **look()})
+        with bar(label, steps, step) if leads else nullcontext(lambda n: None) as advance:
+            while step < steps:
+                learn(step)
+                step += 1
+                advance(1)
+                if leads and due(step, steps, evaluate_every):
+                    self.curve.append({"step": step, **look()})
+                    keep()
+                if leads and step % save_every == 0 and step < steps:
+                    self.save(step)
+        if leads:
+            self.take_best()
 
     def save(self, step: int) -> None:
         """Keep the state after `step` steps; the pointer is moved last, and then the old state goes."""

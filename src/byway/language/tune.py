@@ -8,8 +8,8 @@ needs no more than the tokens where the trie branches. The paper's own recipe is
 
 import json
 import time
-from contextlib import nullcontext
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,7 @@ from torch import Tensor
 from byway.base import config, models, precision, weights
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.parallel import rank, together
-from byway.base.progress import bar
 from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
 from byway.language import adapters, gain, head, offset, prompts
 from byway.language.fast.bulk import first
 from byway.language.fast.generate import (
@@ -38,7 +36,7 @@ from byway.language.fast.generate import (
 )
 from byway.language.fast.passes import require_readable
 from byway.language.lesson import Batch, Examples, draw
-from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
@@ -101,13 +99,13 @@ def first_nats(
     The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name. Beside an
     offset it is among the legal ones.
     """
+    wanted = policy.take(first_choice(policy.trie, target_NM))
     if offset_NM is not None:
-        wanted = policy.take(first_choice(policy.trie, target_NM))
-        log_p = _choice(policy, 0, at_cue_NH, offset_NM)
-        return -(wanted * log_p.masked_fill(wanted == 0, 0)).sum(1)
-    begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
-    log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
-    return -(policy.take(first_choice(policy.trie, target_NM)) * log_p).sum(1)
+        log_p = _choice(policy, 0, at_cue_NH, offset_NM).masked_fill(wanted == 0, 0)
+    else:
+        begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
+        log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
+    return -(wanted * log_p).sum(1)
 
 
 def _choice(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
@@ -164,8 +162,7 @@ def build(
     settings: config.LanguageModel,
     transitions: Transitions,
     descriptions: Descriptions,
-    vectors: NDArray[np.float32],
-    tree: Tree,
+    similarity_MM: NDArray[np.float64],
     *,
     arithmetic: str,
     processes: int = 1,
@@ -180,13 +177,15 @@ def build(
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
     arithmetic = precision.resolved(arithmetic)
     started = time.perf_counter()
-    evidence, alike = signals.of(transitions), tree.similarity(vectors, transitions.level)
+    evidence = signals.of(transitions)
     untuned: dict[str, float] = {}
     if settings.target == "transitions":
-        evidence = offset.fitted(signals.of(transitions, alike), transitions.validation, work.rng.spawn(1)[0])
+        evidence = offset.fitted(
+            signals.of(transitions, similarity_MM), transitions.validation, work.rng.spawn(1)[0]
+        )
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
-        evidence = signals.of(transitions, alike)
+        evidence = signals.of(transitions, similarity_MM)
         # Popularity is divided out by `lesson`, whatever the table does with it.
         evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
@@ -227,7 +226,7 @@ def _fine_tune(
     model = models.load(settings.model, precision.dtype(arithmetic))
     require_readable(model)
     if settings.method == "lora":
-        model = adapters.adapt(model, adapters.RANK, work.rng)
+        model = adapters.adapt(model, work.rng)
     freeze(model, frozen(settings))
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
@@ -242,41 +241,34 @@ def _fine_tune(
     branching = asked_of.trie.goes_on()
     choice_weight, further_weight = RECIPES[settings.recipe]
     optimiser = Optimiser(model)
-    progress = Progress(work.scratch, optimiser)
-    step = progress.restore()
-    number, leads = rank(), rank() == 0
+    progress, number = Progress(work.scratch, optimiser), rank()
 
-    def look() -> dict[str, Any]:
-        found: dict[str, Any] = {"step": step, **evaluate(asked_of, names, tokenizer, evaluated_on)}
+    def learn(step: int) -> None:
+        draws = np.random.default_rng([seed, step, number] if number else [seed, step])
+        batch = draw(transitions, evidence, branching, settings, draws)
+        named, choice = loss(asked_of, batch, choice_weight, further_weight)
+        (named + choice_weight * choice).backward()
+        optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
+
+    def look() -> dict[str, float]:
+        found = evaluate(asked_of, names, tokenizer, evaluated_on)
         if settings.target == "transitions":
             several, draws = transitions.validation.several(), np.random.default_rng(seed)
             found |= gain.over(asked_of, evidence, several, asked_n, draws)
         return found
 
-    if step == 0 and leads:
-        progress.curve.append(look())
-    with bar("fine-tuning", settings.steps, step) if leads else nullcontext(lambda n: None) as advance:
-        while step < settings.steps:
-            draws = np.random.default_rng([seed, step, number] if number else [seed, step])
-            batch = draw(transitions, evidence, branching, settings, draws)
-            named, choice = loss(asked_of, batch, choice_weight, further_weight)
-            (named + choice_weight * choice).backward()
-            optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
-            step += 1
-            advance(1)
-            if not leads:
-                continue
-            if due(step, settings.steps, EVALUATE_EVERY):
-                progress.curve.append(look())
-                if settings.target == "transitions":
-                    # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
-                    progress.keep_best("match_rate", "gain_nats.validation", asked_n, error=0.0)
-                else:
-                    progress.keep_best("match_rate", "recall_at_10.validation", asked_n)
-            if step % CHECKPOINT_EVERY == 0 and step < settings.steps:
-                progress.save(step)
-    if leads:
-        progress.take_best()
+    # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
+    by, error = ("gain_nats", 0.0) if settings.target == "transitions" else ("recall_at_10", None)
+    keep = partial(progress.keep_best, "match_rate", f"{by}.validation", asked_n, error)
+    progress.run(
+        settings.steps,
+        learn,
+        look,
+        keep,
+        label="fine-tuning",
+        evaluate_every=EVALUATE_EVERY,
+        save_every=CHECKPOINT_EVERY,
+    )
     return model, tokenizer, progress
 
 

@@ -68,11 +68,11 @@ class Contexts:
 def contexts(
     settings: config.MultimodalModel,
     pairs: Pairs,
-    *,
     catalog: Catalog,
     tree: Tree,
     descriptions: Descriptions,
     seen: Media,
+    *,
     frames: int | None = None,
 ) -> Contexts:
     """Join what is known of the items; of a video so many `frames` are shown, or all that were kept."""

@@ -133,13 +133,10 @@ def build(work: Work, level: int, events: Events, tree: Tree, seen: Media) -> Ou
         "fresh": counted(usable & new[found.context] & good),
     }
     back_off = fit_back_off(Evidence.of(log, fine, broad, clusters), tables["validation"])
-    meta = {
-        "level": str(level),
-        "clusters": str(clusters),
-        "back_off": str(back_off),
-    }
+    meta = {"level": str(level), "clusters": str(clusters), "back_off": str(back_off)}
     for name, samples in tables.items():
-        _write(samples, work.out / f"{name}.parquet", meta)
+        table = pa.table({column: getattr(samples, column) for column in COLUMNS})
+        pq.write_table(table.replace_schema_metadata(meta), work.out / f"{name}.parquet")
     labels = np.bincount(tables["samples"].label, minlength=clusters)
     return Outcome(
         counts={
@@ -279,11 +276,6 @@ def posterior(pairs: Pairs, fine: Ints, broad: Ints) -> Callable[[Ints], NDArray
     """What the log says is likely to please after each context item: [N, clusters], see `Evidence.next`."""
     evidence = Evidence.of(pairs.log, fine, broad, pairs.clusters)
     return lambda items: evidence.next(items, pairs.back_off).astype(np.float32)
-
-
-def _write(samples: PairSamples, path: Path, meta: dict[str, str]) -> None:
-    columns = {name: getattr(samples, name) for name in COLUMNS}
-    pq.write_table(pa.table(columns).replace_schema_metadata(meta), path)
 
 
 def load(path: Path) -> Pairs:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
-from byway.language.fast.choices import top
+from byway.language.fast.choices import by_model
 from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy
 from byway.language.fast.passes import Cache, Prefix, read
 from byway.language.tune import Examples, first_nats, later_nats
@@ -77,7 +77,7 @@ class Embedded:
         self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
     ) -> Best:
         asked, thoughts = self._ask(kind, items)
-        ((clusters, scores),) = top(self.policy, asked, n, excluded_NM, [lambda log_p: log_p])
+        clusters, scores = by_model(self.policy, asked, n, excluded_NM)
         return Best(clusters, scores, thoughts, self._speak(asked) if free else None)
 
     def _speak(self, asked: Prompted) -> list[str]:
@@ -154,7 +154,8 @@ class Embedded:
         N, at = len(asked.position_N), self.policy.device
         said: list[list[int]] = [[] for _ in range(N)]
         alive = torch.ones(N, dtype=torch.bool, device=at)
-        hidden, position, thought = asked.hidden_NH, asked.position_N, None
+        hidden, position, back = asked.hidden_NH, asked.position_N, asked.context
+        thought: Cache | None = None
         for _ in range(longest):
             token, were = logits(self.policy, hidden).argmax(-1), alive.clone()
             for i in were.nonzero().flatten().tolist():
@@ -164,35 +165,19 @@ class Embedded:
             reads = alive if then is None else were
             if not reads.any():
                 break
-            hidden, position, thought = self._step(asked, thought, token[:, None], reads[:, None], position, hidden)
+            ids, at_cells, there = (each[:, None, None] for each in (token, position, reads))
+            out, made = read(self.policy.model, ids, at_cells, there, back)
+            hidden, position = torch.where(reads[:, None], out[:, 0, 0], hidden), position + reads
+            thought = made if thought is None else thought.joined(made)
+            back = [*asked.context, Prefix(thought, "cells")]
             if not alive.any():
                 break
-        back = [*asked.context, *([Prefix(thought, "cells")] if thought is not None else [])]
         ready = Prompted(hidden, back, position)
         if then is None:
             return said, ready
         ids, every = torch.tensor(then, device=at).expand(N, -1), torch.arange(N, device=at)
         _, ready = go_on(self.policy, ready, every, ids, torch.ones_like(ids, dtype=torch.bool))
         return said, ready
-
-    def _step(
-        self,
-        asked: Prompted,
-        thought: Cache | None,
-        ids_NT: Tensor,
-        reads_NT: Tensor,
-        position: Tensor,
-        hidden: Tensor,
-    ) -> tuple[Tensor, Tensor, Cache]:
-        context = [*asked.context, *([Prefix(thought, "cells")] if thought is not None else [])]
-        out, made = read(self.policy.model, ids_NT[:, None], position[:, None, None], reads_NT[:, None], context)
-        if thought is not None:
-            joined = [
-                [torch.cat(pair, dim=2) for pair in zip(a, b, strict=True)]
-                for a, b in ((thought.keys, made.keys), (thought.values, made.values))
-            ]
-            made = Cache(joined[0], joined[1], torch.cat([thought.valid_ABT, made.valid_ABT], dim=2))
-        return torch.where(reads_NT, out[:, 0, 0], hidden), position + reads_NT[:, 0], made
 
 
 def _build(model: Any, tokenizer: Any, asked: Contexts) -> Embedded:
@@ -214,7 +199,7 @@ def new(
 ) -> Embedded:
     """A language model by name with a new projector, ready to be trained; but for the paper's recipe the projector
     has had its first lesson."""
-    model: Any = adapters.adapt(models.load(settings.model, dtype), adapters.RANK, rng)
+    model: Any = adapters.adapt(models.load(settings.model, dtype), rng)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         made = _build(model, models.load_tokenizer(settings.model), asked)

@@ -189,17 +189,12 @@ def _longer(inputs: dict[str, Tensor], tail: list[int]) -> dict[str, Tensor]:
     if not tail:
         return inputs
     length = inputs["input_ids"].shape[1]
-    out, at = dict[str, Tensor](), inputs["input_ids"].device
+    out = dict[str, Tensor]()
     for name, value in inputs.items():
         if value.ndim == 2 and value.shape[1] == length and not value.is_floating_point():
-            more = {
-                "input_ids": torch.tensor([tail], device=at),
-                "attention_mask": torch.ones(1, len(tail), dtype=value.dtype, device=at),
-            }
-            end = more.get(name, torch.zeros(1, len(tail), dtype=value.dtype, device=at))
-            out[name] = torch.cat([value, end.to(value.dtype)], dim=1)
-        else:
-            out[name] = value
+            more = tail if name == "input_ids" else [int(name == "attention_mask")] * len(tail)
+            value = torch.cat([value, torch.tensor([more], dtype=value.dtype, device=value.device)], dim=1)
+        out[name] = value
     return out
 
 
@@ -238,7 +233,7 @@ def wrap(model: Any, processor: Any, asked: Contexts, pictures: Pictures) -> Hub
 def prepare(model: Any, rng: np.random.Generator) -> Any:
     """Freeze the picture tower, put adapters on the language model, free the projector."""
     model.requires_grad_(False)
-    adapters.adapt(model.get_decoder(), adapters.RANK, rng)
+    adapters.adapt(model.get_decoder(), rng)
     model.get_input_embeddings().weight.requires_grad_(False)
     for name, weight in model.named_parameters():
         if any(part in name for part in PROJECTORS):

@@ -23,14 +23,10 @@ from byway.base import config, engine, precision
 from byway.base.artifact import Outcome, Work, hash_json, read_record, write_atomic
 from byway.base.errors import UserError
 from byway.base.progress import bar
-from byway.data.catalog import Catalog
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
-from byway.data.media import Media
-from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
 from byway.multimodal import prompts, weigh
-from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, serendipitous
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, serendipitous
 from byway.multimodal.curate import Pairs
 from byway.multimodal.model import open_model
 from byway.multimodal.tune import Tuned, linear
@@ -78,10 +74,7 @@ def build(
     *,
     events: Events,
     vectors: NDArray[np.float32],
-    catalog: Catalog,
-    tree: Tree,
-    descriptions: Descriptions,
-    seen: Media,
+    asked: Contexts,
     pairs: Pairs,
     model: Tuned,
     arithmetic: str,
@@ -89,48 +82,41 @@ def build(
     """Answer the popular items, a batch at a time; a batch that is there is not computed again."""
     # A hash of an answer names it, and all machines that share the items follow it.
     arithmetic = precision.resolved(arithmetic)
-    asked = contexts(model.settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     traffic = traffic_of(events)
-    items = covered(traffic, asked.row >= 0 if model.kind in prompts.SEES else traffic >= 0, settings.coverage)
-    weighed = settings.by == "fitted"
-    # The model's answers are kept whole where they are weighed, and of the pairs too on which they are.
-    depth = _most(asked) if weighed else TOP
-    wanted = items
-    if weighed:
-        able = asked.row >= 0 if model.kind in prompts.SEES else asked.cluster >= 0
-        wanted = np.union1d(items, np.unique(pairs.validation.item[able[pairs.validation.item]])).astype(np.int32)
+    able = asked.row >= 0 if model.kind in prompts.SEES else np.ones(len(traffic), np.bool_)
+    items = covered(traffic, able, settings.coverage)
+    wanted, depth, file = items, TOP, ANSWERS
+    if settings.by == "fitted":
+        # The model's answers are kept whole where they are weighed, and of the pairs too on which they are.
+        weighed_by = np.unique(pairs.validation.item[able[pairs.validation.item]])
+        wanted, depth, file = np.union1d(items, weighed_by).astype(np.int32), _most(asked), MODEL
     keys = keys_of(wanted, asked, model, depth, arithmetic)
     started = time.perf_counter()
-    known = _known(work, depth, MODEL if weighed else ANSWERS)
+    known = _known(work, depth, file)
     former = len(known)
     if settings.by == "pictures":
-        keys = {i: hash_json([pairs_digest(pairs), key]) for i, key in keys.items()}
+        log = pairs.log
+        fitted_on = hash_json([log.item.tolist(), log.label.tolist(), log.liked.tolist()])
+        keys = {i: hash_json([fitted_on, key]) for i, key in keys.items()}
         known |= by_pictures(pairs, asked, items, TOP, keys)
     left = [i for i in wanted.tolist() if keys[i] not in known]
-    fresh: dict[str, dict[str, Any]] = {}
     if left:
-        parts = [left[start : start + BATCH] for start in range(0, len(left), BATCH)]
-        path_of = {keys[part[0]]: work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts}
-        open_parts = [part for part in parts if not path_of[keys[part[0]]].exists()]
-        done = len(wanted) - sum(map(len, open_parts))
-        with bar("context table", len(wanted), done) as advance:
-            for i, made in engine.spread(partial(_answerer, model, asked, depth, arithmetic, keys), open_parts):
-                write_atomic(path_of[keys[open_parts[i][0]]], made)
-                advance(len(open_parts[i]))
-        for path in path_of.values():
-            fresh |= {row["key"]: row for row in pq.read_table(path).to_pylist()}
+        known |= _answered(work, left, keys, partial(_answerer, model, asked, depth, arithmetic, keys), len(wanted))
     seconds = time.perf_counter() - started
-    rows = [fresh.get(keys[i]) or known[keys[i]] for i in wanted.tolist()]
+    rows = [known[keys[i]] for i in wanted.tolist()]
     clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(wanted), depth)
     scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(wanted), depth)
-    figures: dict[str, Any] = {}
-    if weighed:
-        _write(work.out / MODEL, wanted, keys, rows, clusters, scores, level=pairs.level)
+    thoughts = [row["thought"] for row in rows]
+    level, figures = {"level": str(pairs.level)}, dict[str, Any]()
+    if settings.by == "fitted":
+        table = _table(wanted, keys, clusters, scores, thoughts)
+        pq.write_table(table.replace_schema_metadata(level), work.out / MODEL)
         clusters, scores, figures = weigh.ranked(pairs, asked, wanted, (clusters, scores), TOP)
         own = np.searchsorted(wanted, items)
-        clusters, scores, rows = clusters[own], scores[own], [rows[i] for i in own.tolist()]
+        clusters, scores, thoughts = clusters[own], scores[own], [thoughts[i] for i in own.tolist()]
+    table = _table(items, keys, clusters, scores, thoughts)
+    pq.write_table(table.replace_schema_metadata(level), work.out / ANSWERS)
     via = nearest(items, vectors, asked.cluster)
-    _write(work.out / ANSWERS, items, keys, rows, clusters, scores, level=pairs.level)
     for name, array in (("clusters", clusters), ("scores", scores), ("via", via)):
         np.save(work.out / f"{name}.npy", array)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
@@ -192,20 +178,10 @@ def by_pictures(
         raise UserError(
             "The log has too few liked pairs for a regression on pictures: set context_table.by to model."
         )
-    open_NM = serendipitous(asked, items)
-    log_p = log_softmax(np.where(open_NM, score(items), -np.inf), axis=1)
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :top]
-    best = np.take_along_axis(log_p, order, 1)
-    fill = ((0, 0), (0, top - order.shape[1]))
-    clusters = np.pad(np.where(np.isfinite(best), order, -1), fill, constant_values=-1)
-    scores = np.pad(best, fill, constant_values=-np.inf)
+    log_p = log_softmax(np.where(serendipitous(asked, items), score(items), -np.inf), axis=1)
+    clusters, scores = weigh.best_of(log_p, top)
     rows = zip(items.tolist(), clusters.tolist(), scores.tolist(), strict=True)
     return {keys[i]: {"key": keys[i], "clusters": c, "scores": s, "thought": ""} for i, c, s in rows}
-
-
-def pairs_digest(pairs: Pairs) -> str:
-    """Identity of what a regression is fitted on."""
-    return hash_json([pairs.log.item.tolist(), pairs.log.label.tolist(), pairs.log.liked.tolist()])
 
 
 def _most(asked: Contexts) -> int:
@@ -223,9 +199,25 @@ def _known(work: Work, top: int, file: str) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in rows if len(row["clusters"]) == top}
 
 
-def _answerer(
-    tuned: Tuned, asked: Contexts, top: int, arithmetic: str, keys: dict[int, str]
-) -> Callable[[list[int]], bytes]:
+Answerer = Callable[[list[int]], bytes]
+
+
+def _answered(
+    work: Work, left: list[int], keys: dict[int, str], opened: Callable[[], Answerer], total: int
+) -> dict[str, dict[str, Any]]:
+    """The answers of the items that are left, by their keys; of a run that was cut what is there is taken over."""
+    parts = [left[start : start + BATCH] for start in range(0, len(left), BATCH)]
+    path_of = [work.scratch / f"answers-{keys[part[0]]}.parquet" for part in parts]
+    waiting = [(path, part) for path, part in zip(path_of, parts, strict=True) if not path.exists()]
+    with bar("context table", total, total - sum(len(part) for _, part in waiting)) as advance:
+        for i, made in engine.spread(opened, [part for _, part in waiting]):
+            path, part = waiting[i]
+            write_atomic(path, made)
+            advance(len(part))
+    return {row["key"]: row for path in path_of for row in pq.read_table(path).to_pylist()}
+
+
+def _answerer(tuned: Tuned, asked: Contexts, top: int, arithmetic: str, keys: dict[int, str]) -> Answerer:
     """What answers a batch of items."""
     model = open_model(tuned.path, asked, arithmetic)
     return lambda part: answer(model, tuned.kind, part, asked, top, keys)
@@ -236,18 +228,29 @@ def answer(
 ) -> bytes:
     """Answer a few items: a parquet file in bytes."""
     n = min(top, len(asked.names))
-    best = model.best(kind, part, n, ~serendipitous(asked, np.array(part)))
+    items = np.array(part, np.int32)
+    best = model.best(kind, part, n, ~serendipitous(asked, items))
     fill = ((0, 0), (0, top - n))
-    columns = {
-        "item": pa.array(part, pa.int32()),
-        "key": [keys[i] for i in part],
-        "clusters": np.pad(best.clusters, fill, constant_values=-1).tolist(),
-        "scores": np.pad(best.scores, fill, constant_values=-np.inf).tolist(),
-        "thought": best.thoughts,
-    }
+    clusters = np.pad(best.clusters, fill, constant_values=-1)
+    scores = np.pad(best.scores, fill, constant_values=-np.inf)
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(_table(items, keys, clusters, scores, best.thoughts), sink)
     return sink.getvalue().to_pybytes()
+
+
+def _table(
+    items: Ints, keys: dict[int, str], clusters: Ints, scores: NDArray[np.float32], thoughts: list[str]
+) -> pa.Table:
+    """One row an item."""
+    return pa.table(
+        {
+            "item": items,
+            "key": [keys[i] for i in items.tolist()],
+            "clusters": pa.array(clusters.tolist(), pa.list_(pa.int32())),
+            "scores": pa.array(scores.tolist(), pa.list_(pa.float32())),
+            "thought": pa.array(thoughts, pa.string()),
+        }
+    )
 
 
 def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
@@ -262,25 +265,3 @@ def nearest(items: Ints, vectors: NDArray[np.float32], cluster: Ints) -> Ints:
             similarity = np.asarray(vectors[open_items]) @ np.asarray(vectors[items[here]]).T
             via[open_items] = here[similarity.argmax(axis=1)]
     return via
-
-
-def _write(
-    path: Path,
-    items: Ints,
-    keys: dict[int, str],
-    rows: list[dict[str, Any]],
-    clusters: Ints,
-    scores: NDArray[np.float32],
-    *,
-    level: int,
-) -> None:
-    table = pa.table(
-        {
-            "item": items,
-            "key": [keys[i] for i in items.tolist()],
-            "clusters": pa.array(clusters.tolist(), pa.list_(pa.int32())),
-            "scores": pa.array(scores.tolist(), pa.list_(pa.float32())),
-            "thought": pa.array([row["thought"] for row in rows], pa.string()),
-        }
-    )
-    pq.write_table(table.replace_schema_metadata({"level": str(level)}), path)

@@ -10,10 +10,11 @@ hashtags and the words of its title are what is seen, its cluster at levels l - 
 larger model at hand, that one says what is seen. Words of others are data: they only ever fill their place.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from byway.language.prompts import Prompt
+from byway.language import prompts as language
+from byway.language.prompts import Ending, Prompt
 
 Kind = Literal["text", "video", "both", "thought"]
 SEES: tuple[Kind, ...] = ("video", "both", "thought")
@@ -86,9 +87,4 @@ ENDS_THOUGHT = 2
 
 def tokenise(names: list[str], tokenizer: Any) -> Prompt:
     """The legal answers over clusters called `names`; these prompts have no slots for clusters."""
-    end: int = tokenizer.eos_token_id
-
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False).input_ids
-
-    return Prompt([], [], ids(CUE), [[*ids(f" {name}"), end] for name in names], end)
+    return replace(language.tokenise(names, 0, tokenizer, Ending("", CUE)), instruction=[])

@@ -8,14 +8,14 @@ Kinds of prompt take turns, a step each. Match rate and recall are measured for 
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
@@ -26,16 +26,11 @@ from sklearn.preprocessing import StandardScaler
 from byway.base import config
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.errors import UserError
-from byway.base.progress import bar
 from byway.base.ranking import best_first
 from byway.data import media
-from byway.data.catalog import Catalog
-from byway.data.media import Media
-from byway.interests.describe import Descriptions
-from byway.interests.tree import Tree
-from byway.language.training import MATCH_GATE, Optimiser, Progress, due, rate
+from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.multimodal import prompts
-from byway.multimodal.contexts import Contexts, VisionLanguageModel, contexts, own, serendipitous
+from byway.multimodal.contexts import Contexts, VisionLanguageModel, own, serendipitous
 from byway.multimodal.curate import Pairs, PairSamples, posterior, rows_of
 from byway.multimodal.model import new_model
 from byway.multimodal.prompts import Kind
@@ -90,17 +85,13 @@ def build(
     settings: config.MultimodalModel,
     *,
     pairs: Pairs,
-    catalog: Catalog,
-    tree: Tree,
-    descriptions: Descriptions,
-    seen: Media,
+    asked: Contexts,
     weights: Path | str,
     arithmetic: str,
 ) -> Outcome:
     """Fine-tune, keep the checkpoint that recalls most of validation, measure each kind of prompt on held out."""
     if not settings.prompts or len(set(settings.prompts)) != len(settings.prompts):
         raise UserError("multimodal_model.prompts must name at least one kind of prompt, each once.")
-    asked = contexts(settings, pairs, catalog=catalog, tree=tree, descriptions=descriptions, seen=seen)
     follows = posterior(pairs, asked.cluster, asked.parent)
     model = new_model(started_from(settings, weights), asked, follows, arithmetic, work.rng)
     started = time.perf_counter()
@@ -114,8 +105,9 @@ def build(
     }
     served = final[f"video.match_rate.{settings.prompts[0]}"]
     simple = baselines(pairs, asked)
+    weighed = sum(p.numel() for p in model.trained().parameters() if p.requires_grad)
     return Outcome(
-        counts={"steps": settings.steps, "weights": sum(p.numel() for p in _weights(model))},
+        counts={"steps": settings.steps, "weights": weighed},
         metrics={"video.curve": curve, "video.best_step": best["step"], **final, **simple},
         gates={"video.match_rate": Gate(value=served, at_least=MATCH_GATE)},
         timings={"tuning": trained - started, "measuring": time.perf_counter() - trained},
@@ -125,10 +117,6 @@ def build(
 def started_from(settings: config.MultimodalModel, weights: Path | str) -> config.MultimodalModel:
     """The settings with the model that is trained: where none is named, the language model of these `weights`."""
     return replace(settings, model=settings.model or str(weights))
-
-
-def _weights(model: VisionLanguageModel) -> Iterator[torch.nn.Parameter]:
-    return (p for p in model.trained().parameters() if p.requires_grad)
 
 
 def fine_tune(
@@ -144,39 +132,38 @@ def fine_tune(
     seed = int(work.rng.integers(2**31))
     optimiser = Optimiser(model.trained())
     progress = Progress(work.scratch, optimiser)
-    step = progress.restore()
-    if step == 0:
-        progress.curve.append({"step": 0, **evaluate(model, settings, pairs, asked, seed)})
     samples, usual, first = pairs.samples, None, settings.prompts[0]
     if settings.target == "posterior":
         # Every video that anything is known of: a look is told from many videos, not from those that say most.
         seen = asked.row[pairs.log.item] >= 0 if set(settings.prompts) & set(prompts.SEES) else True
         known = rows_of(pairs.log, np.flatnonzero((pairs.log.liked > 0) & seen))
         samples, usual = known if len(known) else samples, posterior(pairs, asked.cluster, asked.parent)
-    with bar("multimodal fine-tuning", settings.steps, step) as advance:
-        while step < settings.steps:
-            rng = np.random.default_rng([seed, step])
-            chosen = rng.choice(len(samples), min(BATCH, len(samples)), replace=False)
-            kind = settings.prompts[step % len(settings.prompts)]
-            item, label = samples.item[chosen], samples.label[chosen]
-            if usual is None:
-                # The paper's recipe speaks every answer and chooses none.
-                none = np.zeros((len(item), pairs.clusters), np.float32)
-                said, choice = model.loss(kind, item.tolist(), none, label.tolist())
-                said.backward()
-            else:
-                said, choice = model.loss(kind, item.tolist(), usual(item), label[:NAMES_PER_STEP].tolist())
-                (said + choice).backward()
-            optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
-            step += 1
-            advance(1)
-            if due(step, settings.steps, every):
-                progress.curve.append({"step": step, **evaluate(model, settings, pairs, asked, seed)})
-                names = f"match_rate.{first}", f"recall_at_10.{first}"
-                progress.keep_best(*names, min(EVALUATE_ON, settings.steps))
-            if step % CHECKPOINT_EVERY == 0 and step < settings.steps:
-                progress.save(step)
-    progress.take_best()
+
+    def learn(step: int) -> None:
+        rng = np.random.default_rng([seed, step])
+        chosen = rng.choice(len(samples), min(BATCH, len(samples)), replace=False)
+        kind = settings.prompts[step % len(settings.prompts)]
+        item, label = samples.item[chosen], samples.label[chosen]
+        if usual is None:
+            # The paper's recipe speaks every answer and chooses none.
+            none = np.zeros((len(item), pairs.clusters), np.float32)
+            said, _ = model.loss(kind, item.tolist(), none, label.tolist())
+            said.backward()
+        else:
+            said, choice = model.loss(kind, item.tolist(), usual(item), label[:NAMES_PER_STEP].tolist())
+            (said + choice).backward()
+        optimiser.step(rate(step, settings.steps, LEARNING_RATE, WARMUP))
+
+    prompts_n = min(EVALUATE_ON, settings.steps)
+    progress.run(
+        settings.steps,
+        learn,
+        partial(evaluate, model, settings, pairs, asked, seed),
+        partial(progress.keep_best, f"match_rate.{first}", f"recall_at_10.{first}", prompts_n),
+        label="multimodal fine-tuning",
+        evaluate_every=every,
+        save_every=CHECKPOINT_EVERY,
+    )
     return progress.curve, progress.best
 
 
@@ -302,7 +289,9 @@ def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: Pair
     legal = set(asked.names)
     right = np.array(free)[row] == np.array(asked.names)[some.label]
     thoughts = [thought for best in found for thought in best.thoughts]
-    true = [_true(thought, asked, i) for thought, i in zip(thoughts, items.tolist(), strict=True)]
+    # A thought is true where its last line names the item's own clusters.
+    about = [prompts.about(asked.item(i)) for i in items.tolist()]
+    true = [said.rpartition("About:")[2].strip() == own for said, own in zip(thoughts, about, strict=True)]
     amount = media.variety(asked.seen, asked.row[items])[row]
     rich = amount > np.median(amount)
     near = np.take_along_axis(serendipitous(asked, items), clusters[:, :1], 1)
@@ -315,12 +304,6 @@ def _figures(model: VisionLanguageModel, kind: Kind, asked: Contexts, some: Pair
         "serendipitous": round(float(near.mean()), 4),
         **({"thought_true": round(float(np.mean(true)), 4)} if kind == "thought" else {}),
     }
-
-
-def _true(thought: str, asked: Contexts, item: int) -> bool:
-    """Whether a thought says what the item is about: its last line names the item's own clusters."""
-    known = asked.item(item)
-    return thought.rpartition("About:")[2].strip() == prompts.about(known)
 
 
 def pick(samples: PairSamples, n: int, rng: np.random.Generator) -> PairSamples:

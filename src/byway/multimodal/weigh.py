@@ -33,20 +33,28 @@ def ranked(
     """
     open_NM = serendipitous(asked, items)
     scores = _scores(pairs, asked, items, open_NM, *said)
-    weights = fitted(scores, open_NM, *_of(pairs.validation, items))
+    validated = _of(pairs.validation, items)
+    weights = fitted(scores, open_NM, *validated)
     log_p = among(_sum(scores, weights), open_NM)
     figures = {"video.table.weights": {name: round(weights.get(name, 0.0), 4) for name in SIGNALS}}
     rows, some = _of(pairs.heldout, items)
     if len(some):
-        every = scores | {"fitted": log_p, "without the model": _without(scores, open_NM, pairs, items)}
+        others = {name: score for name, score in scores.items() if name != "model"}
+        served_without = _sum(others, fitted(others, open_NM, *validated))
+        every = scores | {"fitted": log_p, "without the model": served_without}
         figures["video.table.recall_at_1"] = {
             name: _recall(np.where(open_NM, score, -np.inf)[rows], some) for name, score in every.items()
         }
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :top]
-    best = np.take_along_axis(log_p, order, 1)
+    return *best_of(log_p, top), figures
+
+
+def best_of(log_p_NM: NDArray[np.floating], top: int) -> tuple[Ints, NDArray[np.float32]]:
+    """[N, top] the likeliest clusters and their log-probabilities, best first; -1 and -inf where fewer are open."""
+    order = np.argsort(-log_p_NM, axis=1, kind="stable")[:, :top]
+    best = np.take_along_axis(log_p_NM, order, 1)
     fill = ((0, 0), (0, top - order.shape[1]))
     clusters = np.pad(np.where(np.isfinite(best), order, -1), fill, constant_values=-1).astype(np.int32)
-    return clusters, np.pad(best, fill, constant_values=-np.inf).astype(np.float32), figures
+    return clusters, np.pad(best, fill, constant_values=-np.inf).astype(np.float32)
 
 
 def fitted(
@@ -88,12 +96,6 @@ def _sum(scores: Scores, weights: dict[str, float]) -> NDArray[np.float64]:
         if name in scores:
             total += weight * scores[name]
     return total
-
-
-def _without(scores: Scores, open_NM: NDArray[np.bool_], pairs: Pairs, items: Ints) -> NDArray[np.float64]:
-    """What would be served without the multimodal model."""
-    others = {name: score for name, score in scores.items() if name != "model"}
-    return _sum(others, fitted(others, open_NM, *_of(pairs.validation, items)))
 
 
 def _of(some: PairSamples, items: Ints) -> tuple[NDArray[np.intp], PairSamples]:

@@ -278,8 +278,7 @@ def _followed(
         return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), fitted.precision)
 
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    top, answered = table.clusters.shape[-1], answers.load(folder["language_model"])
-    said = None if answered is None else answered.signal()
+    said, top = answers.load(folder["language_model"]), table.clusters.shape[-1]
     return plan.follow(
         transitions, counted, similarity_MM, fitted, top, ask, triples=triples, said=said
     )  # fmt: skip

@@ -74,15 +74,10 @@ def worth(directory: Path, config: Config, model: str | None, url: str | None, p
 def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> dict[str, Any]:
     inputs = opened(directory, config)
     transitions, seed = inputs.transitions, config.run.seed
-    similarity = inputs.tree.similarity(inputs.vectors, transitions.level)
+    similarity = inputs.similarity
     names = inputs.descriptions.names[transitions.level - 1]
-    titles = questions.examples(
-        inputs.catalog.titles(),
-        inputs.events.item,
-        inputs.events.good(),
-        inputs.tree.assign(transitions.level),
-        transitions.clusters,
-    )
+    of = inputs.tree.assign(transitions.level)
+    titles = questions.examples(inputs.catalog.titles(), inputs.events, of, transitions.clusters)
     usage, took, fresh = Usage(), 0.0, 0
     with server.connected(asks) as by:
 
@@ -115,13 +110,13 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     from byway.base import artifact, models, precision
     from byway.language import prompts, tune
     from byway.language.fast.bulk import ready_some
-    from byway.language.fast.choices import TOGETHER, top
+    from byway.language.fast.choices import TOGETHER, by_model
     from byway.language.fast.generate import policy
     from byway.language.fast.passes import require_readable
 
     inputs = opened(directory, config)
     transitions = inputs.transitions
-    similarity = inputs.tree.similarity(inputs.vectors, transitions.level)
+    similarity = inputs.similarity
     names = inputs.descriptions.names[transitions.level - 1]
     K = transitions.train.context.shape[1]
     path = directory / LANGUAGE_MODEL.folder
@@ -145,7 +140,7 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
         began, found = time.perf_counter(), list[NDArray[np.int32]]()
         for part in np.array_split(np.arange(len(asked)), max(1, len(asked) // TOGETHER)):
             context = contexts_of(asked[part], K)
-            ((best, _),) = top(asked_of, ready(context), 10, ~allowed[part], [lambda log_p: log_p])
+            best, _ = by_model(asked_of, ready(context), 10, ~allowed[part])
             found.append(best)
         took, said = took + time.perf_counter() - began, said + len(asked)
         everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))

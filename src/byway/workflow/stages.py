@@ -13,7 +13,7 @@ import msgspec
 
 from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
-from byway.base.config import LIFTED, Config, operational, resolved
+from byway.base.config import LIFTED, Config, MultimodalModel, operational, resolved
 from byway.base.errors import UserError
 from byway.base.progress import say
 
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from byway.interests.graph import Graph
     from byway.interests.tree import Tree
     from byway.items.sequence import ItemPolicy
-    from byway.language.answers import RankedPairs
+    from byway.language.plan import Given
     from byway.language.questions import Questions
     from byway.language.tune import Tuned
     from byway.multimodal import tune as multimodal
+    from byway.multimodal.contexts import Contexts
     from byway.multimodal.curate import Pairs
     from byway.multimodal.plan import ContextTable
     from byway.planner.fit import FittedPlanner
     from byway.transitions.curate import Ints, Transitions
+    from byway.transitions.signals import Ranked
     from byway.transitions.table import Table
 
 T = TypeVar("T")
@@ -148,11 +150,16 @@ class Inputs:
         return _there(self.load(TRANSITIONS, curate.load))
 
     @property
-    def language_model(self) -> "Tuned | RankedPairs":
+    def similarity(self) -> "NDArray[np.float64]":
+        """[M, M] cosines of the centroids of the clusters whose transitions are learned."""
+        return self.tree.similarity(self.vectors, self.transitions.level)
+
+    @property
+    def language_model(self) -> "Tuned | Ranked":
         """What was fine-tuned here, or what one that was asked elsewhere answered."""
         from byway.language import answers, tune
 
-        def load(path: Path) -> "Tuned | RankedPairs":
+        def load(path: Path) -> "Tuned | Ranked":
             return answers.load(path) or tune.load(path)
 
         return _there(self.load(LANGUAGE_MODEL, load))
@@ -160,10 +167,10 @@ class Inputs:
     @property
     def tuned_weights(self) -> Path | str:
         """Weights for a further lesson: those fine-tuned here, else the model's that the settings name."""
-        from byway.language import answers
+        from byway.transitions.signals import Ranked
 
         model = self.language_model
-        return self.config.language_model.model if isinstance(model, answers.RankedPairs) else model.path
+        return self.config.language_model.model if isinstance(model, Ranked) else model.path
 
     @property
     def table(self) -> "Table":
@@ -317,10 +324,9 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
     return tune.build(
         work,
         inputs.config.language_model,
-        transitions=inputs.transitions,
-        descriptions=inputs.descriptions,
-        vectors=inputs.vectors,
-        tree=inputs.tree,
+        inputs.transitions,
+        inputs.descriptions,
+        inputs.similarity,
         arithmetic=inputs.config.run.precision,
         processes=inputs.config.run.processes,
     )
@@ -330,21 +336,19 @@ def questions(inputs: Inputs, pairs: "Ints | None" = None) -> "Questions":
     """What a model that does not run here is asked about `pairs` [P, 2], or about those that the settings say."""
     import numpy as np
 
-    from byway.language import answers
     from byway.language import questions as asked
     from byway.transitions import signals
+    from byway.transitions.counts import Successors
 
     transitions, settings, seed = inputs.transitions, inputs.config.answers, inputs.config.run.seed
-    scorer = signals.of(transitions, inputs.tree.similarity(inputs.vectors, transitions.level))
-    return answers.questions_of(
-        settings,
-        transitions,
-        scorer.fitted(transitions.validation, np.random.default_rng(seed)),
+    scorer, of = signals.of(transitions, inputs.similarity), inputs.tree.assign(transitions.level)
+    return asked.about(
         asked.pairs_asked(transitions, settings.pairs) if pairs is None else pairs,
-        catalog=inputs.catalog,
-        events=inputs.events,
-        tree=inputs.tree,
-        descriptions=inputs.descriptions,
+        scorer.fitted(transitions.validation, np.random.default_rng(seed)),
+        Successors.of(transitions),
+        settings,
+        names=inputs.descriptions.names[transitions.level - 1],
+        titles=asked.examples(inputs.catalog.titles(), inputs.events, of, transitions.clusters),
         seed=seed,
     )
 
@@ -359,33 +363,21 @@ def _base_weights(inputs: Inputs) -> dict[str, str]:
 def _transition_table(work: Work, inputs: Inputs) -> Outcome:
     from byway.language import plan
 
-    return plan.build(
-        work,
-        inputs.config.transition_table,
-        transitions=inputs.transitions,
-        descriptions=inputs.descriptions,
-        model=inputs.language_model,
-        vectors=inputs.vectors,
-        tree=inputs.tree,
-        arithmetic=inputs.config.run.precision,
-    )
+    return plan.build(work, inputs.config.transition_table, _table_of(inputs))
+
+
+def _table_of(inputs: Inputs) -> "Given":
+    from byway.language import plan
+
+    precision = inputs.config.run.precision
+    return plan.Given(inputs.transitions, inputs.descriptions, inputs.language_model, inputs.similarity, precision)
 
 
 def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
     """Compute one shard's rows of the transition table into the scratch of `work`."""
     from byway.language import plan
 
-    plan.fill(
-        work,
-        inputs.config.transition_table,
-        transitions=inputs.transitions,
-        descriptions=inputs.descriptions,
-        model=inputs.language_model,
-        vectors=inputs.vectors,
-        tree=inputs.tree,
-        arithmetic=inputs.config.run.precision,
-        shard=shard,
-    )
+    plan.fill(work, inputs.config.transition_table, _table_of(inputs), shard)
 
 
 def _pairs_or_triples(config: Config) -> None:
@@ -415,13 +407,17 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
         work,
         inputs.config.multimodal_model,
         pairs=inputs.pairs,
-        catalog=inputs.catalog,
-        tree=inputs.tree,
-        descriptions=inputs.descriptions,
-        seen=_there(inputs.seen),
+        asked=_contexts(inputs, inputs.config.multimodal_model),
         weights=inputs.tuned_weights,
         arithmetic=inputs.config.run.precision,
     )
+
+
+def _contexts(inputs: Inputs, settings: MultimodalModel) -> "Contexts":
+    from byway.multimodal.contexts import contexts
+
+    seen = _there(inputs.seen)
+    return contexts(settings, inputs.pairs, inputs.catalog, inputs.tree, inputs.descriptions, seen)
 
 
 def _seeing_weights(inputs: Inputs) -> dict[str, str]:
@@ -437,10 +433,7 @@ def _context_table(work: Work, inputs: Inputs) -> Outcome:
         inputs.config.context_table,
         events=inputs.events,
         vectors=inputs.vectors,
-        catalog=inputs.catalog,
-        tree=inputs.tree,
-        descriptions=inputs.descriptions,
-        seen=_there(inputs.seen),
+        asked=_contexts(inputs, inputs.multimodal.settings),
         pairs=inputs.pairs,
         model=inputs.multimodal,
         arithmetic=inputs.config.run.precision,

@@ -5,7 +5,6 @@ how both are fitted. It does not know artifacts, shards or files: that is `plan`
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,12 +16,12 @@ from byway.base import device
 from byway.base.errors import UserError
 from byway.base.progress import bar
 from byway.base.ranking import best_first, ndcg_at, ranks_in
-from byway.language.fast.choices import TOGETHER, Adjust, top
+from byway.language.fast.choices import TOGETHER, Adjust, Found, by_model, top
 from byway.language.fast.generate import Policy, Prompted, ask, ask_cue, ask_rows, read_blocks, read_instruction
 from byway.language.fast.passes import Prefix
 from byway.transitions.curate import Ints, Samples, pick
 from byway.transitions.signals import Scorer
-from byway.transitions.triples import contexts_of
+from byway.transitions.triples import contexts_of, row_of
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED, LEAST = 20_000, 1500
@@ -41,19 +40,9 @@ Scores = Callable[[Ints], NDArray[np.float32]]
 """What else speaks for each cluster: [N, M] for contexts [N, K] (`signals.Scorer`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Who is asked again, in float32, where the model's two best answers are nearly tied."""
-
-    policy: Policy
-    ask: Callable[[Ints], Prompted]
-    near: float
-    """Nats."""
-
-    @classmethod
-    def of(cls, policy: Policy, near: float) -> "Again":
-        """Under block attention every description is read once for all contexts."""
-        return cls(policy, ready_some(policy), near)
+Again = Callable[[Ints, NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]
+"""From contexts [N, K] and the m best under the model alone, with their scores, to those of which the first is
+float32's (`asked_again`)."""
 
 
 @torch.no_grad()
@@ -70,9 +59,9 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
     gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     for part in np.array_split(drawn, -(-pairs // TOGETHER)):
         context = contexts_of(part, K)
-        excluded, ways = _excluded(context, M), [lambda log_p: log_p]
-        ((two, coarse),) = top(asked_of, ask(asked_of, context), 2, excluded, ways)
-        ((ten, fine),) = top(exact, ask(exact, context), min(10, M - K), excluded, ways)
+        excluded = _excluded(context, M)
+        two, coarse = by_model(asked_of, ask(asked_of, context), 2, excluded)
+        ten, fine = by_model(exact, ask(exact, context), min(10, M - K), excluded)
         _answered(coarse, excluded)
         own = [np.where(ten == one[:, None], fine, -np.inf).max(axis=1) for one in two.T]
         # An answer that float32 does not have among its ten best counts as its tenth.
@@ -121,37 +110,8 @@ def answer_some(
     again: Again | None = None,
 ) -> NDArray[Any]:
     """The best clusters of the given contexts: [N] with cluster and score [n], model [m]."""
-    n = min(n, asked_of.clusters)
-    m = min(n, model_n)
-    found = np.empty(len(context), dtype=_layout(n, m))
-    if len(context):
-        asked, score = ask(asked_of, context), evidence(context)
-        *served, own, scores = _ranked(asked_of, asked, context, score, weight, n, m=m)
-        found["cluster"], found["score"], found["model"] = *served, _first_by_float32(again, context, own, scores)
-    return found
-
-
-def _layout(n: int, m: int) -> list[Any]:
-    return [("cluster", "i4", (n,)), ("score", "f4", (n,)), ("model", "i4", (m,))]
-
-
-def answer(
-    asked_of: Policy,
-    chunks: Iterable[range],
-    evidence: Scores,
-    weight: float,
-    n: int,
-    model_n: int | None = None,
-    *,
-    again: Again | None = None,
-) -> Iterator[tuple[range, NDArray[Any]]]:
-    """The best clusters of every pair, a chunk of rows at a time: [rows, M] with cluster and score [n], model [m].
-
-    `model_n` is how many of the model's own ranking are wanted; n where it is None or more. A chunk starts at a
-    multiple of the tile.
-    """
-    rows_of = answerer(asked_of, evidence, weight, n, model_n, again)
-    yield from ((rows, rows_of(rows)) for rows in chunks)
+    prompted = [ask(asked_of, context)] if len(context) else []
+    return _answers(asked_of, prompted, context, evidence, weight, sizes=(n, model_n), again=again)
 
 
 @torch.no_grad()
@@ -160,34 +120,63 @@ def answerer(
     evidence: Scores,
     weight: float,
     n: int,
-    model_n: int | None = None,
+    model_n: int,
     again: Again | None = None,
 ) -> Callable[[range], NDArray[Any]]:
-    """What `answer` does for a chunk of rows; what all rows share is read here, once."""
-    M = asked_of.clusters
-    n = min(n, M)
-    m = min(n, n if model_n is None else model_n)
+    """What answers every pair of a chunk of rows: [rows, M] with cluster and score [n], model [m].
+
+    A chunk starts at a multiple of the tile. What all rows share is read here, once.
+    """
+    M, K = asked_of.clusters, asked_of.prompt.history
     ready, tile = ready_rows(asked_of), _tile(asked_of)
 
-    @torch.no_grad()
     def rows_of(rows: range) -> NDArray[Any]:
-        found = np.empty((len(rows) * M,), dtype=_layout(n, m))
+        found: list[NDArray[Any]] = []
         for start in range(rows.start, rows.stop, tile):
             part = range(start, min(start + tile, rows.stop))
-            first = np.repeat(np.asarray(part, dtype=np.int32), M)
-            second = np.tile(np.arange(M, dtype=np.int32), len(part))
-            context = contexts_of(np.column_stack([first, second]), asked_of.prompt.history)
-            here = found[(start - rows.start) * M :][: len(context)]
-            scores = np.empty((len(context), m), dtype=np.float32)
-            done = 0
-            for asked in ready(part):
-                of = slice(done, done := done + len(asked.position_N))
-                own = _ranked(asked_of, asked, context[of], evidence(context[of]), weight, n, m=m)
-                here["cluster"][of], here["score"][of], here["model"][of], scores[of] = own
-            here["model"] = _first_by_float32(again, context, here["model"], scores)
-        return found.reshape(len(rows), M)
+            context = np.concatenate([row_of(c1, M, K) for c1 in part])
+            found.append(
+                _answers(asked_of, ready(part), context, evidence, weight, sizes=(n, model_n), again=again)
+            )
+        return np.concatenate(found).reshape(len(rows), M)
 
     return rows_of
+
+
+def layout(n: int, m: int) -> list[Any]:
+    """Of an answer: n clusters with their scores as served, m of the model's own ranking."""
+    return [("cluster", "i4", (n,)), ("score", "f4", (n,)), ("model", "i4", (m,))]
+
+
+@torch.no_grad()
+def _answers(
+    asked_of: Policy,
+    prompted: Iterable[Prompted],
+    context: Ints,
+    evidence: Scores,
+    weight: float,
+    *,
+    sizes: tuple[int, int],
+    again: Again | None,
+) -> NDArray[Any]:
+    """The best clusters of contexts whose prompts are read in turn, in `layout`: no more of either than there are
+    clusters, nor of the model's own than of those served."""
+    n = min(sizes[0], asked_of.clusters)
+    m = min(n, sizes[1])
+    found, scores = np.empty(len(context), layout(n, m)), np.empty((len(context), m), np.float32)
+    done = 0
+    for asked in prompted:
+        of = slice(done, done := done + len(asked.position_N))
+        excluded, score, here = _excluded(context[of], asked_of.clusters), evidence(context[of]), found[of]
+        if weight:
+            ways: list[Adjust] = [partial(_posterior, score, weight), lambda log_p: log_p]
+            served, own = top(asked_of, asked, (n, m), excluded, ways)
+        else:  # the evidence alone: no name has to be read for them
+            served, own = _without(score, excluded, n), by_model(asked_of, asked, m, excluded)
+        (here["cluster"], here["score"]), (here["model"], scores[of]) = served, own
+    if again is not None:
+        found["model"] = again(context, found["model"], scores)
+    return found
 
 
 def _tile(asked_of: Policy) -> int:
@@ -197,68 +186,34 @@ def _tile(asked_of: Policy) -> int:
     return TILE * device.several(TILE * asked_of.clusters * needs)
 
 
-Ranked = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
-"""Clusters and scores as served, clusters and scores under the model alone."""
+@torch.no_grad()
+def asked_again(exact: Policy, near: float) -> Again:
+    """Who is asked again, in float32, where the two best may change places: they are nearly tied (`rounding`)."""
+    ready, M = ready_some(exact), exact.clusters
 
-
-def _ranked(
-    asked_of: Policy,
-    asked: Prompted,
-    context: NDArray[np.int32],
-    evidence: NDArray[np.float32],
-    weight: float,
-    n: int,
-    *,
-    m: int,
-) -> Ranked:
-    """The n best of every context under evidence and model, and the m best under the model alone."""
-    excluded = _excluded(context, asked_of.clusters)
-    ways: list[Adjust] = [lambda log_p: log_p]
-    if not weight:  # the evidence alone: no name has to be read for them
-        (own,) = top(asked_of, asked, m, excluded, ways)
-        return *_without(evidence, excluded, n), *own
-    served, own = top(asked_of, asked, (n, m), excluded, [partial(_posterior, evidence, weight), *ways])
-    return *served, *own
-
-
-def _first_by_float32(
-    again: Again | None, context: NDArray[np.int32], own: NDArray[np.int32], scores: NDArray[np.float32]
-) -> NDArray[np.int32]:
-    """The m best under the model alone, of which the first is float32's.
-
-    Where it may be another one the two best are nearly tied (`rounding`): there it is asked `again`.
-    """
-    if again is None:
+    def again(context: Ints, own: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np.int32]:
+        _answered(scores, _excluded(context, M))
+        if own.shape[1] < 2:
+            return own
+        # Two that are no answers are no tie: their difference is no number.
+        with np.errstate(invalid="ignore"):
+            tied = (own >= 0) & (scores[:, :1] - scores <= near)
+        rows_tied, own = np.flatnonzero(tied[:, 1]), own.copy()
+        for rows in np.array_split(rows_tied, max(1, len(rows_tied) // TOGETHER)):
+            if len(rows):
+                others = np.ones((len(rows), M), dtype=bool)
+                at, place = np.nonzero(tied[rows])
+                others[at, own[rows[at], place]] = False
+                best, _ = by_model(exact, ready(context[rows]), 1, others)
+                own[rows] = _to_front(own[rows], best)
         return own
-    M = again.policy.clusters
-    _answered(scores, _excluded(context, M))
-    if own.shape[1] < 2:
-        return own
-    # Two that are no answers are no tie: their difference is no number.
-    with np.errstate(invalid="ignore"):
-        tied = (own >= 0) & (scores[:, :1] - scores <= again.near)
-    near, own = np.flatnonzero(tied[:, 1]), own.copy()
-    for rows in np.array_split(near, max(1, len(near) // TOGETHER)):
-        if len(rows):
-            others = np.ones((len(rows), M), dtype=bool)
-            at, place = np.nonzero(tied[rows])
-            others[at, own[rows[at], place]] = False
-            ((best, _),) = top(again.policy, again.ask(context[rows]), 1, others, [lambda log_p: log_p])
-            own[rows] = _to_front(own[rows], best)
-    return own
+
+    return again
 
 
-def by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int) -> NDArray[np.int32]:
-    """[N, n] the best clusters of each context under the evidence alone; -1 where fewer are left."""
-    return _without(evidence(context_NK), _excluded(context_NK, clusters), n)[0]
-
-
-def ranked_by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int, model_n: int) -> NDArray[Any]:
-    """The same with scores, laid out as `answer_some` does; what the model alone says is left to the caller."""
-    found = np.empty(len(context_NK), dtype=_layout(n, model_n))
-    own = _without(evidence(context_NK), _excluded(context_NK, clusters), n)
-    found["cluster"], found["score"] = own
-    return found
+def by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int) -> Found:
+    """The n best clusters of each context under the evidence alone, and their scores."""
+    return _without(evidence(context_NK), _excluded(context_NK, clusters), n)
 
 
 def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -274,9 +229,7 @@ def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDAr
     return np.take_along_axis(wide, order, 1)
 
 
-def _without(
-    evidence: NDArray[np.float32], excluded: NDArray[np.bool_], n: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _without(evidence: NDArray[np.float32], excluded: NDArray[np.bool_], n: int) -> Found:
     """The n best under the evidence alone."""
     score = np.where(excluded, np.float32(-np.inf), evidence)
     best = best_first(score, n)
@@ -301,11 +254,11 @@ def ready_rows(asked_of: Policy) -> Callable[[range], Iterator[Prompted]]:
     instruction = read_instruction(asked_of)
     if asked_of.attention == "block":
         blocks = read_blocks(asked_of, [every] * K, instruction)
-        slots = [blocks.part(range(k * M, (k + 1) * M)) for k in range(K)]
-        columns = Prefix(slots[-1].turned(), "columns")
+        columns = Prefix(blocks, "columns", part=range((K - 1) * M, K * M), turned=True)
 
         def grid(rows: range) -> Iterator[Prompted]:
-            own = [Prefix(slot.part(rows), "rows") for slot in slots[:-1]]
+            firsts = [range(k * M + rows.start, k * M + rows.stop) for k in range(K - 1)]
+            own = [Prefix(blocks, "rows", part=part) for part in firsts]
             yield ask_cue(asked_of, [Prefix(instruction, "all"), *own, columns], len(rows), M)
 
         return grid
@@ -341,8 +294,7 @@ def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
     ready = ready_some(asked_of)
     found: list[NDArray[np.int32]] = []
     for part in np.array_split(contexts, max(1, len(contexts) // 250)):
-        ((best, _),) = top(asked_of, ready(part), n, _excluded(part, asked_of.clusters), [lambda log_p: log_p])
-        found.append(best)
+        found.append(by_model(asked_of, ready(part), n, _excluded(part, asked_of.clusters))[0])
     return np.concatenate(found)[row.reshape(-1)]
 
 
@@ -362,16 +314,16 @@ def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Ge
     samples = pick(validation.several(), min(VALIDATED, max(LEAST, M * M // 4)), rng)
     contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
     parts = np.array_split(contexts, max(1, len(contexts) // 500))
-    tried = sorted(WEIGHTS, reverse=True)
-    listed: dict[float, list[NDArray[np.int32]]] = {weight: [] for weight in tried}
+    tried = [weight for weight in sorted(WEIGHTS, reverse=True) if weight]
+    listed: dict[float, list[NDArray[np.int32]]] = {weight: [] for weight in WEIGHTS}
     ready = ready_some(asked_of)
     with bar("weigh model and log", len(contexts)) as advance:
         for part in parts:
             score, excluded = scorer(part), _excluded(part, M)
-            ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried if weight]
-            read = iter(top(asked_of, ready(part), n, excluded, ways))
-            for weight in tried:
-                listed[weight].append((next(read) if weight else _without(score, excluded, n))[0])
+            ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried]
+            read = top(asked_of, ready(part), n, excluded, ways)
+            for weight, (best, _) in zip((*tried, 0.0), (*read, _without(score, excluded, n)), strict=True):
+                listed[weight].append(best)
             advance(len(part))
 
     def gain(weight: float) -> float:

@@ -99,10 +99,20 @@ Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From log-probabilities [N, M] to the scores that rank; it must not decrease in any of them."""
 
 
+Found = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""[N, n] clusters, best first, and their scores; -1 where none is left."""
+
+
+def by_model(policy: Policy, asked: Prompted, n: int, excluded_NM: NDArray[np.bool_]) -> Found:
+    """The n best legal names of every prompt by the model alone, see `top`."""
+    (found,) = top(policy, asked, n, excluded_NM, [lambda log_p: log_p])
+    return found
+
+
 @torch.no_grad()
 def top(
     policy: Policy, asked: Prompted, n: int | Sequence[int], excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
-) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+) -> list[Found]:
     """The n best legal names of every prompt under each way to score, exactly, best first; -1 where none is left.
 
     A name that waits is scored by its upper bound, so that when all of the n best are resolved nothing else can
@@ -112,7 +122,7 @@ def top(
     made = Choices(policy, asked)
     N, M = made.log_p_NM.shape
     several = [n] * len(adjusts) if isinstance(n, int) else list(n)
-    found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    found: list[Found] = []
     for adjust, wanted in zip(adjusts, several, strict=True):
         clusters = np.full((N, min(wanted, M)), -1, np.int32)
         scores = np.full(clusters.shape, -np.inf, np.float32)

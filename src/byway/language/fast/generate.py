@@ -191,7 +191,7 @@ def ask_rows(policy: Policy, instruction: Cache, firsts: list[list[int]]) -> Ite
     before = _read(policy, ForwardPass(ids[:, None], positions, valid[:, None], [Prefix(instruction, "all")]))
     ids, each = policy.pad([slot[same:] + prompt.cue for slot in prompt.slots[-1]])
     for row, length in enumerate(valid.sum(1).tolist()):
-        back = [Prefix(instruction.joined(before.part(range(row, row + 1), length)), "all")]
+        back = [Prefix(instruction.joined(before.part(row, length)), "all")]
         positions = start + length + torch.arange(ids.shape[1], device=policy.device)
         one = ForwardPass(ids[None], positions, each[None], back, ends=True)
         (at_cue,) = read_together(policy.model, [one])
@@ -208,15 +208,14 @@ def _common(sequences: list[list[int]]) -> int:
 def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32]) -> Prompted:
     prompt, K = policy.prompt, policy.prompt.history
     N = len(context_NK)
-    above = np.zeros((1, 0), dtype=np.int32)  # the different beginnings read so far
     caches = [(instruction, np.zeros((1,), dtype=np.int64))]
     end = np.array([len(prompt.instruction)])
     hidden = instruction.keys[0]
     row_of = np.zeros(N, dtype=np.int64)
     for k in range(K):
-        beginnings, row_of = np.unique(context_NK[:, : k + 1], axis=0, return_inverse=True)
-        row_of = row_of.reshape(-1)
-        parent = _rows_of(beginnings[:, :k], above)
+        # The different beginnings of k + 1 clusters, and the place of each one's own beginning among those of k.
+        beginnings, at, row = np.unique(context_NK[:, : k + 1], axis=0, return_index=True, return_inverse=True)
+        parent, row_of = row_of[at], row.reshape(-1)
         cue = prompt.cue if k == K - 1 else []
         ids, valid = policy.pad([prompt.slots[k][c] + cue for c in beginnings[:, k]])
         caches = [(cache, index[parent]) for cache, index in caches]
@@ -227,7 +226,6 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
         (hidden,) = read_together(policy.model, [one])
         end = (start + valid.sum(1)).cpu().numpy()
         caches.append((one.made, np.arange(len(beginnings))))
-        above = beginnings
     rows = policy.take(row_of)
     back = [_along(cache, policy.take(index).index_select(0, rows)) for cache, index in caches]
     return Prompted(hidden[:, 0].index_select(0, rows), back, policy.take(end).index_select(0, rows))
@@ -236,12 +234,6 @@ def _ask_causal(policy: Policy, instruction: Cache, context_NK: NDArray[np.int32
 def _along(cache: Cache, pick_A: Tensor) -> Prefix:
     """A prefix at one sequence of a cache for each prompt; nothing is copied where there is one for all."""
     return Prefix(cache, "all") if len(cache.valid_ABT) == 1 else Prefix(cache, "rows", pick_A)
-
-
-def _rows_of(keys: NDArray[np.int32], table: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Row of `table` that equals each row of `keys`."""
-    index = {tuple(row): i for i, row in enumerate(table.tolist())}
-    return np.array([index[tuple(key)] for key in keys.tolist()], dtype=np.int64)
 
 
 def go_on(

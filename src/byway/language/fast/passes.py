@@ -42,9 +42,9 @@ class Cache:
     values: list[Tensor]
     valid_ABT: Tensor
 
-    def part(self, rows: range, length: int | None = None) -> "Cache":
-        """The rows `rows` of the grid; of each sequence the first `length` tokens."""
-        cut = (slice(rows.start, rows.stop), slice(None), slice(length))
+    def part(self, row: int, length: int) -> "Cache":
+        """One row of the grid; of each sequence the first `length` tokens."""
+        cut = (slice(row, row + 1), slice(None), slice(length))
         return Cache([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
 
     def joined(self, later: "Cache") -> "Cache":
@@ -54,11 +54,6 @@ class Cache:
             for each in ((self.keys, later.keys), (self.values, later.values))
         )
         return Cache(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
-
-    def turned(self) -> "Cache":
-        """The same cache with rows and columns of its grid exchanged."""
-        keys, values = ([t.transpose(0, 1).contiguous() for t in ts] for ts in (self.keys, self.values))
-        return Cache(keys, values, self.valid_ABT.transpose(0, 1))
 
 
 @dataclass(slots=True)
