@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from byway.base import artifact, config
 from byway.base.errors import UserError
-from byway.data import events, impressions
-from byway.data.catalog import load as load_catalog
+from byway.data import impressions
 from byway.evaluation import live
 from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
-from byway.workflow.stages import BUNDLE, CATALOG
+from byway.workflow.stages import BUNDLE, CATALOG, Artifacts
 
 EVERYTHING = 1_000_000
 """Rows of one user that are read at most."""
@@ -275,10 +274,10 @@ def _opened(workspace: Path) -> Bundle | None:
 
 def _before(workspace: Path) -> dict[str, list[str]]:
     """By user, the items of the workspace's own log."""
-    path = workspace / CATALOG.folder
-    if artifact.read_record(path) is None:
+    if artifact.read_record(workspace / CATALOG.folder) is None:
         return {}
-    log, users, ids = events.load(path), events.load_users(path), load_catalog(path).ids()
+    built = Artifacts(workspace)
+    log, users, ids = built.events, built.users, built.catalog.ids()
     starts = np.searchsorted(log.user, np.arange(len(users) + 1)).tolist()
     return {
         name: [ids[i] for i in log.item[start:stop].tolist()]
@@ -287,8 +286,8 @@ def _before(workspace: Path) -> dict[str, list[str]]:
 
 
 def _positive(workspace: Path) -> float:
-    path = workspace / CATALOG.folder
-    return 0.5 if artifact.read_record(path) is None else events.load(path).positive
+    there = artifact.read_record(workspace / CATALOG.folder) is not None
+    return Artifacts(workspace).events.positive if there else 0.5
 
 
 SHOWN = (

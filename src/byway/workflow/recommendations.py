@@ -21,14 +21,13 @@ from byway.base import artifact, engine
 from byway.base.artifact import Record
 from byway.base.errors import UserError
 from byway.base.progress import bar, command, say
-from byway.data import catalog, events
 from byway.data.events import Events
 from byway.serving import batch
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
 from byway.serving.person import Seen, in_catalog
 from byway.workflow.showing import served
-from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED
+from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED, Artifacts
 
 SCHEMA = pa.schema(
     [
@@ -79,12 +78,13 @@ def open_log(workspace: Path) -> Histories:
     Raises UserError where the log is newer than the bundle. After a refresh it says that what that took in is not
     there.
     """
-    path = workspace / CATALOG.folder
     if REFRESHED in _bundle_of(workspace).metrics:
         say("This is the history in the log of the last full run; what a refresh took in is not in it.")
-    with artifact.reading(path):
-        log, users, items = events.load(path), events.load_users(path), catalog.load(path).ids()
-    return Histories(users, items, log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64))
+    built = Artifacts(workspace)
+    log, users = built.events, built.users
+    return Histories(
+        users, built.catalog.ids(), log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64)
+    )
 
 
 def _bundle_of(workspace: Path) -> Record:

@@ -21,6 +21,7 @@ from byway.workflow.stages import (
     DESCRIPTIONS,
     REFRESH,
     TREE,
+    Artifacts,
     Stage,
     inputs_of,
     settings_of,
@@ -145,15 +146,10 @@ def _there(workspace: Path, stage: Stage, records: dict[str, artifact.Record]) -
 
 def _tree(workspace: Path, depth: int) -> str:
     from byway.data import events
-    from byway.interests import describe, tree
+    from byway.interests import describe
 
-    with artifact.reading(folder := workspace / CATALOG.folder):
-        traffic = events.traffic(events.load(folder))
-    with artifact.reading(folder := workspace / TREE.folder):
-        grown = tree.load(folder)
-    with artifact.reading(folder := workspace / DESCRIPTIONS.folder):
-        names = describe.load(folder)
-    return describe.outline(grown, names, traffic, depth)
+    built = Artifacts(workspace)
+    return describe.outline(built.tree, built.descriptions, events.traffic(built.events), depth)
 
 
 def _drift(workspace: Path, config: Config, stage: Stage, record: artifact.Record) -> list[str]:
