@@ -139,7 +139,7 @@ def build(
     level, clusters = transitions.level, transitions.clusters
     history = transitions.train.context.shape[1]
     held = load(workspace / REFRESH) if again else _nothing(workspace, records, vectors.shape[1], history)
-    new = _new_rows(work, records, workspace / CATALOG.folder, held, given)
+    new = _new_rows(work, full, records, held, given)
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
     if new.items.num_rows:
@@ -226,10 +226,12 @@ class New:
     """Rows that could not be used, by reason."""
 
 
-def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arrivals, given: dict[str, Path]) -> New:
+def _new_rows(
+    work: Work, full: Artifacts, records: dict[str, Record], held: Arrivals, given: dict[str, Path]
+) -> New:
     """Read and clean the given tables as the full run's were; what cannot be used goes to `quarantine.parquet`."""
     read = made_with(records["catalog"], config.Catalog)
-    known = items_of.load(catalog).items["item"]
+    known = full.catalog.items
     fresh, counts = items_of.SCHEMA.empty_table(), dict[str, int]()
     kept_out = Quarantine(work.out / "quarantine.parquet")
     copies = work.scratch / "copies"
@@ -238,25 +240,29 @@ def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arriv
         fresh = items_of.cleaned(raw, kept_out, counts)
         if kept_out.reasons:
             items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
-        old = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string()).combine_chunks()
-        found = compute.is_in(fresh["item"], value_set=old)
+        found = compute.is_in(fresh["item"], value_set=_ids(known, held.items))
         counts["known_items"] = int(compute.sum(found).as_py() or 0)
         fresh = fresh.filter(compute.invert(found))
     log, users = None, list[str]()
     if "events" in given:
         raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
-        chunks = [each for table in (held.items, fresh) for each in table["item"].chunks]
-        ids = pa.chunked_array([*known.chunks, *chunks], pa.string()).combine_chunks()
-        old_users = pa.array([*events_of.load_users(catalog), *held.users], pa.large_string())
-        log, users = _new_events(raw, ids, old_users, read.positive, kept_out)
+        old_users = pa.array([*full.users, *held.users], pa.large_string())
+        log, users = _new_events(raw, _ids(known, held.items, fresh), old_users, read.positive, kept_out)
         if kept_out.reasons.total() > before:
             items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
         if log is not None and log.clock:
             read_before = len(log)
-            log = _unknown(log, catalog / "events.parquet", held.log)
+            log = _unknown(log, full.workspace / CATALOG.folder / "events.parquet", held.log)
             counts["known_events"] = read_before - (0 if log is None else len(log))
     kept_out.close()
     return New(fresh, log, users, counts, dict(sorted(kept_out.reasons.items())))
+
+
+def _ids(*items: pa.Table) -> pa.Array:
+    """The ids of items, a table after the other."""
+    return pa.chunked_array(
+        [chunk for table in items for chunk in table["item"].chunks], pa.string()
+    ).combine_chunks()
 
 
 def _followed(
@@ -292,27 +298,18 @@ def _new_events(
     log = events_of.cleaned(raw, ids, kept_out, time.time_ns() // 1000)
     if not len(log):
         return None, []
-    number = compute.index_in(log.users, value_set=users)
-    unknown = np.flatnonzero(compute.is_null(number).to_numpy(zero_copy_only=False))
-    numbers = compute.fill_null(number, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    numbers[unknown] = len(users) + np.arange(len(unknown))
+    new_users = log.users.filter(compute.invert(compute.is_in(log.users, value_set=users)))
+    everybody = pa.concat_arrays([users, new_users.cast(users.type)])
+    numbers = compute.index_in(log.users, value_set=everybody).to_numpy(zero_copy_only=False)
     order = log.order
     user = numbers[log.columns["user"][order]]
     # By the old numbers now; a user's own events keep their order.
     order = order[np.argsort(user, kind="stable")]
     item, when, satisfaction = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
-    new_users = log.users.take(pa.array(unknown)).to_pylist()
     found = Events(
-        np.sort(user).astype(np.int32),
-        item,
-        when,
-        satisfaction,
-        log.clock,
-        len(users) + len(unknown),
-        len(ids),
-        positive,
+        np.sort(user).astype(np.int32), item, when, satisfaction, log.clock, len(everybody), len(ids), positive
     )
-    return found, new_users
+    return found, new_users.to_pylist()
 
 
 def _keys(log: Events) -> pa.Table:

@@ -170,11 +170,8 @@ def _tell_pages(
     ]
 
     async def tell() -> None:
-        store = stores.open(settings.history, directory / "serving", settings.forget_days)
-        try:
+        async with stores.opened(settings, directory / "serving") as store:
             await store.add(told)
-        finally:
-            await store.close()
 
     asyncio.run(tell())
 

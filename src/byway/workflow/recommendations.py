@@ -203,16 +203,13 @@ def _written(out: Path) -> tuple[str, int] | None:
     """Of the finished table at `out` what it was made for, and its rows; None where there is nothing."""
     if not out.exists():
         return None
-    other = f"{out} is there already and is no table of recommendations; name another file."
-    if not out.is_file():
-        raise UserError(other)
     try:
-        found = pq.read_metadata(out)
-    except pa.ArrowInvalid as error:
-        raise UserError(other) from error
-    identity = (found.metadata or {}).get(IDENTITY)
-    if identity is None:
-        raise UserError(other)
+        found = pq.read_metadata(out) if out.is_file() else None
+    except pa.ArrowInvalid:
+        found = None
+    identity = None if found is None else (found.metadata or {}).get(IDENTITY)
+    if found is None or identity is None:
+        raise UserError(f"{out} is there already and is no table of recommendations; name another file.")
     return identity.decode(), found.num_rows
 
 

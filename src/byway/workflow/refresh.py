@@ -49,28 +49,26 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
         records = _full_run(workspace)
         gates = _gates(records, config.serving)
         path = workspace / REFRESH
-        base = {name: records[name].digest for name in BASE}
+        inputs = {name: records[name].digest for name in BASE}
         record = artifact.read_record(path)
-        if record is not None and (
-            record.layout != artifact.LAYOUT
-            or any(record.inputs.get(name) != digest for name, digest in base.items())
-        ):
+        if record is not None and (record.layout != artifact.LAYOUT or not inputs.items() <= record.inputs.items()):
             say(f"{REFRESH} belongs to an earlier full run; starting over.")
             record = None
-        taken = {} if record is None else {k: v for k, v in record.inputs.items() if k not in base}
+        if record is not None:
+            inputs |= record.inputs
         given: dict[str, Path] = {}
         for kind, table in (("items", items), ("events", events)):
             if table is None:
                 continue
             digest = artifact.hash_file(table)
             name = f"{kind} {digest}"
-            if name in taken or digest in records["catalog"].inputs.values():
+            if name in inputs or digest in records["catalog"].inputs.values():
                 say(f"{table} was taken in before; left out.")
                 continue
             given[kind] = table.resolve()
-            taken[name] = "taken in"
+            inputs[name] = "taken in"
         if given:
-            record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates=gates)
+            record = _take_in(workspace, config, records, record is not None, given, inputs, gates=gates)
         if record is None:
             raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
         if records["bundle"].metrics.get(REFRESHED) != record.digest:

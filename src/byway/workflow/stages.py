@@ -1,7 +1,8 @@
 """The stages from the log to the bundle: what each one reads, and the function that builds its artifact.
 
-A stage's settings are the section of its name, if there is one. A function here imports what it needs itself, so
-that to know the stages loads nothing. To add one: a function and an object here, a section in `settings`.
+From top to bottom: what a stage is, what it may read, a function a stage (and those that say what it reads outside
+of artifacts), and the stages themselves in the order in which they are built. A stage's settings are the section of
+its name, if there is one. A function here imports what it needs itself, so that to know the stages loads nothing.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class Stage:
     outside: Callable[["Inputs"], dict[str, str]] = lambda inputs: {}
     """Identity of everything that it reads beside artifacts, by name."""
     only_if: tuple["Stage", str] | None = None
-    """A stage and one of its counts: where that is 0 this stage is skipped, and whoever reads it is given None."""
+    """A stage and one of its counts: where that is 0 this stage is skipped; whoever reads it asks `Inputs.has`."""
     asked_for: bool = False
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()

@@ -119,15 +119,12 @@ class Workspace:
         if user is not None and met:
             raise UserError("user and history exclude each other; choose one.")
         _check(k, seed)
-        now, rng = None, np.random.default_rng(seed)
+        opened, seen, now, rng = self.bundle, met, None, np.random.default_rng(seed)
         if user is not None:
             from byway.workflow import recommendations
 
-            opened = self.bundle
             seen, now = recommendations.logged(self.directory, user)
             rng = recommendations.generator(seed, user)
-        else:
-            seen, opened = met, self.bundle
         if item is not None:
             return context.recommend(opened, item, seen, k, now)
         return answering.recommend(opened, seen, rng, k, now)
