@@ -332,9 +332,7 @@ def _publish(directory: Path, config: Any) -> str:
 @app.command
 def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Simulated live experiments, or a replay of real feedback: every arm beside the same control."""
-    from byway.workflow import pipeline
-
-    record = pipeline.run(directory, _config(directory, set), only="experiment")["experiment"]
+    record = _built(directory, set, "experiment")
     text = (
         f"{record.counts['arms']} arms, {record.counts['impressions']:,} impressions. "
         f"Next: {command('report', directory)}"
@@ -371,9 +369,7 @@ def lift(
 @app.command
 def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Diversified against random samples: fine-tune a model on each and compare what they say of every pair."""
-    from byway.workflow import pipeline
-
-    record = pipeline.run(directory, _config(directory, set), only="curations")["curations"]
+    record = _built(directory, set, "curations")
     shown = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
     text = "\n".join(f"{name:56} {value}" for name, value in shown.items())
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
@@ -382,9 +378,7 @@ def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
 @app.command
 def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Four prompts, one to eight frames, thumbnail or frame: fine-tune a multimodal model on each and compare."""
-    from byway.workflow import pipeline
-
-    record = pipeline.run(directory, _config(directory, set), only="views")["views"]
+    record = _built(directory, set, "views")
     rows = {name: row for name, row in record.metrics.items() if isinstance(row, dict) and "mean" in row}
     text = "\n".join(
         f"{name:52} {row['mean']:.4f}" + ("" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})")
@@ -396,9 +390,9 @@ def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
 @app.command
 def report(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """One page on what experiment and models show."""
-    from byway.workflow import pipeline, stages
+    from byway.workflow import stages
 
-    pipeline.run(directory, _config(directory, set), only="report")
+    _built(directory, set, "report")
     path = directory / stages.REPORT.folder / "report.html"
     _say(json, {"wrote": str(path)}, f"Wrote {path}: open it in a browser.")
 
@@ -446,6 +440,13 @@ def _config(directory: Path, overrides: list[str] | None) -> Any:
     from byway.workflow import folder
 
     return folder.settings(directory, overrides or ())
+
+
+def _built(directory: Path, overrides: list[str] | None, stage: str) -> Any:
+    """The record of a stage that is built when it is asked for."""
+    from byway.workflow import pipeline
+
+    return pipeline.run(directory, _config(directory, overrides), only=stage)[stage]
 
 
 def _say(as_json: bool, value: dict[str, Any], text: str) -> None:

@@ -12,7 +12,7 @@ from byway.interests.tree import Tree
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.planner import fit, weights
-from byway.planner.signals import SIGNALS
+from byway.planner.signals import SIGNALS, worth_of
 from byway.transitions.table import Table
 from tests.serving.planted import policy_file
 
@@ -365,7 +365,7 @@ def test_displeasure_that_the_log_never_showed_is_neutral() -> None:
 
 
 def test_traffic_and_quality_of_items() -> None:
-    traffic, quality = fit.worth_of(np.array([0, 2, 2]), np.array([1, 0, 0.5], np.float32), 4)
+    traffic, quality = worth_of(np.array([0, 2, 2]), np.array([1, 0, 0.5], np.float32), 4)
     assert traffic.tolist() == [1, 0, 2, 0]
     np.testing.assert_allclose(quality, [(1 + 5) / 11, 0.5, (0.5 + 5) / 12, 0.5])
 

@@ -26,8 +26,9 @@ from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
 from byway.items.ease import Weights
 from byway.items.sequence import ItemPolicy
+from byway.items.windows import HeldOut
 from byway.planner import weights
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights
+from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights, worth_of
 from byway.planner.weights import Compared
 from byway.transitions import draws
 from byway.transitions.table import Table
@@ -102,22 +103,21 @@ def build(
     unit = most_watched(events.item, events.n_items)
     with bar("planner: linear models", 4) as advance:
         usual = neutral(events.satisfaction[learned])
-        early = linear(events, learned, leaf, unit, usual, advance=advance)
-        planner = _planner(
-            events,
-            learned,
-            usual,
-            early,
-            leaf=leaf,
+        leaves, items = linear(events, learned, leaf, unit, usual, advance=advance)
+        traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
+        planner = Planner(
+            fitted=usual,
             unit=unit,
+            items=items,
+            leaf=leaf,
+            leaves=leaves,
             cluster=cluster,
-            vectors=item_policy.items,
+            vectors=np.asarray(item_policy.items),
             content=content,
+            popularity=np.log1p(traffic),
+            quality=quality,
         )
-        chance = events.propensity if settings.explored else None
-        people = _people(
-            events, heldout.user, heldout.at, start, work.rng, neutral=usual.neutral, propensity=chance
-        )
+        people = _people(events, heldout, start, work.rng, neutral=usual.neutral, explored=settings.explored)
         found = _compare(planner, table, people, events, item_policy, work.rng)
         weighed, figures = weights.fitted(found, tuple(settings.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
@@ -205,41 +205,6 @@ def of_leaves(content: Floats, leaf: NDArray[np.int32]) -> Floats:
     return (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
-def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
-    """[n] events of each item, and mean satisfaction drawn towards that of all as by ten events."""
-    traffic = np.bincount(item, minlength=n).astype(np.float32)
-    mean = float(satisfaction.mean()) if len(satisfaction) else 0.0
-    liked = np.bincount(item, satisfaction, n)
-    return traffic, ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
-
-
-def _planner(
-    events: Events,
-    learned: NDArray[np.bool_],
-    fitted: PlannerWeights,
-    solved: tuple[Weights, Weights],
-    *,
-    leaf: NDArray[np.int32],
-    unit: NDArray[np.int32],
-    cluster: NDArray[np.int32],
-    vectors: Floats,
-    content: Floats,
-) -> Planner:
-    traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
-    return Planner(
-        fitted=fitted,
-        unit=unit,
-        items=solved[1],
-        leaf=leaf,
-        leaves=solved[0],
-        cluster=cluster,
-        vectors=np.asarray(vectors),
-        content=content,
-        popularity=np.log1p(traffic),
-        quality=quality,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Person:
     """Somebody of whom the end was held out."""
@@ -257,32 +222,32 @@ class _Person:
 
 def _people(
     events: Events,
-    user: Ints,
-    at: Ints,
+    heldout: HeldOut,
     start: Ints,
     rng: np.random.Generator,
     *,
     neutral: float,
-    propensity: Floats | None,
+    explored: bool,
 ) -> list[_Person]:
     """Some of the people whose end was held out.
 
     An item that was not taken up is worth 0, so one that is shown with chance p is worth p times what it would give
     in the mean. Divided by p it is worth that again, however seldom it was shown (Horvitz and Thompson, 1952).
     """
-    some = np.sort(rng.choice(len(user), min(PEOPLE, len(user)), replace=False))
+    n = len(heldout.user)
+    some = np.sort(rng.choice(n, min(PEOPLE, n), replace=False))
     found: list[_Person] = []
-    for u, a in zip(user[some].tolist(), at[some].tolist(), strict=True):
-        held = slice(a, start[u + 1])
+    for user, at in zip(heldout.user[some].tolist(), heldout.at[some].tolist(), strict=True):
+        held = slice(at, start[user + 1])
         worth = events.satisfaction[held] - np.float32(neutral)
-        if propensity is not None:
-            worth = worth / np.maximum(propensity[held], RAREST)
+        if explored and events.propensity is not None:
+            worth = worth / np.maximum(events.propensity[held], RAREST)
         rows, place = np.unique(events.item[held], return_inverse=True)
         worth, pleased = (
             (np.bincount(place, value) / np.bincount(place)).astype(np.float32)
             for value in (worth, events.satisfaction[held])
         )
-        found.append(_Person(int(start[u]), a, rows.astype(np.int64), worth, pleased))
+        found.append(_Person(int(start[user]), at, rows.astype(np.int64), worth, pleased))
     return found
 
 

@@ -70,7 +70,9 @@ def chances(
     place_of[order] = np.arange(len(order))
     # Only items at least as good as the worst that is asked about can stand before one of them.
     rivals = np.flatnonzero(score_n >= score_n[of].min())
-    ahead = _ahead(score_n, rivals, of)
+    # Of equal ones the first stands before the others.
+    theirs, ours = score_n[rivals][:, None], score_n[of]
+    ahead = ((theirs > ours) | ((theirs == ours) & (rivals[:, None] < of))).astype(np.int64)
     better = np.zeros((len(order), len(of)), np.int64)
     np.add.at(better, place_of[cluster_n[rivals]], ahead)
     own = place_of[cluster_n[of]]
@@ -99,9 +101,3 @@ def chances(
         shown = ranked(within(score_n, cluster_n, M, most) if most else score_n, k)
         found += none_left * np.isin(of, shown)
     return np.minimum(found, 1.0)
-
-
-def _ahead(score_n: Floats, rivals: Ints, of: Ints) -> NDArray[np.int64]:
-    """[rivals, of] 1 where a rival stands before the item: by score, of equal ones by place."""
-    theirs, ours = score_n[rivals][:, None], score_n[of][None, :]
-    return ((theirs > ours) | ((theirs == ours) & (rivals[:, None] < of[None, :]))).astype(np.int64)

@@ -294,25 +294,21 @@ class LeafMeans:
         The mean of a leaf's scores is exact, since all signals are linear in what an item is. How far these lie
         apart is taken from the variance as if it were the same on all axes.
         """
-        weight = {name: np.float32(value) for name, value in planner.fitted.weights.items() if value}
-
-        def of(name: str) -> np.float32:
-            return weight.get(name, np.float32(0))
-
+        weight = {name: np.float32(planner.fitted.weights.get(name, 0)) for name in SIGNALS}
         blocks = [
-            of("item_policy") * asker.state,
-            np.array([of("popularity")]),
-            np.array([of("quality")]),
+            weight["item_policy"] * asker.state,
+            np.array([weight["popularity"]]),
+            np.array([weight["quality"]]),
         ]
         if not planner.content_of_leaves:
-            blocks.insert(1, of("similarity") * planner.taste(asker))
+            blocks.insert(1, weight["similarity"] * planner.taste(asker))
         found = self.mean @ np.concatenate(blocks)
-        if planner.content_of_leaves and "similarity" in weight:
+        if planner.content_of_leaves and weight["similarity"]:
             found += weight["similarity"] * planner.likeness(asker)[self.leaf]
-        if "ease_leaves" in weight:
+        if weight["ease_leaves"]:
             found += weight["ease_leaves"] * planner.of_leaves(asker)[self.leaf]
         for name, share in asker.shares.items():
-            if name in weight:
+            if weight[name]:
                 found += weight[name] * share[self.cluster]
         square = np.array([block @ block for block in blocks], np.float32)
         return found + np.float32(SPREAD) * np.sqrt(self.variance @ square * self.largest)
@@ -331,6 +327,14 @@ def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]
         means.append(mean)
         variances.append((np.maximum(square - between, 0) / values.shape[1]).astype(np.float32))
     return np.concatenate(means, 1), np.stack(variances, 1)
+
+
+def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
+    """[n] events of each item, and mean satisfaction drawn towards that of all as by ten events."""
+    traffic = np.bincount(item, minlength=n).astype(np.float32)
+    mean = float(satisfaction.mean()) if len(satisfaction) else 0.0
+    liked = np.bincount(item, satisfaction, n)
+    return traffic, ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
 
 
 def product(array_nd: Floats, vector_d: Floats, rows: Ints | None) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
-from byway.planner.signals import EXACT
+from byway.planner.signals import EXACT, worth_of
 from byway.serving.bundle import (
     MEANS,
     MODEL,
@@ -62,10 +62,7 @@ class Counted:
     @classmethod
     def of(cls, events: "Events", n: int) -> "Counted":
         """Of a log on all of whose items the policy was trained."""
-        traffic = np.bincount(events.item, minlength=n).astype(np.float32)
-        liked = np.bincount(events.item, weights=events.satisfaction, minlength=n)
-        mean = float(events.satisfaction.mean()) if len(events) else 0.0
-        quality = ((liked + 10 * mean) / (traffic + 10)).astype(np.float32)
+        traffic, quality = worth_of(events.item, events.satisfaction, n)
         return cls(traffic, quality, np.arange(n, dtype=np.int32), events.clock)
 
 

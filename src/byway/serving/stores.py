@@ -11,12 +11,13 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from byway.base import config
 from byway.serving import scrub
 from byway.serving.history import LATE, LIMIT, Answered, Event, Unavailable, hashed
 
@@ -321,3 +322,13 @@ def open(url: str, folder: Path, days: int, confirmed: bool = False) -> "Files |
     from byway.serving.valkey import Valkey
 
     return Valkey(url, days, confirmed)
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: config.Serving, folder: Path) -> AsyncGenerator["Files | Valkey"]:
+    """The store of these settings, closed at the end."""
+    store = open(settings.history, folder, settings.forget_days)
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -95,11 +95,8 @@ async def _of_history(folder: Path, settings: config.Serving) -> list[list[Seen]
         return []
     oldest = time.time_ns() // 1000 - settings.forget_days * DAY
     try:
-        store = stores.open(settings.history, folder, settings.forget_days)
-        try:
+        async with stores.opened(settings, folder) as store:
             people = [await store.of(user, oldest) for user in await store.recent_users(PEOPLE)]
-        finally:
-            await store.close()
     except (Unavailable, OSError, sqlite3.Error):
         return []
     return [[Seen(e.item, e.time, e.satisfaction) for e in events] for events in people if events]

@@ -15,7 +15,7 @@ from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
 from byway.planner import course, fit, page
-from byway.planner.signals import Asker, Planner
+from byway.planner.signals import Asker, Planner, worth_of
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
 from byway.transitions.table import Table
@@ -93,7 +93,7 @@ class Personal:
             self.planner = self._planner(log)
 
     def _planner(self, log: Logged) -> Planner:
-        traffic, quality = fit.worth_of(log.item, log.satisfaction, self.known.n_items)
+        traffic, quality = worth_of(log.item, log.satisfaction, self.known.n_items)
         leaf = self.leaf.astype(np.int32)
         every = np.ones(len(log), np.bool_)
         solved = self.planned.leaves, self.planned.items

@@ -57,7 +57,7 @@ def cut_tree(
     >>> sorted(found.items(2, found.assign(2)[0]).tolist())
     [0, 1, 2, 3, 4, 5]
     """
-    rows, weight = _rows(vectors, "vectors"), _floats(traffic, "traffic", np.float64)
+    rows, weight = _rows(vectors, "vectors"), np.ascontiguousarray(_array(traffic, "traffic", np.float64))
     if weight.shape != (len(rows),):
         raise UserError(f"traffic has the shape {weight.shape}; {len(rows)} vectors need ({len(rows)},).")
     if not (np.isfinite(weight) & (weight >= 0)).all():
@@ -240,7 +240,7 @@ def _log(
     if not (isinstance(positive, int | float | np.number) and 0 <= positive <= 1):
         raise UserError(f"positive is {positive!r}; satisfaction goes from 0 to 1.")
     who, what = _numbers(user, "user"), _numbers(item, "item", n_items)
-    when, content = _array(time, "time"), _floats(satisfaction, "satisfaction", np.float32)
+    when, content = _array(time, "time"), np.ascontiguousarray(_array(satisfaction, "satisfaction", np.float32))
     for name, array in (("item", what), ("time", when), ("satisfaction", content)):
         if array.shape != who.shape:
             raise UserError(f"{name} has the shape {array.shape} and user {who.shape}; give one each an event.")
@@ -261,20 +261,13 @@ def _log(
     )
 
 
-def _floats(given: ArrayLike, name: str, kind: type[Any]) -> NDArray[Any]:
+def _array(given: ArrayLike, name: str, kind: type[Any] | None = None) -> NDArray[Any]:
     try:
-        return np.ascontiguousarray(given, kind)
+        return np.asarray(given, kind)
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{name} is no array of numbers ({error}); give numbers, in rows of one length (np.stack)."
         ) from error
-
-
-def _array(given: ArrayLike, name: str) -> NDArray[Any]:
-    try:
-        return np.asarray(given)
-    except ValueError as error:
-        raise UserError(f"{name} is no array ({error}); give rows of one length.") from error
 
 
 def _require_whole(given: Any, name: str) -> None:
@@ -292,7 +285,7 @@ def _generator(rng: Random) -> np.random.Generator:
 
 
 def _rows(given: ArrayLike, name: str) -> NDArray[np.float32]:
-    rows = _floats(given, name, np.float32)
+    rows = np.ascontiguousarray(_array(given, name, np.float32))
     if rows.ndim != 2 or not rows.size:
         raise UserError(f"{name} has the shape {rows.shape}; give one row of numbers an item.")
     if not np.isfinite(rows).all():

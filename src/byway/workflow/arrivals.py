@@ -26,7 +26,7 @@ from byway.data.events import Events
 from byway.data.quarantine import Quarantine
 from byway.data.text import compute
 from byway.evaluation import drift
-from byway.interests import describe, embed, placement
+from byway.interests import embed, placement
 from byway.interests import tree as trees
 from byway.interests.partition import centroids, loads_of
 from byway.interests.tree import LEVELS, Tree
@@ -38,7 +38,7 @@ from byway.transitions import table as tables
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.standing import load_standing
 from byway.transitions.triples import unkey
-from byway.workflow.stages import BUNDLE, REFRESH, STAGES
+from byway.workflow.stages import BUNDLE, CATALOG, EMBEDDINGS, LANGUAGE_MODEL, REFRESH, TRANSITIONS, Artifacts
 
 ROOM = 1.1
 """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
@@ -134,18 +134,17 @@ def build(
 
     `records` are those of the full run. Raises UserError where a table holds no usable row.
     """
-    folder = {stage.name: workspace / stage.folder for stage in STAGES}
-    vectors, tree = embed.load(folder["embeddings"]), trees.load(folder["tree"])
-    transitions = curate.load(folder["transitions"])
+    full = Artifacts(workspace)
+    vectors, tree, transitions = full.vectors, full.tree, full.transitions
     level, clusters = transitions.level, transitions.clusters
     history = transitions.train.context.shape[1]
     held = load(workspace / REFRESH) if again else _nothing(workspace, records, vectors.shape[1], history)
-    new = _new_rows(work, records, folder["catalog"], held, given)
+    new = _new_rows(work, full, records, held, given)
 
     rows = np.zeros((0, vectors.shape[1]), np.float32)
     if new.items.num_rows:
         texts, settings = Catalog(new.items).texts(), made_with(records["embeddings"], config.Embeddings)
-        rows = embed.embed_new(folder["embeddings"], settings, texts)
+        rows = embed.embed_new(workspace / EMBEDDINGS.folder, settings, texts)
     known = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     had = np.append(held.traffic, np.zeros(new.items.num_rows, np.float32))
     came = np.zeros(len(had)) if new.log is None else events_of.traffic(new.log)
@@ -155,13 +154,14 @@ def build(
     placed = placement.place(standing_tree, known, rows, weights, ROOM)
     now = placement.grown(standing_tree, placed.leaf)
 
-    counted, standing = held.transitions, load_standing(workspace / REFRESH if again else folder["transitions"])
+    standing_in = REFRESH if again else TRANSITIONS.folder
+    counted, standing = held.transitions, load_standing(workspace / standing_in)
     recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
     if new.log is not None:
         recent, standing = curate.extend(standing, new.log, now.assign(level), clusters)
         counted = curate.added(held.transitions, recent)
     standing.write(work.out)
-    pairs, answered = _followed(records, folder, transitions, counted, tree.similarity(vectors, level))
+    pairs, answered = _followed(full, records, transitions, counted, tree.similarity(vectors, level))
     alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known) :])
     everything = Arrivals(
         pa.concat_tables([held.items, new.items]),
@@ -226,10 +226,12 @@ class New:
     """Rows that could not be used, by reason."""
 
 
-def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arrivals, given: dict[str, Path]) -> New:
+def _new_rows(
+    work: Work, full: Artifacts, records: dict[str, Record], held: Arrivals, given: dict[str, Path]
+) -> New:
     """Read and clean the given tables as the full run's were; what cannot be used goes to `quarantine.parquet`."""
     read = made_with(records["catalog"], config.Catalog)
-    known = items_of.load(catalog).items["item"]
+    known = full.catalog.items
     fresh, counts = items_of.SCHEMA.empty_table(), dict[str, int]()
     kept_out = Quarantine(work.out / "quarantine.parquet")
     copies = work.scratch / "copies"
@@ -238,50 +240,52 @@ def _new_rows(work: Work, records: dict[str, Record], catalog: Path, held: Arriv
         fresh = items_of.cleaned(raw, kept_out, counts)
         if kept_out.reasons:
             items_of.require_some(fresh.num_rows, "items", given["items"], kept_out)
-        old = pa.chunked_array([*known.chunks, *held.items["item"].chunks], pa.string()).combine_chunks()
-        found = compute.is_in(fresh["item"], value_set=old)
+        found = compute.is_in(fresh["item"], value_set=_ids(known, held.items))
         counts["known_items"] = int(compute.sum(found).as_py() or 0)
         fresh = fresh.filter(compute.invert(found))
     log, users = None, list[str]()
     if "events" in given:
         raw, before = sources.new_rows(read, "events", given["events"], copies), kept_out.reasons.total()
-        chunks = [each for table in (held.items, fresh) for each in table["item"].chunks]
-        ids = pa.chunked_array([*known.chunks, *chunks], pa.string()).combine_chunks()
-        old_users = pa.array([*events_of.load_users(catalog), *held.users], pa.large_string())
-        log, users = _new_events(raw, ids, old_users, read.positive, kept_out)
+        old_users = pa.array([*full.users, *held.users], pa.large_string())
+        log, users = _new_events(raw, _ids(known, held.items, fresh), old_users, read.positive, kept_out)
         if kept_out.reasons.total() > before:
             items_of.require_some(0 if log is None else len(log), "events", given["events"], kept_out)
         if log is not None and log.clock:
             read_before = len(log)
-            log = _unknown(log, catalog / "events.parquet", held.log)
+            log = _unknown(log, full.workspace / CATALOG.folder / "events.parquet", held.log)
             counts["known_events"] = read_before - (0 if log is None else len(log))
     kept_out.close()
     return New(fresh, log, users, counts, dict(sorted(kept_out.reasons.items())))
 
 
+def _ids(*items: pa.Table) -> pa.Array:
+    """The ids of items, a table after the other."""
+    return pa.chunked_array(
+        [chunk for table in items for chunk in table["item"].chunks], pa.string()
+    ).combine_chunks()
+
+
 def _followed(
+    full: Artifacts,
     records: dict[str, Record],
-    folder: dict[str, Path],
     transitions: Transitions,
     counted: Samples,
     similarity_MM: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
-    made, table = records["transition_table"], tables.load(folder["transition_table"])
+    table = full.table
     fitted = table.fitted
-    if fitted is None or made.settings.get("best_of"):
+    if fitted is None or records["transition_table"].settings.get("best_of"):
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
 
     def ask() -> Policy:
-        tuned = tune.load(folder["language_model"])
         # In the table's own arithmetic, whatever is fastest where this runs.
-        return plan.open_policy(tuned, transitions, describe.load(folder["descriptions"]), fitted.precision)
+        return plan.open_policy(tune.load(model), transitions, full.descriptions, fitted.precision)
 
+    model = full.workspace / LANGUAGE_MODEL.folder
+    said, top = answers.load(model), table.clusters.shape[-1]
     triples = None if table.triples is None else unkey(table.triples.keys, transitions.clusters)
-    said, top = answers.load(folder["language_model"]), table.clusters.shape[-1]
-    return plan.follow(
-        transitions, counted, similarity_MM, fitted, top, ask, triples=triples, said=said
-    )  # fmt: skip
+    return plan.follow(transitions, counted, similarity_MM, fitted, top, ask, triples=triples, said=said)
 
 
 def _new_events(
@@ -292,27 +296,18 @@ def _new_events(
     log = events_of.cleaned(raw, ids, kept_out, time.time_ns() // 1000)
     if not len(log):
         return None, []
-    number = compute.index_in(log.users, value_set=users)
-    unknown = np.flatnonzero(compute.is_null(number).to_numpy(zero_copy_only=False))
-    numbers = compute.fill_null(number, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    numbers[unknown] = len(users) + np.arange(len(unknown))
+    new_users = log.users.filter(compute.invert(compute.is_in(log.users, value_set=users)))
+    everybody = pa.concat_arrays([users, new_users.cast(users.type)])
+    numbers = compute.index_in(log.users, value_set=everybody).to_numpy(zero_copy_only=False)
     order = log.order
     user = numbers[log.columns["user"][order]]
     # By the old numbers now; a user's own events keep their order.
     order = order[np.argsort(user, kind="stable")]
     item, when, satisfaction = (log.columns[name][order] for name in ("item", "time", "satisfaction"))
-    new_users = log.users.take(pa.array(unknown)).to_pylist()
     found = Events(
-        np.sort(user).astype(np.int32),
-        item,
-        when,
-        satisfaction,
-        log.clock,
-        len(users) + len(unknown),
-        len(ids),
-        positive,
+        np.sort(user).astype(np.int32), item, when, satisfaction, log.clock, len(everybody), len(ids), positive
     )
-    return found, new_users
+    return found, new_users.to_pylist()
 
 
 def _told(log: Events) -> pa.Table:
@@ -384,8 +379,8 @@ def _drift(
         "refresh.traffic_shift_expected": round(chance, 4),
         "refresh.centroid_cosine_least": round(float(cosine.min()), 4),
     }
-    weights_heavy = trees.balance(np.bincount(now.assign(level), minlength=M).astype(np.float64))
-    metrics["refresh.balance_items"] = round(weights_heavy, 4)
+    items = np.bincount(now.assign(level), minlength=M).astype(np.float64)
+    metrics["refresh.balance_items"] = round(trees.balance(items), 4)
     measured, usual = (metrics[f"refresh.successor_overlap{end}"] for end in ("", "_expected"))
     metrics["refresh.finetuning_due"] = measured is not None and measured < LEAST_OVERLAP * usual
     metrics["refresh.repartition_due"] = moved - chance > MOST_SHIFT

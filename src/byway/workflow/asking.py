@@ -174,13 +174,15 @@ def _said(
 
 def in_words(found: dict[str, Any]) -> str:
     """The figures as one paragraph."""
-    lines: list[str] = [f"{found['model']} was asked about {found['asked']:,} pairs."]
+    named = {"all": "over all pairs", "unseen pairs": "on pairs that the log never saw"}
+    lines = [f"{found['model']} was asked about {found['asked']:,} pairs."]
     verdicts: list[str] = []
     for name, part in found["parts"].items():
         nats, recall = part["adds"]["nats"], part["adds"][f"recall_at_{part['k']}"]
+        over = named.get(name, f"among {name}")
         clear = "adds" if nats["low"] > 0 else "takes away" if nats["high"] < 0 else "adds nothing clear:"
         verdicts.append(
-            f"{_of(name)} it {clear} {nats['mean']:+.3f} nats a turn ({nats['low']:+.3f} to {nats['high']:+.3f}), "
+            f"{over} it {clear} {nats['mean']:+.3f} nats a turn ({nats['low']:+.3f} to {nats['high']:+.3f}), "
             f"recall at {part['k']} {recall['mean']:+.3f} ({recall['low']:+.3f} to {recall['high']:+.3f})"
         )
     lines.append(f"Beside counts, similarity and popularity, {'; '.join(verdicts)}.")
@@ -192,11 +194,6 @@ def in_words(found: dict[str, Any]) -> str:
         time = time if minutes >= 1.5 else "a minute" if minutes >= 0.5 else "seconds"
         lines.append(f"The whole table, {whole['pairs']:,} pairs, would take {time}{cost}.")
     return " ".join(lines)
-
-
-def _of(part: str) -> str:
-    named = {"all": "over all pairs", "unseen pairs": "on pairs that the log never saw"}
-    return named.get(part, f"among {part}")
 
 
 def as_table(found: dict[str, Any]) -> str:

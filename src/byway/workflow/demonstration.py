@@ -5,20 +5,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from rich.markup import escape
 
 from byway.base import artifact, config
 from byway.base.config import Config
 from byway.base.errors import UserError
 from byway.base.progress import command, say
-from byway.data import catalog, events
 from byway.serving import context, history, recommend, stores
 from byway.serving.person import Seen
 from byway.serving.service import now
-from byway.transitions import standing
+from byway.transitions.standing import load_standing
 from byway.workflow import pipeline, preview, recommendations, showing
-from byway.workflow.stages import CATALOG, CONTEXT_TABLE, EXPERIMENT, REPORT, TREE
+from byway.workflow.stages import EXPERIMENT, REPORT, Artifacts
 
 SOURCE = """\
 # The embedded world: a simulation, described in docs/world.md.
@@ -140,8 +138,9 @@ def _build_world(folder: Path, full: bool) -> None:
 
 def _answers(directory: Path, settings: Config) -> tuple[str, str, str]:
     """Somebody of the log, a video, and what Byway answers to them, in words; the pages are told of the people."""
-    people = preview.typical(standing.load_standing(directory / preview.LAST.folder), _clusters(directory))
-    users = events.load_users(directory / CATALOG.folder)
+    built = Artifacts(directory)
+    people = preview.typical(built.load(preview.LAST, load_standing), built.transitions.clusters)
+    users = built.users
     shown = [users[person] for person in people.tolist()]
     opened = showing.served(directory)
     told = {user: recommendations.logged(directory, user) for user in shown}
@@ -149,16 +148,11 @@ def _answers(directory: Path, settings: Config) -> tuple[str, str, str]:
     seen, end = told[shown[0]]
     answer = recommend.recommend(opened, seen, recommendations.generator(0, shown[0]), SHOWN, end)
     lines = [f"What {shown[0]} would be shown, and why:", showing.answer_text(answer)]
-    item = _looked_at(directory)
+    # The most watched video that the multimodal model has looked at.
+    item = built.catalog.ids()[int(built.contexts.item[0])]
     watching = context.recommend(opened, item, seen, SHOWN, end)
     lines += ["", "And while a video is playing:", showing.answer_text(watching)]
     return shown[0], item, "\n".join(lines)
-
-
-def _looked_at(directory: Path) -> str:
-    """The most watched video that the multimodal model has looked at."""
-    row = pq.read_table(directory / CONTEXT_TABLE.folder / "answers.parquet")["item"][0].as_py()
-    return catalog.load(directory / CATALOG.folder).ids()[row]
 
 
 def _tell_pages(
@@ -176,11 +170,8 @@ def _tell_pages(
     ]
 
     async def tell() -> None:
-        store = stores.open(settings.history, directory / "serving", settings.forget_days)
-        try:
+        async with stores.opened(settings, directory / "serving") as store:
             await store.add(told)
-        finally:
-            await store.close()
 
     asyncio.run(tell())
 
@@ -223,9 +214,3 @@ def _places(directory: Path, user: str, item: str, full: bool) -> str:
         rows.append((command("demo", "byway-full", "--full"), "a larger world with a live experiment: an hour"))
     width = max(len(typed) for typed, _ in rows)
     return "".join(f"  {typed:{width}}    {what}\n" for typed, what in rows)
-
-
-def _clusters(directory: Path) -> int:
-    record = artifact.read_record(directory / TREE.folder)
-    assert record is not None
-    return record.metrics["tree.levels"][1]

@@ -50,23 +50,21 @@ def in_words(workspace: Path, found: dict[str, Any]) -> str:
 
 
 async def _from_history(workspace: Path, config: Config, users: Sequence[str]) -> int:
-    store = stores.open(config.serving.history, workspace / "serving", config.serving.forget_days)
     try:
-        gone = sum([await store.delete(user) for user in users])
-        await store.scrub(at_once=True)
+        async with stores.opened(config.serving, workspace / "serving") as store:
+            gone = sum([await store.delete(user) for user in users])
+            await store.scrub(at_once=True)
+            return gone
     except Unavailable as error:
         raise UserError(f"{error} Type the same command again when it does.") from error
-    finally:
-        await store.close()
-    return gone
 
 
 def _from_log(workspace: Path, users: Sequence[str]) -> tuple[int, bool]:
     """Write the log anew without some people; how many events they had in it, and whether refreshes are dropped."""
     path, refreshed = workspace / CATALOG.folder, workspace / REFRESH
     record = artifact.read_record(path)
-    there = record is not None and any(_names(path, users))
-    dropped = artifact.read_record(refreshed) is not None and (there or any(_names(refreshed, users)))
+    there = record is not None and _stand_in(path, users)
+    dropped = artifact.read_record(refreshed) is not None and (there or _stand_in(refreshed, users))
     if dropped:
         shutil.rmtree(refreshed)
         artifact.tidy(refreshed)
@@ -93,14 +91,15 @@ def _from_log(workspace: Path, users: Sequence[str]) -> tuple[int, bool]:
     return gone, dropped
 
 
-def _names(path: Path, users: Sequence[str]) -> list[bool]:
-    """Whether some people stand in the users and the quarantine of an artifact."""
-    wanted, found = pa.array(users, pa.string()), list[bool]()
+def _stand_in(path: Path, users: Sequence[str]) -> bool:
+    """Whether some people stand in the users or the quarantine of an artifact."""
+    wanted = pa.array(users, pa.string())
     for file, column in (("users.parquet", "user"), ("quarantine.parquet", "id")):
         if (path / file).exists():
             ids = compute.cast(pq.read_table(path / file, columns=[column])[column], pa.string())
-            found.append(bool(compute.any(compute.is_in(ids, value_set=wanted)).as_py()))
-    return found
+            if compute.any(compute.is_in(ids, value_set=wanted)).as_py():
+                return True
+    return False
 
 
 def _without(source: Path, target: Path, kept: NDArray[np.bool_]) -> int:

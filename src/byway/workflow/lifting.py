@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from byway.base import artifact, config
 from byway.base.errors import UserError
-from byway.data import events, impressions
-from byway.data.catalog import load as load_catalog
+from byway.data import impressions
 from byway.evaluation import live
 from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
-from byway.workflow.stages import BUNDLE, CATALOG
+from byway.workflow.stages import BUNDLE, CATALOG, Artifacts
 
 EVERYTHING = 1_000_000
 """Rows of one user that are read at most."""
@@ -66,12 +65,10 @@ def lift(
             f"The log has no user of the arm {control!r} ({there}{moved}); name the arm to measure beside "
             "with --control."
         )
-    positive = _positive(workspace)
     log = arrange(rows, _opened(workspace), _before(workspace))
-    found = live.figures(log, control, positive)
-    found["setting"]["moved"] = rows.moved
-    found["setting"]["incomplete"] = rows.incomplete
-    found["setting"]["experiment"] = "" if design is None else design.name
+    found = live.figures(log, control, _positive(workspace))
+    named = "" if design is None else design.name
+    found["setting"] |= {"moved": rows.moved, "incomplete": rows.incomplete, "experiment": named}
     artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
     return found
 
@@ -80,14 +77,11 @@ def people(workspace: Path, settings: config.Config) -> People:
     """All that the service's history holds."""
 
     async def read() -> People:
-        store = stores.open(settings.serving.history, workspace / "serving", settings.serving.forget_days)
-        try:
+        async with stores.opened(settings.serving, workspace / "serving") as store:
             return {
                 user: (await store.of(user, -1, EVERYTHING), await store.answers(user, -1, EVERYTHING))
                 async for user in store.users()
             }
-        finally:
-            await store.close()
 
     return asyncio.run(read())
 
@@ -100,9 +94,7 @@ def _of_people(known: People, design: arms.Design | None) -> Rows:
         said = f"several experiments ({', '.join(sorted(names))})" if names else "no answer of an experiment"
         raise UserError(f"The service's log holds {said}; see {arms.FILE} in docs/lift.md, or name a table.")
     (name,) = names
-    columns: dict[str, list[Any]] = {
-        c: [] for c in ("user", "item", "time", "satisfaction", "seconds", "own", "met")
-    }
+    rows: list[dict[str, Any]] = []
     arm: dict[str, str] = {}
     shares: dict[str, float] = {}
     moved = 0
@@ -115,20 +107,12 @@ def _of_people(known: People, design: arms.Design | None) -> Rows:
         if len(dealt) != 1:
             continue
         arm[user] = dealt.pop()
-        for row in as_rows(done, own):
-            shown = row["propensity"] is not None
-            # What lies before the experiment only says what was met.
-            values = (
-                user,
-                row["item"],
-                row["time"],
-                row["satisfaction"],
-                row["watch_seconds"],
-                shown,
-                row["time"] < first,
-            )
-            for column, value in zip(columns.values(), values, strict=True):
-                column.append(value)
+        rows += as_rows(done, own)
+    named = {name: name for name in ("user", "item", "time", "satisfaction")} | {"seconds": "watch_seconds"}
+    columns = {name: [row[logged] for row in rows] for name, logged in named.items()}
+    columns["own"] = [row["propensity"] is not None for row in rows]
+    # What lies before the experiment only says what was met.
+    columns["met"] = [row["time"] < first for row in rows]
     return Rows(columns, arm, shares if design is None else design.shares(), moved)
 
 
@@ -141,9 +125,7 @@ def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Desi
         return table[name].to_pylist() if name in table.column_names else [otherwise] * n
 
     user, source = column("user", None), column("source", None)
-    told = column("arm", None)
-    if "source" in table.column_names:
-        told = [_arm_of(s) if a is None else a for a, s in zip(told, source, strict=True)]
+    told = [_arm_of(s) if a is None else a for a, s in zip(column("arm", None), source, strict=True)]
     seen: dict[str, set[str]] = {}
     for who, which in zip(user, told, strict=True):
         if which and who is not None:
@@ -201,11 +183,8 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
 
     `before` are the items that users met in the workspace's own log.
     """
-    whole = all(rows.columns["time"]) or all(t is not None for t in rows.columns["time"])
-    kept = np.array(
-        [u in rows.arm and i is not None and (whole or t is not None)
-         for u, i, t in zip(*(rows.columns[c] for c in ("user", "item", "time")), strict=True)], np.bool_
-    )  # fmt: skip
+    needed = zip(*(rows.columns[name] for name in ("user", "item", "time")), strict=True)
+    kept = [user in rows.arm and item is not None and time is not None for user, item, time in needed]
     own = {name: [v for v, k in zip(values, kept, strict=True) if k] for name, values in rows.columns.items()}
     users, names = list(rows.arm), sorted(rows.shares.keys() | set(rows.arm.values()))
     number = {user: i for i, user in enumerate(users)}
@@ -225,11 +204,8 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     if "novel" in own:
         novel = _numbers(own["novel"], 0.0) > 0
     else:
-        earlier = (
-            [(number[u], p) for u in users for p in _positions(before.get(u, []), opened)]
-            if "cluster" not in own
-            else []
-        )
+        told = {} if "cluster" in own else before
+        earlier = [(number[u], c) for u in users for c in _clusters(told.get(u, []), opened).tolist() if c >= 0]
         pairs = np.array(earlier, np.int64).reshape(-1, 2)
         novel = live.novelty(user, cluster, day, taken, (pairs[:, 0], pairs[:, 1]))
     sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
@@ -263,10 +239,6 @@ def _clusters(ids: list[str], opened: Bundle | None) -> NDArray[np.int64]:
     return np.where(at < 0, -1, opened.clusters(np.maximum(at, 0)))
 
 
-def _positions(ids: list[str], opened: Bundle | None) -> list[int]:
-    return [c for c in _clusters(ids, opened).tolist() if c >= 0]
-
-
 def _opened(workspace: Path) -> Bundle | None:
     """The workspace's bundle, which says the cluster of an item; None where there is none yet."""
     folder = workspace / BUNDLE.folder
@@ -275,10 +247,10 @@ def _opened(workspace: Path) -> Bundle | None:
 
 def _before(workspace: Path) -> dict[str, list[str]]:
     """By user, the items of the workspace's own log."""
-    path = workspace / CATALOG.folder
-    if artifact.read_record(path) is None:
+    if artifact.read_record(workspace / CATALOG.folder) is None:
         return {}
-    log, users, ids = events.load(path), events.load_users(path), load_catalog(path).ids()
+    built = Artifacts(workspace)
+    log, users, ids = built.events, built.users, built.catalog.ids()
     starts = np.searchsorted(log.user, np.arange(len(users) + 1)).tolist()
     return {
         name: [ids[i] for i in log.item[start:stop].tolist()]
@@ -287,8 +259,8 @@ def _before(workspace: Path) -> dict[str, list[str]]:
 
 
 def _positive(workspace: Path) -> float:
-    path = workspace / CATALOG.folder
-    return 0.5 if artifact.read_record(path) is None else events.load(path).positive
+    there = artifact.read_record(workspace / CATALOG.folder) is not None
+    return Artifacts(workspace).events.positive if there else 0.5
 
 
 SHOWN = (
@@ -305,14 +277,11 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [
         f"{setting['users']:,} users, {setting['days']} days, {setting['rows']:,} rows; over {setting['control']}:"
     ]
-    left = [
-        f"{setting[name]:,} {what}"
-        for name, what in (
-            ("moved", "users who were seen in several arms"),
-            ("incomplete", "rows without a user, a time or an arm"),
-        )
-        if setting[name]
-    ]
+    reasons = {
+        "moved": "users who were seen in several arms",
+        "incomplete": "rows without a user, a time or an arm",
+    }
+    left = [f"{setting[name]:,} {what}" for name, what in reasons.items() if setting[name]]
     if left:
         lines.append(f"Left out: {' and '.join(left)}.")
     counts = ", ".join(f"{arm} {n:,}" for arm, n in ratio["users"].items())

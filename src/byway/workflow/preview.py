@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.base import artifact
-from byway.data import catalog, events
-from byway.interests import describe, embed, tree
+from byway.data import events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.transitions import curate, signals, standing
-from byway.transitions.standing import Standing
-from byway.workflow.stages import CATALOG, DESCRIPTIONS, EMBEDDINGS, TRANSITIONS, TREE
+from byway.transitions import signals
+from byway.transitions.standing import Standing, load_standing
+from byway.workflow.stages import TRANSITIONS, Artifacts
 
 LAST = TRANSITIONS
 """The stage after which this can be shown."""
@@ -32,12 +30,10 @@ EXAMPLES = 12
 
 def text(workspace: Path) -> str:
     """Interests by name, and what somebody would be offered who knows about as many of them as most people."""
-    with artifact.reading(workspace):
-        grown, names = tree.load(workspace / TREE.folder), describe.load(workspace / DESCRIPTIONS.folder)
-        log, stands = events.load(workspace / CATALOG.folder), standing.load_standing(workspace / LAST.folder)
-        found = curate.load(workspace / LAST.folder)
-        titles = catalog.load(workspace / CATALOG.folder).titles()
-        vectors = embed.load(workspace / EMBEDDINGS.folder)
+    built = Artifacts(workspace)
+    grown, names, log, found = built.tree, built.descriptions, built.events, built.transitions
+    stands = built.load(LAST, load_standing)
+    titles = built.catalog.titles()
     traffic = events.traffic(log)
     lines = _areas(grown, names, traffic, found.level)
     people = typical(stands, grown.size(found.level))
@@ -46,12 +42,12 @@ def text(workspace: Path) -> str:
     person = int(people[0])
     known = stands.touched[stands.starts[person] : stands.starts[person + 1]]
     pair = np.asarray(stands.recent[person])[None]
-    scorer = signals.of(found, grown.similarity(vectors, found.level))
+    scorer = signals.of(found, grown.similarity(built.vectors, found.level))
     score = scorer.fitted(found.validation, np.random.default_rng(0))(pair)[0].copy()
     score[known] = -np.inf
     called = names.names[found.level - 1]
     of_late = " and ".join(f"“{called[c]}”" for c in dict.fromkeys(pair[0].tolist()))
-    who = events.load_users(workspace / CATALOG.folder)[person]
+    who = built.users[person]
     lines += [
         "",
         f"{who} knows {len(known)} of {len(called)} interests, of late {of_late}.",

@@ -21,14 +21,13 @@ from byway.base import artifact, engine
 from byway.base.artifact import Record
 from byway.base.errors import UserError
 from byway.base.progress import bar, command, say
-from byway.data import catalog, events
 from byway.data.events import Events
 from byway.serving import batch
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
 from byway.serving.person import Seen, in_catalog
 from byway.workflow.showing import served
-from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED
+from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED, Artifacts
 
 SCHEMA = pa.schema(
     [
@@ -79,12 +78,13 @@ def open_log(workspace: Path) -> Histories:
     Raises UserError where the log is newer than the bundle. After a refresh it says that what that took in is not
     there.
     """
-    path = workspace / CATALOG.folder
     if REFRESHED in _bundle_of(workspace).metrics:
         say("This is the history in the log of the last full run; what a refresh took in is not in it.")
-    with artifact.reading(path):
-        log, users, items = events.load(path), events.load_users(path), catalog.load(path).ids()
-    return Histories(users, items, log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64))
+    built = Artifacts(workspace)
+    log, users = built.events, built.users
+    return Histories(
+        users, built.catalog.ids(), log, np.searchsorted(log.user, np.arange(len(users) + 1)).astype(np.int64)
+    )
 
 
 def _bundle_of(workspace: Path) -> Record:
@@ -203,16 +203,13 @@ def _written(out: Path) -> tuple[str, int] | None:
     """Of the finished table at `out` what it was made for, and its rows; None where there is nothing."""
     if not out.exists():
         return None
-    other = f"{out} is there already and is no table of recommendations; name another file."
-    if not out.is_file():
-        raise UserError(other)
     try:
-        found = pq.read_metadata(out)
-    except pa.ArrowInvalid as error:
-        raise UserError(other) from error
-    identity = (found.metadata or {}).get(IDENTITY)
-    if identity is None:
-        raise UserError(other)
+        found = pq.read_metadata(out) if out.is_file() else None
+    except pa.ArrowInvalid:
+        found = None
+    identity = None if found is None else (found.metadata or {}).get(IDENTITY)
+    if found is None or identity is None:
+        raise UserError(f"{out} is there already and is no table of recommendations; name another file.")
     return identity.decode(), found.num_rows
 
 

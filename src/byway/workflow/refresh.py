@@ -19,19 +19,12 @@ from byway.base.artifact import Gate, Outcome, Record
 from byway.base.config import Config
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.data import catalog as items_of
 from byway.data.catalog import Catalog
 from byway.data.sources import OWN
-from byway.interests import describe, embed, placement
-from byway.interests import tree as trees
-from byway.items import sequence
-from byway.multimodal import plan as contextual
-from byway.planner import fit as planner
+from byway.interests import placement
 from byway.serving import bundle, pack
-from byway.transitions import curate
-from byway.transitions import table as tables
 from byway.workflow import arrivals, pipeline
-from byway.workflow.stages import REFRESH, REFRESHED, STAGES
+from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES, Artifacts
 
 BASE = (
     "catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy", "planner",
@@ -56,28 +49,26 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
         records = _full_run(workspace)
         gates = _gates(records, config.serving)
         path = workspace / REFRESH
-        base = {name: records[name].digest for name in BASE}
+        inputs = {name: records[name].digest for name in BASE}
         record = artifact.read_record(path)
-        if record is not None and (
-            record.layout != artifact.LAYOUT
-            or any(record.inputs.get(name) != digest for name, digest in base.items())
-        ):
+        if record is not None and (record.layout != artifact.LAYOUT or not inputs.items() <= record.inputs.items()):
             say(f"{REFRESH} belongs to an earlier full run; starting over.")
             record = None
-        taken = {} if record is None else {k: v for k, v in record.inputs.items() if k not in base}
+        if record is not None:
+            inputs |= record.inputs
         given: dict[str, Path] = {}
         for kind, table in (("items", items), ("events", events)):
             if table is None:
                 continue
             digest = artifact.hash_file(table)
             name = f"{kind} {digest}"
-            if name in taken or digest in records["catalog"].inputs.values():
+            if name in inputs or digest in records["catalog"].inputs.values():
                 say(f"{table} was taken in before; left out.")
                 continue
             given[kind] = table.resolve()
-            taken[name] = "taken in"
+            inputs[name] = "taken in"
         if given:
-            record = _take_in(workspace, config, records, record is not None, given, {**base, **taken}, gates=gates)
+            record = _take_in(workspace, config, records, record is not None, given, inputs, gates=gates)
         if record is None:
             raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
         if records["bundle"].metrics.get(REFRESHED) != record.digest:
@@ -141,21 +132,18 @@ def _take_in(
 def _publish(workspace: Path, base: Record, record: Record) -> None:
     """Put what 17-refresh holds into the bundle; its record keeps the settings and inputs, so no run rebuilds
     it."""
-    folder = {stage.name: workspace / stage.folder for stage in STAGES}
-    path = folder["bundle"]
-    held = arrivals.load(workspace / REFRESH)
-    vectors, tree = embed.load(folder["embeddings"]), trees.load(folder["tree"])
-    policy = sequence.load(folder["item_policy"])
-    whole = Catalog(pa.concat_tables([items_of.load(folder["catalog"]).items, held.items]))
-    known = np.concatenate([np.arange(len(vectors), dtype=np.int32), held.alike])
+    path = workspace / BUNDLE.folder
+    full, held = Artifacts(workspace), arrivals.load(workspace / REFRESH)
+    policy = full.item_policy
+    whole = Catalog(pa.concat_tables([full.catalog.items, held.items]))
+    known = np.concatenate([np.arange(len(full.vectors), dtype=np.int32), held.alike])
     served = np.concatenate([policy.items, held.vectors @ policy.content]).astype(np.float32)
     before = bundle.load(path)
     judged = {before.ids[p]: float(before.quality[p]) for p in range(len(before.ids))}
     usual = float(before.quality.mean())
     quality = np.array([judged.get(item, usual) for item in whole.ids()], dtype=np.float32)
     # Not whatever stands there: a catalog that lost its pictures leaves a table of other clusters behind.
-    contexts = contextual.load(folder["context_table"]) if "context_table" in base.inputs else None
-    table = tables.load(folder["transition_table"]).answered_anew(held.pairs, held.answers)
+    contexts = full.contexts if CONTEXT_TABLE.name in base.inputs else None
     started = time.perf_counter()
     with artifact.part(path, "bundle", base.settings, base.inputs) as work:
         pack.build(
@@ -163,12 +151,12 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
             arrivals.made_with(base, config.Bundle),
             catalog=whole,
             counted=pack.Counted(held.traffic, quality, known, before.manifest.clock),
-            tree=placement.grown(tree, held.leaf),
-            descriptions=describe.load(folder["descriptions"]),
-            transitions=curate.load(folder["transitions"]),
-            table=table,
+            tree=placement.grown(full.tree, held.leaf),
+            descriptions=full.descriptions,
+            transitions=full.transitions,
+            table=full.table.answered_anew(held.pairs, held.answers),
             item_policy=replace(policy, items=served),
-            planned=planner.load(folder["planner"]),
+            planned=full.planned,
             contexts=contexts,
         )
     outcome = Outcome(

@@ -6,6 +6,7 @@ that brought their own history or left items out, are set aside and counted. The
 `evaluation.offpolicy`'s.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,75 +31,61 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
 
     The reward of an item that was shown is the satisfaction that followed, 0 where nothing did.
     """
-    opened: dict[str, Bundle | None] = {}
 
-    def of(name: str) -> Bundle | None:
-        if name not in opened:
-            folder = workspace / "published" / name
-            opened[name] = bundle.load(folder) if (folder / "manifest.json").exists() else None
-        return opened[name]
+    @cache
+    def published(name: str) -> Bundle | None:
+        folder = workspace / "published" / name
+        return bundle.load(folder) if (folder / "manifest.json").exists() else None
 
     design = arms.load(workspace)
     if policy not in (arms.BYWAY, arms.PAPER, arms.MASKED):
         arms.require(workspace, policy, f"--policy asks for {policy!r}; there are")
-    reward: list[float] = []
-    weight: list[float] = []
-    answer: list[int] = []
-    features: list[tuple[float, float]] = []
-    all_features: list[tuple[float, float]] = []
-    all_chance: list[float] = []
-    all_answer: list[int] = []
+    # Of each item that was shown its reward, its weight, the answer, and its features.
+    shown: list[tuple[float, float, int, tuple[float, float]]] = []
+    # Of each item that the policy could have shown its chance, the answer, and its features.
+    could: list[tuple[float, int, tuple[float, float]]] = []
     size: list[float] = []
-    cluster: list[int] = []
-    aside = users = 0
-    for events, answers in known.values():
+    person: list[int] = []
+    aside = 0
+    for user, (events, answers) in enumerate(known.values()):
         led = {
             (row["answer"], row["item"]): row["satisfaction"] for row in as_rows(events, answers) if row["answer"]
         }
-        used = False
         for given in answers:
-            base = of(given.bundle)
+            base = published(given.bundle)
             if base is None or not given.shown:
                 aside += base is None
                 continue
             serves = arms.BYWAY if design is None or not given.arm else design.serves(given.arm)
             seen = _seen(events, given, settings.serving.forget_days)
-            at = [base.position(e.item) for e in given.shown]
-            # An answer may hold fewer items than were asked for, which the log does not say.
-            for k in (len(given.shown), max(len(given.shown), base.settings.items)):
-                if _agree(_chances(workspace, serves, base, given, seen, k), at, given):
-                    break
-            else:
+            k = _asked_for(workspace, serves, base, given, seen)
+            if k is None:
                 aside += 1
                 continue
             target = _chances(workspace, policy, base, given, seen, k)
-            for exposure, position in zip(given.shown, at, strict=True):
+            for exposure in given.shown:
+                position = base.position(exposure.item)
                 assert position is not None
-                reward.append(led.get((given.answer, exposure.item), 0.0))
-                weight.append(target.get(position, 0.0) / exposure.propensity)
-                answer.append(len(size))
-                features.append(_features(base, position))
-            for position, chance in target.items():
-                all_features.append(_features(base, position))
-                all_chance.append(chance)
-                all_answer.append(len(size))
+                reward = led.get((given.answer, exposure.item), 0.0)
+                weight = target.get(position, 0.0) / exposure.propensity
+                shown.append((reward, weight, len(size), _features(base, position)))
+            could += [(chance, len(size), _features(base, position)) for position, chance in target.items()]
             size.append(sum(target.values()))
-            cluster.append(users)
-            used = True
-        users += used
-    found: dict[str, Any] = {"answers": len(size), "aside": aside, "rows": len(reward)}
+            person.append(user)
+    found: dict[str, Any] = {"answers": len(size), "aside": aside, "rows": len(shown)}
     if not size:
         return found
-    log = Exposed(*(np.array(x) for x in (reward, weight, answer, size, cluster)))
-    others = np.array(all_answer, np.int64)
-    guess, other = offpolicy.fitted(
-        log.reward,
-        np.array(features),
-        log.cluster[log.answer],
-        np.array(all_features).reshape(-1, 2),
-        log.cluster[others],
+    reward, weight, answer, features = (np.array(column) for column in zip(*shown, strict=True))
+    # Of people in turn, without those who have no answer here.
+    cluster = np.unique(person, return_inverse=True)[1]
+    log = Exposed(reward, weight, answer, np.array(size), cluster)
+    chance = np.array([chance for chance, _, _ in could])
+    asked = np.array([answer for _, answer, _ in could], np.int64)
+    features_of_all = np.array([features for _, _, features in could]).reshape(-1, 2)
+    guess, expected = offpolicy.fitted(
+        log.reward, features, log.cluster[log.answer], features_of_all, log.cluster[asked]
     )
-    value = np.bincount(others, other * np.array(all_chance), len(size))
+    value = np.bincount(asked, expected * chance, len(size))
     estimates = {
         "ips": offpolicy.ips(log),
         "snips": offpolicy.snips(log),
@@ -108,11 +95,10 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
         name: {end: _finite(getattr(each, end)) for end in ("mean", "low", "high")}
         for name, each in estimates.items()
     }
-    shown = float(log.reward.mean())
     return found | {
         "effective": offpolicy.effective_size(log.weight),
         "covered": offpolicy.covered(log),
-        "logged": shown,
+        "logged": float(log.reward.mean()),
     }
 
 
@@ -136,11 +122,18 @@ def _chances(workspace: Path, serves: str, base: Bundle, given: Answered, seen: 
     return chances(serves, opened, seen, k, given.time)
 
 
-def _agree(logged: Chances, at: list[int | None], given: Answered) -> bool:
-    return all(
-        position is not None and abs(logged.get(position, 0.0) - exposure.propensity) < SAME
-        for position, exposure in zip(at, given.shown, strict=True)
-    )
+def _asked_for(workspace: Path, serves: str, base: Bundle, given: Answered, seen: list[Seen]) -> int | None:
+    """How many items were asked for, which the log does not say: an answer may hold fewer. None where the
+    propensities do not come out again."""
+    at = [base.position(exposure.item) for exposure in given.shown]
+    for k in (len(at), max(len(at), base.settings.items)):
+        chance = _chances(workspace, serves, base, given, seen, k)
+        if all(
+            position is not None and abs(chance.get(position, 0.0) - exposure.propensity) < SAME
+            for position, exposure in zip(at, given.shown, strict=True)
+        ):
+            return k
+    return None
 
 
 def _features(opened: Bundle, position: int) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from byway.workflow.stages import (
     DESCRIPTIONS,
     REFRESH,
     TREE,
+    Artifacts,
     Stage,
     inputs_of,
     settings_of,
@@ -58,26 +59,31 @@ SHOWN = (
     ("item_policy.recall_at_10", "the item policy's first ten hold the next item"),
     ("baseline.item_popularity.recall_at_10", "  popularity"),
 )
+OF_REFRESH = "refresh"
 
 
 def as_json(workspace: Path, config: Config) -> str:
     """One object, a key an artifact, each with its record, metrics, gates and drift; and all figures by name."""
-    records = pipeline.records(workspace)
-    shown: dict[str, Any] = {}
-    for stage in pipeline.STAGES:
-        if record := records.get(stage.name):
-            shown[stage.folder] = _shown(record, _drift(workspace, config, stage, record))
-    if (refreshed := artifact.read_record(workspace / REFRESH)) is not None:
+    records = _records(workspace)
+    shown = {
+        stage.folder: _shown(records[stage.name], _drift(workspace, config, stage, records[stage.name]))
+        for stage in pipeline.STAGES
+        if stage.name in records
+    }
+    if refreshed := records.get(OF_REFRESH):
         shown[REFRESH] = _shown(refreshed, _edited(workspace / REFRESH, refreshed))
-    return json.dumps({**shown, "figures": figures(workspace)}, indent=2, ensure_ascii=False)
+    return json.dumps({**shown, "figures": pipeline.figures(records)}, indent=2, ensure_ascii=False)
 
 
 def figures(workspace: Path) -> dict[str, Any]:
     """All figures under their stable keys, with those of a refresh."""
-    records = pipeline.records(workspace)
-    if (refreshed := artifact.read_record(workspace / REFRESH)) is not None:
-        records["refresh"] = refreshed
-    return pipeline.figures(records)
+    return pipeline.figures(_records(workspace))
+
+
+def _records(workspace: Path) -> dict[str, artifact.Record]:
+    """All records by stage, and that of a refresh."""
+    refreshed = artifact.read_record(workspace / REFRESH)
+    return pipeline.records(workspace) | ({} if refreshed is None else {OF_REFRESH: refreshed})
 
 
 def _shown(record: artifact.Record, drift: list[str]) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def _shown(record: artifact.Record, drift: list[str]) -> dict[str, Any]:
 
 def as_text(workspace: Path, config: Config, depth: int) -> str:
     """Artifacts, gates, drift, the main figures and the interest tree."""
-    records = pipeline.records(workspace)
+    records = _records(workspace)
     lines: list[str] = []
     for stage in pipeline.STAGES:
         record = records.get(stage.name)
@@ -99,7 +105,7 @@ def as_text(workspace: Path, config: Config, depth: int) -> str:
         said = ["out of date: " + ", ".join(drift)] * bool(drift) + [f"gate {name} failed" for name in failed]
         state = "; ".join(filter(None, [*(said or ["up to date"]), pipeline.kept_out(record)]))
         lines.append(f"{stage.folder:24} {record.timings['seconds']:8.1f} s  {state}")
-    if (refreshed := artifact.read_record(workspace / REFRESH)) is not None:
+    if refreshed := records.get(OF_REFRESH):
         state = "; ".join(_edited(workspace / REFRESH, refreshed)) or "new items and events since the run"
         lines.append(f"{REFRESH:24} {refreshed.timings['seconds']:8.1f} s  {state}")
     figures = pipeline.figures(records)
@@ -145,15 +151,10 @@ def _there(workspace: Path, stage: Stage, records: dict[str, artifact.Record]) -
 
 def _tree(workspace: Path, depth: int) -> str:
     from byway.data import events
-    from byway.interests import describe, tree
+    from byway.interests import describe
 
-    with artifact.reading(folder := workspace / CATALOG.folder):
-        traffic = events.traffic(events.load(folder))
-    with artifact.reading(folder := workspace / TREE.folder):
-        grown = tree.load(folder)
-    with artifact.reading(folder := workspace / DESCRIPTIONS.folder):
-        names = describe.load(folder)
-    return describe.outline(grown, names, traffic, depth)
+    built = Artifacts(workspace)
+    return describe.outline(built.tree, built.descriptions, events.traffic(built.events), depth)
 
 
 def _drift(workspace: Path, config: Config, stage: Stage, record: artifact.Record) -> list[str]:

@@ -1,7 +1,8 @@
 """The stages from the log to the bundle: what each one reads, and the function that builds its artifact.
 
-A stage's settings are the section of its name, if there is one. A function here imports what it needs itself, so
-that to know the stages loads nothing. To add one: a function and an object here, a section in `settings`.
+From top to bottom: what a stage is, what it may read, a function a stage (and those that say what it reads outside
+of artifacts), and the stages themselves in the order in which they are built. A stage's settings are the section of
+its name, if there is one. A function here imports what it needs itself, so that to know the stages loads nothing.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
 from byway.base.config import LIFTED, Config, MultimodalModel, operational, resolved
 from byway.base.errors import UserError
-from byway.base.progress import say
+from byway.base.progress import command, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ class Stage:
     outside: Callable[["Inputs"], dict[str, str]] = lambda inputs: {}
     """Identity of everything that it reads beside artifacts, by name."""
     only_if: tuple["Stage", str] | None = None
-    """A stage and one of its counts: where that is 0 this stage is skipped, and whoever reads it is given None."""
+    """A stage and one of its counts: where that is 0 this stage is skipped; whoever reads it asks `Inputs.has`."""
     asked_for: bool = False
     """Whether it is built only when it is named: not every workspace has what it takes."""
     sections: tuple[str, ...] = ()
@@ -73,81 +74,69 @@ class Stage:
         return f"{self.number:02d}-{self.name.replace('_', '-')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a stage may read: settings, and the artifacts of the stages that it declares, loaded when asked for."""
+@dataclass(frozen=True)
+class Artifacts:
+    """The artifacts of a workspace, loaded when asked for.
+
+    Raises UserError where one is not there, or damaged.
+    """
 
     workspace: Path
-    config: Config
-    of: Stage
 
-    def load(self, owner: Stage, load: Callable[[Path], T]) -> T | None:
-        """An artifact; None where there was nothing for its stage to do."""
-        if owner not in self.of.reads:
-            raise LookupError(f"{self.of.name} does not declare that it reads {owner.name}")
-        if skipped(self.workspace, owner):
-            return None
-        folder = self.workspace / owner.folder
-        with artifact.reading(folder):
-            return load(folder)
-
-    def record(self, owner: Stage) -> Record | None:
-        return artifact.read_record(self.workspace / owner.folder)
+    def load(self, owner: Stage, load: Callable[[Path], T]) -> T:
+        path = self.workspace / owner.folder
+        if artifact.read_record(path) is None:
+            raise UserError(f"{self.workspace} has no {owner.folder} yet; run: {command('run', self.workspace)}")
+        with artifact.reading(path):
+            return load(path)
 
     @property
     def catalog(self) -> "Catalog":
         from byway.data import catalog
 
-        return _there(self.load(CATALOG, catalog.load))
+        return self.load(CATALOG, catalog.load)
 
     @property
     def events(self) -> "Events":
         from byway.data import events
 
-        return _there(self.load(CATALOG, events.load))
+        return self.load(CATALOG, events.load)
 
     @property
     def users(self) -> list[str]:
         from byway.data import events
 
-        return _there(self.load(CATALOG, events.load_users))
-
-    @property
-    def seen(self) -> "Media | None":
-        from byway.data import media
-
-        found = self.load(MEDIA, media.load)
-        return None if found is None else replace(found, folder=self.media_folder)
+        return self.load(CATALOG, events.load_users)
 
     @property
     def vectors(self) -> "NDArray[np.float32]":
         from byway.interests import embed
 
-        return _there(self.load(EMBEDDINGS, embed.load))
+        return self.load(EMBEDDINGS, embed.load)
 
     @property
     def graph(self) -> "Graph":
         from byway.interests import graph
 
-        return _there(self.load(GRAPH, graph.load))
+        return self.load(GRAPH, graph.load)
 
     @property
     def tree(self) -> "Tree":
         from byway.interests import tree
 
-        return _there(self.load(TREE, tree.load))
+        return self.load(TREE, tree.load)
 
     @property
     def descriptions(self) -> "Descriptions":
         from byway.interests import describe
 
-        return _there(self.load(DESCRIPTIONS, describe.load))
+        return self.load(DESCRIPTIONS, describe.load)
 
     @property
     def transitions(self) -> "Transitions":
         from byway.transitions import curate
 
-        return _there(self.load(TRANSITIONS, curate.load))
+        return self.load(TRANSITIONS, curate.load)
 
     @property
     def similarity(self) -> "NDArray[np.float64]":
@@ -159,39 +148,28 @@ class Inputs:
         """What was fine-tuned here, or what one that was asked elsewhere answered."""
         from byway.language import answers, tune
 
-        def load(path: Path) -> "Tuned | Ranked":
-            return answers.load(path) or tune.load(path)
-
-        return _there(self.load(LANGUAGE_MODEL, load))
-
-    @property
-    def tuned_weights(self) -> Path | str:
-        """Weights for a further lesson: those fine-tuned here, else the model's that the settings name."""
-        from byway.transitions.signals import Ranked
-
-        model = self.language_model
-        return self.config.language_model.model if isinstance(model, Ranked) else model.path
+        return self.load(LANGUAGE_MODEL, lambda path: answers.load(path) or tune.load(path))
 
     @property
     def table(self) -> "Table":
         from byway.transitions import table
 
-        return _there(self.load(TRANSITION_TABLE, table.load))
+        return self.load(TRANSITION_TABLE, table.load)
 
     @property
     def pairs(self) -> "Pairs":
         from byway.multimodal import curate
 
-        return _there(self.load(PAIRS, curate.load))
+        return self.load(PAIRS, curate.load)
 
     @property
     def multimodal(self) -> "multimodal.Tuned":
         from byway.multimodal import tune
 
-        return _there(self.load(MULTIMODAL_MODEL, tune.load))
+        return self.load(MULTIMODAL_MODEL, tune.load)
 
     @property
-    def contexts(self) -> "ContextTable | None":
+    def contexts(self) -> "ContextTable":
         from byway.multimodal import plan
 
         return self.load(CONTEXT_TABLE, plan.load)
@@ -200,13 +178,46 @@ class Inputs:
     def item_policy(self) -> "ItemPolicy":
         from byway.items import sequence
 
-        return _there(self.load(ITEM_POLICY, sequence.load))
+        return self.load(ITEM_POLICY, sequence.load)
 
     @property
     def planned(self) -> "FittedPlanner":
         from byway.planner import fit
 
-        return _there(self.load(PLANNER, fit.load))
+        return self.load(PLANNER, fit.load)
+
+
+@dataclass(frozen=True)
+class Inputs(Artifacts):
+    """What a stage may read: settings, and the artifacts of the stages that it declares."""
+
+    config: Config
+    of: Stage
+
+    def load(self, owner: Stage, load: Callable[[Path], T]) -> T:
+        if owner not in self.of.reads:
+            raise LookupError(f"{self.of.name} does not declare that it reads {owner.name}")
+        if not self.has(owner):
+            raise LookupError(f"{self.of.name} was to be skipped, or to ask whether there is {owner.name}")
+        return super().load(owner, load)
+
+    def has(self, owner: Stage) -> bool:
+        """Whether there was something to do for a stage; else it has no artifact."""
+        return not skipped(self.workspace, owner)
+
+    @property
+    def seen(self) -> "Media":
+        from byway.data import media
+
+        return replace(self.load(MEDIA, media.load), folder=self.media_folder)
+
+    @property
+    def tuned_weights(self) -> Path | str:
+        """Weights for a further lesson: those fine-tuned here, else the model's that the settings name."""
+        from byway.transitions.signals import Ranked
+
+        model = self.language_model
+        return self.config.language_model.model if isinstance(model, Ranked) else model.path
 
     @property
     def media_folder(self) -> Path:
@@ -225,10 +236,9 @@ class Inputs:
         return items if items.is_dir() else items.parent
 
 
-def _there(found: T | None) -> T:
-    if found is None:
-        raise LookupError("a stage without inputs was to be skipped")
-    return found
+def _weights(**models: str) -> dict[str, str]:
+    """Identity of the weights of models, by name and where named by the settings."""
+    return {name: weights.identity(model) for name, model in models.items() if model}
 
 
 def _catalog(work: Work, inputs: Inputs) -> Outcome:
@@ -259,25 +269,24 @@ def _media(work: Work, inputs: Inputs) -> Outcome:
 def _media_files(inputs: Inputs) -> dict[str, str]:
     from byway.data import media
 
-    state = media.state(inputs.catalog, inputs.media_folder)
     settings = inputs.config.media
-    found = {"files": state, "model": weights.identity(settings.model)}
-    here = settings.captioner and not settings.captioner_url
-    return found | ({"captioner": weights.identity(settings.captioner)} if here else {})
+    captioner = "" if settings.captioner_url else settings.captioner
+    files = {"files": media.state(inputs.catalog, inputs.media_folder)}
+    return files | _weights(model=settings.model, captioner=captioner)
 
 
 def _embeddings(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import embed
 
-    return embed.build(work, inputs.config.embeddings, inputs.catalog, inputs.seen)
+    seen = inputs.seen if inputs.has(MEDIA) else None
+    return embed.build(work, inputs.config.embeddings, inputs.catalog, seen)
 
 
 def _encoder_weights(inputs: Inputs) -> dict[str, str]:
     from byway.interests import embed
 
     settings = inputs.config.embeddings
-    named = settings.model != "auto"
-    return {"model": weights.identity(settings.model if named else embed.chosen(settings, inputs.catalog))}
+    return _weights(model=embed.chosen(settings, inputs.catalog) if settings.model == "auto" else settings.model)
 
 
 def _graph(work: Work, inputs: Inputs) -> Outcome:
@@ -301,8 +310,8 @@ def _descriptions(work: Work, inputs: Inputs) -> Outcome:
 
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
     tokenizer = weights.known(inputs.config.language_model.model).tokenizer
-    found = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
-    return found | ({"writer": weights.identity(writer)} if (writer := inputs.config.descriptions.writer) else {})
+    known = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
+    return known | _weights(writer=inputs.config.descriptions.writer)
 
 
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
@@ -356,7 +365,7 @@ def questions(inputs: Inputs, pairs: "Ints | None" = None) -> "Questions":
 def _base_weights(inputs: Inputs) -> dict[str, str]:
     """The model that is fine-tuned; or, of one that is asked elsewhere, all that shapes its answers."""
     if inputs.config.language_model.answers == "here":
-        return {"model": weights.identity(inputs.config.language_model.model)}
+        return _weights(model=inputs.config.language_model.model)
     return {"asked": artifact.hash_json({**_shaping(inputs.config.answers), "url": "", "format": ""})}
 
 
@@ -397,7 +406,7 @@ def _pairs(work: Work, inputs: Inputs) -> Outcome:
             "[yellow]transitions.level is 1, the broadest[/]: the multimodal model is made for level "
             f"{level}, and neither served nor given an arm."
         )
-    return curate.build(work, level, inputs.events, inputs.tree, _there(inputs.seen))
+    return curate.build(work, level, inputs.events, inputs.tree, inputs.seen)
 
 
 def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
@@ -416,13 +425,11 @@ def _multimodal_model(work: Work, inputs: Inputs) -> Outcome:
 def _contexts(inputs: Inputs, settings: MultimodalModel) -> "Contexts":
     from byway.multimodal.contexts import contexts
 
-    seen = _there(inputs.seen)
-    return contexts(settings, inputs.pairs, inputs.catalog, inputs.tree, inputs.descriptions, seen)
+    return contexts(settings, inputs.pairs, inputs.catalog, inputs.tree, inputs.descriptions, inputs.seen)
 
 
 def _seeing_weights(inputs: Inputs) -> dict[str, str]:
-    model = inputs.config.multimodal_model.model
-    return {"model": weights.identity(model)} if model else {}
+    return _weights(model=inputs.config.multimodal_model.model)
 
 
 def _context_table(work: Work, inputs: Inputs) -> Outcome:
@@ -476,7 +483,7 @@ def _bundle(work: Work, inputs: Inputs) -> Outcome:
         table=inputs.table,
         item_policy=inputs.item_policy,
         planned=inputs.planned,
-        contexts=inputs.contexts,
+        contexts=inputs.contexts if inputs.has(CONTEXT_TABLE) else None,
     )
 
 
@@ -507,10 +514,11 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
         transitions=inputs.transitions,
         table=inputs.table,
         planned=inputs.planned,
-        contexts=inputs.contexts,
+        contexts=inputs.contexts if inputs.has(CONTEXT_TABLE) else None,
         sections=inputs.config,
     )
-    return experiment.build(work, given, seen=inputs.seen, user_ids=inputs.users, folder=inputs.truth_folder)
+    seen = inputs.seen if inputs.has(MEDIA) else None
+    return experiment.build(work, given, seen=seen, user_ids=inputs.users, folder=inputs.truth_folder)
 
 
 def _truth_files(inputs: Inputs) -> dict[str, str]:
@@ -524,30 +532,30 @@ def _report(work: Work, inputs: Inputs) -> Outcome:
     from byway.evaluation import report
     from byway.simulation import experiment
 
-    found = _drawn(inputs)
-    if not found:
+    records, files = _drawn(inputs)
+    if not records:
         raise UserError("There is nothing to report yet: run the stages, or an experiment, first.")
-    path = inputs.workspace / EXPERIMENT.folder
-    live = experiment.load(path) if EXPERIMENT in found else None
-    figures = {name: value for record in found.values() for name, value in record.metrics.items()}
-    if (worth := inputs.workspace / WORTH).exists():
-        figures["worth"] = msgspec.json.decode(worth.read_bytes())
-    if (lifted := inputs.workspace / LIFTED).exists():
-        figures["lifted"] = msgspec.json.decode(lifted.read_bytes())
+    live = experiment.load(inputs.workspace / EXPERIMENT.folder) if EXPERIMENT in records else None
+    figures = {name: value for record in records.values() for name, value in record.metrics.items()}
+    figures |= {name: msgspec.json.decode(path.read_bytes()) for name, path in files.items()}
     return report.build(work, live, figures)
 
 
-def _drawn(inputs: Inputs) -> dict[Stage, Record]:
-    """The records whose figures the report draws, where they are there."""
-    drawn = (LANGUAGE_MODEL, METRICS, EXPERIMENT, CURATIONS, VIEWS)
-    found = {stage: inputs.record(stage) for stage in drawn if not skipped(inputs.workspace, stage)}
-    return {stage: record for stage, record in found.items() if record is not None}
-
-
 def _drawn_figures(inputs: Inputs) -> dict[str, str]:
-    found = {stage.name: record.fingerprint for stage, record in _drawn(inputs).items()}
+    records, files = _drawn(inputs)
+    found = {stage.name: record.fingerprint for stage, record in records.items()}
+    return found | {name: artifact.hash_file(path) for name, path in files.items()}
+
+
+def _drawn(inputs: Inputs) -> tuple[dict[Stage, Record], dict[str, Path]]:
+    """The records and the files whose figures the report draws, as far as they are there."""
+    drawn = [stage for stage in (LANGUAGE_MODEL, METRICS, EXPERIMENT, CURATIONS, VIEWS) if inputs.has(stage)]
+    records = {stage: artifact.read_record(inputs.workspace / stage.folder) for stage in drawn}
     files = {"worth": inputs.workspace / WORTH, "lifted": inputs.workspace / LIFTED}
-    return found | {name: artifact.hash_file(path) for name, path in files.items() if path.exists()}
+    return (
+        {stage: record for stage, record in records.items() if record is not None},
+        {name: path for name, path in files.items() if path.exists()},
+    )
 
 
 def _curations(work: Work, inputs: Inputs) -> Outcome:
@@ -572,7 +580,7 @@ def _views(work: Work, inputs: Inputs) -> Outcome:
         catalog=inputs.catalog,
         tree=inputs.tree,
         descriptions=inputs.descriptions,
-        seen=_there(inputs.seen),
+        seen=inputs.seen,
         pairs=inputs.pairs,
         weights=inputs.tuned_weights,
         sections=inputs.config,
@@ -581,7 +589,7 @@ def _views(work: Work, inputs: Inputs) -> Outcome:
 
 def _shown_weights(inputs: Inputs) -> dict[str, str]:
     """It may look at the media again."""
-    return _seeing_weights(inputs) | {"pictures": weights.identity(inputs.config.media.model)}
+    return _weights(model=inputs.config.multimodal_model.model, pictures=inputs.config.media.model)
 
 
 CATALOG = Stage(1, "catalog", _catalog, outside=_source_files)

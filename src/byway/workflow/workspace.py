@@ -6,38 +6,26 @@ beside the command line, say the same.
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from byway.base import artifact
 from byway.base.config import Config
 from byway.base.errors import UserError
-from byway.base.progress import command
 from byway.serving import context
 from byway.serving import recommend as answering
 from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen
 from byway.workflow import folder, pipeline, showing
-from byway.workflow.stages import (
-    BUNDLE,
-    CATALOG,
-    DESCRIPTIONS,
-    EMBEDDINGS,
-    TRANSITION_TABLE,
-    TRANSITIONS,
-    TREE,
-    Stage,
-)
+from byway.workflow.stages import BUNDLE, Artifacts
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +119,12 @@ class Workspace:
         if user is not None and met:
             raise UserError("user and history exclude each other; choose one.")
         _check(k, seed)
-        now, rng = None, np.random.default_rng(seed)
+        opened, seen, now, rng = self.bundle, met, None, np.random.default_rng(seed)
         if user is not None:
             from byway.workflow import recommendations
 
-            opened = self.bundle
             seen, now = recommendations.logged(self.directory, user)
             rng = recommendations.generator(seed, user)
-        else:
-            seen, opened = met, self.bundle
         if item is not None:
             return context.recommend(opened, item, seen, k, now)
         return answering.recommend(opened, seen, rng, k, now)
@@ -182,12 +167,13 @@ class Workspace:
         import pyarrow as pa
 
         from byway.data import events
-        from byway.interests import describe, tree
+        from byway.interests.tree import LEVELS
 
-        if not 1 <= level <= tree.LEVELS:
-            raise UserError(f"level is {level}; the tree has levels 1 to {tree.LEVELS}.")
-        grown, names = self._load(TREE, tree.load), self._load(DESCRIPTIONS, describe.load).names[level - 1]
-        traffic = events.traffic(self._load(CATALOG, events.load))
+        if not 1 <= level <= LEVELS:
+            raise UserError(f"level is {level}; the tree has levels 1 to {LEVELS}.")
+        built = Artifacts(self.directory)
+        grown, names = built.tree, built.descriptions.names[level - 1]
+        traffic = events.traffic(built.events)
         if mixed := showing.older(self.directory, pipeline.records(self.directory)):
             raise UserError(f"There are no interests to read yet: {mixed}")
         starts = grown.starts[level - 1]
@@ -202,13 +188,12 @@ class Workspace:
         `popularity`, and `language_model` where it has a weight in the table and the table keeps scores (it does
         for pairs). The order is the table's, which a second score may have changed (`transition_table.best_of`).
         """
-        from byway.interests import describe, embed, tree
-        from byway.transitions import curate, signals, triples
-        from byway.transitions import table as tables
+        from byway.transitions import signals, triples
 
         _check(k)
-        table, transitions = self._load(TRANSITION_TABLE, tables.load), self._load(TRANSITIONS, curate.load)
-        names = self._load(DESCRIPTIONS, describe.load).names[transitions.level - 1]
+        built = Artifacts(self.directory)
+        table, transitions = built.table, built.transitions
+        names = built.descriptions.names[transitions.level - 1]
         K = transitions.train.context.shape[1]
         if not 1 <= len(interests) <= K:
             raise UserError(f"{len(interests)} interests were given; the table answers one to {K}.")
@@ -217,7 +202,7 @@ class Workspace:
         listed = triples.look_up(table.clusters, table.triples, asked)[0]
         best = listed[listed >= 0][:k]
         fitted = table.fitted or signals.TableWeights({})
-        similarity = self._load(TREE, tree.load).similarity(self._load(EMBEDDINGS, embed.load), transitions.level)
+        similarity = built.tree.similarity(built.vectors, transitions.level)
         scorer = signals.of(transitions, similarity).weighed(**fitted.weights)
         own = {name: value[0, best] for name, value in scorer.parts(asked).items()}
         is_triple = table.triples is not None and table.triples.rows(asked, len(names))[0] >= 0
@@ -226,13 +211,6 @@ class Workspace:
             own["language_model"] = kept - np.sum(list(own.values()), axis=0)
         rows = [{name: float(value[i]) for name, value in own.items()} for i in range(len(best))]
         return [NextInterest(names[c], sum(row.values()), row) for c, row in zip(best.tolist(), rows, strict=True)]
-
-    def _load(self, stage: Stage, load: Callable[[Path], T]) -> T:
-        path = self.directory / stage.folder
-        if artifact.read_record(path) is None:
-            raise UserError(f"{self.directory} has no {stage.folder} yet; run: {command('run', self.directory)}")
-        with artifact.reading(path):
-            return load(path)
 
 
 def _check(k: int | None, seed: int = 0) -> None:
