@@ -398,3 +398,15 @@ def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path:
     np.testing.assert_allclose(new[30:], vectors[30:], atol=1e-5)
     # Of the others something was seen that a title does not say.
     assert (np.abs(new[:30] - vectors[:30]).max(axis=1) > 1e-2).all()
+
+
+def test_where_the_rest_is_told_apart_by_nothing_letters_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        embed, "sentence_encoder", lambda settings: lambda texts: np.ones((len(texts), 8), np.float32)
+    )
+    work = planted.work(tmp_path)
+    titles = ["రిఫరీ ఎర్ర", "కార్డు", "one thing", "other thing"]
+    embed.build(work, config.Embeddings(dim=4, model="minilm"), planted.catalog(titles))
+    assert len(np.unique(embed.alike(embed.load(work.out)))) == 4
