@@ -114,10 +114,7 @@ def captions(folder: Path) -> dict[str, Any]:
 
 def projected(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """As 02-embeddings projects them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.npy"
-        np.save(path, rows)
-        return projection.project([path], np.ones(len(rows)), np.arange(len(rows)), config.Embeddings().dim)[0]
+    return projection.project([rows], np.ones(len(rows)), config.Embeddings().dim)[0]
 
 
 def main() -> None:

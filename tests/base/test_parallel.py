@@ -14,17 +14,19 @@ from byway.language import training
 
 def mean_of_ranks(folder: Path, value: float) -> tuple[int, float]:
     """What each process has is its rank plus a value; all leave the mean."""
-    number = parallel.rank()
-    (found,) = parallel.average([torch.tensor([number + value])])
-    (folder / f"{number}").write_text(f"{parallel.size()} {found.item()}")
-    return number, found.item()
+    number, weight = parallel.rank(), torch.zeros(1)
+    weight.grad = torch.tensor([number + value])
+    parallel.average_gradients([weight])
+    found = weight.grad.item()
+    (folder / f"{number}").write_text(f"{parallel.size()} {found}")
+    return number, found
 
 
 def dies(_: Path) -> None:
     """The second process ends at once; the first waits for it."""
     if parallel.rank() == 1:
         os._exit(7)
-    parallel.average([torch.zeros(1)])
+    parallel.average_gradients([torch.zeros(1)])
 
 
 def gradients(model: torch.nn.Linear, step: int, number: int) -> None:

@@ -65,7 +65,8 @@ def test_rows_are_unit_and_equal_texts_have_equal_rows(
     distinct = sorted(set(titles))
     row_of = np.array([distinct.index(title) for title in titles])
     shards = embed.encode(distinct, lambda: fake_encoder, scratch)
-    vectors, variance, _ = embed.project(shards, np.bincount(row_of), row_of, dim)
+    vectors, variance, _ = embed.project(shards, np.bincount(row_of), dim)
+    vectors = vectors[row_of]
     assert vectors.shape == (len(titles), dim)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
@@ -81,7 +82,7 @@ def test_projection_is_the_principal_components(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows[:300])
     np.save(tmp_path / "b.npy", rows[300:])
     shards = [tmp_path / "a.npy", tmp_path / "b.npy"]
-    found, variance, _ = embed.project(shards, np.ones(500, np.int64), np.arange(500), 4)
+    found, variance, _ = embed.project(shards, np.ones(500, np.int64), 4)
     centred = rows - rows.mean(axis=0)
     _, values, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     expected = centred @ directions[:4].T
@@ -371,7 +372,7 @@ def test_pictures_part_what_words_do_not_and_weigh_as_told(tmp_path: Path) -> No
     seen = media.Media(seen_items, shown, there, np.full((32, 5), np.nan, np.float32), [], tmp_path)
     similarity: list[float] = []
     for weight in (0.0, 0.5, 2.0):
-        joined, kept, _ = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight), tmp_path)
+        joined, kept, _ = embed.join(words, seen, config.Embeddings(dim=16, pictures=weight))
         np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-5)
         similarity.append(float((joined[0] * joined[1]).sum()))
         # Items of which nothing was seen are told by their words alone.
@@ -397,3 +398,15 @@ def test_a_new_item_stands_where_one_like_it_that_has_words_alone_does(tmp_path:
     np.testing.assert_allclose(new[30:], vectors[30:], atol=1e-5)
     # Of the others something was seen that a title does not say.
     assert (np.abs(new[:30] - vectors[:30]).max(axis=1) > 1e-2).all()
+
+
+def test_where_the_rest_is_told_apart_by_nothing_letters_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        embed, "sentence_encoder", lambda settings: lambda texts: np.ones((len(texts), 8), np.float32)
+    )
+    work = planted.work(tmp_path)
+    titles = ["రిఫరీ ఎర్ర", "కార్డు", "one thing", "other thing"]
+    embed.build(work, config.Embeddings(dim=4, model="minilm"), planted.catalog(titles))
+    assert len(np.unique(embed.alike(embed.load(work.out)))) == 4

@@ -57,13 +57,13 @@ def test_approximate_search_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) ->
     # Spread evenly, so that at the border of a cell the nearest are in the next ones.
     vectors = unit(np.random.default_rng(1), 2560, 3)
     asked: list[int] = []
-    among = graph._among
+    among = graph.among
 
     def counted(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         asked.append(len(rows))
         return among(queries, rows, k)
 
-    monkeypatch.setattr(graph, "_among", counted)
+    monkeypatch.setattr(graph, "among", counted)
     exact, near = dense(graph.nearest(vectors, 10)) > 0, dense(graph.nearest(vectors, 10, exact=False)) > 0
     assert (exact & near).sum() / exact.sum() > 0.97
     # All rows once for the exact search; then the cells' centroids, and a part of the rows for every cell.

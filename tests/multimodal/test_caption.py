@@ -107,7 +107,7 @@ def test_what_a_server_says_becomes_view_prompt_and_thought(
     for weight in (0.0, 1.0):
         monkeypatch.setattr(embed, "CAPTIONS", weight)
         own = config.Embeddings(dim=8, pictures=0, sound=0)
-        joined, _, _ = embed.join(words, seen, own, tmp_path, said)
+        joined, _, _ = embed.join(words, seen, own, said)
         alike[weight] = joined[0] @ joined[1], joined[0] @ joined[2]
     assert alike[0.0] == pytest.approx((1, 1), abs=1e-5)
     assert alike[1.0][0] + 0.1 < alike[1.0][1] == pytest.approx(1, abs=1e-4)

@@ -75,14 +75,16 @@ def size() -> int:
     return torch.distributed.get_world_size() if _several() else 1
 
 
-def average(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Each tensor's mean over the processes; waits for all of them."""
-    if not _several():
-        return list(tensors)
+def average_gradients(weights: Sequence[Tensor]) -> None:
+    """Give each weight its gradient's mean over the processes, 0 where one has none; waits for all of them."""
+    if size() == 1:
+        return
     from accelerate.utils import reduce
 
-    found: Any = reduce(list(tensors), reduction="mean")
-    return found
+    own = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    averaged: Any = reduce(own, reduction="mean")
+    for weight, gradient in zip(weights, averaged, strict=True):
+        weight.grad = gradient
 
 
 def _several() -> bool:

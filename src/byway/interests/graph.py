@@ -98,16 +98,17 @@ def _search(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cosines and indexes [n, k] of the rows nearest to each row, itself included; -1 where none was found."""
     if exact:
-        scores, found = _among(rows, rows, k)
+        scores, found = among(rows, rows, k)
     else:
         scores, found = _by_cells(rows, k, seed)
     order = np.lexsort((found, -scores), axis=1)
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
-def _among(
+def among(
     queries: NDArray[np.float32], rows: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Products and indexes [queries, k] of the rows with the largest product, best first."""
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
     return index.search(queries, k)
@@ -120,16 +121,22 @@ def _by_cells(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.
     """
     n = len(rows)
     cell, middle = kmeans(rows, max(1, n // CELL), 10, seed)
-    _, around = _among(middle, middle, min(PROBED, len(middle)))
-    members = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=len(middle)))[:-1])
+    _, around = among(middle, middle, min(PROBED, len(middle)))
+    members = rows_of(cell, len(middle))
     scores, found = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     with bar("neighbours", len(middle)) as advance:
         for own, near in zip(members, around, strict=True):
             some = np.concatenate([members[other] for other in near])
-            scores[own], at = _among(rows[own], rows[some], k)
+            scores[own], at = among(rows[own], rows[some], k)
             found[own] = np.where(at >= 0, some[at], -1)
             advance(1)
     return scores, found
+
+
+def rows_of(labels: NDArray[np.integer], parts: int) -> list[NDArray[np.int64]]:
+    """Which rows each part holds, ascending."""
+    ends = np.cumsum(np.bincount(labels, minlength=parts))
+    return np.split(np.argsort(labels, kind="stable"), ends[:-1])
 
 
 def kmeans(

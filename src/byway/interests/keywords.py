@@ -19,8 +19,6 @@ from byway.interests.words import alike
 
 CONSIDERED = 40
 """Best terms of a cluster from which its keywords are chosen."""
-SIBLINGS = 1.0
-"""How much being rarer in the parent counts beside being rarer in the catalog."""
 COMMON = 0.85
 """Power of the share of items that hold a term: at 1 the clusters of a broad topic are all named after it."""
 OWN = 0.3
@@ -75,20 +73,18 @@ def choose(
     found: list[list[list[str]]] = []
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
     for level in range(1, LEVELS + 1):
-        counts = _counts(terms, tree, level)
-        scores = _scores(terms, tree, level, counts)
-        chosen = [_choose(terms, tree.items(level, c), *scores[c], holders, words) for c in range(tree.size(level))]
-        spelt = _spelt(chosen, terms.forms, spell)
-        first = _first_words(chosen, spelt)
+        best = _scores(terms, tree, level, holders)
+        chosen = [_choose(terms, tree.items(level, c), *own, holders, words) for c, own in enumerate(best)]
+        offered = sorted({term for choice in chosen for _, term in choice.firsts})
+        spelt = dict(zip(offered, spell([terms.forms[term] for term in offered]), strict=True))
         names: list[list[str]] = []
-        for cluster, picked in enumerate(chosen):
+        for cluster, (picked, first) in enumerate(zip(chosen, _first_words(chosen, spelt), strict=True)):
             # A first word from among the spare ones takes the place of the last.
-            others = [term for term in picked.keywords if term != first[cluster]]
-            ordered = [first[cluster], *others][:words] if others else picked.keywords
+            others = [term for term in picked.keywords if term != first]
+            ordered = [first, *others][:words] if picked.keywords else []
             several = _several(ordered, spelt, longest)
             spare = [*ordered[several:], *(term for term in picked.spare if term not in ordered)]
-            ordered = ordered[:several]
-            own = _unique([terms.forms[t] for t in ordered], [terms.forms[t] for t in spare], taken)
+            own = _unique([terms.forms[t] for t in ordered[:several]], [terms.forms[t] for t in spare], taken)
             if not own:
                 parent = found[-1][int(tree.parent(level)[cluster])] if level > 1 else ["items"]
                 own = _numbered(parent[: max(1, words - 1)], taken)
@@ -120,7 +116,7 @@ def _counts(terms: Terms, tree: Tree, level: int) -> sparse.csr_array:
 
 
 def _scores(
-    terms: Terms, tree: Tree, level: int, counts: sparse.csr_array
+    terms: Terms, tree: Tree, level: int, holders: NDArray[np.integer]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """For each cluster its best terms and their scores, best first: TF-IDF with a cluster as the document.
 
@@ -128,33 +124,25 @@ def _scores(
     s^0.85·(log(s/g) + log(s/q)), more where few other clusters and many of its children hold it, and a little more
     for phrases and hashtags. s counts one item less than there is, so that a word in one item only scores nothing.
     """
-    sizes = np.diff(tree.starts[level - 1])
-    holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
-    catalog_share = holders / len(tree.order)
+    counts = _counts(terms, tree, level)
+    held, cluster = counts.indices, np.repeat(np.arange(tree.size(level)), np.diff(counts.indptr))
+    inside = counts.data.astype(np.float64)
+    share = (inside - 1.0) / np.diff(tree.starts[level - 1])[cluster]
+    share = np.where(share > 0, share, 1e-6)
+    rarity = np.log(share / (holders / len(tree.order))[held])
+    home = (inside / holders[held]) ** OWN
+    if level > 1:
+        parent = tree.parent(level)[cluster]
+        above = _counts(terms, tree, level - 1)
+        beside = above.data[_at(above, parent, held)].astype(np.float64)
+        rarity += np.log(share / (beside / np.diff(tree.starts[level - 2])[parent]))
+    if level < LEVELS:
+        home *= _breadth(terms, tree, level, counts) ** BREADTH
     gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
     gain[_absorbed(terms, holders)] = 0.0
-    breadth = _breadth(terms, tree, level, counts) if level < LEVELS else np.ones(len(counts.data))
-    parents = tree.parent(level) if level > 1 else None
-    above = _counts(terms, tree, level - 1) if level > 1 else None
-    above_sizes = np.diff(tree.starts[level - 2]) if level > 1 else None
-    found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-    for cluster in range(tree.size(level)):
-        row = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
-        held, inside = counts.indices[row], counts.data[row].astype(np.float64)
-        share = (inside - 1.0) / sizes[cluster]
-        share = np.where(share > 0, share, 1e-6)
-        score = np.log(share / catalog_share[held])
-        if parents is not None and above is not None and above_sizes is not None:
-            up = int(parents[cluster])
-            dense = np.zeros(len(terms.forms))
-            span = slice(above.indptr[up], above.indptr[up + 1])
-            dense[above.indices[span]] = above.data[span]
-            score = score + SIBLINGS * np.log(share / (dense[held] / above_sizes[up]))
-        home = (inside / holders[held]) ** OWN * breadth[row] ** BREADTH
-        score = share**COMMON * np.maximum(score, 0.0) * gain[held] * home
-        best = np.lexsort((held, -score))[:CONSIDERED]
-        found.append((held[best].astype(np.int64), score[best]))
-    return found
+    score = share**COMMON * np.maximum(rarity, 0.0) * gain[held] * home
+    order = np.split(np.lexsort((held, -score, cluster)), counts.indptr[1:-1])
+    return [(held[own[:CONSIDERED]].astype(np.int64), score[own[:CONSIDERED]]) for own in order]
 
 
 def _absorbed(terms: Terms, holders: NDArray[np.integer]) -> list[int]:
@@ -168,13 +156,19 @@ def _breadth(terms: Terms, tree: Tree, level: int, counts: sparse.csr_array) -> 
     """For each cell of `counts` the share of the cluster's children in which the term is at home: e to the entropy
     of its items over them, of how many there are."""
     below = _counts(terms, tree, level + 1)
-    parent = tree.parent(level + 1).astype(np.int64)
-    size, per_cluster = len(terms.forms), np.diff(counts.indptr)
-    cells = np.repeat(np.arange(len(per_cluster)), per_cluster) * size + counts.indices
-    at = np.searchsorted(cells, np.repeat(parent, np.diff(below.indptr)) * size + below.indices)
+    parent = tree.parent(level + 1)
+    at = _at(counts, np.repeat(parent, np.diff(below.indptr)), below.indices)
     share = below.data.astype(np.float64) / counts.data.astype(np.float64)[at]
-    entropy = np.bincount(at, -share * np.log(share), len(cells))
-    return np.exp(entropy) / np.repeat(np.bincount(parent, minlength=len(per_cluster)), per_cluster)
+    entropy = np.bincount(at, -share * np.log(share), len(counts.data))
+    children = np.bincount(parent, minlength=tree.size(level))
+    return np.exp(entropy) / np.repeat(children, np.diff(counts.indptr))
+
+
+def _at(counts: sparse.csr_array, row: NDArray[np.integer], column: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where the cells of these rows and columns stand in the data of `counts`."""
+    several = np.diff(counts.indptr)
+    cells = (np.repeat(np.arange(len(several)), several) << 32) + counts.indices
+    return np.searchsorted(cells, (row.astype(np.int64) << 32) + column)
 
 
 def _choose(
@@ -202,11 +196,11 @@ def _choose(
         covered |= inside[:, pick]
         left = [i for i in left if not alike(terms.stems[held[i]], terms.stems[held[pick]])]
     top = scores[chosen[0]] if chosen else 0.0
+    firsts = [*chosen, *(i for i in left if scores[i] >= FIRST_AT_LEAST * top)]
     return _Choice(
-        keywords=[int(held[i]) for i in chosen],
-        firsts=[(float(scores[i]), int(held[i])) for i in chosen]
-        + [(float(scores[i]), int(held[i])) for i in left if scores[i] >= FIRST_AT_LEAST * top],
-        spare=[int(held[i]) for i in left],
+        keywords=held[chosen].tolist(),
+        firsts=list(zip(scores[firsts].tolist(), held[firsts].tolist(), strict=True)),
+        spare=held[left].tolist(),
     )
 
 
@@ -214,12 +208,6 @@ def _several(ordered: list[int], spelt: Mapping[int, tuple[Hashable, ...]], long
     """How many of the terms, at least one, are spelt in so many tokens, with a comma between them."""
     ends = np.cumsum([len(spelt[term]) + 1 for term in ordered]) - 1
     return max(1, int((ends <= longest).sum()))
-
-
-def _spelt(choices: list[_Choice], forms: list[str], spell: Spell) -> dict[int, tuple[Hashable, ...]]:
-    """The tokens of every term that may stand in a name."""
-    offered = sorted({term for choice in choices for _, term in choice.firsts})
-    return dict(zip(offered, spell([forms[term] for term in offered]), strict=True))
 
 
 def _first_words(choices: list[_Choice], spelt: Mapping[int, tuple[Hashable, ...]]) -> list[int]:

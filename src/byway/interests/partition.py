@@ -9,13 +9,12 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import faiss
 import numpy as np
 import pymetis
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byway.interests.graph import CELL, Graph, kmeans, nearest
+from byway.interests.graph import CELL, Graph, among, kmeans, nearest, rows_of
 
 NEIGHBOURS = 30
 """Neighbours of a centroid in a graph made here."""
@@ -163,7 +162,7 @@ def micro_clusters(vectors: NDArray[np.float32], rng: np.random.Generator) -> ND
     cell, _ = kmeans(vectors, cells, 10, int(rng.integers(1 << 30)))
     micro = np.empty(n, np.int64)
     found = 0
-    for members in np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))):
+    for members in rows_of(cell, cells):
         if len(members):
             count = max(1, len(members) // MICRO)
             labels, _ = kmeans(vectors[members], count, 5, int(rng.integers(1 << 30)))
@@ -194,9 +193,7 @@ def _nearest_parts(rows: NDArray[np.float32], middle: NDArray[np.float32], count
     """Numbers [rows, count] of the centroids nearest to each row, in any order."""
     if len(middle) <= count:
         return np.broadcast_to(np.arange(len(middle), dtype=np.int32), (len(rows), len(middle)))
-    index = faiss.IndexFlatIP(middle.shape[1])
-    index.add(middle)
-    return index.search(np.ascontiguousarray(rows), count)[1].astype(np.int32)
+    return among(rows, middle, count)[1].astype(np.int32)
 
 
 def _cosines(
@@ -206,18 +203,13 @@ def _cosines(
 
     All products are made and few are kept: that is faster than to gather the centroids of every row.
     """
-    if _shared(near):
+    if near.strides[0] == 0:  # every part is a candidate of every row
         return rows @ middle.T
     found = np.empty(near.shape, np.float32)
     for start in range(0, len(rows), BLOCK):
         block = slice(start, start + BLOCK)
         found[block] = np.take_along_axis(rows[block] @ middle.T, near[block], axis=1)
     return found
-
-
-def _shared(near: NDArray[np.int32]) -> bool:
-    """Whether every part is a candidate, so that all rows have the same ones."""
-    return near.strides[0] == 0
 
 
 def reassign(
@@ -251,8 +243,7 @@ def reassign(
         for start in range(0, len(asked), BLOCK):
             rows = asked[start : start + BLOCK]
             own = relative[rows]
-            price = prices if _shared(near) else prices[near[rows]]
-            worth = scores[rows] - own[:, None] * price
+            worth = scores[rows] - own[:, None] * prices[near[rows]]
             at = np.arange(len(rows)), worth.argmax(axis=1)
             most = worth[at]
             worth[at] = -np.inf
@@ -358,8 +349,7 @@ def _move(
     cost: NDArray[np.float64],
 ) -> None:
     """Move `rows` to their `options` [rows, count], the cheapest first, until no part is too heavy; in `labels`."""
-    heavy = loads > cap
-    left = int(heavy.sum())
+    left = int((loads > cap).sum())
     counts = np.bincount(labels, minlength=len(loads))
     flat = np.flatnonzero(np.isfinite(cost))
     flat = flat[np.argsort(cost.ravel()[flat], kind="stable")]
@@ -367,10 +357,8 @@ def _move(
         at, column = np.divmod(flat[start : start + BLOCK], cost.shape[1])
         for row, target in zip(rows[at].tolist(), options[at, column].tolist(), strict=True):
             source, weight = labels[row], weights[row]
-            # A row that has moved sits in a part that was not heavy, and stays there.
-            if not heavy[source] or loads[source] <= cap or counts[source] < 2:
-                continue
-            if loads[target] + weight > cap:
+            # No part is filled beyond the cap: what has moved stays.
+            if loads[source] <= cap or counts[source] < 2 or loads[target] + weight > cap:
                 continue
             labels[row] = target
             loads[source] -= weight

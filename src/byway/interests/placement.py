@@ -51,14 +51,12 @@ def place(
         load = loads_of(tree.assign(level), weights[level - 1][:n], size)
         cap = room * weights[level - 1].sum() / size
         # Children of a cluster are consecutive; all of level 2 are children of one root.
-        first = np.zeros(2, np.int64)
-        first[1] = size
-        if level > 2:
-            first = np.searchsorted(tree.parent(level), np.arange(tree.size(level - 1) + 1))
+        parent = tree.parent(level) if level > 2 else np.zeros(size, np.int32)
+        first = np.searchsorted(parent, np.arange(parent[-1] + 2))
         weight = weights[level - 1][n:]
         for start in range(0, m, CHUNK):
             rows = new[start : start + CHUNK]
-            families = placed[start : start + CHUNK].copy() if level > 2 else np.zeros(len(rows), np.int64)
+            families = placed[start : start + CHUNK].copy()
             for family in np.unique(families):
                 own = np.flatnonzero(families == family)
                 lower, upper = first[family], first[family + 1]

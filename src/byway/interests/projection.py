@@ -3,7 +3,7 @@
 It knows numbers alone; what the rows stand for is known by who brings them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,8 @@ THIN = 64
 """Directions along which rows are compared before they are projected."""
 BLOCK = 4096
 """Rows compared at a time."""
+Shard = Path | NDArray[np.floating]
+"""Rows in memory, or the file that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +55,48 @@ class Projection:
 
 
 def project(
-    shards: list[Path], counts: NDArray[np.number], row_of: NDArray[np.int64], dim: int
+    shards: Sequence[Shard], counts: NDArray[np.number], dim: int
 ) -> tuple[NDArray[np.float32], float, Projection]:
-    """Principal components of the catalog: mean removed, `dim` directions of largest variance, unit rows.
+    """Principal components: mean removed, `dim` directions of largest variance, unit rows.
 
-    `counts` says how many items share each row (or what it weighs), `row_of` (int64 [n]) which row is an item's. A
-    direction's sign is fixed so that its largest entry is positive. Where rows are narrower than `dim`
-    the missing dimensions are zero. An item that lies exactly on the mean gets the first direction.
+    `counts` [n] says how many items share each row, or what it weighs. A direction's sign is fixed so that its
+    largest entry is positive. Where rows are narrower than `dim` the missing dimensions are zero. A row that lies
+    exactly on the mean gets the first direction.
 
     Returns float32 [n, dim], the share of the variance that was kept, and the projection itself.
     """
-    width = np.load(shards[0], mmap_mode="r").shape[1]
-    total, product = np.zeros(width), np.zeros((width, width))
-    for rows, weight in _weighted(shards, counts):
+    total: NDArray[np.float64] | float = 0.0
+    product: NDArray[np.float64] | float = 0.0
+    start = 0
+    for rows in _rows(shards):
+        weight = counts[start : start + len(rows)].astype(np.float64)
         total += weight @ rows
         product += (rows * weight[:, None]).T @ rows
+        start += len(rows)
     mean = total / counts.sum()
     covariance = product / counts.sum() - np.outer(mean, mean)
     values, directions = np.linalg.eigh(covariance)
-    kept = min(dim, width)
+    kept = min(dim, len(mean))
     values, directions = np.maximum(values[::-1], 0.0), directions[:, ::-1][:, :kept]
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(kept)]
     directions = directions * np.where(largest < 0, -1.0, 1.0)
 
     projection = Projection(mean, directions, dim)
-    projected = np.concatenate([projection.apply(rows) for rows, _ in _weighted(shards, counts)])
+    projected = np.concatenate([projection.apply(rows) for rows in _rows(shards)])
     variance = float(values[:kept].sum() / values.sum()) if values.sum() > 0 else 1.0
-    return projected[row_of], variance, projection
+    return projected, variance, projection
 
 
-def _weighted(
-    shards: list[Path], counts: NDArray[np.number]
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    start = 0
-    for path in shards:
-        rows = np.load(path).astype(np.float64)
-        yield rows, counts[start : start + len(rows)].astype(np.float64)
-        start += len(rows)
+def _rows(shards: Sequence[Shard]) -> Iterator[NDArray[np.float64]]:
+    for shard in shards:
+        yield (np.load(shard) if isinstance(shard, Path) else shard).astype(np.float64)
 
 
-def thinned(shards: list[Path]) -> NDArray[np.float32]:
+def thinned(shards: Sequence[Shard]) -> NDArray[np.float32]:
     """float32 [n, `THIN`]: unit rows along random directions, about as far from one another as they were."""
-    rng, parts = np.random.default_rng(0), list[NDArray[np.float32]]()
-    width = np.load(shards[0], mmap_mode="r").shape[1]
-    directions = rng.normal(size=(width, THIN)) / THIN**0.5
-    for path in shards:
-        rows = np.load(path).astype(np.float64)
+    parts: list[NDArray[np.float32]] = []
+    for rows in _rows(shards):
+        directions = np.random.default_rng(0).normal(size=(rows.shape[1], THIN)) / THIN**0.5
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         parts.append((rows / np.where(lengths > 0, lengths, 1) @ directions).astype(np.float32))
     return np.concatenate(parts)

@@ -21,16 +21,8 @@ from byway.base.errors import UserError
 from byway.base.progress import bar, say
 from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
-from byway.interests.graph import Graph, kmeans
-from byway.interests.partition import (
-    DIRECT,
-    centroids,
-    coherence,
-    loads_of,
-    micro_clusters,
-    partition,
-    sharpen,
-)
+from byway.interests.graph import Graph, kmeans, rows_of
+from byway.interests.partition import DIRECT, centroids, coherence, loads_of, micro_clusters, partition, sharpen
 from byway.interests.projection import alike
 
 LEVELS = 4
@@ -125,7 +117,9 @@ def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph
             f"  [yellow]{different:,} different vectors among {len(rows):,} items are fewer than the {sizes[-1]:,} "
             "clusters of level 4[/]: items with one vector are parted at random, and coherence says nothing"
         )
-    metrics["tree.coherence_kmeans"] = round(kmeans_coherence(rows, sizes[1], int(work.rng.integers(1 << 30))), 4)
+    # Spherical k-means with as many clusters as level 2, and no balance: what balance is paid with.
+    free, _ = kmeans(rows, sizes[1], 20, int(work.rng.integers(1 << 30)))
+    metrics["tree.coherence_kmeans"] = round(coherence(rows, free, sizes[1]), 4)
     return Outcome(
         counts={f"clusters_{level}": tree.size(level) for level in range(1, LEVELS + 1)},
         metrics=metrics,
@@ -169,11 +163,6 @@ def balance(loads: NDArray[np.float64]) -> float:
     """
     mean = float(loads.mean())
     return float(loads.max()) / mean if mean > 0 else 1.0
-
-
-def kmeans_coherence(vectors: NDArray[np.float32], clusters: int, seed: int) -> float:
-    """Coherence of spherical k-means with as many clusters and no balance: what balance is paid with."""
-    return coherence(vectors, kmeans(vectors, clusters, 20, seed)[0], clusters)
 
 
 def level_sizes(n: int, settings: config.Tree) -> tuple[int, ...]:
@@ -256,12 +245,12 @@ def grow(
     # above the mean when the sizes do not divide, is within the tolerance with all its children at their limit.
     most = -(-sizes[1] // sizes[0])
     limit = max(half, TOLERANCE * sizes[1] / sizes[0] / most)
-    second = _split(vectors, first, weights[1], sizes[1], TOLERANCE, rng, label="level 2", most=most, micro=micro)
+    second = _split(vectors, first, weights[1], sizes[1], rng, label="level 2", most=most, micro=micro)
     parent = np.empty(sizes[1], np.int64)
     parent[second] = first
     second = sharpen(vectors, second, weights[1], sizes[1], limit, SECOND_ROUNDS)
-    third = _split(vectors, second, weights[2], sizes[2], TOLERANCE, rng, label="level 3", micro=micro)
-    fourth = _split(vectors, third, weights[3], sizes[3], TOLERANCE, rng, label="level 4", micro=micro)
+    third = _split(vectors, second, weights[2], sizes[2], rng, label="level 3", micro=micro)
+    fourth = _split(vectors, third, weights[3], sizes[3], rng, label="level 4", micro=micro)
     return from_labels((parent[second], second, third, fourth))
 
 
@@ -270,7 +259,6 @@ def _split(
     labels: NDArray[np.int64],
     weights: NDArray[np.float64],
     parts: int,
-    tolerance: float,
     rng: np.random.Generator,
     *,
     label: str,
@@ -282,9 +270,7 @@ def _split(
     Children of a cluster are numbered consecutively.
     """
     parents = int(labels.max()) + 1
-    order = np.argsort(labels, kind="stable")
-    ends = np.cumsum(np.bincount(labels, minlength=parents))
-    counts = np.diff(ends, prepend=0)
+    counts = np.bincount(labels, minlength=parents)
     room = counts if most is None else np.minimum(counts, most)
     # A parent of fewer items than its share leaves children over: then the others take more.
     room = room if room.sum() >= parts else counts
@@ -292,10 +278,9 @@ def _split(
     found = np.empty(len(labels), np.int64)
     first = 0
     with bar(label, parents) as advance:
-        for parent, count in enumerate(children.tolist()):
-            items = order[ends[parent - 1] if parent else 0 : ends[parent]]
+        for items, count in zip(rows_of(labels, parents), children.tolist(), strict=True):
             own = None if micro is None else micro[items]
-            found[items] = first + partition(vectors[items], weights[items], count, tolerance, rng, micro=own)
+            found[items] = first + partition(vectors[items], weights[items], count, TOLERANCE, rng, micro=own)
             first += count
             advance(1)
     return found

@@ -139,11 +139,12 @@ def reader(path: Path, history: int = 50) -> Callable[[NDArray[np.integer]], NDA
     A file whose length is free is given the last `history` items, one of a fixed length as many as it takes.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    fixed = session.get_inputs()[0].shape[1]
+    length = session.get_inputs()[0].shape[1]
+    most, least = (length, length) if isinstance(length, int) else (history, 1)
 
     def read(rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        last = rows[-(fixed if isinstance(fixed, int) else history) :]
-        padded = np.zeros((1, fixed if isinstance(fixed, int) else max(len(last), 1)), np.int64)
+        last = rows[-most:]
+        padded = np.zeros((1, max(len(last), least)), np.int64)
         padded[0, padded.shape[1] - len(last) :] = last + 1
         (vectors,) = session.run(["vector"], {"history": padded})
         return np.asarray(vectors, np.float32)[0]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from byway.base import config, device
 from byway.base.artifact import Gate, Outcome, Work, write_atomic
 from byway.base.errors import UserError
-from byway.base.parallel import average, rank, size, together
+from byway.base.parallel import average_gradients, rank, size, together
 from byway.base.progress import bar
 from byway.base.ranking import ndcg_at, recall_at
 from byway.data.events import Events
@@ -183,8 +183,8 @@ def train(
 ) -> tuple[SequenceModel, int]:
     """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps."""
     parts = initial(log.n_items, vectors, settings, seed)
-    labels = int(np.maximum(log.stop - log.start - 1, 0).sum()) // size()
-    shown = bar("item policy: labels", settings.epochs * labels) if rank() == 0 else nullcontext(lambda n: None)
+    labels = settings.epochs * (int(log.labels().sum()) // size())
+    shown = bar("item policy: labels", labels) if rank() == 0 else nullcontext(lambda n: None)
     with shown as advance:
         step = fit(parts, log, settings, seed, checkpoint=checkpoint, advance=advance)
     policy = parts["policy"]
@@ -215,12 +215,12 @@ def fit(
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
-    labels = int(np.maximum(log.stop - log.start - 1, 0).sum())
+    labels = settings.batch or batch_of(int(log.labels().sum()) // size())
     done = restore(checkpoint, parts, optimiser) if checkpoint else 0
     step, leads = 0, rank() == 0
     parts.train()
     for epoch in range(settings.epochs):
-        every = windows.batches(log, settings.history, settings.batch or batch_of(labels // size()), seed, epoch)
+        every = windows.batches(log, settings.history, labels, seed, epoch)
         order = every[rank() :: size()][: max(1, len(every) // size())] or every[:1]
         for place, (first, length) in enumerate(order):
             step += 1
@@ -234,11 +234,7 @@ def fit(
                 torch.manual_seed(seed + step)
                 batch = windows.assemble(log, first, length)
                 loss(parts, batch, share, settings, seed + step, entropy=entropy).backward()
-            if size() > 1:
-                weights = [p for p in parts.parameters() if p.requires_grad]
-                own = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
-                for weight, gradient in zip(weights, average(own), strict=True):
-                    weight.grad = gradient
+            average_gradients([p for p in parts.parameters() if p.requires_grad])
             optimiser.step()
             optimiser.zero_grad()
             if checkpoint and leads and step % CHECKPOINT_EVERY == 0:
@@ -286,16 +282,16 @@ def loss(
         candidates = softmax.draw(label, share, NEGATIVES, np.random.default_rng(seed))
     else:
         candidates = softmax.every_item(len(share), at)
-    if "behaviour" not in parts:
-        return softmax.log_likelihood(states, policy.vectors_ND, label, reward, candidates, entropy=entropy)[0]
-    head = parts["behaviour"].weight
-    assert isinstance(head, Tensor)
-    everything = torch.ones_like(reward)
-    behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
-    correction = softmax.top_k_correction(log_beta, settings.top_k, WEIGHT_CAP)
+    behaviour, correction = 0.0, None
+    if "behaviour" in parts:
+        head = parts["behaviour"].weight
+        assert isinstance(head, Tensor)
+        everything = torch.ones_like(reward)
+        behaviour, log_beta = softmax.log_likelihood(states.detach(), head, label, everything, candidates)
+        correction = softmax.top_k_correction(log_beta, settings.top_k, WEIGHT_CAP)
     items = policy.vectors_ND
     own, _ = softmax.log_likelihood(states, items, label, reward, candidates, correction, entropy=entropy)
-    return behaviour + own
+    return own + behaviour
 
 
 def save(path: Path, parts: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
@@ -350,8 +346,8 @@ def ranks(
         for asked in windows.questions(events, heldout, history, max(1, SCORES // events.n_items)):
             states = model(torch.from_numpy(asked.history).to(model.vectors_ND.device))[:, -1]
             scores = (states @ model.vectors_ND.T).cpu().numpy()
-            for each, into in ((scores, found), (np.tile(popular, (len(scores), 1)), baseline)):
-                into.append(places(each, asked.target, asked.met))
+            found.append(places(scores, asked.target, asked.met))
+            baseline.append(places(np.tile(popular, (len(scores), 1)), asked.target, asked.met))
     nothing = np.empty(0, dtype=np.int64)
     return np.concatenate([nothing, *found]), np.concatenate([nothing, *baseline])
 

@@ -70,6 +70,10 @@ class Sequences:
     marked: NDArray[np.bool_] | None = None
     """[N] events that a model is to read as marked: as item + `n_items`. None marks none."""
 
+    def labels(self) -> Ints:
+        """[n_users] events of each user that training predicts: all that it sees but the first."""
+        return np.maximum(self.stop - self.start - 1, 0)
+
     def seen(self) -> NDArray[np.bool_]:
         """Which events training sees, [N]."""
         edge = np.zeros(len(self.item) + 1, dtype=np.int64)
@@ -109,7 +113,7 @@ def cut(log: Sequences, history: int, rng: np.random.Generator) -> tuple[Ints, I
     A sequence of more than `history` labels is cut at a random phase, so that over the epochs each label is met
     with histories of all lengths.
     """
-    labels = np.maximum(log.stop - log.start - 1, 0)
+    labels = log.labels()
     shift = np.where(labels > history, rng.integers(history, size=len(labels)), 0)
     pieces = -(-(labels + shift) // history) * (labels > 0)
     user = np.repeat(np.arange(len(labels)), pieces)

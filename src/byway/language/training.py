@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byway.base.artifact import flush, write_atomic
 from byway.base.errors import UserError
-from byway.base.parallel import average, rank, size
+from byway.base.parallel import average_gradients, rank, size
 from byway.base.progress import bar
 
 WEIGHT_DECAY = 0.01
@@ -42,10 +42,7 @@ class Optimiser:
         for master, weight in zip(self.masters, self.weights, strict=True):
             master.grad = None if weight.grad is None else weight.grad.float()
             weight.grad = None
-        if size() > 1:
-            every = [torch.zeros_like(m) if m.grad is None else m.grad for m in self.masters]
-            for master, gradient in zip(self.masters, average(every), strict=True):
-                master.grad = gradient
+        average_gradients(self.masters)
         norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         for group in self.adam.param_groups:
             group["lr"] = learning_rate

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from byway.data.events import Events
 from byway.data.heldout import progress
-from byway.transitions.triples import key
+from byway.transitions.triples import key, rows_of
 
 SHRINK = 20.0
 """First events that a mean needs to count as much as what it is shrunk towards."""
@@ -111,18 +111,13 @@ class Satisfaction:
         for k in range(context_NK.shape[1]):
             total = total + self.sums_KMM[k, context_NK[:, k, None], listed]
             number = number + self.counts_KMM[k, context_NK[:, k, None], listed]
-        alone = total / number
-        found = alone
-        if len(self.keys):
-            wanted = key(context_NK, len(self.label_M))
-            row = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-            known = np.flatnonzero(self.keys[row] == wanted)
-            rows, columns = np.repeat(row[known], listed.shape[1]), listed[known].ravel()
-            if len(known):
-                total = np.asarray(self.sums[rows, columns]).reshape(len(known), -1)
-                number = np.asarray(self.counts[rows, columns]).reshape(len(known), -1)
-                found = alone.copy()
-                found[known] = (total + SHRINK * alone[known]) / (number + SHRINK)
+        found = total / number
+        row = rows_of(self.keys, key(context_NK, len(self.label_M)))
+        known = np.flatnonzero(row >= 0)
+        if len(known):
+            at = np.repeat(row[known], listed.shape[1]), listed[known].ravel()
+            total, number = (np.asarray(of[at]).reshape(len(known), -1) for of in (self.sums, self.counts))
+            found[known] = (total + SHRINK * found[known]) / (number + SHRINK)
         return np.where(clusters_Nn < 0, np.nan, found).astype(np.float32)
 
 

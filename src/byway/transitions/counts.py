@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byway.transitions.curate import Ints, Samples, Transitions
+from byway.transitions.triples import key, rows_of
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
@@ -25,8 +26,8 @@ class Successors:
     """Share of transitions into each cluster."""
     alone_KMM: NDArray[np.float64]
     """[k, c, l]: transitions into l with c as the k-th interest."""
-    rows: dict[tuple[int, ...], int]
-    """Row of `together` of each context."""
+    keys: NDArray[np.int64]
+    """[contexts] ascending keys of whole contexts, see `triples.key`."""
     together: sparse.csr_array
     """[contexts, M] transitions into each cluster from each whole context."""
     alone_weight: float = 50.0
@@ -65,12 +66,11 @@ class Successors:
         alone = np.zeros((history, clusters, clusters))
         for k in range(history):
             np.add.at(alone[k], (samples.context[:, k], samples.label), samples.count)
-        contexts, row = np.unique(samples.context, axis=0, return_inverse=True)
+        keys, row = np.unique(key(samples.context, clusters), return_inverse=True)
         together = sparse.csr_array(
-            (samples.count.astype(float), (row.reshape(-1), samples.label)), shape=(len(contexts), clusters)
+            (samples.count.astype(float), (row, samples.label)), shape=(len(keys), clusters)
         )
-        rows = {tuple(context): i for i, context in enumerate(contexts.tolist())}
-        return cls(popularity / popularity.sum(), alone, rows, together)
+        return cls(popularity / popularity.sum(), alone, keys, together)
 
     def counting(self, samples: Samples) -> "Successors":
         """Other samples, counted under the same weights of the priors."""
@@ -79,7 +79,6 @@ class Successors:
 
     def probability(self, context_NK: Ints) -> NDArray[np.float64]:
         """[N, M] probability of each cluster to come next, with back-off."""
-        context_NK = np.asarray(context_NK)
         history = context_NK.shape[1]
         alone = sum(self.alone_KMM[k, context_NK[:, k]] for k in range(history))
         prior = alone + history * self.alone_weight * self.popularity_M
@@ -96,7 +95,7 @@ class Successors:
 
     def row(self, context_NK: Ints) -> NDArray[np.int64]:
         """Row of `together` of each context; -1 where the log does not show it."""
-        return np.array([self.rows.get(tuple(c), -1) for c in context_NK.tolist()], dtype=np.int64)
+        return rows_of(self.keys, key(context_NK, len(self.popularity_M)))
 
 
 def ranks_of(score_NM: NDArray[np.floating], samples: Samples) -> NDArray[np.int64]:

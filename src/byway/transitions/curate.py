@@ -92,53 +92,50 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, 
             "of them: there is nothing to choose from. Set transitions.level deeper, or the numbers in "
             "tree.levels higher."
         )
-    found = find(events, tree.assign(settings.level), clusters, settings.history)
-    where_users_stand(events, tree.assign(settings.level), clusters, settings.history).write(work.out)
+    cluster_of = tree.assign(settings.level)
+    found = find(events, cluster_of, clusters, settings.history)
+    where_users_stand(events, cluster_of, clusters, settings.history).write(work.out)
     part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
     }
     several = counted["train"].several()
-    if settings.curation == "log":
-        counted["samples"] = counted["train"]
-    elif settings.curation == "diversified":
+    counted["samples"] = counted["train"]
+    if settings.curation == "diversified":
         counted["samples"] = diversified(several, PER_LABEL, clusters, work.rng)
-    else:
+    elif settings.curation == "random":
         counted["samples"] = sampled(several, PER_LABEL * clusters, work.rng)
     # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
-    parts = {"samples": counted["samples"]}
     shares = {"validation": VALIDATION, "heldout": HELDOUT}
-    parts |= {part: counted[part].several() for part, share in shares.items() if share}
-    if lacking := [name for name, samples in parts.items() if not len(samples)]:
+    lacking = [] if len(counted["samples"]) else ["samples"]
+    lacking += [name for name, share in shares.items() if share and not len(counted[name].several())]
+    if lacking:
         raise UserError(
             f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
             f"{' and the '.join(lacking)}: too few to learn from. Use more of the log or a deeper "
             "transitions.level."
         )
+    meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
     for name in PARTS:
-        meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
         write(counted[name], work.out / f"{name}.parquet", meta)
     if feedback:
-        early = (1 - HELDOUT) * (1 - VALIDATION)
-        until = early
+        until = (1 - HELDOUT) * (1 - VALIDATION)
         if events.clock:
             # Of an instant that is split nothing is learned.
             first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
             until = float(min(found.time[part == 0].max(initial=0), first - 1))
-        felt = align.collect(events, tree.assign(settings.level), settings.history, until)
-        columns = {f"c{k + 1}": felt.context[:, k] for k in range(settings.history)}
-        satisfied = {"label": felt.label, "satisfaction": felt.satisfaction}
-        pq.write_table(pa.table({**columns, **satisfied}), work.out / FEEDBACK)
-    samples = counted["samples"]
+        felt = align.collect(events, cluster_of, settings.history, until)
+        table = _table(felt.context, label=felt.label, satisfaction=felt.satisfaction)
+        pq.write_table(table, work.out / FEEDBACK)
+    samples, heldout = counted["samples"], counted["heldout"].several()
     labels = np.bincount(samples.label, minlength=clusters)
-    heldout = counted["heldout"].several()
     tied = split_instants(found.time, part).mean() if events.clock else 0.0
     if tied > TIED:
         say(
             f"  [yellow]{tied:.0%} of the turns are of instants that a cut splits[/]: the clock is coarse, and of "
             "such an instant some users are held out, by their numbers."
         )
-    seen = np.isin(key(heldout.context, clusters), key(several.context, clusters))
+    unseen = heldout.count[~np.isin(key(heldout.context, clusters), key(several.context, clusters))].sum()
     return Outcome(
         counts={
             **{name: int(counted[name].count.sum()) for name in PARTS[:3]},
@@ -149,9 +146,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, 
         metrics={
             "transitions.train": int(several.count.sum()),
             "transitions.heldout": int(heldout.count.sum()),
-            "transitions.heldout_unseen_pairs": round(
-                float(heldout.count[~seen].sum() / max(1, heldout.count.sum())), 4
-            ),
+            "transitions.heldout_unseen_pairs": round(float(unseen / max(1, heldout.count.sum())), 4),
             "transitions.tied": round(float(tied), 4),
             "transitions.labels_covered": round(float((labels > 0).mean()), 4),
             "transitions.samples_a_label": [int(labels.min()), float(np.median(labels)), int(labels.max())],
@@ -182,16 +177,10 @@ def find(events: Events, cluster_of: Ints, clusters: int, history: int, chunk: i
     high-quality interactions. Users are independent, so about `chunk` events are looked at together.
     """
     parts = [_find(part, cluster_of, clusters, history) for part in by_users(events, chunk)]
-    if len(parts) == 1:
-        return parts[0]
+    names = ("context", "label", "time", "progress", "user")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return FoundTransitions(
-        context=np.concatenate([part.context for part in parts]),
-        label=np.concatenate([part.label for part in parts]),
-        time=np.concatenate([part.time for part in parts]),
-        progress=np.concatenate([part.progress for part in parts]),
-        user=np.concatenate([part.user for part in parts]),
-        short=sum(part.short for part in parts),
-        not_new=sum(part.not_new for part in parts),
+        **columns, short=sum(part.short for part in parts), not_new=sum(part.not_new for part in parts)
     )
 
 
@@ -232,18 +221,16 @@ def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) 
     transition, since none of them is new, and is all that those of the new events depend on.
     """
     history = standing.recent.shape[1]
+    users = np.arange(events.n_users)
     fresh = events.n_users - (len(standing.starts) - 1)
-    starts = np.concatenate([standing.starts, np.full(fresh, standing.starts[-1])])
     recent = np.concatenate([standing.recent, np.full((fresh, history), -1, np.int32)])
-    users = np.unique(events.user)
-    length = starts[users + 1] - starts[users]
-    before = np.arange(length.sum()) + np.repeat(starts[users] - (np.cumsum(length) - length), length)
-    liked_by, slot = np.nonzero(recent[users] >= 0)
-    user = np.concatenate([np.repeat(users, length), users[liked_by], events.user])
-    item = np.concatenate([standing.touched[before], recent[users[liked_by], slot], cluster_of[events.item]])
-    good = np.concatenate(
-        [np.zeros(len(before), bool), np.ones(len(slot), bool), events.satisfaction >= events.positive]
-    )
+    owner = np.repeat(users[: len(users) - fresh], np.diff(standing.starts))
+    active = np.isin(users, events.user)
+    before = active[owner]
+    liked_by, slot = np.nonzero((recent >= 0) & active[:, None])
+    user = np.concatenate([owner[before], liked_by, events.user])
+    item = np.concatenate([standing.touched[before], recent[liked_by, slot], cluster_of[events.item]])
+    good = np.concatenate([np.zeros(before.sum(), bool), np.ones(len(slot), bool), events.good()])
     order = np.argsort(user, kind="stable")
     replayed = Events(
         user=user[order].astype(np.int32),
@@ -258,20 +245,12 @@ def extend(standing: Standing, events: Events, cluster_of: Ints, clusters: int) 
     found = find(replayed, itself, clusters, history)
     after = where_users_stand(replayed, itself, clusters, history)
     # Users without new events stay where they were.
-    quiet = np.ones(events.n_users, bool)
-    quiet[users] = False
-    count_of = np.where(quiet, np.diff(starts), np.diff(after.starts))
-    touched = np.empty(int(count_of.sum()), np.int32)
-    ends = np.cumsum(count_of)
-    owner_is_quiet = np.repeat(quiet, count_of)
-    touched[owner_is_quiet] = standing.touched[
-        np.repeat(quiet[: len(standing.starts) - 1], np.diff(standing.starts))
-    ]
-    touched[~owner_is_quiet] = after.touched
+    owner = np.concatenate([owner[~before], np.repeat(users, np.diff(after.starts))])
+    touched = np.concatenate([standing.touched[~before], after.touched])
     standing = Standing(
-        np.append(0, ends).astype(np.int64),
-        touched,
-        np.where(quiet[:, None], recent, after.recent).astype(np.int32),
+        np.append(0, np.cumsum(np.bincount(owner, minlength=len(users)))),
+        touched[np.argsort(owner, kind="stable")],
+        np.where(active[:, None], after.recent, recent),
     )
     return count(found.context, found.label, clusters), standing
 
@@ -342,9 +321,19 @@ def spread_out(rows_NK: Ints, n: int) -> Ints:
 
 
 def write(samples: Samples, path: Path, meta: dict[str, str]) -> None:
-    columns = {f"c{k + 1}": samples.context[:, k] for k in range(samples.context.shape[1])}
-    table = pa.table({**columns, "label": samples.label, "count": samples.count})
+    table = _table(samples.context, label=samples.label, count=samples.count)
     pq.write_table(table.replace_schema_metadata(meta), path)
+
+
+def _table(context: Ints, **columns: NDArray[Any]) -> pa.Table:
+    """A context in columns `c1`, `c2` and so on, and two more columns."""
+    return pa.table({f"c{k}": column for k, column in enumerate(context.T, 1)} | columns)
+
+
+def _columns(table: pa.Table) -> tuple[Ints, NDArray[Any], NDArray[Any]]:
+    """What `_table` was made of."""
+    *context, one, other = (column.to_numpy() for column in table.columns)
+    return np.column_stack(context), one, other
 
 
 def load(path: Path) -> Transitions:
@@ -354,12 +343,8 @@ def load(path: Path) -> Transitions:
     for name in PARTS:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
-        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
-        parts[name] = Samples(context, table["label"].to_numpy(), table["count"].to_numpy())
-    feedback = None
-    if (path / FEEDBACK).exists():
-        table = pq.read_table(path / FEEDBACK)
-        context = np.column_stack([table[c].to_numpy() for c in table.column_names[:-2]])
-        feedback = align.Feedback(context, table["label"].to_numpy(), table["satisfaction"].to_numpy())
+        parts[name] = Samples(*_columns(table))
+    felt = path / FEEDBACK
+    feedback = align.Feedback(*_columns(pq.read_table(felt))) if felt.exists() else None
     level, clusters, whole = int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log"
     return Transitions(level, clusters, whole, **parts, feedback=feedback)

@@ -30,11 +30,7 @@ class Triples:
         >>> some.rows(np.array([[0, 1, 2], [0, 2, 2], [2, 2, 2]]), 3).tolist()
         [0, -1, -1]
         """
-        if not len(self.keys):
-            return np.full(len(context_N3), -1)
-        wanted = key(context_N3, clusters)
-        row = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[row] == wanted, row, -1)
+        return rows_of(self.keys, key(context_N3, clusters))
 
 
 def key(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
@@ -47,6 +43,14 @@ def key(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
     for column in context_NK.T:
         keys = keys * clusters + column
     return keys
+
+
+def rows_of(keys_T: NDArray[np.int64], wanted_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[N] where each key stands among ascending ones; -1 where it is not there."""
+    if not len(keys_T):
+        return np.full(len(wanted_N), -1)
+    row = np.minimum(np.searchsorted(keys_T, wanted_N), len(keys_T) - 1)
+    return np.where(keys_T[row] == wanted_N, row, -1)
 
 
 def unkey(keys_T: NDArray[np.int64], clusters: int) -> NDArray[np.int32]:
