@@ -16,7 +16,7 @@ from torch import Tensor
 
 from byway.base.artifact import flush, write_atomic
 from byway.base.errors import UserError
-from byway.base.parallel import average_gradients, rank, size
+from byway.base.parallel import average_gradients, rank
 from byway.base.progress import bar
 
 WEIGHT_DECAY = 0.01
