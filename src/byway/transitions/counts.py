@@ -79,6 +79,7 @@ class Successors:
 
     def probability(self, context_NK: Ints) -> NDArray[np.float64]:
         """[N, M] probability of each cluster to come next, with back-off."""
+        context_NK = np.asarray(context_NK)
         history = context_NK.shape[1]
         alone = sum(self.alone_KMM[k, context_NK[:, k]] for k in range(history))
         prior = alone + history * self.alone_weight * self.popularity_M
