@@ -260,6 +260,15 @@ def test_init_finds_tables_in_any_container_and_leaves_no_copies(
     assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
 
 
+def test_usual_names_are_found_in_an_array_after_a_byte_order_mark(work: Work, tmp_path: Path) -> None:
+    array = b"\xef\xbb\xbf" + as_json(ITEMS.replace("item", "itemId"), "array")
+    folder = write(tmp_path / "own", items__json=array, events__csv=EVENTS)
+    (tmp_path / "byway.toml").write_text(starting.start("csv", folder).text, "utf-8")
+    settings = config.load(tmp_path / "byway.toml").catalog
+    assert settings.item_columns == {"item": "itemId"}
+    assert catalog.build(work, settings, tmp_path, now=NOW).counts["items"] == 2
+
+
 def test_columns_of_json_that_come_late_and_lines_that_are_none(work: Work, tmp_path: Path) -> None:
     lines = [json.dumps({"item": n, "description": [f"word {n}", "b"], "tags": {"a": 1}}) for n in range(3000)]
     lines += [
