@@ -45,7 +45,8 @@ def count(root: Path) -> dict[str, int]:
     compared = [ast.unparse(node) for node in nodes if isinstance(node, ast.Compare)]
     (settings,) = (tree for name, tree in trees.items() if name.endswith(".config"))
     sections = [node for node in settings.body if isinstance(node, ast.ClassDef) and node.name != "Config"]
-    named = Counter(re.findall(r"[^\W\d]\w*", " ".join(path.read_text("utf-8") for path in modules.values())))
+    called = [*modules.values(), *root.glob("benchmarks/*.py")]
+    named = Counter(re.findall(r"[^\W\d]\w*", " ".join(path.read_text("utf-8") for path in called)))
     called_by_a_base = {f for node in nodes if isinstance(node, ast.ClassDef) and node.bases for f in node.body} | {
         f for f in functions if f.name.startswith("__")
     }

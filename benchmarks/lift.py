@@ -201,7 +201,7 @@ def part_looks(times: int, users: int, days: int) -> dict[str, Any]:
 def planners(folder: Path) -> Path:
     """A workspace with two bundles that differ in `bundle.skip` alone: `logs`, which is served, and `target`."""
     for name, skip in (("logs", 0.4), ("target", 0.1)):
-        settings = config.Bundle(skip=skip, items=K)
+        settings = config.Bundle(skip=skip)
         planted.Planted(planned=planted.planned_of(), settings=settings).build(folder / "made" / name)
         shutil.copytree(folder / "made" / name / "out", folder / "published" / name)
     (folder / "published" / "current.json").write_text('{"bundle": "logs"}', "utf-8")

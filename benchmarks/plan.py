@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway.base import config, memory, models, precision, weights
+from byway.base import memory, models, precision, weights
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.choices import by_model
@@ -44,7 +44,6 @@ from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from byway.transitions.signals import Scorer
 
-SETTINGS = config.TransitionTable()
 WEIGHT = 0.3
 TIED = 0.065
 """Share of pairs that are asked again in float32, at least. An untuned model may answer nearly every pair alike and

@@ -227,11 +227,8 @@ def _recommend_all(directory: Path, out: Path, k: int | None, seed: int, chosen:
     if (chosen or run.engine) != "native":
         engine.use(chosen or run.engine, run.threads)
     found = recommendations.write(directory, out, k, seed)
-    _say(
-        json,
-        {"wrote": str(out), **found},
-        f"{found['users']:,} users have {found['rows']:,} rows in {out}, a parquet file.",
-    )
+    text = f"{found['users']:,} users have {found['rows']:,} rows in {out}, a parquet file."
+    _say(json, {"wrote": str(out), **found}, text)
 
 
 @app.command
@@ -291,9 +288,8 @@ def restore(directory: Path, copy: Path, *, set: Set = None, json: Json = False)
     from byway.serving import backup as module
 
     module.restore(directory, copy, _config(directory, set).serving)
-    _say(
-        json, {"folder": str(copy)}, f"The history of {directory} is that of {copy}; delete again who asked since."
-    )
+    said = f"The history of {directory} is that of {copy}; delete again who asked since."
+    _say(json, {"folder": str(copy)}, said)
 
 
 @app.command
@@ -333,10 +329,8 @@ def _publish(directory: Path, config: Any) -> str:
 def experiment(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Simulated live experiments, or a replay of real feedback: every arm beside the same control."""
     record = _built(directory, set, "experiment")
-    text = (
-        f"{record.counts['arms']} arms, {record.counts['impressions']:,} impressions. "
-        f"Next: {command('report', directory)}"
-    )
+    counted = f"{record.counts['arms']} arms, {record.counts['impressions']:,} impressions"
+    text = f"{counted}. Next: {command('report', directory)}"
     _say(json, {"figures": record.metrics, "timings": record.timings}, text)
 
 
@@ -345,6 +339,13 @@ def lift(
     directory: Path,
     *logs: Path,
     control: Annotated[str, Parameter(help="The arm beside which the others are measured.")] = "control",
+    column: Annotated[
+        list[str] | None,
+        Parameter(help="Our column of the tables and yours, where that is not found: user=who, arm=cell."),
+    ] = None,
+    scale: Annotated[
+        tuple[float, float] | None, Parameter(help="Worst and best satisfaction in the tables, if not 0 and 1.")
+    ] = None,
     policy: Annotated[
         list[str] | None, Parameter(help="What would it have earned: byway, paper, masked, or a published bundle.")
     ] = None,
@@ -359,32 +360,23 @@ def lift(
         raise UserError(
             "--policy works on the service's own log, which has every propensity; leave out the tables."
         )
-    found = lifting.lift(directory, config, logs, control)
+    columns = lifting.columns_of(column or ())
+    found = lifting.lift(directory, config, logs, control, columns=columns, scale=scale or ())
     if policy:
-        known = lifting.people(directory, config)
-        found["policies"] = {each: replaying.earned(directory, config, known, each) for each in policy}
+        found["policies"] = replaying.policies(directory, config, policy)
     _say(json, found, lifting.as_text(found))
 
 
 @app.command
 def curations(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Diversified against random samples: fine-tune a model on each and compare what they say of every pair."""
-    record = _built(directory, set, "curations")
-    shown = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
-    text = "\n".join(f"{name:56} {value}" for name, value in shown.items())
-    _say(json, {"figures": record.metrics, "timings": record.timings}, text)
+    _compare(directory, set, "curations", json)
 
 
 @app.command
 def views(directory: Path, *, set: Set = None, json: Json = False) -> None:
     """Four prompts, one to eight frames, thumbnail or frame: fine-tune a multimodal model on each and compare."""
-    record = _built(directory, set, "views")
-    rows = {name: row for name, row in record.metrics.items() if isinstance(row, dict) and "mean" in row}
-    text = "\n".join(
-        f"{name:52} {row['mean']:.4f}" + ("" if row["low"] is None else f" ({row['low']:.4f} to {row['high']:.4f})")
-        for name, row in rows.items()
-    )
-    _say(json, {"figures": record.metrics, "timings": record.timings}, text)
+    _compare(directory, set, "views", json)
 
 
 @app.command
@@ -447,6 +439,13 @@ def _built(directory: Path, overrides: list[str] | None, stage: str) -> Any:
     from byway.workflow import pipeline
 
     return pipeline.run(directory, _config(directory, overrides), only=stage)[stage]
+
+
+def _compare(directory: Path, overrides: list[str] | None, stage: str, as_json: bool) -> None:
+    from byway.workflow import showing
+
+    record = _built(directory, overrides, stage)
+    _say(as_json, {"figures": record.metrics, "timings": record.timings}, showing.in_lines(record.metrics))
 
 
 def _say(as_json: bool, value: dict[str, Any], text: str) -> None:

@@ -33,12 +33,12 @@ def test_no_file_is_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_file_goes_over_the_defaults_and_an_override_over_the_file(tmp_path: Path) -> None:
-    toml = "[tree]\nitems_per_cluster = 30\ntraffic_share = 0.5\n[run]\nseed = 7\n"
+    toml = "[tree]\nitems_per_cluster = 30\n[catalog]\npositive = 0.7\n[run]\nseed = 7\n"
     found = load(tmp_path, toml, ("tree.items_per_cluster=20", "bundle.days=3"))
     assert found.tree.items_per_cluster == 20
     assert found.run.seed == 7
     assert found.bundle.days == 3
-    assert found.tree.traffic_share == 0.5
+    assert found.catalog.positive == 0.7
     assert found.tree.levels == Config().tree.levels
     assert found.media == Config().media
 
@@ -88,20 +88,18 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("[[run]]\nseed = 1", ("run.seed=1",), ["[run]"]),
         ("[run]\nseed = -1", (), ["[run]", "seed", "-1"]),
         ("[run]\nseed = 99999999999999999999", (), ["[run]", "seed", "99999999999999999999"]),
-        ("[tree]\ntraffic_share = nan", (), ["[tree]", "traffic_share", "nan"]),
+        ("[catalog]\npositive = nan", (), ["[catalog]", "positive", "nan"]),
         ("", ("embeddings.sound=inf",), ["[embeddings]", "sound", "inf"]),
         ("[embeddings]\ndim = 0", (), ["[embeddings]", "dim is 0", "at least 1"]),
-        ("", ("tree.traffic_share=1.5",), ["[tree]", "traffic_share is 1.5", "at most 1."]),
-        ("", ("bundle.interests=3",), ["[bundle]", "transitions.history = 3"]),
-        ("", ("bundle.interests=4", "transitions.history=4"), ["[bundle]", "interests is 4"]),
+        ("", ("catalog.positive=1.5",), ["[catalog]", "positive is 1.5", "at most 1."]),
         ("", ("seed=1",), ["--set seed=1", "section.setting=value"]),
         ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("", ("context_table.coverage=20",), ["[context_table]", "coverage is 20", "at most 1"]),
-        ("", ("bundle.items=0",), ["[bundle]", "items is 0", "at least 1"]),
+        ("", ("item_policy.history=0",), ["[item_policy]", "history is 0", "at least 1"]),
         ("[item_policy]\ndim = 63", (), ["[item_policy]", "dim is 63", "make it even"]),
-        ("[lift]\nscale = [5, 1]", (), ["[lift] scale is [5.0, 1.0]", "the worst and the best"]),
-        ("[lift]\nscale = [5]", (), ["[lift] scale is [5.0]"]),
+        ("[catalog]\nevent_scale = [5, 1]", (), ["event_scale is [5.0, 1.0]", "the worst and the best"]),
+        ("[catalog]\nevent_scale = [5]", (), ["event_scale is [5.0]"]),
         ("[multimodal_model]\nprompts = []", (), ["prompts is empty"]),
         ("[tree\nlevels = 3", (), ["byway.toml", "not valid TOML"]),
         ("[run]\nseed = 1\nseed = 2", (), ["byway.toml", "not valid TOML"]),
@@ -150,8 +148,6 @@ def test_every_setting_is_read_back_as_it_was_set(tmp_path_factory: pytest.TempP
     least, most = bounds(section)[setting]
     whole = type(plain[setting]) is int
     least, most = (int(least), min(int(most), 2**62)) if whole else (least, min(most, 1e18))
-    # As far as these go without another setting.
-    most = {"interests": 2}.get(setting, most)
     kind = st.integers(int(least), int(most)) if whole else st.floats(least, most)
     if (section, setting) == ("item_policy", "dim"):
         kind = st.integers(1, 2**60).map(lambda n: 2 * n)
@@ -207,8 +203,8 @@ def test_what_must_be_counted_is() -> None:
     for section, setting in [
         ("embeddings", "dim"), ("tree", "items_per_cluster"),
         ("transitions", "level"), ("transitions", "history"), ("language_model", "batch"),
-        ("item_policy", "dim"), ("item_policy", "history"), ("bundle", "interests"),
-        ("bundle", "items"), ("serving", "workers"), ("serving", "forget_days"),
+        ("item_policy", "dim"), ("item_policy", "history"),
+        ("serving", "workers"), ("serving", "forget_days"),
         ("media", "frames"), ("multimodal_model", "steps"),
         ("experiment", "seeds"), ("experiment", "users"), ("experiment", "days"),
     ]:  # fmt: skip

@@ -1,17 +1,10 @@
 """Offline figures against figures worked by hand."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
-from byway.base import config
-from byway.base.artifact import Work
-from byway.base.errors import UserError
 from byway.base.ranking import recall_at
 from byway.evaluation import baselines, offline
-from byway.interests.describe import Descriptions
 from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
@@ -32,18 +25,6 @@ def test_ranks_leave_out_the_context_and_count_ties_against_the_label() -> None:
     for label, rank in ((2, 1), (3, 1), (4, 2)):
         samples = Samples(np.array([[0, 1]], np.int32), np.array([label], np.int32), np.ones(1, np.int32))
         assert baselines.ranks_of(score, samples).tolist() == [rank]
-
-
-def test_nothing_to_measure_on_is_said_in_a_sentence(tmp_path: Path) -> None:
-    some = Samples(np.array([[0, 1]], np.int32), np.array([2], np.int32), np.ones(1, np.int32))
-    none = Samples(some.context[:0], some.label[:0], some.count[:0])
-    work, settings = Work(tmp_path, tmp_path, np.random.default_rng(0)), config.Metrics()
-    names = Descriptions((["a", "b", "c"],) * 4)
-    nothing: Any = dict.fromkeys(("model", "table", "vectors", "tree"))
-    for validation, heldout, name in ((some, none, "heldout"), (none, some, "validation")):
-        transitions = Transitions(2, 3, True, train=some, validation=validation, heldout=heldout, samples=some)
-        with pytest.raises(UserError, match=f"transitions.{name} keeps no turn"):
-            offline.build(work, settings, transitions=transitions, descriptions=names, **nothing)
 
 
 def test_an_even_spread_has_no_gini_and_full_entropy() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from byway.base import config
 from byway.interests import placement, tree
 from byway.interests.graph import nearest
 from tests.interests import planted
@@ -15,13 +14,13 @@ def world() -> tuple[tree.Tree, np.ndarray, np.ndarray, list[np.ndarray]]:
     vectors, labels = planted.hierarchy((3, 4, 3, 3), 8, rng)
     n = len(vectors) - 100
     old, new = vectors[:n], vectors[n:]
-    grown = tree.grow(old, nearest(old, 20), np.ones(n), (3, 12, 36, 108), config.Tree(), rng)
+    grown = tree.grow(old, nearest(old, 20), np.ones(n), (3, 12, 36, 108), rng)
     return grown, old, new, labels
 
 
 def weights(tree_: tree.Tree, n: int) -> list[np.ndarray]:
     sizes = [tree_.size(level) for level in range(1, 5)]
-    return [tree.blended_weights(np.ones(n), sizes, level, config.Tree()) for level in range(1, 5)]
+    return [tree.blended_weights(np.ones(n), sizes, level) for level in range(1, 5)]
 
 
 def test_new_items_go_where_their_kind_is(world: tuple) -> None:

@@ -22,10 +22,9 @@ def grow(
     traffic: np.ndarray,
     sizes: tuple[int, ...],
     seed: int = 0,
-    settings: config.Tree = SETTINGS,
 ) -> tree.Tree:
     links = graph.nearest(vectors, 20)
-    return tree.grow(vectors, links, traffic, sizes, settings, np.random.default_rng(seed))
+    return tree.grow(vectors, links, traffic, sizes, np.random.default_rng(seed))
 
 
 def check(found: tree.Tree, n: int, sizes: tuple[int, ...]) -> None:
@@ -56,7 +55,7 @@ def test_planted_levels_are_found() -> None:
     assert scores[0] > 0.93
     assert scores[1] > 0.93
     assert min(scores) > 0.85
-    measured = tree.measure(found, vectors, traffic, SETTINGS)
+    measured = tree.measure(found, vectors, traffic)
     assert measured["tree.levels"] == list(sizes)
     assert max(measured["tree.balance_blended"][:2]) <= tree.TOLERANCE + 1e-4
 
@@ -74,10 +73,9 @@ def test_any_catalog_gives_a_whole_tree(n: int, exponent: float, copies: int, pe
     vectors = rng.normal(size=(n, 8)).astype(np.float32)
     vectors[: min(copies, n)] = vectors[0]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    settings = replace(SETTINGS, items_per_cluster=per)
-    sizes = tree.level_sizes(n, settings)
+    sizes = tree.level_sizes(n, replace(SETTINGS, items_per_cluster=per))
     assert 2 <= sizes[0] < sizes[1] < sizes[2] < sizes[3] <= n
-    check(grow(vectors, planted.zipf(n, rng, exponent), sizes, seed, settings), n, sizes)
+    check(grow(vectors, planted.zipf(n, rng, exponent), sizes, seed), n, sizes)
 
 
 def test_no_traffic_at_all_balances_items() -> None:
@@ -114,14 +112,14 @@ def test_blended_weight_caps_heads_level_by_level() -> None:
     traffic = np.array([1000.0, *[1.0] * 99])
     sizes = (2, 4, 10, 20)
     for level in (1, 2, 3, 4):
-        weights = tree.blended_weights(traffic, sizes, level, SETTINGS)
+        weights = tree.blended_weights(traffic, sizes, level)
         assert weights.sum() == pytest.approx(1.0)
-        assert (weights >= (1 - SETTINGS.traffic_share) / 100 - 1e-12).all()
+        assert (weights >= (1 - tree.TRAFFIC_SHARE) / 100 - 1e-12).all()
     # α · mean = 0.25 · 1099 / 4 at level 2, and at level 1 the same.
     cap = 0.25 * 1099 / 4
     expected = 0.8 * cap / (cap + 99) + 0.2 / 100
     for level in (1, 2):
-        assert tree.blended_weights(traffic, sizes, level, SETTINGS)[0] == pytest.approx(expected)
+        assert tree.blended_weights(traffic, sizes, level)[0] == pytest.approx(expected)
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.items import sequence, windows
 
-SMALL = config.ItemPolicy(dim=16, history=10, epochs=6, batch=256)
+SMALL = config.ItemPolicy(dim=16, history=10, epochs=6)
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +250,7 @@ def test_two_trainings_end_in_the_same_bytes(tmp_path):
     """Long histories, so that threads share the gradient of the distances' vectors."""
     rng = np.random.default_rng(0)
     events = log_of([rng.integers(200, size=60) for _ in range(80)])
-    settings = config.ItemPolicy(dim=64, history=50, epochs=4, batch=512)
+    settings = config.ItemPolicy(dim=64, history=50, epochs=4)
     for name in ("a", "b"):
         sequence.build(work_in(tmp_path / name), settings, events, vectors_of(events.n_items))
     assert files(tmp_path / "a") == files(tmp_path / "b")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.base.ranking import best_first
@@ -30,7 +29,6 @@ M = len(HOSTILE)
 DESCRIPTIONS = Descriptions(([], HOSTILE, [], []))
 VECTORS = np.random.default_rng(3).normal(size=(M, 8)).astype(np.float32)
 TREE = trees.from_labels([np.zeros(M, np.int64), *[np.arange(M)] * 3])
-SETTINGS = config.TransitionTable()
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +62,7 @@ def given(tuned: tune.Tuned, arithmetic: str, some: Transitions) -> plan.Given:
 def build(path: Path, tuned: tune.Tuned, arithmetic: str = "float32") -> tables.Table:
     (path / "scratch").mkdir(parents=True, exist_ok=True)
     work = Work(path, path / "scratch", np.random.default_rng(1))
-    outcome = plan.build(work, SETTINGS, given(tuned, arithmetic, transitions()))
+    outcome = plan.build(work, given(tuned, arithmetic, transitions()))
     assert outcome.metrics["table.entries"] == M * M
     assert outcome.metrics["table.legal"] == 1.0
     return tables.load(path)
@@ -131,7 +129,7 @@ def test_shards_make_the_bytes_of_the_single_run_however_batched(
     for number in (2, 3, 1):
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         before = {p.name for p in scratch.glob("rows-*.npy")}
-        plan.fill(work, SETTINGS, given(tuned, arithmetic, transitions()), (number, 3))
+        plan.fill(work, given(tuned, arithmetic, transitions()), (number, 3))
         assert {p.name for p in scratch.glob("rows-*.npy")} > before
     rows = {p: p.stat().st_mtime_ns for p in scratch.glob("rows-*.npy")}
     build(tmp_path / "shards", tuned, arithmetic)
@@ -149,7 +147,7 @@ def test_a_shard_computes_as_the_first_did_whatever_is_fastest_where_it_runs(
     for number, fastest in enumerate(("bfloat16", "float32", "float32"), 1):
         monkeypatch.setattr(half, "fastest", lambda fastest=fastest: fastest)
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
-        plan.fill(work, SETTINGS, given(tuned, "auto", transitions()), (number, 3))
+        plan.fill(work, given(tuned, "auto", transitions()), (number, 3))
     build(tmp_path / "shards", tuned, "auto")
     for name in FILES:
         assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -182,7 +180,7 @@ def test_shards_that_begin_together_are_weighed_by_one_fit(
     def shard(number: int) -> TableWeights:
         work = Work(tmp_path / "none", scratch, np.random.default_rng(1))
         with torch.no_grad():
-            return plan.fill(work, SETTINGS, given(tuned, "float32", transitions()), (number, 3))
+            return plan.fill(work, given(tuned, "float32", transitions()), (number, 3))
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(shard, (1, 2, 3)))
@@ -201,7 +199,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
     work = Work(tmp_path / "out", tmp_path / "scratch", np.random.default_rng(1))
     three = transitions(history=3)
     monkeypatch.setattr(plan, "TRIPLES", 100)
-    outcome = plan.build(work, SETTINGS, given(tuned, "float32", three))
+    outcome = plan.build(work, given(tuned, "float32", three))
     table = tables.load(tmp_path / "out")
     assert table.triples is not None
     assert table.model_triples is not None
@@ -227,7 +225,7 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
 def test_more_interests_than_three_are_refused(tmp_path: Path, tuned: tune.Tuned) -> None:
     work = Work(tmp_path, tmp_path, np.random.default_rng(0))
     with pytest.raises(UserError, match="history"):
-        plan.build(work, SETTINGS, given(tuned, "float32", transitions(history=4)))
+        plan.build(work, given(tuned, "float32", transitions(history=4)))
 
 
 def test_near_ties_are_settled_in_float32(

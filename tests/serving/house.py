@@ -71,7 +71,12 @@ def log(workspace: Path, ids: list[str], titles: list[str], users: int, longest:
 
 
 def build(
-    workspace: Path, seed: int = 0, match_rate: float = 0.97, users: int = 0, **settings: object
+    workspace: Path,
+    seed: int = 0,
+    match_rate: float = 0.97,
+    recall: float = 0.42,
+    users: int = 0,
+    **settings: object,
 ) -> dict[str, artifact.Record]:
     """Make `workspace` with a bundle and the record of its figures; not yet published. Seeds give other tables.
 
@@ -125,7 +130,7 @@ def build(
     record = artifact.commit(path, "bundle", {"made": seed}, inputs, Outcome(timings=timings))
     figures = {
         publish.MATCH: match_rate,
-        publish.RECALL: 0.42,
+        publish.RECALL: recall,
         publish.POPULARITY: 0.21,
         "catalog.items": n,
         "table.distinct": m,

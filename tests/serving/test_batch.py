@@ -34,15 +34,12 @@ WORLDS = {
     "a policy of any length": Planted(length="length"),
     "sparse": Planted(table=sparse()),
     "empty": Planted(table=EMPTY),
-    "one interest": Planted(settings=config.Bundle(interests=1)),
-    "triples": Planted(triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}, settings=config.Bundle(interests=3)),
+    "triples": Planted(triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}),
     "scarce": Planted(settings=config.Bundle(days=5)),
     "paper": Planted(settings=config.Bundle(mode="paper")),
     "person": Planted(planned=planned_of()),
     "person by leaves": Planted(planned=planned_of(items=False), settings=config.Bundle(skip=0.4, new_interests=2)),
-    "person of triples": Planted(
-        planned=planned_of(), triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}, settings=config.Bundle(interests=3)
-    ),
+    "person of triples": Planted(planned=planned_of(), triples={(0, 1, 2): [5, 3], (1, 2, 3): [6]}),
     "person with young interests": Planted(
         planned=planned_of(), settings=config.Bundle(skip=0.0, young_days=20, again_days=10)
     ),

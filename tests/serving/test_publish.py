@@ -163,8 +163,9 @@ def test_figures_below_their_bars_stay_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"match rate 0\.850 is below 0\.9") as error:
         put(tmp_path, records)
     assert "recall" not in str(error.value)
-    with pytest.raises(UserError, match=r"recall at 10 is 0\.420, below 0\.500"):
-        put(tmp_path, records, min_match_rate=0.8, min_recall=0.5)
+    poor = house.build(tmp_path / "poor", recall=0.05)
+    with pytest.raises(UserError, match=r"recall at 10 is 0\.050, below popularity's"):
+        put(tmp_path / "poor", poor, min_match_rate=0.8)
     metrics = records.pop("metrics")
     with pytest.raises(UserError, match="figures are missing"):
         put(tmp_path, records)

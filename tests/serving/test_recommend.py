@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.base import config
-from byway.serving.answers import Answer
+from byway.serving.answers import ITEMS, Answer
 from byway.serving.bundle import Bundle
 from byway.serving.pairs import draw
 from byway.serving.person import DAY, Seen
@@ -93,18 +93,8 @@ def test_one_interest_asks_the_diagonal(tmp_path: Path) -> None:
     assert answer.reasons[0] == f"One recent interest: “{NAMES[2]}”."
 
 
-def test_a_bundle_of_one_interest_asks_the_diagonal_of_the_one_it_draws(tmp_path: Path) -> None:
-    table = table_of({(0, 0): [5], (1, 1): [6]})
-    bundle = Planted(table=table, settings=config.Bundle(interests=1)).build(tmp_path)
-    found = {(ask(bundle, "c0-0", "c1-0", seed=seed).cluster or "") for seed in range(20)}
-    assert found == {NAMES[5], NAMES[6]}
-
-
-THREE = config.Bundle(interests=3)
-
-
 def test_three_interests(tmp_path: Path) -> None:
-    bundle = Planted(table=table_of({(0, 2): [6, 3]}), triples={(0, 1, 2): [5, 3]}, settings=THREE).build(tmp_path)
+    bundle = Planted(table=table_of({(0, 2): [6, 3]}), triples={(0, 1, 2): [5, 3]}).build(tmp_path)
     answer = ask(bundle, "c0-0", "c1-2", "c2-1")
     assert (answer.strategy, answer.cluster, answer.rank) == ("table", NAMES[5], 1)
     assert answer.interests == NAMES[:3]
@@ -118,7 +108,7 @@ def test_three_interests(tmp_path: Path) -> None:
 
 
 def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(tmp_path: Path) -> None:
-    planned = Planted(table=table_of({(4, 4): [0]}), triples={(0, 0, 1): [5], (2, 2, 2): [6]}, settings=THREE)
+    planned = Planted(table=table_of({(4, 4): [0]}), triples={(0, 0, 1): [5], (2, 2, 2): [6]})
     bundle = planned.build(tmp_path)
     assert ask(bundle, "c0-0", "c1-2").cluster == NAMES[5]
     assert ask(bundle, "c0-0", "c1-2").interests == NAMES[:2]
@@ -128,7 +118,7 @@ def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(t
 
 def test_three_interests_are_drawn_from_those_met_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byway.serving.person.THREE_OF", 4)
-    bundle = Planted(triples={}, settings=THREE).build(tmp_path)
+    bundle = Planted(triples={}).build(tmp_path)
     history = [Seen(f"c{c}-0") for c in (2, 0, 1, 3, 5, 0)]
     found = {name for seed in range(60) for name in ask(bundle, *history, seed=seed).interests}
     assert found == {NAMES[c] for c in (0, 1, 3, 5)}
@@ -262,11 +252,10 @@ def test_more_items_than_the_cluster_has_are_all_of_it(opened: Bundle) -> None:
     assert sorted(names(answer)) == items_of(2)
 
 
-def test_the_setting_says_how_many_items(tmp_path: Path) -> None:
-    bundle = Planted(settings=config.Bundle(items=3)).build(tmp_path)
-    assert len(ask(bundle, "c0-0", "c1-0").items) == 3
+def test_the_request_says_how_many_items(tmp_path: Path) -> None:
+    bundle = Planted().build(tmp_path)
     assert len(ask(bundle, "c0-0", "c1-0", k=2).items) == 2
-    assert len(ask(bundle).items) == 3
+    assert len(ask(bundle).items) == len(NAMES) < ITEMS
 
 
 def test_an_item_that_was_seen_twice_counts_once(opened: Bundle) -> None:
@@ -307,13 +296,6 @@ def test_the_draw_is_by_satisfaction(opened: Bundle) -> None:
         # Four standard deviations of 3,000 draws.
         assert found[a, b] == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 3000))
     assert set(found) == {(0, 1), (0, 2), (1, 2)}
-
-
-def test_one_draw_follows_the_shares(tmp_path: Path) -> None:
-    bundle = Planted(settings=config.Bundle(interests=1)).build(tmp_path)
-    found = drawn(bundle, [("c0-0", 0.1), ("c1-0", 0.9), ("c2-0", 0.5), ("c1-1", 0.5)])
-    for cluster, expected in ((0, 0.05), (1, 0.7), (2, 0.25)):
-        assert found[cluster,] == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 3000))
 
 
 def test_the_most_recent_interest_is_the_last(opened: Bundle) -> None:
@@ -430,7 +412,7 @@ def frequencies(bundle: Bundle, history: list[Seen], rounds: int, **more: object
 
 
 @pytest.mark.parametrize("more", [{}, {"mix": 0.5}, {"context": "c1-3"}, {"exclude": ["c3-0", "c3-1", "c3-2"]}])
-@pytest.mark.parametrize("interests", [1, 2, 3])
+@pytest.mark.parametrize("interests", [2, 3])
 def test_a_propensity_is_how_often_the_item_is_shown(
     tmp_path: Path, interests: int, more: dict[str, object]
 ) -> None:
@@ -441,8 +423,7 @@ def test_a_propensity_is_how_often_the_item_is_shown(
             others = rng.permutation([c for c in range(M) if c not in (a, b)])[:3]
             table[a, b, : len(others)] = others
     triples = {(0, 2, 4): [6, 1], (1, 2, 3): [5], (0, 1, 3): [6], (0, 2, 1): [3], (4, 0, 1): [6]}
-    settings = config.Bundle(interests=interests)
-    bundle = Planted(table=table, triples=triples if interests == 3 else None, settings=settings).build(tmp_path)
+    bundle = Planted(table=table, triples=triples if interests == 3 else None).build(tmp_path)
     history = [Seen("c0-0", None, 0.9), Seen("c2-0", None, 0.2), Seen("c4-0", None, 0.5), Seen("c0-2", None, 0.1)]
     if interests == 3:
         history = [Seen("c3-3", None, 0.4), *history]
@@ -452,7 +433,7 @@ def test_a_propensity_is_how_often_the_item_is_shown(
         # Four and a half standard deviations: one in 100,000.
         spread = 4.5 * np.sqrt(propensity * (1 - propensity) / rounds)
         assert often == pytest.approx(propensity, abs=max(spread, 1e-9)), item
-    assert len({p for _, p in found.values()}) > 1 or interests == 1 or "context" in more
+    assert len({p for _, p in found.values()}) > 1 or "context" in more
 
 
 def test_the_chances_of_an_explanation_are_those_of_the_answers(opened: Bundle) -> None:

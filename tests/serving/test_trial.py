@@ -206,7 +206,6 @@ def planned(folder: Path) -> Path:
     via = np.where(np.arange(N) % 3, -1, np.arange(N) % 2).astype(np.int32)
     contexts = ContextTable(np.array([3, 9], np.int32), clusters, clusters.astype(np.float32), via, 2)
     planted = Planted(planned=planned_of(), contexts=contexts, triples={(0, 1, 2): [3, 4]})
-    planted.settings = config.Bundle(interests=3)
     planted.build(folder)
     return folder / "out"
 

@@ -20,7 +20,7 @@ from byway.simulation.world import World
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
 
-TRAINING = config.ItemPolicy(dim=8, batch=512, history=10)
+TRAINING = config.ItemPolicy(dim=8, epochs=2, history=10)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def planned(events: Events, known: Known) -> fit.FittedPlanner:
 def kit(of: Tiny, folder: Path, **settings: int | float | bool | str) -> ArmContext:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
-    own = config.Experiment(**{"users": 20, "days": 4, "epochs": 1, "retrain_every": 2, **settings})
+    own = config.Experiment(**{"users": 20, "days": 4, "retrain_every": 2, **settings})
     m = known.n_clusters
     circle = ((np.arange(m)[:, None, None] + np.arange(1, 9)).repeat(m, 1) % m).astype(np.int32)
     return ArmContext(

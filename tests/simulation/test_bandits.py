@@ -17,7 +17,7 @@ N, M = 24, 6
 KNOWN = Known(
     (RNG.normal(size=(N, 5)) / np.sqrt(5)).astype(np.float32), np.arange(N) % M, (np.array([0, 0, 0, 1, 1, 1]),)
 )
-SETTINGS = config.ItemPolicy(dim=8, batch=256, history=6)
+SETTINGS = config.ItemPolicy(dim=8, history=6)
 
 
 def until(log: Logged, day: int) -> Logged:

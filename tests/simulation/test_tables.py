@@ -26,7 +26,7 @@ M = 6
 KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, (np.zeros(M, np.int64),))
 """Items i and i + 6 are of cluster i."""
 NOTHING = Weights(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
-TRAINING = config.ItemPolicy(dim=4, batch=64, history=5)
+TRAINING = config.ItemPolicy(dim=4, epochs=0, history=5)
 
 
 def asked(history: list[list[int]], seen: list[list[int]] | None = None) -> Asked:
@@ -66,7 +66,7 @@ def kit(folder: Path, **tables: np.ndarray) -> ArmContext:
         leaf=KNOWN.cluster,
         watching=None,
         popularity=np.arange(M, dtype=np.int32)[::-1].copy(),
-        sections=config.Config(item_policy=TRAINING, experiment=config.Experiment(epochs=0, retrain_every=0)),
+        sections=config.Config(item_policy=TRAINING, experiment=config.Experiment(retrain_every=0)),
         seed=0,
         folder=folder,
     )

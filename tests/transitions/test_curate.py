@@ -14,7 +14,7 @@ from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import split
 from byway.interests.tree import Tree
-from byway.transitions import align, curate
+from byway.transitions import curate
 from byway.transitions.curate import Samples
 from byway.transitions.standing import by_users, where_users_stand
 
@@ -232,20 +232,3 @@ def test_new_events_extend_the_counts_as_the_whole_log_would_have_them(
         np.testing.assert_array_equal(standing.starts, whole.starts[: n + 1])
         np.testing.assert_array_equal(standing.touched, whole.touched[: whole.starts[n]])
         np.testing.assert_array_equal(standing.recent, whole.recent[:n])
-
-
-@pytest.mark.parametrize("clock", [True, False])
-def test_feedback_reads_back_and_is_not_later_than_training(tmp_path: Path, clock: bool) -> None:
-    rng = np.random.default_rng(3)
-    users = [[(int(c), bool(rng.random() < 0.7)) for c in rng.permutation(CLUSTERS)] for _ in range(40)]
-    finest = np.arange(CLUSTERS + 1, dtype=np.int64)
-    tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (finest[[0, CLUSTERS]], finest, finest, finest))
-    events = log(users, clock)
-    work = Work(tmp_path, tmp_path, np.random.default_rng(7))
-    curate.build(work, config.Transitions(), events, tree, feedback=True)
-    made = curate.load(tmp_path)
-    assert made.feedback is not None
-    everything = align.collect(events, tree.assign(2), 2, np.inf)
-    assert made.train.count.sum() <= len(made.feedback.label) < len(everything.label)
-    assert {0.0, 1.0} == set(made.feedback.satisfaction.tolist()), "what was not liked is feedback, too"
-    assert made.feedback.context.shape == (len(made.feedback.label), 2)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import byway
-from byway.base import config
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.interests import tree
@@ -34,17 +33,17 @@ def test_the_tree_is_that_of_the_stage() -> None:
     rows = vectors().astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     traffic = np.random.default_rng(1).zipf(1.7, ITEMS).astype(float)
-    settings, rng = config.Tree(levels=(3, 12, 24, 60), traffic_share=0.6), np.random.default_rng(4)
+    rng = np.random.default_rng(4)
     graph = nearest(rows, NEIGHBOURS, seed=int(rng.integers(1 << 31)))
-    wanted = tree.grow(rows, graph, traffic, (3, 12, 24, 60), settings, rng)
-    found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4, traffic_share=0.6)
+    wanted = tree.grow(rows, graph, traffic, (3, 12, 24, 60), rng)
+    found = byway.cut_tree(rows, traffic, levels=(3, 12, 24, 60), rng=4)
     once, twice = (byway.cut_tree(factor * vectors(), traffic, rng=np.random.default_rng(4)) for factor in (2, 8))
     for level in (1, 2, 3, 4):
         np.testing.assert_array_equal(found.assign(level), wanted.assign(level))
         np.testing.assert_array_equal(once.assign(level), twice.assign(level))
     assert byway.cut_tree(rows, traffic, items_per_cluster=np.int64(20)).size(2) == ITEMS // 20
     levels = np.array([3, 12, 24, 60])
-    again = byway.cut_tree(rows, traffic, levels=levels, rng=4, traffic_share=np.float64(0.6))
+    again = byway.cut_tree(rows, traffic, levels=levels, rng=4)
     np.testing.assert_array_equal(again.order, found.order)
 
 
@@ -124,7 +123,7 @@ LOG, ONES = made(), np.ones(ITEMS)
         (lambda: byway.cut_tree(vectors() * np.nan, ONES), "vectors holds a number that is not finite"),
         (lambda: byway.cut_tree(vectors(), ONES, levels=(2, 3)), "four numbers that grow"),
         (lambda: byway.cut_tree(vectors(), ONES, leaves=3), "no setting 'leaves'; there are items_per_cluster"),
-        (lambda: byway.cut_tree(vectors(), ONES, traffic_share="much"), "not of its kind"),
+        (lambda: byway.cut_tree(vectors(), ONES, items_per_cluster="many"), "not of its kind"),
         (lambda: byway.find_transitions(*LOG, ONES), "cluster_of is float64"),
         (lambda: byway.find_transitions(*LOG, np.arange(5)), "item goes from 0 to 199; numbers are from 0 to 4"),
         (lambda: byway.find_transitions(*LOG[:3], LOG[3] * 5, np.arange(ITEMS)), r"outside \[0, 1\]"),

@@ -29,8 +29,6 @@ answers = "server"
 model = "m"
 url = "http://127.0.0.1:1/v1"
 candidates = 6
-[metrics]
-agreement_pairs = 2
 [serving]
 min_match_rate = 0.0
 """

@@ -23,7 +23,7 @@ ANN, BO = "a-person-named-ann", "a-person-named-bo"
 def cheap() -> Iterator[None]:
     counted = replace(
         stages.TRANSITION_TABLE,
-        build=lambda work, inputs: small.table(work, inputs.config.transition_table, inputs.transitions),
+        build=lambda work, inputs: small.table(work, inputs.transitions),
         reads=(stages.TRANSITIONS,),
     )
     with small.without_language_model(counted):

@@ -4,7 +4,6 @@ import asyncio
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +143,7 @@ def test_ten_known_logs_give_their_figures(
     file: str,
 ) -> None:
     write(tmp_path / file, planted())
-    settings = replace(config.Config(), lift=config.Lift(columns=columns, scale=scale))
-    found = lifting.lift(tmp_path, settings, [tmp_path / file])
+    found = lifting.lift(tmp_path, config.Config(), [tmp_path / file], columns=columns, scale=scale)
     assert found["setting"]["users"] == USERS
     assert found["setting"]["days"] == DAYS
     assert found["sample_ratio"]["users"] == {"byway": USERS // 2, "control": USERS // 2}
@@ -199,7 +197,7 @@ def test_users_of_two_arms_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def lifted(path: Path, rows: list[Row], **settings: Any) -> dict[str, Any]:
     as_csv(path / "l.csv", rows)
-    return lifting.lift(path, replace(config.Config(), lift=config.Lift(**settings)), [path / "l.csv"])
+    return lifting.lift(path, config.Config(), [path / "l.csv"], **settings)
 
 
 @pytest.mark.parametrize("words", [("False", "True"), ("no", "yes"), ("0", "1")])
@@ -214,7 +212,7 @@ def test_yes_and_no_in_words_are_read(tmp_path: Path, words: tuple[str, str]) ->
 )
 def test_a_column_of_no_numbers_is_one_sentence(tmp_path: Path, column: str, value: str) -> None:
     with pytest.raises(
-        UserError, match=rf"320 of 320 values of '{column}'.* such as '{value}'; .*\[lift\] columns"
+        UserError, match=rf"320 of 320 values of '{column}'.* such as '{value}'; .* --column {column}="
     ):
         lifted(tmp_path, [row | {column: value} for row in planted()])
     # Left out, it says nothing.
@@ -240,12 +238,12 @@ def test_users_who_moved_are_said(tmp_path: Path) -> None:
         lifted(tmp_path, both)
 
 
-def test_no_rows_and_settings_of_lift_are_named(tmp_path: Path) -> None:
+def test_no_rows_and_options_of_lift_are_named(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("user,item,time,arm\n", "utf-8")
     with pytest.raises(UserError, match=r"l\.csv has no rows; give a table"):
         lifting.lift(tmp_path, config.Config(), [tmp_path / "l.csv"])
     counts = [row | {"satisfaction": 1 + 997 * n % 5000} for n, row in enumerate(planted())]
-    with pytest.raises(UserError, match=r"with \[lift\] columns = .* with \[lift\] scale"):
+    with pytest.raises(UserError, match=r"with --column satisfaction=.* with --scale"):
         lifted(tmp_path, counts)
 
 
@@ -258,18 +256,19 @@ def test_what_policies_need_is_said_before_anything_is_written(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("without", "settings", "said"),
+    ("without", "given", "said"),
     [
-        ("time", config.Lift(), "no column is the time"),
-        ("arm", config.Lift(), "no column says the arm"),
-        ("", config.Lift(columns={"user": "who"}), "no column 'who'"),
-        ("", config.Lift(columns={"usr": "user"}), "no column 'usr'"),
+        ("time", {}, "no column is the time.* --column time=NAME"),
+        ("arm", {}, "no column says the arm.* --column arm=NAME"),
+        ("", {"columns": {"user": "who"}}, "no column 'who'"),
+        ("", {"columns": {"usr": "user"}}, "--column knows no 'usr'"),
+        ("", {"scale": [5, 1]}, r"--scale is \[5, 1\]; give the worst and the best"),
     ],
 )
-def test_what_cannot_be_read_is_said(tmp_path: Path, without: str, settings: config.Lift, said: str) -> None:
+def test_what_cannot_be_read_is_said(tmp_path: Path, without: str, given: dict[str, Any], said: str) -> None:
     as_csv(tmp_path / "l.csv", [{k: v for k, v in row.items() if k != without} for row in planted()])
     with pytest.raises(UserError, match=said):
-        lifting.lift(tmp_path, replace(config.Config(), lift=settings), [tmp_path / "l.csv"])
+        lifting.lift(tmp_path, config.Config(), [tmp_path / "l.csv"], **given)
 
 
 def test_a_control_of_another_name_is_named(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def encoder(settings: object) -> Any:
     return encode
 
 
-def table(work: Work, settings: config.TransitionTable, transitions: Transitions) -> Outcome:
+def table(work: Work, transitions: Transitions) -> Outcome:
     """A table by the log's counts alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
@@ -114,7 +114,7 @@ def cheap() -> Iterator[None]:
     """A quick encoder, and no language model."""
     counted = replace(
         stages.TRANSITION_TABLE,
-        build=lambda work, inputs: table(work, inputs.config.transition_table, inputs.transitions),
+        build=lambda work, inputs: table(work, inputs.transitions),
         reads=(stages.TRANSITIONS,),
     )
     with without_language_model(counted):
@@ -299,7 +299,7 @@ def test_triples_whose_successor_changed_are_answered_anew(built: Path, tmp_path
     """Thirty new people come to one cluster after the same three, whom the log had meet these three before."""
     folder = tmp_path / "w"
     artifact.shutil.copytree(built, folder)
-    text = "[transitions]\nhistory = 3\n[bundle]\ninterests = 3\n"
+    text = "[transitions]\nhistory = 3\n"
     (folder / "byway.toml").write_text(TOML + text, "utf-8")
     pipeline.run(folder, config.load(folder / "byway.toml"))
     before = bundle.load(folder / "13-bundle")
@@ -401,12 +401,12 @@ def test_a_kill_before_publishing_is_made_good(
     take_in(folder, new)
     assert len(bundle.load(folder / "13-bundle").rows) == ITEMS + 6
     # A run that rebuilds the bundle leaves the refresh out; without tables it is put back.
-    settings = ("bundle.items=7",)
+    settings = ("bundle.days=7",)
     pipeline.run(folder, config.load(folder / "byway.toml", settings))
     assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
     take_in(folder, None, None, *settings)
     opened = bundle.load(folder / "13-bundle")
-    assert (len(opened.rows), opened.settings.items) == (ITEMS + 6, 7)
+    assert (len(opened.rows), opened.settings.days) == (ITEMS + 6, 7)
 
 
 def test_a_workspace_may_be_named_from_where_one_stands(
@@ -458,11 +458,11 @@ def test_what_cannot_be_refreshed_is_one_sentence(built: Path, tmp_path: Path) -
         take_in(tmp_path, write(tmp_path / "new.csv", ITEM, titles(ITEMS, ITEMS + 6)))
 
 
-@pytest.mark.parametrize("figure", sorted(refresh.GATES))
+@pytest.mark.parametrize("figure", [publish.MATCH, publish.RECALL])
 def test_a_failed_gate_publishes_nothing(built: Path, figure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digests(built)
-    monkeypatch.setattr(pipeline, "figures", lambda records: {figure: 0.4})
-    setting = f"serving.{refresh.GATES[figure]}=0.5"
+    monkeypatch.setattr(pipeline, "figures", lambda records: {publish.POPULARITY: 0.5, figure: 0.4})
+    setting = "serving.min_match_rate=0.5"
     new = write(built / "gate.csv", ITEM, titles(ITEMS, ITEMS + 6))
     with pytest.raises(UserError, match=rf"Nothing was published: {figure} = 0.4, wanted at least 0.5"):
         take_in(built, new, None, setting)

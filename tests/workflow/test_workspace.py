@@ -160,18 +160,19 @@ def test_create_and_run_up_to_a_stage_with_other_settings(data: Path, tmp_path: 
 
 def test_settings_of_every_kind_are_laid_over_those_of_the_file(w: byway.Workspace) -> None:
     found = w.config(
-        tree={"levels": np.array([2, 4, 8, 16]), "traffic_share": np.float64(0.5)},
+        tree={"levels": np.array([2, 4, 8, 16])},
+        embeddings={"sound": np.float64(0.5)},
         catalog={
             "item_columns": {"item": 'the "id"', "title": "ñ🎬"},
             "items": Path("a/b.csv"),
             "event_scale": [1, 5],
         },
-        serving={"access_log": False},
+        planner={"explored": True},
     )
-    assert (found.tree.levels, found.tree.traffic_share) == ((2, 4, 8, 16), 0.5)
+    assert (found.tree.levels, found.embeddings.sound) == ((2, 4, 8, 16), 0.5)
     assert found.catalog.item_columns == {"item": 'the "id"', "title": "ñ🎬"}
     assert (found.catalog.items, found.catalog.event_scale) == ("a/b.csv", [1, 5])
-    assert not found.serving.access_log
+    assert found.planner.explored
     assert found.item_policy.dim == config.load(w.directory / "byway.toml").item_policy.dim == 8
 
 
@@ -204,7 +205,7 @@ def test_recommend_is_what_the_service_answers(w: byway.Workspace) -> None:
     assert (wanted.strategy, len(wanted.items)) == ("person", 4)
     assert wanted.reasons
     assert all(0 < item.propensity <= 1 for item in wanted.items)
-    assert len(w.recommend(history=["3", "7"]).items) == w.config().bundle.items
+    assert len(w.recommend(history=["3", "7"]).items) == 10
     assert w.recommend().strategy == "popular_items"
 
 
@@ -288,8 +289,8 @@ def test_a_newer_bundle_is_taken_up(w: byway.Workspace, tmp_path: Path) -> None:
     other = byway.Workspace(tmp_path / "w")
     before = other.bundle
     assert other.bundle is before
-    other.run(bundle={"items": 3})
-    assert len(other.recommend().items) == 3
+    other.run(bundle={"days": 3})
+    assert other.bundle.settings.days == 3
 
 
 # interests

@@ -138,8 +138,6 @@ class Tree:
     Paper 1 plans over 761 clusters at level 2."""
     items_per_cluster: Count = 64
     """Mean size of a level-2 cluster where `levels` is empty; at most 761 clusters are made."""
-    traffic_share: Share = 0.8
-    """λ: how much of the balanced weight is (capped) traffic; the rest is one share an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +177,16 @@ class LanguageModel:
     """full: every weight of the layers that are not frozen. lora: low-rank adapters. Either way the output
     layer's rows that spell names learn."""
     recipe: Literal["names", "paper"] = "names"
-    """names: to the loss on the answer's tokens that of the choice among legal names is added, tokens that
-    spell a name count for more, and the lower half of the layers stays as it is. paper: the loss on the
-    answer's tokens alike, and every layer learns; a step takes half as long again."""
+    """names: the choice among legal names is learned too, tokens that spell one count for more, and the lower
+    half of the layers stays as it is. paper: the answer's tokens alike, and every layer learns."""
     attention: Literal["block", "causal"] = "block"
-    """causal: a prompt is read from left to right. block: each description is read by itself and the answer
-    looks at the ready blocks, so that a pair costs a few tokens."""
+    """causal: a prompt is read from left to right. block: each description by itself, so that a pair costs a few
+    tokens."""
     steps: Whole = 0
     """Optimiser steps; 0: twice as many as clusters, and 100 at least."""
     batch: Count = 16
     """Samples a step (paper 1: 16). With the whole log under block attention those whose whole answer is
-    learned, every name equally often."""
+    learned."""
     target: Literal["evidence", "counts", "transitions"] = "evidence"
     """What is taught. With the whole log under block attention: the log's counts and how alike the items are,
     weighed on validation transitions, or the counts alone. transitions: what happened, beside counts,
@@ -212,8 +209,7 @@ class Answers:
     """The model's name there."""
     protocol: Literal["chat", "structured_outputs", "guided_choice", "grammar"] = "chat"
     """chat: one request a pair, for a ranked list by JSON schema. The others are completions, one request an
-    answer, for a model tuned on `byway export`; they tell the server the choices as vLLM does from 0.12 on, as vLLM
-    before and others, or as llama.cpp."""
+    answer, for a model tuned on `byway export`: of vLLM from 0.12 on, vLLM before and others, or llama.cpp."""
     prompt: Literal["plain", "reasoned"] = "plain"
     """reasoned: the model first says in a sentence what draws somebody to both interests and where it leads (arXiv
     2508.04032)."""
@@ -233,15 +229,6 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class TransitionTable:
-    """08-transition-table: the answer for every ordered pair of clusters (paper 1, section 2.2)."""
-
-    best_of: Whole = 0
-    """The first so many clusters of a pair are ordered by expected satisfaction (arXiv 2504.05522); 0 leaves
-    novelty's order."""
-
-
-@dataclass(frozen=True, slots=True)
 class ItemPolicy:
     """12-item-policy: the sequence model that finds items inside a cluster (paper 1, section 2.2)."""
 
@@ -251,8 +238,6 @@ class ItemPolicy:
     """Most recent items that are read."""
     epochs: Whole = 8
     """Passes over the training sequences."""
-    batch: Whole = 0
-    """Labels a step, about; 0: 256 to 2,048, few on a small log, which would have too few steps."""
     top_k: Whole = 0
     """K of the top-K off-policy correction (paper 1's reference [8]: 16); 0 trains without it."""
 
@@ -277,7 +262,7 @@ class Planner:
     """Signals that the score is fitted of; empty takes all of them."""
     explored: bool = False
     """Whether what came of an event with a propensity counts by one over it (at most 20 times) in the fit of
-    the weights, so that it does not matter how seldom Byway itself showed an item."""
+    the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,14 +271,13 @@ class Bundle:
 
     mode: Literal["person", "pair", "paper"] = "person"
     """person: the items of new interests that score highest by all that is known of somebody (12-planner).
-    pair: paper 1's plan: of two drawn interests' ranking the first that somebody never met, and the item policy
+    pair: paper 1's plan, the first interest in two drawn ones' ranking that somebody never met, and the item policy
     inside it. paper: the same, all interests but these two being new."""
     new_interests: Whole = 0
     """New interests on a page at most, in the mode `person`; 0 sets no bound."""
     skip: Share = 0.0
-    """Chance of every new interest to be left out of a page, in the mode `person`: pages differ, and what is
-    shown has a known chance below 1, from which one can learn. At 0.05 what is shown on KuaiRec pleases 1.5%
-    less often."""
+    """Chance of every new interest to be left out of a page, in the mode `person`, so that one can learn from what
+    is shown. At 0.05 what is shown on KuaiRec pleases 1.5% less often."""
     young_days: Whole = 0
     """A new interest that pleased is offered further for so many days, in the mode `person`, if the log has a
     clock; 0: once met it is no longer new."""
@@ -304,24 +288,11 @@ class Bundle:
     only those that somebody never met."""
     days: Whole = 30
     """Days of history from which interests are drawn, where the log has a clock."""
-    interests: Count = 2
-    """K: items drawn from the history; their clusters are looked up. 1 plans from a single interest; 3 needs
-    transitions.history = 3."""
-    items: Count = 10
-    """Items in an answer where the request does not say."""
     min_quality: Number = 0.0
-    """Items whose mean satisfaction is below this are never shown. The mean is drawn towards that of the log as
-    by ten events, so that one skip does not bury an item."""
+    """Items whose mean satisfaction is below this are never shown. The mean is drawn towards the log's as by ten
+    events."""
     max_age_days: Whole = 0
     """Items older than this are never shown, where the catalog knows when they were made; 0 shows all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """14-metrics: offline figures."""
-
-    agreement_pairs: Whole = 100
-    """Random pairs on which the table is compared with float32 decoding, a third of a second each; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,11 +300,8 @@ class Serving:
     """The service: what may be published, and what a request may cost."""
 
     min_match_rate: Number = 0.9
-    """A bundle or refresh whose language model has a lower match rate is not published; 0 asks for no figures
-    at all."""
-    min_recall: Number = 0.0
-    """A bundle or refresh with a lower recall at 10 on held-out transitions is not published; 0 takes
-    popularity's for the bundle."""
+    """A bundle or refresh whose language model has a lower match rate, or lower recall at 10 than popularity, is
+    not published; 0 asks for no figures at all."""
     history: str = ""
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     publication: Literal["files", "server"] = "files"
@@ -417,8 +385,6 @@ class Experiment:
     retrain_every: Whole = 10
     """Days between trainings of the arms' neural models; bandits, control and ranker learn every night, and the
     table stays. 0 trains once, before the first day."""
-    epochs: Whole = 4
-    """Passes over the log before the first day, for every neural model alike."""
     truth: str = ""
     """Folder of the embedded world's `truth/`, of KuaiRec's matrix, or of `later.parquet`; empty looks beside the
     tables of items."""
@@ -426,17 +392,6 @@ class Experiment:
 
 LIFTED = "lift.json"
 """What `byway lift` found last, in the workspace; it is no artifact."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lift:
-    """`byway lift`: how the log of a live experiment of your own is read."""
-
-    columns: dict[str, str] = field(default_factory=dict)
-    """Our column of an impression (user, item, time, arm, satisfaction, watch_seconds, source, share, cluster,
-    novel, sole) to that of your table; usual names are found without it."""
-    scale: list[float] = field(default_factory=list)
-    """Worst and best value of satisfaction in your table, where it is not 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,17 +415,14 @@ class Config:
     transitions: Transitions = field(default_factory=Transitions)
     language_model: LanguageModel = field(default_factory=LanguageModel)
     answers: Answers = field(default_factory=Answers)
-    transition_table: TransitionTable = field(default_factory=TransitionTable)
     item_policy: ItemPolicy = field(default_factory=ItemPolicy)
     planner: Planner = field(default_factory=Planner)
     bundle: Bundle = field(default_factory=Bundle)
-    metrics: Metrics = field(default_factory=Metrics)
     serving: Serving = field(default_factory=Serving)
     media: Media = field(default_factory=Media)
     multimodal_model: MultimodalModel = field(default_factory=MultimodalModel)
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
-    lift: Lift = field(default_factory=Lift)
     views: Views = field(default_factory=Views)
 
 
@@ -559,13 +511,15 @@ def _in_words(error: msgspec.ValidationError, section: type, table: dict[str, An
     return f"{setting}: {said[:1].lower()}{said[1:]}" if setting else said
 
 
+def require_scale(name: str, scale: list[float]) -> None:
+    """Raise UserError where a scale that was given under `name` is not two numbers in order."""
+    if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
+        raise UserError(f"{name} is {scale}; give the worst and the best value, for example [1, 5].")
+
+
 def _go_together(path: Path, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
-    for name, scale in (("[catalog] event_scale", config.catalog.event_scale), ("[lift] scale", config.lift.scale)):
-        if scale and (len(scale) != 2 or not -1e300 < scale[0] < scale[1] < 1e300):
-            raise UserError(
-                f"{path.name}: {name} is {scale}; give the worst and the best value, for example [1, 5]."
-            )
+    require_scale(f"{path.name}: [catalog] event_scale", config.catalog.event_scale)
     if config.item_policy.dim % 2:
         raise UserError(
             f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
@@ -585,13 +539,6 @@ def _go_together(path: Path, config: Config) -> None:
         )
     if not config.multimodal_model.prompts:
         raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")
-    interests = config.bundle.interests
-    if interests > 3:
-        raise UserError(f"{path.name}: [bundle] interests is {interests}; three interests are the most.")
-    if interests == 3 and config.transitions.history != 3:
-        raise UserError(
-            f"{path.name}: [bundle] interests = 3 needs a table of triples: set transitions.history = 3."
-        )
 
 
 def _value(text: str) -> Any:

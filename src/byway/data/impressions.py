@@ -4,7 +4,8 @@ does.
 Owns the way from files to one Arrow table with our columns. What the figures are is decided in `evaluation.live`.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,54 +29,70 @@ _KINDS = {
 _COUNTED = ("watch_seconds", "share", *meaning.FLAGS)
 
 
-def read(paths: Sequence[Path], lift: config.Lift, catalog: config.Catalog, scratch: Path) -> pa.Table:
+def read(
+    paths: Sequence[Path],
+    columns: Mapping[str, str],
+    scale: Sequence[float],
+    catalog: config.Catalog,
+    scratch: Path,
+) -> pa.Table:
     """The rows of all tables: `user`, `item` and `time` (microseconds since 1970), and what else they have.
 
-    Copies of files that are packed go to `scratch`. Raises UserError for a column that the map names and no table
-    has, where a table has no users, items or times, and for a column of numbers of which most are none.
+    `columns` maps ours to theirs, "" to none; `scale` is the worst and best satisfaction, or empty. Copies of files
+    that are packed go to `scratch`. Raises UserError for a column that the map names and no table has, where a
+    table has no users, items or times, and for a column of numbers of which most are none.
     """
-    for name in lift.columns:
+    for name in columns:
         if name not in naming.IMPRESSION_COLUMNS:
             known = ", ".join(naming.IMPRESSION_COLUMNS)
-            raise UserError(f"[lift] columns has no column {name!r}; it maps {known}.")
-    settings = replace(catalog, event_columns={}, event_scale=lift.scale)
-    found = [_read(part, lift, settings, scratch) for path in paths for part in containers.parts(path, "csv")]
+            raise UserError(f"--column knows no {name!r}; an impression has {known}.")
+    config.require_scale("--scale", list(scale))
+    settings = replace(catalog, event_columns={}, event_scale=list(scale))
+    found = [_read(part, columns, settings, scratch) for path in paths for part in containers.parts(path, "csv")]
     rows = pa.concat_tables(found, promote_options="default")
     if not rows.num_rows:
         raise UserError(f"{paths[0]} has no rows; give a table with an impression a row.")
     return rows
 
 
-def _read(part: containers.Part, lift: config.Lift, settings: config.Catalog, scratch: Path) -> pa.Table:
+def _read(part: containers.Part, columns: Mapping[str, str], settings: config.Catalog, scratch: Path) -> pa.Table:
     names = tables.names_of(part)
-    chosen = naming.chosen(names, "impressions", lift.columns)
-    for ours, theirs in lift.columns.items():
+    chosen = naming.chosen(names, "impressions", columns)
+    for ours, theirs in columns.items():
         if theirs and theirs not in names:
-            raise UserError(f"{part.path} has no column {theirs!r}, which [lift] columns maps {ours} to.")
+            raise UserError(f"{part.path} has no column {theirs!r}, which --column says is {ours}.")
     for ours in ("user", "item", "time"):
         if ours not in chosen.columns:
             raise UserError(
-                f"{part.path}: no column is the {ours} of an impression; name it in [lift] columns = "
-                f'{{ {ours} = "..." }}.'
+                f"{part.path}: no column is the {ours} of an impression; name it with --column {ours}=NAME."
             )
     wanted = tables.Wanted(chosen.columns, tuple(chosen.columns.values()))
     frame, there = tables.frame(part, wanted, scratch)
     try:
         typed, _ = meaning.typed(frame, there, chosen, part.path, settings, propose=True)
     except UserError as error:
-        # The sentences name the settings of a log; [lift] has its own.
-        said = str(error).replace("event_columns", "[lift] columns").replace("event_scale", "[lift] scale")
-        raise UserError(said.replace("[catalog] [lift]", "[lift]")) from error
+        raise UserError(_by_options(str(error))) from error
     _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
-    columns: dict[str, pa.ChunkedArray] = {}
+    found: dict[str, pa.ChunkedArray] = {}
     for name in table.column_names:
-        columns[name] = table[name].cast(_KINDS.get(name, pa.string()))
+        found[name] = table[name].cast(_KINDS.get(name, pa.string()))
         if name in ("user", "item", "arm"):
             # A cell without text is nothing, as a null is.
-            empty = compute.equal(compute.utf8_trim_whitespace(columns[name]), "")
-            columns[name] = compute.if_else(empty, None, columns[name])
-    return pa.table(columns)
+            empty = compute.equal(compute.utf8_trim_whitespace(found[name]), "")
+            found[name] = compute.if_else(empty, None, found[name])
+    return pa.table(found)
+
+
+def _by_options(said: str) -> str:
+    """A sentence that names settings of a log, with the options of `byway lift` in their place.
+
+    >>> _by_options('leave out: event_columns = { satisfaction = "" }; or give [catalog] event_scale = [1, 5]')
+    'leave out: --column satisfaction=; or give --scale 1 5'
+    """
+    said = re.sub(r'(\[catalog\] )?event_columns = \{ (\w+) = "([^"]*)" \}', r"--column \2=\3", said)
+    said = re.sub(r"(\[catalog\] )?event_scale = \[(\S+), (\S+)\]", r"--scale \2 \3", said)
+    return re.sub(r"(\[catalog\] )?event_(column|scale)s?", r"--\2", said)
 
 
 def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:
@@ -89,6 +106,6 @@ def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path
         if 2 * wrong > column.filled and not worded:
             raise UserError(
                 f"{where}: {wrong:,} of {column.filled:,} values of {theirs!r}, from which {ours} is read, are no "
-                f"numbers, such as {column.sample[0].as_py()[:40]!r}; mend the column, or name another (or none, "
-                '"") in [lift] columns.'
+                f"numbers, such as {column.sample[0].as_py()[:40]!r}; mend the column, name another with --column "
+                f"{ours}=NAME, or none with --column {ours}=."
             )

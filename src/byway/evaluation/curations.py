@@ -75,8 +75,7 @@ def _one(
 ) -> dict[str, Any]:
     """Figures of one model."""
     here = place(folder / "transitions", seed, 6)
-    settings, feedback = replace(sections.transitions, curation=kind), sections.transition_table.best_of > 0
-    curate.build(here, settings, events, tree, feedback)
+    curate.build(here, replace(sections.transitions, curation=kind), events, tree)
     transitions = curate.load(here.out)
     similarity_MM = tree.similarity(vectors, transitions.level)
     here = place(folder / "model", seed, 7)
@@ -92,7 +91,7 @@ def _one(
     tuned = tune.load(here.out)
     here = place(folder / "table", seed, 8)
     given = plan.Given(transitions, descriptions, tuned, similarity_MM, sections.run.precision)
-    plan.build(here, sections.transition_table, given)
+    plan.build(here, given)
     table = tables.load(here.out)
     heldout = transitions.heldout.several()
     known = Successors.of(transitions).seen(heldout.context)

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byway.base import config, models, precision
+from byway.base import models, precision
 from byway.base.artifact import Gate, Outcome, Work
-from byway.base.errors import UserError
 from byway.base.metrics import gini
 from byway.base.ranking import macro_recall_at, ranks_in, recall_at
 from byway.evaluation import baselines
@@ -35,9 +34,13 @@ PROMPTS = 500
 five a step of the fine-tuning, for a short run is not worth them."""
 
 
+AGREEMENT = 100
+"""Random pairs on which the table is compared with float32 decoding, a third of a second each. No more than one for
+two steps of the fine-tuning."""
+
+
 def build(
     work: Work,
-    settings: config.Metrics,
     *,
     transitions: Transitions,
     descriptions: Descriptions,
@@ -49,12 +52,6 @@ def build(
     """Match rate, distinct outputs, recall of the table and of every baseline, label histogram."""
     names = descriptions.names[transitions.level - 1]
     train, heldout = transitions.train.several(), transitions.heldout.several()
-    for name in ("heldout", "validation"):
-        if not len(getattr(transitions, name).several()):
-            raise UserError(
-                f"There is nothing to measure on: transitions.{name} keeps no turn to a new interest apart. Set it "
-                "above 0, or stop with --until bundle."
-            )
     successors = Successors.of(transitions)
     known = successors.seen(heldout.context)
     metrics: dict[str, Any] = {}
@@ -93,7 +90,7 @@ def build(
         ranked = model.ranking_MMn[heldout.context[:, -2], heldout.context[:, -1], 0]
         metrics["language.match_rate"] = round(float(np.average(ranked >= 0, weights=heldout.count)), 4)
     else:
-        metrics |= spoken(model, names, heldout, table, settings, work.rng)
+        metrics |= spoken(model, names, heldout, table, work.rng)
     gates = {
         "match_rate": Gate(value=metrics["language.match_rate"], at_least=0.95),
         "recall_over_popularity": Gate(
@@ -109,7 +106,6 @@ def spoken(
     names: list[str],
     heldout: Samples,
     table: Table,
-    settings: config.Metrics,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     """What the fine-tuned model says freely, how exactly it was asked in bulk, and what it knew before."""
@@ -123,7 +119,7 @@ def spoken(
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
     metrics["language.prompts"] = len(outputs)
-    metrics |= agreement(table, tuned, prompt, after, settings.agreement_pairs, rng)
+    metrics |= agreement(table, tuned, prompt, after, min(AGREEMENT, tuned.curve[-1]["step"] // 2), rng)
     # Who was taught no prompt is asked with the one that says what is asked for.
     spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
     before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")

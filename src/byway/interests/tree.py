@@ -33,6 +33,8 @@ MOST_AT_LEVEL_2 = 761
 TRAFFIC_CAP = 0.25
 """α at level 2: an item's traffic counts up to this part of a cluster's fair share. Under Zipf's law one item can
 have many times that share, and no partition could balance it."""
+TRAFFIC_SHARE = 0.8
+"""λ: how much of the balanced weight is (capped) traffic; the rest is one share an item."""
 TOLERANCE = 1.05
 """Heaviest over mean cluster, in blended weight, that the repair pass aims at."""
 DRAFT_ROUNDS = 2
@@ -104,12 +106,12 @@ def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph
     sizes = level_sizes(len(vectors), settings)
     traffic = traffic_of(events)
     rows = np.ascontiguousarray(vectors, np.float32)
-    tree = grow(rows, graph, traffic, sizes, settings, work.rng)
+    tree = grow(rows, graph, traffic, sizes, work.rng)
     grown = time.perf_counter()
     np.save(work.out / "order.npy", tree.order)
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
-    metrics = measure(tree, rows, traffic, settings)
+    metrics = measure(tree, rows, traffic)
     different = len(np.unique(alike(rows)))
     metrics["tree.distinct_vectors"] = different
     if different < sizes[-1]:
@@ -134,12 +136,12 @@ def load(path: Path) -> Tree:
 
 
 def measure(
-    tree: Tree, vectors: NDArray[np.float32], traffic: NDArray[np.float64], settings: config.Tree
+    tree: Tree, vectors: NDArray[np.float32], traffic: NDArray[np.float64]
 ) -> dict[str, list[int] | list[float] | float]:
     """Sizes, balance and coherence of every level, broadest first."""
     levels = range(1, LEVELS + 1)
     sizes = [tree.size(level) for level in levels]
-    weights = [blended_weights(traffic, sizes, level, settings) for level in levels]
+    weights = [blended_weights(traffic, sizes, level) for level in levels]
     return {
         "tree.levels": sizes,
         "tree.balance_blended": [
@@ -197,9 +199,7 @@ def level_sizes(n: int, settings: config.Tree) -> tuple[int, ...]:
     return max(2, -(-second // FANOUT_1)), second, third, fourth
 
 
-def blended_weights(
-    traffic: NDArray[np.float64], sizes: Sequence[int], level: int, settings: config.Tree
-) -> NDArray[np.float64]:
+def blended_weights(traffic: NDArray[np.float64], sizes: Sequence[int], level: int) -> NDArray[np.float64]:
     """What the clusters of `level` are balanced in, one share an item, summing to 1 over the catalog.
 
     λ·min(w, α·mean cluster traffic) + (1 − λ)·uniform, each part scaled to sum to 1. The cap is set level by
@@ -211,8 +211,7 @@ def blended_weights(
     capped = np.minimum(traffic, TRAFFIC_CAP * mean_cluster)
     if capped.sum() <= 0:
         return uniform
-    share = settings.traffic_share
-    return share * capped / capped.sum() + (1.0 - share) * uniform
+    return TRAFFIC_SHARE * capped / capped.sum() + (1.0 - TRAFFIC_SHARE) * uniform
 
 
 def grow(
@@ -220,7 +219,6 @@ def grow(
     graph: Graph | None,
     traffic: NDArray[np.float64],
     sizes: Sequence[int],
-    settings: config.Tree,
     rng: np.random.Generator,
 ) -> Tree:
     """Four nested levels over unit rows `vectors` [n, d]; their `graph` is not read beyond `DIRECT` rows.
@@ -232,7 +230,7 @@ def grow(
     level 2 from 0.955 to 0.987; on MicroLens level 1 gains 0.02 of coherence and level 2 loses 0.006.
     Levels 3 and 4 are cut inside each parent.
     """
-    weights = [blended_weights(traffic, sizes, level, settings) for level in range(1, LEVELS + 1)]
+    weights = [blended_weights(traffic, sizes, level) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
     draft = partition(vectors, weights[1], sizes[1], TOLERANCE, rng, graph, micro=micro, rounds=DRAFT_ROUNDS)
     middle = centroids(vectors, draft, sizes[1])

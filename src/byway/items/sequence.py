@@ -215,7 +215,7 @@ def fit(
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
-    labels = settings.batch or batch_of(int(log.labels().sum()) // size())
+    labels = batch_of(int(log.labels().sum()) // size())
     done = restore(checkpoint, parts, optimiser) if checkpoint else 0
     step, leads = 0, rank() == 0
     parts.train()
@@ -248,11 +248,13 @@ def fit(
 def batch_of(labels: int) -> int:
     """Labels a step, where a log has so many: as many as leave an epoch STEPS steps, within bounds.
 
-    >>> batch_of(60_000), batch_of(900_000), batch_of(10**8)
-    (256, 750, 2048)
+    Of a log so small that the fewest would leave less than 50 steps fewer are taken, down to 32.
+
+    >>> batch_of(2_000), batch_of(60_000), batch_of(900_000), batch_of(10**8)
+    (40, 256, 750, 2048)
     """
     fewest, most = BATCH
-    return max(fewest, min(most, labels // STEPS))
+    return max(min(fewest, max(32, labels // 50)), min(most, labels // STEPS))
 
 
 def schedule(progress: float) -> float:

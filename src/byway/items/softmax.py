@@ -77,7 +77,8 @@ def log_likelihood(
     everything = len(candidates.items_S) == len(items_ND)
     items_SD = items_ND if everything else items_ND[candidates.items_S]
     column_T = candidates.columns(labels_T)
-    return _LogLikelihood.apply(states_TD, items_SD, candidates.log_chance_S, column_T, weights_T, reweigh, entropy)
+    options = reweigh, entropy
+    return _LogLikelihood.apply(states_TD, items_SD, candidates.log_chance_S, column_T, weights_T, options)
 
 
 def top_k_correction(log_beta_T: Tensor, top_k: int, cap: float) -> Reweigh:
@@ -104,9 +105,9 @@ class _LogLikelihood(torch.autograd.Function):
         log_chance_S: Tensor,
         column_T: Tensor,
         weights_T: Tensor,
-        reweigh: Reweigh | None,
-        entropy: float,
+        options: tuple[Reweigh | None, float],
     ) -> tuple[Tensor, Tensor]:
+        reweigh, entropy = options
         total = weights_T.sum().clamp(min=1e-12)
         log_pi_T = torch.empty_like(weights_T)
         to_states, to_items = torch.empty_like(states_TD), torch.zeros_like(items_SD)
@@ -138,7 +139,7 @@ class _LogLikelihood(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         to_states, to_items = ctx.saved_tensors
         up = gradients[0]
-        return up * to_states, up * to_items, None, None, None, None, None
+        return up * to_states, up * to_items, None, None, None, None
 
 
 def _flatter(log_share_TS: Tensor, log_chance_S: Tensor, label: tuple[Tensor, Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.base import config, engine, models, precision
+from byway.base import engine, models, precision
 from byway.base.artifact import Outcome, Work, alone, write_atomic
 from byway.base.errors import UserError
 from byway.base.progress import bar
@@ -29,7 +29,7 @@ from byway.language.fast.bulk import TILE
 from byway.language.fast.choices import TOGETHER
 from byway.language.fast.generate import Policy, policy
 from byway.language.tune import Tuned
-from byway.transitions import align, signals
+from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, added
 from byway.transitions.signals import Ranked, Scorer, TableWeights
@@ -83,13 +83,13 @@ def open_policy(tuned: Tuned, transitions: Transitions, descriptions: Descriptio
     return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
 
-def build(work: Work, settings: config.TransitionTable, given: Given) -> Outcome:
+def build(work: Work, given: Given) -> Outcome:
     """Fill the table, a few rows at a time; a row that is there is not computed again.
 
     Where K is 3 a pair (C1, C2) is asked for as (C1, C1, C2), as the log has it for a user with two interests.
     """
     started = time.perf_counter()
-    fitted = fill(work, settings, given)
+    fitted = fill(work, given)
     transitions, M = given.transitions, given.transitions.clusters
     pairs, keys = _filled(work, "rows"), triples_of(transitions, TRIPLES)
     arrays = {"clusters": pairs["cluster"], "scores": pairs["score"], "model": pairs["model"]}
@@ -98,14 +98,6 @@ def build(work: Work, settings: config.TransitionTable, given: Given) -> Outcome
         triples = _filled(work, "triples")
         arrays["triple_keys"] = key(keys, M)
         arrays |= {"triple_clusters": triples["cluster"], "triple_model": triples["model"]}
-    figures: dict[str, float] = {}
-    if settings.best_of:
-        known = align.Satisfaction.of(_feedback(transitions), M)
-        felt = [_ordered(pairs[c1], known, row_of(c1, M, given.history), settings.best_of) for c1 in range(M)]
-        arrays["satisfaction"] = np.stack(felt)
-        figures["table.satisfaction_at_1"] = round(float(np.nanmean(arrays["satisfaction"][:, :, 0])), 4)
-        if keys is not None and triples is not None:
-            _ordered(triples, known, keys, settings.best_of)
     for name, array in arrays.items():
         np.save(work.out / f"{name}.npy", array)
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
@@ -121,7 +113,6 @@ def build(work: Work, settings: config.TransitionTable, given: Given) -> Outcome
             "table.weights": fitted.weights,
             "table.precision": fitted.precision,
             "table.near": round(fitted.near, 4),
-            **figures,
             "table.seconds": round(time.perf_counter() - started, 1),
             # Of one process, also where several shards or a run that was cut have filled the rows.
             "table.pairs_per_second": round(M * M / max(seconds, 1e-9), 1),
@@ -134,26 +125,7 @@ def _filled(work: Work, what: str) -> NDArray[Any]:
     return np.concatenate([np.load(path) for path in sorted(work.scratch.glob(f"{what}-*.npy"))])
 
 
-def _feedback(transitions: Transitions) -> align.Feedback:
-    if transitions.feedback is None:
-        raise UserError("transition_table.best_of needs what 06-transitions collects for it; run that stage again.")
-    return transitions.feedback
-
-
-def _ordered(
-    rows: NDArray[Any], satisfaction: align.Satisfaction, context_NK: Ints, best_of: int
-) -> NDArray[np.float32]:
-    """Order the first `best_of` clusters of each context, in place, by expected satisfaction: returned, [N, n]."""
-    expected = satisfaction.expected(context_NK, rows["cluster"])
-    order = align.pick(expected, best_of)
-    for name in ("cluster", "score"):
-        rows[name] = np.take_along_axis(rows[name], order, 1)
-    return np.take_along_axis(expected, order, 1)
-
-
-def fill(
-    work: Work, settings: config.TransitionTable, given: Given, shard: tuple[int, int] = (1, 1)
-) -> TableWeights:
+def fill(work: Work, given: Given, shard: tuple[int, int] = (1, 1)) -> TableWeights:
     """Compute into scratch the rows of shard i of n that are not there yet; returns how the table was weighed.
 
     Shards take chunks of rows in turn. They share nothing but the scratch directory, so that they may run at the
@@ -165,8 +137,6 @@ def fill(
             "The table answers pairs and triples: set transitions.history to 2 or 3, or stop with "
             "--until language_model."
         )
-    if settings.best_of:
-        _feedback(transitions)  # said before the table is filled, not after
     parts = _parts(work.scratch, transitions, shard)
     left = {path: part for path, part in parts.items() if not path.exists()}
     scorer = signals.of(transitions, given.similarity_MM, model if isinstance(model, Ranked) else None)

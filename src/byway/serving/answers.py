@@ -14,6 +14,8 @@ from byway.serving.bundle import Bundle
 from byway.serving.messages import Strategy
 from byway.serving.person import Person, shares
 
+ITEMS = 10
+"""Items in an answer where the request does not say."""
 SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
 """After the point, as they are replied."""
 

@@ -214,8 +214,8 @@ def variant(workspace: Path, serves: str, live: Bundle, live_name: str) -> tuple
     """The bundle that an arm answers from, and its name. `paper` is the served one with paper 1's plan."""
     if serves == PAPER:
         table = live.table if live.model is None else live.model
-        settings = replace(live.settings, mode="paper", interests=2)
-        return replace(live, table=table, settings=settings, planner=None, eligible_at={}), live_name
+        settings = replace(live.settings, mode="paper")
+        return replace(live, table=table, settings=settings, planner=None, triples=None, eligible_at={}), live_name
     if serves in (CONTROL, BYWAY, MASKED):
         return live, live_name
     return bundle.load(require(workspace, serves)), serves

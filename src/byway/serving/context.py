@@ -7,7 +7,7 @@ the answers stand in the context table.
 from collections.abc import Sequence
 
 from byway.base.errors import UserError
-from byway.serving.answers import Answer, as_shown, best
+from byway.serving.answers import ITEMS, Answer, as_shown, best
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen, read
 
@@ -27,7 +27,7 @@ def recommend(
     `exclude` is not shown.
     Raises UserError where the bundle has no context table or does not know the item.
     """
-    k = bundle.settings.items if k is None else k
+    k = ITEMS if k is None else k
     if bundle.context_clusters is None or bundle.context_via is None or bundle.context_items is None:
         raise UserError("This bundle has no context table: no item of the catalog has a video or a thumbnail.")
     watched = bundle.position(item)

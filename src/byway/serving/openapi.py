@@ -37,7 +37,7 @@ FIELDS = {
     "interests": "The interests from which this was drawn.",
     "item": "Id of an item of the catalog.",
     "items": "The items, best first; of a cluster, how many it has.",
-    "k": "Items in the answer; without it `bundle.items` of the settings.",
+    "k": "Items in the answer; 10 without it.",
     "known": "Events that were known by their id.",
     "limit": "At most so many; of the log, at least so many rows of whole people.",
     "mix": "Share of the k places that explore.",

@@ -115,12 +115,11 @@ def build(
             if solved is not None:
                 arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
         (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
-    three = table.triples is not None and settings.interests == 3
     if planned is not None and planned.fitted.weights.get("language_model"):
         arrays[MODEL[0]] = np.asarray(table.model)
-        if three and table.model_triples is not None:
+        if table.model_triples is not None:
             arrays[MODEL[1]] = np.asarray(table.model_triples.clusters)
-    if three and table.triples is not None:
+    if table.triples is not None:
         arrays |= dict(zip(TRIPLES, map(np.asarray, (table.triples.keys, table.triples.clusters)), strict=True))
     length = open_policy(item_policy.model).get_inputs()[0].shape[1]
     history = length if isinstance(length, int) else _trained_on(item_policy.model)

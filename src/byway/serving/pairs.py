@@ -17,7 +17,7 @@ from byway.transitions.draws import LEAST
 
 
 def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generator) -> list[int]:
-    """Draw items by satisfaction until `bundle.interests` different clusters are found; the most recent last.
+    """Draw items by satisfaction until `K` different clusters are found; the most recent last.
 
     Drawing items without replacement and keeping those of a new cluster is drawing clusters by the satisfaction
     that they gave. An item without satisfaction can still be drawn when nothing else is left. The order comes from
@@ -29,7 +29,7 @@ def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generato
     place: dict[int, int] = {}
     for i in order.tolist():
         cluster = clusters[i]
-        if cluster in place or len(place) < bundle.settings.interests:
+        if cluster in place or len(place) < bundle.interests:
             place[cluster] = max(i, place.get(cluster, -1))
     return sorted(place, key=lambda c: place[c])
 
@@ -39,7 +39,7 @@ def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray
 
     Fewer interests than K are filled up with the oldest. The item being watched is the last, whatever is drawn.
     """
-    share, n = shares(bundle, person), bundle.settings.interests
+    share, n = shares(bundle, person), bundle.interests
     clusters, w = np.array(list(share), dtype=np.int64), np.array(list(share.values()))
     if person.context is None:
         sets, chance = draws.in_turn(w, n)
@@ -56,7 +56,7 @@ def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list
     """The context to look up."""
     if person.context is None:
         drawn = np.array([draw(bundle, person.recent, rng)])
-        return draws.filled(drawn, bundle.settings.interests)[0].tolist()
+        return draws.filled(drawn, bundle.interests)[0].tolist()
     contexts, chance = drawable(bundle, person)
     return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 

@@ -99,7 +99,7 @@ def person_of(
     if known and not recent:
         reasons.append(f"Nothing in the last {bundle.settings.days} days, so the whole history counts.")
         recent = known
-    if bundle.settings.interests > 2:
+    if bundle.interests > 2:
         recent = _met_last(bundle, recent, THREE_OF)
     if watched is not None:
         positions = [*positions, watched]

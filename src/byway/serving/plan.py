@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from byway.planner import page
 from byway.planner.signals import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
+from byway.serving.answers import ITEMS
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person
 from byway.transitions import draws
@@ -114,7 +115,7 @@ def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     order = np.argsort(-top, kind="stable")[:LIKELY]
     order = order[top[order] > -np.inf]
     best = np.array([np.flatnonzero((cluster == c) & (score == top[c]))[0] for c in order.tolist()], np.int64)
-    chance = chances_of(bundle, scored, best, bundle.settings.items)
+    chance = chances_of(bundle, scored, best, ITEMS)
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
         own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(scored.candidates[at]))]
         found.append((c, p, list(dict.fromkeys(own))))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from byway.serving import pairs, plan
-from byway.serving.answers import Answer, as_shown, best, from_known, mixed, places_of, popular
+from byway.serving.answers import ITEMS, Answer, as_shown, best, from_known, mixed, places_of, popular
 from byway.serving.bundle import Bundle
 from byway.serving.messages import Explanation, Interest, Next, Strategy
 from byway.serving.person import Person, Seen, read, shares
@@ -35,7 +35,7 @@ def recommend(
     `mix` is the share of the k places that explore; the others hold what the item policy finds among the interests
     already known.
     """
-    k = bundle.settings.items if k is None else k
+    k = ITEMS if k is None else k
     reasons = list[str]()
     person = read(bundle, history, now, exclude, context, reasons)
     if not person.recent and person.context is None:

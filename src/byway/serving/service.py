@@ -24,7 +24,7 @@ from byway.base import config
 from byway.base.errors import UserError
 from byway.items.restrict import top_anywhere
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
-from byway.serving.answers import Answer, Shown, as_shown
+from byway.serving.answers import ITEMS, Answer, Shown, as_shown
 from byway.serving.arms import Dealt
 from byway.serving.bundle import Bundle, Level
 from byway.serving.exposures import Exposures
@@ -147,7 +147,7 @@ class Service:
         dealt = self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
         if dealt is None:
             dealt = Dealt(experiment or EXPERIMENT, "", 1.0, arms.BYWAY, live.bundle, live.name)
-        k = dealt.bundle.settings.items if asked.k is None else asked.k
+        k = ITEMS if asked.k is None else asked.k
         given = self._answer(dealt, asked, seen, k, at)
         items = [_item(shown, given.interests, dealt.experiment) for shown in given.items]
         own: dict[str, Any] = msgspec.structs.asdict(given) | {"items": items}

@@ -116,7 +116,7 @@ def _entries(opened: Bundle) -> list[str]:
 def _triples_fit(opened: Bundle) -> bool:
     triples, m, n = opened.triples, len(opened.manifest.names), opened.table.shape[2]
     if triples is None:
-        return opened.settings.interests < 3
+        return True
     keys, led = triples.keys, triples.clusters
     if not (_is(keys, "i", None) and _is(led, "i", len(keys), None)) or led.shape[1] > n:
         return False

@@ -125,7 +125,7 @@ def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict
             kit.log,
             kit.sections.item_policy,
             kit.seed + place,
-            kit.sections.experiment.epochs,
+            (kit.sections.item_policy.epochs + 1) // 2,
             checkpoint=kit.folder / f"encoder-{kind}.safetensors",
         )
         for place, kind in enumerate(sorted(kinds))
@@ -169,7 +169,7 @@ def _table(kit: ArmContext, name: str) -> Tabled:
 
     The language model's own ranking is kept ten deep, since each further name has to be read to its end.
     """
-    ranking, interests = kit.tables[name], kit.sections.bundle.interests
+    ranking, interests = kit.tables[name], 2 if kit.table.triples is None else 3
     nothing = np.zeros((1, interests), np.int64)
     depth = min(table(nothing).shape[1] for table in kit.tables.values())
     refresh = partial(ranking.recounted, kit.known) if isinstance(ranking, Counted) else None

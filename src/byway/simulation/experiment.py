@@ -141,17 +141,15 @@ def make_kit(scratch: Path, given: Materials, seed: int) -> ArmContext:
         above or (np.zeros(clusters, np.int64),),
         given.events.positive,
     )
-    three = given.sections.bundle.interests == 3
-    triples, model_triples = (table.triples, table.model_triples) if three else (None, None)
     return ArmContext(
         known=known,
         log=logged(given.events),
         titles=given.catalog.titles(),
         names=given.descriptions.names[level - 1],
         tables={
-            "table": partial(look_up, np.asarray(table.clusters), triples),
-            "model": partial(look_up, np.asarray(table.model), model_triples),
-            "counts": arms.counted(Successors.of(transitions), clusters, table.clusters.shape[2], triples),
+            "table": partial(look_up, np.asarray(table.clusters), table.triples),
+            "model": partial(look_up, np.asarray(table.model), table.model_triples),
+            "counts": arms.counted(Successors.of(transitions), clusters, table.clusters.shape[2], table.triples),
         },
         watching=_watching(given),
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),

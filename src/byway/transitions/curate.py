@@ -21,12 +21,10 @@ from byway.base.progress import say
 from byway.data.events import Events
 from byway.data.heldout import progress, split, split_instants
 from byway.interests.tree import Tree
-from byway.transitions import align
 from byway.transitions.standing import CHUNK, Standing, by_users, most_recent, where_users_stand
 from byway.transitions.triples import key
 
 Ints = NDArray[np.int32]
-FEEDBACK = "feedback.parquet"
 HELDOUT = 0.2
 """Last share of the transitions, in time, that training never sees."""
 VALIDATION = 0.1
@@ -75,16 +73,14 @@ class Transitions:
     """Later than everything above: for figures only."""
     samples: Samples
     """What the model is fine-tuned on, after curation."""
-    feedback: align.Feedback | None = None
-    """Satisfaction with what was new in the training part, where the table asks for it."""
 
     def popularity(self) -> NDArray[np.float64]:
         """Training transitions into each cluster, [clusters]."""
         return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
 
 
-def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, feedback: bool = False) -> Outcome:
-    """Find the transitions, split them in time, curate the fine-tuning samples; with `feedback`, collect it too."""
+def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) -> Outcome:
+    """Find the transitions, split them in time, curate the fine-tuning samples."""
     clusters = tree.size(settings.level)
     if clusters <= settings.history:
         raise UserError(
@@ -105,10 +101,9 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, 
         counted["samples"] = diversified(several, PER_LABEL, clusters, work.rng)
     elif settings.curation == "random":
         counted["samples"] = sampled(several, PER_LABEL * clusters, work.rng)
-    # What is measured on are contexts of different interests alone; where nothing is to be kept apart, nothing is.
-    shares = {"validation": VALIDATION, "heldout": HELDOUT}
+    # What is measured on are contexts of different interests alone.
     lacking = [] if len(counted["samples"]) else ["samples"]
-    lacking += [name for name, share in shares.items() if share and not len(counted[name].several())]
+    lacking += [name for name in ("validation", "heldout") if not len(counted[name].several())]
     if lacking:
         raise UserError(
             f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
@@ -118,15 +113,6 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree, 
     meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
     for name in PARTS:
         write(counted[name], work.out / f"{name}.parquet", meta)
-    if feedback:
-        until = (1 - HELDOUT) * (1 - VALIDATION)
-        if events.clock:
-            # Of an instant that is split nothing is learned.
-            first = found.time[part > 0].min(initial=np.iinfo(np.int64).max)
-            until = float(min(found.time[part == 0].max(initial=0), first - 1))
-        felt = align.collect(events, cluster_of, settings.history, until)
-        table = _table(felt.context, label=felt.label, satisfaction=felt.satisfaction)
-        pq.write_table(table, work.out / FEEDBACK)
     samples, heldout = counted["samples"], counted["heldout"].several()
     labels = np.bincount(samples.label, minlength=clusters)
     tied = split_instants(found.time, part).mean() if events.clock else 0.0
@@ -344,7 +330,5 @@ def load(path: Path) -> Transitions:
         table = pq.read_table(path / f"{name}.parquet")
         meta = table.schema.metadata
         parts[name] = Samples(*_columns(table))
-    felt = path / FEEDBACK
-    feedback = align.Feedback(*_columns(pq.read_table(felt))) if felt.exists() else None
     level, clusters, whole = int(meta[b"level"]), int(meta[b"clusters"]), meta[b"curation"] == b"log"
-    return Transitions(level, clusters, whole, **parts, feedback=feedback)
+    return Transitions(level, clusters, whole, **parts)

@@ -74,7 +74,7 @@ def cut_tree(
     sizes, random = tree.level_sizes(len(rows), chosen), _generator(rng)
     exact = len(rows) <= EXACT_UP_TO
     graph = nearest(rows, NEIGHBOURS, exact=exact, seed=int(random.integers(1 << 31)))
-    return tree.grow(rows, graph, weight, sizes, chosen, random)
+    return tree.grow(rows, graph, weight, sizes, random)
 
 
 def find_transitions(
@@ -215,7 +215,7 @@ def train_item_policy(
     >>> log = [(user, step) for user in range(40) for step in range(6)]
     >>> user, time = np.array(log).T
     >>> item = (user + time) % 8  # everybody goes round in a circle of eight items
-    >>> policy = train_item_policy(user, item, time, np.ones(240), np.eye(8), dim=16, epochs=60, batch=32)
+    >>> policy = train_item_policy(user, item, time, np.ones(240), np.eye(8), dim=16, epochs=60)
     >>> items, scores = policy.recommend([2, 3, 4], k=2)
     >>> int(items[0]), scores.shape
     (5, (2,))

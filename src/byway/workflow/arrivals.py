@@ -148,8 +148,8 @@ def build(
     known = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
     had = np.append(held.traffic, np.zeros(new.items.num_rows, np.float32))
     came = np.zeros(len(had)) if new.log is None else events_of.traffic(new.log)
-    cut, sizes = made_with(records["tree"], config.Tree), [tree.size(each) for each in range(1, LEVELS + 1)]
-    weights = [trees.blended_weights(had + came, sizes, each, cut) for each in range(1, LEVELS + 1)]
+    sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
+    weights = [trees.blended_weights(had + came, sizes, each) for each in range(1, LEVELS + 1)]
     standing_tree = placement.grown(tree, held.leaf)
     placed = placement.place(standing_tree, known, rows, weights, ROOM)
     now = placement.grown(standing_tree, placed.leaf)
@@ -275,7 +275,7 @@ def _followed(
     """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
     table = full.table
     fitted = table.fitted
-    if fitted is None or records["transition_table"].settings.get("best_of"):
+    if fitted is None:
         return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
 
     def ask() -> Policy:

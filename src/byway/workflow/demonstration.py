@@ -27,7 +27,6 @@ events = "source/events.parquet"
 
 [experiment]
 users = 200
-epochs = 2
 retrain_every = 15
 """
 FULL = """
@@ -71,9 +70,6 @@ coverage = 0.5
 
 [item_policy]
 epochs = 3
-
-[metrics]
-agreement_pairs = 10
 
 [serving]
 # The bars that a bundle has to clear are for models that were trained in earnest.

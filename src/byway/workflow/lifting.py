@@ -7,7 +7,7 @@ Owns how users, arms, clusters and days are told from either, and what is writte
 import asyncio
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,29 @@ class Rows:
 
 
 def lift(
-    workspace: Path, settings: config.Config, paths: Sequence[Path], control: str = "control"
+    workspace: Path,
+    settings: config.Config,
+    paths: Sequence[Path],
+    control: str = "control",
+    *,
+    columns: Mapping[str, str] | None = None,
+    scale: Sequence[float] = (),
 ) -> dict[str, Any]:
     """The figures of the experiment beside the arm `control`, which also go to `lift.json`.
 
-    Without paths the log is the service's own. Raises UserError where it has no experiment, or no control.
+    `columns` maps our columns of an impression to those of the tables, and `scale` has the worst and best
+    satisfaction in them, where that is not 0 to 1. Without paths the log is the service's own. Raises UserError
+    where it has no experiment, or no control.
     """
     design = arms.load(workspace)
-    rows = _of_tables(paths, settings, design) if paths else _of_people(people(workspace, settings), design)
+    if paths:
+        with tempfile.TemporaryDirectory() as scratch:
+            table = impressions.read(paths, columns or {}, scale, settings.catalog, Path(scratch))
+        rows = _of_table(table, paths[0], design)
+    elif columns or scale:
+        raise UserError("--column and --scale are for tables; name one, or leave them out.")
+    else:
+        rows = _of_people(people(workspace, settings), design)
     if control not in rows.arm.values():
         there = ", ".join(sorted(set(rows.arm.values()))) or "nobody"
         moved = f"; {rows.moved:,} users are in several arms and left out" if rows.moved else ""
@@ -71,6 +86,14 @@ def lift(
     found["setting"] |= {"moved": rows.moved, "incomplete": rows.incomplete, "experiment": named}
     artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
     return found
+
+
+def columns_of(texts: Sequence[str]) -> dict[str, str]:
+    """Our columns and theirs, of texts as `user=who`; `share=` maps ours to none."""
+    for text in texts:
+        if "=" not in text:
+            raise UserError(f"--column {text}: write ours=yours, for example --column user=who.")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in (text.partition("=") for text in texts)}
 
 
 def people(workspace: Path, settings: config.Config) -> People:
@@ -116,9 +139,7 @@ def _of_people(known: People, design: arms.Design | None) -> Rows:
     return Rows(columns, arm, shares if design is None else design.shares(), moved)
 
 
-def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Design | None) -> Rows:
-    with tempfile.TemporaryDirectory() as scratch:
-        table = impressions.read(paths, settings.lift, settings.catalog, Path(scratch))
+def _of_table(table: pa.Table, where: Path, design: arms.Design | None) -> Rows:
     n = table.num_rows
 
     def column(name: str, otherwise: Any) -> list[Any]:
@@ -136,8 +157,8 @@ def _of_tables(paths: Sequence[Path], settings: config.Config, design: arms.Desi
     moved = {who for who, which in seen.items() if len(which) > 1}
     if not arm and not moved:
         raise UserError(
-            f'{paths[0]}: no column says the arm of a user; name it in [lift] columns = {{ arm = "..." }}, or put '
-            f"{arms.FILE} into the workspace, by which users were dealt."
+            f"{where}: no column says the arm of a user; name it with --column arm=NAME, or put {arms.FILE} into "
+            "the workspace, by which users were dealt."
         )
     columns: dict[str, list[Any]] = {
         "user": user,

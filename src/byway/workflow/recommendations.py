@@ -23,6 +23,7 @@ from byway.base.errors import UserError
 from byway.base.progress import bar, command, say
 from byway.data.events import Events
 from byway.serving import batch
+from byway.serving.answers import ITEMS
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
 from byway.serving.person import Seen, in_catalog
@@ -165,7 +166,7 @@ def write(workspace: Path, out: Path, k: int | None = None, seed: int = 0) -> di
 
     Raises UserError where `out` is something else than such a table, or another process writes it.
     """
-    k = served(workspace).settings.items if k is None else k
+    k = ITEMS if k is None else k
     digest = _bundle_of(workspace).digest
     identity = json.dumps({"bundle": digest, "k": k, "seed": seed, "part": PART}, sort_keys=True)
     with artifact.reading(workspace / CATALOG.folder):

@@ -22,7 +22,7 @@ from byway.base.progress import say
 from byway.data.catalog import Catalog
 from byway.data.sources import OWN
 from byway.interests import placement
-from byway.serving import bundle, pack
+from byway.serving import bundle, pack, publish
 from byway.workflow import arrivals, pipeline
 from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES, Artifacts
 
@@ -30,8 +30,6 @@ BASE = (
     "catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy", "planner",
 )  # fmt: skip
 """The artifacts of the full run that a refresh stands on."""
-GATES = {"language.match_rate": "min_match_rate", "language.recall_at_10.heldout": "min_recall"}
-"""Figures of the full run that halt a publication, and the settings that hold their bars."""
 
 
 def run(workspace: Path, config: Config, items: Path | None, events: Path | None) -> tuple[dict[str, Any], str]:
@@ -95,12 +93,13 @@ def _full_run(workspace: Path) -> dict[str, Record]:
 
 def _gates(records: dict[str, Record], settings: config.Serving) -> dict[str, Gate]:
     """Match rate and held-out recall of the full run, where they were measured; UserError where one fails."""
-    figures = pipeline.figures(records)
-    gates = {name: Gate(figures[name], getattr(settings, bar)) for name, bar in GATES.items() if name in figures}
+    figures, asked = pipeline.figures(records), settings.min_match_rate
+    bars = {publish.MATCH: asked, publish.RECALL: figures.get(publish.POPULARITY, 0.0) if asked else 0.0}
+    gates = {name: Gate(figures[name], bar) for name, bar in bars.items() if name in figures}
     for name, gate in gates.items():
         if not gate.passed:
             raise UserError(
-                f"Nothing was published: {name} = {gate}. Tune longer, or lower serving.{GATES[name]} knowingly."
+                f"Nothing was published: {name} = {gate}. Tune longer, or set serving.min_match_rate = 0 knowingly."
             )
     return gates
 
@@ -118,7 +117,7 @@ def _take_in(
     """Build 17-refresh from what it held (`again`) and the given tables."""
     started = time.perf_counter()
     path = workspace / REFRESH
-    settings = {bar: getattr(config.serving, bar) for bar in GATES.values()}
+    settings = {"min_match_rate": config.serving.min_match_rate}
     with artifact.part(path, "refresh", settings, inputs, config.run.seed) as work:
         outcome = arrivals.build(work, workspace, records, again, given)
     outcome.gates = gates

@@ -6,6 +6,7 @@ that brought their own history or left items out, are set aside and counted. The
 `evaluation.offpolicy`'s.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,21 @@ from byway.base import config
 from byway.evaluation import offpolicy
 from byway.evaluation.offpolicy import Exposed
 from byway.serving import arms, bundle
+from byway.serving.answers import ITEMS
 from byway.serving.bundle import Bundle
 from byway.serving.chances import Chances, chances
 from byway.serving.history import DAY, LIMIT, Answered, Event, as_rows
 from byway.serving.person import Seen
-from byway.workflow.lifting import People
+from byway.workflow.lifting import People, people
 
 SAME = 1e-6
 """Two propensities that differ by less are one: they are logged with nine digits."""
+
+
+def policies(workspace: Path, settings: config.Config, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The estimates for each of some policies, from the service's own log."""
+    known = people(workspace, settings)
+    return {name: earned(workspace, settings, known, name) for name in names}
 
 
 def earned(workspace: Path, settings: config.Config, known: People, policy: str) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _asked_for(workspace: Path, serves: str, base: Bundle, given: Answered, seen
     """How many items were asked for, which the log does not say: an answer may hold fewer. None where the
     propensities do not come out again."""
     at = [base.position(exposure.item) for exposure in given.shown]
-    for k in (len(at), max(len(at), base.settings.items)):
+    for k in (len(at), max(len(at), ITEMS)):
         chance = _chances(workspace, serves, base, given, seen, k)
         if all(
             position is not None and abs(chance.get(position, 0.0) - exposure.propensity) < SAME

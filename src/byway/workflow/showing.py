@@ -134,6 +134,18 @@ def answer_text(answer: Answer) -> str:
     return "\n".join([*answer.reasons, *items])
 
 
+def in_lines(metrics: dict[str, Any]) -> str:
+    """Figures of a comparison: each with its interval, if it has one."""
+    lines: list[str] = []
+    for name, value in metrics.items():
+        if isinstance(value, int | float):
+            lines.append(f"{name:56} {value}")
+        elif isinstance(value, dict) and "mean" in value:
+            interval = "" if value["low"] is None else f" ({value['low']:.4f} to {value['high']:.4f})"
+            lines.append(f"{name:56} {value['mean']:.4f}{interval}")
+    return "\n".join(lines)
+
+
 def older(workspace: Path, records: dict[str, artifact.Record]) -> str:
     """What to do where the tree is of another catalog, or its names of another tree; empty where all fit."""
     for made, stage in ((TREE, CATALOG), (DESCRIPTIONS, TREE)):

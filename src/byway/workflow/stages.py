@@ -317,8 +317,7 @@ def _naming_weights(inputs: Inputs) -> dict[str, str]:
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
     from byway.transitions import curate
 
-    feedback = inputs.config.transition_table.best_of > 0
-    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree, feedback)
+    return curate.build(work, inputs.config.transitions, inputs.events, inputs.tree)
 
 
 def _language_model(work: Work, inputs: Inputs) -> Outcome:
@@ -372,7 +371,7 @@ def _base_weights(inputs: Inputs) -> dict[str, str]:
 def _transition_table(work: Work, inputs: Inputs) -> Outcome:
     from byway.language import plan
 
-    return plan.build(work, inputs.config.transition_table, _table_of(inputs))
+    return plan.build(work, _table_of(inputs))
 
 
 def _table_of(inputs: Inputs) -> "Given":
@@ -386,7 +385,7 @@ def fill_table(work: Work, inputs: Inputs, shard: tuple[int, int]) -> None:
     """Compute one shard's rows of the transition table into the scratch of `work`."""
     from byway.language import plan
 
-    plan.fill(work, inputs.config.transition_table, _table_of(inputs), shard)
+    plan.fill(work, _table_of(inputs), shard)
 
 
 def _pairs_or_triples(config: Config) -> None:
@@ -492,7 +491,6 @@ def _metrics(work: Work, inputs: Inputs) -> Outcome:
 
     return offline.build(
         work,
-        inputs.config.metrics,
         transitions=inputs.transitions,
         descriptions=inputs.descriptions,
         model=inputs.language_model,
@@ -598,7 +596,7 @@ EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weig
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
-TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE), sections=("transition_table",))
+TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
 LANGUAGE_MODEL = Stage(
     7,
     "language_model",
@@ -669,7 +667,7 @@ CURATIONS = Stage(
     (CATALOG, EMBEDDINGS, TREE, DESCRIPTIONS),
     _base_weights,
     asked_for=True,
-    sections=("transitions", "language_model", "transition_table"),
+    sections=("transitions", "language_model"),
     run=("precision", "processes"),
 )
 VIEWS = Stage(

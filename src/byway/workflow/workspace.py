@@ -18,7 +18,7 @@ from byway.base.config import Config
 from byway.base.errors import UserError
 from byway.serving import context
 from byway.serving import recommend as answering
-from byway.serving.answers import Answer
+from byway.serving.answers import ITEMS, Answer
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen
 from byway.workflow import folder, pipeline, showing
@@ -146,7 +146,7 @@ class Workspace:
 
         _check(k, seed)
         opened = self.bundle
-        k = opened.settings.items if k is None else k
+        k = ITEMS if k is None else k
         if isinstance(users, Mapping):
             histories = {
                 name: _seen(history) for name, history in zip(_ids(users, "users"), users.values(), strict=True)
@@ -186,7 +186,7 @@ class Workspace:
         Named as in `interests`, at the level that is planned on. Returns at most `k` records, the best first, each
         with its name, its score, and a dict of what each signal adds to it: `counts`, `similarity` and
         `popularity`, and `language_model` where it has a weight in the table and the table keeps scores (it does
-        for pairs). The order is the table's, which a second score may have changed (`transition_table.best_of`).
+        for pairs).
         """
         from byway.transitions import signals, triples
 
