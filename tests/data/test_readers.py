@@ -12,6 +12,7 @@ from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.data import catalog, events, starting
+from byway.data.public import DESCRIBED
 
 
 def made(work: Work, name: str, folder: Path) -> dict[str, int]:
@@ -247,9 +248,7 @@ def test_mind_has_what_was_shown_and_not_clicked(work: Work, tmp_path: Path) -> 
     assert events.load(work.out).time.tolist() == stamps.astype(int).tolist()
 
 
-@pytest.mark.parametrize(
-    "name", ["amazon", "anime", "goodbooks", "goodreads", "lastfm", "mind", "steam", "recbole", "json"]
-)
+@pytest.mark.parametrize("name", [*DESCRIBED, "recbole", "json"])
 def test_a_reader_says_what_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=str(tmp_path)):
         starting.start(name, tmp_path)

@@ -372,8 +372,8 @@ class Experiment:
     arms: tuple[str, ...] = ()
     """Arms beside the control, by name; empty runs all of them."""
     design: Literal["paired", "segments"] = "paired"
-    """paired: all arms live with the same accounts and the same chance, which only a simulation can do and
-    which tells them apart far better. segments: each with its own, as in the papers' live experiments."""
+    """paired: all arms live with the same accounts and chance, which tells them apart far better. segments: each
+    with its own, as in the papers."""
     seeds: Count = 1
     """Deals: runs with other accounts and other chance. Intervals draw deals as well as people."""
     users: Count = 800
@@ -383,8 +383,7 @@ class Experiment:
     share: Share = 0.2
     """Part of the feed's places that is kept for the arm's source; for the others it competes."""
     retrain_every: Whole = 10
-    """Days between trainings of the arms' neural models; bandits, control and ranker learn every night, and the
-    table stays. 0 trains once, before the first day."""
+    """Days between trainings of the arms' neural models; 0 trains once, before the first day."""
     truth: str = ""
     """Folder of the embedded world's `truth/`, of KuaiRec's matrix, or of `later.parquet`; empty looks beside the
     tables of items."""

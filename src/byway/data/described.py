@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from byway.base import engine
 from byway.base.errors import UserError
-from byway.data import containers, files, tables, text
-from byway.data.casts import as_microseconds, as_number, as_text, concat
+from byway.data import containers, files, tables, text, times
+from byway.data.casts import as_number, as_text, concat
 from byway.data.files import MALFORMED
+from byway.data.forms import CLEAR
 from byway.data.raw import Raw
 from byway.data.text import compute
 
@@ -176,13 +177,29 @@ def _table(frame: "daft.DataFrame", where: Path) -> pa.Table:
     return table
 
 
+def read_times(column: pa.Array) -> pa.Array:
+    """Microseconds since 1970: of numbers, which from 10^11 on are milliseconds, before that seconds; and of text.
+
+    >>> read_times(pa.array(["1000000000", "1000000000000", "2001-09-09T01:46:40Z", "soon", None])).to_pylist()
+    [1000000000000000, 1000000000000000, 1000000000000000, None, None]
+    """
+    found, by_milliseconds = (times.read(column, times.given(unit)) for unit in ("s", "ms"))
+    found = compute.if_else(compute.greater_equal(found, 10**17), by_milliseconds, found)
+    if found.null_count == column.null_count:
+        return found
+    return compute.coalesce(found, times.read(column, times.Form("text", tuple(CLEAR.values()))))
+
+
 def _events(table: PublicTable, log: "daft.DataFrame") -> "daft.DataFrame":
-    """Ratings on our scale, times in microseconds: numbers from 10^11 on are milliseconds, before that seconds."""
+    """Ratings on our scale, times in microseconds."""
     daft = engine.daft()
     if "time" in log.column_names:
-        number = as_number(log, "time")
-        unit = daft.functions.when(number >= 1e11, daft.lit(1e3)).otherwise(daft.lit(1e6))
-        log = log.with_column("time", as_microseconds(log, "time", unit))
+
+        @daft.func.batch(return_dtype=daft.DataType.int64())
+        def microseconds(column: Any) -> Any:
+            return daft.Series.from_arrow(read_times(column.to_arrow()))
+
+        log = log.with_column("time", microseconds(daft.col("time")))
     if table.scale is not None:
         low, high = table.scale
         rating = as_number(log, "satisfaction")
