@@ -94,6 +94,8 @@ def test_overrides_are_read_as_toml_or_as_plain_text(
         ("", ("catalog.positive=1.5",), ["[catalog]", "positive is 1.5", "at most 1."]),
         ("", ("seed=1",), ["--set seed=1", "section.setting=value"]),
         ("", ("run.seed",), ["--set run.seed", "section.setting=value"]),
+        ("", ("run.sede=1",), ["given settings: [run] has no setting 'sede'"]),
+        ("[item_policy]\ndim = 63", ("run.seed=1",), ["byway.toml and given settings: [item_policy] dim is 63"]),
         ("[transitions]\nlevel = 5", (), ["[transitions]", "level is 5", "at most 4"]),
         ("", ("context_table.coverage=20",), ["[context_table]", "coverage is 20", "at most 1"]),
         ("", ("item_policy.history=0",), ["[item_policy]", "history is 0", "at least 1"]),

@@ -444,34 +444,38 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Config:
         tables: dict[str, Any] = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from error
+    given: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
         section, dot, setting = name.strip().partition(".")
         if not equals or not dot:
             raise UserError(f"--set {text}: write section.setting=value, for example tree.items_per_cluster=100.")
-        table = tables.setdefault(section, {})
-        if isinstance(table, dict):
-            table[setting] = _value(value)
-    config = Config()
+        given.setdefault(section, {})[setting] = _value(value)
+    config = _laid_over(_laid_over(Config(), tables, path.name), given, "given settings")
+    _go_together(f"{path.name} and given settings" if given else path.name, config)
+    return config
+
+
+def _laid_over(config: Config, tables: dict[str, Any], where: str) -> Config:
+    """The configuration with the values of some sections; UserError, which says `where` they stand."""
     known = {f.name for f in fields(Config)}
     for section, table in tables.items():
         if section not in known:
-            raise UserError(f"{path.name}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
-        default = getattr(config, section)
-        names = {f.name for f in fields(default)}
+            raise UserError(f"{where}: there is no section [{section}]; there are {', '.join(sorted(known))}.")
         if not isinstance(table, dict):
-            raise UserError(f"{path.name}: {section} must be a section, written [{section}].")
+            raise UserError(f"{where}: {section} must be a section, written [{section}].")
+        before = getattr(config, section)
+        names = {f.name for f in fields(before)}
         for setting in table:
             if setting not in names:
                 raise UserError(
-                    f"{path.name}: [{section}] has no setting {setting!r}; it has {', '.join(sorted(names))}."
+                    f"{where}: [{section}] has no setting {setting!r}; it has {', '.join(sorted(names))}."
                 )
         try:
-            merged = msgspec.convert({**msgspec.to_builtins(default), **table}, type(default))
+            merged = msgspec.convert({**msgspec.to_builtins(before), **table}, type(before))
         except msgspec.ValidationError as error:
-            raise UserError(f"{path.name}: [{section}] {_in_words(error, type(default), table)}.") from error
+            raise UserError(f"{where}: [{section}] {_in_words(error, type(before), table)}.") from error
         config = replace(config, **{section: merged})
-    _go_together(path, config)
     return config
 
 
@@ -516,28 +520,27 @@ def require_scale(name: str, scale: list[float]) -> None:
         raise UserError(f"{name} is {scale}; give the worst and the best value, for example [1, 5].")
 
 
-def _go_together(path: Path, config: Config) -> None:
+def _go_together(where: str, config: Config) -> None:
     """Refuse what no stage can do, before the hours of those in front of it."""
-    require_scale(f"{path.name}: [catalog] event_scale", config.catalog.event_scale)
+    require_scale(f"{where}: [catalog] event_scale", config.catalog.event_scale)
     if config.item_policy.dim % 2:
         raise UserError(
-            f"{path.name}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it "
-            "even."
+            f"{where}: [item_policy] dim is {config.item_policy.dim}, which two heads cannot share; make it even."
         )
     asked, by = config.answers, config.language_model.answers
     if by != "here" and not asked.model:
-        raise UserError(f"{path.name}: [language_model] answers is {by}; say who is asked in [answers] model.")
+        raise UserError(f"{where}: [language_model] answers is {by}; say who is asked in [answers] model.")
     if by == "server" and not asked.url:
         raise UserError(
-            f"{path.name}: [language_model] answers is server; say where in [answers] url, for example "
+            f"{where}: [language_model] answers is server; say where in [answers] url, for example "
             "http://127.0.0.1:8000/v1."
         )
     if len(asked.price) not in (0, 2) or any(not 0 <= p < 1e6 for p in asked.price):
         raise UserError(
-            f"{path.name}: [answers] price is {list(asked.price)}; give two, for a million tokens read and written."
+            f"{where}: [answers] price is {list(asked.price)}; give two, for a million tokens read and written."
         )
     if not config.multimodal_model.prompts:
-        raise UserError(f"{path.name}: [multimodal_model] prompts is empty; name one at least, for example video.")
+        raise UserError(f"{where}: [multimodal_model] prompts is empty; name one at least, for example video.")
 
 
 def _value(text: str) -> Any:
