@@ -115,7 +115,7 @@ def answers(directory: Path, *files: Path, set: Set = None, json: Json = False) 
     if not files:
         raise UserError("Name the files of results that the batch service wrote.")
     found = asking.take(directory, _config(directory, set), list(files))
-    held = ", ".join(f"{found[name]:,} {name}" for name in ("answers", "errors", "of other questions"))
+    held = ", ".join(f"{found[name]:,} {name}" for name in ("answers", "empty", "errors", "of other questions"))
     left = f"{found['missing']:,} of {found['questions']:,} questions are still open"
     text = f"{held}; {left}. Next: {command('run', directory)}"
     _say(json, found, text)

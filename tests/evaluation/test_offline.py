@@ -35,6 +35,13 @@ def test_an_even_spread_has_no_gini_and_full_entropy() -> None:
     assert found["x.rare_share"] == 0
 
 
+def test_pairs_without_an_answer_are_left_out() -> None:
+    ranking = np.array([[[1], [-1]], [[0], [-1]]], dtype=np.int32)
+    found = offline.labels(ranking, "x")
+    assert (found["x.gini"], found["x.histogram"]) == (0, [1, 1])
+    assert offline.labels(np.full_like(ranking, -1), "x")["x.histogram"] == [0, 0]
+
+
 def test_one_answer_for_everybody_has_all_of_it() -> None:
     found = offline.labels(np.zeros((4, 4, 1), dtype=np.int32), "x")
     assert found["x.gini"] == pytest.approx(0.75)

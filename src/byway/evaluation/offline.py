@@ -168,14 +168,15 @@ def recalls(name: str, rank: NDArray[np.int64], samples: Samples, known: NDArray
 
 
 def labels(ranking_MMn: NDArray[np.int32], name: str) -> dict[str, Any]:
-    """How evenly first answers fall on the clusters, over all pairs (paper 1, figure 3).
+    """How evenly first answers fall on the clusters, over all pairs (paper 1, figure 3) that have one (-1: none).
 
     Gini 0 is even, 1 all on one; entropy in nats over that of an even spread; the share of pairs that the most
     frequent 1% of labels take; the share of labels with less than a tenth of an even spread's pairs.
     """
     M = len(ranking_MMn)
-    count = np.sort(np.bincount(ranking_MMn[:, :, 0].ravel(), minlength=M)).astype(np.float64)
-    share = count / count.sum()
+    first = ranking_MMn[:, :, 0]
+    count = np.sort(np.bincount(first[first >= 0], minlength=M)).astype(np.float64)
+    share = count / max(1.0, count.sum())
     positive = share[share > 0]
     return {
         f"{name}.gini": round(gini(count), 4),
