@@ -170,6 +170,15 @@ def test_a_deleted_user_is_gone(place: tuple[str, Path]) -> None:
     assert (bo, users) == ([event(1, user="bo")], ["bo"])
 
 
+def test_a_name_that_cannot_be_written_fails_alone_and_the_writer_goes_on(place: tuple[str, Path]) -> None:
+    async def unwritable(store: Store) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            await asyncio.wait_for(store.delete("\udcff"), 10)
+
+    _, new, found = run(place, unwritable, lambda s: s.add([event(1)]), lambda s: s.of("ann", 0))
+    assert (new, found) == ([True], [event(1)])
+
+
 def test_nothing_of_a_deleted_user_is_left_in_the_files(tmp_path: Path) -> None:
     name = "somebody-with-a-name"
 
