@@ -32,6 +32,8 @@ from byway.serving.person import Person, Seen, read
 
 FILE = "experiments.toml"
 CONTROL, BYWAY, PAPER, MASKED = "control", "byway", "paper", "masked"
+COMPARED = (CONTROL, PAPER, MASKED)
+"""What Byway is compared to: they show what they are said to, whatever else the bundle could answer by."""
 AA = "_aa"
 """Behind the name of the control for its second half, where an A/A comparison is asked for."""
 LOOK = 1.0

@@ -174,9 +174,10 @@ class Service:
         return reply
 
     def _answer(self, dealt: Dealt, asked: RecommendRequest, seen: list[Seen], k: int, at: int) -> Answer:
-        """What is seen in an item that is watched leads on, where the context table has an item for it."""
+        """What is seen in an item that is watched leads on, where the context table has an item for it and the arm
+        is none of those that Byway is compared to."""
         watching, opened = asked.watching, dealt.bundle
-        looks = dealt.serves != arms.CONTROL and opened.context_clusters is not None
+        looks = dealt.serves not in arms.COMPARED and opened.context_clusters is not None
         if looks and watching is not None and opened.position(watching) is not None:
             found = context.recommend(opened, watching, seen, k, at, asked.exclude)
             if found.items:
