@@ -144,7 +144,7 @@ class Service:
         else:
             seen = await self.seen(user, at) if user else []
         # A walk through the pages belongs to no arm.
-        dealt = self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
+        dealt = await self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
         if dealt is None:
             dealt = Dealt(experiment or EXPERIMENT, "", 1.0, arms.BYWAY, live.bundle, live.name)
         k = ITEMS if asked.k is None else asked.k
