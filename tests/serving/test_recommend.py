@@ -188,7 +188,7 @@ def test_old_history_alone_counts_as_recent_and_it_is_said(opened: Bundle) -> No
     history = [Seen("c1-0", NOW - 90 * DAY), Seen("c0-3", NOW - 80 * DAY)]
     answer = ask(opened, *history, now=NOW)
     assert answer.interests == [NAMES[1], NAMES[0]]
-    assert answer.reasons[0] == "Nothing in the last 30 days, so the whole history counts."
+    assert answer.reasons[0] == "Nothing in the last 30 days, so the whole history counts as recent."
     assert answer.strategy == "table"
 
 

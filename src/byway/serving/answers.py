@@ -37,7 +37,7 @@ class Shown(msgspec.Struct, frozen=True):
     title: str
     cluster: str
     score: float
-    """Item policy's score; traffic where that is `popular_items`."""
+    """The planner's where this was found by `person`, traffic where by `popular_items`, else the item policy's."""
     arm: Arm
     propensity: float
     """Probability that this request is answered with this item."""

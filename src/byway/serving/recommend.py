@@ -30,8 +30,8 @@ def recommend(
     """Answer a person with this history, the most recent item last.
 
     `now` is in microseconds; without it, or without times, all of the history counts as recent. What a person has
-    consumed at any time is never novel; only the last `bundle.days` days say what they like now. Items in `exclude`
-    are not shown. `context` is an item being watched: then it is the second interest of a pair, whatever the mode.
+    consumed at any time is never novel. Interests are drawn from the last `bundle.days` days; what else the planner
+    and the item policy read is the whole history. Items in `exclude` are not shown. `context` is an item being watched: then it is the second interest of a pair, whatever the mode.
     `mix` is the share of the k places that explore; the others hold what the item policy finds among the interests
     already known.
     """
