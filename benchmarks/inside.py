@@ -26,6 +26,7 @@ from made import HISTORY, SIZES, workspace_of
 from byway.planner import signals
 from byway.planner.signals import Planner
 from byway.serving import plan, service
+from byway.serving.answers import Places
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person, Seen, read
 from byway.serving.recommend import recommend
@@ -74,7 +75,7 @@ def _parts(bundle: Bundle, history: list[Seen]) -> Iterator[tuple[str, float]]:
     page = plan.page_of(bundle, person, rng, BEST, state)
     yield "page", time.thread_time() - started
     started = time.thread_time()
-    plan.chances(bundle, page, BEST, 1.0)
+    plan.chances(bundle, page, Places.drawn(BEST, 1.0, rng))
     yield "chances", time.thread_time() - started
     started = time.thread_time()
     plan.explain(bundle, page, [])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byway.planner import page
 from byway.planner.signals import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
-from byway.serving.answers import ITEMS
+from byway.serving.answers import ITEMS, Places
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person
 from byway.transitions import draws
@@ -85,15 +85,15 @@ def page_of(
     return Page(found.candidates[best], remaining[best], asker, found, said, led)
 
 
-def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
+def chances(bundle: Bundle, shown: Page, places: Places) -> list[float]:
     """The chance of each item of a page to stand in an answer to this request."""
-    whole, part = int(k * mix), k * mix - int(k * mix)
     if not bundle.settings.skip:  # Then all is decided but the number of places.
-        return [1.0] * min(whole, len(shown.positions)) + [part] * max(len(shown.positions) - whole, 0)
+        return [places.chance(rank, True) for rank in range(len(shown.positions))]
     of = np.searchsorted(shown.found.candidates, shown.positions)
-    chance = chances_of(bundle, shown.found, of, whole)
-    if part:
-        chance = (1 - part) * chance + part * chances_of(bundle, shown.found, of, whole + 1)
+    chance = chances_of(bundle, shown.found, of, places.whole)
+    if places.part:
+        more = chances_of(bundle, shown.found, of, places.whole + 1)
+        chance = (1 - places.part) * chance + places.part * more
     return chance.tolist()
 
 
