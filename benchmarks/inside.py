@@ -90,7 +90,9 @@ def recall(bundle: Bundle, planner: Planner, people: list[Person]) -> float:
         score = np.where(person.open[planner.cluster], planner.scores(asker), -np.inf)
         score[person.apart] = -np.inf
         best = np.argsort(-score, kind="stable")[:BEST]
-        considered = planner.considered(asker, person.open, lambda rows, p=person: plan.fit(planner, p, rows))[0]
+        considered = planner.considered(asker, person.open, lambda some, p=person: plan.showable(planner, p, some))[
+            0
+        ]
         shares.append(float(np.isin(best, considered).mean()))
     return float(np.mean(shares))
 

@@ -58,7 +58,7 @@ def opened(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Bundle
 def test_everything_stands_in_the_order_of_the_tree(planted: Planted, opened: Bundle) -> None:
     assert [opened.ids[p] for p in range(N)] == planted.ids
     assert [opened.titles[p] for p in range(N)] == [f"Title of {i}" for i in planted.ids]
-    np.testing.assert_array_equal(opened.rows, planted.order)
+    np.testing.assert_array_equal(opened.policy_rows, planted.order)
     np.testing.assert_array_equal(opened.vectors, planted.vectors[planted.order])
     np.testing.assert_array_equal(opened.starts, STARTS)
     np.testing.assert_array_equal(opened.traffic, planted.traffic)

@@ -121,7 +121,7 @@ FAULTS = {
     "vectors are not finite": saved("vectors", lambda a: np.where(a == a.max(), np.nan, a)),
     "clusters are not slices": saved("starts", lambda a: np.where(a == 20, 0, a)),
     "ids are not a permutation": saved("id_positions", lambda a: np.zeros_like(a)),
-    "a row names no item": saved("rows", lambda a: a + 1),
+    "a row names no item": saved("policy_rows", lambda a: a + 1),
     "triples are not in order": triples([140, 3], [[5], [6]]),
     "or lead to no cluster": triples([3, 140], [[5], [12]]),
     "or one of their own": triples([3, 140], [[5], [8]]),

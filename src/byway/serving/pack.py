@@ -86,7 +86,7 @@ def build(
     created = catalog.items["created_at"].fill_null(np.iinfo(np.int64).max).to_numpy()
     arrays = {
         "vectors": item_policy.items[order],
-        "rows": known[order],
+        "policy_rows": known[order],
         "starts": tree.starts[level - 1],
         "traffic": counted.traffic[order],
         "quality": counted.quality[order],

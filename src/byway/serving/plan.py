@@ -163,20 +163,20 @@ def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None =
 
 def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     planner = _planner(bundle)
-    candidates, parts = planner.considered(asker, person.open, lambda rows: fit(planner, person, rows))
+    candidates, parts = planner.considered(asker, person.open, lambda some: showable(planner, person, some))
     score = total(parts, len(candidates))
-    score[~fit(planner, person, candidates)] = -np.inf
+    score[~showable(planner, person, candidates)] = -np.inf
     return Scored(candidates, planner.cluster[candidates], parts, planner.in_order(score, asker, candidates))
 
 
-def fit(planner: Planner, person: Person, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[rows] whether each of these positions, in order, may be shown to this person."""
-    found = person.open[planner.cluster[rows]]
-    # What is apart is a handful: its places among the rows, where it has one.
-    at = np.minimum(np.searchsorted(rows, person.apart), len(rows) - 1)
-    found[at[rows[at] == person.apart]] = False
+def showable(planner: Planner, person: Person, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[p] whether each of these positions, in order, may be shown to this person."""
+    found = person.open[planner.cluster[positions]]
+    # What is apart is a handful: its places among the positions, where it has one.
+    at = np.minimum(np.searchsorted(positions, person.apart), len(positions) - 1)
+    found[at[positions[at] == person.apart]] = False
     if person.eligible.mask is not None:
-        found &= person.eligible.mask[rows]
+        found &= person.eligible.mask[positions]
     return found
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.items.restrict import top_anywhere
+from byway.items.restrict import top_in_slice
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
 from byway.serving.answers import ITEMS, Answer, Shown, as_shown
 from byway.serving.arms import Dealt
@@ -225,11 +225,11 @@ class Service:
         positions = [p for p in live.bundle.positions([s.item for s in seen]) if p is not None]
         if not positions or len(live.bundle.ids) > SMALL:
             return []
-        barred = np.unique(np.array(positions))
+        barred, n = np.unique(np.array(positions)), len(live.bundle.ids)
         async with self.slow:
             user_D = await asyncio.to_thread(live.bundle.encode, positions)
-            found, scores = await asyncio.to_thread(top_anywhere, live.bundle.vectors, user_D, k, exclude=barred)
-        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual")]
+            best = await asyncio.to_thread(top_in_slice, live.bundle.vectors, user_D, 0, n, k, exclude=barred)
+        return [_item(s, [], "") for s in as_shown(live.bundle, *best, "usual")]
 
     async def store(self, events: list[Event]) -> Taken:
         """Take events in; what became of them."""
