@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from byway.serving import history, stores
@@ -131,6 +132,15 @@ def test_answers_are_read_as_they_were_logged(place: tuple[str, Path]) -> None:
         lambda s: s.answers("bo", 0),
     )
     assert (found, other) == ([rows[2], rows[0]], [])
+
+
+def test_what_was_shown_is_stored_without_names_of_columns_that_could_change() -> None:
+    stored = (
+        b'{"answer":"a1","user":"ann","time":1728000000000000,"experiment":"exp","bundle":"b","interests":["chess"],'
+        b'"shown":[["i1","table",0.25,"jazz"],["x","known",1.0,"chess"]],"arm":"","share":1.0}'
+    )
+    assert msgspec.json.encode(answered(1)) == stored
+    assert msgspec.json.decode(stored, type=Answered) == answered(1)
 
 
 def test_old_rows_are_forgotten(place: tuple[str, Path]) -> None:

@@ -22,7 +22,7 @@ SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
-Arm = Strategy | Literal["known", "usual"]
+FoundBy = Strategy | Literal["known", "usual"]
 """How one item was found: by the answer's strategy; in a place that does not explore, as the item policy's choice
 among the interests that the person has (`known`); or by a recommender that never explores (`usual`, for
 comparing)."""
@@ -36,7 +36,7 @@ class Shown(msgspec.Struct, frozen=True):
     cluster: str
     score: float
     """The planner's where this was found by `person`, traffic where by `popular_items`, else the item policy's."""
-    arm: Arm
+    found_by: FoundBy
     propensity: float
     """Probability that this request is answered with this item."""
     thumbnail: str = ""
@@ -59,7 +59,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def as_shown(
-    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float] | None = None
+    bundle: Bundle,
+    positions: NDArray[Any],
+    scores: NDArray[Any],
+    found_by: FoundBy,
+    chances: list[float] | None = None,
 ) -> list[Shown]:
     """Items at these positions as they are replied; without `chances` each is certain."""
     names, chances = bundle.manifest.names, [1.0] * len(positions) if chances is None else chances
@@ -69,7 +73,7 @@ def as_shown(
             title=bundle.titles[p],
             cluster=names[bundle.cluster(p)],
             score=round(s, SCORE_DIGITS),
-            arm=arm,
+            found_by=found_by,
             propensity=round(c, PROPENSITY_DIGITS),
             thumbnail=bundle.thumbnails[p],
         )

@@ -161,14 +161,14 @@ class Service:
                 experiment=reply.experiment,
                 bundle=reply.bundle,
                 interests=reply.interests,
-                shown=[Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items],
+                shown=[Exposure(i.item, i.found_by, i.propensity, i.cluster) for i in reply.items],
                 arm=reply.arm,
                 share=reply.share,
             )
         )
         meters.answers.labels(given.strategy).inc()
-        for arm, count in Counter(item.arm for item in given.items).items():
-            meters.items.labels(arm).inc(count)
+        for found_by, count in Counter(item.found_by for item in given.items).items():
+            meters.items.labels(found_by).inc(count)
         if len(given.items) < k and given.strategy != "control":
             meters.short.inc()
         return reply
