@@ -16,6 +16,7 @@ import pstats
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -90,9 +91,8 @@ def recall(bundle: Bundle, planner: Planner, people: list[Person]) -> float:
         score = np.where(person.open[planner.cluster], planner.scores(asker), -np.inf)
         score[person.apart] = -np.inf
         best = np.argsort(-score, kind="stable")[:BEST]
-        considered = planner.considered(asker, person.open, lambda some, p=person: plan.showable(planner, p, some))[
-            0
-        ]
+        may_show = partial(plan.showable, planner, person)
+        considered = planner.considered(asker, person.open, may_show)[0]
         shares.append(float(np.isin(best, considered).mean()))
     return float(np.mean(shares))
 
