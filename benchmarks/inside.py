@@ -16,6 +16,7 @@ import pstats
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -26,6 +27,7 @@ from made import HISTORY, SIZES, workspace_of
 from byway.planner import signals
 from byway.planner.signals import Planner
 from byway.serving import plan, service
+from byway.serving.answers import Places
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person, Seen, read
 from byway.serving.recommend import recommend
@@ -74,7 +76,7 @@ def _parts(bundle: Bundle, history: list[Seen]) -> Iterator[tuple[str, float]]:
     page = plan.page_of(bundle, person, rng, BEST, state)
     yield "page", time.thread_time() - started
     started = time.thread_time()
-    plan.chances(bundle, page, BEST, 1.0)
+    plan.chances(bundle, page, Places.drawn(BEST, 1.0, rng))
     yield "chances", time.thread_time() - started
     started = time.thread_time()
     plan.explain(bundle, page, [])
@@ -89,7 +91,8 @@ def recall(bundle: Bundle, planner: Planner, people: list[Person]) -> float:
         score = np.where(person.open[planner.cluster], planner.scores(asker), -np.inf)
         score[person.apart] = -np.inf
         best = np.argsort(-score, kind="stable")[:BEST]
-        considered = planner.considered(asker, person.open, lambda rows, p=person: plan.fit(planner, p, rows))[0]
+        may_show = partial(plan.showable, planner, person)
+        considered = planner.considered(asker, person.open, may_show)[0]
         shares.append(float(np.isin(best, considered).mean()))
     return float(np.mean(shares))
 

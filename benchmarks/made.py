@@ -151,7 +151,7 @@ def make(workspace: Path, items: int, clusters: int, leaves: int) -> None:
     starts = np.searchsorted(made.cluster, np.arange(clusters + 1))
     arrays = {
         "vectors": made.vectors,
-        "rows": np.arange(items, dtype=np.int32),
+        "policy_rows": np.arange(items, dtype=np.int32),
         "starts": starts,
         "traffic": traffic,
         "quality": quality,

@@ -43,19 +43,10 @@ def test_top_in_slice_is_exact(case, k):
     assert scores.dtype == np.float32
 
 
-@settings(deadline=None)
-@given(cases(), st.integers(0, 50))
-def test_top_anywhere_is_the_slice_of_everything(case, k):
-    vectors, vector, _, _, exclude = case
-    positions, _ = restrict.top_anywhere(vectors, vector, k, exclude)
-    expected = brute_force(vectors, vector, 0, len(vectors), k, exclude)
-    assert positions.tolist() == [p for p, _ in expected]
-
-
 def test_memory_mapped_vectors_are_not_written_to(tmp_path):
     np.save(tmp_path / "v.npy", np.eye(3, dtype=np.float32))
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
-    positions, scores = restrict.top_anywhere(mapped, np.array([1, 2, 3], np.float32), 2, np.array([2]))
+    positions, scores = restrict.top_in_slice(mapped, np.array([1, 2, 3], np.float32), 0, 3, 2, np.array([2]))
     assert positions.tolist() == [1, 0]
     assert scores.tolist() == [2.0, 1.0]
 

@@ -98,7 +98,7 @@ def build(
     starts = np.arange(m + 1) * EACH
     arrays = {
         "vectors": vectors,
-        "rows": np.arange(n, dtype=np.int32),
+        "policy_rows": np.arange(n, dtype=np.int32),
         "starts": starts.astype(np.int64),
         "traffic": np.random.default_rng(9).zipf(1.7, n).clip(max=900).astype(np.float32),
         "quality": np.full(n, 0.6, np.float32),

@@ -94,6 +94,7 @@ class Planted:
     """The language model's own rankings; as `table` where they are not given."""
     contexts: ContextTable | None = None
     planned: FittedPlanner | None = None
+    """Without one the mode `person` is `pair`."""
     settings: config.Bundle = field(default_factory=config.Bundle)
     length: int | str = LENGTH
     clock: bool = True
@@ -161,9 +162,10 @@ class Planted:
                 clusters[row, : len(self.triples[triple])] = self.triples[triple]
             triples = Triples(key(np.array(ordered, np.int32).reshape(-1, 3), M), clusters)
             table = replace(table, triples=triples, model_triples=triples)
+        pairs = self.planned is None and self.settings.mode == "person"
         outcome = pack.build(
             work,
-            self.settings,
+            replace(self.settings, mode="pair") if pairs else self.settings,
             catalog=self.catalog(),
             counted=pack.Counted.of(self.events(), N),
             tree=self.tree(),
@@ -173,7 +175,7 @@ class Planted:
             item_policy=ItemPolicy(
                 policy_file(folder / "p.onnx", self.vectors, self.length), self.vectors, self.vectors, NOBODY
             ),
-            planned=self.planned,
+            planned=self.planned or planned_of(weights={"popularity": 1.0}),
             contexts=self.contexts,
         )
         assert outcome.counts == {"items": N, "clusters": M}

@@ -70,7 +70,7 @@ def test_an_answer_says_why_for_each_item(client: httpx.Client) -> None:
     for item in reply["items"]:
         assert item["cluster"] == reply["cluster"] == house.NAMES[int(item["item"][1:].split("-")[0])]
         assert item["interests"] == reply["interests"]
-        assert (item["arm"], item["propensity"], item["experiment"]) == ("table", 1.0, "byway")
+        assert (item["found_by"], item["propensity"], item["experiment"]) == ("table", 1.0, "byway")
     assert reply["reasons"]
 
 
@@ -138,8 +138,8 @@ def test_exclude_context_and_mix(client: httpx.Client) -> None:
     watched = client.post("/v1/recommend", json={"history": history[:1], "context": "c6-2"}).json()
     assert watched["interests"] == [house.NAMES[0], house.NAMES[6]]
     mixed = client.post("/v1/recommend", json=asked | {"mix": 0.5}).json()
-    assert sorted(item["arm"] for item in mixed["items"]) == ["known", "known", "table", "table"]
-    assert {i["cluster"] for i in mixed["items"] if i["arm"] == "known"} <= set(mixed["interests"])
+    assert sorted(item["found_by"] for item in mixed["items"]) == ["known", "known", "table", "table"]
+    assert {i["cluster"] for i in mixed["items"] if i["found_by"] == "known"} <= set(mixed["interests"])
 
 
 def test_events_are_taken_in_once(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_by_user_and_corpus_nobody_is_shown_an_item_of_another_arm(workspace: Pa
     rng = np.random.default_rng(0)
     shown = 0
     for i in range(60):
-        dealt = made.dealt(f"u{i}", live, "name")
+        dealt = asyncio.run(made.dealt(f"u{i}", live, "name"))
         assert dealt is not None
         history = [Seen(f"c{rng.integers(12)}-{rng.integers(20)}") for _ in range(3)] if i % 4 else []
         given = arms.answer(dealt.serves, dealt.bundle, history, rng, 8, None)
@@ -154,6 +155,42 @@ def test_by_user_and_corpus_nobody_is_shown_an_item_of_another_arm(workspace: Pa
         shown += len(given.items)
     assert shown > 100
     assert live.corpus is None
+
+
+def test_an_arm_is_opened_once_beside_other_work_and_by_its_own_design(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / arms.FILE).write_text(SPRING.replace("[arms]", 'by = "user_and_corpus"\n[arms]'), "utf-8")
+    monkeypatch.setattr(arms, "LOOK", 0.0)
+    made, live, opening = arms.Arms(workspace), opened(workspace), threading.Event()
+    variant, threads = arms.variant, list[threading.Thread]()
+
+    def waits(*asked: object) -> object:
+        threads.append(threading.current_thread())
+        assert opening.wait(10)
+        return variant(*asked)
+
+    monkeypatch.setattr(arms, "variant", waits)
+
+    async def main() -> None:
+        first = [asyncio.create_task(made.dealt("ann", live, "name")) for _ in range(5)]
+        await asyncio.sleep(0.1)  # the loop goes on
+        (workspace / arms.FILE).write_text(SPRING.replace("spring", "summer"), "utf-8")
+        later = asyncio.create_task(made.dealt("ann", live, "name"))
+        await asyncio.sleep(0.1)
+        opening.set()
+        before, (after,) = await asyncio.gather(*first), await asyncio.gather(later)
+        assert after is not None
+        assert (after.experiment, after.bundle.corpus) == ("summer", None)
+        for dealt in before:
+            assert dealt is not None
+            assert (dealt.experiment, dealt.bundle.corpus is None) == ("spring", False)
+        again = await made.dealt("ann", live, "name")
+        assert again is not None
+        assert again.bundle is after.bundle
+
+    asyncio.run(main())
+    assert threading.main_thread() not in threads
 
 
 def test_a_design_that_is_written_later_is_taken_up_and_a_broken_one_is_not(
@@ -164,7 +201,7 @@ def test_a_design_that_is_written_later_is_taken_up_and_a_broken_one_is_not(
     for text, name in (("broken", "spring"), (SPRING.replace("spring", "summer"), "summer")):
         time.sleep(0.01)
         (workspace / arms.FILE).write_text(text, "utf-8")
-        dealt = made.dealt("ann", live, "name")
+        dealt = asyncio.run(made.dealt("ann", live, "name"))
         assert dealt is not None
         assert dealt.experiment == name
 
@@ -177,7 +214,7 @@ def test_a_bundle_of_an_arm_stays_when_others_are_published(workspace: Path) -> 
     for seed in range(1, 6):
         house.published(workspace, seed=seed)
     assert (workspace / "published" / now.bundle / "manifest.json").exists()
-    assert arms.Arms(workspace).dealt("ann", opened(workspace), "name") is not None
+    assert asyncio.run(arms.Arms(workspace).dealt("ann", opened(workspace), "name")) is not None
 
 
 @pytest.mark.parametrize("serves", ["byway", "paper", "masked"])

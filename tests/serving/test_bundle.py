@@ -58,7 +58,7 @@ def opened(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Bundle
 def test_everything_stands_in_the_order_of_the_tree(planted: Planted, opened: Bundle) -> None:
     assert [opened.ids[p] for p in range(N)] == planted.ids
     assert [opened.titles[p] for p in range(N)] == [f"Title of {i}" for i in planted.ids]
-    np.testing.assert_array_equal(opened.rows, planted.order)
+    np.testing.assert_array_equal(opened.policy_rows, planted.order)
     np.testing.assert_array_equal(opened.vectors, planted.vectors[planted.order])
     np.testing.assert_array_equal(opened.starts, STARTS)
     np.testing.assert_array_equal(opened.traffic, planted.traffic)
@@ -66,7 +66,7 @@ def test_everything_stands_in_the_order_of_the_tree(planted: Planted, opened: Bu
     assert opened.popularity.tolist() == [3, 5, 1, 6, 2, 4, 0]
     assert opened.manifest.names == NAMES
     assert (opened.manifest.level, opened.manifest.history, opened.manifest.clock) == (2, LENGTH, True)
-    assert opened.settings == config.Bundle()
+    assert opened.settings == config.Bundle(mode="pair")
 
 
 def test_arrays_are_mapped_not_read(opened: Bundle) -> None:
@@ -184,7 +184,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
         "levels.json",
         "smoke.json",
         "policy.onnx",
-        *(f"{name}.npy" for name in bundle.ARRAYS),
+        "planner.json",
+        *(f"{name}.npy" for name in (*bundle.ARRAYS, *bundle.PLANNER, "items_to", "items_weight")),
         *(f"{name}{end}.npy" for name in bundle.STRINGS for end in ("", "_offsets")),
     }
 

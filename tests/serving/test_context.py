@@ -9,7 +9,7 @@ import pytest
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.serving import context
+from byway.serving import arms, context
 from byway.serving.bundle import Bundle
 from byway.serving.messages import Met, RecommendRequest, Reply
 from byway.serving.person import Seen
@@ -92,6 +92,34 @@ def test_the_service_is_led_by_what_is_seen_and_never_empty(tmp_path: Path) -> N
     assert {item.propensity for item in (*one.items, *two.items)} == {1.0}
     assert [reply.strategy for reply in others] == ["table"] * 3
     assert all(len(reply.items) == 3 for reply in others)
+
+
+@pytest.mark.parametrize(
+    ("serves", "strategy"),
+    [("byway", "context"), ("paper", "table"), ("masked", "masked"), ("control", "control")],
+)
+def test_an_arm_that_is_compared_shows_what_it_is_said_to_show(tmp_path: Path, serves: str, strategy: str) -> None:
+    house.published(tmp_path / "w")
+    design = f'name = "spring"\nsalt = "salt"\n[arms]\n{serves} = {{ share = 1 }}'
+    (tmp_path / "w" / arms.FILE).write_text(design, "utf-8")
+
+    async def main() -> Reply:
+        worker = Service(tmp_path / "w", config.Serving())
+        opened = worker.live.bundle
+        looked_at = replace(
+            opened,
+            context_clusters=np.array([[2]], np.int32),
+            context_via=np.zeros(len(opened.ids), np.int32),
+            context_items=np.array([opened.position("c0-1")], np.int32),
+        )
+        worker.live = replace(worker.live, bundle=looked_at)
+        asked = RecommendRequest(user="ann", history=[Met("c1-0")], watching="c0-1", k=3)
+        reply = await worker.answer(asked, shown=[])
+        await worker.close()
+        return reply
+
+    reply = asyncio.run(main())
+    assert (reply.arm, reply.strategy) == (serves, strategy)
 
 
 def test_nothing_new_and_nothing_looked_at_are_said(opened: Bundle) -> None:

@@ -81,7 +81,7 @@ def test_events_are_joined_to_what_was_shown_as_it_is_defined() -> None:
             Event(f"e{n}", "u", f"i{rng.integers(6)}", int(t), n / 100, answer="a3" if rng.random() < 0.1 else "")
             for n, t in enumerate(np.sort(rng.integers(25, size=40)))
         ]
-        # Satisfaction names the event, and the arm the answer.
+        # Satisfaction names the event, and how it was found the answer.
         rows = [row for row in history.as_rows(events, answers) if row["propensity"] is not None]
         found = [
             (row["source"].split(":")[2], row["item"], f"e{round(100 * row['satisfaction'])}")

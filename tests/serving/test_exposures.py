@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from byway.serving import arms, meters
+from byway.base import config
+from byway.serving import arms, meters, stores
 from byway.serving.exposures import Exposures
 from byway.serving.history import LATE, Answered, Unavailable
 from tests.serving import house, running, valkey_server
@@ -178,6 +179,19 @@ def test_where_the_client_says_so_only_confirmed_answers_count(tmp_path: Path, w
         assert shown_to(client, f"guest:{nobody['answer']}") == 3
         assert client.delete("/v1/users/ann").json() == {"deleted": 3}
         assert shown_to(client, "ann") == 0
+
+
+@pytest.mark.parametrize(("exposures", "read"), [("answered", ["a1", "a2"]), ("confirmed", ["a2"])])
+def test_whoever_opens_the_history_by_the_settings_reads_what_the_service_reads(
+    tmp_path: Path, exposures: str, read: list[str]
+) -> None:
+    async def main() -> None:
+        async with stores.opened(config.Serving(exposures=exposures), tmp_path) as store:
+            await store.expose(answered(1), answered(2))
+            await store.confirm("ann", "a2")
+            assert [a.answer for a in await store.answers("ann", -1)] == read
+
+    asyncio.run(main())
 
 
 def test_a_batch_is_each_answered_alone_and_logged(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from byway.serving import history, stores
@@ -133,6 +134,15 @@ def test_answers_are_read_as_they_were_logged(place: tuple[str, Path]) -> None:
     assert (found, other) == ([rows[2], rows[0]], [])
 
 
+def test_what_was_shown_is_stored_without_names_of_columns_that_could_change() -> None:
+    stored = (
+        b'{"answer":"a1","user":"ann","time":1728000000000000,"experiment":"exp","bundle":"b","interests":["chess"],'
+        b'"shown":[["i1","table",0.25,"jazz"],["x","known",1.0,"chess"]],"arm":"","share":1.0}'
+    )
+    assert msgspec.json.encode(answered(1)) == stored
+    assert msgspec.json.decode(stored, type=Answered) == answered(1)
+
+
 def test_old_rows_are_forgotten(place: tuple[str, Path]) -> None:
     old = NOW - 31 * DAY
     rows = [event(1, time=old), event(2), event(1, user="bo", time=old)]
@@ -168,6 +178,15 @@ def test_a_deleted_user_is_gone(place: tuple[str, Path]) -> None:
     )
     assert (gone, ann, answers, twice) == (3, [], [], 0)
     assert (bo, users) == ([event(1, user="bo")], ["bo"])
+
+
+def test_a_name_that_cannot_be_written_fails_alone_and_the_writer_goes_on(place: tuple[str, Path]) -> None:
+    async def unwritable(store: Store) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            await asyncio.wait_for(store.delete("\udcff"), 10)
+
+    _, new, found = run(place, unwritable, lambda s: s.add([event(1)]), lambda s: s.of("ann", 0))
+    assert (new, found) == ([True], [event(1)])
 
 
 def test_nothing_of_a_deleted_user_is_left_in_the_files(tmp_path: Path) -> None:

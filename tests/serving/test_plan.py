@@ -95,7 +95,7 @@ def test_a_page_holds_the_best_items_of_the_interests_never_met(tmp_path: Path) 
     assert answer.strategy == "person"
     assert names(answer) == new[:8]
     assert [shown.score for shown in answer.items] == pytest.approx([scores[i] for i in new[:8]], abs=1e-4)
-    assert {(shown.arm, shown.propensity) for shown in answer.items} == {("person", 1.0)}
+    assert {(shown.found_by, shown.propensity) for shown in answer.items} == {("person", 1.0)}
     assert answer.cluster == answer.items[0].cluster == NAMES[int(new[0][1])]
     assert answer.rank is None
     assert len(ask(bundle, HISTORY, k=100).items) == len(new)
@@ -199,12 +199,12 @@ def test_a_propensity_is_how_often_the_item_is_shown(
 def test_a_page_without_a_place_to_explore_is_of_known_interests(tmp_path: Path, mix: float) -> None:
     _, bundle = built(tmp_path)
     answers = [ask(bundle, HISTORY, seed, 1, mix=mix) for seed in range(30)]
-    arms = {shown.arm for answer in answers for shown in answer.items}
+    arms = {shown.found_by for answer in answers for shown in answer.items}
     assert arms == ({"known"} if mix == 0 else {"known", "person"})
     assert {answer.strategy for answer in answers} == {"person"}
     for answer in answers:
         assert len(answer.items) == 1
-        assert int(names(answer)[0][1]) in MET or answer.items[0].arm == "person"
+        assert int(names(answer)[0][1]) in MET or answer.items[0].found_by == "person"
 
 
 # What is never shown
@@ -281,8 +281,9 @@ def test_the_reasons_name_the_items_that_were_liked(tmp_path: Path) -> None:
     assert answer.interests == [NAMES[4], NAMES[0]] or names(answer)[0] != "c5-3"
 
 
-def test_what_can_be_led_to_is_explained_with_its_chances(tmp_path: Path) -> None:
-    _, bundle = built(tmp_path, skip=0.3, items=3)
+def test_what_can_be_led_to_is_explained_with_its_chances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "ITEMS", 3)
+    _, bundle = built(tmp_path, skip=0.3)
     explained = explain(bundle, HISTORY)
     assert {i.cluster: i.weight for i in explained.interests} == pytest.approx(
         {NAMES[0]: 1 / 1.7, NAMES[2]: 0.2 / 1.7, NAMES[4]: 0.5 / 1.7}, abs=1e-5
@@ -295,7 +296,7 @@ def test_what_can_be_led_to_is_explained_with_its_chances(tmp_path: Path) -> Non
     # An interest is met by its best item: it is on the page as often as that.
     rounds, often = 1500, dict.fromkeys(chance, 0)
     for seed in range(rounds):
-        for cluster in {shown.cluster for shown in ask(bundle, HISTORY, seed).items}:
+        for cluster in {shown.cluster for shown in ask(bundle, HISTORY, seed, k=3).items}:
             often[cluster] += 1
     for cluster, p in chance.items():
         assert often[cluster] / rounds == pytest.approx(p, abs=max(4.5 * np.sqrt(p * (1 - p) / rounds), 1e-9))
@@ -421,8 +422,8 @@ def test_a_young_interest_shows_what_is_left_of_it_and_nothing_twice(tmp_path: P
     assert set(names(answer)) == {i for i in planted.ids if i[1] in "0346"} - {"c0-0", "c3-0"}
     half = ask(bundle, YOUNG, k=12, now=NOW, mix=0.5)
     assert len(set(names(half))) == len(half.items)
-    assert {shown.item[1] for shown in half.items if shown.arm == "known"} <= set("125")
-    assert {shown.item[1] for shown in half.items if shown.arm == "person"} <= set("0346")
+    assert {shown.item[1] for shown in half.items if shown.found_by == "known"} <= set("125")
+    assert {shown.item[1] for shown in half.items if shown.found_by == "person"} <= set("0346")
     # One that is used up is not offered.
     everything = [*(Seen(f"c0-{i}", NOW - DAY) for i in range(4)), *YOUNG]
     assert not any(item.startswith("c0") for item in names(ask(bundle, everything, k=20, now=NOW)))

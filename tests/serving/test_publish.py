@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import httpx
@@ -120,7 +121,7 @@ FAULTS = {
     "vectors are not finite": saved("vectors", lambda a: np.where(a == a.max(), np.nan, a)),
     "clusters are not slices": saved("starts", lambda a: np.where(a == 20, 0, a)),
     "ids are not a permutation": saved("id_positions", lambda a: np.zeros_like(a)),
-    "a row names no item": saved("rows", lambda a: a + 1),
+    "a row names no item": saved("policy_rows", lambda a: a + 1),
     "triples are not in order": triples([140, 3], [[5], [6]]),
     "or lead to no cluster": triples([3, 140], [[5], [12]]),
     "or one of their own": triples([3, 140], [[5], [8]]),
@@ -148,6 +149,24 @@ def test_a_bundle_with_a_fault_stays_out(tmp_path: Path, said: str) -> None:
         put(tmp_path, records)
     assert publish.current(tmp_path) == publish.Current(first, [])
     assert [p.name for p in (tmp_path / "published").iterdir() if p.is_dir()] == [first]
+
+
+def test_a_rollback_goes_back_from_what_is_served_once_it_has_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (put(tmp_path, house.build(tmp_path, seed)) for seed in (0, 1))
+    home, held = tmp_path / publish.FOLDER, artifact.locked
+
+    @contextlib.contextmanager
+    def just_after_another(folder: Path) -> Generator[None]:
+        """Another process publishes between the call and the lock."""
+        publish.settle(home, publish.Current(first, [second]))
+        with held(folder):
+            yield
+
+    monkeypatch.setattr(artifact, "locked", just_after_another)
+    assert publish.rollback(tmp_path) == second
+    assert publish.current(tmp_path) == publish.Current(second, [])
 
 
 def test_a_file_that_was_changed_by_hand_stays_out(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_old_history_alone_counts_as_recent_and_it_is_said(opened: Bundle) -> No
     history = [Seen("c1-0", NOW - 90 * DAY), Seen("c0-3", NOW - 80 * DAY)]
     answer = ask(opened, *history, now=NOW)
     assert answer.interests == [NAMES[1], NAMES[0]]
-    assert answer.reasons[0] == "Nothing in the last 30 days, so the whole history counts."
+    assert answer.reasons[0] == "Nothing in the last 30 days, so the whole history counts as recent."
     assert answer.strategy == "table"
 
 
@@ -466,7 +466,7 @@ def test_items_that_are_not_good_enough_are_not_shown(tmp_path: Path) -> None:
     strict = Bundle(
         **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("quality", "settings", "eligible_at")},
         quality=good,
-        settings=config.Bundle(min_quality=float(good[10])),
+        settings=config.Bundle(mode="pair", min_quality=float(good[10])),
     )
     answer = ask(strict, "c0-0", "c1-0")
     assert set(names(answer)) == {"c2-2", "c2-3"}
@@ -480,7 +480,7 @@ def test_items_that_are_too_old_are_not_shown(tmp_path: Path) -> None:
     fresh = Bundle(
         **{n: getattr(bundle, n) for n in Bundle.__slots__ if n not in ("created", "settings", "eligible_at")},
         created=created,
-        settings=config.Bundle(max_age_days=30),
+        settings=config.Bundle(mode="pair", max_age_days=30),
     )
     history = [Seen("c0-0", NOW - DAY), Seen("c1-0", NOW - DAY)]
     answer = recommend(fresh, history, np.random.default_rng(0), now=NOW)

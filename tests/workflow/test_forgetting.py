@@ -129,3 +129,9 @@ def test_a_history_that_does_not_answer_is_one_sentence(workspace: Path) -> None
     with pytest.raises(UserError, match="same command again"):
         forgetting.forget(workspace, away, [ANN])
     assert holding(workspace, ANN)
+
+
+def test_a_name_that_is_no_text_is_one_sentence(workspace: Path) -> None:
+    with pytest.raises(UserError, match="no text in UTF-8"):
+        forgetting.forget(workspace, settings(workspace), [ANN, "\udcff"])
+    assert holding(workspace, ANN)  # nothing was deleted yet

@@ -37,10 +37,3 @@ def top_in_slice(
     (found,) = (scores >= np.partition(scores, len(scores) - k)[len(scores) - k]).nonzero()
     best = found[(-scores[found]).argsort(kind="stable")[:k]]
     return best + start, scores[best]
-
-
-def top_anywhere(
-    vectors_ND: Floats, vector_D: Floats, k: int, exclude: Positions = _NONE
-) -> tuple[Positions, Floats]:
-    """The unrestricted policy: the `k` best of all items, as `top_in_slice` over the whole catalog."""
-    return top_in_slice(vectors_ND, vector_D, 0, len(vectors_ND), k, exclude)

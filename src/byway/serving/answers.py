@@ -1,7 +1,7 @@
 """What is replied: items with their reasons, and what fills a page beside new interests."""
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -22,9 +22,7 @@ SCORE_DIGITS, PROPENSITY_DIGITS = 6, 9
 KNOWN = 8
 """Most recent interests from which the places that do not explore are filled: it bounds the slices read."""
 
-Arm = Literal[
-    "person", "table", "popular_cluster", "unrestricted", "popular_items", "context", "masked", "known", "usual"
-]  # fmt: skip
+FoundBy = Strategy | Literal["known", "usual"]
 """How one item was found: by the answer's strategy; in a place that does not explore, as the item policy's choice
 among the interests that the person has (`known`); or by a recommender that never explores (`usual`, for
 comparing)."""
@@ -37,8 +35,8 @@ class Shown(msgspec.Struct, frozen=True):
     title: str
     cluster: str
     score: float
-    """Item policy's score; traffic where that is `popular_items`."""
-    arm: Arm
+    """The planner's where this was found by `person`, traffic where by `popular_items`, else the item policy's."""
+    found_by: FoundBy
     propensity: float
     """Probability that this request is answered with this item."""
     thumbnail: str = ""
@@ -61,7 +59,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def as_shown(
-    bundle: Bundle, positions: NDArray[Any], scores: NDArray[Any], arm: Arm, chances: list[float] | None = None
+    bundle: Bundle,
+    positions: NDArray[Any],
+    scores: NDArray[Any],
+    found_by: FoundBy,
+    chances: list[float] | None = None,
 ) -> list[Shown]:
     """Items at these positions as they are replied; without `chances` each is certain."""
     names, chances = bundle.manifest.names, [1.0] * len(positions) if chances is None else chances
@@ -71,7 +73,7 @@ def as_shown(
             title=bundle.titles[p],
             cluster=names[bundle.cluster(p)],
             score=round(s, SCORE_DIGITS),
-            arm=arm,
+            found_by=found_by,
             propensity=round(c, PROPENSITY_DIGITS),
             thumbnail=bundle.thumbnails[p],
         )
@@ -110,34 +112,47 @@ def popular_items(bundle: Bundle, k: int, person: Person) -> tuple[NDArray[np.in
     return np.array([p for _, p in found], dtype=np.int64), np.array([t for t, _ in found])
 
 
-def places_of(k: int, mix: float, rng: np.random.Generator) -> tuple[int, Callable[[int, bool], float]]:
-    """How many of k places explore, and the chance that the item of a rank (from 0) has a place of either kind."""
-    whole = math.floor(k * mix)
-    part = k * mix - whole
-    places = whole + int(part > 0 and rng.random() < part)
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many of the k places of an answer explore."""
 
-    def likely(rank: int, explores: bool) -> float:
+    k: int
+    whole: int
+    """Those that explore in every answer to the request."""
+    part: float
+    """The chance that one more does."""
+    explore: int
+    """Those that explore in this answer."""
+
+    @classmethod
+    def drawn(cls, k: int, mix: float, rng: np.random.Generator) -> "Places":
+        """Draw whether one more explores, where k times the `mix` is no whole number."""
+        whole = math.floor(k * mix)
+        part = k * mix - whole
+        return cls(k, whole, part, whole + int(part > 0 and rng.random() < part))
+
+    def chance(self, rank: int, explores: bool) -> float:
+        """The chance that the item of a rank (from 0) has a place of its kind."""
         if explores:
-            return 1.0 if rank < whole else part
-        return 1.0 if rank < k - whole - 1 or (rank < k - whole and part == 0) else 1.0 - part
-
-    return places, likely
+            return 1.0 if rank < self.whole else self.part
+        left = self.k - self.whole
+        return 1.0 if rank < left - 1 or (rank < left and self.part == 0) else 1.0 - self.part
 
 
 def from_known(
     bundle: Bundle,
     person: Person,
     user: NDArray[np.float32],
-    count: int,
-    likely: Callable[[int, bool], float],
+    places: Places,
     *,
     explored: NDArray[np.bool_],
     reasons: list[str],
 ) -> list[Shown]:
-    """The item policy's best among the most recent interests, in the `count` places that do not explore.
+    """The item policy's best among the most recent interests, in the places that do not explore.
 
     None is of the interests [M] that the other places may hold, so that nothing is shown twice.
     """
+    count = places.k - places.explore
     if not count:
         return []
     reasons.append(f"{count} more places do not explore; they hold what fits the interests already known.")
@@ -150,7 +165,7 @@ def from_known(
         found += zip((-scores).tolist(), positions.tolist(), strict=True)
     found = sorted(found)[:count]
     positions, scores = np.array([p for _, p in found], dtype=np.int64), np.array([-s for s, _ in found])
-    return as_shown(bundle, positions, scores, "known", [likely(r, False) for r in range(len(found))])
+    return as_shown(bundle, positions, scores, "known", [places.chance(r, False) for r in range(len(found))])
 
 
 def mixed(explore: list[Shown], known: list[Shown]) -> list[Shown]:

@@ -6,13 +6,16 @@ shares, and nobody is shown an item of another arm's corpus: what an arm learns 
 (arXiv 2305.07764, section 3). It keeps no log and measures nothing: that is `evaluation.lift`.
 """
 
+import asyncio
 import hashlib
 import math
 import os
 import time
 import tomllib
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +35,8 @@ from byway.serving.person import Person, Seen, read
 
 FILE = "experiments.toml"
 CONTROL, BYWAY, PAPER, MASKED = "control", "byway", "paper", "masked"
+COMPARED = (CONTROL, PAPER, MASKED)
+"""What Byway is compared to: they show what they are said to, whatever else the bundle could answer by."""
 AA = "_aa"
 """Behind the name of the control for its second half, where an A/A comparison is asked for."""
 LOOK = 1.0
@@ -109,15 +114,17 @@ def place(salt: str, kind: str, unit: str) -> float:
     return (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 11) / 2**53
 
 
-def deal(design: Design, unit: str, kind: Literal["user", "item"] = "user") -> str:
-    """The arm of a user, or of an item where the corpus is dealt too: the first whose shares reach its place."""
-    at, edge = place(design.salt, kind, unit), 0.0
+def deal_all(design: Design, units: Iterable[str], kind: Literal["user", "item"]) -> list[str]:
+    """The arm of each user, or item where the corpus is dealt too: the first whose shares reach its place."""
     shares = design.shares()
-    for name, share in shares.items():
-        edge += share
-        if at < edge:
-            return name
-    return next(reversed(shares))  # the shares' rounding
+    names, edges = list(shares), list(accumulate(shares.values()))
+    last = len(names) - 1  # the shares' rounding may end below 1
+    return [names[min(bisect_right(edges, place(design.salt, kind, unit)), last)] for unit in units]
+
+
+def deal(design: Design, unit: str, kind: Literal["user", "item"] = "user") -> str:
+    """The arm of one user or item."""
+    return deal_all(design, [unit], kind)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +150,13 @@ class Arms:
         self._stamp, self._looked = self._stamped(), time.monotonic()
         self._design = self._load()
         self._opened: dict[tuple[str, str], tuple[Bundle, str]] = {}
+        self._opening = asyncio.Lock()
 
-    def dealt(self, user: str, live: Bundle, live_name: str) -> Dealt | None:
-        """What a user is answered from; None without an experiment, and for who has no name to be dealt by."""
+    async def dealt(self, user: str, live: Bundle, live_name: str) -> Dealt | None:
+        """What a user is answered from; None without an experiment, and for who has no name to be dealt by.
+
+        An arm is opened in a thread, since dealing a million items takes a second.
+        """
         self._look()
         design = self._design
         if design is None or not user:
@@ -153,16 +164,22 @@ class Arms:
         arm = deal(design, user)
         opened = self._opened.get((arm, live_name))
         if opened is None:
-            # Of bundles that are no longer served nothing is kept.
-            self._opened = {key: value for key, value in self._opened.items() if key[1] == live_name}
-            opened = self._opened[arm, live_name] = self._open(design, arm, live, live_name)
+            async with self._opening:
+                opened = self._opened.get((arm, live_name)) if self._design is design else None
+                if opened is None:
+                    opened = await asyncio.to_thread(self._open, design, arm, live, live_name)
+                if self._design is design:  # and no other was taken up meanwhile
+                    # Of bundles that are no longer served nothing is kept.
+                    kept = {key: value for key, value in self._opened.items() if key[1] == live_name}
+                    self._opened = kept | {(arm, live_name): opened}
         return Dealt(design.name, arm, design.shares()[arm], design.serves(arm), *opened)
 
     def _open(self, design: Design, arm: str, live: Bundle, live_name: str) -> tuple[Bundle, str]:
         found, name = variant(self._workspace, design.serves(arm), live, live_name)
         if design.by == "user_and_corpus":
-            mine = [deal(design, found.ids[i], "item") == arm for i in range(len(found.ids))]
-            found = replace(found, corpus=np.array(mine, np.bool_), eligible_at={})
+            items = deal_all(design, (found.ids[i] for i in range(len(found.ids))), "item")
+            mine = np.fromiter((dealt == arm for dealt in items), np.bool_, len(items))
+            found = replace(found, corpus=mine, eligible_at={})
         return found, name
 
     def _stamped(self) -> int:

@@ -1,7 +1,7 @@
 """What `recommend` answers to each of many people, as columns instead of sentences.
 
-Every person is read and drawn for as in `recommend`, by the same functions; the item policy reads the histories of
-many at once. It does not know where the people come from.
+Every person is read and decided for as in `recommend`; the item policy reads the histories of many at
+once. It does not know where the people come from.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.serving import plan
-from byway.serving.answers import PROPENSITY_DIGITS, SCORE_DIGITS, best, popular_items
+from byway.serving.answers import PROPENSITY_DIGITS, SCORE_DIGITS, popular_items
 from byway.serving.bundle import Bundle
-from byway.serving.pairs import context_of, drawable, leads_to
 from byway.serving.person import Person, Seen, person_of
+from byway.serving.recommend import decide
 
 PEOPLE = 512
 """People who are answered together. Where items grow too old (`bundle.max_age_days`) each of them has a mask of the
@@ -51,7 +50,7 @@ class Answers:
     """[N] as in `Shown`."""
 
 
-Best = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]
+Best = tuple[NDArray[np.int64], NDArray[Any], list[float]]
 """Positions of a person's items, their scores, and their propensities."""
 
 
@@ -71,7 +70,7 @@ def answer(bundle: Bundle, people: Iterable[Request], k: int) -> Answers:
         rank=np.arange(len(person)) - np.repeat(np.cumsum(length) - length, length) + 1,
         position=np.concatenate([np.empty(0, np.int64), *(positions for positions, _, _ in found)]),
         score=np.array(scores, dtype=np.float64),
-        propensity=np.array([round(p, PROPENSITY_DIGITS) for *_, own in found for p in own.tolist()], np.float64),
+        propensity=np.array([round(p, PROPENSITY_DIGITS) for *_, own in found for p in own], np.float64),
     )
 
 
@@ -84,30 +83,10 @@ def _answer(bundle: Bundle, people: Sequence[Request], k: int) -> list[Best]:
         if person.recent:
             asking[i] = person
         else:
-            found[i] = _sure(*popular_items(bundle, k, person))
+            positions, traffic = popular_items(bundle, k, person)
+            found[i] = positions, traffic, [1.0] * len(positions)
     states = bundle.encode_many([person.positions for person in asking.values()])
     for (i, person), state in zip(asking.items(), states, strict=True):
-        found[i] = _best(bundle, person, state, people[i].rng, k)
+        chosen = decide(bundle, person, people[i].rng, k, state=state)
+        found[i] = chosen.positions, chosen.scores, chosen.propensities
     return [found[i] for i in range(len(people))]
-
-
-def _best(bundle: Bundle, person: Person, state: NDArray[np.float32], rng: np.random.Generator, k: int) -> Best:
-    if plan.applies(bundle, person):
-        page = plan.page_of(bundle, person, rng, k, state)
-        if len(page.positions):
-            return page.positions, page.scores, np.array(plan.chances(bundle, page, k, 1.0))
-    else:
-        context = context_of(bundle, person, rng)
-        contexts, chance = drawable(bundle, person)
-        led = leads_to(bundle, person, np.vstack([context, contexts]))
-        chosen = int(led[0])
-        if chosen >= 0:
-            positions, scores = best(bundle, person, state, k, chosen)
-            leading = min(float(chance[led[1:] == chosen].sum()), 1.0)
-            return positions, scores, np.full(len(positions), leading)
-    return _sure(*best(bundle, person, state, k))
-
-
-def _sure(positions: NDArray[np.int64], scores: NDArray[Any]) -> Best:
-    """What does not depend on any draw."""
-    return positions, scores, np.ones(len(positions))

@@ -23,7 +23,7 @@ from byway.planner.signals import LeafMeans, Planner, PlannerWeights
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
-    "vectors", "rows", "starts", "traffic", "quality", "created", "table", "popularity", "id_hashes",
+    "vectors", "policy_rows", "starts", "traffic", "quality", "created", "table", "popularity", "id_hashes",
     "id_positions",
 )  # fmt: skip
 STRINGS = ("ids", "titles", "thumbnails")
@@ -116,7 +116,7 @@ class Bundle:
     """Addresses or paths of pictures; empty where there is none."""
     vectors: NDArray[np.float32]
     """[n, d] item vectors by position."""
-    rows: NDArray[np.int32]
+    policy_rows: NDArray[np.int32]
     """[n] row of the catalog that the item policy reads for a position: its own, and for an item that came after
     the policy was trained (`byway refresh`) that of the most similar one it knows."""
     starts: NDArray[np.int64]
@@ -258,7 +258,7 @@ class Bundle:
         history = np.zeros((len(recent), length), dtype=np.int64)
         for row, each in zip(history, recent, strict=True):
             if each:
-                row[-len(each) :] = self.rows[each] + 1
+                row[-len(each) :] = self.policy_rows[each] + 1
         (vectors,) = self.session.run(["vector"], {"history": history})
         return np.asarray(vectors, dtype=np.float32)
 
@@ -293,7 +293,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
         return None
     items = list(_there(path, ("items_to", "items_weight")).values())
     leaf, content, unit, *leaves = (_mapped(path / f"{name}.npy") for name in PLANNER)
-    starts, n = fields["starts"], len(fields["rows"])
+    starts, n = fields["starts"], len(fields["policy_rows"])
     planner = Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=PlannerWeights),
         unit=unit,

@@ -54,12 +54,11 @@ def _of_page(opened: Bundle, person: Person, k: int) -> Chances:
 
 
 def _of_pairs(opened: Bundle, person: Person, k: int) -> Chances:
-    contexts, chance = pairs.drawable(opened, person)
-    led = pairs.leads_to(opened, person, contexts)
+    leads = pairs.leads(opened, person)
     user = opened.encode(person.positions)
     found: Chances = {}
-    for cluster in np.unique(led).tolist():
-        leading = min(float(chance[led == cluster].sum()), 1.0)
+    for cluster in np.unique(leads.cluster).tolist():
+        leading = leads.chance_of(cluster)
         for position in best(opened, person, user, k, cluster if cluster >= 0 else None)[0].tolist():
             found[position] = found.get(position, 0.0) + leading
     return found

@@ -22,7 +22,7 @@ def recommend(
 ) -> Answer:
     """Answer somebody with this history, the most recent item last, who is watching `item`.
 
-    The first cluster of the item's ranking is taken that has enough items left to show and, where `bundle.surprise`
+    The first cluster of the item's ranking is taken that has any item left to show and, where `bundle.surprise`
     is `never_met`, that this person has not met. `now` is in microseconds, for the age of items; what is in
     `exclude` is not shown.
     Raises UserError where the bundle has no context table or does not know the item.

@@ -1,4 +1,4 @@
-"""The log for others: as a table of events in pieces, and counted by experiment and arm.
+"""The log for others: as a table of events in pieces, and counted by experiment and how items were found.
 
 Work on a whole log is cut by people, and done in a thread one piece at a time, so that a worker goes on answering.
 It knows no HTTP.
@@ -70,7 +70,7 @@ def _written(events: list[Event], answers: list[Answered]) -> tuple[int, bytes]:
 
 
 async def counts(service: Service) -> Counts:
-    """Counts by experiment and arm of those who did something last; counted once for all who ask at a time."""
+    """Counts by experiment and how items were found, of those who did something last; once for all who ask."""
     async with service.counting:
         if time.monotonic() - service.counted.at >= FRESH:
             service.counted = await _count(service)
@@ -90,8 +90,8 @@ async def _count(service: Service) -> Counts:
             origin, _, rest = row["source"].partition(":")
             if origin != "byway" or row["propensity"] is None:
                 continue
-            name, _, arm = rest.rpartition(":")
-            sums = found.setdefault((name, arm), [0, 0, 0])
+            name, _, found_by = rest.rpartition(":")
+            sums = found.setdefault((name, found_by), [0, 0, 0])
             sums[0] += 1
             sums[1] += row["satisfaction"] > 0
             sums[2] += row["satisfaction"] >= 0.5
@@ -100,13 +100,13 @@ async def _count(service: Service) -> Counts:
     rows = [
         {
             "experiment": name,
-            "arm": arm,
+            "found_by": found_by,
             "shown": n,
             "met": met,
             "liked": liked,
             "rate": liked / n,
             "error": (liked / n * (1 - liked / n) / n) ** 0.5,
         }
-        for (name, arm), (n, met, liked) in sorted(found.items())
+        for (name, found_by), (n, met, liked) in sorted(found.items())
     ]
     return Counts(rows, counted, counted < len(people) or len(people) == PEOPLE, time.monotonic())

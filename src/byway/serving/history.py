@@ -42,7 +42,7 @@ class Exposure(msgspec.Struct, frozen=True, array_like=True):
     """One item that was shown, and how likely that was."""
 
     item: str
-    arm: str
+    found_by: str
     propensity: float
     cluster: str
 
@@ -102,7 +102,7 @@ def as_rows(events: list[Event], answers: list[Answered]) -> list[dict[str, Any]
     for key, (answered, exposure) in shown.items():
         event = led.get(key, Event("", answered.user, exposure.item, answered.time, 0.0))
         dealt = f"{answered.experiment}/{answered.arm}" if answered.arm else answered.experiment
-        source = f"byway:{dealt}:{exposure.arm}"
+        source = f"byway:{dealt}:{exposure.found_by}"
         rows.append(_row(event, source, exposure.propensity, answered.answer))
     return sorted(rows, key=lambda row: row["time"])
 

@@ -73,7 +73,7 @@ class Item(msgspec.Struct, frozen=True):
     thumbnail: str
     cluster: str
     interests: list[str]
-    arm: str
+    found_by: str
     propensity: float
     experiment: str
     score: float

@@ -20,7 +20,7 @@ answers = Counter(
     "Answers by strategy; popular_cluster, unrestricted and popular_items are fallbacks.",
     ["strategy"],
 )
-items = Counter("byway_items_total", "Items shown, by arm.", ["arm"])
+items = Counter("byway_items_total", "Items shown, by how they were found.", ["found_by"])
 exposures = Counter(
     "byway_exposures_total",
     "Answers: logged, undelivered (the client had gone), or dropped (the history did not take them in time).",

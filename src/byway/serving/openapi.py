@@ -18,8 +18,7 @@ from byway.serving import messages
 FIELDS = {
     "after": "The last user of the page before; the header Byway-Next of a page has it.",
     "answer": "Id of an answer: name it in the events that follow.",
-    "arm": "Of an item: what put it there, a strategy or `known` for what does not explore. Of the reply: the arm "
-    "of a live experiment to which the user was dealt, empty without one.",
+    "arm": "The arm of a live experiment to which the user was dealt, empty without one.",
     "share": "The chance to be dealt to the reply's arm.",
     "bundle": "The bundle that answered, by the first letters of its digest.",
     "chance": "Probability that an answer leads there.",
@@ -33,6 +32,7 @@ FIELDS = {
     "exclude": "Ids of items that are not to be shown.",
     "expired": "Events that were too old to be taken in.",
     "experiment": "Name of the experiment under which this was answered.",
+    "found_by": "How an item was found: by a strategy, or `known` for what does not explore.",
     "history": "What the person met, the most recent last; taken instead of the stored history.",
     "interests": "The interests from which this was drawn.",
     "item": "Id of an item of the catalog.",

@@ -77,7 +77,7 @@ def build(
     transitions: "Transitions",
     table: "Table",
     item_policy: "ItemPolicy",
-    planned: "FittedPlanner | None",
+    planned: "FittedPlanner",
     contexts: "ContextTable | None",
 ) -> Outcome:
     """Lay out everything in the tree's order."""
@@ -86,7 +86,7 @@ def build(
     created = catalog.items["created_at"].fill_null(np.iinfo(np.int64).max).to_numpy()
     arrays = {
         "vectors": item_policy.items[order],
-        "rows": known[order],
+        "policy_rows": known[order],
         "starts": tree.starts[level - 1],
         "traffic": counted.traffic[order],
         "quality": counted.quality[order],
@@ -106,16 +106,15 @@ def build(
             "context_via": via[order],
             "context_items": place[contexts.item],
         }
-    if planned is not None:
-        leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
-        spoken, content = known[order], np.asarray(planned.content)
-        by_item = len(content) != planned.leaves.n or len(content) == len(order)
-        arrays |= {"leaf": leaf, "content": content[spoken] if by_item else content, "unit": planned.unit[spoken]}
-        for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
-            if solved is not None:
-                arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
-        (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
-    if planned is not None and planned.fitted.weights.get("language_model"):
+    leaf = np.repeat(np.arange(len(tree.starts[-1]) - 1, dtype=np.int32), np.diff(tree.starts[-1]))
+    spoken, content = known[order], np.asarray(planned.content)
+    by_item = len(content) != planned.leaves.n or len(content) == len(order)
+    arrays |= {"leaf": leaf, "content": content[spoken] if by_item else content, "unit": planned.unit[spoken]}
+    for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
+        if solved is not None:
+            arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+    (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
+    if planned.fitted.weights.get("language_model"):
         arrays[MODEL[0]] = np.asarray(table.model)
         if table.model_triples is not None:
             arrays[MODEL[1]] = np.asarray(table.model_triples.clusters)

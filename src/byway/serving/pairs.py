@@ -7,6 +7,8 @@ item policy's best. So it is the sum over the pairs (or triples) that lead to th
 that enough places explore for its rank.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,34 @@ from byway.serving.bundle import Bundle
 from byway.serving.person import Person, Seen, clusters_of, shares
 from byway.transitions import draws
 from byway.transitions.draws import LEAST
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A drawn context and where it leads."""
+
+    context: list[int]
+    """[K] interests, the most recent last."""
+    cluster: int | None
+    """The interest to explore, if any is open."""
+    rank: int | None
+    """Its place in the ranking of the context, from 1; None where it does not stand there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leads:
+    """Where everything that can be drawn leads."""
+
+    context: NDArray[np.int64]
+    """[n, K] every context that can be drawn, the most recent interest last."""
+    chance: NDArray[np.float64]
+    """[n] its probability: 1 in all."""
+    cluster: NDArray[np.int64]
+    """[n] the interest that is then explored; -1 where none is open."""
+
+    def chance_of(self, cluster: int) -> float:
+        """The probability that this interest is explored."""
+        return min(float(self.chance[self.cluster == cluster].sum()), 1.0)
 
 
 def draw(bundle: Bundle, recent: list[tuple[Seen, int]], rng: np.random.Generator) -> list[int]:
@@ -61,13 +91,14 @@ def context_of(bundle: Bundle, person: Person, rng: np.random.Generator) -> list
     return contexts[int(rng.choice(len(contexts), p=chance))].tolist()
 
 
-def leads_to(bundle: Bundle, person: Person, context_nK: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The cluster to which each context leads this person; -1 where none is open."""
-    listed, opened = _rankings(bundle, person, context_nK)
+def leads(bundle: Bundle, person: Person) -> Leads:
+    """Every context that can be drawn, and the cluster to which it leads this person."""
+    contexts, chance = drawable(bundle, person)
+    listed, opened = _rankings(bundle, person, contexts)
     is_open = (listed >= 0) & opened[listed]
     popular = popular_open(bundle, person)
     best = listed[np.arange(len(listed)), is_open.argmax(axis=1)]
-    return np.where(is_open.any(axis=1), best, -1 if popular is None else popular)
+    return Leads(contexts, chance, np.where(is_open.any(axis=1), best, -1 if popular is None else popular))
 
 
 def _rankings(
@@ -78,42 +109,43 @@ def _rankings(
     return (listed[:, :1], person.left) if bundle.settings.mode == "paper" else (listed, person.open)
 
 
-def plan(
-    bundle: Bundle, person: Person, rng: np.random.Generator, reasons: list[str]
-) -> tuple[list[int], int | None, int | None]:
-    """Draw a context and follow its ranking: the context, the chosen cluster if any is open, and its rank in the
-    ranking if it stands there. Sentences are added to `reasons`."""
+def follow(bundle: Bundle, person: Person, rng: np.random.Generator) -> Drawn:
+    """Draw a context and follow its ranking, or, where nothing of it is open, most people."""
+    context = context_of(bundle, person, rng)
+    listed, opened = _rankings(bundle, person, np.array([context]))
+    for rank, cluster in enumerate(listed[0].tolist(), 1):
+        if cluster >= 0 and opened[cluster]:
+            return Drawn(context, cluster, rank)
+    return Drawn(context, popular_open(bundle, person), None)
+
+
+def explain(bundle: Bundle, person: Person, drawn: Drawn, reasons: list[str]) -> None:
+    """Say in words what was drawn and where it led."""
     names = bundle.manifest.names
-    drawn = context_of(bundle, person, rng)
-    whose = "this pair" if len(drawn) == 2 else "these three"
-    liked = [names[c] for c in dict.fromkeys(drawn)]
+    whose = "this pair" if len(drawn.context) == 2 else "these three"
+    liked = [names[c] for c in dict.fromkeys(drawn.context)]
     if person.context is not None:
-        reasons.append(f"The item being watched is of “{names[drawn[-1]]}”.")
+        reasons.append(f"The item being watched is of “{names[drawn.context[-1]]}”.")
     if len(liked) == 1:
         reasons.append(f"One recent interest: “{liked[0]}”.")
     else:
         number, said = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
         reasons.append(f"{number} recent interests, drawn from the history: {said}.")
-    asked = np.array([drawn])
+    asked = np.array([drawn.context])
     if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
         reasons.append("Hardly anybody had these three together, so the last two decide.")
-    listed, opened = _rankings(bundle, person, asked)
-    for rank, chosen in enumerate(listed[0].tolist(), 1):
-        if chosen < 0 or not opened[chosen]:
-            continue
-        if rank == 1:
-            reasons.append(f"People with these interests are most likely to enjoy “{names[chosen]}” next.")
-        else:
-            reasons.append(
-                f"“{names[chosen]}” is number {rank} in the ranking of {whose}; those before it are not new to "
-                "this person or have no item left to show."
-            )
-        return drawn, chosen, rank
-    reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
-    chosen = popular_open(bundle, person)
-    if chosen is not None:
-        reasons.append(f"“{names[chosen]}” is the interest most people turn to that is new to this person.")
-    return drawn, chosen, None
+    chosen = None if drawn.cluster is None else names[drawn.cluster]
+    if drawn.rank == 1:
+        reasons.append(f"People with these interests are most likely to enjoy “{chosen}” next.")
+    elif drawn.rank is not None:
+        reasons.append(
+            f"“{chosen}” is number {drawn.rank} in the ranking of {whose}; those before it are not new to "
+            "this person or have no item left to show."
+        )
+    else:
+        reasons.append(f"Every interest in the ranking of {whose} is known already or used up.")
+        if chosen is not None:
+            reasons.append(f"“{chosen}” is the interest most people turn to that is new to this person.")
 
 
 def popular_open(bundle: Bundle, person: Person) -> int | None:

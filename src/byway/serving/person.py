@@ -1,7 +1,7 @@
 """Who asks: a history as a bundle reads it, before anything is drawn or chosen.
 
-Pure functions. What a person has consumed at any time is met and never new; only the last days say what they like
-now.
+Pure functions. What a person has consumed at any time is met and never new; the interests that are looked up in the
+tables are those of the last days.
 """
 
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ def person_of(
     positions = [p for _, p in known]
     recent = [(s, p) for s, p in known if _recent(s, now, bundle.settings.days)]
     if known and not recent:
-        reasons.append(f"Nothing in the last {bundle.settings.days} days, so the whole history counts.")
+        reasons.append(f"Nothing in the last {bundle.settings.days} days, so the whole history counts as recent.")
         recent = known
     if bundle.interests > 2:
         recent = _met_last(bundle, recent, THREE_OF)

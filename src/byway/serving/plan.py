@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byway.planner import page
 from byway.planner.signals import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
-from byway.serving.answers import ITEMS
+from byway.serving.answers import ITEMS, Places
 from byway.serving.bundle import Bundle
 from byway.serving.person import Person
 from byway.transitions import draws
@@ -85,15 +85,15 @@ def page_of(
     return Page(found.candidates[best], remaining[best], asker, found, said, led)
 
 
-def chances(bundle: Bundle, shown: Page, k: int, mix: float) -> list[float]:
+def chances(bundle: Bundle, shown: Page, places: Places) -> list[float]:
     """The chance of each item of a page to stand in an answer to this request."""
-    whole, part = int(k * mix), k * mix - int(k * mix)
     if not bundle.settings.skip:  # Then all is decided but the number of places.
-        return [1.0] * min(whole, len(shown.positions)) + [part] * max(len(shown.positions) - whole, 0)
+        return [places.chance(rank, True) for rank in range(len(shown.positions))]
     of = np.searchsorted(shown.found.candidates, shown.positions)
-    chance = chances_of(bundle, shown.found, of, whole)
-    if part:
-        chance = (1 - part) * chance + part * chances_of(bundle, shown.found, of, whole + 1)
+    chance = chances_of(bundle, shown.found, of, places.whole)
+    if places.part:
+        more = chances_of(bundle, shown.found, of, places.whole + 1)
+        chance = (1 - places.part) * chance + places.part * more
     return chance.tolist()
 
 
@@ -163,20 +163,20 @@ def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None =
 
 def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     planner = _planner(bundle)
-    candidates, parts = planner.considered(asker, person.open, lambda rows: fit(planner, person, rows))
+    candidates, parts = planner.considered(asker, person.open, lambda some: showable(planner, person, some))
     score = total(parts, len(candidates))
-    score[~fit(planner, person, candidates)] = -np.inf
+    score[~showable(planner, person, candidates)] = -np.inf
     return Scored(candidates, planner.cluster[candidates], parts, planner.in_order(score, asker, candidates))
 
 
-def fit(planner: Planner, person: Person, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """[rows] whether each of these positions, in order, may be shown to this person."""
-    found = person.open[planner.cluster[rows]]
-    # What is apart is a handful: its places among the rows, where it has one.
-    at = np.minimum(np.searchsorted(rows, person.apart), len(rows) - 1)
-    found[at[rows[at] == person.apart]] = False
+def showable(planner: Planner, person: Person, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[p] whether each of these positions, in order, may be shown to this person."""
+    found = person.open[planner.cluster[positions]]
+    # What is apart is a handful: its places among the positions, where it has one.
+    at = np.minimum(np.searchsorted(positions, person.apart), len(positions) - 1)
+    found[at[positions[at] == person.apart]] = False
     if person.eligible.mask is not None:
-        found &= person.eligible.mask[rows]
+        found &= person.eligible.mask[positions]
     return found
 
 

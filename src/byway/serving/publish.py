@@ -133,10 +133,10 @@ def require_whole(workspace: Path, served: Current) -> None:
 def rollback(workspace: Path, tell: Tell | None = None) -> str:
     """Serve the bundle before this one; returns its name."""
     home = workspace / FOLDER
-    now = current(workspace)
-    if now is None or not now.before:
-        raise UserError(f"{workspace} has no earlier bundle to go back to.")
     with artifact.locked(home):
+        now = current(workspace)
+        if now is None or not now.before:
+            raise UserError(f"{workspace} has no earlier bundle to go back to.")
         name, *before = now.before
         _switch(home, Current(name, before), tell)
     return name

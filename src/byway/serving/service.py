@@ -22,7 +22,7 @@ import structlog
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.items.restrict import top_anywhere
+from byway.items.restrict import top_in_slice
 from byway.serving import arms, bundle, context, history, hosts, meters, publish, stores
 from byway.serving.answers import ITEMS, Answer, Shown, as_shown
 from byway.serving.arms import Dealt
@@ -144,7 +144,7 @@ class Service:
         else:
             seen = await self.seen(user, at) if user else []
         # A walk through the pages belongs to no arm.
-        dealt = self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
+        dealt = await self.arms.dealt(user, live.bundle, live.name) if experiment is None else None
         if dealt is None:
             dealt = Dealt(experiment or EXPERIMENT, "", 1.0, arms.BYWAY, live.bundle, live.name)
         k = ITEMS if asked.k is None else asked.k
@@ -161,22 +161,23 @@ class Service:
                 experiment=reply.experiment,
                 bundle=reply.bundle,
                 interests=reply.interests,
-                shown=[Exposure(i.item, i.arm, i.propensity, i.cluster) for i in reply.items],
+                shown=[Exposure(i.item, i.found_by, i.propensity, i.cluster) for i in reply.items],
                 arm=reply.arm,
                 share=reply.share,
             )
         )
         meters.answers.labels(given.strategy).inc()
-        for arm, count in Counter(item.arm for item in given.items).items():
-            meters.items.labels(arm).inc(count)
+        for found_by, count in Counter(item.found_by for item in given.items).items():
+            meters.items.labels(found_by).inc(count)
         if len(given.items) < k and given.strategy != "control":
             meters.short.inc()
         return reply
 
     def _answer(self, dealt: Dealt, asked: RecommendRequest, seen: list[Seen], k: int, at: int) -> Answer:
-        """What is seen in an item that is watched leads on, where the context table has an item for it."""
+        """What is seen in an item that is watched leads on, where the context table has an item for it and the arm
+        is none of those that Byway is compared to."""
         watching, opened = asked.watching, dealt.bundle
-        looks = dealt.serves != arms.CONTROL and opened.context_clusters is not None
+        looks = dealt.serves not in arms.COMPARED and opened.context_clusters is not None
         if looks and watching is not None and opened.position(watching) is not None:
             found = context.recommend(opened, watching, seen, k, at, asked.exclude)
             if found.items:
@@ -224,11 +225,11 @@ class Service:
         positions = [p for p in live.bundle.positions([s.item for s in seen]) if p is not None]
         if not positions or len(live.bundle.ids) > SMALL:
             return []
-        barred = np.unique(np.array(positions))
+        barred, n = np.unique(np.array(positions)), len(live.bundle.ids)
         async with self.slow:
             user_D = await asyncio.to_thread(live.bundle.encode, positions)
-            found, scores = await asyncio.to_thread(top_anywhere, live.bundle.vectors, user_D, k, exclude=barred)
-        return [_item(s, [], "") for s in as_shown(live.bundle, found, scores, "usual")]
+            best = await asyncio.to_thread(top_in_slice, live.bundle.vectors, user_D, 0, n, k, exclude=barred)
+        return [_item(s, [], "") for s in as_shown(live.bundle, *best, "usual")]
 
     async def store(self, events: list[Event]) -> Taken:
         """Take events in; what became of them."""

@@ -13,7 +13,7 @@ from byway.planner.signals import EXACT, SIGNALS, Planner
 from byway.serving.bundle import CONTEXTS, STRINGS, Bundle, Level, Strings
 
 KINDS = {
-    "vectors": ("f", 2), "rows": ("i", 1), "starts": ("i", 1), "traffic": ("f", 1), "quality": ("f", 1),
+    "vectors": ("f", 2), "policy_rows": ("i", 1), "starts": ("i", 1), "traffic": ("f", 1), "quality": ("f", 1),
     "created": ("i", 1), "table": ("i", 3), "popularity": ("i", 1), "id_hashes": ("u", 1), "id_positions": ("i", 1),
 }  # fmt: skip
 """Of each array its kind, as numpy has it, and its dimensions."""
@@ -75,7 +75,7 @@ def _texts(strings: Strings) -> bool:
 
 def _sizes(opened: Bundle) -> list[str]:
     n, m = len(opened.ids), len(opened.manifest.names)
-    by_position = ("rows", "traffic", "quality", "created", "id_hashes", "id_positions")
+    by_position = ("policy_rows", "traffic", "quality", "created", "id_hashes", "id_positions")
     return _said({
         "there is no item or no cluster": n > 0 and m > 0,
         "vectors are not one a item": len(opened.vectors) == n and opened.vectors.shape[1] > 0,
@@ -101,7 +101,7 @@ def _entries(opened: Bundle) -> list[str]:
         "triples are not in order, or lead to no cluster or one of their own": _triples_fit(opened),
         "ids are not a permutation": np.array_equal(np.sort(opened.id_positions), np.arange(n)),
         # Not a permutation: an item that came after training is read as the one most like it.
-        "a row names no item": _within(opened.rows, 0, n),
+        "a row names no item": _within(opened.policy_rows, 0, n),
         "the index of ids is not sorted": bool((opened.id_hashes[1:] >= opened.id_hashes[:-1]).all()),
         "vectors are not finite": _finite(opened.vectors),
         "traffic or quality is not finite": _finite(opened.traffic) and _finite(opened.quality),

@@ -128,10 +128,13 @@ def _transact(connection: sqlite3.Connection, batch: list[Job]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         results: list[Any] = [job(connection) for job, _ in batch]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - a writer that ended would let all who come after wait for ever
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        results = [Unavailable(f"The history cannot be written: {error}.")] * len(batch)
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            error = Unavailable(f"The history cannot be written: {error}.")
+        results = [error] * len(batch)
     waiting = [(done, result) for (_, done), result in zip(batch, results, strict=True)]
     for loop in {done.get_loop() for done, _ in waiting}:
         if not loop.is_closed():  # one that has ended waits for nobody
@@ -142,7 +145,7 @@ def _resolve(waiting: list[tuple["asyncio.Future[Any]", Any]]) -> None:
     for done, result in waiting:
         if done.done():
             continue
-        if isinstance(result, Unavailable):
+        if isinstance(result, Exception):
             done.set_exception(result)
         else:
             done.set_result(result)
@@ -327,7 +330,7 @@ def open(url: str, folder: Path, days: int, confirmed: bool = False) -> "Files |
 @contextlib.asynccontextmanager
 async def opened(settings: config.Serving, folder: Path) -> AsyncGenerator["Files | Valkey"]:
     """The store of these settings, closed at the end."""
-    store = open(settings.history, folder, settings.forget_days)
+    store = open(settings.history, folder, settings.forget_days, settings.exposures == "confirmed")
     try:
         yield store
     finally:

@@ -298,7 +298,7 @@ def _figure(live: Live, name: str) -> str:
 
 @get("/experiment", guards=[needs("read")], include_in_schema=False)
 async def experiment(request: Asking) -> Response[str]:
-    """What was shown and liked, by experiment and arm; and the figures of the simulated experiment."""
+    """What was shown and liked, by how it was found; and the figures of the simulated experiment."""
     service = service_of(request)
     live = service.live
     counted = await exports.counts(service)

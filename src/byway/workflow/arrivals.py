@@ -101,10 +101,10 @@ def _nothing(workspace: Path, records: dict[str, Record], dim: int, history: int
     """What there is before the first refresh."""
     opened = bundle.load(workspace / BUNDLE.folder)
     n = records["catalog"].counts["items"]
-    if len(opened.rows) != n:
+    if len(opened.policy_rows) != n:
         raise UserError(f"The bundle holds a refresh that {REFRESH} lacks; delete the bundle and run again.")
     traffic = np.zeros(n, np.float32)
-    traffic[opened.rows] = opened.traffic
+    traffic[opened.policy_rows] = opened.traffic
     none = np.zeros(0, np.int32)
     return Arrivals(
         items_of.SCHEMA.empty_table(), np.zeros((0, dim), np.float32), none.astype(np.int64), none, [], traffic,

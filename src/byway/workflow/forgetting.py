@@ -30,8 +30,14 @@ from byway.workflow.stages import CATALOG, REFRESH
 def forget(workspace: Path, config: Config, users: Sequence[str]) -> dict[str, Any]:
     """Delete these people; how many rows of the history and of the log they had, and whether refreshes are dropped.
 
-    Raises UserError where another process works on the workspace, and where the history does not answer.
+    Raises UserError where a name is no text, where another process works on the workspace, and where the history
+    does not answer.
     """
+    for user in users:
+        try:
+            user.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"The user {user!a} is no text in UTF-8; name them as the log does.") from error
     gone = asyncio.run(_from_history(workspace, config, users))
     with artifact.locked(workspace):
         events, refreshes = _from_log(workspace, users)
