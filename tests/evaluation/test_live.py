@@ -68,6 +68,13 @@ def test_what_cannot_be_measured_is_no_number() -> None:
     assert np.isnan(lift.ratio([], []).value)
 
 
+def test_what_is_unknown_to_one_user_is_no_meeting_of_another() -> None:
+    # User 1 watches something of an unknown cluster on day 0; user 0 meets the last cluster for the first time.
+    user, cluster, day = np.array([1, 0]), np.array([-1, 3]), np.array([0, 1])
+    none = np.zeros(0, np.int64)
+    assert live.novelty(user, cluster, day, np.ones(2, np.bool_), (none, none)).tolist() == [False, True]
+
+
 def test_novelty_is_what_was_never_met_before_the_day() -> None:
     rng = np.random.default_rng(4)
     n = 500

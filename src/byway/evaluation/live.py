@@ -69,6 +69,7 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
     array([ True, False, False])
     """
     width = int(max(cluster.max(initial=0), before[1].max(initial=0))) + 1
+    met = met & (cluster >= 0)
     key, earlier = user * width + cluster, before[0] * width + before[1]
     keys, inverse = np.unique(key, return_inverse=True)
     first = np.full(len(keys), np.iinfo(np.int64).max)

@@ -214,7 +214,9 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     of_item = _clusters(ids.tolist(), opened)
     cluster = of_item[item]
     if "cluster" in own:
-        _, cluster = np.unique(np.array([c or "" for c in own["cluster"]]), return_inverse=True)
+        told, cluster = np.unique([(c or "").strip() for c in own["cluster"]], return_inverse=True)
+        if "" in told:
+            cluster = cluster - 1  # an empty cell sorts first, and is unknown: -1
     time = np.array(own["time"], np.int64)
     met = _numbers(own["met"], 0) > 0
     start = int(time[~met].min()) // DAY if (~met).any() else 0
@@ -225,8 +227,8 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     if "novel" in own:
         novel = _numbers(own["novel"], 0.0) > 0
     else:
-        told = {} if "cluster" in own else before
-        earlier = [(number[u], c) for u in users for c in _clusters(told.get(u, []), opened).tolist() if c >= 0]
+        logged = {} if "cluster" in own else before
+        earlier = [(number[u], c) for u in users for c in _clusters(logged.get(u, []), opened).tolist() if c >= 0]
         pairs = np.array(earlier, np.int64).reshape(-1, 2)
         novel = live.novelty(user, cluster, day, taken, (pairs[:, 0], pairs[:, 1]))
     sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
