@@ -52,6 +52,7 @@ def test_the_public_layout(tmp_path: Path) -> None:
 
 def test_the_layout_of_positives(tmp_path: Path) -> None:
     (tmp_path / "positives_fully_observed.csv").write_text("user_id,video_id\n10,100\n12,102\n")
+    assert truth.kind(tmp_path) == "matrix"
     real, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
     assert isinstance(real, replay.Replay)
     assert users.tolist() == [0, 2]
@@ -285,6 +286,7 @@ def test_later_ratings_are_read(tmp_path: Path) -> None:
     table = pa.table(dict(zip(later.SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)))
     pq.write_table(table, tmp_path / later.FILE)
     log = Events(np.array([0]), np.array([1]), np.array([0]), np.ones(1, "f4"), True, 3, 4)
+    assert truth.kind(tmp_path) == "later"
     people, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, log, 10)
     assert isinstance(people, replay.Replay)
     assert users.tolist() == [0, 2]

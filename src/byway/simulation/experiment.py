@@ -111,7 +111,7 @@ def build(work: Work, given: Materials, *, seen: Media | None, user_ids: list[st
         "people": len(setup.users),
         "clusters": setup.kit.known.n_clusters,
         "share": settings.share,
-        "kind": "simulated" if isinstance(setup.environment, Simulated) else "replay",
+        "kind": truth.kind(folder),
         "retrain_every": settings.retrain_every,
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")

@@ -657,7 +657,7 @@ EXPERIMENT = Stage(
     _truth_files,
     asked_for=True,
     sections=("item_policy", "bundle"),
-    version=3,
+    version=4,
 )
 REPORT = Stage(16, "report", _report, outside=_drawn_figures, asked_for=True)
 CURATIONS = Stage(
