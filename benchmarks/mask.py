@@ -38,7 +38,8 @@ from byway.transitions import curate, signals
 from byway.transitions import table as tables
 from byway.transitions.table import Table
 from byway.transitions.triples import row_of
-from byway.workflow.stages import EXPERIMENT, Inputs
+from byway.workflow.artifacts import Inputs
+from byway.workflow.stages import EXPERIMENT
 
 ARMS = ("byway", "one", "ease", "masked", "most_liked", "table", "counts", "placebo")
 WORDS = {

@@ -38,7 +38,8 @@ from byway.transitions import table as tables
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.standing import load_standing
 from byway.transitions.triples import unkey
-from byway.workflow.stages import BUNDLE, CATALOG, EMBEDDINGS, LANGUAGE_MODEL, REFRESH, TRANSITIONS, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CATALOG, EMBEDDINGS, LANGUAGE_MODEL, REFRESH, TRANSITIONS
 
 ROOM = 1.1
 """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""

@@ -23,7 +23,8 @@ from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints
 from byway.transitions.triples import contexts_of
-from byway.workflow.stages import LANGUAGE_MODEL, WORTH, Inputs, inputs_of
+from byway.workflow.artifacts import Inputs, inputs_of
+from byway.workflow.stages import LANGUAGE_MODEL, WORTH
 from byway.workflow.stages import questions as questions_of
 
 

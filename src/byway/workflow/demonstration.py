@@ -16,7 +16,8 @@ from byway.serving.person import Seen
 from byway.serving.service import now
 from byway.transitions.standing import load_standing
 from byway.workflow import pipeline, preview, recommendations, showing
-from byway.workflow.stages import EXPERIMENT, REPORT, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import EXPERIMENT, REPORT
 
 SOURCE = """\
 # The embedded world: a simulation, described in docs/world.md.

@@ -24,7 +24,8 @@ from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
-from byway.workflow.stages import BUNDLE, CATALOG, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CATALOG
 
 EVERYTHING = 1_000_000
 """Rows of one user that are read at most."""

@@ -24,7 +24,8 @@ from byway.data.sources import OWN
 from byway.interests import placement
 from byway.serving import bundle, pack, publish
 from byway.workflow import arrivals, pipeline
-from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES
 
 BASE = (
     "catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy", "planner",
