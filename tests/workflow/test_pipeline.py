@@ -252,7 +252,7 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(toys: Toys, workspace: 
 def test_artifacts_are_loaded_from_the_folders_of_stages() -> None:
     named = re.findall(r'self\.load\("(.+?)"', inspect.getsource(artifacts))
     assert set(named) <= {stage.folder for stage in STAGES}
-    assert len(named) == 16
+    assert len(named) == 17
 
 
 def test_a_change_is_told_as_it_is(toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from byway.planner.fit import FittedPlanner
     from byway.transitions.curate import Transitions
     from byway.transitions.signals import Ranked
+    from byway.transitions.standing import Standing
     from byway.transitions.table import Table
 
 T = TypeVar("T")
@@ -133,6 +134,13 @@ class Artifacts:
         from byway.transitions import curate
 
         return self.load("06-transitions", curate.load)
+
+    @property
+    def standing(self) -> "Standing":
+        """Where the log leaves each user."""
+        from byway.transitions import standing
+
+        return self.load("06-transitions", standing.load_standing)
 
     @property
     def similarity(self) -> "NDArray[np.float64]":
