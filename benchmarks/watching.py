@@ -251,12 +251,12 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     variants[f"{now}, never met alone"] = (arms.MULTIMODAL, tables[now], strict, True)
     variants[f"{now}, both as before"] = (arms.MULTIMODAL, tables[now], strict, False)
     found: dict[str, list[Run]] = {}
-    trained |= arms.encoders(setup.kit, ("sequence",))
+    trained |= arms.encoders(setup.context, ("sequence",))
     for number, (name, (arm, table, bundle, follows)) in enumerate(variants.items()):
         scratch = folder / f"variant-{name.replace(' ', '-').replace(',', '')}"
         scratch.mkdir(exist_ok=True)
-        kit = replace(setup.kit, watching=table, sections=replace(settings, bundle=bundle))
-        each = replace(setup, kit=kit, scratch=scratch)
+        context = replace(setup.context, watching=table, sections=replace(settings, bundle=bundle))
+        each = replace(setup, context=context, scratch=scratch)
         with patch.object(arms, "FOLLOWS", (arms.MULTIMODAL,) if follows else ()):
             found[name] = [mask.lived(each, trained, s, arm) for s in range(given.deals)]
         print(f"{number + 1} of {len(variants)}: {name}", flush=True)

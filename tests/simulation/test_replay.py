@@ -81,7 +81,7 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     matrix = liked[np.ix_(users, items)]
     pairs = np.repeat(users, len(items)), np.tile(items, len(users))
     real = replay.Replay(*pairs, matrix.ravel(), np.zeros(matrix.size, np.float32), (n, 420), 5)
-    own = Setup(setup.kit, real, real.users, real.missing(), None, tmp_path)
+    own = Setup(setup.context, real, real.users, real.missing(), None, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)
@@ -126,9 +126,9 @@ class Oracle:
 
 def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.Replay]:
     tiny, earlier, people = cut()
-    kit = planted.kit(tiny, folder)
+    context = planted.context(tiny, folder)
     shown = live(
-        people, kit.known, experiment.logged(earlier), people.missing(), arm, people.users,
+        people, context.known, experiment.logged(earlier), people.missing(), arm, people.users,
         rng=np.random.default_rng(0), days=days, share=1.0, candidates=20, blur=0.05,
     )  # fmt: skip
     return shown, cut()[2]
@@ -176,11 +176,11 @@ def test_people_are_shown_all_that_they_rated_later_and_nothing_else(tmp_path: P
 def test_a_run_with_later_ratings_counts_what_somebody_can_be_shown(tmp_path: Path) -> None:
     tiny, earlier, people = cut()
     setup = planted.setup(tiny, tmp_path, days=2)
-    kit = replace(setup.kit, log=experiment.logged(earlier))
-    own = Setup(kit, people, people.users, people.missing(), None, tmp_path)
+    context = replace(setup.context, log=experiment.logged(earlier))
+    own = Setup(context, people, people.users, people.missing(), None, tmp_path)
     items = np.unique(people.pair % people.shape[1])
     assert np.flatnonzero(own.there).tolist() == items.tolist()
-    everybody = Setup(kit, people, people.users, ~own.there, None, tmp_path)
+    everybody = Setup(context, people, people.users, ~own.there, None, tmp_path)
     assert everybody.there.tolist() == own.there.tolist()
     run = run_arm(own, {}, "control", people.users, 0, "")
     assert run.items.sum() == np.minimum(people.left, 2 * LENGTH).sum()

@@ -198,7 +198,7 @@ def _embed(workspace: Path, records: dict[str, Record], items: pa.Table, dim: in
 def _place(
     tree: Tree, known: NDArray[np.float32], new: NDArray[np.float32], traffic: NDArray[np.float64]
 ) -> tuple[placement.Placed, Tree, list[float]]:
-    """Where new items [m, dim] go beside the known [n, dim] in `tree`, the tree with them, and each level's balance.
+    """Where new items [m, dim] go beside the known [n, dim] of `tree`, the tree then, and the balance by level.
 
     `traffic` [n + m] is of both.
     """

@@ -382,9 +382,12 @@ METRICS = Stage(
 def _experiment(work: Work, inputs: Inputs) -> Outcome:
     from byway.simulation import experiment
 
-    given = experiment.Materials(
-        catalog=inputs.catalog,
-        events=inputs.events,
+    catalog, events = inputs.catalog, inputs.events
+    context = experiment.arm_context(
+        work.scratch,
+        int(work.rng.integers(2**31)),
+        catalog=catalog,
+        events=events,
         vectors=inputs.vectors,
         tree=inputs.tree,
         descriptions=inputs.descriptions,
@@ -394,8 +397,15 @@ def _experiment(work: Work, inputs: Inputs) -> Outcome:
         contexts=inputs.contexts if inputs.has(CONTEXT_TABLE) else None,
         sections=inputs.config,
     )
-    seen = inputs.seen if inputs.has(MEDIA) else None
-    return experiment.build(work, given, seen=seen, user_ids=inputs.users, folder=inputs.truth_folder)
+    return experiment.build(
+        work,
+        context,
+        folder=inputs.truth_folder,
+        item_ids=catalog.ids(),
+        user_ids=inputs.users,
+        events=events,
+        seen=inputs.seen if inputs.has(MEDIA) else None,
+    )
 
 
 def _truth_files(inputs: Inputs) -> dict[str, str]:
