@@ -187,7 +187,7 @@ def live_with(setup: runs.Setup, source: Source) -> Impressions:
     known, log, days, share = setup.context.known, setup.context.log, setup.settings.days, setup.settings.share
     return runs.live(
         people, known, log, setup.missing, source, setup.users,
-        rng=np.random.default_rng(9), days=days, share=share, candidates=runs.CANDIDATES, blur=runs.BLUR,
+        settings=runs.LiveSettings(days, share, runs.CANDIDATES, runs.BLUR), rng=np.random.default_rng(9),
         chance=runs.Chance((5, 0)),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.simulation import control, platform
-from byway.simulation.platform import Felt, Impressions, live
+from byway.simulation.platform import Felt, Impressions, LiveSettings, live
 from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged, Source, best
 from byway.simulation.tallies import tally
 
@@ -77,11 +77,8 @@ def run(
         missing,
         arm,
         np.arange(10),
+        settings=LiveSettings(days, share, candidates=6, blur=0.05),
         rng=np.random.default_rng(seed),
-        days=days,
-        share=share,
-        candidates=6,
-        blur=0.05,
         follows=follows,
     )
 

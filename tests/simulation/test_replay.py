@@ -17,7 +17,7 @@ from byway.data import events as log
 from byway.data import later
 from byway.data.events import Events
 from byway.simulation import experiment, replay, truth
-from byway.simulation.platform import Impressions, live
+from byway.simulation.platform import Impressions, LiveSettings, live
 from byway.simulation.runs import Setup, run_arm
 from byway.simulation.source import Asked, Floats, Ints, Logged, best
 from tests.simulation import planted
@@ -129,7 +129,7 @@ def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.
     context = planted.context(tiny, folder)
     shown = live(
         people, context.known, experiment.logged(earlier), people.missing(), arm, people.users,
-        rng=np.random.default_rng(0), days=days, share=1.0, candidates=20, blur=0.05,
+        settings=LiveSettings(days, 1.0, candidates=20, blur=0.05), rng=np.random.default_rng(0),
     )  # fmt: skip
     return shown, cut()[2]
 

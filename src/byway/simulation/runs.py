@@ -17,7 +17,7 @@ from byway.base.artifact import write_atomic
 from byway.simulation import arms, simulated
 from byway.simulation.arms import ArmContext
 from byway.simulation.chance import Chance
-from byway.simulation.platform import Environment, Impressions, live
+from byway.simulation.platform import Environment, Impressions, LiveSettings, live
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Flags, Ints
 from byway.simulation.tallies import Tally, tally
@@ -95,11 +95,8 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
             setup.missing,
             arms.source(arm, context, trained, seed),
             users,
+            settings=LiveSettings(settings.days, settings.share, CANDIDATES, BLUR),
             rng=np.random.default_rng([seed, zlib.crc32(name.encode())]),
-            days=settings.days,
-            share=settings.share,
-            candidates=CANDIDATES,
-            blur=BLUR,
             follows=arm in arms.FOLLOWS,
             chance=Chance((seed, int(arm != name))) if settings.design == "paired" else None,
         )
