@@ -177,7 +177,17 @@ def test_a_tally_counts_by_hand() -> None:
         context=np.array([3, 5, 3, -1]),
     )
     bucket = np.where(np.arange(KNOWN.n_items) < 4, 1, 2)
-    tallied = tally(shown, np.array([1, 2, 3]), 4, 2, KNOWN, bucket)
+    tallied = tally(
+        shown,
+        np.array([1, 2, 3]),
+        4,
+        2,
+        cluster=KNOWN.cluster[shown.item],
+        n_clusters=KNOWN.n_clusters,
+        positive=KNOWN.positive,
+        vectors=KNOWN.vectors[shown.item],
+        bucket=bucket,
+    )
     found = {name: (a.sum(), b.sum()) for name, (a, b) in tallied.items()}
     # The last impression was found without the feed, and after nothing.
     assert [found[f"bucket_{b}.{part}"] for b in (1, 2) for part in ("source", "rest")] == [

@@ -109,7 +109,18 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     with np.load(path) as saved:
         shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
         interests = saved.get("interests")
-    figures = tally(shown, users, n, settings.days, context.known, setup.bucket)
+    known = context.known
+    figures = tally(
+        shown,
+        users,
+        n,
+        settings.days,
+        cluster=known.cluster[shown.item],
+        n_clusters=known.n_clusters,
+        positive=known.positive,
+        vectors=known.vectors[shown.item],
+        bucket=setup.bucket,
+    )
     if interests is not None:
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted

@@ -235,18 +235,18 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
     order = np.flatnonzero(~met)[np.argsort(time[~met], kind="stable")]
     return LiveLog(
-        user[order],
-        item[order].astype(np.int64),
-        cluster[order].astype(np.int64),
-        day[order],
-        np.clip(satisfaction[order], 0, 1),
-        np.maximum(seconds[order], 0),
-        shown[order],
-        novel[order],
-        None if sole is None else sole[order],
-        np.array([names.index(rows.arm[u]) for u in users], np.int64),
-        names,
-        [rows.shares.get(name, 0.0) or 1e-9 for name in names],
+        user=user[order],
+        item=item[order].astype(np.int64),
+        cluster=cluster[order].astype(np.int64),
+        day=day[order],
+        satisfaction=np.clip(satisfaction[order], 0, 1),
+        seconds=np.maximum(seconds[order], 0),
+        own=shown[order],
+        novel=novel[order],
+        sole=None if sole is None else sole[order],
+        arm=np.array([names.index(rows.arm[u]) for u in users], np.int64),
+        arms=names,
+        shares=[rows.shares.get(name, 0.0) or 1e-9 for name in names],
     )
 
 
