@@ -19,7 +19,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_users() -> None:
     arm = np.arange(2 * n) >= n
     ours = lift.lift(lift.ratio(liked[arm], shown[arm]), lift.ratio(liked[~arm], shown[~arm]))
     sums = [(np.where(a, liked, 0), np.where(a, shown, 0)) for a in (arm, ~arm)]
-    theirs = metrics.lift(*sums, metrics.draws(2 * n, 4000, rng))
+    theirs = metrics.lift(*sums, metrics.bootstrap_weights(2 * n, 4000, rng))
     assert ours.mean == pytest.approx(theirs.mean)
     width = theirs.high - theirs.low
     assert abs(ours.low - theirs.low) < 0.1 * width

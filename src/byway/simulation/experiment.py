@@ -278,7 +278,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
         name: run_arm(setup, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(len(setup.users), pooling.BOOTSTRAP, _rng(seed, 1, "chance"))
+    drawn = metrics.bootstrap_weights(len(setup.users), pooling.BOOTSTRAP, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {

@@ -40,9 +40,9 @@ def tally(
     """Every metric of one arm over its users.
 
     `cluster` [n] and `vectors` [n, w] are those of each impression's item; without vectors there is no diversity.
-    Satisfaction pleases from `positive` on. `bucket` [N] is each item's bucket of visual interest: with it, positive
-    feedback on what the arm's source named and on the rest of the feed, by the bucket of what was watched right
-    before (paper 2, figure 8).
+    Satisfaction pleases from `positive` on. `bucket` [N] is each item's bucket of visual interest: with it,
+    positive feedback on what the arm's source named and on the rest of the feed, by the bucket of what was watched
+    right before (paper 2, figure 8).
     """
     pleased = shown.satisfaction >= positive
     pleased_new = serendipitous(shown.satisfaction, shown.novel, positive)
