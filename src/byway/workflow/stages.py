@@ -12,15 +12,19 @@ import msgspec
 
 from byway.base import artifact, weights
 from byway.base.artifact import Outcome, Record, Work
-from byway.base.config import LIFTED, Config, MultimodalModel
+from byway.base.config import LIFTED, Answers, Config, MultimodalModel
 from byway.base.errors import UserError
 from byway.base.progress import say
 from byway.workflow.artifacts import Inputs, Stage, shaping
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from byway.language.plan import Given
     from byway.language.questions import Questions
     from byway.multimodal.contexts import Contexts
+    from byway.transitions.counts import Successors
     from byway.transitions.curate import Ints
 
 
@@ -149,24 +153,36 @@ def _language_model(work: Work, inputs: Inputs) -> Outcome:
     )
 
 
-def questions(inputs: Inputs, pairs: "Ints | None" = None) -> "Questions":
-    """What a model that does not run here is asked about `pairs` [P, 2], or about those that the settings say."""
+def questions(
+    inputs: Inputs,
+    pairs: "Ints | None" = None,
+    settings: Answers | None = None,
+    *,
+    successors: "Successors | None" = None,
+    allowed: "NDArray[np.bool_] | None" = None,
+) -> "Questions":
+    """What a model that does not run here is asked about `pairs` [P, 2], or about those that the settings say.
+
+    Others than the workspace's may be given: settings, what is counted, and `allowed` [P, M] as candidates.
+    """
     import numpy as np
 
     from byway.language import questions as asked
     from byway.transitions import signals
     from byway.transitions.counts import Successors
 
-    transitions, settings, seed = inputs.transitions, inputs.config.answers, inputs.config.run.seed
-    scorer, of = signals.of(transitions, inputs.similarity), inputs.tree.assign(transitions.level)
+    transitions, settings, seed = inputs.transitions, settings or inputs.config.answers, inputs.config.run.seed
+    successors = successors or Successors.of(transitions)
+    scorer, of = signals.over(successors, inputs.similarity), inputs.tree.assign(transitions.level)
     return asked.about(
         asked.pairs_asked(transitions, settings.pairs) if pairs is None else pairs,
         scorer.fitted(transitions.validation, np.random.default_rng(seed)),
-        Successors.of(transitions),
+        successors,
         settings,
         names=inputs.descriptions.names[transitions.level - 1],
         titles=asked.examples(inputs.catalog.titles(), inputs.events, of, transitions.clusters),
         seed=seed,
+        allowed=allowed,
     )
 
 
