@@ -29,6 +29,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from benchmarks import mask
+from benchmarks.placebo import WATCHED
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -366,7 +367,7 @@ def main() -> None:
     given = parser.parse_args()
     path: Path = given.workspace
     if given.what == "world":
-        made = world.build(given.seed, world.WATCHED)
+        made = world.build(given.seed, WATCHED)
         loop.write(made, loop.simulate(made), path / "source")
         loop.media.film(made, path / "source")
         (path / "byway.toml").write_text(TOML, "utf-8")

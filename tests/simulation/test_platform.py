@@ -160,7 +160,7 @@ def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
         state.night()
     whole = platform.extended(whole, shown)
     again = control.PlatformState.of(KNOWN, whole, NOBODY)
-    for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "worth", "taste"):
+    for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "satisfaction_sum", "taste"):
         np.testing.assert_allclose(getattr(state, name), getattr(again, name), atol=1e-4, err_msg=name)
 
 
