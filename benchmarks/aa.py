@@ -23,7 +23,8 @@ from byway.base import config, metrics
 from byway.base.artifact import Work
 from byway.simulation import experiment
 from byway.simulation.arms import CONTROL
-from byway.workflow.stages import EXPERIMENT, Inputs
+from byway.workflow.artifacts import Inputs
+from byway.workflow.stages import EXPERIMENT
 
 AS_IT_SHOULD = 0.03, 0.07
 

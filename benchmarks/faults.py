@@ -63,7 +63,7 @@ def toy_stages() -> None:
     from byway.base import artifact
     from byway.base.artifact import Outcome, Work
     from byway.workflow import pipeline, stages
-    from byway.workflow.stages import Inputs, Stage
+    from byway.workflow.artifacts import Inputs, Stage
 
     def numbers(work: Work, inputs: Inputs) -> Outcome:
         size = round(1000 * inputs.config.catalog.positive)
@@ -83,13 +83,13 @@ def toy_stages() -> None:
         return Outcome()
 
     def total(work: Work, inputs: Inputs) -> Outcome:
-        doubled = inputs.load(DOUBLES, lambda path: (path / "doubles").read_bytes())
+        doubled = inputs.load(DOUBLES.folder, lambda path: (path / "doubles").read_bytes())
         found = [int(load_numbers(inputs).sum()), len(doubled or b"")]
         (work.out / "total.json").write_text(json.dumps(found), "utf-8")
         return Outcome()
 
     def load_numbers(inputs: Inputs) -> Any:
-        return inputs.load(NUMBERS, lambda path: np.load(path / "numbers.npy"))
+        return inputs.load(NUMBERS.folder, lambda path: np.load(path / "numbers.npy"))
 
     NUMBERS = Stage(1, "catalog", numbers, outside=stages.CATALOG.outside)
     DOUBLES = Stage(2, "embeddings", doubles, (NUMBERS,))

@@ -231,7 +231,7 @@ def figures(asked: Asked, log_p_NM: Floats, slices: dict[str, NDArray[np.bool_]]
         told[name] = {"transitions": int(count.sum())}
         if not len(count):
             continue
-        draws = metrics.draws(len(count), 500, np.random.default_rng(0))
+        draws = metrics.bootstrap_weights(len(count), 500, np.random.default_rng(0))
         for figure, value in (("nats", of), ("over_offset", of - base), ("recall_at_10", hit)):
             one = metrics.ratio(value[rows] * count, count, draws)
             told[name][figure] = {k: round(getattr(one, k), 5) for k in ("mean", "low", "high")}

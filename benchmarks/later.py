@@ -16,7 +16,8 @@ from byway.base.artifact import write_atomic
 from byway.base.errors import UserError
 from byway.data import events, later
 from byway.workflow import folder
-from byway.workflow.stages import CATALOG, Inputs
+from byway.workflow.artifacts import Inputs
+from byway.workflow.stages import CATALOG
 
 
 def begin(workspace: Path, out: Path, share: float, at_least: int) -> dict[str, int]:

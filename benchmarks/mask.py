@@ -38,7 +38,8 @@ from byway.transitions import curate, signals
 from byway.transitions import table as tables
 from byway.transitions.table import Table
 from byway.transitions.triples import row_of
-from byway.workflow.stages import EXPERIMENT, Inputs
+from byway.workflow.artifacts import Inputs
+from byway.workflow.stages import EXPERIMENT
 
 ARMS = ("byway", "one", "ease", "masked", "most_liked", "table", "counts", "placebo")
 WORDS = {
@@ -87,7 +88,9 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
             item_policy=sequence.load(workspace / "12-item-policy"),
         )
         known.write_text(json.dumps(outcome.metrics), "utf-8")
-    given = experiment.Materials(
+    context = experiment.arm_context(
+        folder,
+        settings.run.seed,
         catalog=whole,
         events=log,
         vectors=vectors,
@@ -99,12 +102,11 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
         planned=fit.load(folder),
         sections=settings,
     )
-    kit = experiment.make_kit(folder, given, settings.run.seed)
     inputs = Inputs(workspace, settings, EXPERIMENT)
     users = events.load_users(workspace / "01-catalog")
     environment, people, missing = truth.open_truth(inputs.truth_folder, whole.ids(), users, log, 10)
-    setup = Setup(kit, environment, people, missing, None, folder)
-    return setup, arms.encoders(kit, ("masked",)), json.loads(known.read_text("utf-8"))
+    setup = Setup(context, environment, people, missing, None, folder)
+    return setup, arms.encoders(context, ("masked",)), json.loads(known.read_text("utf-8"))
 
 
 def by_evidence(transitions: curate.Transitions, forest: tree.Tree, vectors: np.ndarray, top: int) -> Table:
@@ -127,7 +129,7 @@ def live(workspace: str, settings: config.Config, folder: str, runs: list[tuple[
 
 
 def lived(setup: Setup, trained: dict[str, Any], s: int, name: str) -> Any:
-    seed = setup.kit.seed
+    seed = setup.context.seed
     dealt = experiment.dealt_to(setup.settings, setup.users, 1, experiment._rng(seed, s, "segments"))
     return run_arm(setup, trained, name, dealt[0], experiment._seed(seed, s), "")
 
@@ -188,7 +190,7 @@ def main() -> None:
         "deals": {name: [one.get("positive_rate") for one in of] for name, of in figures["seeds"].items()},
     }
     if given.aa:
-        result["aa"] = experiment.identical(setup, given.aa, setup.kit.seed)
+        result["aa"] = experiment.identical(setup, given.aa, setup.context.seed)
         print("A/A", result["aa"]["share"])
     if given.json:
         given.json.write_text(json.dumps(result, indent=1), "utf-8")

@@ -9,14 +9,41 @@ A run that was stopped goes on. `true` and `shuffled-words` have the same log an
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from byway.base import artifact, config
 from byway.simulation import loop, world
+from byway.simulation.people import WorldSettings
 from byway.simulation.world import World
 from byway.workflow import demonstration, pipeline
 
+WATCHED = WorldSettings(n_items=1200, n_users=2500, from_search=0.5, look=0.9)
+"""A world in which pictures tell what no word does (`benchmarks/watching.py`)."""
+
 METRICS = ("positive_rate", "novel_impressions", "serendipity")
+
+
+def shuffled_words(true: World, unit: Literal["topic", "sub_area"] = "topic") -> World:
+    """Placebo: the words of the topics are dealt out anew, all else is as it was, the log too.
+
+    By `topic`, a cluster of similar texts holds items of unrelated topics. By `sub_area`, whole sub-areas
+    change places: their items still belong together, and only what the words tell of the *other* sub-areas is
+    wrong. The second takes away a model's knowledge of the world and leaves the tree as good as before.
+    """
+    words = "shuffled_topics" if unit == "topic" else "shuffled_sub_areas"
+    settings = replace(true.settings, words=words)
+    return replace(true, settings=settings, items=world.make_items(settings, true.topics, true.seed))
+
+
+def chance_liking(true: World) -> World:
+    """Placebo: each user's affinities to the topics not yet known are permuted among them.
+
+    As many undiscovered interests as before, but neither areas nor appeals nor other people tell which. Searches
+    no longer start from the mood of the moment, which would follow the appeals. The log has to be made anew.
+    """
+    return world.build(true.seed, replace(true.settings, liking="chance", mood=0.0))
 
 
 def worlds(seed: int, small: bool) -> dict[str, World]:
@@ -24,8 +51,8 @@ def worlds(seed: int, small: bool) -> dict[str, World]:
     true = world.build(seed, world.SMALL if small else world.FULL)
     return {
         "true": true,
-        "shuffled-words": world.shuffled_words(true, "sub_area"),
-        "chance-liking": world.chance_liking(true),
+        "shuffled-words": shuffled_words(true, "sub_area"),
+        "chance-liking": chance_liking(true),
     }
 
 

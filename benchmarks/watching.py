@@ -29,6 +29,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from benchmarks import mask
+from benchmarks.placebo import WATCHED
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -251,12 +252,12 @@ def live(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     variants[f"{now}, never met alone"] = (arms.MULTIMODAL, tables[now], strict, True)
     variants[f"{now}, both as before"] = (arms.MULTIMODAL, tables[now], strict, False)
     found: dict[str, list[Run]] = {}
-    trained |= arms.encoders(setup.kit, ("sequence",))
+    trained |= arms.encoders(setup.context, ("sequence",))
     for number, (name, (arm, table, bundle, follows)) in enumerate(variants.items()):
         scratch = folder / f"variant-{name.replace(' ', '-').replace(',', '')}"
         scratch.mkdir(exist_ok=True)
-        kit = replace(setup.kit, watching=table, sections=replace(settings, bundle=bundle))
-        each = replace(setup, kit=kit, scratch=scratch)
+        context = replace(setup.context, watching=table, sections=replace(settings, bundle=bundle))
+        each = replace(setup, context=context, scratch=scratch)
         with patch.object(arms, "FOLLOWS", (arms.MULTIMODAL,) if follows else ()):
             found[name] = [mask.lived(each, trained, s, arm) for s in range(given.deals)]
         print(f"{number + 1} of {len(variants)}: {name}", flush=True)
@@ -366,7 +367,7 @@ def main() -> None:
     given = parser.parse_args()
     path: Path = given.workspace
     if given.what == "world":
-        made = world.build(given.seed, world.WATCHED)
+        made = world.build(given.seed, WATCHED)
         loop.write(made, loop.simulate(made), path / "source")
         loop.media.film(made, path / "source")
         (path / "byway.toml").write_text(TOML, "utf-8")

@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+from benchmarks.placebo import chance_liking
 from numpy.typing import NDArray
 
 from byway.simulation import loop, world
@@ -144,6 +145,7 @@ def figures(made: World) -> dict[str, float]:
     ways = scores(made, found[:cut], test)
     random = world.build(made.seed, replace(made.settings, recommender="random"))
     random_log = loop.simulate(random)
+    liked = made.users.affinity >= made.settings.liked
     out = {
         "events": len(log),
         "satisfaction": float(log.satisfaction.mean()),
@@ -151,7 +153,7 @@ def figures(made: World) -> dict[str, float]:
         "daily_users": float((watched > 0).mean()),
         "daily_users_over_ten_minutes": float((watched > 600).mean()),
         "known_at_start": float(made.users.known.sum(1).mean()),
-        "undiscovered_at_start": float(made.users.undiscovered(made.settings).sum(1).mean()),
+        "undiscovered_at_start": float((liked & ~made.users.known).sum(1).mean()),
         "known_at_end": float(log.end.known.sum(1).mean()),
         "zipf_slope": zipf_slope(plays),
         "traffic_of_top_tenth": float(np.sort(plays)[-len(plays) // 10 :].sum() / plays.sum()),
@@ -179,7 +181,7 @@ def main() -> None:
     runs: list[dict[str, float]] = []
     for seed in range(options.seeds):
         made = world.build(seed, {"full": world.FULL, "small": world.SMALL}[options.world])
-        runs.append(figures(world.chance_liking(made) if options.chance else made))
+        runs.append(figures(chance_liking(made) if options.chance else made))
     print(json.dumps({name: round(float(np.mean([run[name] for run in runs])), 3) for name in runs[0]}, indent=2))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from byway.base.artifact import Gate, Outcome, Work
 from byway.workflow import pipeline, stages
-from byway.workflow.stages import Inputs, Stage
+from byway.workflow.artifacts import Inputs, Stage
 
 
 class Toys:
@@ -55,7 +55,7 @@ class Toys:
         return self.write("tree", work, total + inputs.config.tree.items_per_cluster)
 
     def read(self, inputs: Inputs, stage: int) -> Any:
-        return inputs.load(self.stages[stage], self.load)
+        return inputs.load(self.stages[stage].folder, self.load)
 
     def did(self) -> list[str]:
         """The stages built since the last time that this was asked."""

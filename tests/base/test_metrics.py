@@ -9,7 +9,7 @@ from byway.base import metrics
 def test_the_interval_of_a_share_is_the_textbooks() -> None:
     rng = np.random.default_rng(0)
     hits = (rng.random(2000) < 0.3).astype(float)
-    found = metrics.ratio(hits, np.ones(2000), metrics.draws(2000, 800, rng))
+    found = metrics.ratio(hits, np.ones(2000), metrics.bootstrap_weights(2000, 800, rng))
     error = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 2000)
     assert found.mean == hits.mean()
     assert found.low == pytest.approx(hits.mean() - error, abs=0.2 * error)
@@ -22,7 +22,7 @@ def test_intervals_hold_the_truth_nineteen_times_of_twenty() -> None:
     for _ in range(200):
         shown = rng.poisson(4, 150).astype(float)
         liked = rng.binomial(shown.astype(int), 0.4).astype(float)
-        found = metrics.ratio(liked, shown, metrics.draws(150, 200, rng))
+        found = metrics.ratio(liked, shown, metrics.bootstrap_weights(150, 200, rng))
         held += not found.away_from(0.4)
     assert 0.88 <= held / 200 <= 0.99
 
@@ -30,7 +30,7 @@ def test_intervals_hold_the_truth_nineteen_times_of_twenty() -> None:
 def test_an_arm_has_no_lift_over_itself_and_twins_do_not_make_it_surer() -> None:
     rng = np.random.default_rng(2)
     liked, shown = rng.random(300), np.ones(300)
-    drawn = metrics.draws(300, 100, rng)
+    drawn = metrics.bootstrap_weights(300, 100, rng)
     same = metrics.lift((liked, shown), (liked, shown), drawn)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
     # Counting every person twice, as twins, leaves the interval as it was: people are drawn, not accounts.
@@ -53,8 +53,8 @@ def test_intervals_over_deals_hold(of_person: float, of_deal: float) -> None:
     for _ in range(trials):
         top = 2 + rng.normal(0, noise, (deals, people)) + of_deal * rng.normal(size=(deals, 1))
         top += of_person * rng.normal(size=people)
-        draws = metrics.draws(people, times, rng), metrics.deal_draws(deals, times, rng)
-        own, fixed = (metrics.drawn(each[None], ones, *draws)[0] for each in (top, ones))
+        draws = metrics.bootstrap_weights(people, times, rng), metrics.replication_weights(deals, times, rng)
+        own, fixed = (metrics.bootstrap_ratios(each[None], ones, *draws)[0] for each in (top, ones))
         held += not own.over(fixed).away_from(1)
         alone += not metrics.lift((top.sum(0), ones.sum(0)), (ones.sum(0), ones.sum(0)), draws[0]).away_from(1)
     assert 0.92 <= held / trials <= 0.985
@@ -64,15 +64,15 @@ def test_intervals_over_deals_hold(of_person: float, of_deal: float) -> None:
 def test_a_single_deal_is_people_alone() -> None:
     rng = np.random.default_rng(0)
     top, below = rng.random(50), np.ones(50)
-    draws = metrics.draws(50, 300, rng), metrics.deal_draws(1, 300, rng)
-    (of_deals,) = metrics.drawn(top[None], below[None], *draws)
+    draws = metrics.bootstrap_weights(50, 300, rng), metrics.replication_weights(1, 300, rng)
+    (of_deals,) = metrics.bootstrap_ratios(top[None], below[None], *draws)
     assert of_deals.interval() == metrics.ratio(top, below, draws[0])
 
 
 def test_deals_are_drawn_without_bias() -> None:
     """Rao and Wu: the mean's variance over draws is the unbiased one, s² / S, and no (S - 1) / S of it."""
     values = np.array([1.0, 2.0, 4.0, 8.0, 3.0])
-    weights = metrics.deal_draws(5, 200_000, np.random.default_rng(0))
+    weights = metrics.replication_weights(5, 200_000, np.random.default_rng(0))
     np.testing.assert_allclose(weights.sum(1), 5)
     assert (weights @ values / 5).var() == pytest.approx(values.var(ddof=1) / 5, rel=0.02)
 
@@ -89,7 +89,7 @@ def test_shared_people_make_lifts_sure() -> None:
     for trial in range(trials):
         love = rng.uniform(5, 50, people)
         one, other = rng.poisson(1.1 * love), rng.poisson(love)
-        below, draws = np.ones(people), metrics.draws(people, times, rng)
+        below, draws = np.ones(people), metrics.bootstrap_weights(people, times, rng)
         paired = metrics.lift((one, below), (other, below), draws)
         strangers = metrics.lift((one, below), (rng.permutation(other), below), draws)
         held += not paired.away_from(0.1)
@@ -101,7 +101,7 @@ def test_shared_people_make_lifts_sure() -> None:
 def test_the_paired_interval_is_the_bootstraps_by_hand() -> None:
     rng = np.random.default_rng(1)
     one, other = rng.poisson(6, 40).astype(float), rng.poisson(5, 40).astype(float)
-    draws = metrics.draws(40, 500, np.random.default_rng(2))
+    draws = metrics.bootstrap_weights(40, 500, np.random.default_rng(2))
     found = metrics.lift((one, np.ones(40)), (other, np.ones(40)), draws)
     by_hand: list[float] = []
     for counts in draws.astype(int):

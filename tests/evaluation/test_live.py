@@ -19,7 +19,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_users() -> None:
     arm = np.arange(2 * n) >= n
     ours = lift.lift(lift.ratio(liked[arm], shown[arm]), lift.ratio(liked[~arm], shown[~arm]))
     sums = [(np.where(a, liked, 0), np.where(a, shown, 0)) for a in (arm, ~arm)]
-    theirs = metrics.lift(*sums, metrics.draws(2 * n, 4000, rng))
+    theirs = metrics.lift(*sums, metrics.bootstrap_weights(2 * n, 4000, rng))
     assert ours.mean == pytest.approx(theirs.mean)
     width = theirs.high - theirs.low
     assert abs(ours.low - theirs.low) < 0.1 * width
@@ -66,6 +66,13 @@ def test_as_many_users_as_power_says_find_the_lift_four_times_in_five() -> None:
 def test_what_cannot_be_measured_is_no_number() -> None:
     assert np.isnan(lift.lift(lift.ratio([0.0, 0.0], [1.0, 1.0]), lift.ratio([1.0, 1.0], [1.0, 1.0])).mean)
     assert np.isnan(lift.ratio([], []).value)
+
+
+def test_what_is_unknown_to_one_user_is_no_meeting_of_another() -> None:
+    # User 1 watches something of an unknown cluster on day 0; user 0 meets the last cluster for the first time.
+    user, cluster, day = np.array([1, 0]), np.array([-1, 3]), np.array([0, 1])
+    none = np.zeros(0, np.int64)
+    assert live.novelty(user, cluster, day, np.ones(2, np.bool_), (none, none)).tolist() == [False, True]
 
 
 def test_novelty_is_what_was_never_met_before_the_day() -> None:

@@ -65,6 +65,20 @@ def figures(
     }
 
 
+def test_a_replay_is_called_by_what_is_replayed() -> None:
+    found = figures(GOOD)
+    said: dict[str, str] = {}
+    for kind in ("simulated", "matrix", "later"):
+        found["setting"]["kind"] = kind
+        said[kind] = f"{wording.setting(found)} {wording.summary(found)[1]}"
+    assert "made up by us" in said["simulated"]
+    assert "KuaiRec" in said["matrix"]
+    assert "these videos" in said["matrix"]
+    assert "KuaiRec" not in said["later"]
+    assert "videos" not in said["later"]
+    assert "went on to rate" in said["later"]
+
+
 GOOD = {"sequence": 0.0, "hierarchical_bandit": 0.2, "placebo": 0.4}
 
 

@@ -78,7 +78,7 @@ def planned(events: Events, known: Known) -> fit.FittedPlanner:
     )
 
 
-def kit(of: Tiny, folder: Path, **settings: int | float | bool | str) -> ArmContext:
+def context(of: Tiny, folder: Path, **settings: int | float | bool | str) -> ArmContext:
     """Everything that arms are made from; all three tables rank the next clusters in a circle."""
     known = known_of(of.world)
     own = config.Experiment(**{"users": 20, "days": 4, "retrain_every": 2, **settings})
@@ -106,4 +106,4 @@ def setup(of: Tiny, folder: Path, **settings: int | float | bool | str) -> Setup
     people = of.people()
     buckets = metrics.buckets(np.random.default_rng(5).random(len(of.world.items)))
     nobody = np.zeros(len(of.world.items), np.bool_)
-    return Setup(kit(of, folder, **settings), people, np.arange(len(of.user_ids)), nobody, buckets, folder)
+    return Setup(context(of, folder, **settings), people, np.arange(len(of.user_ids)), nobody, buckets, folder)

@@ -19,32 +19,34 @@ ONE_CLUSTER = (*NOVEL, "multimodal", "hierarchical_bandit", "paper")
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> ArmContext:
-    return planted.kit(planted.tiny(), tmp_path_factory.mktemp("kit"))
+def context(tmp_path_factory: pytest.TempPathFactory) -> ArmContext:
+    return planted.context(planted.tiny(), tmp_path_factory.mktemp("kit"))
 
 
 @pytest.fixture(scope="module")
-def make(kit: ArmContext):
-    trained = arms.encoders(kit, tuple(ARMS))
+def make(context: ArmContext):
+    trained = arms.encoders(context, tuple(ARMS))
 
     def source(name: str) -> Source:
         own = dict(
             zip(
-                ("profile", "together", "popular"), control.control_sources(kit.known, kit.log.n_users), strict=True
+                ("profile", "together", "popular"),
+                control.control_sources(context.known, context.log.n_users),
+                strict=True,
             )
         )
-        found = own[name] if name in own else arms.source(name, kit, trained, 3)
+        found = own[name] if name in own else arms.source(name, context, trained, 3)
         assert found is not None
-        found.learn(kit.log, 0)
+        found.learn(context.log, 0)
         return found
 
     return source
 
 
-def ask(kit: ArmContext, users: int = 25, hide: float = 0.0) -> Asked:
+def ask(context: ArmContext, users: int = 25, hide: float = 0.0) -> Asked:
     """What the first users ask; a share of items that nobody may be shown."""
-    missing = np.random.default_rng(1).random(kit.known.n_items) < hide
-    state = control.PlatformState.of(kit.known, kit.log, missing)
+    missing = np.random.default_rng(1).random(context.known.n_items) < hide
+    state = control.PlatformState.of(context.known, context.log, missing)
     return platform.asked_of(state, np.arange(users), 0)
 
 
@@ -54,9 +56,9 @@ every_source = pytest.mark.parametrize("name", NAMES)
 @every_source
 @pytest.mark.parametrize("hide", [0.0, 0.9, 1.0])
 def test_names_unseen_items_once_each_and_none_only_at_the_end(
-    name: str, hide: float, kit: ArmContext, make
+    name: str, hide: float, context: ArmContext, make
 ) -> None:
-    asked = ask(kit, hide=hide)
+    asked = ask(context, hide=hide)
     found = make(name).nominate(asked, 12, np.random.default_rng(0))
     assert found.shape == (25, 12)
     for row, seen in zip(found, asked.seen, strict=True):
@@ -68,8 +70,8 @@ def test_names_unseen_items_once_each_and_none_only_at_the_end(
 
 
 @every_source
-def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, kit: ArmContext, make) -> None:
-    asked, source = ask(kit), make(name)
+def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, context: ArmContext, make) -> None:
+    asked, source = ask(context), make(name)
     before = [array.copy() for array in (asked.history, asked.seen, asked.met, asked.satisfaction)]
     first = source.nominate(asked, 5, np.random.default_rng(4))
     np.testing.assert_array_equal(first, source.nominate(asked, 5, np.random.default_rng(4)))
@@ -78,8 +80,8 @@ def test_the_same_question_has_the_same_answer_and_changes_nothing(name: str, ki
 
 
 @every_source
-def test_nobody_and_newcomers_are_answered(name: str, kit: ArmContext, make) -> None:
-    asked = ask(kit)
+def test_nobody_and_newcomers_are_answered(name: str, context: ArmContext, make) -> None:
+    asked = ask(context)
     source = make(name)
     nobody = Asked(
         *(part[:0] for part in (asked.user, asked.history, asked.satisfaction, asked.day)),
@@ -101,9 +103,9 @@ def test_nobody_and_newcomers_are_answered(name: str, kit: ArmContext, make) -> 
 
 
 @every_source
-def test_learns_a_longer_log(name: str, kit: ArmContext, make) -> None:
+def test_learns_a_longer_log(name: str, context: ArmContext, make) -> None:
     source = make(name)
-    log = kit.log
+    log = context.log
     tomorrow = np.zeros(30, np.int64)
     more = Logged(
         np.concatenate([log.user, np.arange(30)]),
@@ -113,21 +115,21 @@ def test_learns_a_longer_log(name: str, kit: ArmContext, make) -> None:
         log.n_users,
     )
     source.learn(more, 2)
-    assert (source.nominate(ask(kit), 5, np.random.default_rng(0)) != NONE).any()
+    assert (source.nominate(ask(context), 5, np.random.default_rng(0)) != NONE).any()
 
 
 @pytest.mark.parametrize("name", sorted({*NOVEL, *HIDING}))
-def test_a_novel_plan_names_only_clusters_never_met(name: str, kit: ArmContext, make) -> None:
-    asked = ask(kit)
+def test_a_novel_plan_names_only_clusters_never_met(name: str, context: ArmContext, make) -> None:
+    asked = ask(context)
     found = make(name).nominate(asked, 12, np.random.default_rng(0))
     row, _ = np.nonzero(found != NONE)
-    assert not asked.met[row, kit.known.cluster[found[found != NONE]]].any()
+    assert not asked.met[row, context.known.cluster[found[found != NONE]]].any()
 
 
 @pytest.mark.parametrize("name", ONE_CLUSTER)
-def test_a_restricted_arm_stays_inside_one_cluster(name: str, kit: ArmContext, make) -> None:
-    for row in make(name).nominate(ask(kit), 12, np.random.default_rng(0)):
-        assert len(np.unique(kit.known.cluster[row[row != NONE]])) <= 1
+def test_a_restricted_arm_stays_inside_one_cluster(name: str, context: ArmContext, make) -> None:
+    for row in make(name).nominate(ask(context), 12, np.random.default_rng(0)):
+        assert len(np.unique(context.known.cluster[row[row != NONE]])) <= 1
 
 
 def test_control_comes_first_and_an_unknown_arm_is_named() -> None:

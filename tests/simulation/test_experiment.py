@@ -154,7 +154,7 @@ def test_arms_share_their_luck(tmp_path: Path) -> None:
     np.testing.assert_array_equal(silent.item[same], first["item"])
     np.testing.assert_array_equal(silent.satisfaction[same], first["satisfaction"])
     assert silent.seconds.sum() == control.daily["watch"].sum()
-    busy = live_with(setup, Planned(setup.kit.known, RandomCluster(), Flat(setup.kit.known.n_items)))
+    busy = live_with(setup, Planned(setup.context.known, RandomCluster(), Flat(setup.context.known.n_items)))
     assert not np.array_equal(busy.item[busy.day == 0], first["item"])
     # Who comes today does not hang on what is shown today.
     assert set(busy.user[busy.day == 0]) == set(first["user"])
@@ -184,10 +184,10 @@ class Flat:
 def live_with(setup: runs.Setup, source: Source) -> Impressions:
     """The deal 5 of `run_arm` with this source."""
     people = copy.deepcopy(setup.environment)
-    known, log, days, share = setup.kit.known, setup.kit.log, setup.settings.days, setup.settings.share
+    known, log, days, share = setup.context.known, setup.context.log, setup.settings.days, setup.settings.share
     return runs.live(
         people, known, log, setup.missing, source, setup.users,
-        rng=np.random.default_rng(9), days=days, share=share, candidates=runs.CANDIDATES, blur=runs.BLUR,
+        settings=runs.LiveSettings(days, share, runs.CANDIDATES, runs.BLUR), rng=np.random.default_rng(9),
         chance=runs.Chance((5, 0)),
     )  # fmt: skip
 

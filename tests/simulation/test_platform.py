@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.simulation import control, platform
-from byway.simulation.platform import Felt, Impressions, live
+from byway.simulation.platform import Felt, Impressions, LiveSettings, live
 from byway.simulation.source import NONE, Asked, Flags, Ints, Known, Logged, Source, best
 from byway.simulation.tallies import tally
 
@@ -77,11 +77,8 @@ def run(
         missing,
         arm,
         np.arange(10),
+        settings=LiveSettings(days, share, candidates=6, blur=0.05),
         rng=np.random.default_rng(seed),
-        days=days,
-        share=share,
-        candidates=6,
-        blur=0.05,
         follows=follows,
     )
 
@@ -163,7 +160,7 @@ def test_the_book_kept_event_by_event_is_the_book_of_the_log() -> None:
         state.night()
     whole = platform.extended(whole, shown)
     again = control.PlatformState.of(KNOWN, whole, NOBODY)
-    for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "worth", "taste"):
+    for name in ("history", "felt", "when", "seen", "count", "joy", "load", "plays", "satisfaction_sum", "taste"):
         np.testing.assert_allclose(getattr(state, name), getattr(again, name), atol=1e-4, err_msg=name)
 
 
@@ -180,7 +177,17 @@ def test_a_tally_counts_by_hand() -> None:
         context=np.array([3, 5, 3, -1]),
     )
     bucket = np.where(np.arange(KNOWN.n_items) < 4, 1, 2)
-    tallied = tally(shown, np.array([1, 2, 3]), 4, 2, KNOWN, bucket)
+    tallied = tally(
+        shown,
+        np.array([1, 2, 3]),
+        4,
+        2,
+        cluster=KNOWN.cluster[shown.item],
+        n_clusters=KNOWN.n_clusters,
+        positive=KNOWN.positive,
+        vectors=KNOWN.vectors[shown.item],
+        bucket=bucket,
+    )
     found = {name: (a.sum(), b.sum()) for name, (a, b) in tallied.items()}
     # The last impression was found without the feed, and after nothing.
     assert [found[f"bucket_{b}.{part}"] for b in (1, 2) for part in ("source", "rest")] == [

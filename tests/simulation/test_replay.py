@@ -17,7 +17,7 @@ from byway.data import events as log
 from byway.data import later
 from byway.data.events import Events
 from byway.simulation import experiment, replay, truth
-from byway.simulation.platform import Impressions, live
+from byway.simulation.platform import Impressions, LiveSettings, live
 from byway.simulation.runs import Setup, run_arm
 from byway.simulation.source import Asked, Floats, Ints, Logged, best
 from tests.simulation import planted
@@ -52,6 +52,7 @@ def test_the_public_layout(tmp_path: Path) -> None:
 
 def test_the_layout_of_positives(tmp_path: Path) -> None:
     (tmp_path / "positives_fully_observed.csv").write_text("user_id,video_id\n10,100\n12,102\n")
+    assert truth.kind(tmp_path) == "matrix"
     real, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, nobody(), 2)
     assert isinstance(real, replay.Replay)
     assert users.tolist() == [0, 2]
@@ -80,7 +81,7 @@ def test_an_arm_is_answered_by_the_matrix(tmp_path: Path) -> None:
     matrix = liked[np.ix_(users, items)]
     pairs = np.repeat(users, len(items)), np.tile(items, len(users))
     real = replay.Replay(*pairs, matrix.ravel(), np.zeros(matrix.size, np.float32), (n, 420), 5)
-    own = Setup(setup.kit, real, real.users, real.missing(), None, tmp_path)
+    own = Setup(setup.context, real, real.users, real.missing(), None, tmp_path)
     run = run_arm(own, {}, "control", real.users, 0, "")
     assert run.items[1::2].sum() == 0
     assert run.tally["platform.impressions"][0].sum() == 3 * 5 * len(real.users)
@@ -125,10 +126,10 @@ class Oracle:
 
 def shown_by(arm: Oracle, folder: Path, days: int) -> tuple[Impressions, replay.Replay]:
     tiny, earlier, people = cut()
-    kit = planted.kit(tiny, folder)
+    context = planted.context(tiny, folder)
     shown = live(
-        people, kit.known, experiment.logged(earlier), people.missing(), arm, people.users,
-        rng=np.random.default_rng(0), days=days, share=1.0, candidates=20, blur=0.05,
+        people, context.known, experiment.logged(earlier), people.missing(), arm, people.users,
+        settings=LiveSettings(days, 1.0, candidates=20, blur=0.05), rng=np.random.default_rng(0),
     )  # fmt: skip
     return shown, cut()[2]
 
@@ -175,11 +176,11 @@ def test_people_are_shown_all_that_they_rated_later_and_nothing_else(tmp_path: P
 def test_a_run_with_later_ratings_counts_what_somebody_can_be_shown(tmp_path: Path) -> None:
     tiny, earlier, people = cut()
     setup = planted.setup(tiny, tmp_path, days=2)
-    kit = replace(setup.kit, log=experiment.logged(earlier))
-    own = Setup(kit, people, people.users, people.missing(), None, tmp_path)
+    context = replace(setup.context, log=experiment.logged(earlier))
+    own = Setup(context, people, people.users, people.missing(), None, tmp_path)
     items = np.unique(people.pair % people.shape[1])
     assert np.flatnonzero(own.there).tolist() == items.tolist()
-    everybody = Setup(kit, people, people.users, ~own.there, None, tmp_path)
+    everybody = Setup(context, people, people.users, ~own.there, None, tmp_path)
     assert everybody.there.tolist() == own.there.tolist()
     run = run_arm(own, {}, "control", people.users, 0, "")
     assert run.items.sum() == np.minimum(people.left, 2 * LENGTH).sum()
@@ -285,6 +286,7 @@ def test_later_ratings_are_read(tmp_path: Path) -> None:
     table = pa.table(dict(zip(later.SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)))
     pq.write_table(table, tmp_path / later.FILE)
     log = Events(np.array([0]), np.array([1]), np.array([0]), np.ones(1, "f4"), True, 3, 4)
+    assert truth.kind(tmp_path) == "later"
     people, users, missing = truth.open_truth(tmp_path, ITEMS, USERS, log, 10)
     assert isinstance(people, replay.Replay)
     assert users.tolist() == [0, 2]

@@ -17,7 +17,7 @@ from byway.simulation import loop, world
 from byway.simulation.people import WorldSettings
 from byway.transitions import curate
 from byway.transitions import table as tables
-from byway.workflow import pipeline, showing, stages
+from byway.workflow import artifacts, pipeline, showing
 from tests.language.conftest import make_tiny
 
 TOML = """
@@ -85,7 +85,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_stage_made_its_artifact(workspace: Path) -> None:
     # No item of this world has media, so paper 2's stages have nothing to do.
-    made = [stage.name for stage in pipeline.STAGES if not stage.asked_for and not stages.skipped(workspace, stage)]
+    made = [
+        stage.name for stage in pipeline.STAGES if not stage.asked_for and not artifacts.skipped(workspace, stage)
+    ]
     assert [
         name
         for name in pipeline.records(workspace)
@@ -123,7 +125,7 @@ def test_every_figure_stands_under_its_key(workspace: Path) -> None:
     shown = json.loads(showing.as_json(workspace, config.load(workspace / "byway.toml")))
     assert shown["figures"].keys() >= FIGURES
     for stage in pipeline.STAGES:
-        if stage.asked_for or stages.skipped(workspace, stage):
+        if stage.asked_for or artifacts.skipped(workspace, stage):
             continue
         assert {"record", "metrics", "gates"} <= shown[stage.folder].keys()
         assert shown[stage.folder]["drift"] == []

@@ -177,6 +177,16 @@ def test_novelty_follows_from_the_clusters_where_nobody_says_it(tmp_path: Path) 
     assert "sole_impressions" not in found["arms"]["byway"]
 
 
+def test_an_empty_cluster_is_unknown_and_no_new_interest(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("novel", "sole")} for row in planted()]
+    empty = [row | {"cluster": row["cluster"] if row["cluster"].startswith("old") else ""} for row in rows]
+    found = lifted(tmp_path, empty)
+    # Only the old interest has a name: one of four in Byway's arm, new on its first day alone where it pleases.
+    assert found["arms"]["byway"]["novel_impressions"]["mean"] == pytest.approx(1 / 8)
+    as_parquet(tmp_path / "l.parquet", [row | {"cluster": row["cluster"] or None} for row in empty])
+    assert lifting.lift(tmp_path, config.Config(), [tmp_path / "l.parquet"]) == found
+
+
 def test_a_broken_dealer_is_caught(tmp_path: Path) -> None:
     rows = [row | {"user": f"{row['user']}-{u}"} for u in range(50) for row in planted()]
     kept = [row for row in rows if row["arm"] == "control" or int(row["user"].split("-")[1]) % 5]

@@ -1,5 +1,6 @@
 """Which stage runs again, and which does not; on three toy stages, and the shape of the real table."""
 
+import inspect
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from byway.base import artifact, config, models, progress, weights
 from byway.base.artifact import Work
 from byway.base.errors import UserError
-from byway.workflow import pipeline, stages
-from byway.workflow.stages import STAGES, Inputs, Stage
+from byway.workflow import artifacts, pipeline, stages
+from byway.workflow.artifacts import Inputs, Stage
+from byway.workflow.stages import STAGES
 from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
@@ -243,8 +245,14 @@ def test_a_stage_reads_what_it_declares_and_nothing_else(toys: Toys, workspace: 
     """What is read undeclared would change without the artifact being out of date."""
     _, doubles, _ = toys.stages
     hidden = replace(doubles, reads=())
-    with pytest.raises(LookupError, match="embeddings does not declare that it reads catalog"):
+    with pytest.raises(LookupError, match="embeddings does not declare that it reads 01-catalog"):
         hidden.build(None, Inputs(workspace, config.Config(), hidden))  # type: ignore[arg-type]
+
+
+def test_artifacts_are_loaded_from_the_folders_of_stages() -> None:
+    named = re.findall(r'self\.load\("(.+?)"', inspect.getsource(artifacts))
+    assert set(named) <= {stage.folder for stage in STAGES}
+    assert len(named) == 17
 
 
 def test_a_change_is_told_as_it_is(toys: Toys, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +276,7 @@ def test_figures_are_those_of_all_records(toys: Toys, workspace: Path) -> None:
 
 
 def sources_of(workspace: Path, *overrides: str) -> dict[str, str]:
-    return stages.inputs_of(workspace, config.load(workspace / "byway.toml", overrides), STAGES[0])
+    return artifacts.inputs_of(workspace, config.load(workspace / "byway.toml", overrides), STAGES[0])
 
 
 def test_sources_are_files_patterns_and_folders(tmp_path: Path) -> None:
@@ -306,13 +314,13 @@ def test_settings_are_those_that_the_record_gives_back(tmp_path: Path, stage: St
     """A tuple comes back as a list, and is no change."""
     chosen = config.load(tmp_path / "byway.toml", ("tree.levels=[2, 4, 8, 16]", "descriptions.drop=['film']"))
     for each in (config.Config(), chosen):
-        settings = stages.settings_of(each, stage)
+        settings = artifacts.settings_of(each, stage)
         with artifact.part(tmp_path / "a", stage.name, settings, {}):
             pass
         artifact.commit(tmp_path / "a", stage.name, settings, {}, artifact.Outcome())
         record = artifact.read_record(tmp_path / "a")
         assert record is not None
-        assert artifact.drift(record, stages.settings_of(each, stage), {}) == []
+        assert artifact.drift(record, artifacts.settings_of(each, stage), {}) == []
         others = {*stage.sections, *stage.run, "seed", "version"}
         section = getattr(each, stage.name, None)
         shaping = {f.name for f in fields(section)} - config.operational(type(section)) if section else set[str]()
@@ -338,7 +346,7 @@ def test_a_stage_that_trains_anew_is_out_of_date_when_its_training_changes(
 ) -> None:
     before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), (setting,)))
     stage = next(stage for stage in STAGES if stage.name == name)
-    assert stages.settings_of(before, stage) != stages.settings_of(after, stage)
+    assert artifacts.settings_of(before, stage) != artifacts.settings_of(after, stage)
 
 
 OTHERS = {"device": "cpu", "price": "[1, 2]"}
@@ -356,7 +364,7 @@ def test_operational_settings_shape_no_artifact(tmp_path: Path, stage: Stage) ->
     assert OPERATIONAL, "some are marked"
     before, after = (config.load(tmp_path / "byway.toml", settings) for settings in ((), OPERATIONAL))
     assert before != after
-    assert stages.settings_of(before, stage) == stages.settings_of(after, stage)
+    assert artifacts.settings_of(before, stage) == artifacts.settings_of(after, stage)
 
 
 def test_a_new_algorithm_makes_its_artifact_again(
@@ -370,7 +378,7 @@ def test_a_new_algorithm_makes_its_artifact_again(
     record = artifact.read_record(workspace / newer.folder)
     settings = config.load(workspace / "byway.toml")
     assert record is not None
-    now = stages.settings_of(settings, newer), stages.inputs_of(workspace, settings, newer)
+    now = artifacts.settings_of(settings, newer), artifacts.inputs_of(workspace, settings, newer)
     assert artifact.drift(record, *now) == ["setting version: 1 → 2"]
     run(workspace)
     assert toys.did() == ["embeddings"], "the sum reads the same numbers"
@@ -432,7 +440,7 @@ def test_records_survive_a_change_of_a_section() -> None:
     old = {**msgspec.to_builtins(config.Bundle()), "seed": 0, "version": stages.BUNDLE.version}
     del old["days"]
     record = artifact.Record("bundle", "0", "", "", old, {}, {}, {}, {}, {}, {}, "", artifact.LAYOUT)
-    now = stages.settings_of(config.Config(), stages.BUNDLE)
+    now = artifacts.settings_of(config.Config(), stages.BUNDLE)
     assert artifact.drift(record, now, {}) == ["setting days: None → 30"]
 
 

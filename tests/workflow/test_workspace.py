@@ -26,7 +26,7 @@ from byway.transitions import signals
 from byway.transitions import table as tables
 from byway.transitions.triples import key, unkey
 from byway.workflow import pipeline, recommendations, showing, stages
-from byway.workflow.stages import Inputs
+from byway.workflow.artifacts import Inputs
 from tests.workflow.test_refresh import (
     EVENT,
     ITEM,

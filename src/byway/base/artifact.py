@@ -35,7 +35,7 @@ LAYOUT = 3
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """A bar that a figure has to clear before the artifact may be published."""
+    """A figure and the bar that it should clear: a run only shows a failed one, a refresh stops at it."""
 
     value: float | None
     """None where there was nothing to measure; such a gate is not passed."""

@@ -163,139 +163,141 @@ class Interval:
         return not self.low <= value <= self.high
 
 
-def draws(n_users: int, times: int, rng: np.random.Generator) -> Floats:
+def bootstrap_weights(n_users: int, times: int, rng: np.random.Generator) -> Floats:
     """[times, n_users] how often each user is in each bootstrap draw of n_users users with replacement."""
     return rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=times).astype(np.float64)
 
 
-def deal_draws(n_deals: int, times: int, rng: np.random.Generator) -> Floats:
-    """[times, n_deals] weight of each deal in each draw: S - 1 of S with replacement, each worth S / (S - 1).
+def replication_weights(n_replications: int, times: int, rng: np.random.Generator) -> Floats:
+    """[times, S] weight of each of S replications (deals) in each draw: S - 1 with replacement, each S / (S - 1).
 
-    The rescaled bootstrap (Rao and Wu 1988): drawing S of S makes the variance of S deals too small by (S - 1) / S.
+    The rescaled bootstrap (Rao and Wu 1988): drawing S of S makes their variance too small by (S - 1) / S.
     """
-    if n_deals < 2:
-        return np.ones((times, n_deals))
-    counts = rng.multinomial(n_deals - 1, np.full(n_deals, 1 / n_deals), size=times)
-    return counts.astype(np.float64) * (n_deals / (n_deals - 1))
+    if n_replications < 2:
+        return np.ones((times, n_replications))
+    counts = rng.multinomial(n_replications - 1, np.full(n_replications, 1 / n_replications), size=times)
+    return counts.astype(np.float64) * (n_replications / (n_replications - 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A ratio of two sums over people and deals, and the same over bootstrap draws of either."""
+class BootstrapRatio:
+    """A ratio of two sums over people and replications (deals), and the same over bootstrap draws of either."""
 
     value: float
-    over_draws_B: Floats
-    """Over draws of people, each with all that all deals saw of them."""
-    over_deals_B: Floats
-    """Over draws of whole deals; all the same where there is one."""
+    over_people_B: Floats
+    """Over draws of people, each with all that every replication saw of them."""
+    over_replications_B: Floats
+    """Over draws of whole replications; all the same where there is one."""
     share_SU: Floats
-    """What each person in each deal adds to the value beside its mean, to first order: they sum to 0."""
+    """What each person in each replication adds to the value beside its mean, to first order: they sum to 0."""
 
     def interval(self) -> Interval:
         """The percentile interval of both draws together."""
-        return _interval(self.value, self.over_draws_B, self.over_deals_B, self.share_SU)
+        return _interval(self.value, self.over_people_B, self.over_replications_B, self.share_SU)
 
-    def over(self, reference: "Drawn") -> Interval:
+    def over(self, reference: "BootstrapRatio") -> Interval:
         """Relative lift over a reference of the same draws; NaN where that is 0."""
         if not np.isfinite([self.value, reference.value]).all() or not reference.value:
             return Interval(np.nan, np.nan, np.nan)
         value = self.value / reference.value
         share = (self.share_SU - value * reference.share_SU) / reference.value
         with np.errstate(divide="ignore", invalid="ignore"):
-            people = self.over_draws_B / reference.over_draws_B - 1
-            deals = self.over_deals_B / reference.over_deals_B - 1
-        return _interval(value - 1, people, deals, share)
+            people = self.over_people_B / reference.over_people_B - 1
+            replications = self.over_replications_B / reference.over_replications_B - 1
+        return _interval(value - 1, people, replications, share)
 
 
-def drawn(
-    numerators_T: ArrayLike, denominator: ArrayLike, draws_BU: Floats, deals_BS: Floats | None = None
-) -> list[Drawn]:
+def bootstrap_ratios(
+    numerators_T: ArrayLike, denominator: ArrayLike, people_BU: Floats, replications_BS: Floats | None = None
+) -> list[BootstrapRatio]:
     """T ratios Σ numerator / Σ denominator over the same draws; NaN where the denominator's sum is 0.
 
-    Numerators are [T, U] (or [U] for one) and the denominator [U]; with `deals_BS` [T, S, U] and [S, U].
+    Numerators are [T, U] (or [U] for one) and the denominator [U]; with `replications_BS` [T, S, U] and [S, U].
 
-    >>> [each.value for each in drawn([[1.0, 3.0], [0.0, 3.0]], [2.0, 4.0], np.eye(2) * 2)]
+    >>> [each.value for each in bootstrap_ratios([[1.0, 3.0], [0.0, 3.0]], [2.0, 4.0], np.eye(2) * 2)]
     [0.6666666666666666, 0.5]
     """
     below_SU = np.atleast_2d(np.asarray(denominator, np.float64))
     tops_TSU = np.asarray(numerators_T, np.float64).reshape(-1, *below_SU.shape)
-    if deals_BS is None:
-        deals_BS = np.ones((1, len(below_SU)))
+    if replications_BS is None:
+        replications_BS = np.ones((1, len(below_SU)))
     every = np.concatenate([tops_TSU, below_SU[None]])
     # One product: it reads the draws, which are large, and not the sums.
-    *over, under = (draws_BU @ every.sum(1).T).T
-    *by_deal, deal_under = (deals_BS @ every.sum(2).T).T
-    found: list[Drawn] = []
+    *people_TB, people_below_B = (people_BU @ every.sum(1).T).T
+    *replications_TB, replications_below_B = (replications_BS @ every.sum(2).T).T
+    found: list[BootstrapRatio] = []
     with np.errstate(divide="ignore", invalid="ignore"):
-        for top_SU, people, deals in zip(tops_TSU, over, by_deal, strict=True):
+        for top_SU, people_B, replications_B in zip(tops_TSU, people_TB, replications_TB, strict=True):
             value = float(top_SU.sum() / below_SU.sum())
             share = (top_SU - value * below_SU) / below_SU.sum()
-            found.append(Drawn(value, people / under, deals / deal_under, share))
+            over = people_B / people_below_B, replications_B / replications_below_B
+            found.append(BootstrapRatio(value, *over, share))
     return found
 
 
-def ratio(numerator_U: ArrayLike, denominator_U: ArrayLike, draws_BU: Floats) -> Interval:
+def ratio(numerator_U: ArrayLike, denominator_U: ArrayLike, people_BU: Floats) -> Interval:
     """Σ numerator / Σ denominator with the percentile interval of its bootstrap; NaN where the sum is 0.
 
     >>> every = np.eye(2) * 2
     >>> ratio([1.0, 3.0], [2.0, 4.0], every).mean
     0.6666666666666666
     """
-    (found,) = drawn(numerator_U, denominator_U, draws_BU)
+    (found,) = bootstrap_ratios(numerator_U, denominator_U, people_BU)
     return found.interval()
 
 
-def lift(arm: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], draws_BU: Floats) -> Interval:
+def lift(arm: tuple[ArrayLike, ArrayLike], reference: tuple[ArrayLike, ArrayLike], people_BU: Floats) -> Interval:
     """Relative lift arm / reference - 1 of two ratios over the same draws; NaN where the reference is 0.
 
     >>> lift(([2.0], [4.0]), ([1.0], [4.0]), np.ones((3, 1))).mean
     1.0
     """
-    (one,), (other,) = drawn(*arm, draws_BU), drawn(*reference, draws_BU)
+    (one,), (other,) = bootstrap_ratios(*arm, people_BU), bootstrap_ratios(*reference, people_BU)
     return one.over(other)
 
 
-def _interval(mean: float, people_B: Floats, deals_B: Floats, share_SU: Floats) -> Interval:
-    """The percentile interval over draws of people and of deals.
+def _interval(mean: float, people_B: Floats, replications_B: Floats, share_SU: Floats) -> Interval:
+    """The percentile interval over draws of people and of replications.
 
-    The variance is that over people, plus what deals differ by beyond the chance of the people in them, which the
-    first has counted already: V = V_people + max(0, V_deals - V_within). People and deals drawn in one product
-    would count it three times (Owen 2007), and make a lift that is all people's chance 1.7 times too uncertain.
-    Draws of people therefore move by all that they move, draws of deals by the root of the second term's share.
+    The variance is that over people, plus what replications differ by beyond the chance of the people in them,
+    which the first has counted already: V = V_people + max(0, V_replications - V_within). People and replications
+    drawn in one product would count it three times (Owen 2007), and make a lift that is all people's chance 1.7
+    times too uncertain. Draws of people therefore move by all that they move, draws of replications by the root of
+    the second term's share.
 
-    A variance of S deals has S - 1 degrees of freedom, and percentiles of few draws know nothing of that. The
-    interval is widened by Student's t over the normal's quantile, at Satterthwaite's degrees of freedom.
+    A variance of S replications has S - 1 degrees of freedom, and percentiles of few draws know nothing of that.
+    The interval is widened by Student's t over the normal's quantile, at Satterthwaite's degrees of freedom.
     """
     people_B = people_B[np.isfinite(people_B)]
     if not len(people_B):
         return Interval(float(mean), np.nan, np.nan)
-    beyond, wider = _beyond(share_SU)
-    deals_B = deals_B[np.isfinite(deals_B)]
-    if not beyond or not len(deals_B):
+    beyond, wider = _between_variance(share_SU)
+    replications_B = replications_B[np.isfinite(replications_B)]
+    if not beyond or not len(replications_B):
         low, high = np.quantile(people_B, [0.025, 0.975])
         return Interval(float(mean), float(low), float(high))
-    n = min(len(people_B), len(deals_B))
-    off = people_B[:n] - mean + beyond * (deals_B[:n] - mean)
+    n = min(len(people_B), len(replications_B))
+    off = people_B[:n] - mean + beyond * (replications_B[:n] - mean)
     low, high = mean + wider * np.quantile(off, [0.025, 0.975])
     return Interval(float(mean), float(low), float(high))
 
 
-def _beyond(share_SU: Floats) -> tuple[float, float]:
-    """The part of the deals' deviations that is theirs and not of the people in them; how much wider t is.
+def _between_variance(share_SU: Floats) -> tuple[float, float]:
+    """The root of the share of V_replications that is beyond V_within; how much wider Student's t is.
 
-    V_within is what the deals would differ by if a person's deals differed by chance alone, person by person.
+    V_within is what replications would differ by if a person's differed by chance alone, person by person.
     """
     n = len(share_SU)
     if n < 2 or not np.isfinite(share_SU).all():
         return 0.0, 1.0
-    between, each = share_SU.sum(1), share_SU - share_SU.mean(0)
     factor = n / (n - 1)
-    deals, within = factor * float((between**2).sum()), factor * float((each**2).sum())
-    if deals <= within:
+    total = factor * float((share_SU.sum(1) ** 2).sum())
+    within = factor * float(((share_SU - share_SU.mean(0)) ** 2).sum())
+    if total <= within:
         return 0.0, 1.0
-    people, own = float((share_SU.sum(0) ** 2).sum()), deals - within
-    freedom = (people + own) ** 2 / (deals**2 / (n - 1) + people**2 / max(share_SU.shape[1] - 1, 1))
-    return float(np.sqrt(own / deals)), float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
+    people, between = float((share_SU.sum(0) ** 2).sum()), total - within
+    freedom = (people + between) ** 2 / (total**2 / (n - 1) + people**2 / max(share_SU.shape[1] - 1, 1))
+    return float(np.sqrt(between / total)), float(stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
 
 
 def over_seeds(values: Sequence[float], share: bool = False) -> dict[str, float | None]:

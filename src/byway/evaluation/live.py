@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from byway.evaluation import lift as statistics
 from byway.evaluation.lift import EFFECT, LIFTS, Lift, Ratio
 from byway.simulation.platform import ARM, Impressions
-from byway.simulation.source import Known
 from byway.simulation.tallies import Tally, tally
 
 Ints = NDArray[np.int64]
@@ -22,7 +21,7 @@ OTHERS = 1
 """Bit in `Impressions.nominators` of whatever named an item beside the arm's source."""
 NOT_OF_A_DAY = ("engaged_pairs", "new_clusters", "uci_")
 """Beginnings of figures that are no sums over days."""
-UNKNOWN = ("intra_list_diversity", "unmet_positive_rate")
+UNKNOWN = ("unmet_positive_rate",)
 """Figures for which a log says too little."""
 
 
@@ -69,6 +68,7 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
     array([ True, False, False])
     """
     width = int(max(cluster.max(initial=0), before[1].max(initial=0))) + 1
+    met = met & (cluster >= 0)
     key, earlier = user * width + cluster, before[0] * width + before[1]
     keys, inverse = np.unique(key, return_inverse=True)
     first = np.full(len(keys), np.iinfo(np.int64).max)
@@ -80,10 +80,9 @@ def novelty(user: Ints, cluster: Ints, day: Ints, met: Flags, before: tuple[Ints
 def figures(log: LiveLog, control: str, positive: float) -> dict[str, Any]:
     """Everything that `byway lift` prints: see docs/lift.md."""
     days = int(log.day.max(initial=0)) + 1
-    known = _known(log, positive)
-    ratios = _ratios(log, [_tally(log, known, arm, range(days)) for arm in range(len(log.arms))])
+    ratios = _ratios(log, [_tally(log, positive, arm, range(days)) for arm in range(len(log.arms))])
     lifts = _lifts(ratios, control)
-    by_day, up_to = _by_day(log, known, control, days)
+    by_day, up_to = _by_day(log, positive, control, days)
     counts = dict(zip(log.arms, np.bincount(log.arm, minlength=len(log.arms)).tolist(), strict=True))
     p = statistics.sample_ratio(list(counts.values()), log.shares)
     aa = lifts.get(f"{control}_aa", {})
@@ -126,31 +125,32 @@ def figures(log: LiveLog, control: str, positive: float) -> dict[str, Any]:
     }
 
 
-def _known(log: LiveLog, positive: float) -> Known:
-    """Items by cluster; those of which it is not known share one, and no item has content."""
-    other = int(log.cluster.max(initial=-1)) + 1
-    cluster = np.full(int(log.item.max(initial=-1)) + 1, other)
-    cluster[log.item] = np.where(log.cluster < 0, other, log.cluster)
-    return Known(np.zeros((len(cluster), 1), np.float32), cluster, (np.zeros(other + 1, np.int64),), positive)
-
-
-def _tally(log: LiveLog, known: Known, arm: int, days: range) -> Tally:
-    """The sums of an arm's users over these days."""
+def _tally(log: LiveLog, positive: float, arm: int, days: range) -> Tally:
+    """The sums of an arm's users over these days; items of which the cluster is not known share one."""
     chosen = (log.arm[log.user] == arm) & (log.day >= days.start) & (log.day < days.stop)
     n = int(chosen.sum())
     beside = np.zeros(n, np.bool_) if log.sole is None else ~log.sole[chosen]
     shown = Impressions(
-        log.user[chosen],
-        log.item[chosen],
-        log.day[chosen] - days.start,
-        np.where(log.own[chosen], ARM + OTHERS * beside, 0).astype(np.int8),
-        log.novel[chosen],
-        log.satisfaction[chosen].astype(np.float32),
-        log.seconds[chosen].astype(np.float32),
-        np.zeros(n, np.bool_),
-        np.full(n, -1),
+        user=log.user[chosen],
+        item=log.item[chosen],
+        day=log.day[chosen] - days.start,
+        nominators=np.where(log.own[chosen], ARM + OTHERS * beside, 0).astype(np.int8),
+        novel=log.novel[chosen],
+        satisfaction=log.satisfaction[chosen].astype(np.float32),
+        seconds=log.seconds[chosen].astype(np.float32),
+        unmet=np.zeros(n, np.bool_),
+        context=np.full(n, -1),
     )
-    found = tally(shown, np.flatnonzero(log.arm == arm), len(log.arm), len(days), known)
+    n_clusters = int(log.cluster.max(initial=-1)) + 2
+    found = tally(
+        shown,
+        np.flatnonzero(log.arm == arm),
+        len(log.arm),
+        len(days),
+        cluster=np.where(log.cluster < 0, n_clusters - 1, log.cluster)[chosen],
+        n_clusters=n_clusters,
+        positive=positive,
+    )
     unknown = (*UNKNOWN, *(["sole_impressions"] if log.sole is None else []))
     return {name: sums for name, sums in found.items() if name not in unknown}
 
@@ -181,13 +181,13 @@ Daily = dict[str, dict[str, list[tuple[int, Lift]]]]
 """By arm and figure, days from 1 and the lift of each."""
 
 
-def _by_day(log: LiveLog, known: Known, control: str, days: int) -> tuple[Daily, Daily]:
+def _by_day(log: LiveLog, positive: float, control: str, days: int) -> tuple[Daily, Daily]:
     """Each day's own lifts, and those over the days up to each."""
     own: Daily = {arm: {} for arm in log.arms if arm != control}
     up_to: Daily = {arm: {} for arm in own}
     so_far: list[Tally] = [{} for _ in log.arms]
     for day in range(days):
-        today = [_tally(log, known, arm, range(day, day + 1)) for arm in range(len(log.arms))]
+        today = [_tally(log, positive, arm, range(day, day + 1)) for arm in range(len(log.arms))]
         for before, sums in zip(so_far, today, strict=True):
             for name, (above, below) in sums.items():
                 was = before.get(name, (0.0, 0.0))

@@ -16,14 +16,26 @@ AA = 0.07
 """Of comparisons of identical arms, the share that may differ significantly: 5% by chance, and its spread."""
 
 
+WHERE = {
+    "simulated": "a simulated world, made up by us",
+    "later": "a log that was cut in two, of what real people went on to rate",
+    "matrix": "KuaiRec's matrix of what real people did",
+}
+"""What was lived in, by whose feelings they are (`simulation.truth.kind`)."""
+LIMITS = {
+    "simulated": "people here follow rules that we wrote, and differ in few ways. It says how methods behave if "
+    "people are so, not what people are like.",
+    "later": "people could be shown only what they had chosen to rate, nobody tired, and nobody stayed away. It "
+    "says what real people thought of these items, not what they would do day after day.",
+    "matrix": "nobody tired, nobody stayed away, and what a person liked was recorded once. It says what real "
+    "people did with these videos, not what they would do day after day.",
+}
+"""What it does not show, likewise."""
+
+
 def setting(found: Figures) -> str:
     """What was run, in one sentence."""
     of = found["setting"]
-    where = (
-        "a simulated world, made up by us"
-        if of["kind"] == "simulated"
-        else "KuaiRec's matrix of what real people did"
-    )
     deals = "1 deal" if of["seeds"] == 1 else f"{of['seeds']} deals"
     whose = (
         "all with the same accounts and the same chance"
@@ -32,8 +44,8 @@ def setting(found: Figures) -> str:
     )
     return (
         f"{len(found['arms'])} arms of {of['users']:,} accounts, from {of['people']:,} people, {whose}, over "
-        f"{of['days']} days and {deals}, in {where}; {of['clusters']} clusters. An arm adds its source to the same "
-        f"control and has {of['share']:.0%} of the places."
+        f"{of['days']} days and {deals}, in {WHERE[of['kind']]}; {of['clusters']} clusters. An arm adds its "
+        f"source to the same control and has {of['share']:.0%} of the places."
     )
 
 
@@ -83,7 +95,7 @@ def summary(found: Figures) -> list[str]:
     if "byway" not in found["arms"]:
         return ["Byway's own arm was not run, so that this page compares baselines only."]
     said = [_novel(found), _quality(found), *_figure_4b(found), _uci(found), _growth(found), _seen(found)]
-    return [" ".join(text for text in said if text), _limits(found)]
+    return [" ".join(text for text in said if text), f"What this does not show: {LIMITS[found['setting']['kind']]}"]
 
 
 def curations(drawn: Figures) -> list[str]:
@@ -281,18 +293,6 @@ def _seen(found: Figures) -> str:
     return (
         "Whether there was much to see just before made no clear difference to what the multimodal arm gained; in "
         "paper 2 it did."
-    )
-
-
-def _limits(found: Figures) -> str:
-    if found["setting"]["kind"] == "simulated":
-        return (
-            "What this does not show: people here follow rules that we wrote, and differ in few ways. It says how "
-            "methods behave if people are so, not what people are like."
-        )
-    return (
-        "What this does not show: nobody tired, nobody stayed away, and what a person liked was recorded once. It "
-        "says what real people did with these videos, not what they would do day after day."
     )
 
 

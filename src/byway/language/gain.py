@@ -89,7 +89,7 @@ def over(
     best = max(WEIGHTS, key=lambda weight: tables[weight])
     _, of = np.unique(some.context, axis=0, return_inverse=True)
     above, below = (np.bincount(of.reshape(-1), each) for each in (some.count * gained, some.count))
-    taught = metrics.ratio(above, below, metrics.draws(int(of.max()) + 1, DRAWS, rng))
+    taught = metrics.ratio(above, below, metrics.bootstrap_weights(int(of.max()) + 1, DRAWS, rng))
     values = (taught.mean, taught.low, taught.high, tables[best], best)
     return {f"{name}.validation": round(value, 5) for name, value in zip(FIGURES, values, strict=True)}
 

@@ -114,71 +114,73 @@ def check(names: tuple[str, ...], looked: bool) -> tuple[str, ...]:
     return tuple(name for name in there if not names or name == CONTROL or name in names)
 
 
-def encoders(kit: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
+def encoders(context: ArmContext, names: tuple[str, ...]) -> dict[str, nn.ModuleDict]:
     """Train, on the log before the experiment, every encoder that these arms need."""
     # Who has no encoder of its own shares the one of the restricted item policy.
     kinds = {name if name in neural.KINDS else "restricted" for name in names if name != CONTROL}
     return {
         kind: neural.trained(
             kind,
-            kit.known,
-            kit.log,
-            kit.sections.item_policy,
-            kit.seed + place,
-            (kit.sections.item_policy.epochs + 1) // 2,
-            checkpoint=kit.folder / f"encoder-{kind}.safetensors",
+            context.known,
+            context.log,
+            context.sections.item_policy,
+            context.seed + place,
+            (context.sections.item_policy.epochs + 1) // 2,
+            checkpoint=context.folder / f"encoder-{kind}.safetensors",
         )
         for place, kind in enumerate(sorted(kinds))
     }
 
 
-def source(name: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
+def source(name: str, context: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Source | None:
     """The source that the arm adds, afresh; None for the control."""
-    bundle, every = kit.sections.bundle, kit.sections.experiment.retrain_every
+    bundle, every = context.sections.bundle, context.sections.experiment.retrain_every
     if name == CONTROL:
         return None
     if name in neural.KINDS:
-        return Scored(_encoder(name, kit, trained, seed))
+        return Scored(_encoder(name, context, trained, seed))
     if name == "keyword":
-        return Planned(kit.known, _table(kit, "table"), Keywords(kit.titles, kit.names), inside=False)
+        return Planned(
+            context.known, _table(context, "table"), Keywords(context.titles, context.names), inside=False
+        )
     if name == EASE:
-        return Scored(PublishedEase(kit.known, kit.folder, every), hides=kit.known)
+        return Scored(PublishedEase(context.known, context.folder, every), hides=context.known)
     if name == MOST_LIKED:
-        return Scored(MostLiked(kit.known), hides=kit.known)
-    restricted = _encoder("restricted", kit, trained, seed)
+        return Scored(MostLiked(context.known), hides=context.known)
+    restricted = _encoder("restricted", context, trained, seed)
     if name == MASKED:
-        return Scored(restricted, hides=kit.known)
+        return Scored(restricted, hides=context.known)
     if name in ("byway", "one"):
         served = replace(bundle, new_interests=1) if name == "one" else bundle
-        return Personal(kit.known, kit.planned, kit.leaf, kit.table, restricted, served, every)
+        return Personal(context.known, context.planned, context.leaf, context.table, restricted, served, every)
     if name == REFERENCE:
-        return Planned(kit.known, HierarchicalBandit(kit.known), restricted, novel=False)
+        return Planned(context.known, HierarchicalBandit(context.known), restricted, novel=False)
     if name == "neural_linear":
-        return Planned(kit.known, NeuralLinear(kit.known, restricted), restricted)
+        return Planned(context.known, NeuralLinear(context.known, restricted), restricted)
     if name == MULTIMODAL:
-        assert kit.watching is not None  # `check` has seen to it
-        return Planned(kit.known, Watching(kit.watching), restricted, novel=bundle.surprise == "never_met")
+        assert context.watching is not None  # `check` has seen to it
+        return Planned(context.known, Watching(context.watching), restricted, novel=bundle.surprise == "never_met")
     if name == PAPER:
-        return Planned(kit.known, Stored(kit.known, kit.tables["model"]), restricted, novel=False)
-    plan = RandomCluster() if name == PLACEBO else _table(kit, name)
-    return Planned(kit.known, plan, restricted)
+        return Planned(context.known, Stored(context.known, context.tables["model"]), restricted, novel=False)
+    plan = RandomCluster() if name == PLACEBO else _table(context, name)
+    return Planned(context.known, plan, restricted)
 
 
-def _table(kit: ArmContext, name: str) -> Tabled:
+def _table(context: ArmContext, name: str) -> Tabled:
     """The plan of a table, as deep as the shallowest of all: a ranking that ends sooner would fall back more often.
 
     The language model's own ranking is kept ten deep, since each further name has to be read to its end.
     """
-    ranking, interests = kit.tables[name], 2 if kit.table.triples is None else 3
+    ranking, interests = context.tables[name], 2 if context.table.triples is None else 3
     nothing = np.zeros((1, interests), np.int64)
-    depth = min(table(nothing).shape[1] for table in kit.tables.values())
-    refresh = partial(ranking.recounted, kit.known) if isinstance(ranking, Counted) else None
-    return Tabled(kit.known, ranking, kit.popularity, interests, depth=depth, refresh=refresh)
+    depth = min(table(nothing).shape[1] for table in context.tables.values())
+    refresh = partial(ranking.recounted, context.known) if isinstance(ranking, Counted) else None
+    return Tabled(context.known, ranking, context.popularity, interests, depth=depth, refresh=refresh)
 
 
-def _encoder(kind: str, kit: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
-    settings, every = kit.sections.item_policy, kit.sections.experiment.retrain_every
-    return neural.encoded(kind, kit.known, trained[kind], settings, seed, every=every)
+def _encoder(kind: str, context: ArmContext, trained: dict[str, nn.ModuleDict], seed: int) -> Encoded:
+    settings, every = context.sections.item_policy, context.sections.experiment.retrain_every
+    return neural.encoded(kind, context.known, trained[kind], settings, seed, every=every)
 
 
 @dataclass(frozen=True, slots=True)

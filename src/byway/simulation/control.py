@@ -152,8 +152,8 @@ class PlatformState:
     """[U, M] events by cluster lately."""
     plays: Floats
     """[N]"""
-    worth: Floats
-    """[N] satisfaction, summed."""
+    satisfaction_sum: Floats
+    """[N]"""
     taste: Floats
     """[U, w] content watched, weighted by how much better or worse than 0.3 it pleased."""
 
@@ -188,7 +188,7 @@ class PlatformState:
             joy=summed(log.satisfaction),
             load=summed(REST ** (today - log.day)),
             plays=np.bincount(log.item, minlength=known.n_items).astype(np.float32),
-            worth=np.bincount(log.item, log.satisfaction, known.n_items).astype(np.float32),
+            satisfaction_sum=np.bincount(log.item, log.satisfaction, known.n_items).astype(np.float32),
             taste=np.asarray(push @ known.vectors, np.float32),
         )
 
@@ -203,7 +203,7 @@ class PlatformState:
         self.joy[user, cluster] += satisfaction
         self.load[user, cluster] += 1
         np.add.at(self.plays, item, 1)
-        np.add.at(self.worth, item, satisfaction)
+        np.add.at(self.satisfaction_sum, item, satisfaction)
         self.taste[user] += (satisfaction - np.float32(0.3))[:, None] * known.vectors[item]
 
     def night(self) -> None:
@@ -218,7 +218,7 @@ class PlatformState:
         mean = ((joy + 2) / (n + 4))[:, None]
         count = self.count[rows, cluster]
         own = (self.joy[rows, cluster] + 2 * mean) / (count + 2)
-        item = (self.worth[item_BC] + 2) / (self.plays[item_BC] + 4)
+        item = (self.satisfaction_sum[item_BC] + 2) / (self.plays[item_BC] + 4)
         length = np.maximum(np.linalg.norm(self.taste[user], axis=1, keepdims=True), 1e-6)
         near = np.einsum("bw,bcw->bc", self.taste[user] / length, known.vectors[item_BC])
         found = [

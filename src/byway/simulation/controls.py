@@ -49,13 +49,16 @@ def different(one: Tally, other: Tally, times: int, rng: np.random.Generator) ->
     Sums are [U], or [S, U] over deals, which are drawn then as people are.
     """
     deals, users = np.atleast_2d(next(iter(one.values()))[0]).shape
-    people_BU, deals_BS = metrics.draws(users, times, rng), metrics.deal_draws(deals, times, rng)
+    people_BU, deals_BS = (
+        metrics.bootstrap_weights(users, times, rng),
+        metrics.replication_weights(deals, times, rng),
+    )
     found: dict[str, bool] = {}
     for name in sorted(one.keys() & other.keys()):
         if min(np.count_nonzero(each[name][0]) for each in (one, other)) < FEW:
             continue
         (own,), (reference,) = (
-            metrics.drawn(np.atleast_2d(top)[None], below, people_BU, deals_BS)
+            metrics.bootstrap_ratios(np.atleast_2d(top)[None], below, people_BU, deals_BS)
             for top, below in (one[name], other[name])
         )
         interval = own.over(reference)

@@ -12,7 +12,7 @@ never in its own segment. The bootstrap draws people, with all their twins, so t
 import json
 import time
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,35 +59,25 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads((path / "figures.json").read_text("utf-8"))
 
 
-@dataclass(frozen=True, slots=True)
-class Materials:
-    """What the stages before made of a log, and how: arms are made from it."""
-
-    catalog: Catalog
-    events: Events
-    vectors: np.ndarray
-    tree: Tree
-    descriptions: Descriptions
-    transitions: Transitions
-    table: Table
-    planned: FittedPlanner
-    contexts: ContextTable | None
-    """None where no item has been looked at."""
-    sections: config.Config
-
-
-def build(work: Work, given: Materials, *, seen: Media | None, user_ids: list[str], folder: Path) -> Outcome:
-    """Run every arm, the controls, and measure."""
+def build(
+    work: Work,
+    context: ArmContext,
+    *,
+    folder: Path,
+    item_ids: list[str],
+    user_ids: list[str],
+    events: Events,
+    seen: Media | None,
+) -> Outcome:
+    """Run every arm, the controls, and measure; `folder` holds what people feel."""
     started = time.perf_counter()
-    settings = given.sections.experiment
-    seed = int(work.rng.integers(2**31))
-    names = arms.check(settings.arms, _watching(given) is not None)
-    kit = make_kit(work.scratch, given, seed)
-    environment, users, missing = truth.open_truth(folder, given.catalog.ids(), user_ids, given.events, LIST_LENGTH)
-    score = None if seen is None else visual.interest(seen, kit.known.vectors)
+    settings, seed = context.sections.experiment, context.seed
+    names = arms.check(settings.arms, context.watching is not None)
+    environment, users, missing = truth.open_truth(folder, item_ids, user_ids, events, LIST_LENGTH)
+    score = None if seen is None else visual.interest(seen, context.known.vectors)
     bucket = None if score is None else metrics.buckets(score)
-    setup = Setup(kit, environment, users, missing, bucket, work.scratch)
-    trained = arms.encoders(setup.kit, names)
+    setup = Setup(context, environment, users, missing, bucket, work.scratch)
+    trained = arms.encoders(context, names)
     prepared = time.perf_counter()
     leaking = _leaks(setup, trained, names, seed)
     runs = [(s, name) for s in range(settings.seeds) for name in names]
@@ -109,9 +99,9 @@ def build(work: Work, given: Materials, *, seen: Media | None, user_ids: list[st
         "seeds": settings.seeds,
         "users": len(dealt[0][0]),
         "people": len(setup.users),
-        "clusters": setup.kit.known.n_clusters,
+        "clusters": setup.context.known.n_clusters,
         "share": settings.share,
-        "kind": "simulated" if isinstance(setup.environment, Simulated) else "replay",
+        "kind": truth.kind(folder),
         "retrain_every": settings.retrain_every,
     }
     (work.out / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False), "utf-8")
@@ -128,44 +118,59 @@ def build(work: Work, given: Materials, *, seen: Media | None, user_ids: list[st
     )
 
 
-def make_kit(scratch: Path, given: Materials, seed: int) -> ArmContext:
-    """Everything that arms are made from: nothing of the truth is among it."""
-    tree, table, transitions = given.tree, given.table, given.transitions
+def arm_context(
+    folder: Path,
+    seed: int,
+    *,
+    catalog: Catalog,
+    events: Events,
+    vectors: NDArray[np.float32],
+    tree: Tree,
+    descriptions: Descriptions,
+    transitions: Transitions,
+    table: Table,
+    planned: FittedPlanner,
+    contexts: ContextTable | None,
+    sections: config.Config,
+) -> ArmContext:
+    """What arms are made from, of what the stages before made of a log: nothing of the truth is among it.
+
+    `contexts` is None where no item has been looked at.
+    """
     level = transitions.level
     clusters = tree.size(level)
     heads = tree.order[tree.starts[level - 1][:-1]]
     above = tuple(tree.assign(each)[heads].astype(np.int64) for each in range(1, level))
     known = Known(
-        np.ascontiguousarray(given.vectors, np.float32),
+        np.ascontiguousarray(vectors, np.float32),
         tree.assign(level).astype(np.int64),
         above or (np.zeros(clusters, np.int64),),
-        given.events.positive,
+        events.positive,
     )
     return ArmContext(
         known=known,
-        log=logged(given.events),
-        titles=given.catalog.titles(),
-        names=given.descriptions.names[level - 1],
+        log=logged(events),
+        titles=catalog.titles(),
+        names=descriptions.names[level - 1],
         tables={
             "table": partial(look_up, np.asarray(table.clusters), table.triples),
             "model": partial(look_up, np.asarray(table.model), table.model_triples),
             "counts": arms.counted(Successors.of(transitions), clusters, table.clusters.shape[2], table.triples),
         },
-        watching=_watching(given),
+        watching=_watching(contexts, level),
         popularity=np.argsort(-transitions.popularity(), kind="stable").astype(np.int32),
-        planned=given.planned,
+        planned=planned,
         table=table,
         leaf=tree.assign(LEVELS).astype(np.int64),
-        sections=given.sections,
+        sections=sections,
         seed=seed,
-        folder=scratch,
+        folder=folder,
     )
 
 
-def _watching(given: Materials) -> NDArray[np.int32] | None:
-    """[N, n] clusters that each item leads to; None where no item was looked at on the level of the transitions."""
-    contexts = given.contexts
-    if contexts is None or not len(contexts.item) or contexts.level != given.transitions.level:
+def _watching(contexts: ContextTable | None, level: int) -> NDArray[np.int32] | None:
+    """[N, n] clusters that each item leads to; None where no item was looked at on this level."""
+    if contexts is None or not len(contexts.item) or contexts.level != level:
         return None
     return np.where((contexts.via < 0)[:, None], NONE, contexts.clusters[contexts.via]).astype(np.int32)
 
@@ -211,14 +216,14 @@ def dealt_to(settings: config.Experiment, users: Ints, count: int, rng: np.rando
 
 def _leaks(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], seed: int) -> list[str]:
     """Arms whose answers change when the truth is overwritten: there must be none."""
-    state = PlatformState.of(setup.kit.known, setup.kit.log, setup.missing)
+    state = PlatformState.of(setup.context.known, setup.context.log, setup.missing)
     asked = asked_of(state, setup.users[:20], 0)
     caught: list[str] = []
     for name in names:
-        source = arms.source(name, setup.kit, trained, seed)
+        source = arms.source(name, setup.context, trained, seed)
         if source is None:
             continue
-        source.learn(setup.kit.log, 0)
+        source.learn(setup.context.log, 0)
         if controls.leaks(source, setup.environment, asked, CANDIDATES, seed):
             caught.append(name)
     return caught
@@ -273,7 +278,7 @@ def _by_chance(setup: Setup, trained: dict[str, Any], names: tuple[str, ...], se
         name: run_arm(setup, trained, name, users, _seed(seed, 5000), "chance").tally
         for name, users in zip(planned, segments, strict=True)
     }
-    drawn = metrics.draws(len(setup.users), pooling.BOOTSTRAP, _rng(seed, 1, "chance"))
+    drawn = metrics.bootstrap_weights(len(setup.users), pooling.BOOTSTRAP, _rng(seed, 1, "chance"))
     metric = "unmet_positive_rate"
     return {
         name: {

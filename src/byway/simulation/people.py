@@ -180,10 +180,6 @@ class Users:
     def __len__(self) -> int:
         return len(self.affinity)
 
-    def undiscovered(self, settings: WorldSettings) -> NDArray[np.bool_]:
-        """[U, T] topics that the user would like and does not know when the log begins."""
-        return (self.affinity >= settings.liked) & ~self.known
-
 
 @dataclass(slots=True)
 class State:

@@ -99,10 +99,6 @@ class Tabled:
     """Answers of a ranking that are read; None: all. Tables that are compared are read equally deep."""
     refresh: Callable[[Logged], Ranking] | None = None
     """Makes the ranking of the log as it stands; None: the table stands as it was made."""
-    asked: int = 0
-    """Users with an interest for whom it chose so far."""
-    fallbacks: int = 0
-    """Of these, those for whom no open cluster was in the ranking, so that popularity answered."""
 
     def learn(self, log: Logged, today: int) -> None:
         if self.refresh is not None and today > 0 and today % REFRESH == 0:
@@ -112,8 +108,6 @@ class Tabled:
         context = draw_interests(self.known, asked, rng, self.interests)
         somebody = context[:, 0] != NONE
         listed = np.where(somebody[:, None], self.ranking(np.maximum(context, 0))[:, : self.depth], NONE)
-        self.asked += int(somebody.sum())
-        self.fallbacks += int((somebody & (first_open(listed, NOBODY, open_BM) == NONE)).sum())
         return first_open(listed, self.popularity, open_BM)
 
 

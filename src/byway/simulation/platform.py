@@ -89,6 +89,19 @@ class Impressions:
         return (self.nominators & ARM) > 0
 
 
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """How a platform is lived on."""
+
+    days: int
+    share: float
+    """Of the places, kept for the arm's source."""
+    candidates: int
+    """Items that each source names a visit."""
+    blur: float
+    """Deviation of the noise on the ranker's score, which keeps lists from being the same every day."""
+
+
 def live(
     environment: Environment,
     known: Known,
@@ -97,44 +110,36 @@ def live(
     arm: Source | None,
     users: Ints,
     *,
+    settings: LiveSettings,
     rng: np.random.Generator,
-    days: int,
-    share: float,
-    candidates: int,
-    blur: float,
     follows: bool = False,
     chance: Chance | None = None,
 ) -> Impressions:
-    """Live `days` days with these users, the control's sources, and the arm's where there is one.
+    """Live some days with these users, the control's sources, and the arm's where there is one.
 
-    `follows` says that the arm's source is asked after each item and not when a visit begins.
-
-    `missing` are items that nobody [N], or not everybody [U, N], may be shown. `blur` is the deviation of the noise
-    on the ranker's score, which keeps lists from being the same every day. `rng` is the luck of the arm's source,
-    and with no `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal
-    `chance`.
+    `follows` says that the arm's source is asked after each item and not when a visit begins. `missing` are items
+    that nobody [N], or not everybody [U, N], may be shown. `rng` is the luck of the arm's source, and with no
+    `chance` of people and platform too; with one, theirs is what every arm meets that is given an equal `chance`.
     """
-    sources: list[Source] = [*control_sources(known, log.n_users), *([] if arm is None or follows else [arm])]
     platform = _Platform(
         environment,
         known,
         PlatformState.of(known, log, missing),
         Ranker.of(known, log, missing),
-        sources,
-        after=arm if follows else None,
-        share=share if arm else 0.0,
-        candidates=candidates,
-        blur=blur,
+        settings,
+        control=control_sources(known, log.n_users),
+        arm=arm,
+        follows=follows,
         rng=rng,
         chance=chance,
     )
     everybody = np.arange(log.n_users)
-    own = np.isin(everybody, users)
+    invited = np.isin(everybody, users)
     parts: list[Impressions] = []
-    for day in range(days):
-        for source in (*sources, *([arm] if arm and follows else [])):
+    for day in range(settings.days):
+        for source in (*platform.control, *([] if arm is None else [arm])):
             source.learn(log, day)
-        lengths = np.where(own, environment.visits(day, platform.luck(everybody, "visits", day)), 0)
+        lengths = np.where(invited, environment.visits(day, platform.luck(everybody, "visits", day)), 0)
         came = np.flatnonzero(lengths)
         if len(came):
             lists = platform.rank(came, day)
@@ -179,14 +184,12 @@ class _Platform:
     known: Known
     state: PlatformState
     ranker: Ranker
-    sources: list[Source]
-    """Asked when a visit begins."""
+    settings: LiveSettings
     _: KW_ONLY
-    after: Source | None
-    """Asked after each item."""
-    share: float
-    candidates: int
-    blur: float
+    control: list[Source]
+    """Bit i of `Impressions.nominators` is that of source i."""
+    arm: Source | None
+    follows: bool
     rng: np.random.Generator
     chance: Chance | None
 
@@ -200,65 +203,76 @@ class _Platform:
         nominators = np.zeros((len(user), self.known.n_items + 1), np.int8)
         rows = np.arange(len(user))[:, None]
         named: list[Ints] = []
-        for bit, source in enumerate(self.sources):
-            rng = self.rng if 1 << bit == ARM else self.luck(user, f"source {bit}", day)
-            found = source.nominate(asked, self.candidates, rng)
+        sources = [(1 << i, one, self.luck(user, f"source {i}", day)) for i, one in enumerate(self.control)]
+        if self.arm is not None and not self.follows:
+            sources.append((ARM, self.arm, self.rng))
+        for bit, source, rng in sources:
+            items = source.nominate(asked, self.settings.candidates, rng)
             # NONE marks the last column, which is no item.
-            nominators[rows, found] |= np.int8(1 << bit)
-            named.append(found)
+            nominators[rows, items] |= np.int8(bit)
+            named.append(items)
         item = np.concatenate(named, axis=1)
         features = self.state.features(self.known, user, np.maximum(item, 0))
         noise = self.luck(user, "ranker", day).gumbel(size=item.shape)
-        score = features @ self.ranker.weights() + np.float32(self.blur) * noise.astype(np.float32)
+        score = features @ self.ranker.weights() + np.float32(self.settings.blur) * noise.astype(np.float32)
         score = np.where(item == NONE, np.float32(-np.inf), score)
         return Lists(user, item, score, features, nominators[:, :-1], asked.met)
 
     def watch(self, lists: Lists, length: Ints, day: int) -> Impressions:
         """Who came watches, an item each a turn, as many as `length` [B]."""
-        state, turns = self.state, list[Impressions]()
+        turns: list[Impressions] = []
         for turn in range(int(length.max())):
             row = np.flatnonzero(length > turn)
-            user = lists.user[row]
-            item = self.environment.discover(user, state.seen[user], self.luck(user, "discover", day, turn))
-            discovered = item != NONE
-            named = lists.item[row]
-            left = (named != NONE) & ~np.take_along_axis(state.seen[user], np.maximum(named, 0), 1)
-            column = np.where(left, lists.score[row], -np.inf).argmax(1)
-            place = np.zeros(len(row), np.bool_)
-            if self.share:
-                place = self.luck(user, "place", day, turn).random(len(row)) < self.share
-            if self.share and self.after is None:
-                # The arm's candidates come last, in its own order.
-                first = 3 * self.candidates
-                kept = left[:, first:]
-                column = np.where(place & kept.any(1), first + kept.argmax(1), column)
-            fed = left.any(1) & ~discovered
-            item = np.where(fed, named[np.arange(len(row)), column], item)
-            nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)
-            before = state.history[user, -1] - 1
-            if self.after is not None and turn:
-                own = np.flatnonzero(place & ~discovered)
-                found = self.after.nominate(asked_of(state, user[own], day), 1, self.rng)[:, 0]
-                own, found = own[found != NONE], found[found != NONE]
-                item[own], nominators[own] = found, lists.nominators[row[own], found] | np.int8(ARM)
+            item, nominators = self._choose(lists, row, day, turn)
             shown = item != NONE
-            row, user, item, before = row[shown], user[shown], item[shown], before[shown]
-            felt = self.environment.watch(user, item, self.luck(user, "watch", day, turn))
-            state.add(self.known, user, item, felt.satisfaction, day)
-            turns.append(
-                Impressions(
-                    user=user,
-                    item=item,
-                    day=np.full(len(user), day),
-                    nominators=nominators[shown],
-                    novel=metrics.novel_impressions(self.known.cluster[item], lists.met[row]),
-                    satisfaction=felt.satisfaction,
-                    seconds=felt.seconds,
-                    unmet=felt.unmet,
-                    context=before,
-                )
-            )
+            turns.append(self._record(lists, row[shown], item[shown], nominators[shown], day, turn=turn))
         return joined(turns)
+
+    def _choose(self, lists: Lists, row: Ints, day: int, turn: int) -> tuple[Ints, NDArray[np.int8]]:
+        """[n] what the users in these rows of the lists see next, NONE where nothing is left, and by whom."""
+        user, seen, share = lists.user[row], self.state.seen, self.settings.share
+        item = self.environment.discover(user, seen[user], self.luck(user, "discover", day, turn))
+        discovered = item != NONE
+        named = lists.item[row]
+        left = (named != NONE) & ~np.take_along_axis(seen[user], np.maximum(named, 0), 1)
+        column = np.where(left, lists.score[row], -np.inf).argmax(1)
+        kept = np.zeros(len(row), np.bool_)  # whether the place is the arm's
+        if self.arm is not None and share:
+            kept = self.luck(user, "place", day, turn).random(len(row)) < share
+            if not self.follows:
+                # The arm's candidates come last, in its own order.
+                first = len(self.control) * self.settings.candidates
+                of_arm = left[:, first:]
+                column = np.where(kept & of_arm.any(1), first + of_arm.argmax(1), column)
+        fed = left.any(1) & ~discovered
+        item = np.where(fed, named[np.arange(len(row)), column], item)
+        nominators = np.where(fed, lists.nominators[row, item], 0).astype(np.int8)
+        if self.arm is not None and self.follows and turn:
+            asking = np.flatnonzero(kept & ~discovered)
+            next_item = self.arm.nominate(asked_of(self.state, user[asking], day), 1, self.rng)[:, 0]
+            asking, next_item = asking[next_item != NONE], next_item[next_item != NONE]
+            item[asking], nominators[asking] = next_item, lists.nominators[row[asking], next_item] | np.int8(ARM)
+        return item, nominators
+
+    def _record(
+        self, lists: Lists, row: Ints, item: Ints, nominators: NDArray[np.int8], day: int, *, turn: int
+    ) -> Impressions:
+        """The users in these rows watch an item each, and the platform remembers it."""
+        user = lists.user[row]
+        context = self.state.history[user, -1] - 1
+        felt = self.environment.watch(user, item, self.luck(user, "watch", day, turn))
+        self.state.add(self.known, user, item, felt.satisfaction, day)
+        return Impressions(
+            user=user,
+            item=item,
+            day=np.full(len(user), day),
+            nominators=nominators,
+            novel=metrics.novel_impressions(self.known.cluster[item], lists.met[row]),
+            satisfaction=felt.satisfaction,
+            seconds=felt.seconds,
+            unmet=felt.unmet,
+            context=context,
+        )
 
     def teach(self, lists: Lists, shown: Impressions) -> None:
         """The ranker learns what the feed showed today, as it saw it this morning."""

@@ -2,7 +2,7 @@
 
 The bootstrap draws people out of all, whatever arms they lived with: in the paired design a person's lives move
 together in every draw, so that a lift is as sure as what the arms changed, and not as people differ. With several
-deals it draws deals too (`metrics.Drawn`).
+deals it draws deals too (`metrics.BootstrapRatio`).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from byway.base import metrics
-from byway.base.metrics import BUCKETS, Drawn, Interval
+from byway.base.metrics import BUCKETS, BootstrapRatio, Interval
 from byway.simulation.arms import CONTROL, EASE, MASKED, PLACEBO, REFERENCE
 from byway.simulation.runs import Run, Setup
 from byway.simulation.source import Flags
@@ -36,12 +36,12 @@ Draws = tuple[np.ndarray, np.ndarray]
 def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator) -> dict[str, Any]:
     """Every metric of every arm, pooled over the deals, and its lift over each reference."""
     draws = (
-        metrics.draws(len(setup.users), BOOTSTRAP, rng),
-        metrics.deal_draws(len(found[CONTROL]), BOOTSTRAP, rng),
+        metrics.bootstrap_weights(len(setup.users), BOOTSTRAP, rng),
+        metrics.replication_weights(len(found[CONTROL]), BOOTSTRAP, rng),
     )
     pooled = {
         name: {
-            metric: metrics.drawn(top[None], below, *draws)[0]
+            metric: metrics.bootstrap_ratios(top[None], below, *draws)[0]
             for metric, (top, below) in stacked([r.tally for r in runs]).items()
         }
         for name, runs in found.items()
@@ -75,7 +75,7 @@ def measure(setup: Setup, found: dict[str, list[Run]], rng: np.random.Generator)
     }
 
 
-def _against(pooled: dict[str, dict[str, Drawn]], metric: str) -> dict[str, Any]:
+def _against(pooled: dict[str, dict[str, BootstrapRatio]], metric: str) -> dict[str, Any]:
     """Byway's lift over every other arm."""
     if metric not in pooled.get("byway", {}):
         return {}
@@ -83,7 +83,7 @@ def _against(pooled: dict[str, dict[str, Drawn]], metric: str) -> dict[str, Any]
     return {name: row(own.over(of[metric])) for name, of in pooled.items() if name != "byway" and metric in of}
 
 
-def _by_bucket(of: dict[str, Drawn]) -> list[Row]:
+def _by_bucket(of: dict[str, BootstrapRatio]) -> list[Row]:
     """Lift of what the arm's source named over the rest of the feed, by bucket of visual interest (figure 8)."""
     return [row(of[f"bucket_{b}.source"].over(of[f"bucket_{b}.rest"])) for b in range(1, BUCKETS + 1)]
 
@@ -113,7 +113,7 @@ def _growth(runs: list[Run], control: list[Run], draws: Draws) -> dict[str, list
     sizes = [np.stack([np.bincount(r.users, minlength=n) for r in some]).astype(float) for some in (runs, control)]
     for metric in ("watch", "over_ten", "engaged"):
         both = (
-            metrics.drawn(np.stack([r.daily[metric] for r in some], 1), size, *draws)
+            metrics.bootstrap_ratios(np.stack([r.daily[metric] for r in some], 1), size, *draws)
             for some, size in zip((runs, control), sizes, strict=True)
         )
         found[metric] = [row(own.over(other)) for own, other in zip(*both, strict=True)]

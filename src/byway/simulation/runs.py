@@ -17,7 +17,7 @@ from byway.base.artifact import write_atomic
 from byway.simulation import arms, simulated
 from byway.simulation.arms import ArmContext
 from byway.simulation.chance import Chance
-from byway.simulation.platform import Environment, Impressions, live
+from byway.simulation.platform import Environment, Impressions, LiveSettings, live
 from byway.simulation.simulated import Simulated
 from byway.simulation.source import Flags, Ints
 from byway.simulation.tallies import Tally, tally
@@ -38,7 +38,7 @@ KEPT = 30
 class Setup:
     """All that runs share."""
 
-    kit: ArmContext
+    context: ArmContext
     environment: Environment
     """The people on the first morning; every run gets a copy."""
     users: Ints
@@ -52,7 +52,7 @@ class Setup:
 
     @property
     def settings(self) -> config.Experiment:
-        return self.kit.sections.experiment
+        return self.context.sections.experiment
 
     @property
     def there(self) -> Flags:
@@ -81,25 +81,22 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     `kind` is "" or "chance", where the liking of what is undiscovered is permuted first. In the paired design runs
     of one seed share their chance, but for one whose name ends in `AGAIN`: the same arm with other chance.
     """
-    settings, kit, arm = setup.settings, setup.kit, name.removesuffix(AGAIN)
+    settings, context, arm = setup.settings, setup.context, name.removesuffix(AGAIN)
     path = setup.scratch / f"run{kind}-{settings.design}-{name}-{seed}.npz"
-    n = kit.log.n_users
+    n = context.log.n_users
     if not path.exists():
         environment = copy.deepcopy(setup.environment)
         if kind and isinstance(environment, Simulated):
             simulated.liked_by_chance(environment, np.random.default_rng([seed, 7]))
         shown = live(
             environment,
-            kit.known,
-            kit.log,
+            context.known,
+            context.log,
             setup.missing,
-            arms.source(arm, kit, trained, seed),
+            arms.source(arm, context, trained, seed),
             users,
+            settings=LiveSettings(settings.days, settings.share, CANDIDATES, BLUR),
             rng=np.random.default_rng([seed, zlib.crc32(name.encode())]),
-            days=settings.days,
-            share=settings.share,
-            candidates=CANDIDATES,
-            blur=BLUR,
             follows=arm in arms.FOLLOWS,
             chance=Chance((seed, int(arm != name))) if settings.design == "paired" else None,
         )
@@ -112,12 +109,23 @@ def run_arm(setup: Setup, trained: dict[str, Any], name: str, users: Ints, seed:
     with np.load(path) as saved:
         shown = Impressions(*(saved[f.name] for f in fields(Impressions)))
         interests = saved.get("interests")
-    figures = tally(shown, users, n, settings.days, kit.known, setup.bucket)
+    known = context.known
+    figures = tally(
+        shown,
+        users,
+        n,
+        settings.days,
+        cluster=known.cluster[shown.item],
+        n_clusters=known.n_clusters,
+        positive=known.positive,
+        vectors=known.vectors[shown.item],
+        bucket=setup.bucket,
+    )
     if interests is not None:
         wanted, discovered, kept = (np.bincount(users, row, n).astype(np.float64) for row in interests)
         figures["interests_found"] = discovered, wanted
         figures["interests_kept"] = kept, wanted
-    part, daily = setup.users, _daily(shown, n, settings.days, kit.known.positive)
+    part, daily = setup.users, _daily(shown, n, settings.days, context.known.positive)
     return Run(
         {name: (top[part], below[part]) for name, (top, below) in figures.items()},
         {name: value[:, part] for name, value in daily.items()},
@@ -136,7 +144,7 @@ def _daily(shown: Impressions, n: int, days: int, good: float) -> dict[str, np.n
 
 def _traffic(setup: Setup, shown: Impressions) -> tuple[np.ndarray, np.ndarray]:
     """Concentration of the feed's traffic by window of days, and impressions of the feed by item."""
-    fed, n = shown.nominators > 0, setup.kit.known.n_items
+    fed, n = shown.nominators > 0, setup.context.known.n_items
     # Whole windows only: in a short one traffic looks more concentrated than it is.
     starts = range(0, max(1, setup.settings.days - WINDOW + 1), WINDOW)
     there = setup.there

@@ -191,6 +191,6 @@ def liked_by_chance(people_now: Simulated, rng: np.random.Generator) -> None:
         affinity[user, topics] = affinity[user, rng.permutation(topics)]
     settings = people_now.world.settings
     people_now.wanted = (affinity >= settings.liked) & ~people_now.start
-    # Who searches knows the own liking, and is no longer led by appeals (as in `world.chance_liking`).
+    # Who searches knows the own liking, and is no longer led by appeals (as in `benchmarks/placebo.py`).
     people_now.hunch = (affinity**settings.hunch_power).astype(np.float32)
     people_now.alike = np.zeros_like(people_now.alike)

@@ -35,6 +35,11 @@ def file(folder: Path) -> Path:
     )
 
 
+def kind(folder: Path) -> str:
+    """Whose feelings they are: `simulated`, `later` ratings of a log that was cut in two, or KuaiRec's `matrix`."""
+    return {WORLD: "simulated", later.FILE: "later"}.get(file(folder).name, "matrix")
+
+
 def open_truth(
     folder: Path, item_ids: list[str], user_ids: list[str], events: Events, list_length: int
 ) -> tuple[Environment, Ints, Flags]:

@@ -5,9 +5,8 @@ asks of it: what somebody likes, how an event feels, what the placebo worlds are
 recommender; the log that one would have left is made in `loop.py`. No model may read a `World`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -29,10 +28,6 @@ FULL = WorldSettings()
 
 SMALL = WorldSettings(n_items=900, n_users=600, events_per_user=52.0)
 """The world of `byway demo`."""
-
-
-WATCHED = WorldSettings(n_items=1200, n_users=2500, from_search=0.5, look=0.9)
-"""A world in which pictures tell what no word does (`benchmarks/watching.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +110,6 @@ def load(folder: Path) -> World:
     except (FileNotFoundError, msgspec.DecodeError) as error:
         raise UserError(f"{path} does not describe an embedded world ({error}).") from error
     return build(settings.seed, settings.settings)
-
-
-def shuffled_words(world: World, unit: Literal["topic", "sub_area"] = "topic") -> World:
-    """Placebo: the words of the topics are dealt out anew, all else is as it was, the log too.
-
-    By `topic`, a cluster of similar texts holds items of unrelated topics. By `sub_area`, whole sub-areas
-    change places: their items still belong together, and only what the words tell of the *other* sub-areas is
-    wrong. The second takes away a model's knowledge of the world and leaves the tree as good as before.
-    """
-    words = "shuffled_topics" if unit == "topic" else "shuffled_sub_areas"
-    settings = replace(world.settings, words=words)
-    return replace(world, settings=settings, items=make_items(settings, world.topics, world.seed))
-
-
-def chance_liking(world: World) -> World:
-    """Placebo: each user's affinities to the topics not yet known are permuted among them.
-
-    As many undiscovered interests as before, but neither areas nor appeals nor other people tell which. Searches
-    no longer start from the mood of the moment, which would follow the appeals. The log has to be made anew.
-    """
-    return build(world.seed, replace(world.settings, liking="chance", mood=0.0))
 
 
 def satisfaction(

@@ -38,7 +38,8 @@ from byway.transitions import table as tables
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.standing import load_standing
 from byway.transitions.triples import unkey
-from byway.workflow.stages import BUNDLE, CATALOG, EMBEDDINGS, LANGUAGE_MODEL, REFRESH, TRANSITIONS, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CATALOG, EMBEDDINGS, LANGUAGE_MODEL, REFRESH, TRANSITIONS
 
 ROOM = 1.1
 """Heaviest over mean cluster, in blended weight, that a new item may make; past it a re-partition is due."""
@@ -81,8 +82,6 @@ class Arrivals:
 
 def load(path: Path) -> Arrivals:
     """Read 17-refresh."""
-    if not (path / "events.parquet").exists():
-        raise UserError(f"{path} was made by a version that did not keep its events; delete it, run again.")
     counted = pq.read_table(path / "transitions.parquet")
     context = np.column_stack([counted[name].to_numpy() for name in counted.column_names[:-2]])
     return Arrivals(
@@ -123,59 +122,40 @@ def write(arrivals: Arrivals, meta: dict[str, str], out: Path) -> None:
         np.save(out / f"{name}.npy", getattr(arrivals, name))
 
 
-def build(
-    work: Work,
-    workspace: Path,
-    records: dict[str, Record],
-    again: bool,
-    given: dict[str, Path],
-) -> Outcome:
+def build(work: Work, workspace: Path, records: dict[str, Record], again: bool, given: dict[str, Path]) -> Outcome:
     """Write what has come: the given tables, and where 17-refresh goes on (`again`) what it held before.
 
     `records` are those of the full run. Raises UserError where a table holds no usable row.
     """
     full = Artifacts(workspace)
     vectors, tree, transitions = full.vectors, full.tree, full.transitions
-    level, clusters = transitions.level, transitions.clusters
-    history = transitions.train.context.shape[1]
-    held = load(workspace / REFRESH) if again else _nothing(workspace, records, vectors.shape[1], history)
-    new = _new_rows(work, full, records, held, given)
+    level, dim, history = transitions.level, vectors.shape[1], transitions.train.context.shape[1]
+    before = load(workspace / REFRESH) if again else _nothing(workspace, records, dim, history)
+    new = _new_rows(work, full, records, before, given)
 
-    rows = np.zeros((0, vectors.shape[1]), np.float32)
-    if new.items.num_rows:
-        texts, settings = Catalog(new.items).texts(), made_with(records["embeddings"], config.Embeddings)
-        rows = embed.embed_new(workspace / EMBEDDINGS.folder, settings, texts)
-    known = np.concatenate([vectors, held.vectors]) if len(held.leaf) else np.asarray(vectors)
-    had = np.append(held.traffic, np.zeros(new.items.num_rows, np.float32))
-    came = np.zeros(len(had)) if new.log is None else events_of.traffic(new.log)
-    sizes = [tree.size(each) for each in range(1, LEVELS + 1)]
-    weights = [trees.blended_weights(had + came, sizes, each) for each in range(1, LEVELS + 1)]
-    standing_tree = placement.grown(tree, held.leaf)
-    placed = placement.place(standing_tree, known, rows, weights, ROOM)
-    now = placement.grown(standing_tree, placed.leaf)
-
-    standing_in = REFRESH if again else TRANSITIONS.folder
-    counted, standing = held.transitions, load_standing(workspace / standing_in)
-    recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
-    if new.log is not None:
-        recent, standing = curate.extend(standing, new.log, now.assign(level), clusters)
-        counted = curate.added(held.transitions, recent)
-    standing.write(work.out)
-    pairs, answered = _followed(full, records, transitions, counted, tree.similarity(vectors, level))
-    alike = placement.most_similar(tree, vectors, rows, now.assign(2)[len(known) :])
-    everything = Arrivals(
-        pa.concat_tables([held.items, new.items]),
-        np.concatenate([held.vectors, rows]),
-        np.concatenate([held.leaf, placed.leaf]),
-        np.concatenate([held.alike, alike]),
-        [*held.users, *new.users],
-        (had + came).astype(np.float32),
-        held.log if new.log is None else pa.concat_tables([held.log, _told(new.log)]),
-        counted,
-        pairs,
-        answered,
+    new_vectors = _embed(workspace, records, new.items, dim)
+    known = np.concatenate([vectors, before.vectors]) if len(before.leaf) else np.asarray(vectors)
+    traffic_before = np.append(before.traffic, np.zeros(new.items.num_rows, np.float32))
+    new_traffic = np.zeros(len(traffic_before)) if new.log is None else events_of.traffic(new.log)
+    traffic = traffic_before + new_traffic
+    placed, tree_after, balance = _place(placement.grown(tree, before.leaf), known, new_vectors, traffic)
+    recent = _count(work, workspace / (REFRESH if again else TRANSITIONS.folder), new.log, tree_after, transitions)
+    counted = curate.added(before.transitions, recent)
+    pairs, rankings = _followed(full, records, transitions, counted, tree.similarity(vectors, level))
+    alike = placement.most_similar(tree, vectors, new_vectors, tree_after.assign(2)[len(known) :])
+    after = Arrivals(
+        items=pa.concat_tables([before.items, new.items]),
+        vectors=np.concatenate([before.vectors, new_vectors]),
+        leaf=np.concatenate([before.leaf, placed.leaf]),
+        alike=np.concatenate([before.alike, alike]),
+        users=[*before.users, *new.users],
+        traffic=traffic.astype(np.float32),
+        log=before.log if new.log is None else pa.concat_tables([before.log, _told(new.log)]),
+        transitions=counted,
+        pairs=pairs,
+        answers=rankings,
     )
-    write(everything, {"level": str(level), "clusters": str(clusters)}, work.out)
+    write(after, {"level": str(level), "clusters": str(transitions.clusters)}, work.out)
 
     counts = {
         **new.counts,
@@ -185,29 +165,60 @@ def build(
         "transitions": int(recent.count.sum()),
         "pairs": int((~tables.are_triples(pairs)).sum()),
         "triples": int(tables.are_triples(pairs).sum()),
-        "all_items": everything.items.num_rows,
+        "all_items": after.items.num_rows,
         **{f"quarantined.{reason}": n for reason, n in new.kept_out.items()},
     }
     metrics = {f"refresh.{name}": counts[name] for name in ("items", "events", "users")} | {
         "refresh.quarantined": new.kept_out,
         "refresh.displaced": placed.displaced,
         "refresh.crowded": placed.crowded,
-        "refresh.balance_blended": [
-            round(trees.balance(loads_of(now.assign(each), w, now.size(each))), 4)
-            for each, w in enumerate(weights, 1)
-        ],
+        "refresh.balance_blended": balance,
     }
     metrics |= _drift(
         work,
-        _before(transitions, held.transitions),
+        _before(transitions, before.transitions),
         recent,
         tree,
-        now,
-        vectors=(np.asarray(vectors), np.concatenate([known, rows]) if len(rows) else known),
-        traffic=(had, came),
+        tree_after,
+        vectors=(np.asarray(vectors), np.concatenate([known, new_vectors]) if len(new_vectors) else known),
+        traffic=(traffic_before, new_traffic),
         level=level,
     )
     return Outcome(counts, metrics)
+
+
+def _embed(workspace: Path, records: dict[str, Record], items: pa.Table, dim: int) -> NDArray[np.float32]:
+    """[m, dim] vectors of the new items, by the full run's encoder."""
+    if not items.num_rows:
+        return np.zeros((0, dim), np.float32)
+    settings = msgspec.convert(records["embeddings"].settings, config.Embeddings)
+    return embed.embed_new(workspace / EMBEDDINGS.folder, settings, Catalog(items).texts())
+
+
+def _place(
+    tree: Tree, known: NDArray[np.float32], new: NDArray[np.float32], traffic: NDArray[np.float64]
+) -> tuple[placement.Placed, Tree, list[float]]:
+    """Where new items [m, dim] go beside the known [n, dim] of `tree`, the tree then, and the balance by level.
+
+    `traffic` [n + m] is of both.
+    """
+    levels = range(1, LEVELS + 1)
+    sizes = [tree.size(level) for level in levels]
+    weights = [trees.blended_weights(traffic, sizes, level) for level in levels]
+    placed = placement.place(tree, known, new, weights, ROOM)
+    after = placement.grown(tree, placed.leaf)
+    loads = (loads_of(after.assign(level), weights[level - 1], after.size(level)) for level in levels)
+    return placed, after, [round(trees.balance(load), 4) for load in loads]
+
+
+def _count(work: Work, standing_in: Path, log: Events | None, tree: Tree, transitions: Transitions) -> Samples:
+    """The transitions of the new events; where they leave each user goes to the artifact."""
+    standing, counted = load_standing(standing_in), transitions.train
+    recent = Samples(counted.context[:0], counted.label[:0], counted.count[:0])
+    if log is not None:
+        recent, standing = curate.extend(standing, log, tree.assign(transitions.level), transitions.clusters)
+    standing.write(work.out)
+    return recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +241,7 @@ def _new_rows(
     work: Work, full: Artifacts, records: dict[str, Record], held: Arrivals, given: dict[str, Path]
 ) -> New:
     """Read and clean the given tables as the full run's were; what cannot be used goes to `quarantine.parquet`."""
-    read = made_with(records["catalog"], config.Catalog)
+    read = msgspec.convert(records["catalog"].settings, config.Catalog)
     known = full.catalog.items
     fresh, counts = items_of.SCHEMA.empty_table(), dict[str, int]()
     kept_out = Quarantine(work.out / "quarantine.parquet")
@@ -385,8 +396,3 @@ def _drift(
     metrics["refresh.finetuning_due"] = measured is not None and measured < LEAST_OVERLAP * usual
     metrics["refresh.repartition_due"] = moved - chance > MOST_SHIFT
     return metrics
-
-
-def made_with(record: Record, kind: type[Any]) -> Any:
-    """The settings that an artifact was made with."""
-    return msgspec.convert({k: v for k, v in record.settings.items() if k != "seed"}, kind)

@@ -4,27 +4,32 @@ They stand beside the stages: each reads 01 to 06, and none makes an artifact.
 """
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from byway.base.artifact import locked, write_atomic
-from byway.base.config import Config
+from byway.base.config import Answers, Config
 from byway.base.errors import UserError
 from byway.evaluation import worth as figures
-from byway.language import answers, batch, export, questions, server
+from byway.language import answers, batch, export, server
 from byway.language.answers import Kept
 from byway.language.server import Usage
 from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints
 from byway.transitions.triples import contexts_of
-from byway.workflow.stages import LANGUAGE_MODEL, WORTH, Inputs, inputs_of
-from byway.workflow.stages import questions as questions_of
+from byway.workflow import stages
+from byway.workflow.artifacts import Inputs, inputs_of
+from byway.workflow.stages import LANGUAGE_MODEL, WORTH
+
+if TYPE_CHECKING:
+    from byway.language.fast.generate import Policy, Prompted
 
 
 def opened(directory: Path, config: Config) -> Inputs:
@@ -41,7 +46,7 @@ def take(directory: Path, config: Config, files: list[Path]) -> dict[str, Any]:
             "are taken in."
         )
     with locked(directory):
-        asked = questions_of(opened(directory, config))
+        asked = stages.questions(opened(directory, config))
         kept = Kept.open(directory, asked, config.answers)
         found = batch.take(files, kept, asked)
         return {**found, "questions": len(asked), "missing": len(kept.missing())}
@@ -53,7 +58,7 @@ def write_samples(directory: Path, config: Config, form: export.Form, out: Path 
     transitions = inputs.transitions
     parts = {"train": transitions.samples, "validation": transitions.validation}
     used = np.concatenate([part.several().context[:, -2:] for part in parts.values()])
-    asked = questions_of(inputs, np.unique(used, axis=0).astype(np.int32))
+    asked = stages.questions(inputs, np.unique(used, axis=0).astype(np.int32))
     folder = out or directory / f"sft-{form}"
     return {"wrote": str(folder), **export.write(folder, form, parts, asked)}
 
@@ -71,52 +76,90 @@ def worth(directory: Path, config: Config, model: str | None, url: str | None, p
     return _worth_here(directory, config, model, pairs)
 
 
-def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Asker:
+    """Whom `evaluation.worth` asks; counts the pairs that were asked anew and how long they took."""
+
+    seconds: float = 0.0
+    fresh: int = 0
+
+    @property
+    def each(self) -> float | None:
+        """Seconds a pair; None where none was asked anew."""
+        return self.seconds / self.fresh if self.fresh else None
+
+
+@dataclass(slots=True)
+class _ServerAsker(_Asker):
+    """Asks the model of a server, but for what it has answered already."""
+
+    _: KW_ONLY
+    inputs: Inputs
+    settings: Answers
+    by: server.Ask
+    usage: Usage = field(default_factory=Usage)
+
+    def __call__(self, pairs: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
+        shown = stages.questions(self.inputs, pairs, self.settings, successors=successors, allowed=allowed)
+        kept = Kept.open(self.inputs.workspace, shown, self.settings)
+        left, began = len(kept.missing()), time.perf_counter()
+        answers.ask(kept, shown, self.settings, self.by, "worth")
+        if left:
+            self.seconds += time.perf_counter() - began
+            self.fresh += left
+        self.usage.add(kept.usage())
+        return signals.by_place(kept.ranking, shown.candidates, len(shown.names))
+
+
+@dataclass(slots=True)
+class _LocalAsker(_Asker):
+    """Asks a model that runs here for its ten best."""
+
+    _: KW_ONLY
+    policy: "Policy"
+    history: int
+    """Interests of a context."""
+    ready: "Callable[[Ints], Prompted]"
+
+    def __call__(self, pairs: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
+        import torch
+
+        from byway.language.fast.choices import TOGETHER, by_model
+
+        began, rankings = time.perf_counter(), list[NDArray[np.int32]]()
+        with torch.no_grad():
+            for part in np.array_split(np.arange(len(pairs)), max(1, len(pairs) // TOGETHER)):
+                context = contexts_of(pairs[part], self.history)
+                best, _ = by_model(self.policy, self.ready(context), 10, ~allowed[part])
+                rankings.append(best)
+        self.seconds += time.perf_counter() - began
+        self.fresh += len(pairs)
+        everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))
+        return signals.by_place(np.concatenate(rankings), everybody, allowed.shape[1])
+
+
+def _worth_of_server(directory: Path, config: Config, asks: Answers, pairs: int) -> dict[str, Any]:
     inputs = opened(directory, config)
-    transitions, seed = inputs.transitions, config.run.seed
-    similarity = inputs.similarity
-    names = inputs.descriptions.names[transitions.level - 1]
-    of = inputs.tree.assign(transitions.level)
-    titles = questions.examples(inputs.catalog.titles(), inputs.events, of, transitions.clusters)
-    usage, took, fresh = Usage(), 0.0, 0
+    transitions, rng = inputs.transitions, np.random.default_rng(config.run.seed)
     with server.connected(asks) as by:
-
-        def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
-            nonlocal took, fresh
-            scorer = signals.over(successors, similarity).fitted(
-                transitions.validation, np.random.default_rng(seed)
-            )
-            shown = questions.about(
-                asked, scorer, successors, asks, names=names, titles=titles, seed=seed, allowed=allowed
-            )
-            kept = Kept.open(directory, shown, asks)
-            left, began = len(kept.missing()), time.perf_counter()
-            answers.ask(kept, shown, asks, by, "worth")
-            if left:
-                took, fresh = took + time.perf_counter() - began, fresh + left
-            usage.add(kept.usage())
-            return signals.by_place(kept.ranking, shown.candidates, transitions.clusters)
-
-        found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(seed))
-    each = took / fresh if fresh else None
-    money = answers.price(usage, asks)
-    return _said(directory, found, asks.model, transitions.clusters, each=each, usage=usage, money=money)
+        asker = _ServerAsker(inputs=inputs, settings=asks, by=by)
+        found = figures.worth(transitions, inputs.similarity, asker, pairs, rng)
+    money = answers.price(asker.usage, asks)
+    return _said(
+        directory, found, asks.model, transitions.clusters, each=asker.each, usage=asker.usage, money=money
+    )
 
 
 def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) -> dict[str, Any]:
     """Of the fine-tuned model of the workspace; or of one by name, as it is, asked by the prompt of fine-tuning."""
-    import torch
-
     from byway.base import artifact, models, precision
     from byway.language import prompts, tune
     from byway.language.fast.bulk import ready_some
-    from byway.language.fast.choices import TOGETHER, by_model
     from byway.language.fast.generate import policy
     from byway.language.fast.passes import require_readable
 
     inputs = opened(directory, config)
     transitions = inputs.transitions
-    similarity = inputs.similarity
     names = inputs.descriptions.names[transitions.level - 1]
     K = transitions.train.context.shape[1]
     path = directory / LANGUAGE_MODEL.folder
@@ -132,25 +175,12 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
         model_of = models.load(called, precision.dtype("auto"))
         require_readable(model_of)
         asked_of = policy(model_of, prompt, "causal")
-    ready, took, said = ready_some(asked_of), 0.0, 0
-
-    @torch.no_grad()
-    def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
-        nonlocal took, said
-        began, found = time.perf_counter(), list[NDArray[np.int32]]()
-        for part in np.array_split(np.arange(len(asked)), max(1, len(asked) // TOGETHER)):
-            context = contexts_of(asked[part], K)
-            best, _ = by_model(asked_of, ready(context), 10, ~allowed[part])
-            found.append(best)
-        took, said = took + time.perf_counter() - began, said + len(asked)
-        everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))
-        return signals.by_place(np.concatenate(found), everybody, allowed.shape[1])
-
+    asker = _LocalAsker(policy=asked_of, history=K, ready=ready_some(asked_of))
     # To one that was fine-tuned on this log no interest of it is new.
     new = not (model is None and whole)
-    found = figures.worth(transitions, similarity, ask, pairs, np.random.default_rng(config.run.seed), new=new)
-    M = transitions.clusters
-    return _said(directory, found, called, M, each=took / max(1, said), usage=Usage(), money=0.0)
+    rng = np.random.default_rng(config.run.seed)
+    found = figures.worth(transitions, inputs.similarity, asker, pairs, rng, new=new)
+    return _said(directory, found, called, transitions.clusters, each=asker.each, usage=Usage(), money=0.0)
 
 
 def _said(

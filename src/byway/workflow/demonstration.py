@@ -14,9 +14,9 @@ from byway.base.progress import command, say
 from byway.serving import context, history, recommend, stores
 from byway.serving.person import Seen
 from byway.serving.service import now
-from byway.transitions.standing import load_standing
 from byway.workflow import pipeline, preview, recommendations, showing
-from byway.workflow.stages import EXPERIMENT, REPORT, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import EXPERIMENT, REPORT
 
 SOURCE = """\
 # The embedded world: a simulation, described in docs/world.md.
@@ -135,7 +135,7 @@ def _build_world(folder: Path, full: bool) -> None:
 def _answers(directory: Path, settings: Config) -> tuple[str, str, str]:
     """Somebody of the log, a video, and what Byway answers to them, in words; the pages are told of the people."""
     built = Artifacts(directory)
-    people = preview.typical(built.load(preview.LAST, load_standing), built.transitions.clusters)
+    people = preview.typical(built.standing, built.transitions.clusters)
     users = built.users
     shown = [users[person] for person in people.tolist()]
     opened = showing.served(directory)

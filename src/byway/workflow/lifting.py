@@ -24,7 +24,8 @@ from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
 from byway.serving.history import DAY, Answered, Event, as_rows
-from byway.workflow.stages import BUNDLE, CATALOG, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CATALOG
 
 EVERYTHING = 1_000_000
 """Rows of one user that are read at most."""
@@ -214,7 +215,9 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     of_item = _clusters(ids.tolist(), opened)
     cluster = of_item[item]
     if "cluster" in own:
-        _, cluster = np.unique(np.array([c or "" for c in own["cluster"]]), return_inverse=True)
+        told, cluster = np.unique([(c or "").strip() for c in own["cluster"]], return_inverse=True)
+        if "" in told:
+            cluster = cluster - 1  # an empty cell sorts first, and is unknown: -1
     time = np.array(own["time"], np.int64)
     met = _numbers(own["met"], 0) > 0
     start = int(time[~met].min()) // DAY if (~met).any() else 0
@@ -225,25 +228,25 @@ def arrange(rows: Rows, opened: Bundle | None, before: dict[str, list[str]]) -> 
     if "novel" in own:
         novel = _numbers(own["novel"], 0.0) > 0
     else:
-        told = {} if "cluster" in own else before
-        earlier = [(number[u], c) for u in users for c in _clusters(told.get(u, []), opened).tolist() if c >= 0]
+        logged = {} if "cluster" in own else before
+        earlier = [(number[u], c) for u in users for c in _clusters(logged.get(u, []), opened).tolist() if c >= 0]
         pairs = np.array(earlier, np.int64).reshape(-1, 2)
         novel = live.novelty(user, cluster, day, taken, (pairs[:, 0], pairs[:, 1]))
     sole = _numbers(own["sole"], 0.0) > 0 if "sole" in own else None
     order = np.flatnonzero(~met)[np.argsort(time[~met], kind="stable")]
     return LiveLog(
-        user[order],
-        item[order].astype(np.int64),
-        cluster[order].astype(np.int64),
-        day[order],
-        np.clip(satisfaction[order], 0, 1),
-        np.maximum(seconds[order], 0),
-        shown[order],
-        novel[order],
-        None if sole is None else sole[order],
-        np.array([names.index(rows.arm[u]) for u in users], np.int64),
-        names,
-        [rows.shares.get(name, 0.0) or 1e-9 for name in names],
+        user=user[order],
+        item=item[order].astype(np.int64),
+        cluster=cluster[order].astype(np.int64),
+        day=day[order],
+        satisfaction=np.clip(satisfaction[order], 0, 1),
+        seconds=np.maximum(seconds[order], 0),
+        own=shown[order],
+        novel=novel[order],
+        sole=None if sole is None else sole[order],
+        arm=np.array([names.index(rows.arm[u]) for u in users], np.int64),
+        arms=names,
+        shares=[rows.shares.get(name, 0.0) or 1e-9 for name in names],
     )
 
 

@@ -11,16 +11,8 @@ from byway.base.artifact import Record
 from byway.base.config import Config
 from byway.base.errors import UserError
 from byway.base.progress import say
-from byway.workflow.stages import (
-    STAGES,
-    TRANSITION_TABLE,
-    Inputs,
-    Stage,
-    fill_table,
-    inputs_of,
-    settings_of,
-    skipped,
-)
+from byway.workflow.artifacts import Inputs, Stage, inputs_of, settings_of, skipped
+from byway.workflow.stages import STAGES, TRANSITION_TABLE, fill_table
 
 
 def run(workspace: Path, config: Config, until: str | None = None, only: str | None = None) -> dict[str, Record]:

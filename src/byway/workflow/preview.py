@@ -13,8 +13,9 @@ from byway.data import events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
 from byway.transitions import signals
-from byway.transitions.standing import Standing, load_standing
-from byway.workflow.stages import TRANSITIONS, Artifacts
+from byway.transitions.standing import Standing
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import TRANSITIONS
 
 LAST = TRANSITIONS
 """The stage after which this can be shown."""
@@ -32,7 +33,7 @@ def text(workspace: Path) -> str:
     """Interests by name, and what somebody would be offered who knows about as many of them as most people."""
     built = Artifacts(workspace)
     grown, names, log, found = built.tree, built.descriptions, built.events, built.transitions
-    stands = built.load(LAST, load_standing)
+    stands = built.standing
     titles = built.catalog.titles()
     traffic = events.traffic(log)
     lines = _areas(grown, names, traffic, found.level)

@@ -27,8 +27,9 @@ from byway.serving.answers import ITEMS
 from byway.serving.batch import Request
 from byway.serving.bundle import Bundle, hash_of
 from byway.serving.person import Seen, in_catalog
+from byway.workflow.artifacts import Artifacts
 from byway.workflow.showing import served
-from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED, Artifacts
+from byway.workflow.stages import BUNDLE, CATALOG, REFRESHED
 
 SCHEMA = pa.schema(
     [

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -24,7 +25,8 @@ from byway.data.sources import OWN
 from byway.interests import placement
 from byway.serving import bundle, pack, publish
 from byway.workflow import arrivals, pipeline
-from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE, CONTEXT_TABLE, REFRESH, REFRESHED, STAGES
 
 BASE = (
     "catalog", "embeddings", "tree", "descriptions", "transitions", "transition_table", "item_policy", "planner",
@@ -147,7 +149,7 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     with artifact.part(path, "bundle", base.settings, base.inputs) as work:
         pack.build(
             work,
-            arrivals.made_with(base, config.Bundle),
+            msgspec.convert(base.settings, config.Bundle),
             catalog=whole,
             counted=pack.Counted(held.traffic, quality, known, before.manifest.clock),
             tree=placement.grown(full.tree, held.leaf),

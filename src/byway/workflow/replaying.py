@@ -7,6 +7,7 @@ that brought their own history or left items out, are set aside and counted. The
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from byway.base import config
 from byway.evaluation import offpolicy
-from byway.evaluation.offpolicy import Exposed
+from byway.evaluation.offpolicy import Exposed, Floats
 from byway.serving import arms, bundle
 from byway.serving.answers import ITEMS
 from byway.serving.bundle import Bundle
@@ -34,11 +35,36 @@ def policies(workspace: Path, settings: config.Config, names: Sequence[str]) -> 
     return {name: earned(workspace, settings, known, name) for name in names}
 
 
-def earned(workspace: Path, settings: config.Config, known: People, policy: str) -> dict[str, Any]:
-    """The estimates for a policy: `byway`, `paper`, `masked`, or a published bundle by its name.
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One answer of the log, worked out again: n items that it showed, m that the policy could have shown."""
 
-    The reward of an item that was shown is the satisfaction that followed, 0 where nothing did.
-    """
+    user: int
+    reward: Floats
+    """[n] the satisfaction that followed, 0 where nothing did."""
+    weight: Floats
+    """[n] the policy's chance to show the item over the one that is logged."""
+    features: Floats
+    """[n, 2]"""
+    chance: Floats
+    """[m] the policy's, in all `size`."""
+    features_of_all: Floats
+    """[m, 2]"""
+    size: float
+
+
+def earned(workspace: Path, settings: config.Config, known: People, policy: str) -> dict[str, Any]:
+    """The estimates for a policy: `byway`, `paper`, `masked`, or a published bundle by its name."""
+    if policy not in (arms.BYWAY, arms.PAPER, arms.MASKED):
+        arms.require(workspace, policy, f"--policy asks for {policy!r}; there are")
+    replayed, aside = _collect(workspace, settings, known, policy)
+    rows = sum(len(each.reward) for each in replayed)
+    counts = {"answers": len(replayed), "aside": aside, "rows": rows}
+    return counts | _estimate(replayed) if replayed else counts
+
+
+def _collect(workspace: Path, settings: config.Config, known: People, policy: str) -> tuple[list[Replayed], int]:
+    """The answers that come out again, and how many do not."""
 
     @cache
     def published(name: str) -> Bundle | None:
@@ -46,17 +72,10 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
         return bundle.load(folder) if (folder / "manifest.json").exists() else None
 
     design = arms.load(workspace)
-    if policy not in (arms.BYWAY, arms.PAPER, arms.MASKED):
-        arms.require(workspace, policy, f"--policy asks for {policy!r}; there are")
-    # Of each item that was shown its reward, its weight, the answer, and its features.
-    shown: list[tuple[float, float, int, tuple[float, float]]] = []
-    # Of each item that the policy could have shown its chance, the answer, and its features.
-    could: list[tuple[float, int, tuple[float, float]]] = []
-    size: list[float] = []
-    person: list[int] = []
+    replayed: list[Replayed] = []
     aside = 0
     for user, (events, answers) in enumerate(known.values()):
-        led = {
+        followed = {
             (row["answer"], row["item"]): row["satisfaction"] for row in as_rows(events, answers) if row["answer"]
         }
         for given in answers:
@@ -71,39 +90,53 @@ def earned(workspace: Path, settings: config.Config, known: People, policy: str)
                 aside += 1
                 continue
             target = _chances(workspace, policy, base, given, seen, k)
-            for exposure in given.shown:
-                position = base.position(exposure.item)
-                assert position is not None
-                reward = led.get((given.answer, exposure.item), 0.0)
-                weight = target.get(position, 0.0) / exposure.propensity
-                shown.append((reward, weight, len(size), _features(base, position)))
-            could += [(chance, len(size), _features(base, position)) for position, chance in target.items()]
-            size.append(sum(target.values()))
-            person.append(user)
-    found: dict[str, Any] = {"answers": len(size), "aside": aside, "rows": len(shown)}
-    if not size:
-        return found
-    reward, weight, answer, features = (np.array(column) for column in zip(*shown, strict=True))
-    # Of people in turn, without those who have no answer here.
-    cluster = np.unique(person, return_inverse=True)[1]
-    log = Exposed(reward, weight, answer, np.array(size), cluster)
-    chance = np.array([chance for chance, _, _ in could])
-    asked = np.array([answer for _, answer, _ in could], np.int64)
-    features_of_all = np.array([features for _, _, features in could]).reshape(-1, 2)
-    guess, expected = offpolicy.fitted(
-        log.reward, features, log.cluster[log.answer], features_of_all, log.cluster[asked]
+            shown = [p for p in base.positions([each.item for each in given.shown]) if p is not None]
+            would = [target.get(position, 0.0) for position in shown]
+            replayed.append(
+                Replayed(
+                    user,
+                    reward=np.array([followed.get((given.answer, each.item), 0.0) for each in given.shown]),
+                    weight=np.array([w / each.propensity for w, each in zip(would, given.shown, strict=True)]),
+                    features=_features(base, shown),
+                    chance=np.array(list(target.values())),
+                    features_of_all=_features(base, list(target)),
+                    size=sum(target.values()),
+                )
+            )
+    return replayed, aside
+
+
+def _estimate(replayed: list[Replayed]) -> dict[str, Any]:
+    """What the policy earns by each estimator, and how far the log says so."""
+    n = len(replayed)
+    answer = np.repeat(np.arange(n), [len(each.reward) for each in replayed])
+    answer_of_all = np.repeat(np.arange(n), [len(each.chance) for each in replayed])
+    # People in turn, without those who have no answer here.
+    user = np.unique([each.user for each in replayed], return_inverse=True)[1]
+    log = Exposed(
+        reward=np.concatenate([each.reward for each in replayed]),
+        weight=np.concatenate([each.weight for each in replayed]),
+        answer=answer,
+        size=np.array([each.size for each in replayed]),
+        cluster=user,
     )
-    value = np.bincount(asked, expected * chance, len(size))
+    guess, expected = offpolicy.fitted(
+        log.reward,
+        np.concatenate([each.features for each in replayed]),
+        user[answer],
+        np.concatenate([each.features_of_all for each in replayed]),
+        user[answer_of_all],
+    )
+    value = np.bincount(answer_of_all, expected * np.concatenate([each.chance for each in replayed]), n)
     estimates = {
         "ips": offpolicy.ips(log),
         "snips": offpolicy.snips(log),
         "doubly_robust": offpolicy.doubly_robust(log, guess, value),
     }
-    found |= {
+    return {
         name: {end: _finite(getattr(each, end)) for end in ("mean", "low", "high")}
         for name, each in estimates.items()
-    }
-    return found | {
+    } | {
         "effective": offpolicy.effective_size(log.weight),
         "covered": offpolicy.covered(log),
         "logged": float(log.reward.mean()),
@@ -144,6 +177,7 @@ def _asked_for(workspace: Path, serves: str, base: Bundle, given: Answered, seen
     return None
 
 
-def _features(opened: Bundle, position: int) -> tuple[float, float]:
-    """What the model of rewards knows of an item, from the log before the experiment."""
-    return float(opened.quality[position]), float(np.log1p(opened.traffic[position]))
+def _features(opened: Bundle, positions: list[int]) -> Floats:
+    """[n, 2] what the model of rewards knows of items, from the log before the experiment: quality, log traffic."""
+    quality, traffic = opened.quality[positions], opened.traffic[positions]
+    return np.column_stack([quality, np.log1p(traffic)]).astype(np.float64)

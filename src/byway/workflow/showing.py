@@ -15,17 +15,8 @@ from byway.serving.answers import Answer
 from byway.serving.bundle import Bundle
 from byway.serving.trial import BROKEN_MODEL
 from byway.workflow import pipeline
-from byway.workflow.stages import (
-    BUNDLE,
-    CATALOG,
-    DESCRIPTIONS,
-    REFRESH,
-    TREE,
-    Artifacts,
-    Stage,
-    inputs_of,
-    settings_of,
-)
+from byway.workflow.artifacts import Artifacts, Stage, inputs_of, settings_of
+from byway.workflow.stages import BUNDLE, CATALOG, DESCRIPTIONS, REFRESH, TREE
 
 SHOWN = (
     ("tree.levels", "clusters at levels 1 to 4"),

@@ -22,7 +22,8 @@ from byway.serving.answers import ITEMS, Answer
 from byway.serving.bundle import Bundle
 from byway.serving.person import Seen
 from byway.workflow import folder, pipeline, showing
-from byway.workflow.stages import BUNDLE, Artifacts
+from byway.workflow.artifacts import Artifacts
+from byway.workflow.stages import BUNDLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
