@@ -108,7 +108,7 @@ def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.fl
 
 def fitted_to(planner: Planner, model: Path, table: NDArray[np.int32]) -> PlannerWeights:
     """With the weights by which the signals of some people have the spreads of PARTS."""
-    rng, encode = np.random.default_rng(4), export.reader(model)
+    rng, encode = np.random.default_rng(4), export.reader(model, HISTORY)
     n, M = len(planner.cluster), len(table)
     found: list[dict[str, float]] = []
     some = rng.integers(n, size=5000)

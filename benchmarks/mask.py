@@ -78,7 +78,7 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
     if not known.exists():
         outcome = fit.build(
             work,
-            settings.planner,
+            settings,
             events=log,
             vectors=vectors,
             tree=forest,

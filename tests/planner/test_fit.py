@@ -7,8 +7,9 @@ import pytest
 
 from byway.base import config
 from byway.base.artifact import Work
-from byway.data.events import Events
+from byway.data.events import DAY, Events
 from byway.interests.tree import Tree
+from byway.items import export
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.planner import fit, weights
@@ -80,7 +81,9 @@ def build(work: Work, events: Events, heldout: HeldOut, *signals: str, explored:
     policy = policy_file(work.scratch / "p.onnx", rng.normal(size=(N, 4)).astype(np.float32))
     return fit.build(
         work,
-        config.Planner(signals=signals, explored=explored),
+        config.Config(
+            planner=config.Planner(signals=signals, explored=explored), item_policy=config.ItemPolicy(history=7)
+        ),
         events=events,
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         tree=tree(),
@@ -171,6 +174,34 @@ def test_what_was_seldom_shown_counts_as_what_it_is_worth(work: Work, monkeypatc
     ratio = {explored: found["table"] / found["language_model"] for explored, found in weight.items()}
     assert ratio[False] > 0.8
     assert ratio[True] < 0.5 * ratio[False]
+
+
+def test_the_item_policy_reads_as_much_as_it_was_trained_on(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reader = [], export.reader
+    monkeypatch.setattr(export, "reader", lambda path, history: read.append(history) or reader(path, history))
+    build(work, *log())
+    assert read == [7]
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_interests_are_drawn_from_the_days_from_which_the_service_draws_them(
+    work: Work, monkeypatch: pytest.MonkeyPatch, clock: bool
+) -> None:
+    """All past items please, but of the last 30 days are only those of the two interests that tell."""
+    seen, solve = [], weights.fitted
+    monkeypatch.setattr(weights, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
+    events, heldout = log()
+    time = np.full(len(events), 100 * DAY)
+    for at in heldout.at.tolist():
+        time[at - 10 : at - 6] = 70 * DAY
+        time[at - 6 : at] = 70 * DAY + 1
+    liked = np.ones(len(events), np.float32)
+    build(work, replace(events, time=time, satisfaction=liked, clock=clock), heldout)
+    table = list(SIGNALS).index("table")
+    # What is first after the only pair that can be drawn has 1; after several, of which it is not first, less.
+    best = [one.said[:, table].max() for one in seen]
+    assert len(best) == USERS
+    assert np.mean(np.array(best) > 0.999) == (1 if clock else 0)
 
 
 def test_the_artifact_is_read_back(work: Work) -> None:

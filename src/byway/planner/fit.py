@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.progress import bar
-from byway.data.events import Events
+from byway.data.events import DAY, Events
 from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
 from byway.items.ease import Weights
@@ -52,8 +52,6 @@ CANDIDATES = 10_000
 """Items that nobody took up, a person, that are compared with those that were; all where there are fewer."""
 RAREST = 0.05
 """Propensity below which an exposure counts no more than at it: a few of the rarest would decide the weights."""
-INTERESTS = 48
-"""Interests met last from which pairs are drawn, as in `serving.recommend`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def load(path: Path) -> FittedPlanner:
 
 def build(
     work: Work,
-    settings: config.Planner,
+    sections: config.Config,
     *,
     events: Events,
     vectors: Floats,
@@ -89,7 +87,11 @@ def build(
     level: int,
     item_policy: ItemPolicy,
 ) -> Outcome:
-    """Fit on what was held out, then solve the linear models anew over the whole log."""
+    """Fit on what was held out, then solve the linear models anew over the whole log.
+
+    People are seen here as they will be served: the item policy reads as many items as it was trained on
+    (`item_policy.history`), and interests are drawn from the last `bundle.days`.
+    """
     started = time.perf_counter()
     leaf, cluster = tree.assign(LEVELS).astype(np.int32), tree.assign(level).astype(np.int32)
     content = axes(np.asarray(vectors), CONTENT)
@@ -117,9 +119,12 @@ def build(
             popularity=np.log1p(traffic),
             quality=quality,
         )
-        people = _people(events, heldout, start, work.rng, neutral=usual.neutral, explored=settings.explored)
-        found = _compare(planner, table, people, events, item_policy, work.rng)
-        weighed, figures = weights.fitted(found, tuple(settings.signals))
+        people = _people(
+            events, heldout, start, work.rng, neutral=usual.neutral, explored=sections.planner.explored
+        )
+        encode = export.reader(item_policy.model, sections.item_policy.history)
+        found = _compare(planner, table, people, events, encode, days=sections.bundle.days, rng=work.rng)
+        weighed, figures = weights.fitted(found, tuple(sections.planner.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
     fitted = msgspec.structs.replace(
         usual, weights=weighed, positive=events.positive, next_first=weights.orders(figures)
@@ -256,10 +261,11 @@ def _compare(
     table: Table,
     people: Sequence[_Person],
     events: Events,
-    item_policy: ItemPolicy,
+    encode: Callable[[Ints], Floats],
+    *,
+    days: int,
     rng: np.random.Generator,
 ) -> list[Compared]:
-    encode = export.reader(item_policy.model)
     M = int(planner.cluster.max(initial=0)) + 1
     found: list[Compared] = []
     with bar("planner: people", len(people)) as advance:
@@ -269,7 +275,9 @@ def _compare(
             met = np.zeros(M, np.bool_)
             met[planner.cluster[rows]] = True
             values = planner.fitted.values(liked)
-            shares = shares_of(table, planner.cluster[rows], liked, M)
+            time, now = events.time[one.start : one.at], events.time[one.at]
+            recent = time > now - days * DAY if events.clock else np.ones(len(rows), np.bool_)
+            shares = shares_of(table, planner.cluster[rows], liked, recent, M)
             asker = Asker(rows, values, encode(rows), shares)
             closed = met[planner.cluster]
             closed[rows] = True
@@ -301,18 +309,16 @@ def _compare(
     return found
 
 
-def shares_of(table: Table, clusters: NDArray[np.integer], liked: Floats, M: int) -> dict[str, Floats]:
-    """What the table and the model's own ranking say, over all pairs (or triples) of somebody's interests."""
-    weight: dict[int, float] = {}
-    for cluster, joy in zip(clusters.tolist(), liked.tolist(), strict=True):
-        weight[cluster] = weight.pop(cluster, 0.0) + max(joy, draws.LEAST)
-    last = dict(list(weight.items())[-INTERESTS:])
-    if not last:
+def shares_of(
+    table: Table, cluster_h: NDArray[np.integer], satisfaction_h: Floats, recent_h: NDArray[np.bool_], M: int
+) -> dict[str, Floats]:
+    """[M] what the table and the model's own ranking say, over all pairs (or triples) of the recent interests of
+    somebody's history."""
+    if not len(cluster_h):
         return {}
-    interests, w = np.array(list(last)), np.array(list(last.values()))
     K = 2 if table.triples is None else 3
-    sets, chance = draws.in_turn(w / w.sum(), K)
-    contexts = draws.filled(interests[sets], K)
+    drawn_from = draws.drawn_from(cluster_h, recent_h, K)
+    contexts, chance = draws.drawable(draws.shares(cluster_h[drawn_from], satisfaction_h[drawn_from]), K)
     rankings = {
         "table": look_up(table.clusters, table.triples, contexts),
         "language_model": look_up(table.model, table.model_triples, contexts),

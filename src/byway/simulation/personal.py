@@ -121,13 +121,14 @@ class Personal:
         scores = np.full(asked.seen.shape, -np.inf, np.float32)
         for i, user in enumerate(asked.user.tolist()):
             rows = self.order[self.edge[user] : self.edge[user + 1]]
-            item, liked = self.log.item[rows], self.log.satisfaction[rows]
+            item, liked, day = self.log.item[rows], self.log.satisfaction[rows], self.log.day[rows]
             own = self.known.cluster[item]
             kept = opened[i]
             if young or again:
-                pleased, day = liked >= self.known.positive, self.log.day[rows]
+                pleased = liked >= self.known.positive
                 kept = kept & course.offered(own, day, pleased, M, asked.today, young=young, again=again)
-            shares = fit.shares_of(self.table, own, liked, M) if self._plans() else {}
+            recent = day > asked.today - self.bundle.days
+            shares = fit.shares_of(self.table, own, liked, recent, M) if self._plans() else {}
             asker = Asker(item, planner.fitted.values(liked), states[i], shares)
             barred = asked.seen[i] | ~kept[self.known.cluster]
             score = planner.in_order(np.where(barred, np.float32(-np.inf), planner.scores(asker)), asker)

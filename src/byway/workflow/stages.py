@@ -458,7 +458,7 @@ def _planner(work: Work, inputs: Inputs) -> Outcome:
 
     return fit.build(
         work,
-        inputs.config.planner,
+        inputs.config,
         events=inputs.events,
         vectors=inputs.vectors,
         tree=inputs.tree,
@@ -637,7 +637,12 @@ CONTEXT_TABLE = Stage(
 )
 ITEM_POLICY = Stage(12, "item_policy", _item_policy, (CATALOG, EMBEDDINGS), run=("processes",), version=2)
 PLANNER = Stage(
-    12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=3
+    12,
+    "planner",
+    _planner,
+    (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY),
+    lambda inputs: {"bundle.days": str(inputs.config.bundle.days)},
+    version=4,
 )
 BUNDLE = Stage(
     13,
@@ -729,8 +734,7 @@ def inputs_of(workspace: Path, config: Config, stage: Stage) -> dict[str, str]:
     for owner in stage.reads:
         if skipped(workspace, owner):
             continue
-        record = artifact.read_record(workspace / owner.folder)
-        if record is None:
+        if (record := artifact.read_record(workspace / owner.folder)) is None:
             raise UserError(f"{stage.folder} needs {owner.folder}; run the stages before it first.")
         found[owner.name] = record.digest
     return found | stage.outside(Inputs(workspace, config, stage))
