@@ -34,8 +34,9 @@ from byway.planner import fit, weights
 from byway.simulation import arms, experiment, truth
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Setup, run_arm
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions import table as tables
+from byway.transitions.signals import Scorer
 from byway.transitions.table import Table
 from byway.transitions.triples import row_of
 from byway.workflow.stages import EXPERIMENT, Inputs
@@ -110,8 +111,8 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
 def by_evidence(transitions: curate.Transitions, forest: tree.Tree, vectors: np.ndarray, top: int) -> Table:
     """The table of the log's signals alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
-    scorer = signals.of(transitions, forest.similarity(vectors, transitions.level))
-    scorer = scorer.fitted(transitions.validation, np.random.default_rng(0))
+    scorer = Scorer.from_log(transitions, forest.similarity(vectors, transitions.level))
+    scorer = scorer.fitted_by_ndcg(transitions.validation, np.random.default_rng(0))
     rows = [bulk.by_evidence(row_of(c, M, K), scorer, M, min(top, M))[0] for c in range(M)]
     ranking = np.stack(rows).astype(np.int32)
     return Table(ranking, np.zeros(ranking.shape, np.float32), np.full((M, M, 1), -1, np.int32))

@@ -39,7 +39,6 @@ from byway.language.fast.choices import by_model
 from byway.language.fast.generate import Attention, Policy, ask, policy
 from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from byway.transitions.signals import Scorer
@@ -75,7 +74,7 @@ def log(M: int) -> Scorer:
     share = 1 / np.arange(1, M + 1) ** 0.7
     drawn = rng.choice(M, (100_000, 3), p=share / share.sum()).astype(np.int32)
     counted = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32)), M)
-    return signals.over(counted)
+    return Scorer.from_counts(counted)
 
 
 class Tokens:

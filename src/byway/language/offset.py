@@ -15,15 +15,15 @@ FITTED = 5000
 """Validation transitions on which weights are fitted: three weights need no more."""
 
 
-def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Scorer:
+def fitted_by_likelihood(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Scorer:
     """The scorer with the weights under which the validation part is most likely.
 
-    `Scorer.fitted` ranks best, and a ranking has no scale: beside such weights a model would gain nats by setting
-    the scale alone. Here all weights are free, that of the counts too, drawn to the first that each signal tries by
-    a normal prior as wide as its largest, since a small log has too few transitions to tell. Where nothing was kept
-    for validation each signal has the first weight that it tries.
+    `Scorer.fitted_by_ndcg` ranks best, and a ranking has no scale: beside such weights a model would gain nats by
+    setting the scale alone. Here all weights are free, that of the counts too, drawn to the default of each signal
+    by a normal prior as wide as the largest that it tries, since a small log has too few transitions to tell. Where
+    nothing was kept for validation each signal has its default.
     """
-    found = usual = np.array([signal.tried[0] for signal in scorer.signals])
+    found = usual = np.array([signal.default for signal in scorer.signals])
     if len(validation.several()):
         some = sampled(validation.several(), FITTED, rng)
         wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])

@@ -38,7 +38,6 @@ from byway.language.fast.passes import require_readable
 from byway.language.lesson import Batch, Examples, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
-from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
 from byway.transitions.signals import Scorer
 
@@ -177,17 +176,17 @@ def build(
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
     arithmetic = precision.resolved(arithmetic)
     started = time.perf_counter()
-    evidence = signals.of(transitions)
+    evidence = Scorer.from_log(transitions)
     untuned: dict[str, float] = {}
     if settings.target == "transitions":
-        evidence = offset.fitted(
-            signals.of(transitions, similarity_MM), transitions.validation, work.rng.spawn(1)[0]
+        evidence = offset.fitted_by_likelihood(
+            Scorer.from_log(transitions, similarity_MM), transitions.validation, work.rng.spawn(1)[0]
         )
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
-        evidence = signals.of(transitions, similarity_MM)
+        evidence = Scorer.from_log(transitions, similarity_MM)
         # Popularity is divided out by `lesson`, whatever the table does with it.
-        evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
+        evidence = evidence.fitted_by_ndcg(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
         processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names
     )

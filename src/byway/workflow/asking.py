@@ -22,6 +22,7 @@ from byway.language.server import Usage
 from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints
+from byway.transitions.signals import Scorer
 from byway.transitions.triples import contexts_of
 from byway.workflow.stages import LANGUAGE_MODEL, WORTH, Inputs, inputs_of
 from byway.workflow.stages import questions as questions_of
@@ -83,7 +84,7 @@ def _worth_of_server(directory: Path, config: Config, asks: Any, pairs: int) -> 
 
         def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
             nonlocal took, fresh
-            scorer = signals.over(successors, similarity).fitted(
+            scorer = Scorer.from_counts(successors, similarity).fitted_by_ndcg(
                 transitions.validation, np.random.default_rng(seed)
             )
             shown = questions.about(

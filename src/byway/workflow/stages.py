@@ -345,14 +345,14 @@ def questions(inputs: Inputs, pairs: "Ints | None" = None) -> "Questions":
     import numpy as np
 
     from byway.language import questions as asked
-    from byway.transitions import signals
     from byway.transitions.counts import Successors
+    from byway.transitions.signals import Scorer
 
     transitions, settings, seed = inputs.transitions, inputs.config.answers, inputs.config.run.seed
-    scorer, of = signals.of(transitions, inputs.similarity), inputs.tree.assign(transitions.level)
+    scorer, of = Scorer.from_log(transitions, inputs.similarity), inputs.tree.assign(transitions.level)
     return asked.about(
         asked.pairs_asked(transitions, settings.pairs) if pairs is None else pairs,
-        scorer.fitted(transitions.validation, np.random.default_rng(seed)),
+        scorer.fitted_by_ndcg(transitions.validation, np.random.default_rng(seed)),
         Successors.of(transitions),
         settings,
         names=inputs.descriptions.names[transitions.level - 1],

@@ -189,6 +189,7 @@ class Workspace:
         for pairs).
         """
         from byway.transitions import signals, triples
+        from byway.transitions.signals import Scorer
 
         _check(k)
         built = Artifacts(self.directory)
@@ -203,7 +204,7 @@ class Workspace:
         best = listed[listed >= 0][:k]
         fitted = table.fitted or signals.TableWeights({})
         similarity = built.tree.similarity(built.vectors, transitions.level)
-        scorer = signals.of(transitions, similarity).weighed(**fitted.weights)
+        scorer = Scorer.from_log(transitions, similarity).weighed(**fitted.weights)
         own = {name: value[0, best] for name, value in scorer.parts(asked).items()}
         is_triple = table.triples is not None and table.triples.rows(asked, len(names))[0] >= 0
         if fitted.model and not is_triple:

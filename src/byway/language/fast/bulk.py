@@ -306,7 +306,7 @@ def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Ge
     be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
     nothing was kept for validation the counts stand alone: nothing else has shown what it is good for.
     """
-    scorer = scorer.fitted(validation, rng)
+    scorer = scorer.fitted_by_ndcg(validation, rng)
     if not len(validation.several()):
         return scorer, 0.0
     M = asked_of.clusters
