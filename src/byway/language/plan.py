@@ -225,9 +225,7 @@ def follow(
         parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
 
     def leading(counted: Successors, context: Ints) -> NDArray[np.intp]:
-        share = counted.probability(context)
-        np.put_along_axis(share, context.astype(np.int64), -1.0, axis=1)
-        return share.argmax(axis=1)
+        return counted.probability_outside(context).argmax(axis=1)
 
     contexts = np.concatenate([part[leading(before, part) != leading(now, part)] for part in parts])
     scorer = Scorer.from_counts(now, similarity_MM, said).weighed(**fitted.weights)
