@@ -57,9 +57,15 @@ def chances(
 ) -> NDArray[np.float64]:
     """[of] the chance of each candidate to stand on a page of k items in at most `most` interests (0: any number).
 
-    `score_n` is -inf for what is not to be shown. One sweep over the interests, the one with the best item first:
-    the state is how many of them were taken and how many better items these hold (as many as the page has places
-    are enough), and an item is shown where its own interest is taken and fewer than k better ones are.
+    `score_n` is -inf for what is not to be shown. A sweep over the interests, the one with the best item first,
+    carries for each candidate f[b, t]: the chance that t interests were taken and hold b items better than it. An
+    interest with n better ones, which is taken with the chance 1 - skip, makes of it
+
+        f'[b, t] = skip · f[b, t] + (1 - skip) · f[b - n, t - 1]        (left out; taken)
+        f'[b, most] = f[b, most] + (1 - skip) · f[b - n, most - 1]      (a full page takes no more)
+
+    and of the candidate's own interest the taken part alone is kept. The candidate is shown where b < k in the end.
+    Without a bound t does not matter, and is left out.
     """
     if not len(of) or k <= 0:
         return np.zeros(len(of))
@@ -75,26 +81,26 @@ def chances(
     ahead = ((theirs > ours) | ((theirs == ours) & (rivals[:, None] < of))).astype(np.int64)
     better = np.zeros((len(order), len(of)), np.int64)
     np.add.at(better, place_of[cluster_n[rivals]], ahead)
-    own = place_of[cluster_n[of]]
-    relevant = np.flatnonzero((better > 0).any(1) | np.bincount(own, minlength=len(order)).astype(np.bool_))
-    rows, columns = np.arange(len(of))[:, None], np.arange(k)
-    # [of, better, taken]; a last place of `better` is always 0, and stands for what is not there. Without a bound
-    # it does not matter how many were taken. What has k better ones is out.
-    state = np.zeros((len(of), k + 1, most + 1))
-    state[:, 0, 0] = 1.0
-    before = columns - better[relevant][:, :, None]
-    before[before < 0] = k
-    for source, place in zip(before, relevant.tolist(), strict=True):
-        moved = state[rows, source] * (1 - skip)
-        now = state[:, :k]
-        full = now[:, :, most] * (1 - skip)
-        now *= np.where(own == place, 0.0, skip)[:, None, None]
+    home = place_of[cluster_n[of]]
+    relevant = np.flatnonzero((better > 0).any(1) | np.bincount(home, minlength=len(order)).astype(np.bool_))
+    # [of, b, t]; row k is never written and stays 0: it is read for b - n below 0.
+    f, nothing = np.zeros((len(of), k + 1, most + 1)), k
+    f[:, 0, 0] = 1.0
+    b_less_n = np.arange(k) - better[relevant][:, :, None]
+    b_less_n[b_less_n < 0] = nothing
+    candidates = np.arange(len(of))[:, None]
+    for source, place in zip(b_less_n, relevant.tolist(), strict=True):
+        taken = f[candidates, source] * (1 - skip)
+        current = f[:, :k]
+        full = current[:, :, most] * (1 - skip)
+        elsewhere = home != place
+        current *= np.where(elsewhere, skip, 0.0)[:, None, None]
         if most:
-            now[:, :, 1:] += moved[:, :, :-1]
-            now[:, :, most] += np.where(own == place, 0.0, 1.0)[:, None] * full
+            current[:, :, 1:] += taken[:, :, :-1]
+            current[:, :, most] += elsewhere[:, None] * full
         else:
-            now += moved
-    found = state[:, :k].sum((1, 2))
+            current += taken
+    found = f[:, :k].sum((1, 2))
     # Where every interest would be left out, none is.
     none_left = skip ** len(order)
     if none_left > NOTHING:
