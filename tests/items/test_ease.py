@@ -25,7 +25,7 @@ def drawn(seed: int, people: int = 60, units: int = 9) -> np.ndarray:
 
 def sparse(x: np.ndarray):
     user, unit = x.nonzero()
-    return ease.worth(user, unit, x[user, unit], x.shape)
+    return ease.interaction_matrix(user, unit, x[user, unit], x.shape)
 
 
 @pytest.mark.parametrize("ridge", [0.5, 20.0])
@@ -75,6 +75,6 @@ def test_scores_are_the_matrix_product_over_what_is_kept(tmp_path):
 def test_repeated_events_count_by_their_mean_value():
     user, unit = np.array([0, 1, 0, 0, 1, 0]), np.array([2, 0, 2, 1, 0, 2])
     value = np.array([1.0, -0.5, 0.5, 3.0, -1.5, -3.0])
-    found = ease.worth(user, unit, value, (3, 4))
+    found = ease.interaction_matrix(user, unit, value, (3, 4))
     assert found.shape == (3, 4)
     np.testing.assert_allclose(found.toarray(), [[0, 3, -0.5, 0], [-1, 0, 0, 0], [0, 0, 0, 0]])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.planner import fit, signals
 from byway.planner.signals import Asker, LeafMeans, Planner, PlannerWeights
 
@@ -32,7 +32,7 @@ def planner(seed=0, **weights):
         unit=np.arange(n, dtype=np.int32),
         items=None,
         leaf=leaf,
-        leaves=Weights(to, rng.normal(size=to.shape).astype(np.float32)),
+        leaves=SparseMatrix(to, rng.normal(size=to.shape).astype(np.float32)),
         cluster=(leaf * M // LEAVES).astype(np.int32),
         vectors=around(),
         content=around(),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from byway.base import config
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.planner import page, signals
 from byway.planner.fit import FittedPlanner
 from byway.planner.signals import LeafMeans, PlannerWeights
@@ -23,7 +23,7 @@ def planned(items=True):
 
     def weights():
         to = np.stack([rng.permutation(N)[:6] for _ in range(N)]).astype(np.int32)
-        return Weights(to, rng.normal(size=to.shape).astype(np.float32))
+        return SparseMatrix(to, rng.normal(size=to.shape).astype(np.float32))
 
     names = [name for name in signals.SIGNALS if name != "language_model" and (items or name != "ease")]
     fitted = PlannerWeights({name: float(rng.uniform(0.2, 1)) for name in names}, 0.4, 2.0)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from byway.base import config, models, precision, weights
+from byway.base import config, known_models, models, precision
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.parallel import rank, together
 from byway.interests.describe import Descriptions
@@ -305,7 +305,7 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
 
 def frozen(settings: config.LanguageModel) -> float:
     """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less."""
-    return 0.0 if settings.recipe == "paper" else weights.known(settings.model).frozen
+    return 0.0 if settings.recipe == "paper" else known_models.record(settings.model).frozen
 
 
 def freeze(model: Any, share: float) -> None:

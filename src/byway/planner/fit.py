@@ -24,12 +24,12 @@ from byway.base.progress import bar
 from byway.data.events import DAY, Events
 from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
-from byway.planner import weights
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights, worth_of
-from byway.planner.weights import Compared
+from byway.planner import regression
+from byway.planner.regression import Compared
+from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights, item_stats
 from byway.transitions import draws
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
@@ -61,8 +61,8 @@ class FittedPlanner:
     fitted: PlannerWeights
     unit: NDArray[np.int32]
     """[n] row of `items` of each item, -1 where it has none."""
-    items: Weights | None
-    leaves: Weights
+    items: SparseMatrix | None
+    leaves: SparseMatrix
     content: Floats
     """[n, w], or [leaves, w] where there are more than ITEMS items."""
 
@@ -106,7 +106,7 @@ def build(
     with bar("planner: linear models", 4) as advance:
         usual = neutral(events.satisfaction[learned])
         leaves, items = linear(events, learned, leaf, unit, usual, advance=advance)
-        traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
+        traffic, quality = item_stats(events.item[learned], events.satisfaction[learned], events.n_items)
         planner = Planner(
             fitted=usual,
             unit=unit,
@@ -124,10 +124,10 @@ def build(
         )
         encode = export.reader(item_policy.model, sections.item_policy.history)
         found = _compare(planner, table, people, events, encode, days=sections.bundle.days, rng=work.rng)
-        weighed, figures = weights.fitted(found, tuple(sections.planner.signals))
+        weighed, figures = regression.fitted(found, tuple(sections.planner.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
     fitted = msgspec.structs.replace(
-        usual, weights=weighed, positive=events.positive, next_first=weights.orders(figures)
+        usual, weights=weighed, positive=events.positive, next_first=regression.orders(figures)
     )
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
@@ -173,15 +173,16 @@ def linear(
     fitted: PlannerWeights,
     *,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[Weights, Weights]:
+) -> tuple[SparseMatrix, SparseMatrix]:
     """EASE over leaves, and over the items that have a `unit`, of the events in `learned`."""
     values = fitted.values(log.satisfaction[learned])
     user, item = log.user[learned], log.item[learned]
-    found: list[Weights] = []
+    found: list[SparseMatrix] = []
     for of in (leaf, unit):
-        own = of[item]
-        shape, there = (log.n_users, int(of.max(initial=0)) + 1), own >= 0
-        found.append(ease.largest(ease.solve(ease.worth(user[there], own[there], values[there], shape), RIDGE)))
+        column = of[item]
+        shape, there = (log.n_users, int(of.max(initial=0)) + 1), column >= 0
+        x_UN = ease.interaction_matrix(user[there], column[there], values[there], shape)
+        found.append(ease.largest(ease.solve(x_UN, RIDGE)))
         advance(1)
     return found[0], found[1]
 
@@ -219,7 +220,7 @@ class _Person:
     """Events before `at` are known, from `start` on."""
     rows: Ints
     """Different items of the held-out events."""
-    worth: Floats
+    target: Floats
     """Satisfaction above neutral with each, in the mean of its events; by inverse propensity where there is one."""
     pleased: Floats
     """Satisfaction with each, in the mean of its events."""
@@ -244,15 +245,15 @@ def _people(
     found: list[_Person] = []
     for user, at in zip(heldout.user[some].tolist(), heldout.at[some].tolist(), strict=True):
         held = slice(at, start[user + 1])
-        worth = events.satisfaction[held] - np.float32(neutral)
+        target = events.satisfaction[held] - np.float32(neutral)
         if explored and events.propensity is not None:
-            worth = worth / np.maximum(events.propensity[held], RAREST)
+            target = target / np.maximum(events.propensity[held], RAREST)
         rows, place = np.unique(events.item[held], return_inverse=True)
-        worth, pleased = (
+        target, pleased = (
             (np.bincount(place, value) / np.bincount(place)).astype(np.float32)
-            for value in (worth, events.satisfaction[held])
+            for value in (target, events.satisfaction[held])
         )
-        found.append(_Person(int(start[user]), at, rows.astype(np.int64), worth, pleased))
+        found.append(_Person(int(start[user]), at, rows.astype(np.int64), target, pleased))
     return found
 
 
@@ -282,30 +283,29 @@ def _compare(
             closed = met[planner.cluster]
             closed[rows] = True
             taken = ~closed[one.rows]
-            own = one.rows[taken]
-            rest = np.ones(len(closed), np.bool_)
-            rest[own] = False
-            others = np.flatnonzero(rest & ~closed)
-            every = 1.0
+            taken_up = one.rows[taken]
+            rest = ~closed
+            rest[taken_up] = False
+            others = np.flatnonzero(rest)
+            stands_for = max(1.0, len(others) / CANDIDATES)
             if len(others) > CANDIDATES:
-                every = len(others) / CANDIDATES
                 others = np.sort(rng.choice(others, CANDIDATES, replace=False))
-            candidates = np.concatenate([own, others])
+            candidates, n = np.concatenate([taken_up, others]), len(taken_up)
             advance(1)
-            if not len(own) or not len(others):
+            if not n or not len(others):
                 continue
             said = planner.signals(asker, candidates)
             columns = [said[name]() if name in said else np.zeros(len(candidates)) for name in SIGNALS]
-            worth = np.zeros(len(candidates), np.float32)
-            worth[: len(own)] = one.worth[taken]
+            target = np.zeros(len(candidates), np.float32)
+            target[:n] = one.target[taken]
             pleased = np.full(len(candidates), np.nan, np.float32)
-            pleased[: len(own)] = one.pleased[taken]
+            pleased[:n] = one.pleased[taken]
             weight = np.ones(len(candidates), np.float32)
-            weight[len(own) :] = every
+            weight[n:] = stands_for
             # In the catalog's order: where scores are equal, what was taken up must not stand first.
             order = np.argsort(candidates)
             said_cS = np.stack(columns, 1).astype(np.float32)
-            found.append(Compared(said_cS[order], worth[order], weight[order], pleased[order]))
+            found.append(Compared(said_cS[order], target[order], weight[order], pleased[order]))
     return found
 
 

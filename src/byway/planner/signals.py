@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.planner import page
 
 Floats = NDArray[np.float32]
@@ -99,11 +99,11 @@ class Planner:
     unit: NDArray[np.int32]
     """[n] row of `items` that speaks for an item: its own, for one that came later that of the most similar; -1 for
     one that is watched too little to have one."""
-    items: Weights | None
+    items: SparseMatrix | None
     """EASE over the items that are watched most; None where no item has a row."""
     leaf: NDArray[np.int32]
     """[n] finest cluster of each item."""
-    leaves: Weights
+    leaves: SparseMatrix
     """EASE over the finest clusters."""
     cluster: NDArray[np.int32]
     """[n] cluster of the planning level."""
@@ -329,7 +329,7 @@ def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]
     return np.concatenate(means, 1), np.stack(variances, 1)
 
 
-def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
+def item_stats(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
     """[n] events of each item, and mean satisfaction drawn towards that of all as by ten events."""
     traffic = np.bincount(item, minlength=n).astype(np.float32)
     mean = float(satisfaction.mean()) if len(satisfaction) else 0.0

@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from byway.base import config
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.planner.signals import LeafMeans, Planner, PlannerWeights
 from byway.transitions.triples import Triples, look_up
 
@@ -297,9 +297,9 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     planner = Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=PlannerWeights),
         unit=unit,
-        items=Weights(*items) if items else None,
+        items=SparseMatrix(*items) if items else None,
         leaf=leaf,
-        leaves=Weights(*leaves),
+        leaves=SparseMatrix(*leaves),
         cluster=np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))[:n],
         vectors=fields["vectors"],
         content=content,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
-from byway.planner.signals import EXACT, worth_of
+from byway.planner.signals import EXACT, item_stats
 from byway.serving.bundle import (
     MEANS,
     MODEL,
@@ -62,7 +62,7 @@ class Counted:
     @classmethod
     def of(cls, events: "Events", n: int) -> "Counted":
         """Of a log on all of whose items the policy was trained."""
-        traffic, quality = worth_of(events.item, events.satisfaction, n)
+        traffic, quality = item_stats(events.item, events.satisfaction, n)
         return cls(traffic, quality, np.arange(n, dtype=np.int32), events.clock)
 
 

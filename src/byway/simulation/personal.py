@@ -15,7 +15,7 @@ from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
 from byway.planner import course, fit, page
-from byway.planner.signals import Asker, Planner, worth_of
+from byway.planner.signals import Asker, Planner, item_stats
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
 from byway.transitions.table import Table
@@ -35,7 +35,7 @@ class PublishedEase:
     def learn(self, log: Logged, today: int) -> None:
         good = log.satisfaction >= self.known.positive
         shape = log.n_users, self.known.n_items
-        self.liked = ease.worth(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
+        self.liked = ease.interaction_matrix(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
         path = self.folder / "ease.npy"
         if today == 0 and path.exists():
             self.weights = np.load(path)
@@ -93,7 +93,7 @@ class Personal:
             self.planner = self._planner(log)
 
     def _planner(self, log: Logged) -> Planner:
-        traffic, quality = worth_of(log.item, log.satisfaction, self.known.n_items)
+        traffic, quality = item_stats(log.item, log.satisfaction, self.known.n_items)
         leaf = self.leaf.astype(np.int32)
         every = np.ones(len(log), np.bool_)
         solved = self.planned.leaves, self.planned.items

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from byway.base import artifact, weights
+from byway.base import artifact, known_models
 from byway.base.artifact import Outcome, Record, Work
 from byway.base.config import LIFTED, Config, MultimodalModel, operational, resolved
 from byway.base.errors import UserError
@@ -238,7 +238,7 @@ class Inputs(Artifacts):
 
 def _weights(**models: str) -> dict[str, str]:
     """Identity of the weights of models, by name and where named by the settings."""
-    return {name: weights.identity(model) for name, model in models.items() if model}
+    return {name: known_models.identity(model) for name, model in models.items() if model}
 
 
 def _catalog(work: Work, inputs: Inputs) -> Outcome:
@@ -304,13 +304,13 @@ def _tree(work: Work, inputs: Inputs) -> Outcome:
 def _descriptions(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import describe
 
-    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
+    tokenizer = known_models.record(inputs.config.language_model.model).tokenizer
     return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree, tokenizer)
 
 
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
-    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
-    known = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
+    tokenizer = known_models.record(inputs.config.language_model.model).tokenizer
+    known = {"tokenizer": known_models.identity(tokenizer, only_tokenizer=True)}
     return known | _weights(writer=inputs.config.descriptions.writer)
 
 

@@ -1,9 +1,13 @@
 """The weights of the signals, by two questions: what do people take up, and what of that pleases them?
 
-Both are least squares over the items of new interests that each person could have taken up. For the first an item
-is worth the satisfaction above neutral that it gave, and 0 where it was not taken up (`fit` says why); for the
-second only what was taken up counts, and how much more it pleased than the same person's other items. Each answer
-is brought to the same spread over a person's items, and the scores are the first and half of the second (PLEASING).
+Each is a regression over the items of new interests that each person could have taken up,
+
+    min over w of Σ weight · (y - ȳ - (x - x̄) · w)² / Σ weight + SHRINK · Σ (w · sd)²
+
+with x the signals, sd their standard deviations and means over all items of all people. For the first question y is
+the satisfaction above neutral that an item gave, and 0 where it was not taken up (`fit` says why); for the second
+only what was taken up counts, and y is how much more it pleased than the same person's other items. Each answer is
+brought to the same spread over a person's items, and the scores are the first and half of the second (PLEASING).
 Who logs what people searched for learns most by the first, who logs what they were shown by the second; a log of
 positives has the first alone.
 
@@ -45,7 +49,7 @@ class Compared:
 
     said: Floats
     """[c, signals]"""
-    worth: Floats
+    target: Floats
     """[c] satisfaction above neutral, 0 where it was not taken up."""
     weight: Floats
     """[c] how many items each stands for."""
@@ -53,31 +57,45 @@ class Compared:
     """[c] satisfaction, NaN where it was not taken up."""
 
 
-def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """One person's rows of a regression."""
+
+    x: Floats
+    """[c, signals]"""
+    y: Floats
+    """[c]"""
+    weight: Floats
+    """[c]"""
+
+
+def fitted(people: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
     """The weights by signal, and what each is worth: figures of people whom the weights were not fitted on.
 
     `next_first` of the figures is what the first TWO_PAGES gain in the item policy's order, with its error.
     """
     every = list(SIGNALS)
     wanted = [every.index(name) for name in every if not names or name in names]
-    if not found:
+    if not people:
         return {every[i]: float(every[i] == "item_policy") for i in wanted}, {"people": 0}
-    halves = [found[::2], found[1::2]] if len(found) > 1 else [found, found]
+    halves = [people[::2], people[1::2]] if len(people) > 1 else [people, people]
+    turns = [(halves[0], halves[1]), (halves[1], halves[0])]
 
-    def measured(own: list[int], choose: bool = False) -> dict[int, float]:
+    def measured(columns: list[int], choose: bool = False) -> dict[int, float]:
+        """By k of PLACES, the mean sum of the targets of the k best items."""
         total = dict.fromkeys(PLACES, 0.0)
-        for fitted, asked in (halves, halves[::-1]):
-            w = _both(fitted, own, choose)[0]
+        for fitted_on, asked in turns:
+            w = combined(fitted_on, columns, choose)[0]
             for one in asked:
                 best = np.argsort(-(one.said @ w), kind="stable")
                 for k in PLACES:
-                    total[k] += float(one.worth[best[:k]].sum())
-        return {k: round(value / len(found), 4) for k, value in total.items()}
+                    total[k] += float(one.target[best[:k]].sum())
+        return {k: round(value / len(people), 4) for k, value in total.items()}
 
-    weights, standard = _both(found, wanted)
+    weights, standard = combined(people, wanted)
     largest = max(float(np.abs(standard).max()), 1e-12)
     figures: dict[str, Any] = {
-        "people": len(found),
+        "people": len(people),
         "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
         "value": {f"at_{k}": value for k, value in measured(wanted, choose=True).items()},
         "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
@@ -86,7 +104,7 @@ def fitted(found: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str,
         },
     }
     if every.index("item_policy") in wanted:
-        gain = np.concatenate([_gain(_both(fitted, wanted)[0], asked) for fitted, asked in (halves, halves[::-1])])
+        gain = np.concatenate([_gain(combined(fitted_on, wanted)[0], asked) for fitted_on, asked in turns])
         error = float(gain.std()) / len(gain) ** 0.5
         figures["next_first"] = {"gain": round(float(gain.mean()), 4), "error": round(error, 4)}
     return {every[i]: float(weights[i]) for i in wanted if weights[i]}, figures
@@ -104,97 +122,106 @@ def _gain(weights: Floats, asked: Sequence[Compared]) -> Floats:
     for i, one in enumerate(asked):
         best = np.argsort(-(one.said @ weights), kind="stable")[:ENOUGH]
         order = best[np.argsort(-one.said[best, policy], kind="stable")]
-        gain[i] = one.worth[order[:TWO_PAGES]].sum() - one.worth[best[:TWO_PAGES]].sum()
+        gain[i] = one.target[order[:TWO_PAGES]].sum() - one.target[best[:TWO_PAGES]].sum()
     return gain
 
 
-def _both(found: Sequence[Compared], own: list[int], choose: bool = True) -> tuple[Floats, Floats]:
-    """Weights [signals] by both answers, and as they are beside signals of equal spread.
+def combined(people: Sequence[Compared], columns: list[int], choose: bool = True) -> tuple[Floats, Floats]:
+    """Weights [signals] by both answers, 0 outside the `columns`; and as they are beside signals of equal spread.
 
     Without `choose` all signals have a part in the first, whatever their weight. In the second none counts against
     an item: what a feed shows too often pleases less than what people searched for, which says more of the feed.
     """
-    around, weights = _around(found), np.zeros(len(SIGNALS), np.float32)
-    pleasing = [more for one in found if (more := _taken_up(one)) is not None]
-    taking = (_chosen if choose else _solve)(found, own)[0]
-    pleases = _chosen(pleasing, own, positive=True)[0] if pleasing else np.zeros_like(weights)
-    for part, share in ((taking, 1.0), (pleases, PLEASING)):
-        spread = float(np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, around, part), 0)).mean())
+    covariance, weights = _covariance(people), np.zeros(len(SIGNALS), np.float32)
+    taken_up = [Regression(one.said, one.target, one.weight) for one in people]
+    pleasing = [rows for one in people if (rows := _pleasing(one)) is not None]
+    first = (backward_elimination if choose else ridge)(taken_up, columns)[0]
+    second = backward_elimination(pleasing, columns, positive=True)[0] if pleasing else np.zeros_like(weights)
+    for part, share in ((first, 1.0), (second, PLEASING)):
+        spread = float(np.sqrt(np.maximum(np.einsum("i,pij,j->p", part, covariance, part), 0)).mean())
         if spread > 0:
             weights += np.float32(share / spread) * part
-    return weights, weights * np.sqrt(np.diagonal(around, axis1=1, axis2=2)).mean(0).astype(np.float32)
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)).mean(0).astype(np.float32)
+    return weights, weights * deviation
 
 
-def _around(found: Sequence[Compared]) -> NDArray[np.float64]:
+def _covariance(people: Sequence[Compared]) -> NDArray[np.float64]:
     """[people, signals, signals] how the signals vary together over the items of each person."""
-    around: list[NDArray[np.float64]] = []
-    for one in found:
+    found: list[NDArray[np.float64]] = []
+    for one in people:
         x = one.said - np.average(one.said, axis=0, weights=one.weight)
-        around.append((x * one.weight[:, None]).T @ x / one.weight.sum())
-    return np.stack(around)
+        found.append((x * one.weight[:, None]).T @ x / one.weight.sum())
+    return np.stack(found)
 
 
-def _taken_up(one: Compared) -> Compared | None:
+def _pleasing(one: Compared) -> Regression | None:
     """What a person took up alone, beside the mean of it; None where all of it pleased alike."""
     taken = ~np.isnan(one.pleased)
     pleased = one.pleased[taken]
     if len(pleased) < 2 or float(np.ptp(pleased)) <= SAME:
         return None
     said = one.said[taken]
-    return Compared(said - said.mean(0), pleased - pleased.mean(), np.ones(len(pleased), np.float32), pleased)
+    return Regression(said - said.mean(0), pleased - pleased.mean(), np.ones(len(pleased), np.float32))
 
 
-def _chosen(found: Sequence[Compared], own: list[int], positive: bool = False) -> tuple[Floats, Floats]:
-    """As `_solve`, without the signals whose weight could be chance: the least sure goes first, and the last stays.
+def backward_elimination(
+    people: Sequence[Regression], columns: list[int], positive: bool = False
+) -> tuple[Floats, Floats]:
+    """As `ridge`, without the signals whose weight could be chance: the least sure goes first, and the last stays.
     With `positive` those below 0 go too, and none has to stay.
 
     Standard errors are over people, whose items hang together (the sandwich of White, 1980, by person). With a few
     people eight signals fit chance; with many all stay that say anything.
     """
-    left = list(own)
+    left = list(columns)
     while True:
-        weights, standard = _solve(found, left)
+        weights, standard = ridge(people, left)
         if len(left) <= (0 if positive else 1):
             return weights, standard
-        bread = np.zeros((len(left), len(left)))
-        meat = np.zeros_like(bread)
-        n = sum(float(one.weight.sum()) for one in found)
-        mean = sum(one.weight @ one.said[:, left] for one in found) / n
-        worth = sum(float(one.weight @ one.worth) for one in found) / n
-        for one in found:
-            x = (one.said[:, left] - mean).astype(np.float64)
-            weighed = x * one.weight[:, None]
-            bread += weighed.T @ x
-            pull = weighed.T @ (one.worth - worth - x @ weights[left])
-            meat += np.outer(pull, pull)
-        inverse = np.linalg.pinv(bread)
-        spread = np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
-        sure = (weights[left] if positive else np.abs(weights[left])) / spread
+        errors = _standard_errors(people, left, weights)
+        sure = (weights[left] if positive else np.abs(weights[left])) / errors
         if sure.min() >= SURE:
             return weights, standard
         left.pop(int(sure.argmin()))
 
 
-def _solve(found: Sequence[Compared], own: list[int]) -> tuple[Floats, Floats]:
-    """Weights [signals] of the signals `own`, 0 of the others; and as they are beside standardised signals."""
+def _standard_errors(people: Sequence[Regression], columns: list[int], weights: Floats) -> NDArray[np.float64]:
+    """[columns] of these weights, over people."""
+    bread = np.zeros((len(columns), len(columns)))
+    meat = np.zeros_like(bread)
+    n = sum(float(one.weight.sum()) for one in people)
+    mean_x = sum(one.weight @ one.x[:, columns] for one in people) / n
+    mean_y = sum(float(one.weight @ one.y) for one in people) / n
+    for one in people:
+        x = (one.x[:, columns] - mean_x).astype(np.float64)
+        weighed = x * one.weight[:, None]
+        bread += weighed.T @ x
+        pull = weighed.T @ (one.y - mean_y - x @ weights[columns])
+        meat += np.outer(pull, pull)
+    inverse = np.linalg.pinv(bread)
+    return np.sqrt(np.maximum(np.diag(inverse @ meat @ inverse), 1e-30))
+
+
+def ridge(people: Sequence[Regression], columns: list[int]) -> tuple[Floats, Floats]:
+    """Weights [signals] of those in `columns`, 0 of the others; and as they are beside standardised signals."""
     S = len(SIGNALS)
-    n, total, square, cross, worth = 0.0, np.zeros(S), np.zeros((S, S)), np.zeros(S), 0.0
-    for one in found:
-        weighed = (one.said * one.weight[:, None]).astype(np.float64)
+    n, sum_x, sum_xx, sum_xy, sum_y = 0.0, np.zeros(S), np.zeros((S, S)), np.zeros(S), 0.0
+    for one in people:
+        weighed = (one.x * one.weight[:, None]).astype(np.float64)
         n += float(one.weight.sum())
-        total += weighed.sum(0)
-        square += weighed.T @ one.said
-        cross += weighed.T @ one.worth
-        worth += float(one.weight @ one.worth)
-    mean = total / n
-    spread = np.sqrt(np.maximum(np.diag(square) / n - mean**2, 0))
+        sum_x += weighed.sum(0)
+        sum_xx += weighed.T @ one.x
+        sum_xy += weighed.T @ one.y
+        sum_y += float(one.weight @ one.y)
+    mean = sum_x / n
+    deviation = np.sqrt(np.maximum(np.diag(sum_xx) / n - mean**2, 0))
     # What is left of a constant by the difference of two large numbers is no signal.
-    use = [i for i in own if spread[i] > 1e-6 * np.sqrt(square[i, i] / n)]
+    use = [i for i in columns if deviation[i] > 1e-6 * np.sqrt(sum_xx[i, i] / n)]
     weights, standard = np.zeros(S, np.float32), np.zeros(S, np.float32)
     if use:
-        sd = spread[use]
-        gram = (square[np.ix_(use, use)] / n - np.outer(mean[use], mean[use])) / np.outer(sd, sd)
-        right = (cross[use] / n - mean[use] * worth / n) / sd
-        standard[use] = np.linalg.solve(gram + SHRINK * np.eye(len(use)), right)
+        sd = deviation[use]
+        correlation = (sum_xx[np.ix_(use, use)] / n - np.outer(mean[use], mean[use])) / np.outer(sd, sd)
+        right = (sum_xy[use] / n - mean[use] * sum_y / n) / sd
+        standard[use] = np.linalg.solve(correlation + SHRINK * np.eye(len(use)), right)
         weights[use] = standard[use] / sd
     return weights, standard
