@@ -28,7 +28,7 @@ def planned(items=True):
     names = [name for name in signals.SIGNALS if name != "language_model" and (items or name != "ease")]
     fitted = PlannerWeights({name: float(rng.uniform(0.2, 1)) for name in names}, 0.4, 2.0)
     content = rng.normal(size=(N, 3)).astype(np.float32)
-    return FittedPlanner(fitted, np.arange(N, dtype=np.int32), weights() if items else None, weights(), content)
+    return FittedPlanner(fitted, np.arange(N, dtype=np.int32), weights(), weights(), content)
 
 
 def people(opened, count=20):

@@ -41,13 +41,6 @@ class SparseMatrix:
         weight = self.weight[units] if times is None else self.weight[units] * times[:, None]
         return np.bincount(self.to[units].ravel(), weight.ravel(), self.n).astype(np.float32)
 
-    def matrix(self) -> "sparse.csr_array":
-        """B as a sparse matrix, for many people at once."""
-        from scipy import sparse
-
-        start = np.arange(self.n + 1, dtype=np.int64) * self.to.shape[1]
-        return sparse.csr_array((self.weight.ravel(), self.to.ravel(), start), shape=(self.n, self.n))
-
     def save(self, path: Path, name: str) -> None:
         np.save(path / f"{name}_to.npy", self.to)
         np.save(path / f"{name}_weight.npy", self.weight)

@@ -151,9 +151,7 @@ def load(path: Path) -> Tuned:
     """Read 07-language-model: the folder is itself a model that transformers can load."""
     curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
     made = json.loads((path / "policy.json").read_text("utf-8"))
-    # Models made before the ending was written down had the one of block attention.
-    ending = prompts.Ending(*made.get("ending", prompts.ENDINGS["block"]))
-    return Tuned(path, made["model"], made["attention"], ending, curve)
+    return Tuned(path, made["model"], made["attention"], prompts.Ending(*made["ending"]), curve)
 
 
 def build(

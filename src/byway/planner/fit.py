@@ -25,7 +25,7 @@ from byway.data.events import DAY, Events
 from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
 from byway.items.ease import SparseMatrix
-from byway.items.sequence import ItemPolicy
+from byway.items.sequence import ItemPolicy, on_first_axes
 from byway.items.windows import HeldOut
 from byway.planner import regression
 from byway.planner.regression import Compared
@@ -61,7 +61,7 @@ class FittedPlanner:
     fitted: PlannerWeights
     unit: NDArray[np.int32]
     """[n] row of `items` of each item, -1 where it has none."""
-    items: SparseMatrix | None
+    items: SparseMatrix
     leaves: SparseMatrix
     content: Floats
     """[n, w], or [leaves, w] where there are more than ITEMS items."""
@@ -99,7 +99,7 @@ def build(
         content = of_leaves(content, leaf)
     heldout = item_policy.heldout
     learned = np.ones(len(events), np.bool_)
-    start = np.searchsorted(events.user, np.arange(events.n_users + 1))
+    start = events.starts()
     for user, at in zip(heldout.user.tolist(), heldout.at.tolist(), strict=True):
         learned[at : start[user + 1]] = False
     unit = most_watched(events.item, events.n_items)
@@ -198,8 +198,7 @@ def most_watched(item: NDArray[np.integer], n: int) -> NDArray[np.int32]:
 
 def axes(vectors: Floats, width: int) -> Floats:
     """[n, width] the vectors on their first axes, of unit length."""
-    found = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
-    placed = vectors @ found
+    placed = on_first_axes(vectors, width)
     return (placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""A page of new interests: which items stand on it, and the exact chance of each to stand there.
+"""A page of new interests: which may stand on it, which items do, and the exact chance of each to stand there.
 
 What is drawn at random is which open interests are left out: each one with the chance `skip`, independently of the
 others, and none where all would be. From then on everything is decided: the interests rank by their best item, the
@@ -9,12 +9,45 @@ same candidates. It needs numpy alone.
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base.ranking import top
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 NOTHING = 1e-15
 """A chance that cannot be told from 0 beside others."""
+
+
+def offered(
+    cluster_h: NDArray[np.integer],
+    time_h: NDArray[np.number],
+    liked_h: NDArray[np.bool_],
+    M: int,
+    now: float,
+    *,
+    young: float = 0,
+    again: float = 0,
+) -> NDArray[np.bool_]:
+    """[M] which interests are new, young, or may be tried again, after a history of h events in any order.
+
+    An interest is a course, not one showing. Young are those that pleased and were first met less than `young`
+    before `now`; tried again are those that never pleased and were last met at least `again` before; 0 turns either
+    off. Times are of any unit, the same for all arguments.
+
+    >>> cluster, time, liked = np.array([0, 1, 2]), np.array([1, 8, 2]), np.array([True, True, False])
+    >>> offered(cluster, time, liked, 4, now=10, young=5, again=7).tolist()
+    [False, True, True, True]
+    """
+    first, last = np.full(M, np.inf), np.full(M, -np.inf)
+    np.minimum.at(first, cluster_h, time_h)
+    np.maximum.at(last, cluster_h, time_h)
+    pleased = np.zeros(M, np.bool_)
+    pleased[cluster_h[liked_h]] = True
+    met = last > -np.inf
+    fresh = pleased & (now - first < young) if young else np.zeros(M, np.bool_)
+    tried = met & ~pleased & (now - last >= again) if again else np.zeros(M, np.bool_)
+    return ~met | fresh | tried
 
 
 def kept(open_M: Flags, skip: float, rng: np.random.Generator) -> Flags:
@@ -41,17 +74,6 @@ def within(score_n: Floats, cluster_n: NDArray[np.integer], M: int, most: int) -
     return np.where(chosen[cluster_n], score_n, np.float32(-np.inf))
 
 
-def ranked(score_n: Floats, k: int) -> Ints:
-    """The k best places, best first, none of score -inf; of equal scores the first."""
-    finite = int((score_n > -np.inf).sum())
-    k = min(k, finite)
-    if k <= 0:
-        return np.empty(0, np.int64)
-    bar = np.partition(score_n, len(score_n) - k)[len(score_n) - k]
-    (found,) = (score_n >= bar).nonzero()
-    return found[np.argsort(-score_n[found], kind="stable")[:k]]
-
-
 def chances(
     score_n: Floats, cluster_n: NDArray[np.integer], M: int, of: Ints, *, k: int, most: int, skip: float
 ) -> NDArray[np.float64]:
@@ -69,9 +91,9 @@ def chances(
     """
     if not len(of) or k <= 0:
         return np.zeros(len(of))
-    top = best_of(score_n, cluster_n, M)
-    order = np.argsort(-top, kind="stable")
-    order = order[top[order] > -np.inf]
+    best = best_of(score_n, cluster_n, M)
+    order = np.argsort(-best, kind="stable")
+    order = order[best[order] > -np.inf]
     place_of = np.full(M, -1)
     place_of[order] = np.arange(len(order))
     # Only items at least as good as the worst that is asked about can stand before one of them.
@@ -104,6 +126,6 @@ def chances(
     # Where every interest would be left out, none is.
     none_left = skip ** len(order)
     if none_left > NOTHING:
-        shown = ranked(within(score_n, cluster_n, M, most) if most else score_n, k)
+        shown = top(within(score_n, cluster_n, M, most) if most else score_n, k)
         found += none_left * np.isin(of, shown)
     return np.minimum(found, 1.0)

@@ -37,7 +37,7 @@ PLEASING = 0.5
 """What of the taken up pleases counts so much beside what is taken up. Lived beside EASE, 0, a quarter, a half and
 all of it please Jester's people by -6%, 13%, 16% and 18%, MovieLens' by -0.2%, 0.1%, 0.1% and 0.6%, and the
 embedded world's by 6%, 2.7%, 1.7% and -1.6% (results/pleasing.json)."""
-PLACES = (10, 50)
+KS = (10, 50)
 """k of the figures."""
 TWO_PAGES = 20
 """Items by which the order of the best is judged: of the first ten held-out people take up too few to tell."""
@@ -82,13 +82,13 @@ def fitted(people: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str
     turns = [(halves[0], halves[1]), (halves[1], halves[0])]
 
     def measured(columns: list[int], choose: bool = False) -> dict[int, float]:
-        """By k of PLACES, the mean sum of the targets of the k best items."""
-        total = dict.fromkeys(PLACES, 0.0)
+        """By k of KS, the mean sum of the targets of the k best items."""
+        total = dict.fromkeys(KS, 0.0)
         for fitted_on, asked in turns:
             w = combined(fitted_on, columns, choose)[0]
             for one in asked:
                 best = np.argsort(-(one.said @ w), kind="stable")
-                for k in PLACES:
+                for k in KS:
                     total[k] += float(one.target[best[:k]].sum())
         return {k: round(value / len(people), 4) for k, value in total.items()}
 
@@ -98,10 +98,8 @@ def fitted(people: Sequence[Compared], names: tuple[str, ...]) -> tuple[dict[str
         "people": len(people),
         "weights": {every[i]: round(float(standard[i]) / largest, 3) for i in wanted},
         "value": {f"at_{k}": value for k, value in measured(wanted, choose=True).items()},
-        "alone": {every[i]: measured([i])[PLACES[0]] for i in wanted},
-        "without": {
-            every[i]: measured([j for j in wanted if j != i])[PLACES[0]] for i in wanted if len(wanted) > 1
-        },
+        "alone": {every[i]: measured([i])[KS[0]] for i in wanted},
+        "without": {every[i]: measured([j for j in wanted if j != i])[KS[0]] for i in wanted if len(wanted) > 1},
     }
     if every.index("item_policy") in wanted:
         gain = np.concatenate([_gain(combined(fitted_on, wanted)[0], asked) for fitted_on, asked in turns])

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base.ranking import top
 from byway.items.ease import SparseMatrix
-from byway.planner import page
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -194,7 +194,7 @@ class Planner:
         highest to what the item policy expects next. Unchanged where `next_first` is not set."""
         if not self.fitted.next_first:
             return score
-        best = page.ranked(score, ENOUGH)
+        best = top(score, ENOUGH)
         expected = product(self.vectors, asker.state, best if rows is None else rows[best])
         dealt = score.copy()
         dealt[best[np.argsort(-expected, kind="stable")]] = score[best]

@@ -112,8 +112,7 @@ def build(
         by_item = len(content) != planned.leaves.n or len(content) == len(order)
         arrays |= {"leaf": leaf, "content": content[spoken] if by_item else content, "unit": planned.unit[spoken]}
         for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
-            if solved is not None:
-                arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+            arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
         (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     if planned is not None and planned.fitted.weights.get("language_model"):
         arrays[MODEL[0]] = np.asarray(table.model)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner import course
+from byway.planner import page
 from byway.serving.bundle import Bundle, Eligible
 from byway.serving.history import DAY
 from byway.transitions import draws
@@ -128,7 +128,7 @@ def _offered_further(bundle: Bundle, known: list[tuple[Seen, int]], now: int) ->
     time = np.array([seen.time or 0 for seen, _ in known], dtype=np.int64)
     pleased = np.array([seen.satisfaction for seen, _ in known]) >= bundle.planner.fitted.positive
     young, again = settings.young_days * DAY, settings.again_days * DAY
-    found = course.offered(met[timed], time[timed], pleased[timed], M, now, young=young, again=again)
+    found = page.offered(met[timed], time[timed], pleased[timed], M, now, young=young, again=again)
     found[met[~timed]] = False
     return found
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base.ranking import top
 from byway.planner import page
 from byway.planner.signals import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
@@ -76,7 +77,7 @@ def page_of(
     remaining = np.where(stays[found.cluster], found.score, np.float32(-np.inf))
     if bundle.settings.new_interests:
         remaining = page.within(remaining, found.cluster, M, bundle.settings.new_interests)
-    best = page.ranked(remaining, places)
+    best = top(remaining, places)
     said: list[int] = []
     led: list[int] = []
     if len(best):

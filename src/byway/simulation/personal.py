@@ -14,7 +14,7 @@ from scipy import sparse
 from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
-from byway.planner import course, fit, page
+from byway.planner import fit, page
 from byway.planner.signals import Asker, Planner, item_stats
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
@@ -126,7 +126,7 @@ class Personal:
             kept = opened[i]
             if young or again:
                 pleased = liked >= self.known.positive
-                kept = kept & course.offered(own, day, pleased, M, asked.today, young=young, again=again)
+                kept = kept & page.offered(own, day, pleased, M, asked.today, young=young, again=again)
             recent = day > asked.today - self.bundle.days
             shares = fit.shares_of(self.table, own, liked, recent, M) if self._plans() else {}
             asker = Asker(item, planner.fitted.values(liked), states[i], shares)
