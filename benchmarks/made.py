@@ -17,7 +17,7 @@ from byway.base.artifact import Outcome
 from byway.items import export, sequence
 from byway.items.ease import KEPT, SparseMatrix
 from byway.planner.fit import ITEMS, of_leaves
-from byway.planner.signals import Asker, Planner, PlannerWeights
+from byway.planner.planner import Asker, Planner, PlannerWeights
 from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
 from byway.transitions import draws

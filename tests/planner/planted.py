@@ -3,7 +3,7 @@
 import numpy as np
 
 from byway.items.ease import SparseMatrix
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights
+from byway.planner.planner import SIGNALS, Asker, Planner, PlannerWeights
 
 WEIGHTS = {name: round(0.5 + 0.3 * i, 2) for i, name in enumerate(SIGNALS)}
 """All different, none 0."""

@@ -13,7 +13,7 @@ from byway.items import export
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.planner import fit, regression
-from byway.planner.signals import SIGNALS, item_stats
+from byway.planner.planner import SIGNALS, item_stats
 from byway.transitions.table import Table
 from tests.serving.planted import policy_file
 

@@ -20,7 +20,7 @@ from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
 from byway.planner.fit import FittedPlanner
-from byway.planner.signals import SIGNALS, PlannerWeights
+from byway.planner.planner import SIGNALS, PlannerWeights
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions

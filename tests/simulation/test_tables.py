@@ -10,7 +10,7 @@ import pytest
 from byway.base import config
 from byway.items.ease import SparseMatrix
 from byway.planner import fit
-from byway.planner.signals import PlannerWeights
+from byway.planner.planner import PlannerWeights
 from byway.simulation import arms, experiment
 from byway.simulation.arms import ArmContext
 from byway.simulation.planned import Planned, Scored, Stored, Tabled, draw_interests

@@ -28,8 +28,8 @@ from byway.items.ease import SparseMatrix
 from byway.items.sequence import ItemPolicy, on_first_axes
 from byway.items.windows import HeldOut
 from byway.planner import regression
+from byway.planner.planner import SIGNALS, Asker, Planner, PlannerWeights, item_stats
 from byway.planner.regression import Compared
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights, item_stats
 from byway.transitions import draws
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up

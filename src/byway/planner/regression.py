@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner.signals import ENOUGH, SIGNALS
+from byway.planner.planner import ENOUGH, SIGNALS
 
 Floats = NDArray[np.float32]
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.items.ease import SparseMatrix
-from byway.planner.signals import LeafMeans, Planner, PlannerWeights
+from byway.planner.planner import Planner, PlannerWeights
+from byway.planner.search import leaf_means
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -308,7 +309,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     )
     kept = list(_there(path, MEANS).values())
     if len(kept) == len(MEANS):
-        planner.kept.append(LeafMeans.of(planner, *kept))
+        planner.cached_means.append(leaf_means(planner, *kept))
     return planner
 
 

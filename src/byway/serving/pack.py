@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
-from byway.planner.signals import EXACT, item_stats
+from byway.planner.planner import item_stats
+from byway.planner.search import EXACT, means_of
 from byway.serving.bundle import (
     MEANS,
     MODEL,
@@ -157,7 +158,7 @@ def write(
     _write(out / "levels.json", levels)
     planner = load(out).planner
     if planner is not None and len(planner.leaf) > EXACT:
-        means = planner.means()
+        means = means_of(planner)
         for name, array in zip(MEANS, (means.mean, means.variance), strict=True):
             np.save(out / f"{name}.npy", array)
     _write(out / "smoke.json", _smoke(load(out), rng))

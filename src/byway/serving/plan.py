@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byway.base.ranking import top
-from byway.planner import page
-from byway.planner.signals import SIGNALS, Asker, Planner, total
+from byway.planner import page, search
+from byway.planner.planner import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
 from byway.serving.answers import ITEMS
 from byway.serving.bundle import Bundle
@@ -164,7 +164,7 @@ def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None =
 
 def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     planner = _planner(bundle)
-    candidates, parts = planner.considered(asker, person.open, lambda rows: fit(planner, person, rows))
+    candidates, parts = search.considered(planner, asker, person.open, lambda rows: fit(planner, person, rows))
     score = total(parts, len(candidates))
     score[~fit(planner, person, candidates)] = -np.inf
     return Scored(candidates, planner.cluster[candidates], parts, planner.in_order(score, asker, candidates))

@@ -15,7 +15,7 @@ from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
 from byway.planner import fit, page
-from byway.planner.signals import Asker, Planner, item_stats
+from byway.planner.planner import Asker, Planner, item_stats
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
 from byway.transitions.table import Table
