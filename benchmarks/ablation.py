@@ -44,9 +44,10 @@ from byway.language import tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Policy
 from byway.language.plan import open_policy
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Samples, Transitions, pick
+from byway.transitions.signals import Scorer
 
 KS = (1, 5, 10)
 SPOKEN = 1000
@@ -134,7 +135,7 @@ def recalls(
     policy = open_policy(tuned, transitions, names, settings.run.precision)
     successors = Successors.of(transitions)
     evidence, weight = bulk.fit(
-        policy, transitions.validation, signals.over(successors, alike), np.random.default_rng(0)
+        policy, transitions.validation, Scorer.from_counts(successors, alike), np.random.default_rng(0)
     )
     n, known = min(10, transitions.clusters), successors.seen(some.context)
     power, prior = with_prior(policy, transitions.validation, successors)
@@ -189,7 +190,9 @@ def recalls(
         "counts_fair": baselines.fair(successors),
         "nearest": baselines.nearest(alike),
         "neural": learned,
-        "counts_alike": signals.over(successors, alike).fitted(transitions.validation, np.random.default_rng(0)),
+        "counts_alike": Scorer.from_counts(successors, alike).fitted_by_ndcg(
+            transitions.validation, np.random.default_rng(0)
+        ),
     }
     return {
         "clusters": transitions.clusters,

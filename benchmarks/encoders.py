@@ -30,8 +30,9 @@ from byway.base import artifact, config
 from byway.evaluation import baselines
 from byway.evaluation.offline import recalls
 from byway.interests import describe, embed, encoders, ngrams, projection, tree
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions.counts import Successors, ranks_of
+from byway.transitions.signals import Scorer
 
 CAPTIONS, NEAREST, NAMES = 1500, 10, 12
 LEVELS = ("first", "second", "third")
@@ -60,7 +61,9 @@ def through(source: str, folder: Path, model: str, settings: list[str]) -> dict[
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,
         "nearest": baselines.nearest(alike),
-        "successor_alike": signals.over(successors, alike).fitted(transitions.validation, np.random.default_rng(0)),
+        "successor_alike": Scorer.from_counts(successors, alike).fitted_by_ndcg(
+            transitions.validation, np.random.default_rng(0)
+        ),
     }
     known = successors.seen(heldout.context)
     figures: dict[str, float] = {}

@@ -35,9 +35,9 @@ from byway.language import head, training, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Attention, policy
 from byway.language.plan import ROWS_PER_CHUNK
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.signals import Scorer
 
 ATTENTIONS: tuple[Attention, ...] = ("block", "causal")
 
@@ -86,7 +86,7 @@ def step(options: argparse.Namespace, attention: Attention) -> dict[str, float]:
     drawn = np.random.default_rng(1).integers(0, M, (20_000, 3)).astype(np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
     transitions = Transitions(2, M, True, some, some, some, some)
-    evidence = signals.over(Successors.count(some, M))
+    evidence = Scorer.from_counts(Successors.count(some, M))
     branching = asked_of.trie.goes_on()
 
     def one(number: int) -> None:

@@ -24,8 +24,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import numpy as np
 from made import HISTORY, SIZES, workspace_of
 
-from byway.planner import signals
-from byway.planner.signals import Planner
+from byway.planner import search
+from byway.planner.planner import Planner
 from byway.serving import plan, service
 from byway.serving.answers import Places
 from byway.serving.bundle import Bundle
@@ -92,7 +92,7 @@ def recall(bundle: Bundle, planner: Planner, people: list[Person]) -> float:
         score[person.apart] = -np.inf
         best = np.argsort(-score, kind="stable")[:BEST]
         may_show = partial(plan.showable, planner, person)
-        considered = planner.considered(asker, person.open, may_show)[0]
+        considered = search.considered(planner, asker, person.open, may_show)[0]
         shares.append(float(np.isin(best, considered).mean()))
     return float(np.mean(shares))
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--people", type=int, default=30, help="whose recall is measured")
-    parser.add_argument("--leaves", default=str(signals.LEAVES))
+    parser.add_argument("--leaves", default=str(search.LEAVES))
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("benchmark-data"))
     parser.add_argument("--profile", action="store_true", help="print where the time goes, and measure nothing")
@@ -126,12 +126,12 @@ def main() -> None:
             continue
         result |= {f"{kind}.ms.{name}": value for name, value in milliseconds(bundle, asked).items()}
         people = [read(bundle, history, None, (), None, []) for history in asked[: given.people]]
-        usual = signals.EXACT, signals.LEAVES
-        signals.EXACT = 0
+        usual = search.EXACT, search.LEAVES
+        search.EXACT = 0
         for leaves in map(int, given.leaves.split(",")):
-            signals.LEAVES = leaves
+            search.LEAVES = leaves
             result[f"{kind}.recall.{leaves}"] = recall(bundle, replace(planner, items=None), people)
-        signals.EXACT, signals.LEAVES = usual
+        search.EXACT, search.LEAVES = usual
     if given.json:
         print(json.dumps(result))
     else:

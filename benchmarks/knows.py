@@ -50,7 +50,7 @@ from byway.language import gain, head, lesson, offset, prompts, tune
 from byway.language.fast.bulk import WEIGHTS
 from byway.language.fast.generate import Policy, policy
 from byway.language.training import Optimiser, rate
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions.counts import ranks_of
 from byway.transitions.curate import Samples, Transitions
 from byway.transitions.signals import Scorer
@@ -113,7 +113,9 @@ def read(folder: Path, share: float, new: float, seed: int) -> Platform:
 def offsets(asked: Platform, others: list[Platform]) -> list[Scorer]:
     """Counts, similarity and popularity of each, fitted; of one without a log as the others are on the average."""
     found = [
-        offset.fitted(signals.of(p.transitions, p.alike_MM), p.transitions.validation, np.random.default_rng(0))
+        offset.fitted_by_likelihood(
+            Scorer.from_log(p.transitions, p.alike_MM), p.transitions.validation, np.random.default_rng(0)
+        )
         for p in (asked, *others)
     ]
     if others and not len(asked.transitions.validation):
@@ -176,7 +178,7 @@ def taught(
             some = curate.diversified(log.train.several(), 10, log.clusters, np.random.default_rng([seed, 4]))
             log = replace(log, whole_log=False, samples=some)
         elif settings.target == "evidence":
-            other = signals.of(log, platform.alike_MM).fitted(log.validation, np.random.default_rng(0))
+            other = Scorer.from_log(log, platform.alike_MM).fitted_by_ndcg(log.validation, np.random.default_rng(0))
             other = other.weighed(popularity=0.0)
         logs.append((asked_of, log, other))
     assert logs, "there is no log to learn from: give --from, or a larger --share"
@@ -273,7 +275,7 @@ def run(name: str, given: argparse.Namespace, seed: int) -> dict[str, Any]:
 
     seconds: dict[str, float] = {}
     if name == "signals":
-        counts = signals.of(asked.transitions).weighed(popularity=0.0)
+        counts = Scorer.from_log(asked.transitions).weighed(popularity=0.0)
         rows["counts"] = held.both(0.0, counts(held.some.context), 1.0)
         alike = [platforms[place].alike_MM for place in fit_on]
         said = [matrix[a.some.context].mean(axis=1) for matrix, a in zip(alike, fitted, strict=True)]

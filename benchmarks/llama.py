@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from byway.base import weights
+from byway.base import known_models
 from byway.transitions import table as tables
 
 SERVE = """
@@ -42,7 +42,7 @@ SERVE = """
 @contextmanager
 def served() -> Iterator[str]:
     """llama.cpp's server with the shipped weights, on loopback."""
-    record = weights.known(weights.DEFAULT)
+    record = known_models.record(known_models.DEFAULT)
     found = find_spec(record.module)
     assert found is not None
     path = Path(found.origin or "").parent / record.gguf

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from byway.base import artifact, config
 from byway.base.artifact import Outcome
 from byway.items import export, sequence
-from byway.items.ease import KEPT, Weights
+from byway.items.ease import KEPT, SparseMatrix
 from byway.planner.fit import ITEMS, of_leaves
-from byway.planner.signals import Asker, Planner, PlannerWeights
+from byway.planner.planner import Asker, Planner, PlannerWeights
 from byway.serving import pack, publish
 from byway.serving.bundle import Level, Manifest
 from byway.transitions import draws
@@ -74,7 +74,7 @@ class World:
         return cls(leaf, cluster, around(behaviour), around(told), behaviour)
 
 
-def alike(vectors: NDArray[np.float32], kept: int, rng: np.random.Generator) -> Weights:
+def alike(vectors: NDArray[np.float32], kept: int, rng: np.random.Generator) -> SparseMatrix:
     """Weights as EASE might find them: each unit's nearest, by likeness with noise."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     to, weight = np.empty((len(unit), kept), np.int32), np.empty((len(unit), kept), np.float32)
@@ -83,7 +83,7 @@ def alike(vectors: NDArray[np.float32], kept: int, rng: np.random.Generator) -> 
         likeness[np.arange(len(likeness)), np.arange(i, i + len(likeness))] = -1
         to[i : i + 500] = np.sort(np.argpartition(-likeness, kept, axis=1)[:, :kept], axis=1)
         weight[i : i + 500] = np.take_along_axis(likeness, to[i : i + 500], 1) ** 3
-    return Weights(to, weight)
+    return SparseMatrix(to, weight)
 
 
 def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.float32]) -> Planner:
@@ -108,7 +108,7 @@ def planner_of(made: World, traffic: NDArray[np.float32], quality: NDArray[np.fl
 
 def fitted_to(planner: Planner, model: Path, table: NDArray[np.int32]) -> PlannerWeights:
     """With the weights by which the signals of some people have the spreads of PARTS."""
-    rng, encode = np.random.default_rng(4), export.reader(model)
+    rng, encode = np.random.default_rng(4), export.reader(model, HISTORY)
     n, M = len(planner.cluster), len(table)
     found: list[dict[str, float]] = []
     some = rng.integers(n, size=5000)

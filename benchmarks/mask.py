@@ -30,12 +30,13 @@ from byway.interests import describe, embed, tree
 from byway.items import sequence
 from byway.language.fast import bulk
 from byway.language.plan import TOP
-from byway.planner import fit, weights
+from byway.planner import fit, regression
 from byway.simulation import arms, experiment, truth
 from byway.simulation.pooling import measure
 from byway.simulation.runs import Setup, run_arm
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions import table as tables
+from byway.transitions.signals import Scorer
 from byway.transitions.table import Table
 from byway.transitions.triples import row_of
 from byway.workflow.artifacts import Inputs
@@ -79,7 +80,7 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
     if not known.exists():
         outcome = fit.build(
             work,
-            settings.planner,
+            settings,
             events=log,
             vectors=vectors,
             tree=forest,
@@ -112,8 +113,8 @@ def made(workspace: Path, settings: config.Config, folder: Path) -> tuple[Setup,
 def by_evidence(transitions: curate.Transitions, forest: tree.Tree, vectors: np.ndarray, top: int) -> Table:
     """The table of the log's signals alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
-    scorer = signals.of(transitions, forest.similarity(vectors, transitions.level))
-    scorer = scorer.fitted(transitions.validation, np.random.default_rng(0))
+    scorer = Scorer.from_log(transitions, forest.similarity(vectors, transitions.level))
+    scorer = scorer.fitted_by_ndcg(transitions.validation, np.random.default_rng(0))
     rows = [bulk.by_evidence(row_of(c, M, K), scorer, M, min(top, M))[0] for c in range(M)]
     ranking = np.stack(rows).astype(np.int32)
     return Table(ranking, np.zeros(ranking.shape, np.float32), np.full((M, M, 1), -1, np.int32))
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folder", type=Path, help="where runs are kept; beside the workspace without it")
     parser.add_argument(
-        "--pleasing", type=float, help="how much what pleases counts in the weights: see planner.weights"
+        "--pleasing", type=float, help="how much what pleases counts in the weights: see planner.regression"
     )
     parser.add_argument("--aa", type=int, default=0, help="pairs of identical arms to compare, beside")
     parser.add_argument("--json", type=Path)
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--place", type=float, default=33, help="its place on the page of results")
     given = parser.parse_args()
     if given.pleasing is not None:
-        weights.PLEASING = given.pleasing
+        regression.PLEASING = given.pleasing
     settings = config.load(given.workspace / "byway.toml", given.set)
     own = replace(settings.experiment, users=given.users, days=given.days, seeds=given.deals)
     settings = replace(settings, experiment=own)

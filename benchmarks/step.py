@@ -34,9 +34,9 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
     from byway.base import config, memory, models, precision
     from byway.language import head, training, tune
     from byway.language.fast.generate import policy
-    from byway.transitions import signals
     from byway.transitions.counts import Successors
     from byway.transitions.curate import Samples, Transitions
+    from byway.transitions.signals import Scorer
 
     memory.keep()
     torch.set_num_threads(options.threads)
@@ -53,7 +53,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         asked_of = policy(model, prompt, "causal")
         optimiser = training.Optimiser(model)
         deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
-        evidence = signals.over(Successors.count(some, names))
+        evidence = Scorer.from_counts(Successors.count(some, names))
         spent: list[float] = []
         for step in range(options.steps + 1):
             began = time.perf_counter()

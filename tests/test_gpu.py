@@ -22,9 +22,9 @@ from byway.language.fast import bulk, half, reference
 from byway.language.fast.generate import Policy, decode_freely, policy
 from byway.multimodal import model as multimodal
 from byway.simulation import neural
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.signals import Scorer
 from byway.workflow import arrays
 from tests.items import test_baselines as simulated
 from tests.items import test_sequence as logs
@@ -125,7 +125,7 @@ def test_asking(tokenizer: Any, attention: Any) -> None:
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(30)], dtype=np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(30, np.int32))
-    evidence = signals.over(Successors.count(some, M))
+    evidence = Scorer.from_counts(Successors.count(some, M))
 
     def opened(seed: int) -> Policy:
         made: Any = make_tiny(seed).to(device.chosen())

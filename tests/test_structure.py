@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,25 +116,40 @@ def test_modules_are_of_a_size_that_can_be_read(name: str) -> None:
 LONG = {
     "byway.base.config": 700,  # every setting on one page
     "byway.cli": 490,  # every verb on one page
-    "byway.workflow.stages": 555,  # every stage on one page
+    "byway.workflow.stages": 560,  # every stage on one page
 }
 """Modules that may be longer."""
 
 
-def test_every_function_and_class_is_used_outside_of_tests() -> None:
-    text = "\n".join(path.read_text("utf-8") for path in MODULES.values())
-    text += "".join(path.read_text("utf-8") for path in sorted((ROOT / "benchmarks").glob("*.py")))
-    text += "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-    uses: dict[str, int] = defaultdict(int)
-    for word in re.findall(r"\w+", text):
-        uses[word] += 1
+def references(tree: ast.AST) -> Iterator[str]:
+    """Names that are read, called, imported or stand alone in a string (as a type, or what is patched)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"\w+", node.value) if " " not in node.value else ()
+
+
+def defined(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Functions, classes, and the methods of those without a base: of the others a library may call them."""
+    for node in tree.body:
+        inner = node.body if isinstance(node, ast.ClassDef) and not node.bases else []
+        for one in (node, *inner):
+            if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield one
+
+
+def test_every_function_class_and_method_is_used_outside_of_tests() -> None:
+    benchmarks = [ast.parse(path.read_text("utf-8")) for path in sorted((ROOT / "benchmarks").glob("*.py"))]
+    used = {name for tree in (*TREES.values(), *benchmarks) for name in references(tree)}
+    docs = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    used |= set(re.findall(r"\w+", docs))
     unused = [
         f"{module}.{node.name}"
         for module, tree in TREES.items()
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        and uses[node.name] < 2
-        and not node.decorator_list
-        and not node.name.startswith("__")
+        for node in defined(tree)
+        if node.name not in used and not node.decorator_list and not node.name.startswith("__")
     ]
     assert unused == []

@@ -316,17 +316,6 @@ def test_a_copied_workspace_is_up_to_date(tmp_path: Path) -> None:
     assert artifact.edited(tmp_path / "there" / "04-toy", record) == []
 
 
-def test_a_record_from_before_settings_had_their_name_is_one_to_build_again(tmp_path: Path) -> None:
-    path = tmp_path / "04-toy"
-    build(path, "text")
-    known = json.loads((path / artifact.RECORD).read_text("utf-8"))
-    known |= {"knobs": known.pop("settings"), "layout": 2}
-    (path / artifact.RECORD).write_text(json.dumps(known), "utf-8")
-    record = artifact.read_record(path)
-    assert record is not None
-    assert "layout: 2 → 3" in artifact.drift(record, {"text": "text"}, {})
-
-
 def test_an_older_layout_is_built_again_and_a_newer_one_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byway.base import config, weights
+from byway.base import config, known_models
 from byway.base.config import Config
 from byway.base.errors import UserError
 
@@ -220,8 +220,8 @@ def test_more_workers_than_a_machine_has_cores_are_refused(tmp_path: Path) -> No
 
 def test_a_model_brings_what_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One name changes the learning rate, unless the settings name their own."""
-    other = weights.ModelRecord("a/b", "c", learning_rate=3e-4, frozen=0.25)
-    monkeypatch.setitem(weights.KNOWN, "other", other)
+    other = known_models.ModelRecord("a/b", "c", learning_rate=3e-4, frozen=0.25)
+    monkeypatch.setitem(known_models.KNOWN, "other", other)
 
     def of(*overrides: str) -> float:
         found = config.resolved(load(tmp_path, "", overrides))

@@ -5,9 +5,9 @@ import pytest
 
 from byway.base.ranking import recall_at
 from byway.evaluation import baselines, offline
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.signals import Scorer
 
 
 def test_ranks_in_the_table() -> None:
@@ -120,8 +120,8 @@ def test_what_is_alike_counts_only_where_it_helps() -> None:
     every = np.tile(places, 40).astype(np.int32)
     flat = Successors.count(Samples(np.repeat(pairs, 40, axis=0), every, np.ones(1600, np.int32)), 40)
     assert baselines.found(baselines.nearest(ring)(pairs), beside, k=2) == 1
-    assert baselines.found(signals.over(flat, ring).fitted(beside, rng)(pairs), beside, k=2) == 1
-    even = signals.over(flat, ring).fitted(far, rng)(pairs)
+    assert baselines.found(Scorer.from_counts(flat, ring).fitted_by_ndcg(beside, rng)(pairs), beside, k=2) == 1
+    even = Scorer.from_counts(flat, ring).fitted_by_ndcg(far, rng)(pairs)
     np.testing.assert_allclose(even, even[0, 0], rtol=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_popularity_is_divided_out_where_the_later_log_turns_from_it() -> None:
     label = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
     before = Successors.count(Samples(context, label, np.ones(2000, np.int32)), 40)
     later = Samples(context, rng.integers(20, 40, 2000).astype(np.int32), np.ones(2000, np.int32))
-    assert signals.over(before).fitted(later, rng).weights["popularity"] == -1
+    assert Scorer.from_counts(before).fitted_by_ndcg(later, rng).weights["popularity"] == -1
     alike = rng.choice(40, 2000, p=share / share.sum()).astype(np.int32)
     as_before = Samples(context[::-1], alike, np.ones(2000, np.int32))
-    assert signals.over(before).fitted(as_before, rng).weights["popularity"] == 0
+    assert Scorer.from_counts(before).fitted_by_ndcg(as_before, rng).weights["popularity"] == 0

@@ -111,7 +111,7 @@ def test_satisfaction_decides_between_two_successors(work, top_k, monkeypatch):
         # Disliked where the pair is even: no label. Liked less where it is odd: a weaker one.
         liked.append([1.0, 1.0 if kind else 0.0 if pair % 2 == 0 else 0.6])
     events = log_of(histories, liked, 60)
-    monkeypatch.setattr(sequence, "HELDOUT", (0.0, 0, 0.0))
+    monkeypatch.setattr(sequence, "held_share", lambda users: 0.0)
     settings = replace(SMALL, top_k=top_k, epochs=15)
     sequence.build(work, settings, events, vectors_of(60))
     policy = sequence.load(work.out)
@@ -208,7 +208,7 @@ def test_an_item_that_training_never_met_has_a_vector_by_its_content(work, monke
     vectors = np.repeat(centre, 30, axis=0) + 0.3 * vectors_of(60, seed=4)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     histories = [rng.permutation(np.arange(1, 30) + 30 * (u % 2))[:8] for u in range(200)]
-    monkeypatch.setattr(sequence, "HELDOUT", (0.0, 0, 0.0))
+    monkeypatch.setattr(sequence, "held_share", lambda users: 0.0)
     sequence.build(work, SMALL, log_of(histories, n_items=60), vectors)
     policy = sequence.load(work.out)
     session = onnxruntime.InferenceSession(policy.model, providers=["CPUExecutionProvider"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from byway.base import weights
+from byway.base import known_models
 from byway.base.errors import UserError
 from byway.language.fast import passes, reference
 from byway.language.fast.bulk import first
@@ -99,9 +99,9 @@ def test_a_short_window_is_refused() -> None:
         passes.require_readable(tiny("Mistral", sliding_window=64))
 
 
-@pytest.mark.parametrize("name", sorted(weights.KNOWN))
+@pytest.mark.parametrize("name", sorted(known_models.KNOWN))
 def test_a_model_by_name_has_a_record(name: str) -> None:
-    record = weights.known(name)
+    record = known_models.record(name)
     assert "/" in record.hub
     assert record.tokenizer == name
     assert 1e-5 < record.learning_rate <= 1e-3

@@ -13,9 +13,9 @@ from byway.language import prompts
 from byway.language.fast import bulk
 from byway.language.fast.choices import Choices
 from byway.language.fast.generate import Attention, Policy, ask, policy
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.signals import Scorer
 from tests.language.conftest import HOSTILE, make_tiny, resolved
 
 M = len(HOSTILE)
@@ -43,8 +43,8 @@ def test_counts_alone_and_the_model_alone_are_both_there(
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
     successors = Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M)
-    counted = bulk.answerer(asked_of, signals.over(successors), 0.0, 5, 2)(range(4, 8))
-    both = bulk.answerer(asked_of, signals.over(successors), 1e-3, 5, 5)(range(4, 8))
+    counted = bulk.answerer(asked_of, Scorer.from_counts(successors), 0.0, 5, 2)(range(4, 8))
+    both = bulk.answerer(asked_of, Scorer.from_counts(successors), 1e-3, 5, 5)(range(4, 8))
     context = np.array([[a, b] for a in range(4, 8) for b in range(M)], dtype=np.int32)
     score = successors.probability(context)
     np.put_along_axis(score, context.astype(np.int64), 0, axis=1)
@@ -62,7 +62,7 @@ def test_the_first_answer_of_a_near_tie_is_the_other_models(
     asked_of, other = policy(tiny, prompt, attention), policy(make_tiny(1), prompt, attention)
     rng = np.random.default_rng(0)
     drawn = np.array([rng.choice(M, 3, replace=False) for _ in range(300)], dtype=np.int32)
-    evidence = signals.over(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
+    evidence = Scorer.from_counts(Successors.count(Samples(drawn[:, :2], drawn[:, 2], np.ones(300, np.int32)), M))
 
     def rows(of: Policy, again: bulk.Again | None) -> NDArray[Any]:
         return bulk.answerer(of, evidence, 0.5, 5, 4, again)(range(4)).reshape(-1)
@@ -124,12 +124,12 @@ def test_similarity_weighs_where_the_later_log_follows_it(
     after = Samples(context, (context[:, 1] ^ 1).astype(np.int32), once)
     names = [f"name {chr(97 + i // 6)}{chr(97 + i % 6)}" for i in range(clusters)]
     asked_of = policy(tiny, prompts.tokenise(names, 2, tokenizer, prompts.ENDINGS[attention]), attention)
-    planted = signals.over(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
+    planted = Scorer.from_counts(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
     assert bulk.fit(asked_of, after, planted, rng)[0].weights["similarity"] > 0
     scorer, weight = bulk.fit(asked_of, Samples(context[:0], once[:0], once[:0]), planted, rng)
     unweighed = dict(scorer.weights), weight
     assert unweighed == ({"counts": 1, "similarity": 0, "popularity": 0}, 0)
-    nothing = signals.over(Successors.count(before, clusters), np.zeros((clusters, clusters)))
+    nothing = Scorer.from_counts(Successors.count(before, clusters), np.zeros((clusters, clusters)))
     assert bulk.fit(asked_of, after, nothing, rng)[0].weights["similarity"] == 0
     gained = planted.weighed(similarity=2.0)(context[:1]) - planted(context[:1])
     paired = np.eye(clusters)[np.arange(clusters) ^ 1]

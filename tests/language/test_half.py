@@ -15,9 +15,9 @@ from byway.language.fast import bulk, half
 from byway.language.fast.choices import Choices
 from byway.language.fast.generate import Attention, ask, policy
 from byway.language.fast.passes import prepare, read
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
+from byway.transitions.signals import Scorer
 from tests.language.conftest import HOSTILE, make_tiny, needs_mkl, resolved
 from tests.language.test_plan import DESCRIPTIONS, transitions
 
@@ -117,7 +117,7 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="float32"):
         bulk.rounding(coarse, exact, 8, np.random.default_rng(0))
     once = np.ones(1, np.int32)
-    evidence = signals.over(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
+    evidence = Scorer.from_counts(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
     with pytest.raises(UserError, match="float32"):
         bulk.answer_some(
             coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, again=bulk.asked_again(exact, 0.1)

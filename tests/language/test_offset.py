@@ -14,7 +14,6 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import head, lesson, offset, prompts, tune
 from byway.language.fast.generate import Attention, Policy, policy
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, count
 from byway.transitions.signals import Scorer
@@ -94,7 +93,7 @@ def test_a_batch_holds_what_happened_as_often_as_it_did() -> None:
     context = np.array([[0, 1], [2, 3], [4, 5]], np.int32)[rng.integers(0, 3, 300)]
     log = count(context, rng.integers(6, 9, 300).astype(np.int32), M)
     transitions = Transitions(2, M, True, log, log, log, drawn(5, 2))
-    others = signals.over(Successors.count(log, M))
+    others = Scorer.from_counts(Successors.count(log, M))
     settings = config.LanguageModel(target="transitions", batch=4000)
     batch = lesson.draw(transitions, others, np.arange(M) < 7, settings, np.random.default_rng(0))
     asked = np.zeros((3, M))
@@ -116,6 +115,7 @@ class Known:
     score_MM: np.ndarray
     name: str = "counts"
     tried: tuple[float, ...] = (1.0,)
+    default: float = 1.0
 
     def scores(self, context_NK: np.ndarray) -> np.ndarray:
         return self.score_MM[context_NK[:, -1]]
@@ -129,12 +129,12 @@ def test_weights_are_those_of_the_greatest_likelihood() -> None:
     log_p = offset.normalised(2 * score[context[:, -1]], context)
     label = (log_p + rng.gumbel(size=log_p.shape)).argmax(axis=1).astype(np.int32)
     some = Samples(context, label, np.ones(len(label), np.int32))
-    scorer = Scorer((Known(score), Known(noise, "noise", (0.0, 4.0))), {})
-    weights = offset.fitted(scorer, some, rng).all_weights()
+    scorer = Scorer((Known(score), Known(noise, "noise", (0.0, 4.0), 0.0)), {})
+    weights = offset.fitted_by_likelihood(scorer, some, rng).all_weights()
     assert weights["counts"] == pytest.approx(2, abs=0.1)
     assert weights["noise"] == pytest.approx(0, abs=0.1)
     none = Samples(context[:0], label[:0], label[:0])
-    assert offset.fitted(scorer, none, rng).all_weights() == {"counts": 1.0, "noise": 0.0}
+    assert offset.fitted_by_likelihood(scorer, none, rng).all_weights() == {"counts": 1.0, "noise": 0.0}
 
 
 def taught(
@@ -157,7 +157,7 @@ def taught(
     train, later = parts
     monkeypatch.setattr(tune, "EVALUATE_EVERY", 60)
     monkeypatch.setitem(tune.RECIPES, "names", (5.0, 1.0))
-    monkeypatch.setattr(offset, "fitted", lambda *_: Scorer((Known(others_MM),), {}))
+    monkeypatch.setattr(offset, "fitted_by_likelihood", lambda *_: Scorer((Known(others_MM),), {}))
     calm: Any = make_tiny()
     calm.base_model.norm.weight.data *= 0.2  # its first scores, which are chance, are small
     calm.save_pretrained(path / "tiny")

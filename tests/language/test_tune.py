@@ -17,9 +17,9 @@ from byway.interests.describe import Descriptions
 from byway.language import lesson, prompts, training, tune
 from byway.language.fast import bulk
 from byway.language.fast.generate import Attention, Policy, policy
-from byway.transitions import signals
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, spread_out
+from byway.transitions.signals import Scorer
 from tests.language.conftest import HOSTILE, make_tiny
 from tests.language.test_choices import brute_force
 from tests.language.test_generate import make, reference
@@ -95,7 +95,7 @@ def test_a_batch_of_curated_samples_is_drawn_by_count() -> None:
     successors = Successors.count(some, M)
     settings, deep = config.LanguageModel(batch=4000), np.zeros(M, dtype=bool)
     batch = tune.draw(
-        transitions_of(some, False), signals.over(successors), deep, settings, np.random.default_rng(0)
+        transitions_of(some, False), Scorer.from_counts(successors), deep, settings, np.random.default_rng(0)
     )
     assert batch.grid is None
     asked = {(*c, label) for c, label in zip(some.context.tolist(), some.label.tolist(), strict=True)}
@@ -115,7 +115,7 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     settings = config.LanguageModel(block_clusters=5)
     deep = np.arange(M) < 4
     alike = np.random.default_rng(8).random((M, M))
-    evidence = signals.over(successors, alike).weighed(similarity=2.0)
+    evidence = Scorer.from_counts(successors, alike).weighed(similarity=2.0)
     batch = tune.draw(transitions_of(some, True), evidence, deep, settings, np.random.default_rng(0))
     assert len(batch.context) == 25
     assert batch.target.sum() == pytest.approx(1, abs=1e-5)

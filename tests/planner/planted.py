@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from byway.items.ease import Weights
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights
+from byway.items.ease import SparseMatrix
+from byway.planner.planner import SIGNALS, Asker, Planner, PlannerWeights
 
 WEIGHTS = {name: round(0.5 + 0.3 * i, 2) for i, name in enumerate(SIGNALS)}
 """All different, none 0."""
 
 
-def weights_of(rng: np.random.Generator, n: int, kept: int) -> Weights:
+def weights_of(rng: np.random.Generator, n: int, kept: int) -> SparseMatrix:
     """[n, kept] drawn weights, none of a unit for itself."""
     to = np.array([np.sort(rng.choice(np.delete(np.arange(n), i), kept, replace=False)) for i in range(n)])
-    return Weights(to.astype(np.int32), rng.normal(size=(n, kept)).astype(np.float32))
+    return SparseMatrix(to.astype(np.int32), rng.normal(size=(n, kept)).astype(np.float32))
 
 
-def dense(weights: Weights) -> np.ndarray:
+def dense(weights: SparseMatrix) -> np.ndarray:
     found = np.zeros((weights.n, weights.n))
     np.put_along_axis(found, weights.to.astype(np.int64), weights.weight, 1)
     return found

@@ -7,12 +7,13 @@ import pytest
 
 from byway.base import config
 from byway.base.artifact import Work
-from byway.data.events import Events
+from byway.data.events import DAY, Events
 from byway.interests.tree import Tree
+from byway.items import export
 from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
-from byway.planner import fit, weights
-from byway.planner.signals import SIGNALS, worth_of
+from byway.planner import fit, regression
+from byway.planner.planner import SIGNALS, item_stats
 from byway.transitions.table import Table
 from tests.serving.planted import policy_file
 
@@ -80,7 +81,9 @@ def build(work: Work, events: Events, heldout: HeldOut, *signals: str, explored:
     policy = policy_file(work.scratch / "p.onnx", rng.normal(size=(N, 4)).astype(np.float32))
     return fit.build(
         work,
-        config.Planner(signals=signals, explored=explored),
+        config.Config(
+            planner=config.Planner(signals=signals, explored=explored), item_policy=config.ItemPolicy(history=7)
+        ),
         events=events,
         vectors=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
         tree=tree(),
@@ -127,8 +130,8 @@ def test_what_is_asked_for_alone_is_fitted(work: Work) -> None:
 def test_what_was_seldom_shown_counts_as_what_it_is_worth(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the table's items are shown to everybody and please a little; two of the model's please entirely, and
     are shown to one in ten. By how much was taken up the table tells more, by what would please the model does."""
-    seen, solve, rng = [], weights.fitted, np.random.default_rng(9)
-    monkeypatch.setattr(weights, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
+    seen, solve, rng = [], regression.fitted, np.random.default_rng(9)
+    monkeypatch.setattr(regression, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
     rows: list[tuple[int, int, float, float]] = []
     at: list[int] = []
     inside = [np.flatnonzero(c == CLUSTER) for c in range(M)]
@@ -162,7 +165,7 @@ def test_what_was_seldom_shown_counts_as_what_it_is_worth(work: Work, monkeypatc
         outcome = build(work, events, heldout, "table", "language_model", explored=explored)
         weight[explored] = outcome.metrics["planner.weights"]
         neutral = fit.load(work.out).fitted.neutral
-        rare = sum(float(one.worth[one.worth > 0.9 - neutral].sum()) for one in seen)
+        rare = sum(float(one.target[one.target > 0.9 - neutral].sum()) for one in seen)
         # Where both lead to the same cluster nothing else is shown.
         differ = np.mean([TABLE.clusters[a, b, 0] != TABLE.model[a, b, 0] for a in range(OLD) for b in range(OLD)])
         worth = rare / len(seen) / (2 * (1 - neutral) * differ)
@@ -171,6 +174,34 @@ def test_what_was_seldom_shown_counts_as_what_it_is_worth(work: Work, monkeypatc
     ratio = {explored: found["table"] / found["language_model"] for explored, found in weight.items()}
     assert ratio[False] > 0.8
     assert ratio[True] < 0.5 * ratio[False]
+
+
+def test_the_item_policy_reads_as_much_as_it_was_trained_on(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reader = [], export.reader
+    monkeypatch.setattr(export, "reader", lambda path, history: read.append(history) or reader(path, history))
+    build(work, *log())
+    assert read == [7]
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_interests_are_drawn_from_the_days_from_which_the_service_draws_them(
+    work: Work, monkeypatch: pytest.MonkeyPatch, clock: bool
+) -> None:
+    """All past items please, but of the last 30 days are only those of the two interests that tell."""
+    seen, solve = [], regression.fitted
+    monkeypatch.setattr(regression, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
+    events, heldout = log()
+    time = np.full(len(events), 100 * DAY)
+    for at in heldout.at.tolist():
+        time[at - 10 : at - 6] = 70 * DAY
+        time[at - 6 : at] = 70 * DAY + 1
+    liked = np.ones(len(events), np.float32)
+    build(work, replace(events, time=time, satisfaction=liked, clock=clock), heldout)
+    table = list(SIGNALS).index("table")
+    # What is first after the only pair that can be drawn has 1; after several, of which it is not first, less.
+    best = [one.said[:, table].max() for one in seen]
+    assert len(best) == USERS
+    assert np.mean(np.array(best) > 0.999) == (1 if clock else 0)
 
 
 def test_the_artifact_is_read_back(work: Work) -> None:
@@ -232,18 +263,18 @@ def test_nothing_that_was_held_out_is_in_the_models_that_weights_are_fitted_on(
 def test_candidates_stand_in_the_order_of_the_catalog_and_those_drawn_stand_for_the_rest(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, solve = [], weights.fitted
+    seen, solve = [], regression.fitted
     monkeypatch.setattr(fit, "CANDIDATES", 8)
-    monkeypatch.setattr(weights, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
+    monkeypatch.setattr(regression, "fitted", lambda found, names: seen.extend(found) or solve(found, names))
     build(work, *log())
     assert len(seen) == USERS
     for one in seen:
-        assert len(one.worth) == len(one.weight) == len(one.said) == 12
-        assert (one.worth > 0).sum() == 4
+        assert len(one.target) == len(one.weight) == len(one.said) == 12
+        assert (one.target > 0).sum() == 4
         # Eight stand for the 56 new items that nobody took up.
-        assert one.weight[one.worth > 0].tolist() == [1] * 4
-        assert one.weight[one.worth == 0].tolist() == [7] * 8
-    first = [int(np.flatnonzero(one.worth > 0)[0]) for one in seen]
+        assert one.weight[one.target > 0].tolist() == [1] * 4
+        assert one.weight[one.target == 0].tolist() == [7] * 8
+    first = [int(np.flatnonzero(one.target > 0)[0]) for one in seen]
     assert 0.2 < np.mean(np.array(first) == 0) < 0.45  # 4 in 12 by chance; 1 where they were put first
 
 
@@ -254,10 +285,10 @@ def test_weights_are_those_of_weighted_least_squares() -> None:
     for _ in range(5):
         said = rng.normal(2, 3, size=(40, S)).astype(np.float32)
         worth = (said @ np.linspace(-1, 1, S) + rng.normal(size=40)).astype(np.float32)
-        found.append(weights.Compared(said, worth, rng.choice([1.0, 4.0], 40).astype(np.float32), worth))
+        found.append(regression.Compared(said, worth, rng.choice([1.0, 4.0], 40).astype(np.float32), worth))
     own = [0, 2, 5, 7]
-    solved, standard = weights._solve(found, own)
-    said, worth = np.concatenate([c.said for c in found]).astype(float), np.concatenate([c.worth for c in found])
+    solved, standard = regression.ridge([regression.Regression(c.said, c.target, c.weight) for c in found], own)
+    said, worth = np.concatenate([c.said for c in found]).astype(float), np.concatenate([c.target for c in found])
     root = np.sqrt(np.concatenate([c.weight for c in found]).astype(float))[:, None]
     design = np.column_stack([said[:, own], np.ones(len(said))]) * root
     wanted = np.linalg.lstsq(design, worth * root[:, 0], rcond=None)[0][:-1]
@@ -267,7 +298,7 @@ def test_weights_are_those_of_weighted_least_squares() -> None:
 
 
 @pytest.fixture
-def two_questions() -> list[weights.Compared]:
+def two_questions() -> list[regression.Compared]:
     """What is taken up goes by the first signal, how it pleases by the second, and badly by the third."""
     rng, found = np.random.default_rng(8), []
     for _ in range(200):
@@ -276,22 +307,22 @@ def two_questions() -> list[weights.Compared]:
         taken = rng.random(100) < 0.2 * np.clip(0.5 + said[:, 0] / 2, 0, 1)
         liked = (0.8 + 0.002 * said[:, 1] - 0.1 * said[:, 2] + rng.normal(0, 0.01, 100)).astype(np.float32)
         worth = np.where(taken, liked - 0.4, 0).astype(np.float32)
-        found.append(weights.Compared(said, worth, np.ones(100, np.float32), np.where(taken, liked, np.nan)))
+        found.append(regression.Compared(said, worth, np.ones(100, np.float32), np.where(taken, liked, np.nan)))
     return found
 
 
-def test_what_pleases_counts_half_of_what_is_taken_up(two_questions: list[weights.Compared]) -> None:
-    solved, figures = weights.fitted(two_questions, ())
+def test_what_pleases_counts_half_of_what_is_taken_up(two_questions: list[regression.Compared]) -> None:
+    solved, figures = regression.fitted(two_questions, ())
     names = list(SIGNALS)
     # The third has a part in what was taken up, as it was worth less.
     assert set(solved) <= set(names[:4])
-    assert solved[names[1]] * 10 == pytest.approx(weights.PLEASING * solved[names[0]], rel=0.25)
+    assert solved[names[1]] * 10 == pytest.approx(regression.PLEASING * solved[names[0]], rel=0.25)
     assert figures["weights"][names[0]] == 1
-    assert figures["weights"][names[1]] == pytest.approx(weights.PLEASING, abs=0.15)
+    assert figures["weights"][names[1]] == pytest.approx(regression.PLEASING, abs=0.15)
     assert abs(figures["weights"].get(names[2], 0)) < 0.15
     # Scale and origin of a signal change nothing.
     moved = [replace(one, said=one.said * 3 + 7) for one in two_questions]
-    again = weights.fitted(moved, ())[0]
+    again = regression.fitted(moved, ())[0]
     assert again[names[0]] == pytest.approx(solved[names[0]] / 3, rel=1e-3)
 
 
@@ -309,25 +340,25 @@ def test_the_best_stand_in_the_order_of_the_item_policy_where_that_is_worth_more
         taken = named & (rng.random(150) < 0.1 * np.exp(tells * (hidden - 1)))
         worth = taken.astype(np.float32)
         pleased = np.where(taken, 1, np.nan).astype(np.float32)
-        found.append(weights.Compared(said, worth, np.ones(150, np.float32), pleased))
-    figures = weights.fitted(found, ())[1]
-    assert weights.orders(figures) == (tells > 0), figures
-    assert not weights.orders(weights.fitted(found, ("ease",))[1])
-    assert not weights.orders({"people": 0})
+        found.append(regression.Compared(said, worth, np.ones(150, np.float32), pleased))
+    figures = regression.fitted(found, ())[1]
+    assert regression.orders(figures) == (tells > 0), figures
+    assert not regression.orders(regression.fitted(found, ("ease",))[1])
+    assert not regression.orders({"people": 0})
 
 
 def test_a_log_in_which_all_pleased_alike_has_the_first_question_alone(
-    two_questions: list[weights.Compared], monkeypatch: pytest.MonkeyPatch
+    two_questions: list[regression.Compared], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alike = [replace(one, pleased=one.pleased * 0 + np.float32(0.7)) for one in two_questions]
-    first = weights.fitted(alike, ())[0]
-    both = weights.fitted(two_questions, ())[0]
-    monkeypatch.setattr(weights, "PLEASING", 0.0)
-    assert weights.fitted(two_questions, ())[0] == pytest.approx(first)
+    first = regression.fitted(alike, ())[0]
+    both = regression.fitted(two_questions, ())[0]
+    monkeypatch.setattr(regression, "PLEASING", 0.0)
+    assert regression.fitted(two_questions, ())[0] == pytest.approx(first)
     assert both != pytest.approx(first)
 
 
-def test_how_somebody_rates_everything_is_not_what_pleases_them(two_questions: list[weights.Compared]) -> None:
+def test_how_somebody_rates_everything_is_not_what_pleases_them(two_questions: list[regression.Compared]) -> None:
     """A signal that tells who is in a good mood, and nothing of what pleases them."""
     mood = np.random.default_rng(9).normal(size=len(two_questions))
     moody = []
@@ -335,7 +366,7 @@ def test_how_somebody_rates_everything_is_not_what_pleases_them(two_questions: l
         said = one.said.copy()
         said[:, 3] += 5 * shift
         moody.append(replace(one, said=said, pleased=one.pleased + np.float32(shift)))
-    before, after = (weights.fitted(found, ())[0] for found in (two_questions, moody))
+    before, after = (regression.fitted(found, ())[0] for found in (two_questions, moody))
     names = list(SIGNALS)
     assert after[names[1]] == pytest.approx(before[names[1]], rel=0.02)
     assert abs(after.get(names[3], 0)) < 0.1 * after[names[0]]
@@ -365,7 +396,7 @@ def test_displeasure_that_the_log_never_showed_is_neutral() -> None:
 
 
 def test_traffic_and_quality_of_items() -> None:
-    traffic, quality = worth_of(np.array([0, 2, 2]), np.array([1, 0, 0.5], np.float32), 4)
+    traffic, quality = item_stats(np.array([0, 2, 2]), np.array([1, 0, 0.5], np.float32), 4)
     assert traffic.tolist() == [1, 0, 2, 0]
     np.testing.assert_allclose(quality, [(1 + 5) / 11, 0.5, (0.5 + 5) / 12, 0.5])
 

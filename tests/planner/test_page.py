@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from byway.base.ranking import top
 from byway.planner import page
 
 
@@ -12,7 +13,7 @@ def shown(score, cluster, M, k, most):
     """The places on a page, by the words of the module."""
     if most:
         score = page.within(score, cluster, M, most)
-    return page.ranked(score, k)
+    return top(score, k)
 
 
 def by_force(score, cluster, M, k, most, skip):
@@ -45,9 +46,9 @@ def test_chances_are_those_of_every_way_to_leave_interests_out(most, k, skip):
 
 def test_a_page_without_a_bound_holds_the_best_items_of_all_interests():
     score, cluster = np.array([3, 1, 2, 5], np.float32), np.array([0, 1, 1, 2])
-    assert page.ranked(score, 3).tolist() == [3, 0, 2]
-    assert page.ranked(page.within(score, cluster, 3, 1), 3).tolist() == [3]
-    assert page.ranked(page.within(score, cluster, 3, 2), 3).tolist() == [3, 0]
+    assert top(score, 3).tolist() == [3, 0, 2]
+    assert top(page.within(score, cluster, 3, 1), 3).tolist() == [3]
+    assert top(page.within(score, cluster, 3, 2), 3).tolist() == [3, 0]
 
 
 def test_where_every_interest_would_be_left_out_none_is():

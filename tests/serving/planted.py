@@ -20,7 +20,7 @@ from byway.items.sequence import ItemPolicy
 from byway.items.windows import HeldOut
 from byway.multimodal.plan import ContextTable
 from byway.planner.fit import FittedPlanner
-from byway.planner.signals import SIGNALS, PlannerWeights
+from byway.planner.planner import SIGNALS, PlannerWeights
 from byway.serving import bundle, pack
 from byway.serving.bundle import Bundle
 from byway.transitions.curate import Samples, Transitions
@@ -65,17 +65,17 @@ def policy_file(path: Path, vectors: NDArray[np.float32], length: int | str = LE
 
 
 def planned_of(seed: int = 8, weights: dict[str, float] | None = None, *, items: bool = True) -> FittedPlanner:
-    """A planner of drawn arrays, in which every signal has a part in the scores where no weights are given."""
+    """A planner of drawn arrays, in which every signal has a part in the scores where no weights are given,
+    EASE over items only with `items`."""
     rng = np.random.default_rng(seed)
     content = rng.normal(size=(N, 3))
     content /= np.linalg.norm(content, axis=1, keepdims=True)
-    fitted = PlannerWeights(
-        {**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3} if weights is None else weights, 0.25, 2.0
-    )
+    every = {**dict.fromkeys(SIGNALS, 1.0), "popularity": 0.3, "ease": float(items)}
+    fitted = PlannerWeights(every if weights is None else weights, 0.25, 2.0)
     return FittedPlanner(
         fitted,
         np.arange(N, dtype=np.int32),
-        weights_of(rng, N, 9) if items else None,
+        weights_of(rng, N, 9),
         weights_of(rng, N, 9),
         content.astype(np.float32),
     )

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from byway.base import config
-from byway.items.ease import Weights
-from byway.planner import page, signals
+from byway.items.ease import SparseMatrix
+from byway.planner import page, search
 from byway.planner.fit import FittedPlanner
-from byway.planner.signals import LeafMeans, PlannerWeights
+from byway.planner.planner import SIGNALS, LeafMeans, PlannerWeights
 from byway.serving import pack, plan
 from byway.serving.person import Seen, read
 from byway.serving.recommend import recommend
@@ -23,12 +23,12 @@ def planned(items=True):
 
     def weights():
         to = np.stack([rng.permutation(N)[:6] for _ in range(N)]).astype(np.int32)
-        return Weights(to, rng.normal(size=to.shape).astype(np.float32))
+        return SparseMatrix(to, rng.normal(size=to.shape).astype(np.float32))
 
-    names = [name for name in signals.SIGNALS if name != "language_model" and (items or name != "ease")]
+    names = [name for name in SIGNALS if name != "language_model" and (items or name != "ease")]
     fitted = PlannerWeights({name: float(rng.uniform(0.2, 1)) for name in names}, 0.4, 2.0)
     content = rng.normal(size=(N, 3)).astype(np.float32)
-    return FittedPlanner(fitted, np.arange(N, dtype=np.int32), weights() if items else None, weights(), content)
+    return FittedPlanner(fitted, np.arange(N, dtype=np.int32), weights(), weights(), content)
 
 
 def people(opened, count=20):
@@ -59,8 +59,8 @@ def test_pages_are_those_of_the_plain_way(tmp_path, monkeypatch, most, two_steps
     settings = config.Bundle(skip=0.3, new_interests=most)
     opened = Planted(planned=planned(not two_steps), settings=settings).build(tmp_path)
     if two_steps:  # all leaves are among the best, so nothing is missed
-        monkeypatch.setattr(signals, "EXACT", 0)
-        monkeypatch.setattr(signals, "LEAVES", N)
+        monkeypatch.setattr(search, "EXACT", 0)
+        monkeypatch.setattr(search, "LEAVES", N)
     for seed, history in people(opened):
         person = read(opened, history, None, ["c5-2"], None, [])
         found = plan.page_of(opened, person, np.random.default_rng(seed), 4)
@@ -99,10 +99,10 @@ def test_the_shares_of_signals_are_of_the_lift_over_what_else_could_be_shown(tmp
 
 
 def test_a_bundle_of_many_items_carries_what_its_leaves_are_like(tmp_path, monkeypatch):
-    assert not Planted(planned=planned(False)).build(tmp_path / "few").planner.kept
+    assert not Planted(planned=planned(False)).build(tmp_path / "few").planner.cached_means
     monkeypatch.setattr(pack, "EXACT", 0)
     opened = Planted(planned=planned(False)).build(tmp_path / "many")
-    (kept,) = opened.planner.kept
-    again = LeafMeans.of(replace(opened.planner, kept=[]))
+    (kept,) = opened.planner.cached_means
+    again = search.leaf_means(replace(opened.planner, cached_means=[]))
     for name in LeafMeans.__slots__:
         np.testing.assert_array_equal(getattr(kept, name), getattr(again, name))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from byway.base import config
-from byway.planner import signals
+from byway.planner import search
 from byway.planner.fit import FittedPlanner
-from byway.planner.signals import SIGNALS, Asker, PlannerWeights
+from byway.planner.planner import SIGNALS, Asker, PlannerWeights
 from byway.serving import plan
 from byway.serving.bundle import Bundle
 from byway.serving.person import DAY, Seen, person_of
@@ -120,7 +120,7 @@ def in_turn() -> FittedPlanner:
 
 
 def test_the_best_stand_in_the_order_in_which_they_are_expected(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(signals, "ENOUGH", 6)
+    monkeypatch.setattr("byway.planner.planner.ENOUGH", 6)
     planted, bundle = built(tmp_path, in_turn(), skip=0)
     scores = scores_by_force(planted, bundle)
     new = sorted((i for i in planted.ids if int(i[1]) not in MET), key=lambda i: -scores[i])
@@ -182,7 +182,7 @@ def frequencies(bundle: Bundle, rounds: int, k: int, **more) -> dict[str, tuple[
 def test_a_propensity_is_how_often_the_item_is_shown(
     tmp_path: Path, settings, k: int, more, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(signals, "ENOUGH", 6)
+    monkeypatch.setattr("byway.planner.planner.ENOUGH", 6)
     monkeypatch.setattr(plan, "explain", lambda *of: None)  # words take half of the time, and nothing is drawn
     _, bundle = built(tmp_path, **settings)
     rounds = 3000
@@ -218,8 +218,8 @@ def test_what_is_seen_excluded_not_eligible_or_known_is_never_shown(
     rng = np.random.default_rng(3)
     bundle = replace(bundle, quality=rng.random(N).astype(np.float32), eligible_at={})
     if large:
-        monkeypatch.setattr(signals, "EXACT", N - 1)
-        monkeypatch.setattr(signals, "LEAVES", 15)
+        monkeypatch.setattr(search, "EXACT", N - 1)
+        monkeypatch.setattr(search, "LEAVES", 15)
     shown = set[str]()
     for seed in range(150):
         items = [planted.ids[p] for p in rng.choice(N, rng.integers(1, 6))]

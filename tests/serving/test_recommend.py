@@ -117,7 +117,7 @@ def test_two_interests_and_one_are_asked_as_a_triple_whose_oldest_stands_twice(t
 
 
 def test_three_interests_are_drawn_from_those_met_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("byway.serving.person.THREE_OF", 4)
+    monkeypatch.setattr("byway.transitions.draws.THREE_OF", 4)
     bundle = Planted(triples={}).build(tmp_path)
     history = [Seen(f"c{c}-0") for c in (2, 0, 1, 3, 5, 0)]
     found = {name for seed in range(60) for name in ask(bundle, *history, seed=seed).interests}

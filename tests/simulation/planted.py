@@ -9,7 +9,7 @@ import numpy as np
 from byway.base import config, metrics
 from byway.data.events import Events
 from byway.planner import fit
-from byway.planner.signals import PlannerWeights
+from byway.planner.planner import PlannerWeights
 from byway.simulation import experiment, loop, simulated, world
 from byway.simulation.arms import ArmContext
 from byway.simulation.people import WorldSettings

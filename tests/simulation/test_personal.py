@@ -44,7 +44,7 @@ def log(planted: Planted) -> Logged:
     cluster_of = np.repeat(np.arange(M), np.diff(STARTS))
     own = [rng.choice(M, 4, replace=False) for _ in range(USERS)]
     position = np.array([rng.choice(np.flatnonzero(np.isin(cluster_of, own[u]))) for u in user])
-    day = np.sort(rng.integers(-25, TODAY, count))  # within bundle.days, which the arm does not have
+    day = np.sort(rng.integers(-25, TODAY, count))
     return Logged(user, planted.order[position].astype(np.int64), rng.random(count).astype(np.float32), day, USERS)
 
 
@@ -99,7 +99,14 @@ def asked_of(known: Known, made: Logged) -> Asked:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"new_interests": 1}, {"new_interests": 2}, {"young_days": 9}, {"young_days": 6, "again_days": 12}],
+    [
+        {},
+        {"days": 6},
+        {"new_interests": 1},
+        {"new_interests": 2},
+        {"young_days": 9},
+        {"young_days": 6, "again_days": 12},
+    ],
     ids=str,
 )
 def test_the_arm_names_what_the_service_answers(tmp_path: Path, settings: dict[str, float]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from byway.base import config
-from byway.items.ease import Weights
+from byway.items.ease import SparseMatrix
 from byway.planner import fit
-from byway.planner.signals import PlannerWeights
+from byway.planner.planner import PlannerWeights
 from byway.simulation import arms, experiment
 from byway.simulation.arms import ArmContext
 from byway.simulation.planned import Planned, Scored, Stored, Tabled, draw_interests
@@ -25,7 +25,7 @@ from tests.simulation import planted
 M = 6
 KNOWN = Known(np.eye(12, dtype=np.float32), np.arange(12) % M, (np.zeros(M, np.int64),))
 """Items i and i + 6 are of cluster i."""
-NOTHING = Weights(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
+NOTHING = SparseMatrix(np.zeros((M, 1), np.int32), np.zeros((M, 1), np.float32))
 TRAINING = config.ItemPolicy(dim=4, epochs=0, history=5)
 
 

@@ -10,6 +10,7 @@ from byway.base.ranking import ndcg_at
 from byway.transitions import signals
 from byway.transitions.counts import WEIGHTS, Successors, ranks_of
 from byway.transitions.curate import Samples, Transitions
+from byway.transitions.signals import Scorer
 
 M = 12
 
@@ -65,7 +66,7 @@ def test_weights_are_those_that_rank_the_labels_first(monkeypatch: pytest.Monkey
     pulled[np.arange(400)[:, None], context] = 0
     label = np.array([rng.choice(M, p=p / p.sum()) for p in pulled], dtype=np.int32)
     parts = [Samples(context[i::2], label[i::2], rng.integers(1, 4, 200).astype(np.int32)) for i in range(2)]
-    scorer = signals.over(Successors.count(parts[0], M), alike)
+    scorer = Scorer.from_counts(Successors.count(parts[0], M), alike)
 
     def gain(weights: dict[str, float]) -> float:
         ranks = ranks_of(scorer.weighed(**weights)(parts[1].context), parts[1])
@@ -73,23 +74,21 @@ def test_weights_are_those_that_rank_the_labels_first(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(signals, "PART", 7)
     _, similar, popular = scorer.signals
-    found = scorer.fitted(parts[1], rng).all_weights()
+    found = scorer.fitted_by_ndcg(parts[1], rng).all_weights()
     every = [{"similarity": s, "popularity": p} for s, p in product(similar.tried, popular.tried)]
     assert gain(found) == pytest.approx(max(map(gain, every)), abs=1e-6)
     assert found["similarity"] > 0
-    # One signal at a time is no worse than leaving the others out.
-    monkeypatch.setattr(signals, "ALL", 0)
-    one_at_a_time = scorer.fitted(parts[1], rng).all_weights()
-    assert gain(one_at_a_time) >= max(gain({"similarity": s}) for s in similar.tried)
     nothing = Samples(context[:0], label[:0], label[:0])
-    assert scorer.fitted(nothing, rng).all_weights() == {"counts": 1, "similarity": 0, "popularity": 0}
+    assert scorer.fitted_by_ndcg(nothing, rng).all_weights() == {"counts": 1, "similarity": 0, "popularity": 0}
 
 
 def test_a_score_is_the_sum_of_its_parts() -> None:
     rng = np.random.default_rng(3)
     context = np.array([rng.choice(M, 2, replace=False) for _ in range(50)], dtype=np.int32)
     some = Samples(context, rng.integers(0, M, 50).astype(np.int32), np.ones(50, np.int32))
-    scorer = signals.over(Successors.count(some, M), rng.random((M, M))).weighed(similarity=2.0, popularity=-0.5)
+    scorer = Scorer.from_counts(Successors.count(some, M), rng.random((M, M))).weighed(
+        similarity=2.0, popularity=-0.5
+    )
     parts = scorer.parts(context)
     assert list(parts) == ["counts", "similarity", "popularity"]
     np.testing.assert_allclose(sum(parts.values()), scorer(context), rtol=1e-6)
@@ -109,14 +108,14 @@ def test_a_signal_of_ones_own_is_weighed_with_the_others() -> None:
     flat = Successors.count(Samples(context, rng.permutation(label), np.ones(300, np.int32)), M)
 
     class Oracle:
-        name, tried = "oracle", (0.0, 1.0, 5.0)
+        name, tried, default = "oracle", (0.0, 1.0, 5.0), 0.0
 
         def scores(self, context_NK: np.ndarray) -> np.ndarray:
             return np.eye(M)[(context_NK[:, 1] + 1) % M]
 
-    scorer = signals.over(flat)
+    scorer = Scorer.from_counts(flat)
     scorer = replace(scorer, signals=(*scorer.signals, Oracle()))
-    fitted = scorer.fitted(Samples(context, label, np.ones(300, np.int32)), rng)
+    fitted = scorer.fitted_by_ndcg(Samples(context, label, np.ones(300, np.int32)), rng)
     assert fitted.all_weights()["oracle"] == 5
     keep = label != context[:, 0]
     assert (fitted(context).argmax(axis=1) == label)[keep].mean() > 0.9

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from byway.base import artifact, config, models, progress, weights
+from byway.base import artifact, config, known_models, models, progress
 from byway.base.artifact import Work
 from byway.base.errors import UserError
 from byway.workflow import artifacts, pipeline, stages
@@ -393,7 +393,7 @@ def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1")
-    shipped = weights.identity(models.SHIPPED)
+    shipped = known_models.identity(models.SHIPPED)
     assert weights_of(stages.LANGUAGE_MODEL, tmp_path) == {"model": shipped}
     assert weights_of(stages.CURATIONS, tmp_path) == {"model": shipped}
     assert weights_of(stages.DESCRIPTIONS, tmp_path) == {"tokenizer": shipped}

@@ -24,10 +24,10 @@ from byway.language.fast import bulk
 from byway.serving import bundle, publish
 from byway.serving.person import Seen
 from byway.serving.recommend import recommend
-from byway.transitions import curate, signals
+from byway.transitions import curate
 from byway.transitions import table as tables
 from byway.transitions.curate import Transitions
-from byway.transitions.signals import TableWeights
+from byway.transitions.signals import Scorer, TableWeights
 from byway.transitions.triples import key, unkey
 from byway.workflow import arrivals, pipeline, refresh, showing, stages
 
@@ -64,7 +64,7 @@ def table(work: Work, transitions: Transitions) -> Outcome:
     """A table by the log's counts alone."""
     M, K = transitions.clusters, transitions.train.context.shape[1]
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
-    evidence = signals.of(transitions)
+    evidence = Scorer.from_log(transitions)
     best, _ = bulk.by_evidence(np.column_stack([pairs[:, :1]] * (K - 1) + [pairs[:, 1:]]), evidence, M, 4)
     best = best.reshape(M, M, 4)
     if (triples := tables.triples_of(transitions, 10_000)) is not None:

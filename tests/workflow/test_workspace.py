@@ -24,6 +24,7 @@ from byway.serving.person import Seen
 from byway.serving.recommend import recommend
 from byway.transitions import signals
 from byway.transitions import table as tables
+from byway.transitions.signals import Scorer
 from byway.transitions.triples import key, unkey
 from byway.workflow import pipeline, recommendations, showing, stages
 from byway.workflow.artifacts import Inputs
@@ -55,7 +56,7 @@ def table(work: Work, inputs: Inputs) -> Outcome:
     M = transitions.clusters
     alike = inputs.tree.similarity(inputs.vectors, transitions.level)
     weights = {"similarity": SIMILARITY, "popularity": -POPULARITY, "language_model": WEIGHT}
-    evidence = signals.of(transitions, alike).weighed(**weights)
+    evidence = Scorer.from_log(transitions, alike).weighed(**weights)
     pairs = np.array(list(itertools.product(range(M), repeat=2)), np.int32)
     if (triples := tables.triples_of(transitions, 50)) is not None:
         # Of a triple no scores are kept, so its ranking may be any.

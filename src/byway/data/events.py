@@ -75,6 +75,10 @@ class Events:
     def __len__(self) -> int:
         return len(self.user)
 
+    def starts(self) -> NDArray[np.int64]:
+        """[n_users + 1] where each user's events start, and the end of the log."""
+        return np.searchsorted(self.user, np.arange(self.n_users + 1))
+
     def good(self) -> NDArray[np.bool_]:
         """[N] whether each event is a high-quality interaction."""
         return self.satisfaction >= self.positive

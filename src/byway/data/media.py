@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from byway.base import config, engine, weights
+from byway.base import config, engine, known_models
 from byway.base.artifact import Outcome, Record, Work, hash_file, hash_json, read_record, write_atomic
 from byway.base.progress import bar
 from byway.data import sound
@@ -237,7 +237,7 @@ def _before(out: Path, settings: config.Media) -> Media | None:
         return None
     record, seen = former
     same = record.settings.get("patches", PATCHES) == PATCHES
-    same &= record.inputs.get("model") == weights.identity(settings.model)
+    same &= record.inputs.get("model") == known_models.identity(settings.model)
     return seen if same else None
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from byway.base import device
+from byway.base import known_models as models
 from byway.base import precision as arithmetic
-from byway.base import weights as models
 from byway.base.errors import UserError
 
 SHIPPED = "efficientnet-lite0"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from byway.base import device
 from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Ints, Samples, Transitions
+from byway.transitions.triples import outside
 
 Guess = Callable[[Ints], NDArray[np.floating]]
 WIDTH = 64
@@ -134,7 +135,7 @@ def bilinear(
         """[N, K·d] vectors of the contexts, and [N, M] the offset, -inf inside them."""
         base = np.zeros((len(some), len(e))) if offset is None else np.array(offset(some), np.float64)
         base -= base.max(axis=1, keepdims=True, initial=-np.inf)
-        np.put_along_axis(base, some.astype(np.int64), -np.inf, axis=1)
+        base[~outside(some, len(e))] = -np.inf
         return E[torch.from_numpy(some.astype(np.int64))].flatten(1), torch.from_numpy(base).float()
 
     (x, base), (x_later, base_later) = asked(context), asked(later.context)

@@ -25,6 +25,7 @@ from byway.language.tune import Tuned, spoken_answers
 from byway.transitions import signals
 from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Samples, Transitions, pick, spread_out
+from byway.transitions.signals import Scorer
 from byway.transitions.table import Table
 from byway.transitions.triples import Triples, contexts_of, look_up
 
@@ -66,7 +67,7 @@ def build(
             else:
                 metrics |= {f"{name}.recall_at_{k}.{part}": recall_at(rank, k, samples.count) for k in KS}
     alike = tree.similarity(vectors, transitions.level)
-    fitted = signals.over(successors, alike).fitted(transitions.validation, work.rng)
+    fitted = Scorer.from_counts(successors, alike).fitted_by_ndcg(transitions.validation, work.rng)
     guesses: dict[str, baselines.Guess] = {
         "popularity": baselines.popularity(successors),
         "successor": successors.probability,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, pick
 from byway.transitions.signals import Counts, Popularity, Similarity, among, likeliest
+from byway.transitions.triples import outside
 
 Floats = NDArray[np.float64]
 Weights = dict[str, float]
@@ -114,15 +115,10 @@ def _turns(
 
     Where the choice is not among all, counts and popularity know nothing of it.
     """
-
-    def outside(context: Ints) -> NDArray[np.bool_]:
-        allowed = np.tile(choice_M, (len(context), 1))
-        np.put_along_axis(allowed, context.astype(np.int64), False, axis=1)
-        return allowed
-
+    M = len(choice_M)
     pairs, row = np.unique(samples.context[:, -2:], axis=0, return_inverse=True)
-    model = ask(pairs.astype(np.int32), outside(pairs), successors)[row.reshape(-1)]
-    own = outside(samples.context)
+    model = ask(pairs.astype(np.int32), choice_M & outside(pairs, M), successors)[row.reshape(-1)]
+    own = choice_M & outside(samples.context, M)
     said = {"similarity": Similarity(similarity_MM).scores(samples.context), "language_model": model}
     if choice_M.all():
         said["counts"] = Counts(successors).scores(samples.context)

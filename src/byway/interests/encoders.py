@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from byway.base import config, weights
+from byway.base import config, known_models
 from byway.base.errors import UserError
 
 NGRAMS = "ngrams"
@@ -187,7 +187,7 @@ def sentence_encoder(settings: config.Embeddings) -> Encoder:
 
     logging.disable_progress_bar()  # the library draws one for a load that takes a second
 
-    name, revision = weights.split(str(packaged_minilm()) if settings.model == "minilm" else settings.model)
+    name, revision = known_models.split(str(packaged_minilm()) if settings.model == "minilm" else settings.model)
     try:
         model = SentenceTransformer(
             name,

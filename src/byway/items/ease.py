@@ -2,8 +2,8 @@
 
 Every unit (an item, or a leaf of the tree where there are too many items) is predicted from all others that
 somebody liked: B = argmin ‖X − XB‖² + λ‖B‖² with a zero diagonal, X [people, units] being what was liked. A
-person's score of unit j is the sum of B[i, j] over what they liked. `Weights` keeps of each row only the entries
-that are largest. This module knows units and people by number, and needs numpy alone to score.
+person's score of unit j is the sum of B[i, j] over what they liked. `SparseMatrix` keeps of each row only the
+entries that are largest. This module knows units and people by number, and needs numpy alone to score.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ KEPT = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class SparseMatrix:
     """B by row, sparse: what liking unit i says of the others."""
 
     to: NDArray[np.int32]
@@ -41,24 +41,17 @@ class Weights:
         weight = self.weight[units] if times is None else self.weight[units] * times[:, None]
         return np.bincount(self.to[units].ravel(), weight.ravel(), self.n).astype(np.float32)
 
-    def matrix(self) -> "sparse.csr_array":
-        """B as a sparse matrix, for many people at once."""
-        from scipy import sparse
-
-        start = np.arange(self.n + 1, dtype=np.int64) * self.to.shape[1]
-        return sparse.csr_array((self.weight.ravel(), self.to.ravel(), start), shape=(self.n, self.n))
-
     def save(self, path: Path, name: str) -> None:
         np.save(path / f"{name}_to.npy", self.to)
         np.save(path / f"{name}_weight.npy", self.weight)
 
 
-def load(path: Path, name: str) -> Weights:
+def load(path: Path, name: str) -> SparseMatrix:
     """Read what `save` wrote, mapped into memory."""
-    return Weights(*(np.load(path / f"{name}_{end}.npy", mmap_mode="r") for end in ("to", "weight")))
+    return SparseMatrix(*(np.load(path / f"{name}_{end}.npy", mmap_mode="r") for end in ("to", "weight")))
 
 
-def worth(
+def interaction_matrix(
     user: NDArray[np.integer], unit: NDArray[np.integer], value: NDArray[np.floating], shape: tuple[int, int]
 ) -> "sparse.csr_array":
     """X [users, units] of events: the mean value of somebody's events with a unit; 0 where there is none.
@@ -96,8 +89,8 @@ def solve(x_UN: "sparse.csr_array", ridge: float) -> Floats:
     return inverse.astype(np.float32)
 
 
-def largest(b_NN: Floats, kept: int = KEPT) -> Weights:
+def largest(b_NN: Floats, kept: int = KEPT) -> SparseMatrix:
     """The entries of each row that are largest in size, in order of unit."""
     kept = min(kept, max(len(b_NN) - 1, 1))
     to = np.sort(np.argpartition(-np.abs(b_NN), kept - 1, axis=1)[:, :kept], axis=1)
-    return Weights(to.astype(np.int32), np.take_along_axis(b_NN, to, axis=1))
+    return SparseMatrix(to.astype(np.int32), np.take_along_axis(b_NN, to, axis=1))

@@ -133,7 +133,7 @@ def check(model: SequenceModel, path: Path, history_BL: NDArray[np.int64]) -> fl
     return difference
 
 
-def reader(path: Path, history: int = 50) -> Callable[[NDArray[np.integer]], NDArray[np.float32]]:
+def reader(path: Path, history: int) -> Callable[[NDArray[np.integer]], NDArray[np.float32]]:
     """From somebody's items [h], the most recent last, to the vector [d] that the file at `path` makes of them.
 
     A file whose length is free is given the last `history` items, one of a fixed length as many as it takes.

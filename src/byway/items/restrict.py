@@ -9,6 +9,8 @@ part of what answers requests.
 import numpy as np
 from numpy.typing import NDArray
 
+from byway.base.ranking import top
+
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
 
@@ -25,15 +27,7 @@ def top_in_slice(
     """
     # A mapped array's own kind of slice costs more than the product.
     scores = np.asarray(vectors_ND)[start:stop] @ vector_D
-    left = len(scores)
     if len(exclude):
-        inside = exclude[(exclude >= start) & (exclude < stop)] - start
-        scores[inside] = -np.inf
-        left -= len(np.unique(inside))
-    k = min(k, left)
-    if k <= 0:
-        return _NONE, np.empty(0, dtype=np.float32)
-    # All from the k-th best score on, in order of position; a stable sort keeps that order among equals.
-    (found,) = (scores >= np.partition(scores, len(scores) - k)[len(scores) - k]).nonzero()
-    best = found[(-scores[found]).argsort(kind="stable")[:k]]
+        scores[exclude[(exclude >= start) & (exclude < stop)] - start] = -np.inf
+    best = top(scores, k)
     return best + start, scores[best]

@@ -40,9 +40,8 @@ DROPOUT = 0.2
 """Share of activations dropped in training."""
 WEIGHT_CAP = 20.0855
 """Importance weights are capped at e³ (paper 1's reference [8])."""
-HELDOUT = (0.25, 1000, 0.1)
-"""Share of users of whom the last events are held out: the first, where that is fewer people than the second; then
-as many; and at least the third."""
+MOST_SHARE, ENOUGH_PEOPLE, LEAST_SHARE = 0.25, 1000, 0.1
+"""Share of users of whom the last events are held out, at most and at least; in between as makes ENOUGH_PEOPLE."""
 LEARNING_RATE = 1e-3
 """Peak of the schedule: Adam's usual one."""
 WARMUP = 0.05
@@ -58,7 +57,7 @@ NEGATIVES = 1024
 larger."""
 SCORES = 1 << 23
 """Scores that are ranked at once: 32 MB."""
-PLACES = (10, 50)
+KS = (10, 50)
 """k of the figures."""
 
 
@@ -114,7 +113,7 @@ def build(work: Work, settings: config.ItemPolicy, events: Events, vectors: Floa
         f"{who}.{name}_at_{k}": round(figure(places, k), 5)
         for who, places in (("item_policy", policy), ("baseline.item_popularity", popularity))
         for name, figure in (("recall", recall_at), ("ndcg", ndcg_at))
-        for k in PLACES
+        for k in KS
     }
     return Outcome(
         counts={
@@ -143,8 +142,7 @@ def held_share(users: int) -> float:
     >>> held_share(600), held_share(5000), held_share(50_000)
     (0.25, 0.2, 0.1)
     """
-    most, people, least = HELDOUT
-    return max(least, min(most, people / max(users, 1)))
+    return max(LEAST_SHARE, min(MOST_SHARE, ENOUGH_PEOPLE / max(users, 1)))
 
 
 class HistoryEncoder(Protocol):
@@ -154,6 +152,11 @@ class HistoryEncoder(Protocol):
 
     @property
     def vectors_ND(self) -> Tensor: ...
+
+
+def on_first_axes(vectors: Floats, width: int) -> Floats:
+    """[n, width] the vectors on the axes along which they have most."""
+    return vectors @ np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
 
 
 def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> nn.ModuleDict:
@@ -166,8 +169,7 @@ def initial(n: int, vectors: Floats, settings: config.ItemPolicy, seed: int) -> 
         torch.manual_seed(seed)
         policy = SequenceModel(n, settings.dim, LAYERS, HEADS, settings.history, DROPOUT)
     width = min(settings.dim, vectors.shape[1])
-    axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
-    placed = vectors @ axes
+    placed = on_first_axes(vectors, width)
     placed *= 0.02 * math.sqrt(settings.dim) / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)
     with torch.no_grad():
         policy.items.weight.zero_()
@@ -183,7 +185,7 @@ def train(
 ) -> tuple[SequenceModel, int]:
     """Train the policy, from `checkpoint` where there is one; returns it ready for use, and its number of steps."""
     parts = initial(log.n_items, vectors, settings, seed)
-    labels = settings.epochs * (int(log.labels().sum()) // size())
+    labels = settings.epochs * (int(log.label_counts().sum()) // size())
     shown = bar("item policy: labels", labels) if rank() == 0 else nullcontext(lambda n: None)
     with shown as advance:
         step = fit(parts, log, settings, seed, checkpoint=checkpoint, advance=advance)
@@ -215,7 +217,7 @@ def fit(
     optimiser = torch.optim.Adam(parts.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     frequency = log.frequency().astype(np.float64)
     share = frequency / max(1.0, frequency.sum())
-    labels = batch_of(int(log.labels().sum()) // size())
+    labels = batch_of(int(log.label_counts().sum()) // size())
     done = restore(checkpoint, parts, optimiser) if checkpoint else 0
     step, leads = 0, rank() == 0
     parts.train()

@@ -42,8 +42,8 @@ def hold_out(events: Events, share: float, rng: np.random.Generator) -> HeldOut:
     met = events.user.astype(np.int64) * events.n_items + events.item
     first = np.zeros(len(events), dtype=bool)
     first[np.unique(met, return_index=True)[1]] = True
-    start = np.searchsorted(events.user, np.arange(events.n_users))
-    number = np.diff(np.append(start, len(events)))
+    start = events.starts()
+    number = np.diff(start)
     place = np.arange(len(events)) - start[events.user]
     possible = np.flatnonzero(first & (place > 0) & events.good())
     late = place[possible] >= (1 - TAIL) * number[events.user[possible]]
@@ -70,7 +70,7 @@ class Sequences:
     marked: NDArray[np.bool_] | None = None
     """[N] events that a model is to read as marked: as item + `n_items`. None marks none."""
 
-    def labels(self) -> Ints:
+    def label_counts(self) -> Ints:
         """[n_users] events of each user that training predicts: all that it sees but the first."""
         return np.maximum(self.stop - self.start - 1, 0)
 
@@ -88,8 +88,8 @@ class Sequences:
 
 def sequences(events: Events, heldout: HeldOut) -> Sequences:
     """The log without the held-out events and what came after them."""
-    start = np.searchsorted(events.user, np.arange(events.n_users))
-    stop = np.append(start[1:], len(events))
+    edges = events.starts()
+    start, stop = edges[:-1], edges[1:].copy()
     stop[heldout.user] = heldout.at
     reward = np.where(events.good(), events.satisfaction, np.float32(0))
     return Sequences(events.item, reward, start, stop, events.n_items)
@@ -113,7 +113,7 @@ def cut(log: Sequences, history: int, rng: np.random.Generator) -> tuple[Ints, I
     A sequence of more than `history` labels is cut at a random phase, so that over the epochs each label is met
     with histories of all lengths.
     """
-    labels = log.labels()
+    labels = log.label_counts()
     shift = np.where(labels > history, rng.integers(history, size=len(labels)), 0)
     pieces = -(-(labels + shift) // history) * (labels > 0)
     user = np.repeat(np.arange(len(labels)), pieces)

@@ -13,6 +13,7 @@ from byway.base import config
 from byway.language import offset
 from byway.transitions.curate import Ints, Samples, Transitions
 from byway.transitions.signals import Scorer
+from byway.transitions.triples import outside
 
 SHARPNESS = 4.0
 """With the whole log: the power to which what is special about a context is raised before it is learned, since a
@@ -94,7 +95,7 @@ def draw(
         frequency = np.bincount(samples.label, samples.count, minlength=M) + 1e-3
         score = evidence(context) - np.log(frequency / frequency.sum())
         target = np.exp(SHARPNESS * (score - score.max(axis=1, keepdims=True)))
-        np.put_along_axis(target, context.astype(np.int64), 0, axis=1)
+        target *= outside(context, M)
         target /= target.sum(axis=1, keepdims=True)
     target /= max(target.sum(), 1e-30)
     # Each name is named equally often, where it is most special: a name has to be learned whatever its frequency.

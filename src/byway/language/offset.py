@@ -10,40 +10,34 @@ from numpy.typing import NDArray
 
 from byway.transitions.curate import Ints, Samples, sampled
 from byway.transitions.signals import Scorer, among, likeliest
+from byway.transitions.triples import outside
 
 FITTED = 5000
 """Validation transitions on which weights are fitted: three weights need no more."""
 
 
-def fitted(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Scorer:
+def fitted_by_likelihood(scorer: Scorer, validation: Samples, rng: np.random.Generator) -> Scorer:
     """The scorer with the weights under which the validation part is most likely.
 
-    `Scorer.fitted` ranks best, and a ranking has no scale: beside such weights a model would gain nats by setting
-    the scale alone. Here all weights are free, that of the counts too, drawn to the first that each signal tries by
-    a normal prior as wide as its largest, since a small log has too few transitions to tell. Where nothing was kept
-    for validation each signal has the first weight that it tries.
+    `Scorer.fitted_by_ndcg` ranks best, and a ranking has no scale: beside such weights a model would gain nats by
+    setting the scale alone. Here all weights are free, that of the counts too, drawn to the default of each signal
+    by a normal prior as wide as the largest that it tries, since a small log has too few transitions to tell. Where
+    nothing was kept for validation each signal has its default.
     """
-    found = usual = np.array([signal.tried[0] for signal in scorer.signals])
+    found = usual = np.array([signal.default for signal in scorer.signals])
     if len(validation.several()):
         some = sampled(validation.several(), FITTED, rng)
         wide = np.array([max(map(abs, signal.tried)) for signal in scorer.signals])
         scores = np.broadcast_arrays(*(np.atleast_2d(signal.scores(some.context)) for signal in scorer.signals))
-        legal = _outside(some.context, scores[0].shape[1])
+        legal = outside(some.context, scores[0].shape[1])
         found = likeliest(scores, legal, some, usual, 1 / (wide**2 * some.count.sum()))
     names = (signal.name for signal in scorer.signals)
     return scorer.weighed(**dict(zip(names, found.tolist(), strict=True)))
 
 
-def _outside(context_NK: Ints, M: int) -> NDArray[np.bool_]:
-    """[N, M] the clusters that are not of the context."""
-    legal = np.ones((len(context_NK), M), np.bool_)
-    np.put_along_axis(legal, context_NK.astype(np.int64), False, axis=1)
-    return legal
-
-
 def normalised(score_NM: NDArray[np.floating], context_NK: Ints) -> NDArray[np.float64]:
     """[N, M] log-probabilities over the clusters outside each context, of which they sum to 1; -inf inside it."""
-    return among(score_NM.astype(np.float64), _outside(context_NK, score_NM.shape[1]))
+    return among(score_NM.astype(np.float64), outside(context_NK, score_NM.shape[1]))
 
 
 def mass(offset_NM: NDArray[np.floating], members: list[list[int]]) -> NDArray[np.float32]:

@@ -139,7 +139,7 @@ def fill(work: Work, given: Given, shard: tuple[int, int] = (1, 1)) -> TableWeig
         )
     parts = _parts(work.scratch, transitions, shard)
     left = {path: part for path, part in parts.items() if not path.exists()}
-    scorer = signals.of(transitions, given.similarity_MM, model if isinstance(model, Ranked) else None)
+    scorer = Scorer.from_log(transitions, given.similarity_MM, model if isinstance(model, Ranked) else None)
     known = work.scratch / "fitted.json"
     # How rows are weighed and computed is decided once for all shards, however many begin at the same time.
     with alone(work.scratch / ".fitting", "Another shard weighs model and log for all; waiting for it …"):
@@ -185,7 +185,7 @@ def _fitted(work: Work, given: Given, scorer: Scorer) -> TableWeights:
     """How model and log are weighed, in which arithmetic, and how near a tie is one."""
     validation = given.transitions.validation
     if isinstance(given.model, Ranked):
-        return TableWeights(scorer.fitted(validation, work.rng).all_weights())
+        return TableWeights(scorer.fitted_by_ndcg(validation, work.rng).all_weights())
     arithmetic = half.resolved(given.arithmetic)
     opened = partial(open_policy, given.model, given.transitions, given.descriptions)
     asked_of = opened(arithmetic)
@@ -225,12 +225,10 @@ def follow(
         parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
 
     def leading(counted: Successors, context: Ints) -> NDArray[np.intp]:
-        share = counted.probability(context)
-        np.put_along_axis(share, context.astype(np.int64), -1.0, axis=1)
-        return share.argmax(axis=1)
+        return counted.probability_outside(context).argmax(axis=1)
 
     contexts = np.concatenate([part[leading(before, part) != leading(now, part)] for part in parts])
-    scorer = signals.over(now, similarity_MM, said).weighed(**fitted.weights)
+    scorer = Scorer.from_counts(now, similarity_MM, said).weighed(**fitted.weights)
     asked_of = ask() if said is None and fitted.model and len(contexts) else None
     found = [np.zeros((0, top), np.int32)]
     for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):

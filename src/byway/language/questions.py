@@ -204,10 +204,9 @@ def about(
 def _turned(successors: Successors, context_NK: Ints) -> Ints:
     """[N, TURNED] what followed most often, by counts of the context backed off to its interests alone; -1 where
     nothing followed any of them."""
-    share = successors.probability(context_NK)
+    share = successors.probability_outside(context_NK)
     followed = sum(successors.alone_KMM[k, context_NK[:, k]] for k in range(context_NK.shape[1]))
     share[np.asarray(followed) == 0] = 0
-    np.put_along_axis(share, context_NK.astype(np.int64), 0.0, axis=1)
     best = np.argsort(-share, axis=1, kind="stable")[:, :TURNED]
     found = np.where(np.take_along_axis(share, best, 1) > 0, best, -1)
     return np.pad(found, ((0, 0), (0, TURNED - found.shape[1])), constant_values=-1).astype(np.int32)

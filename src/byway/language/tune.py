@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from byway.base import config, models, precision, weights
+from byway.base import config, known_models, models, precision
 from byway.base.artifact import Gate, Outcome, Work
 from byway.base.parallel import rank, together
 from byway.interests.describe import Descriptions
@@ -38,7 +38,6 @@ from byway.language.fast.passes import require_readable
 from byway.language.lesson import Batch, Examples, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
-from byway.transitions import signals
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
 from byway.transitions.signals import Scorer
 
@@ -152,9 +151,7 @@ def load(path: Path) -> Tuned:
     """Read 07-language-model: the folder is itself a model that transformers can load."""
     curve = [json.loads(line) for line in (path / "curve.jsonl").read_text("utf-8").splitlines()]
     made = json.loads((path / "policy.json").read_text("utf-8"))
-    # Models made before the ending was written down had the one of block attention.
-    ending = prompts.Ending(*made.get("ending", prompts.ENDINGS["block"]))
-    return Tuned(path, made["model"], made["attention"], ending, curve)
+    return Tuned(path, made["model"], made["attention"], prompts.Ending(*made["ending"]), curve)
 
 
 def build(
@@ -177,17 +174,17 @@ def build(
     settings = replace(settings, steps=settings.steps or max(100, 2 * len(names)))
     arithmetic = precision.resolved(arithmetic)
     started = time.perf_counter()
-    evidence = signals.of(transitions)
+    evidence = Scorer.from_log(transitions)
     untuned: dict[str, float] = {}
     if settings.target == "transitions":
-        evidence = offset.fitted(
-            signals.of(transitions, similarity_MM), transitions.validation, work.rng.spawn(1)[0]
+        evidence = offset.fitted_by_likelihood(
+            Scorer.from_log(transitions, similarity_MM), transitions.validation, work.rng.spawn(1)[0]
         )
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
-        evidence = signals.of(transitions, similarity_MM)
+        evidence = Scorer.from_log(transitions, similarity_MM)
         # Popularity is divided out by `lesson`, whatever the table does with it.
-        evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
+        evidence = evidence.fitted_by_ndcg(transitions.validation, work.rng).weighed(popularity=0.0)
     model, tokenizer, progress = together(
         processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names
     )
@@ -306,7 +303,7 @@ def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: 
 
 def frozen(settings: config.LanguageModel) -> float:
     """Share of the layers, from the bottom, that stay as they are: with half of them a step costs a third less."""
-    return 0.0 if settings.recipe == "paper" else weights.known(settings.model).frozen
+    return 0.0 if settings.recipe == "paper" else known_models.record(settings.model).frozen
 
 
 def freeze(model: Any, share: float) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, StoppingCriteria
 
-from byway.base import config, device, precision, weights
+from byway.base import config, device, known_models, precision
 from byway.base.errors import UserError
 from byway.data.decoding import Decoder
 from byway.language import adapters
@@ -242,7 +242,7 @@ def prepare(model: Any, rng: np.random.Generator) -> Any:
 
 
 def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    folder, revision = weights.split(name)
+    folder, revision = known_models.split(name)
     pinned = revision or "main"
     try:
         processor = AutoProcessor.from_pretrained(folder, revision=pinned, trust_remote_code=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from byway.base import config, models, precision, weights
+from byway.base import config, known_models, models, precision
 from byway.base.errors import UserError
 from byway.multimodal.contexts import Contexts, Follows, VisionLanguageModel
 
@@ -22,10 +22,10 @@ def is_hub(name: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if name in weights.KNOWN:
+    if name in known_models.KNOWN:
         return False
     try:
-        model, revision = weights.split(name)
+        model, revision = known_models.split(name)
         found: Any = AutoConfig.from_pretrained(model, revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from byway.base import config
 from byway.base.artifact import Outcome, Work
 from byway.base.progress import bar
-from byway.data.events import Events
+from byway.data.events import DAY, Events
 from byway.interests.tree import LEVELS, Tree
 from byway.items import ease, export
-from byway.items.ease import Weights
-from byway.items.sequence import ItemPolicy
+from byway.items.ease import SparseMatrix
+from byway.items.sequence import ItemPolicy, on_first_axes
 from byway.items.windows import HeldOut
-from byway.planner import weights
-from byway.planner.signals import SIGNALS, Asker, Planner, PlannerWeights, worth_of
-from byway.planner.weights import Compared
+from byway.planner import regression
+from byway.planner.planner import SIGNALS, Asker, Planner, PlannerWeights, item_stats
+from byway.planner.regression import Compared
 from byway.transitions import draws
 from byway.transitions.table import Table
 from byway.transitions.triples import look_up
@@ -52,8 +52,6 @@ CANDIDATES = 10_000
 """Items that nobody took up, a person, that are compared with those that were; all where there are fewer."""
 RAREST = 0.05
 """Propensity below which an exposure counts no more than at it: a few of the rarest would decide the weights."""
-INTERESTS = 48
-"""Interests met last from which pairs are drawn, as in `serving.recommend`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,8 @@ class FittedPlanner:
     fitted: PlannerWeights
     unit: NDArray[np.int32]
     """[n] row of `items` of each item, -1 where it has none."""
-    items: Weights | None
-    leaves: Weights
+    items: SparseMatrix
+    leaves: SparseMatrix
     content: Floats
     """[n, w], or [leaves, w] where there are more than ITEMS items."""
 
@@ -80,7 +78,7 @@ def load(path: Path) -> FittedPlanner:
 
 def build(
     work: Work,
-    settings: config.Planner,
+    sections: config.Config,
     *,
     events: Events,
     vectors: Floats,
@@ -89,7 +87,11 @@ def build(
     level: int,
     item_policy: ItemPolicy,
 ) -> Outcome:
-    """Fit on what was held out, then solve the linear models anew over the whole log."""
+    """Fit on what was held out, then solve the linear models anew over the whole log.
+
+    People are seen here as they will be served: the item policy reads as many items as it was trained on
+    (`item_policy.history`), and interests are drawn from the last `bundle.days`.
+    """
     started = time.perf_counter()
     leaf, cluster = tree.assign(LEVELS).astype(np.int32), tree.assign(level).astype(np.int32)
     content = axes(np.asarray(vectors), CONTENT)
@@ -97,14 +99,14 @@ def build(
         content = of_leaves(content, leaf)
     heldout = item_policy.heldout
     learned = np.ones(len(events), np.bool_)
-    start = np.searchsorted(events.user, np.arange(events.n_users + 1))
+    start = events.starts()
     for user, at in zip(heldout.user.tolist(), heldout.at.tolist(), strict=True):
         learned[at : start[user + 1]] = False
     unit = most_watched(events.item, events.n_items)
     with bar("planner: linear models", 4) as advance:
         usual = neutral(events.satisfaction[learned])
         leaves, items = linear(events, learned, leaf, unit, usual, advance=advance)
-        traffic, quality = worth_of(events.item[learned], events.satisfaction[learned], events.n_items)
+        traffic, quality = item_stats(events.item[learned], events.satisfaction[learned], events.n_items)
         planner = Planner(
             fitted=usual,
             unit=unit,
@@ -117,12 +119,15 @@ def build(
             popularity=np.log1p(traffic),
             quality=quality,
         )
-        people = _people(events, heldout, start, work.rng, neutral=usual.neutral, explored=settings.explored)
-        found = _compare(planner, table, people, events, item_policy, work.rng)
-        weighed, figures = weights.fitted(found, tuple(settings.signals))
+        people = _people(
+            events, heldout, start, work.rng, neutral=usual.neutral, explored=sections.planner.explored
+        )
+        encode = export.reader(item_policy.model, sections.item_policy.history)
+        found = _compare(planner, table, people, events, encode, days=sections.bundle.days, rng=work.rng)
+        weighed, figures = regression.fitted(found, tuple(sections.planner.signals))
         late = linear(events, np.ones(len(events), np.bool_), leaf, unit, usual, advance=advance)
     fitted = msgspec.structs.replace(
-        usual, weights=weighed, positive=events.positive, next_first=weights.orders(figures)
+        usual, weights=weighed, positive=events.positive, next_first=regression.orders(figures)
     )
     (work.out / "fitted.json").write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2))
     np.save(work.out / "content.npy", content)
@@ -168,15 +173,16 @@ def linear(
     fitted: PlannerWeights,
     *,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[Weights, Weights]:
+) -> tuple[SparseMatrix, SparseMatrix]:
     """EASE over leaves, and over the items that have a `unit`, of the events in `learned`."""
     values = fitted.values(log.satisfaction[learned])
     user, item = log.user[learned], log.item[learned]
-    found: list[Weights] = []
+    found: list[SparseMatrix] = []
     for of in (leaf, unit):
-        own = of[item]
-        shape, there = (log.n_users, int(of.max(initial=0)) + 1), own >= 0
-        found.append(ease.largest(ease.solve(ease.worth(user[there], own[there], values[there], shape), RIDGE)))
+        column = of[item]
+        shape, there = (log.n_users, int(of.max(initial=0)) + 1), column >= 0
+        x_UN = ease.interaction_matrix(user[there], column[there], values[there], shape)
+        found.append(ease.largest(ease.solve(x_UN, RIDGE)))
         advance(1)
     return found[0], found[1]
 
@@ -192,8 +198,7 @@ def most_watched(item: NDArray[np.integer], n: int) -> NDArray[np.int32]:
 
 def axes(vectors: Floats, width: int) -> Floats:
     """[n, width] the vectors on their first axes, of unit length."""
-    found = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width]
-    placed = vectors @ found
+    placed = on_first_axes(vectors, width)
     return (placed / np.maximum(np.linalg.norm(placed, axis=1, keepdims=True), 1e-6)).astype(np.float32)
 
 
@@ -214,7 +219,7 @@ class _Person:
     """Events before `at` are known, from `start` on."""
     rows: Ints
     """Different items of the held-out events."""
-    worth: Floats
+    target: Floats
     """Satisfaction above neutral with each, in the mean of its events; by inverse propensity where there is one."""
     pleased: Floats
     """Satisfaction with each, in the mean of its events."""
@@ -239,15 +244,15 @@ def _people(
     found: list[_Person] = []
     for user, at in zip(heldout.user[some].tolist(), heldout.at[some].tolist(), strict=True):
         held = slice(at, start[user + 1])
-        worth = events.satisfaction[held] - np.float32(neutral)
+        target = events.satisfaction[held] - np.float32(neutral)
         if explored and events.propensity is not None:
-            worth = worth / np.maximum(events.propensity[held], RAREST)
+            target = target / np.maximum(events.propensity[held], RAREST)
         rows, place = np.unique(events.item[held], return_inverse=True)
-        worth, pleased = (
+        target, pleased = (
             (np.bincount(place, value) / np.bincount(place)).astype(np.float32)
-            for value in (worth, events.satisfaction[held])
+            for value in (target, events.satisfaction[held])
         )
-        found.append(_Person(int(start[user]), at, rows.astype(np.int64), worth, pleased))
+        found.append(_Person(int(start[user]), at, rows.astype(np.int64), target, pleased))
     return found
 
 
@@ -256,10 +261,11 @@ def _compare(
     table: Table,
     people: Sequence[_Person],
     events: Events,
-    item_policy: ItemPolicy,
+    encode: Callable[[Ints], Floats],
+    *,
+    days: int,
     rng: np.random.Generator,
 ) -> list[Compared]:
-    encode = export.reader(item_policy.model)
     M = int(planner.cluster.max(initial=0)) + 1
     found: list[Compared] = []
     with bar("planner: people", len(people)) as advance:
@@ -269,50 +275,49 @@ def _compare(
             met = np.zeros(M, np.bool_)
             met[planner.cluster[rows]] = True
             values = planner.fitted.values(liked)
-            shares = shares_of(table, planner.cluster[rows], liked, M)
+            time, now = events.time[one.start : one.at], events.time[one.at]
+            recent = time > now - days * DAY if events.clock else np.ones(len(rows), np.bool_)
+            shares = shares_of(table, planner.cluster[rows], liked, recent, M)
             asker = Asker(rows, values, encode(rows), shares)
             closed = met[planner.cluster]
             closed[rows] = True
             taken = ~closed[one.rows]
-            own = one.rows[taken]
-            rest = np.ones(len(closed), np.bool_)
-            rest[own] = False
-            others = np.flatnonzero(rest & ~closed)
-            every = 1.0
+            taken_up = one.rows[taken]
+            rest = ~closed
+            rest[taken_up] = False
+            others = np.flatnonzero(rest)
+            stands_for = max(1.0, len(others) / CANDIDATES)
             if len(others) > CANDIDATES:
-                every = len(others) / CANDIDATES
                 others = np.sort(rng.choice(others, CANDIDATES, replace=False))
-            candidates = np.concatenate([own, others])
+            candidates, n = np.concatenate([taken_up, others]), len(taken_up)
             advance(1)
-            if not len(own) or not len(others):
+            if not n or not len(others):
                 continue
             said = planner.signals(asker, candidates)
             columns = [said[name]() if name in said else np.zeros(len(candidates)) for name in SIGNALS]
-            worth = np.zeros(len(candidates), np.float32)
-            worth[: len(own)] = one.worth[taken]
+            target = np.zeros(len(candidates), np.float32)
+            target[:n] = one.target[taken]
             pleased = np.full(len(candidates), np.nan, np.float32)
-            pleased[: len(own)] = one.pleased[taken]
+            pleased[:n] = one.pleased[taken]
             weight = np.ones(len(candidates), np.float32)
-            weight[len(own) :] = every
+            weight[n:] = stands_for
             # In the catalog's order: where scores are equal, what was taken up must not stand first.
             order = np.argsort(candidates)
             said_cS = np.stack(columns, 1).astype(np.float32)
-            found.append(Compared(said_cS[order], worth[order], weight[order], pleased[order]))
+            found.append(Compared(said_cS[order], target[order], weight[order], pleased[order]))
     return found
 
 
-def shares_of(table: Table, clusters: NDArray[np.integer], liked: Floats, M: int) -> dict[str, Floats]:
-    """What the table and the model's own ranking say, over all pairs (or triples) of somebody's interests."""
-    weight: dict[int, float] = {}
-    for cluster, joy in zip(clusters.tolist(), liked.tolist(), strict=True):
-        weight[cluster] = weight.pop(cluster, 0.0) + max(joy, draws.LEAST)
-    last = dict(list(weight.items())[-INTERESTS:])
-    if not last:
+def shares_of(
+    table: Table, cluster_h: NDArray[np.integer], satisfaction_h: Floats, recent_h: NDArray[np.bool_], M: int
+) -> dict[str, Floats]:
+    """[M] what the table and the model's own ranking say, over all pairs (or triples) of the recent interests of
+    somebody's history."""
+    if not len(cluster_h):
         return {}
-    interests, w = np.array(list(last)), np.array(list(last.values()))
     K = 2 if table.triples is None else 3
-    sets, chance = draws.in_turn(w / w.sum(), K)
-    contexts = draws.filled(interests[sets], K)
+    drawn_from = draws.drawn_from(cluster_h, recent_h, K)
+    contexts, chance = draws.drawable(draws.shares(cluster_h[drawn_from], satisfaction_h[drawn_from]), K)
     rankings = {
         "table": look_up(table.clusters, table.triples, contexts),
         "language_model": look_up(table.model, table.model_triples, contexts),

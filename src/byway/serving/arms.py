@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.planner import page
+from byway.base.ranking import top
 from byway.serving import bundle, recommend
 from byway.serving.answers import Answer, as_shown, popular
 from byway.serving.bundle import Bundle
@@ -282,5 +282,5 @@ def masked_best(opened: Bundle, person: Person, k: int) -> tuple[NDArray[np.int6
     score = np.array(opened.vectors @ opened.encode(person.positions), dtype=np.float32)
     score[~np.repeat(person.open, np.diff(opened.starts))] = -np.inf
     score[person.barred(0, len(opened.ids))] = -np.inf
-    best = page.ranked(score, k)
+    best = top(score, k)
     return best, score[best]

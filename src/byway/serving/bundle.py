@@ -18,8 +18,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from byway.base import config
-from byway.items.ease import Weights
-from byway.planner.signals import LeafMeans, Planner, PlannerWeights
+from byway.items.ease import SparseMatrix
+from byway.planner.planner import Planner, PlannerWeights
+from byway.planner.search import leaf_means
 from byway.transitions.triples import Triples, look_up
 
 ARRAYS = (
@@ -297,9 +298,9 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     planner = Planner(
         fitted=msgspec.json.decode((path / "planner.json").read_bytes(), type=PlannerWeights),
         unit=unit,
-        items=Weights(*items) if items else None,
+        items=SparseMatrix(*items) if items else None,
         leaf=leaf,
-        leaves=Weights(*leaves),
+        leaves=SparseMatrix(*leaves),
         cluster=np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))[:n],
         vectors=fields["vectors"],
         content=content,
@@ -308,7 +309,7 @@ def _planner(path: Path, fields: dict[str, Any]) -> Planner | None:
     )
     kept = list(_there(path, MEANS).values())
     if len(kept) == len(MEANS):
-        planner.kept.append(LeafMeans.of(planner, *kept))
+        planner.cached_means.append(leaf_means(planner, *kept))
     return planner
 
 

@@ -7,7 +7,7 @@ weighed by what another arm would have shown to the same people. It reads a hist
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner import page
+from byway.base.ranking import top
 from byway.serving import arms, pairs, plan
 from byway.serving.answers import best, popular_items
 from byway.serving.bundle import Bundle
@@ -45,7 +45,7 @@ def _sure(positions: NDArray[np.int64]) -> Chances:
 def _of_page(opened: Bundle, person: Person, k: int) -> Chances:
     # Scores do not depend on the draw.
     found = plan.page_of(opened, person, np.random.default_rng(0), k).found
-    of = page.ranked(found.score, max(WIDE, k))
+    of = top(found.score, max(WIDE, k))
     if not len(of):
         return _sure(best(opened, person, opened.encode(person.positions), k)[0])
     chance = plan.chances_of(opened, found, of, k)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from byway.base import config
 from byway.base.artifact import Outcome, Work, read_record
-from byway.planner.signals import EXACT, worth_of
+from byway.planner.planner import item_stats
+from byway.planner.search import EXACT, means_of
 from byway.serving.bundle import (
     MEANS,
     MODEL,
@@ -62,7 +63,7 @@ class Counted:
     @classmethod
     def of(cls, events: "Events", n: int) -> "Counted":
         """Of a log on all of whose items the policy was trained."""
-        traffic, quality = worth_of(events.item, events.satisfaction, n)
+        traffic, quality = item_stats(events.item, events.satisfaction, n)
         return cls(traffic, quality, np.arange(n, dtype=np.int32), events.clock)
 
 
@@ -111,8 +112,7 @@ def build(
     by_item = len(content) != planned.leaves.n or len(content) == len(order)
     arrays |= {"leaf": leaf, "content": content[spoken] if by_item else content, "unit": planned.unit[spoken]}
     for name, solved in (("leaves", planned.leaves), ("items", planned.items)):
-        if solved is not None:
-            arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
+        arrays |= {f"{name}_to": np.asarray(solved.to), f"{name}_weight": np.asarray(solved.weight)}
     (work.out / "planner.json").write_bytes(msgspec.json.encode(planned.fitted))
     if planned.fitted.weights.get("language_model"):
         arrays[MODEL[0]] = np.asarray(table.model)
@@ -157,7 +157,7 @@ def write(
     _write(out / "levels.json", levels)
     planner = load(out).planner
     if planner is not None and len(planner.leaf) > EXACT:
-        means = planner.means()
+        means = means_of(planner)
         for name, array in zip(MEANS, (means.mean, means.variance), strict=True):
             np.save(out / f"{name}.npy", array)
     _write(out / "smoke.json", _smoke(load(out), rng))

@@ -70,10 +70,9 @@ def drawable(bundle: Bundle, person: Person) -> tuple[NDArray[np.int64], NDArray
     Fewer interests than K are filled up with the oldest. The item being watched is the last, whatever is drawn.
     """
     share, n = shares(bundle, person), bundle.interests
-    clusters, w = np.array(list(share), dtype=np.int64), np.array(list(share.values()))
     if person.context is None:
-        sets, chance = draws.in_turn(w, n)
-        return draws.filled(clusters[sets], n), chance
+        return draws.drawable(share, n)
+    clusters, w = np.array(list(share), dtype=np.int64), np.array(list(share.values()))
     others = clusters != person.context
     if not others.any():
         return draws.filled(np.array([[person.context]]), n), np.ones(1)

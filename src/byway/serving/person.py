@@ -10,13 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner import course
+from byway.planner import page
 from byway.serving.bundle import Bundle, Eligible
 from byway.serving.history import DAY
-from byway.transitions.draws import LEAST
-
-THREE_OF = 48
-"""Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""
+from byway.transitions import draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +92,12 @@ def person_of(
 ) -> Person:
     """Who has the history `known`; the positions `out` are not shown, and `watched` is the one being watched."""
     positions = [p for _, p in known]
-    recent = [(s, p) for s, p in known if _recent(s, now, bundle.settings.days)]
-    if known and not recent:
+    is_recent = np.array([_recent(s, now, bundle.settings.days) for s, _ in known], np.bool_)
+    if known and not is_recent.any():
         reasons.append(f"Nothing in the last {bundle.settings.days} days, so the whole history counts as recent.")
-        recent = known
-    if bundle.interests > 2:
-        recent = _met_last(bundle, recent, THREE_OF)
+    clusters = bundle.clusters(np.array(positions, dtype=np.int64))
+    drawn_from = draws.drawn_from(clusters, is_recent, bundle.interests)
+    recent = [known[i] for i in np.flatnonzero(drawn_from).tolist()]
     if watched is not None:
         positions = [*positions, watched]
     eligible = bundle.eligible(now)
@@ -131,16 +128,9 @@ def _offered_further(bundle: Bundle, known: list[tuple[Seen, int]], now: int) ->
     time = np.array([seen.time or 0 for seen, _ in known], dtype=np.int64)
     pleased = np.array([seen.satisfaction for seen, _ in known]) >= bundle.planner.fitted.positive
     young, again = settings.young_days * DAY, settings.again_days * DAY
-    found = course.offered(met[timed], time[timed], pleased[timed], M, now, young=young, again=again)
+    found = page.offered(met[timed], time[timed], pleased[timed], M, now, young=young, again=again)
     found[met[~timed]] = False
     return found
-
-
-def _met_last(bundle: Bundle, recent: list[tuple[Seen, int]], n: int) -> list[tuple[Seen, int]]:
-    """What is of the n interests that were met last."""
-    clusters = clusters_of(bundle, recent)
-    kept = set(list(dict.fromkeys(reversed(clusters)))[:n])
-    return [one for one, cluster in zip(recent, clusters, strict=True) if cluster in kept]
 
 
 def clusters_of(bundle: Bundle, recent: list[tuple[Seen, int]]) -> list[int]:
@@ -149,11 +139,8 @@ def clusters_of(bundle: Bundle, recent: list[tuple[Seen, int]]) -> list[int]:
 
 def shares(bundle: Bundle, person: Person) -> dict[int, float]:
     """Share of the draw of each recent interest, in the order in which they were last met."""
-    weight: dict[int, float] = {}
-    for (seen, _), cluster in zip(person.recent, clusters_of(bundle, person.recent), strict=True):
-        weight[cluster] = weight.pop(cluster, 0.0) + max(seen.satisfaction, LEAST)
-    total = sum(weight.values())
-    return {cluster: w / total for cluster, w in weight.items()}
+    satisfaction = np.array([seen.satisfaction for seen, _ in person.recent])
+    return draws.shares(np.array(clusters_of(bundle, person.recent)), satisfaction)
 
 
 def _recent(seen: Seen, now: int | None, days: int) -> bool:

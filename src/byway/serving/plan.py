@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner import page
-from byway.planner.signals import SIGNALS, Asker, Planner, total
+from byway.base.ranking import top
+from byway.planner import page, search
+from byway.planner.planner import SIGNALS, Asker, Planner, total
 from byway.serving import pairs
 from byway.serving.answers import ITEMS, Places
 from byway.serving.bundle import Bundle
@@ -76,7 +77,7 @@ def page_of(
     remaining = np.where(stays[found.cluster], found.score, np.float32(-np.inf))
     if bundle.settings.new_interests:
         remaining = page.within(remaining, found.cluster, M, bundle.settings.new_interests)
-    best = page.ranked(remaining, places)
+    best = top(remaining, places)
     said: list[int] = []
     led: list[int] = []
     if len(best):
@@ -163,7 +164,7 @@ def asker_of(bundle: Bundle, person: Person, state: NDArray[np.float32] | None =
 
 def _scored(bundle: Bundle, person: Person, asker: Asker) -> Scored:
     planner = _planner(bundle)
-    candidates, parts = planner.considered(asker, person.open, lambda some: showable(planner, person, some))
+    candidates, parts = search.considered(planner, asker, person.open, lambda rows: showable(planner, person, rows))
     score = total(parts, len(candidates))
     score[~showable(planner, person, candidates)] = -np.inf
     return Scored(candidates, planner.cluster[candidates], parts, planner.in_order(score, asker, candidates))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.planner.signals import EXACT, SIGNALS, Planner
+from byway.planner.planner import SIGNALS, Planner
+from byway.planner.search import EXACT
 from byway.serving.bundle import CONTEXTS, STRINGS, Bundle, Level, Strings
 
 KINDS = {
@@ -183,9 +184,9 @@ def _square(to: Array, weight: Array) -> bool:
 
 
 def _means(planner: Planner) -> list[str]:
-    if not planner.kept:
+    if not planner.cached_means:
         return []
-    means, blocks = planner.kept[0], 3 if planner.content_of_leaves else 4
+    means, blocks = planner.cached_means[0], 3 if planner.content_of_leaves else 4
     width = planner.vectors.shape[1] + 2 + (0 if planner.content_of_leaves else planner.content.shape[1])
     good = _is(means.mean, "f", len(means.leaf), width) and _is(means.variance, "f", len(means.leaf), blocks)
     good = good and _finite(means.mean) and _finite(means.variance) and bool((means.variance >= 0).all())

@@ -239,8 +239,7 @@ def _most_frequent(successors: Successors, context_NK: NDArray[np.integer], top:
     found = np.full((len(context_NK), top), -1, np.int32)
     for start in range(0, len(context_NK), TOGETHER):
         context = context_NK[start : start + TOGETHER].astype(np.int32)
-        score = successors.probability(context)
-        np.put_along_axis(score, context.astype(np.int64), -1.0, axis=1)
+        score = successors.probability_outside(context)
         order = np.argsort(-score, axis=1, kind="stable")[:, :top]
         best = np.where(np.take_along_axis(score, order, 1) < 0, -1, order)
         found[start : start + TOGETHER, : order.shape[1]] = best

@@ -14,8 +14,8 @@ from scipy import sparse
 from byway.base import config
 from byway.base.artifact import write_atomic
 from byway.items import ease
-from byway.planner import course, fit, page
-from byway.planner.signals import Asker, Planner, worth_of
+from byway.planner import fit, page
+from byway.planner.planner import Asker, Planner, item_stats
 from byway.simulation.neural import Encoded
 from byway.simulation.source import Asked, Floats, Ints, Known, Logged, best, by_user, open_clusters
 from byway.transitions.table import Table
@@ -35,7 +35,7 @@ class PublishedEase:
     def learn(self, log: Logged, today: int) -> None:
         good = log.satisfaction >= self.known.positive
         shape = log.n_users, self.known.n_items
-        self.liked = ease.worth(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
+        self.liked = ease.interaction_matrix(log.user[good], log.item[good], np.ones(int(good.sum())), shape)
         path = self.folder / "ease.npy"
         if today == 0 and path.exists():
             self.weights = np.load(path)
@@ -93,7 +93,7 @@ class Personal:
             self.planner = self._planner(log)
 
     def _planner(self, log: Logged) -> Planner:
-        traffic, quality = worth_of(log.item, log.satisfaction, self.known.n_items)
+        traffic, quality = item_stats(log.item, log.satisfaction, self.known.n_items)
         leaf = self.leaf.astype(np.int32)
         every = np.ones(len(log), np.bool_)
         solved = self.planned.leaves, self.planned.items
@@ -121,13 +121,14 @@ class Personal:
         scores = np.full(asked.seen.shape, -np.inf, np.float32)
         for i, user in enumerate(asked.user.tolist()):
             rows = self.order[self.edge[user] : self.edge[user + 1]]
-            item, liked = self.log.item[rows], self.log.satisfaction[rows]
+            item, liked, day = self.log.item[rows], self.log.satisfaction[rows], self.log.day[rows]
             own = self.known.cluster[item]
             kept = opened[i]
             if young or again:
-                pleased, day = liked >= self.known.positive, self.log.day[rows]
-                kept = kept & course.offered(own, day, pleased, M, asked.today, young=young, again=again)
-            shares = fit.shares_of(self.table, own, liked, M) if self._plans() else {}
+                pleased = liked >= self.known.positive
+                kept = kept & page.offered(own, day, pleased, M, asked.today, young=young, again=again)
+            recent = day > asked.today - self.bundle.days
+            shares = fit.shares_of(self.table, own, liked, recent, M) if self._plans() else {}
             asker = Asker(item, planner.fitted.values(liked), states[i], shares)
             barred = asked.seen[i] | ~kept[self.known.cluster]
             score = planner.in_order(np.where(barred, np.float32(-np.inf), planner.scores(asker)), asker)

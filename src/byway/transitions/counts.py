@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byway.transitions.curate import Ints, Samples, Transitions
-from byway.transitions.triples import key, rows_of
+from byway.transitions.triples import key, outside, rows_of
 
 WEIGHTS = (5.0, 20.0, 50.0, 200.0, 1000.0, 5000.0)
 """Weights, in transitions, that are tried for a prior: a small log wants stronger ones than a large one."""
@@ -89,6 +89,10 @@ class Successors:
         known = index >= 0
         counts[known] = self.together[index[known]].toarray()
         return (counts + self.together_weight * prior) / (counts.sum(axis=1, keepdims=True) + self.together_weight)
+
+    def probability_outside(self, context_NK: Ints) -> NDArray[np.float64]:
+        """[N, M] the same, and -1 of the clusters of each context."""
+        return np.where(outside(context_NK, len(self.popularity_M)), self.probability(context_NK), -1.0)
 
     def seen(self, context_NK: Ints) -> NDArray[np.bool_]:
         """Whether the log shows each whole context."""

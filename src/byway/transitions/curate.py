@@ -183,7 +183,7 @@ def _find(events: Events, cluster_of: Ints, clusters: int, history: int) -> Foun
     user, cluster, first, time, place = user[run], cluster[run], first[run], time[run], place[run]
     start = np.maximum.accumulate(np.where(np.diff(user, prepend=-1) != 0, np.arange(len(user)), 0))
     new = np.flatnonzero(first)
-    context = most_recent(cluster, start, new, history)
+    context = most_recent(cluster, start[new], new, history)
     enough = context[:, -1] >= 0
     new, context = new[enough], context[enough]
     for k in range(history - 2, -1, -1):

@@ -1,9 +1,11 @@
 """Which pairs or triples of somebody's interests can be drawn, how likely, and what a table says of them all.
 
 Paper 1 draws two past interests for each request (section 2.2). Whoever wants the chance of an answer, or the
-ranking of all draws together, sums over them here. It needs numpy alone, since it is part of what answers requests.
+ranking of all draws together, sums over them here: the service, the fit of the planner, and the simulated planner.
+It needs numpy alone, since it is part of what answers requests.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations, permutations
 
@@ -12,6 +14,42 @@ from numpy.typing import NDArray
 
 LEAST = 1e-6
 """Weight of an item without satisfaction in the draw."""
+THREE_OF = 48
+"""Three interests are drawn from so many, those met last: a propensity sums over every triple of them."""
+
+
+def drawn_from(cluster_h: NDArray[np.integer], recent_h: NDArray[np.bool_], K: int) -> NDArray[np.bool_]:
+    """[h] the items of a history, the most recent last, from whose interests K are drawn: the recent ones, all
+    where none is recent; of these, where K is 3, those of the THREE_OF interests met last.
+
+    >>> drawn_from(np.array([7, 8, 9]), np.array([False, True, True]), 2).tolist()
+    [False, True, True]
+    """
+    found = recent_h if recent_h.any() else np.ones(len(recent_h), np.bool_)
+    if K > 2:
+        met_last = list(dict.fromkeys(cluster_h[found][::-1].tolist()))[:THREE_OF]
+        found = found & np.isin(cluster_h, met_last)
+    return found
+
+
+def shares(cluster_h: NDArray[np.integer], satisfaction_h: NDArray[np.floating]) -> dict[int, float]:
+    """Share of the draw of each interest, by the satisfaction that it gave, in the order of the last meetings.
+
+    >>> shares(np.array([7, 8, 7]), np.array([1.0, 0.5, 0.5]))
+    {8: 0.25, 7: 0.75}
+    """
+    weight: dict[int, float] = {}
+    for cluster, satisfaction in zip(cluster_h.tolist(), satisfaction_h.tolist(), strict=True):
+        weight[cluster] = weight.pop(cluster, 0.0) + max(satisfaction, LEAST)
+    total = sum(weight.values())
+    return {cluster: w / total for cluster, w in weight.items()}
+
+
+def drawable(share: Mapping[int, float], K: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Every context [n, K] that can be drawn, the interest met last at its end, and its probability [n]."""
+    interests = np.array(list(share), dtype=np.int64)
+    sets, chance = in_turn(np.array(list(share.values())), K)
+    return filled(interests[sets], K), chance
 
 
 def in_turn(w: NDArray[np.float64], n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -1,16 +1,15 @@
 """Signals: what speaks for a cluster in a context, each by its own name, and their weighted sum.
 
 A ranking is a log-linear combination of signals. Their weights are fitted on what people turned to later, in one
-place (`Scorer.fitted`), so that what a signal is worth is a figure. To add one: a class with these three members,
-and a row in `over`. This module knows no words and no language model; one that is asked elsewhere is a signal of
-rankings, and one that runs here is weighed beside these by `language`, since its scores cost too much to be had for
-every cluster.
+place (`Scorer.fitted_by_ndcg`), so that what a signal is worth is a figure. To add one: a class with the members of
+`Signal`, and a row in `Scorer.from_counts`. This module knows no words and no language model; one that is asked
+elsewhere is a signal of rankings, and one that runs here is weighed beside these by `language`, since its scores
+cost too much to be had for every cluster.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
 from typing import Protocol
 
 import msgspec
@@ -27,8 +26,6 @@ FITTED = 50_000
 """Validation transitions on which weights are fitted."""
 PART = 2000
 """Of them together: their scores are 12 MB with 761 clusters."""
-ALL = 500
-"""Combinations of weights up to which all are tried; of more, one signal at a time, the others as they are."""
 
 
 class Signal(Protocol):
@@ -41,8 +38,12 @@ class Signal(Protocol):
 
     @property
     def tried(self) -> tuple[float, ...]:
-        """Weights that are tried; the first is the one where nothing was kept to fit on, 0 for all but one signal,
-        which sets the scale."""
+        """Weights that are tried; of equally good ones the first is taken."""
+        ...
+
+    @property
+    def default(self) -> float:
+        """Weight where nothing was kept to fit on: 0 for all but one signal, which sets the scale."""
         ...
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
@@ -57,6 +58,7 @@ class Counts:
     successors: Successors
     name: str = "counts"
     tried: tuple[float, ...] = (1.0,)
+    default: float = 1.0
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
         return np.log(self.successors.probability(context_NK))
@@ -69,6 +71,7 @@ class Similarity:
     similarity_MM: NDArray[np.float64]
     name: str = "similarity"
     tried: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+    default: float = 0.0
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
         return self.similarity_MM[context_NK].mean(axis=1)
@@ -82,6 +85,7 @@ class Popularity:
     popularity_M: NDArray[np.float64]
     name: str = "popularity"
     tried: tuple[float, ...] = (0.0, -0.25, -0.5, -0.75, -1.0)
+    default: float = 0.0
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
         return np.broadcast_to(np.log(self.popularity_M), (len(context_NK), len(self.popularity_M)))
@@ -100,6 +104,7 @@ class Ranked:
     """Among whom it could choose; -1 for none."""
     name: str = "language_model"
     tried: tuple[float, ...] = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
+    default: float = 0.0
 
     def scores(self, context_NK: Ints) -> NDArray[np.float64]:
         pair = context_NK[:, -2], context_NK[:, -1]
@@ -122,27 +127,6 @@ def by_place(ranking_Nn: Ints, candidates_Nm: Ints, M: int) -> NDArray[np.float6
     score[:, -1], legal[:, -1] = 0, False  # the column of -1
     mean = score.sum(axis=1, keepdims=True) / np.maximum(legal.sum(axis=1, keepdims=True), 1)
     return np.where(legal, score - mean, 0)[:, :-1]
-
-
-def of(
-    transitions: Transitions, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
-) -> "Scorer":
-    """The signals of a log of transitions, not weighed yet: counts, popularity, and where they are given similarity
-    and what a language model said."""
-    return over(Successors.of(transitions), similarity_MM, model)
-
-
-def over(
-    successors: Successors, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
-) -> "Scorer":
-    """The same from successors that are counted already."""
-    signals: list[Signal] = [Counts(successors)]
-    if similarity_MM is not None:
-        signals.append(Similarity(similarity_MM))
-    signals.append(Popularity(successors.popularity_M))
-    if model is not None:
-        signals.append(model)
-    return Scorer(tuple(signals), {})
 
 
 def likeliest(
@@ -193,10 +177,31 @@ class TableWeights(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """Signals and their weights; one without a weight has the first that it tries."""
+    """Signals and their weights; one without a weight has its default."""
 
     signals: tuple[Signal, ...]
     weights: Mapping[str, float]
+
+    @classmethod
+    def from_log(
+        cls, transitions: Transitions, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
+    ) -> "Scorer":
+        """The signals of a log of transitions, not weighed yet: counts, popularity, and where they are given
+        similarity and what a language model said."""
+        return cls.from_counts(Successors.of(transitions), similarity_MM, model)
+
+    @classmethod
+    def from_counts(
+        cls, successors: Successors, similarity_MM: NDArray[np.float64] | None = None, model: Signal | None = None
+    ) -> "Scorer":
+        """The same from successors that are counted already."""
+        signals: list[Signal] = [Counts(successors)]
+        if similarity_MM is not None:
+            signals.append(Similarity(similarity_MM))
+        signals.append(Popularity(successors.popularity_M))
+        if model is not None:
+            signals.append(model)
+        return cls(tuple(signals), {})
 
     def __call__(self, context_NK: Ints) -> NDArray[np.float32]:
         """[N, M] log-probability, up to a constant a context."""
@@ -210,36 +215,24 @@ class Scorer:
 
     def all_weights(self) -> dict[str, float]:
         """The weight of every signal, in their order."""
-        return {signal.name: self.weights.get(signal.name, signal.tried[0]) for signal in self.signals}
+        return {signal.name: self.weights.get(signal.name, signal.default) for signal in self.signals}
 
     def weighed(self, **weights: float) -> "Scorer":
         """The same signals with some weights changed; names of no signal here are passed over."""
         own = {signal.name for signal in self.signals}
         return replace(self, weights={**self.weights, **{k: v for k, v in weights.items() if k in own}})
 
-    def fitted(self, validation: Samples, rng: np.random.Generator) -> "Scorer":
+    def fitted_by_ndcg(self, validation: Samples, rng: np.random.Generator) -> "Scorer":
         """The same signals with the weights under which the validation part is ranked best.
 
         By NDCG over all clusters, to which every transition adds something: recall at 10 jumps, and on a small log
-        chance picks. Where nothing was kept for validation each signal has the first weight that it tries.
+        chance picks. Every combination of the weights that are tried is judged, 315 with all four signals; of equal
+        ones the first is taken. Where nothing was kept for validation each signal has its default.
         """
         some = pick(validation.several(), FITTED, rng)
-        usual = [signal.tried[0] for signal in self.signals]
         if not len(some):
-            return replace(self, weights=self._named(usual))
-        grids = [signal.tried for signal in self.signals]
-        if prod(map(len, grids)) <= ALL:
-            return replace(self, weights=self._named(self._best(list(product(*grids)), some)))
-        best, before = usual, None
-        while best != before:
-            before = best
-            for place, grid in enumerate(grids):
-                others = [(*best[:place], weight, *best[place + 1 :]) for weight in grid]
-                best = list(self._best(others, some))
-        return replace(self, weights=self._named(best))
-
-    def _best(self, tried: Sequence[Sequence[float]], some: Samples) -> Sequence[float]:
-        """The weights, signal by signal, under which `some` are ranked best; of equal ones the first."""
+            return replace(self, weights={})
+        tried = list(product(*(signal.tried for signal in self.signals)))
         ranks: list[list[NDArray[np.int64]]] = [[] for _ in tried]
         depth = 0
         for part in np.array_split(np.arange(len(some)), -(-len(some) // PART)):
@@ -250,7 +243,7 @@ class Scorer:
                 found.append(ranks_of(score, own))
                 depth = score.shape[1]
         gains = [ndcg_at(np.concatenate(found), depth, some.count) for found in ranks]
-        return tried[int(np.argmax(gains))]
+        return replace(self, weights=self._named(tried[int(np.argmax(gains))]))
 
     def _named(self, weights: Sequence[float]) -> dict[str, float]:
         return {signal.name: weight for signal, weight in zip(self.signals, weights, strict=True)}

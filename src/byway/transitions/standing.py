@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.base.errors import UserError
 from byway.data.events import Events
 
 Ints = NDArray[np.int32]
@@ -38,8 +37,6 @@ class Standing:
 
 def load_standing(path: Path) -> Standing:
     """Where the log of 06-transitions, or of a refresh, leaves its users; memory-mapped."""
-    if not (path / "user-starts.npy").exists():
-        raise UserError(f"{path} was made by a version that did not keep where users stand; delete it, run again.")
     return Standing(
         *(np.load(path / f"user-{name}.npy", mmap_mode="r") for name in ("starts", "touched", "recent"))
     )
@@ -63,9 +60,8 @@ def where_users_stand(
             continue
         start = np.flatnonzero(np.diff(user, prepend=-1))
         end = np.append(start[1:], len(user))
-        # A place after the end of each user, from which to look back.
-        back = most_recent(cluster, start, end, history, of=np.arange(len(start)))
-        recent[user[start]] = back
+        # From the place after the end of each user's events back.
+        recent[user[start]] = most_recent(cluster, start, end, history)
     return Standing(np.cumsum(touched_by), np.concatenate(touched), recent)
 
 
@@ -83,18 +79,13 @@ def by_users(events: Events, size: int) -> Iterator[Events]:
 
 
 def most_recent(
-    cluster: NDArray[np.int64],
-    start: NDArray[np.intp],
-    at: NDArray[np.intp],
-    history: int,
-    of: NDArray[np.intp] | None = None,
+    cluster: NDArray[np.int64], begins: NDArray[np.intp], at: NDArray[np.intp], history: int
 ) -> NDArray[np.int64]:
-    """The last `history` different clusters before each position `at` of its user's runs; -1 where none is left.
+    """[at, history] the last different clusters before each position `at`; -1 where none is left.
 
-    `start[p]` is where the user of position p begins, or `start[of[i]]` that of the user of `at[i]`. All positions
-    walk back together: a step looks one run further back and keeps what it has not seen.
+    `begins` [at] is where the same user's runs begin. All positions walk back together: a step looks one run
+    further back and keeps what it has not seen.
     """
-    begins = start[at if of is None else of]
     context = np.full((len(at), history), -1, dtype=np.int64)
     pointer = at.copy()
     for k in range(history - 1, -1, -1):

@@ -1,6 +1,6 @@
 """08-transition-table as it is read: what comes next after every pair of interests, and after people's triples."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ class Table:
     """The triples that users have, where K is 3; `triples.look_up` reads both."""
     model_triples: Triples | None = None
     """The fine-tuned model alone."""
-    fitted: TableWeights | None = None
-    """How its rankings were made; None of a table that does not say."""
+    fitted: TableWeights = field(default_factory=lambda: TableWeights({}))
+    """How its rankings were made."""
 
     def answered_anew(self, context_NK: Ints, ranking_Nn: Ints) -> "Table":
         """The table with new rankings [N, n] of some contexts [N, K] in it."""
@@ -56,8 +56,7 @@ def load(path: Path) -> Table:
     def mapped(name: str) -> NDArray[Any]:
         return np.load(path / f"{name}.npy", mmap_mode="r")
 
-    weights = path / "fitted.json"
-    fitted = msgspec.json.decode(weights.read_bytes(), type=TableWeights) if weights.exists() else None
+    fitted = msgspec.json.decode((path / "fitted.json").read_bytes(), type=TableWeights)
     table = Table(mapped("clusters"), mapped("scores"), mapped("model"), fitted=fitted)
     if not (path / "triple_keys.npy").exists():
         return table

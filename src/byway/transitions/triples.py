@@ -45,6 +45,17 @@ def key(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.int64]:
     return keys
 
 
+def outside(context_NK: NDArray[np.integer], clusters: int) -> NDArray[np.bool_]:
+    """[N, M] the clusters that are not of each context.
+
+    >>> outside(np.array([[0, 2], [1, 1]]), 3).tolist()
+    [[False, True, False], [True, False, True]]
+    """
+    found = np.ones((len(context_NK), clusters), np.bool_)
+    np.put_along_axis(found, context_NK.astype(np.int64), False, axis=1)
+    return found
+
+
 def rows_of(keys_T: NDArray[np.int64], wanted_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """[N] where each key stands among ascending ones; -1 where it is not there."""
     if not len(keys_T):

@@ -149,8 +149,7 @@ def rank_successors(
     _require_whole(k, "k")
     if asked.shape[1] != K:
         raise UserError(f"context has {asked.shape[1]} columns; what was counted has {K}.")
-    chance = successors.probability(asked)
-    np.put_along_axis(chance, asked.astype(np.int64), -1.0, axis=1)
+    chance = successors.probability_outside(asked)
     best = best_first(chance.astype(np.float32), min(k, M))
     own = np.take_along_axis(chance, best, axis=1)
     none = ((0, 0), (0, k - best.shape[1]))

@@ -283,11 +283,9 @@ def _followed(
     counted: Samples,
     similarity_MM: NDArray[np.float64],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The contexts that are answered anew and their rankings; none where satisfaction orders the table too."""
+    """The contexts that are answered anew and their rankings."""
     table = full.table
     fitted = table.fitted
-    if fitted is None:
-        return np.zeros((0, counted.context.shape[1]), np.int32), np.zeros((0, 1), np.int32)
 
     def ask() -> Policy:
         # In the table's own arithmetic, whatever is fastest where this runs.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from byway.data import events
 from byway.interests.describe import Descriptions
 from byway.interests.tree import Tree
-from byway.transitions import signals
+from byway.transitions.signals import Scorer
 from byway.transitions.standing import Standing
 from byway.workflow.artifacts import Artifacts
 from byway.workflow.stages import TRANSITIONS
@@ -43,8 +43,8 @@ def text(workspace: Path) -> str:
     person = int(people[0])
     known = stands.touched[stands.starts[person] : stands.starts[person + 1]]
     pair = np.asarray(stands.recent[person])[None]
-    scorer = signals.of(found, grown.similarity(built.vectors, found.level))
-    score = scorer.fitted(found.validation, np.random.default_rng(0))(pair)[0].copy()
+    scorer = Scorer.from_log(found, grown.similarity(built.vectors, found.level))
+    score = scorer.fitted_by_ndcg(found.validation, np.random.default_rng(0))(pair)[0].copy()
     score[known] = -np.inf
     called = names.names[found.level - 1]
     of_late = " and ".join(f"“{called[c]}”" for c in dict.fromkeys(pair[0].tolist()))

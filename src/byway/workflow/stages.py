@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from byway.base import artifact, weights
+from byway.base import artifact, known_models
 from byway.base.artifact import Outcome, Record, Work
 from byway.base.config import LIFTED, Answers, Config, MultimodalModel
 from byway.base.errors import UserError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def _weights(**models: str) -> dict[str, str]:
     """Identity of the weights of models, by name and where named by the settings."""
-    return {name: weights.identity(model) for name, model in models.items() if model}
+    return {name: known_models.identity(model) for name, model in models.items() if model}
 
 
 def _catalog(work: Work, inputs: Inputs) -> Outcome:
@@ -111,13 +111,13 @@ TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
 def _descriptions(work: Work, inputs: Inputs) -> Outcome:
     from byway.interests import describe
 
-    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
+    tokenizer = known_models.record(inputs.config.language_model.model).tokenizer
     return describe.build(work, inputs.config.descriptions, inputs.catalog, inputs.tree, tokenizer)
 
 
 def _naming_weights(inputs: Inputs) -> dict[str, str]:
-    tokenizer = weights.known(inputs.config.language_model.model).tokenizer
-    known = {"tokenizer": weights.identity(tokenizer, only_tokenizer=True)}
+    tokenizer = known_models.record(inputs.config.language_model.model).tokenizer
+    known = {"tokenizer": known_models.identity(tokenizer, only_tokenizer=True)}
     return known | _weights(writer=inputs.config.descriptions.writer)
 
 
@@ -168,15 +168,15 @@ def questions(
     import numpy as np
 
     from byway.language import questions as asked
-    from byway.transitions import signals
     from byway.transitions.counts import Successors
+    from byway.transitions.signals import Scorer
 
     transitions, settings, seed = inputs.transitions, settings or inputs.config.answers, inputs.config.run.seed
     successors = successors or Successors.of(transitions)
-    scorer, of = signals.over(successors, inputs.similarity), inputs.tree.assign(transitions.level)
+    scorer, of = Scorer.from_counts(successors, inputs.similarity), inputs.tree.assign(transitions.level)
     return asked.about(
         asked.pairs_asked(transitions, settings.pairs) if pairs is None else pairs,
-        scorer.fitted(transitions.validation, np.random.default_rng(seed)),
+        scorer.fitted_by_ndcg(transitions.validation, np.random.default_rng(seed)),
         successors,
         settings,
         names=inputs.descriptions.names[transitions.level - 1],
@@ -334,7 +334,7 @@ def _planner(work: Work, inputs: Inputs) -> Outcome:
 
     return fit.build(
         work,
-        inputs.config.planner,
+        inputs.config,
         events=inputs.events,
         vectors=inputs.vectors,
         tree=inputs.tree,
@@ -345,7 +345,12 @@ def _planner(work: Work, inputs: Inputs) -> Outcome:
 
 
 PLANNER = Stage(
-    12, "planner", _planner, (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY), version=3
+    12,
+    "planner",
+    _planner,
+    (CATALOG, EMBEDDINGS, TREE, TRANSITIONS, TRANSITION_TABLE, ITEM_POLICY),
+    lambda inputs: {"bundle.days": str(inputs.config.bundle.days)},
+    version=4,
 )
 
 

@@ -189,7 +189,8 @@ class Workspace:
         `popularity`, and `language_model` where it has a weight in the table and the table keeps scores (it does
         for pairs).
         """
-        from byway.transitions import signals, triples
+        from byway.transitions import triples
+        from byway.transitions.signals import Scorer
 
         _check(k)
         built = Artifacts(self.directory)
@@ -202,12 +203,11 @@ class Workspace:
         asked = np.array([given[:1] * (K - len(given)) + given], dtype=np.int32)
         listed = triples.look_up(table.clusters, table.triples, asked)[0]
         best = listed[listed >= 0][:k]
-        fitted = table.fitted or signals.TableWeights({})
         similarity = built.tree.similarity(built.vectors, transitions.level)
-        scorer = signals.of(transitions, similarity).weighed(**fitted.weights)
+        scorer = Scorer.from_log(transitions, similarity).weighed(**table.fitted.weights)
         own = {name: value[0, best] for name, value in scorer.parts(asked).items()}
         is_triple = table.triples is not None and table.triples.rows(asked, len(names))[0] >= 0
-        if fitted.model and not is_triple:
+        if table.fitted.model and not is_triple:
             kept = table.scores[asked[0, -2], asked[0, -1]][listed >= 0][:k]
             own["language_model"] = kept - np.sum(list(own.values()), axis=0)
         rows = [{name: float(value[i]) for name, value in own.items()} for i in range(len(best))]

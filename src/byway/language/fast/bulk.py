@@ -21,7 +21,7 @@ from byway.language.fast.generate import Policy, Prompted, ask, ask_cue, ask_row
 from byway.language.fast.passes import Prefix
 from byway.transitions.curate import Ints, Samples, pick
 from byway.transitions.signals import Scorer
-from byway.transitions.triples import contexts_of, row_of
+from byway.transitions.triples import contexts_of, outside, row_of
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 VALIDATED, LEAST = 20_000, 1500
@@ -59,7 +59,7 @@ def rounding(asked_of: Policy, exact: Policy, pairs: int, rng: np.random.Generat
     gaps, errors = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     for part in np.array_split(drawn, -(-pairs // TOGETHER)):
         context = contexts_of(part, K)
-        excluded = _excluded(context, M)
+        excluded = ~outside(context, M)
         two, coarse = by_model(asked_of, ask(asked_of, context), 2, excluded)
         ten, fine = by_model(exact, ask(exact, context), min(10, M - K), excluded)
         _answered(coarse, excluded)
@@ -167,7 +167,7 @@ def _answers(
     done = 0
     for asked in prompted:
         of = slice(done, done := done + len(asked.position_N))
-        excluded, score, here = _excluded(context[of], asked_of.clusters), evidence(context[of]), found[of]
+        excluded, score, here = ~outside(context[of], asked_of.clusters), evidence(context[of]), found[of]
         if weight:
             ways: list[Adjust] = [partial(_posterior, score, weight), lambda log_p: log_p]
             served, own = top(asked_of, asked, (n, m), excluded, ways)
@@ -192,7 +192,7 @@ def asked_again(exact: Policy, near: float) -> Again:
     ready, M = ready_some(exact), exact.clusters
 
     def again(context: Ints, own: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np.int32]:
-        _answered(scores, _excluded(context, M))
+        _answered(scores, ~outside(context, M))
         if own.shape[1] < 2:
             return own
         # Two that are no answers are no tie: their difference is no number.
@@ -213,7 +213,7 @@ def asked_again(exact: Policy, near: float) -> Again:
 
 def by_evidence(context_NK: Ints, evidence: Scores, clusters: int, n: int) -> Found:
     """The n best clusters of each context under the evidence alone, and their scores."""
-    return _without(evidence(context_NK), _excluded(context_NK, clusters), n)
+    return _without(evidence(context_NK), ~outside(context_NK, clusters), n)
 
 
 def _to_front(ranking_Nm: NDArray[np.int32], best_N1: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -294,7 +294,7 @@ def first(asked_of: Policy, context_NK: Ints, n: int) -> NDArray[np.int32]:
     ready = ready_some(asked_of)
     found: list[NDArray[np.int32]] = []
     for part in np.array_split(contexts, max(1, len(contexts) // 250)):
-        found.append(by_model(asked_of, ready(part), n, _excluded(part, asked_of.clusters))[0])
+        found.append(by_model(asked_of, ready(part), n, ~outside(part, asked_of.clusters))[0])
     return np.concatenate(found)[row.reshape(-1)]
 
 
@@ -306,7 +306,7 @@ def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Ge
     be among the ten best are read to their end, and the greatest weight, which reads the most, comes first. Where
     nothing was kept for validation the counts stand alone: nothing else has shown what it is good for.
     """
-    scorer = scorer.fitted(validation, rng)
+    scorer = scorer.fitted_by_ndcg(validation, rng)
     if not len(validation.several()):
         return scorer, 0.0
     M = asked_of.clusters
@@ -319,7 +319,7 @@ def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Ge
     ready = ready_some(asked_of)
     with bar("weigh model and log", len(contexts)) as advance:
         for part in parts:
-            score, excluded = scorer(part), _excluded(part, M)
+            score, excluded = scorer(part), ~outside(part, M)
             ways: list[Adjust] = [partial(_posterior, score, weight) for weight in tried]
             read = top(asked_of, ready(part), n, excluded, ways)
             for weight, (best, _) in zip((*tried, 0.0), (*read, _without(score, excluded, n)), strict=True):
@@ -331,10 +331,3 @@ def fit(asked_of: Policy, validation: Samples, scorer: Scorer, rng: np.random.Ge
         return ndcg_at(rank, n, samples.count)
 
     return scorer, max(WEIGHTS, key=gain)
-
-
-def _excluded(context_NK: Ints, clusters: int) -> NDArray[np.bool_]:
-    """[N, M] which clusters are of the context."""
-    excluded = np.zeros((len(context_NK), clusters), dtype=bool)
-    np.put_along_axis(excluded, context_NK.astype(np.int64), True, axis=1)
-    return excluded

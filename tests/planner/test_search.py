@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from byway.items.ease import Weights
-from byway.planner import fit, signals
-from byway.planner.signals import Asker, LeafMeans, Planner, PlannerWeights
+from byway.items.ease import SparseMatrix
+from byway.planner import fit, search
+from byway.planner.planner import Asker, Planner, PlannerWeights, product
 
 LEAVES, M, D = 120, 15, 6
 WEIGHTS = {
@@ -32,7 +32,7 @@ def planner(seed=0, **weights):
         unit=np.arange(n, dtype=np.int32),
         items=None,
         leaf=leaf,
-        leaves=Weights(to, rng.normal(size=to.shape).astype(np.float32)),
+        leaves=SparseMatrix(to, rng.normal(size=to.shape).astype(np.float32)),
         cluster=(leaf * M // LEAVES).astype(np.int32),
         vectors=around(),
         content=around(),
@@ -56,7 +56,7 @@ def asker(of, seed=1):
 def test_products_by_slices_are_those_of_rows(rows):
     of = planner()
     wanted = of.vectors @ np.arange(D, dtype=np.float32) if rows is None else of.vectors[rows] @ np.arange(D)
-    found = signals.product(of.vectors, np.arange(D, dtype=np.float32), rows)
+    found = product(of.vectors, np.arange(D, dtype=np.float32), rows)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     assert found.dtype == np.float32
 
@@ -69,19 +69,19 @@ def test_scores_of_some_rows_are_those_of_all():
 
 @pytest.mark.parametrize("by_leaf", [False, True])
 def test_without_spread_a_leaf_scores_the_mean_of_its_items(by_leaf, monkeypatch):
-    monkeypatch.setattr(signals, "SPREAD", 0.0)
+    monkeypatch.setattr(search, "SPREAD", 0.0)
     of = planner()
     if by_leaf:
-        of = replace(of, content=fit.of_leaves(of.content, of.leaf), kept=[])
+        of = replace(of, content=fit.of_leaves(of.content, of.leaf), cached_means=[])
     who = asker(of)
-    score, means = of.scores(who), of.means()
+    score, means = of.scores(who), search.means_of(of)
     wanted = [score[of.leaf == one].mean() for one in means.leaf]
-    np.testing.assert_allclose(means.scores(of, who), wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(search.leaf_scores(of, who), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_variance_is_that_of_the_items_of_a_leaf():
     of = planner()
-    found = LeafMeans.of(of)
+    found = search.leaf_means(of)
     for place in (0, 7, LEAVES - 1):
         own = slice(found.start[place], found.stop[place])
         kinds = of.vectors, of.content, of.popularity[:, None], of.quality[:, None]
@@ -111,7 +111,7 @@ def recall(of, people=40):
         opened = np.ones(M, bool)
         opened[of.cluster[who.rows]] = False
         score = np.where(opened[of.cluster], of.scores(who), -np.inf)
-        candidates = of.considered(who, opened, lambda rows, may=opened: may[of.cluster[rows]])[0]
+        candidates = search.considered(of, who, opened, lambda rows, may=opened: may[of.cluster[rows]])[0]
         assert (np.diff(candidates) > 0).all()
         found.append(np.isin(np.argsort(-score)[:10], candidates).mean())
     return np.mean(found)
@@ -121,9 +121,9 @@ def test_the_best_leaves_hold_nearly_all_of_the_best_items(monkeypatch):
     """A tenth of the leaves: by their means alone those that are narrow crowd out the wide."""
     of = planner()
     assert recall(of) == 1
-    monkeypatch.setattr(signals, "EXACT", 0)
-    monkeypatch.setattr(signals, "LEAVES", LEAVES // 10)
+    monkeypatch.setattr(search, "EXACT", 0)
+    monkeypatch.setattr(search, "LEAVES", LEAVES // 10)
     spread = recall(of)
     assert spread >= 0.95
-    monkeypatch.setattr(signals, "SPREAD", 0.0)
+    monkeypatch.setattr(search, "SPREAD", 0.0)
     assert recall(of) < spread - 0.05

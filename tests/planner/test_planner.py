@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from byway.planner import signals
-from byway.planner.signals import SIGNALS, Asker
+from byway.planner import search
+from byway.planner.planner import SIGNALS, Asker, PlannerWeights
 from tests.planner.planted import WEIGHTS, asker, dense, planner
 
 HISTORY, LIKED = [0, 12, 3, 12, 20], [1.0, 0.8, 0.1, 0.4, 0.6]
@@ -64,7 +64,7 @@ def test_parts_sum_to_the_scores():
 @pytest.mark.parametrize("some", [False, True])
 def test_the_best_stand_in_the_order_of_the_item_policy(monkeypatch, some):
     """The scores of the best are dealt out anew among them; all others keep theirs, also those not to be shown."""
-    monkeypatch.setattr(signals, "ENOUGH", 6)
+    monkeypatch.setattr("byway.planner.planner.ENOUGH", 6)
     of = planner()
     asked, rows = asker(of, HISTORY, LIKED), np.arange(4, 30, 2) if some else None
     score = of.scores(asked, rows)
@@ -96,7 +96,7 @@ def test_a_signal_without_a_weight_or_without_an_answer_has_no_part():
 
 
 def replace_weights(of, weights):
-    return signals.PlannerWeights(weights, of.fitted.neutral, of.fitted.scale)
+    return PlannerWeights(weights, of.fitted.neutral, of.fitted.scale)
 
 
 def test_without_a_history_nothing_is_liked():
@@ -113,7 +113,7 @@ def test_without_a_history_nothing_is_liked():
 
 def considered(of, asked, opened):
     """The items that are scored; what is added to them is what it is for them alone."""
-    rows, parts = of.considered(asked, opened, lambda rows: opened[of.cluster[rows]])
+    rows, parts = search.considered(of, asked, opened, lambda rows: opened[of.cluster[rows]])
     for name, part in of.parts(asked, rows).items():
         np.testing.assert_allclose(parts[name], part, rtol=1e-5, atol=1e-5)
     return rows
@@ -124,10 +124,10 @@ def test_candidates_hold_the_best_items_where_leaves_are_coherent(monkeypatch, s
     of = planner(seed, leaves=60, each=20, spread=0.02, items=False)
     asked = asker(of, [5, 417, 800, 801], [1.0, 0.3, 0.9, 0.0], seed)
     opened = np.random.default_rng(seed).random(30) < 0.5
-    monkeypatch.setattr(signals, "EXACT", 1000)
-    monkeypatch.setattr(signals, "LEAVES", 12)
-    monkeypatch.setattr(signals, "FIRST", 3)
-    monkeypatch.setattr(signals, "ENOUGH", 100)
+    monkeypatch.setattr(search, "EXACT", 1000)
+    monkeypatch.setattr(search, "LEAVES", 12)
+    monkeypatch.setattr(search, "FIRST", 3)
+    monkeypatch.setattr(search, "ENOUGH", 100)
     some = considered(of, asked, opened)
     assert 5 * 20 <= len(some) <= 12 * 20
     assert (np.diff(some) > 0).all()
@@ -142,9 +142,9 @@ def test_candidates_hold_the_best_items_where_leaves_are_coherent(monkeypatch, s
 def test_what_ease_says_most_of_is_scored_wherever_it_lies(monkeypatch):
     of = planner(3)
     asked = asker(of, HISTORY, LIKED)
-    monkeypatch.setattr(signals, "EXACT", 29)
-    monkeypatch.setattr(signals, "LEAVES", 1)
-    monkeypatch.setattr(signals, "UNITS", 3)
+    monkeypatch.setattr(search, "EXACT", 29)
+    monkeypatch.setattr(search, "LEAVES", 1)
+    monkeypatch.setattr(search, "UNITS", 3)
     units = of.of_units(asked)[of.unit]
     some = considered(of, asked, np.ones(3, bool))
     assert some.tolist() == sorted(set(some.tolist()))
@@ -156,8 +156,8 @@ def test_a_small_catalog_is_scored_as_a_whole(monkeypatch):
     of = planner(items=False)
     asked = asker(of, HISTORY, LIKED)
     assert considered(of, asked, np.zeros(3, bool)).tolist() == list(range(30))
-    monkeypatch.setattr(signals, "EXACT", 29)
-    monkeypatch.setattr(signals, "LEAVES", 2)
+    monkeypatch.setattr(search, "EXACT", 29)
+    monkeypatch.setattr(search, "LEAVES", 2)
     some = considered(of, asked, np.array([False, True, False]))
     assert some.tolist() == list(range(10, 20))
 

@@ -64,7 +64,7 @@ READ = {".json", ".txt", ".model", ".jinja"}
 """Endings of those that say how it is built, and how texts and pictures are put to it."""
 
 
-def known(name: str) -> ModelRecord:
+def record(name: str) -> ModelRecord:
     """The record of the model called `name`; of a folder or a hub name one with its own tokenizer."""
     return KNOWN.get(name, ModelRecord(name, name))
 
@@ -92,7 +92,7 @@ def identity(name: str, only_tokenizer: bool = False) -> str:
         except PackageNotFoundError:
             return name
     if not (folder := Path(name)).is_dir():
-        return known(name).hub
+        return record(name).hub
     endings = READ if only_tokenizer else READ | WEIGHTS
     files = sorted(path for path in folder.rglob("*") if path.suffix in endings and path.is_file())
     return hash_json(

@@ -4,7 +4,7 @@ The signals are what the log says of the whole person (`ease`, over items; `ease
 clusters), the item policy's score, what the table and the language model's own ranking say of the item's interest,
 averaged over every pair of interests that could be drawn, the likeness of contents, popularity and quality. Weights
 are fitted by `fit`. Scores are comparable within one request, and say nothing across requests. This module knows
-items by row and clusters by number, keeps no state, and needs numpy alone.
+items by row and clusters by number, and needs numpy alone.
 """
 
 from collections.abc import Callable
@@ -14,25 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from byway.items.ease import Weights
-from byway.planner import page
+from byway.base.ranking import top
+from byway.items.ease import SparseMatrix
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-EXACT = 50_000
-"""Items up to which all are scored: about a millisecond on one core."""
-UNITS = 500
-"""Items of which EASE over items says most that are scored beside them."""
-LEAVES = 64
-"""Leaves whose items are scored at most where there are more items."""
-FIRST = 8
-"""Leaves whose items are scored in any case; of the others those that may be expected to hold one of the best."""
 ENOUGH = 50
 """How many items are the best, so far and of all."""
-SPREAD = 1.3
-"""How many expected largest deviations a leaf's best item is taken to lie above the leaf's mean. On KuaiRec the 64
-best of 1,503 leaves hold 0.96 of the ten best items of all; by their means alone 0.85, with 1.0 here 0.94."""
 RUN = 16
 """Rows that follow each other from which a slice is faster than a copy."""
 
@@ -87,8 +76,34 @@ class Asker:
     """[d] the item policy's vector of the history."""
     shares: dict[str, Floats]
     """By `table` and `language_model`, [M]: `draws.reciprocal_rank` of every cluster; missing where not asked."""
-    kept: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
+    cached: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
     """[leaves] what signals say of leaves, since it is asked for twice: to choose them, and of their items."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeafMeans:
+    """The leaves that hold items, as they stand in the tree's order, and what the items of each are like."""
+
+    leaf: NDArray[np.int32]
+    start: Ints
+    stop: Ints
+    cluster: NDArray[np.int32]
+    largest: Floats
+    """[leaves] 2 ln m of a leaf of m items: its root is about the largest of m standard deviations."""
+    mean: Floats
+    """[leaves, d + w + 2] of vectors, content where it is by item, popularity and quality."""
+    variance: Floats
+    """[leaves, 4] of each of these, an axis on average; 3 where content is not by item."""
+    spoken: Ints
+    """Items that have a row of EASE over items, in order."""
+    unit: NDArray[np.int32]
+    """These rows."""
+
+    def items(self, places: Ints) -> Ints:
+        """The items of some leaves, in order."""
+        places = np.sort(places)
+        start, size = self.start[places], self.stop[places] - self.start[places]
+        return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +114,11 @@ class Planner:
     unit: NDArray[np.int32]
     """[n] row of `items` that speaks for an item: its own, for one that came later that of the most similar; -1 for
     one that is watched too little to have one."""
-    items: Weights | None
+    items: SparseMatrix | None
     """EASE over the items that are watched most; None where no item has a row."""
     leaf: NDArray[np.int32]
     """[n] finest cluster of each item."""
-    leaves: Weights
+    leaves: SparseMatrix
     """EASE over the finest clusters."""
     cluster: NDArray[np.int32]
     """[n] cluster of the planning level."""
@@ -115,7 +130,8 @@ class Planner:
     """[n] log(1 + events)."""
     quality: Floats
     """[n] mean satisfaction, drawn towards that of all."""
-    kept: list["LeafMeans"] = field(default_factory=list, compare=False, repr=False)
+    cached_means: list[LeafMeans] = field(default_factory=list, compare=False, repr=False)
+    """At most one, made when a search needs it first (`search.means_of`)."""
 
     def signals(self, asker: Asker, rows: Ints | None = None) -> dict[str, Callable[[], Floats]]:
         """What each signal says of the items, or of those in `rows` alone, when it is called: [n] or [rows]."""
@@ -139,52 +155,6 @@ class Planner:
             "quality": lambda: self.quality[some],
         }
 
-    def considered(
-        self, asker: Asker, open_M: NDArray[np.bool_], fit: Callable[[Ints], NDArray[np.bool_]]
-    ) -> tuple[Ints, dict[str, Floats]]:
-        """Items that are worth scoring, in order, and what each signal adds to their scores (`parts`).
-
-        All up to EXACT. Beyond that the items of leaves in open clusters, a leaf being judged by what its best item
-        can be expected to score without EASE over items (`LeafMeans.scores`): FIRST of them, and then up to LEAVES
-        as long as that is no less than the ENOUGH best so far which are `fit` to be shown; and, open or not, the
-        items of which EASE says most.
-        """
-        n = len(self.cluster)
-        if n <= EXACT:
-            return np.arange(n), self.parts(asker)
-        means = self.means()
-        expected = np.where(open_M[means.cluster], means.scores(self, asker), np.float32(-np.inf))
-        best = np.argpartition(-expected, min(LEAVES, len(expected)) - 1)[:LEAVES]
-        best = best[np.argsort(-expected[best], kind="stable")]
-        best = best[expected[best] > -np.inf]
-        rows = np.sort(np.concatenate([means.items(best[:FIRST]), self._said_most_of(asker)]))
-        rows = rows[np.diff(rows, prepend=-1) > 0]
-        parts = self.parts(asker, rows)
-        good = total(parts, len(rows))[fit(rows)]
-        least = np.partition(good, len(good) - ENOUGH)[len(good) - ENOUGH] if len(good) >= ENOUGH else -np.inf
-        more = means.items(best[FIRST:][expected[best[FIRST:]] >= least])
-        more = more[rows[np.minimum(np.searchsorted(rows, more), len(rows) - 1)] != more]
-        if not len(more):
-            return rows, parts
-        further = self.parts(asker, more)
-        rows = np.concatenate([rows, more])
-        order = np.argsort(rows, kind="stable")
-        return rows[order], {name: np.concatenate([part, further[name]])[order] for name, part in parts.items()}
-
-    def _said_most_of(self, asker: Asker) -> Ints:
-        """Up to UNITS items of which EASE over items says most, where it has a weight."""
-        if self.items is None or not self.fitted.weights.get("ease"):
-            return np.empty(0, np.int64)
-        means = self.means()
-        said = self.of_units(asker)[means.unit]
-        return means.spoken[np.argpartition(-said, min(UNITS, len(said)) - 1)[:UNITS]]
-
-    def means(self) -> "LeafMeans":
-        """Made when they are first needed, and kept."""
-        if not self.kept:
-            self.kept.append(LeafMeans.of(self))
-        return self.kept[0]
-
     def scores(self, asker: Asker, rows: Ints | None = None) -> Floats:
         """[n], or [rows] for these alone."""
         return total(self.parts(asker, rows), len(self.cluster) if rows is None else len(rows))
@@ -194,7 +164,7 @@ class Planner:
         highest to what the item policy expects next. Unchanged where `next_first` is not set."""
         if not self.fitted.next_first:
             return score
-        best = page.ranked(score, ENOUGH)
+        best = top(score, ENOUGH)
         expected = product(self.vectors, asker.state, best if rows is None else rows[best])
         dealt = score.copy()
         dealt[best[np.argsort(-expected, kind="stable")]] = score[best]
@@ -208,16 +178,16 @@ class Planner:
     def of_units(self, asker: Asker) -> Floats:
         """[units] what EASE over items says of each."""
         assert self.items is not None
-        if "ease" not in asker.kept:
-            asker.kept["ease"] = self.items.scores(*by_unit(self.unit[asker.rows], asker.values))
-        return asker.kept["ease"]
+        if "ease" not in asker.cached:
+            asker.cached["ease"] = self.items.scores(*by_unit(self.unit[asker.rows], asker.values))
+        return asker.cached["ease"]
 
     def of_leaves(self, asker: Asker) -> Floats:
         """[leaves] what EASE over the finest clusters says of each."""
-        if "ease_leaves" not in asker.kept:
+        if "ease_leaves" not in asker.cached:
             units, values = by_unit(self.leaf[asker.rows], asker.values)
-            asker.kept["ease_leaves"] = self.leaves.scores(units, values)
-        return asker.kept["ease_leaves"]
+            asker.cached["ease_leaves"] = self.leaves.scores(units, values)
+        return asker.cached["ease_leaves"]
 
     @property
     def content_of_leaves(self) -> bool:
@@ -226,9 +196,9 @@ class Planner:
 
     def likeness(self, asker: Asker) -> Floats:
         """[leaves] of contents, where these are those of leaves."""
-        if "similarity" not in asker.kept:
-            asker.kept["similarity"] = self.content @ self.taste(asker)
-        return asker.kept["similarity"]
+        if "similarity" not in asker.cached:
+            asker.cached["similarity"] = self.content @ self.taste(asker)
+        return asker.cached["similarity"]
 
     def taste(self, asker: Asker) -> Floats:
         """[w] unit vector of the contents that pleased, less those that did not; 0 without a history."""
@@ -250,86 +220,7 @@ class Planner:
         return best[said[best] > 0].tolist()
 
 
-@dataclass(frozen=True, slots=True)
-class LeafMeans:
-    """The leaves that hold items, as they stand in the tree's order, and what the items of each are like."""
-
-    leaf: NDArray[np.int32]
-    start: Ints
-    stop: Ints
-    cluster: NDArray[np.int32]
-    largest: Floats
-    """[leaves] 2 ln m of a leaf of m items: its root is about the largest of m standard deviations."""
-    mean: Floats
-    """[leaves, d + w + 2] of vectors, content where it is by item, popularity and quality."""
-    variance: Floats
-    """[leaves, 4] of each of these, an axis on average; 3 where content is not by item."""
-    spoken: Ints
-    """Items that have a row of EASE over items, in order."""
-    unit: NDArray[np.int32]
-    """These rows."""
-
-    @classmethod
-    def of(cls, planner: Planner, mean: Floats | None = None, variance: Floats | None = None) -> "LeafMeans":
-        """Items must stand leaf by leaf, as in a bundle. `mean` and `variance` where they were kept: they take
-        seconds for a million items."""
-        start = np.flatnonzero(np.diff(planner.leaf, prepend=-1))
-        stop = np.append(start[1:], len(planner.leaf))
-        if mean is None or variance is None:
-            mean, variance = _moments(planner, start, stop - start)
-        largest = 2 * np.log((stop - start).astype(np.float32))
-        spoken = np.flatnonzero(np.asarray(planner.unit) >= 0)
-        leaf, cluster, unit = planner.leaf[start], planner.cluster[start], np.asarray(planner.unit)[spoken]
-        return cls(leaf, start, stop, cluster, largest, mean, variance, spoken, unit)
-
-    def items(self, places: Ints) -> Ints:
-        """The items of some leaves, in order."""
-        places = np.sort(places)
-        start, size = self.start[places], self.stop[places] - self.start[places]
-        return np.arange(size.sum()) + np.repeat(start - (np.cumsum(size) - size), size)
-
-    def scores(self, planner: Planner, asker: Asker) -> Floats:
-        """[leaves] what the best item of each leaf can be expected to score, without EASE over items.
-
-        The mean of a leaf's scores is exact, since all signals are linear in what an item is. How far these lie
-        apart is taken from the variance as if it were the same on all axes.
-        """
-        weight = {name: np.float32(planner.fitted.weights.get(name, 0)) for name in SIGNALS}
-        blocks = [
-            weight["item_policy"] * asker.state,
-            np.array([weight["popularity"]]),
-            np.array([weight["quality"]]),
-        ]
-        if not planner.content_of_leaves:
-            blocks.insert(1, weight["similarity"] * planner.taste(asker))
-        found = self.mean @ np.concatenate(blocks)
-        if planner.content_of_leaves and weight["similarity"]:
-            found += weight["similarity"] * planner.likeness(asker)[self.leaf]
-        if weight["ease_leaves"]:
-            found += weight["ease_leaves"] * planner.of_leaves(asker)[self.leaf]
-        for name, share in asker.shares.items():
-            if weight[name]:
-                found += weight[name] * share[self.cluster]
-        square = np.array([block @ block for block in blocks], np.float32)
-        return found + np.float32(SPREAD) * np.sqrt(self.variance @ square * self.largest)
-
-
-def _moments(planner: Planner, start: Ints, size: Ints) -> tuple[Floats, Floats]:
-    """`mean` and `variance` of LeafMeans."""
-    means: list[Floats] = []
-    variances: list[Floats] = []
-    content = [] if planner.content_of_leaves else [planner.content]
-    for values in (planner.vectors, *content, planner.popularity, planner.quality):
-        values = np.asarray(values).reshape(len(planner.leaf), -1)
-        mean = (np.add.reduceat(values, start, axis=0) / size[:, None]).astype(np.float32)
-        square = np.add.reduceat(np.einsum("ij,ij->i", values, values, dtype=np.float64), start) / size
-        between = np.einsum("ij,ij->i", mean, mean, dtype=np.float64)
-        means.append(mean)
-        variances.append((np.maximum(square - between, 0) / values.shape[1]).astype(np.float32))
-    return np.concatenate(means, 1), np.stack(variances, 1)
-
-
-def worth_of(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
+def item_stats(item: NDArray[np.integer], satisfaction: Floats, n: int) -> tuple[Floats, Floats]:
     """[n] events of each item, and mean satisfaction drawn towards that of all as by ten events."""
     traffic = np.bincount(item, minlength=n).astype(np.float32)
     mean = float(satisfaction.mean()) if len(satisfaction) else 0.0
