@@ -26,6 +26,7 @@ from tests.toys import Toys
 from tests.toys import workspace as make_workspace
 
 VERBS = [
+    "seed",
     "backup",
     "forget",
     "restore",

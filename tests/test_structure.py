@@ -115,7 +115,7 @@ def test_modules_are_of_a_size_that_can_be_read(name: str) -> None:
 
 LONG = {
     "byway.base.config": 700,  # every setting on one page
-    "byway.cli": 490,  # every verb on one page
+    "byway.cli": 475,  # every verb on one page
     "byway.workflow.stages": 560,  # every stage on one page
 }
 """Modules that may be longer."""

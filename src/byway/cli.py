@@ -1,8 +1,6 @@
 """The command line. Each verb imports what it needs when it is called, so that `byway --help` is instant."""
 
-import errno
 import json
-import os
 import re
 import shlex
 import sys
@@ -274,6 +272,15 @@ def forget(directory: Path, *users: str, set: Set = None, json: Json = False) ->
 
 
 @app.command
+def seed(directory: Path, *, set: Set = None, json: Json = False) -> None:
+    """Put the latest events of the workspace's log into the history, so that the service knows people at once."""
+    from byway.workflow import seeding
+
+    found = seeding.seed(directory, _config(directory, set))
+    _say(json, found, seeding.in_words(found))
+
+
+@app.command
 def backup(directory: Path, to: Path, *, set: Set = None, json: Json = False) -> None:
     """Copy the history into the folder TO, while the service runs."""
     from byway.serving import backup as module
@@ -452,38 +459,12 @@ def _say(as_json: bool, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value) if as_json else text)
 
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What the disk may refuse without being broken."""
-PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
-"""What a path may be that does not fit what belongs there."""
-
-
 def main() -> None:
-    """Entry point: a sentence and exit code 2 for what the user can mend, 130 for Ctrl-C, 141 for a closed pipe."""
-    from byway.base import memory
+    """Entry point; how it ends is in `base.exits`."""
+    from byway.base import exits, memory
 
     memory.keep()
-    try:
+    with exits.in_sentences():
         _require_joined(sys.argv[1:])
         app()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read our output has read enough. Python would flush once more as it ends, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:
-        if error.errno not in DISK | PLACE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        reason = os.strerror(error.errno).lower()
-        advice = "make room or allow reading and writing there, then type the same command: it goes on from here."
-        if error.errno in PLACE:
-            advice = "name another path, or move away what is in its place."
-        print(f"byway: {where}{reason}; {advice}", file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
-        print(f"byway: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("byway: stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)

@@ -30,12 +30,16 @@ FRESH = 30.0
 
 
 async def pieces(service: Service, after: str = "") -> AsyncIterator[tuple[str, int, bytes]]:
-    """Each person after another: the id, how many rows, and the rows as CSV. What is too old is left out."""
+    """Each person after another: the id, how many rows, and the rows as CSV.
+
+    What is too old is left out, and what the workspace's own log has already (`byway seed`).
+    """
     await service.exposures.flush(1.0)
     store, since = service.history, service.oldest()
     async for user in store.users(after):
         async with service.slow:
             events, answers = await store.of(user, since, MOST), await store.answers(user, since, MOST)
+            events = [event for event in events if event.source != history.SEEDED]
             rows, text = await asyncio.to_thread(_written, events, answers)
         yield user, rows, text
         await asyncio.sleep(0)  # others are answered between two people

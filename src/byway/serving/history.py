@@ -22,6 +22,10 @@ LIMIT = 500
 """Events of a user that an answer reads: ten times what an item policy reads by default."""
 
 
+SEEDED = "workspace"
+"""The source of events that `byway seed` took from the workspace's own log."""
+
+
 class Event(msgspec.Struct, frozen=True):
     """A person met an item."""
 

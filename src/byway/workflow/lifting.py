@@ -23,7 +23,7 @@ from byway.evaluation import live
 from byway.evaluation.live import LiveLog
 from byway.serving import arms, bundle, stores
 from byway.serving.bundle import Bundle
-from byway.serving.history import DAY, Answered, Event, as_rows
+from byway.serving.history import DAY, SEEDED, Answered, Event, as_rows
 from byway.workflow.artifacts import Artifacts
 from byway.workflow.stages import BUNDLE, CATALOG
 
@@ -135,8 +135,8 @@ def _of_people(known: People, design: arms.Design | None) -> Rows:
     named = {name: name for name in ("user", "item", "time", "satisfaction")} | {"seconds": "watch_seconds"}
     columns = {name: [row[logged] for row in rows] for name, logged in named.items()}
     columns["own"] = [row["propensity"] is not None for row in rows]
-    # What lies before the experiment only says what was met.
-    columns["met"] = [row["time"] < first for row in rows]
+    # What lies before the experiment, or comes from the workspace's log, only says what was met.
+    columns["met"] = [row["time"] < first or row["source"] == SEEDED for row in rows]
     return Rows(columns, arm, shares if design is None else design.shares(), moved)
 
 
