@@ -240,6 +240,20 @@ def test_an_empty_cell_is_nothing_in_a_csv_as_in_parquet(tmp_path: Path) -> None
     assert lifting.lift(tmp_path, config.Config(), [tmp_path / "l.parquet"]) == found
 
 
+def test_tables_that_overlap_count_each_row_once(tmp_path: Path) -> None:
+    rows = [planted()[0], *planted()]  # one row stands twice in one table: an item that was shown again
+    once = lifted(tmp_path, rows)
+    as_csv(tmp_path / "first.csv", rows[: 2 * len(rows) // 3])
+    as_csv(tmp_path / "last.csv", rows[len(rows) // 3 :])
+    twice = lifting.lift(tmp_path, config.Config(), [tmp_path / "first.csv", tmp_path / "last.csv"])
+    assert twice["setting"].pop("repeated") > len(rows) // 4
+    assert "rows that another table has too" in lifting.as_text(
+        twice | {"setting": twice["setting"] | {"repeated": 9}}
+    )
+    assert once["setting"].pop("repeated") == 0
+    assert (twice["arms"], twice["setting"]) == (once["arms"], once["setting"])
+
+
 def test_users_who_moved_are_said(tmp_path: Path) -> None:
     rows = [*planted(), planted()[0] | {"arm": "byway"}]
     assert "Left out: 1 users who were seen in several arms." in lifting.as_text(lifted(tmp_path, rows))

@@ -160,8 +160,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> None:
     opened = bundle.load(refreshed / "13-bundle")
-    assert len(opened.rows) == ITEMS + 24
-    topic_of = [TOPICS.index(opened.titles[p].split()[0]) for p in range(len(opened.rows))]
+    assert len(opened.policy_rows) == ITEMS + 24
+    topic_of = [TOPICS.index(opened.titles[p].split()[0]) for p in range(len(opened.policy_rows))]
     for i in range(ITEMS, ITEMS + 24):
         position = opened.position(str(i))
         assert position is not None
@@ -170,7 +170,7 @@ def test_new_items_are_servable_and_where_their_topic_is(refreshed: Path) -> Non
         known = [t for p, t in enumerate(topic_of) if opened.cluster(p) == cluster and int(opened.ids[p]) < ITEMS]
         assert Counter(known).most_common(1)[0][0] == i % 6
         # Read in a history as a known item of the same topic.
-        assert opened.rows[position] % 6 == i % 6
+        assert opened.policy_rows[position] % 6 == i % 6
         assert np.isfinite(opened.encode([position])).all()
         assert np.linalg.norm(opened.vectors[position]) > 0
     answer = recommend(opened, [Seen(str(ITEMS)), Seen(str(ITEMS + 23)), Seen("3")], np.random.default_rng(0))
@@ -331,14 +331,17 @@ def test_the_same_table_is_taken_in_once(refreshed: Path) -> None:
     before = digests(refreshed), artifact.read_record(refreshed / stages.REFRESH)
     take_in(refreshed, refreshed / "new-items-0.csv", refreshed / "new-events-1.csv")
     assert (digests(refreshed), artifact.read_record(refreshed / stages.REFRESH)) == before
+    found, said = refresh.run(refreshed, config.load(refreshed / "byway.toml"), None, None)
+    assert (found["refresh.taken_in"], said.splitlines()[0]) == (
+        0, "Nothing new was taken in; 24 items have come since the last full run.",
+    )  # fmt: skip
 
 
 def test_known_items_are_counted_and_left(refreshed: Path) -> None:
     record = artifact.read_record(refreshed / stages.REFRESH)
     assert record is not None
     assert (record.counts["known_items"], record.counts["items"], record.counts["all_items"]) == (3, 12, 24)
-    said = refresh.run(refreshed, config.load(refreshed / "byway.toml"), None, None)[1]
-    assert "3 items were known already and are left as they were." in said
+    assert "3 items were known already and are left as they were." in refresh._in_words(record, True)  # pyright: ignore
 
 
 def test_the_table_of_the_full_run_is_not_counted_again(built: Path, tmp_path: Path) -> None:
@@ -365,7 +368,7 @@ def test_an_export_that_holds_earlier_events_again_counts_the_new_ones_alone(
     record = artifact.read_record(folder / stages.REFRESH)
     assert record is not None
     assert record.counts["known_events"] == len(rows) - len(new)
-    said = refresh.run(folder, config.load(folder / "byway.toml"), None, None)[1]
+    said = refresh._in_words(record, True)  # pyright: ignore
     assert f"{len(rows) - len(new):,} events were known already and are left as they were." in said
     # One that holds nothing new changes nothing, but what pleased after it had been exported is told anew.
     again = take_in(folder, None, write(folder / "again.csv", EVENT, rows[:-5]))
@@ -397,16 +400,16 @@ def test_a_kill_before_publishing_is_made_good(
         patch.setattr(refresh, "_publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             take_in(folder, new)
-    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
+    assert len(bundle.load(folder / "13-bundle").policy_rows) == ITEMS
     take_in(folder, new)
-    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS + 6
+    assert len(bundle.load(folder / "13-bundle").policy_rows) == ITEMS + 6
     # A run that rebuilds the bundle leaves the refresh out; without tables it is put back.
     settings = ("bundle.days=7",)
     pipeline.run(folder, config.load(folder / "byway.toml", settings))
-    assert len(bundle.load(folder / "13-bundle").rows) == ITEMS
+    assert len(bundle.load(folder / "13-bundle").policy_rows) == ITEMS
     take_in(folder, None, None, *settings)
     opened = bundle.load(folder / "13-bundle")
-    assert (len(opened.rows), opened.settings.days) == (ITEMS + 6, 7)
+    assert (len(opened.policy_rows), opened.settings.days) == (ITEMS + 6, 7)
 
 
 def test_a_workspace_may_be_named_from_where_one_stands(

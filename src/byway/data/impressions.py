@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from byway.base import config
@@ -35,8 +36,11 @@ def read(
     scale: Sequence[float],
     catalog: config.Catalog,
     scratch: Path,
-) -> pa.Table:
+) -> tuple[pa.Table, int]:
     """The rows of all tables: `user`, `item` and `time` (microseconds since 1970), and what else they have.
+
+    A row that stands in several tables, as where exports overlap, counts as often as in the one that has it most;
+    how many others are left out is returned too.
 
     `columns` maps ours to theirs, "" to none; `scale` is the worst and best satisfaction, or empty. Copies of files
     that are packed go to `scratch`. Raises UserError for a column that the map names and no table has, where a
@@ -48,11 +52,29 @@ def read(
             raise UserError(f"--column knows no {name!r}; an impression has {known}.")
     config.require_scale("--scale", list(scale))
     settings = replace(catalog, event_columns={}, event_scale=list(scale))
-    found = [_read(part, columns, settings, scratch) for path in paths for part in containers.parts(path, "csv")]
-    rows = pa.concat_tables(found, promote_options="default")
-    if not rows.num_rows:
+    logs = [
+        _joined([_read(part, columns, settings, scratch) for part in containers.parts(path, "csv")])
+        for path in paths
+    ]
+    every = sum(table.num_rows for table in logs)
+    if not every:
         raise UserError(f"{paths[0]} has no rows; give a table with an impression a row.")
-    return rows
+    rows = _once(logs) if len(logs) > 1 else logs[0]
+    return rows, every - rows.num_rows
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _once(logs: list[pa.Table]) -> pa.Table:
+    """The rows of some tables, each as often as in the table that has it most often."""
+    numbered = [table.append_column("table", pa.repeat(n, table.num_rows)) for n, table in enumerate(logs)]
+    whole = _joined(numbered)
+    names = [name for name in whole.column_names if name != "table"]
+    counted = whole.group_by([*names, "table"], use_threads=False).aggregate([([], "count_all")])
+    most = counted.group_by(names, use_threads=False).aggregate([("count_all", "max")])
+    return most.select(names).take(np.repeat(np.arange(most.num_rows), most["count_all_max"].to_numpy()))
 
 
 def _read(part: containers.Part, columns: Mapping[str, str], settings: config.Catalog, scratch: Path) -> pa.Table:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Rows:
     """Users who were seen in several arms: they are left out."""
     incomplete: int = 0
     """Rows without a user, a time or the arm of their user: they are left out."""
+    repeated: int = 0
+    """Rows that another table has too, as where exports overlap: they are left out."""
 
 
 def lift(
@@ -68,8 +70,8 @@ def lift(
     design = arms.load(workspace)
     if paths:
         with tempfile.TemporaryDirectory() as scratch:
-            table = impressions.read(paths, columns or {}, scale, settings.catalog, Path(scratch))
-        rows = _of_table(table, paths[0], design)
+            table, repeated = impressions.read(paths, columns or {}, scale, settings.catalog, Path(scratch))
+        rows = replace(_of_table(table, paths[0], design), repeated=repeated)
     elif columns or scale:
         raise UserError("--column and --scale are for tables; name one, or leave them out.")
     else:
@@ -84,7 +86,8 @@ def lift(
     log = arrange(rows, _opened(workspace), _before(workspace))
     found = live.figures(log, control, _positive(workspace))
     named = "" if design is None else design.name
-    found["setting"] |= {"moved": rows.moved, "incomplete": rows.incomplete, "experiment": named}
+    left_out = {"moved": rows.moved, "incomplete": rows.incomplete, "repeated": rows.repeated}
+    found["setting"] |= {**left_out, "experiment": named}
     artifact.write_atomic(workspace / config.LIFTED, json.dumps(found, indent=1, ensure_ascii=False).encode())
     return found
 
@@ -304,6 +307,7 @@ def as_text(found: dict[str, Any]) -> str:
     reasons = {
         "moved": "users who were seen in several arms",
         "incomplete": "rows without a user, a time or an arm",
+        "repeated": "rows that another table has too",
     }
     left = [f"{setting[name]:,} {what}" for name, what in reasons.items() if setting[name]]
     if left:

@@ -73,7 +73,7 @@ def run(workspace: Path, config: Config, items: Path | None, events: Path | None
             raise UserError("There is nothing to take in: give --items or --events, a table of new rows.")
         if records["bundle"].metrics.get(REFRESHED) != record.digest:
             _publish(workspace, records["bundle"], record)
-    return record.metrics, _in_words(workspace, record)
+    return record.metrics | {"refresh.taken_in": len(given)}, _in_words(record, bool(given))
 
 
 def _full_run(workspace: Path) -> dict[str, Record]:
@@ -168,22 +168,24 @@ def _publish(workspace: Path, base: Record, record: Record) -> None:
     artifact.commit(path, "bundle", base.settings, base.inputs, outcome)
 
 
-def _in_words(workspace: Path, record: Record) -> str:
-    """What was taken in, what it did not change, and what is due."""
+def _in_words(record: Record, took: bool) -> str:
+    """What was taken in, if anything was, what it did not change, and what is due."""
     found = record.metrics
+    new = f"{found['refresh.items']:,} new items are servable and {found['refresh.events']:,} new events counted"
+    if not took:
+        new = "Nothing new was taken in"
     triples = f"and {n:,} triples " if (n := record.counts.get("triples", 0)) else ""
     lines = [
-        f"{found['refresh.items']:,} new items are servable and {found['refresh.events']:,} new events counted; "
-        f"{record.counts['all_items']:,} items have come since the last full run.",
-        f"{record.counts['pairs']:,} pairs {triples}of interests are answered anew: another one follows most often "
-        "now. "
+        f"{new}; {record.counts['all_items']:,} items have come since the last full run.",
+        f"Since then {record.counts['pairs']:,} pairs {triples}of interests are answered anew: another one follows "
+        "most often now. "
         "The rest of the table, the names of clusters, the models and the item policy are as they were: a new item "
         "is ranked by what it says, and read in a history as the most similar item that the policy knows.",
     ]
     for kind in ("items", "events"):
-        if known := record.counts.get(f"known_{kind}"):
+        if took and (known := record.counts.get(f"known_{kind}")):
             lines.insert(1, f"{known:,} {kind} were known already and are left as they were.")
-    if told := pipeline.kept_out(record):
+    if took and (told := pipeline.kept_out(record)):
         lines.insert(1, f"{told}; {REFRESH}/quarantine.parquet has them all.")
     if found["refresh.crowded"] or max(found["refresh.balance_blended"][:2]) > arrivals.ROOM:
         lines.append(
