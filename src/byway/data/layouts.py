@@ -14,19 +14,11 @@ import pyarrow as pa
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import containers, files, text
-from byway.data.casts import (
-    as_bytes,
-    as_microseconds,
-    as_number,
-    as_text,
-    at_most_one,
-    concat,
-    known,
-    without_hashtags,
-)
+from byway.data.casts import as_bytes, as_number, as_text, at_most_one, concat, known, without_hashtags
 from byway.data.described import find, most_used
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw
+from byway.data.times import as_microseconds
 
 if TYPE_CHECKING:
     import daft
@@ -65,7 +57,7 @@ def movielens(folder: Path, events: Path | None) -> Raw:
     log = log.select(
         daft.col(user).alias("user"),
         daft.col(item).alias("item"),
-        as_microseconds(log, time, 1e6).alias("time"),
+        as_microseconds(log, time).alias("time"),
         ((as_number(log, rating) - 0.5) / 4.5).alias("satisfaction"),
         daft.col(MALFORMED),
     )
@@ -161,7 +153,7 @@ def microlens(folder: Path, events: Path | None) -> Raw:
         log = log.select(
             col(user).alias("user"),
             col(item).alias("item"),
-            as_microseconds(log, time, 1e3).alias("time"),
+            as_microseconds(log, time).alias("time"),
             col(MALFORMED),
         )
     return Raw(items, log, titles, source)
@@ -204,7 +196,7 @@ def kuairec(folder: Path, events: Path | None) -> Raw:
         log = log.select(
             col("user_id").alias("user"),
             col("video_id").alias("item"),
-            as_microseconds(log, "timestamp", 1e6).alias("time"),
+            as_microseconds(log, "timestamp").alias("time"),
             at_most_one(as_number(log, "watch_ratio") / 2).alias("satisfaction"),
             (as_number(log, "play_duration") / 1000).alias("watch_seconds"),
             col(MALFORMED),
@@ -254,10 +246,7 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
         functions.concat_ws(", ", *described).alias("description"),
         col("author_id").alias("creator"),
         (as_number(raw, "video_duration") / 1000).alias("duration"),
-        as_text(raw, "upload_dt")
-        .try_cast(daft.DataType.timestamp("us"))
-        .cast(daft.DataType.int64())
-        .alias("created_at"),
+        as_microseconds(raw, "upload_dt").alias("created_at"),
         broken.alias(MALFORMED),
     )
     logs = containers.expand(events) if events else find(folder, "KuaiRand", "log_standard_*.csv")
@@ -276,7 +265,7 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
     log = log.select(
         col("user_id").alias("user"),
         col("video_id").alias("item"),
-        as_microseconds(log, "time_ms", 1e3).alias("time"),
+        as_microseconds(log, "time_ms").alias("time"),
         satisfaction.alias("satisfaction"),
         (as_number(log, "play_time_ms") / 1000).alias("watch_seconds"),
         functions.format("tab {}", as_text(log, "tab")).alias("source"),

@@ -103,15 +103,32 @@ def readable(sample: pa.Array, form: Form) -> int:
     return len(sample) - read(sample, form).null_count
 
 
-def as_microseconds(frame: "daft.DataFrame", name: str, form: Form) -> Any:
-    """A column of any type as int64 microseconds, null where it is missing or not of this form."""
+def as_microseconds(frame: "daft.DataFrame", name: str, form: Form | None = None) -> Any:
+    """A column of any type as int64 microseconds, null where it is missing or not of this form.
+
+    Without a form each value is read by what it says itself (`read_unaided`).
+    """
     daft = engine.daft()
 
     @daft.func.batch(return_dtype=daft.DataType.int64())
     def reading(column: Any) -> Any:
-        return daft.Series.from_arrow(read(column.to_arrow(), form))
+        values = column.to_arrow()
+        return daft.Series.from_arrow(read_unaided(values) if form is None else read(values, form))
 
     return reading(daft.col(name))
+
+
+def read_unaided(column: pa.Array) -> pa.Array:
+    """Microseconds since 1970: of numbers, which from 10^11 on are milliseconds, before that seconds; and of text.
+
+    >>> read_unaided(pa.array(["1000000000", "1000000000000", "2001-09-09T01:46:40Z", "soon", None])).to_pylist()
+    [1000000000000000, 1000000000000000, 1000000000000000, None, None]
+    """
+    in_seconds, in_milliseconds = (read(column, given(unit)) for unit in ("s", "ms"))
+    moment = compute.if_else(compute.greater_equal(in_seconds, 10**17), in_milliseconds, in_seconds)
+    if moment.null_count == column.null_count:
+        return moment
+    return compute.coalesce(moment, read(column, Form("text", tuple(CLEAR.values()))))
 
 
 def read(column: pa.Array, form: Form) -> pa.Array:
