@@ -54,20 +54,23 @@ class Part:
     """Columns that only the names of the folders say, as in `day=2024-01-01/part-0.parquet`."""
 
 
+def matched(path: Path) -> list[Path]:
+    """The path itself, or what its last name matches where that is a pattern (`*`, `?`), in alphabetical order."""
+    return sorted(path.parent.glob(path.name)) if any(mark in path.name for mark in "*?") else [path]
+
+
 def expand(path: Path) -> list[Path]:
-    """The files that a path means, in alphabetical order: itself, those of a pattern, those in a folder of parts.
+    """The files that a path means, in alphabetical order: those `matched`, and those in a folder of parts.
 
     Raises UserError where there is none, and for a folder that is a table of another system.
     """
-    pattern = any(mark in path.name for mark in "*?")
-    found = sorted(path.parent.glob(path.name)) if pattern else [path]
-    if not found:
-        raise UserError(f"{path} matches no file.")
     files: list[Path] = []
-    for each in found:
-        if not each.exists():
-            raise UserError(f"{each} does not exist.")
-        files += _in_folder(each) if each.is_dir() else [each]
+    for place in matched(path):
+        if not place.exists():
+            raise UserError(f"{place} does not exist.")
+        files += _in_folder(place) if place.is_dir() else [place]
+    if not files:
+        raise UserError(f"{path} matches no file.")
     return files
 
 

@@ -191,7 +191,10 @@ def _text(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
         if role in ("id", "time", "whole"):
             raise _wrong(where, ours, theirs, raw)
         return raw.decode()
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # a number in it that no float64 holds
+        return raw.decode() if role == "tags" else None
     if isinstance(value, dict) and len(value) == 1 and (key := next(iter(value))) in _EXTENDED:
         inner = value[key]
         return str(inner[_EXTENDED[2]] if isinstance(inner, dict) and _EXTENDED[2] in inner else inner)

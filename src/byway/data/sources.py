@@ -59,16 +59,16 @@ def files(settings: config.Catalog, workspace: Path) -> dict[str, Path]:
 
     Their names start with the setting, since files of items and of events may share one.
     """
-    found: dict[str, Path] = {}
+    opened: dict[str, Path] = {}
     for key, name in (("items", settings.items), ("events", settings.events)):
         path = workspace / name
         if not name:
             continue
         folder = path if path.is_dir() else path.parent
-        each = [path] if path.is_dir() else list(folder.glob(path.name))
-        some = [file for one in each for file in (_in_folder(one, settings.source) if one.is_dir() else [one])]
-        found |= {f"{key}/{file.relative_to(folder).as_posix()}": file for file in sorted(some) if file.is_file()}
-    return found
+        for place in containers.matched(path):
+            inside = sorted(_in_folder(place, settings.source)) if place.is_dir() else [place]
+            opened |= {f"{key}/{file.relative_to(folder).as_posix()}": file for file in inside if file.is_file()}
+    return opened
 
 
 def _in_folder(folder: Path, source: str) -> list[Path]:

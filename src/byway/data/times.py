@@ -268,7 +268,7 @@ def _counted(column: pa.Array, form: Form) -> pa.Array:
     with np.errstate(over="ignore"):
         about = floats * form.unit
     found = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
-    exact = known & (form.unit <= 1) & (np.abs(about) < _FAR / 2) & (np.abs(floats) >= 2.0**53)
+    exact = known & (form.unit <= 1) & (np.abs(floats) < _FAR) & (np.abs(floats) >= 2.0**53)
     if exact.any():
         # A float64 holds no nanosecond of our days.
         rows, per = np.flatnonzero(exact), max(1, round(1 / form.unit))
