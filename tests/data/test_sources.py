@@ -571,6 +571,14 @@ def test_toml_for_own_tables_guesses_usual_names(work: Work, tmp_path: Path) -> 
     assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
 
 
+@pytest.mark.parametrize("name", ['item "id"', "item\nid", "item\x7fid", "item\\id"])
+def test_toml_for_a_column_of_any_name_reads_back(tmp_path: Path, name: str) -> None:
+    written = '"' + name.replace('"', '""') + '"'
+    write(tmp_path, items__csv=f"{written},title\n1,one\n", events__csv=f"user,{written}\nu,1\n")
+    (tmp_path / "byway.toml").write_text(starting.start("csv", tmp_path).text)
+    assert config.load(tmp_path / "byway.toml").catalog.item_columns == {"item": name}
+
+
 def test_toml_for_what_is_not_there(tmp_path: Path) -> None:
     for name in ("microlens-50k", "movielens-latest-small", "kuairec", "kuairand", "parquet", "csv"):
         with pytest.raises(UserError, match=str(tmp_path)):

@@ -71,13 +71,16 @@ def _answers(name: str, asked: list[str]) -> list[str]:
 
 
 def tidy(text: str) -> str:
-    """The first line of an answer, without quotes, list marks and a full stop at the end.
+    """The first line of an answer, without quotes, marks of lists and of emphasis, and a full stop at the end.
 
     >>> tidy('  "Street Food Tours."\\nThese items are')
     'Street Food Tours'
+    >>> tidy("1. **Street Food**."), tidy("_Ramen_"), tidy("- 80s Music")
+    ('Street Food', 'Ramen', '80s Music')
     """
     line = next((line for line in text.splitlines() if line.strip()), "")
-    return re.sub(r"\s+", " ", re.sub(r"^[\s\-*#\d.)\"'“”]+|[\s.\"'“”:;,]+$", "", line))
+    begun = re.sub(r"^(?:[\s\-*_`#.)\"'“”]|\d+[.)]\s)+", "", line)
+    return re.sub(r"\s+", " ", re.sub(r"[\s*_`.\"'“”:;,]+$", "", begun))
 
 
 def unique(text: str, keywords: list[str], taken: set[str]) -> str:

@@ -590,12 +590,12 @@ def _shown_weights(inputs: Inputs) -> dict[str, str]:
     return _weights(model=inputs.config.multimodal_model.model, pictures=inputs.config.media.model)
 
 
-CATALOG = Stage(1, "catalog", _catalog, outside=_source_files)
+CATALOG = Stage(1, "catalog", _catalog, outside=_source_files, version=2)
 MEDIA = Stage(1, "media", _media, (CATALOG,), _media_files, only_if=(CATALOG, "media"))
 EMBEDDINGS = Stage(2, "embeddings", _embeddings, (CATALOG, MEDIA), _encoder_weights)
 GRAPH = Stage(3, "graph", _graph, (EMBEDDINGS,))
 TREE = Stage(4, "tree", _tree, (EMBEDDINGS, GRAPH, CATALOG))
-DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
+DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=3)
 TRANSITIONS = Stage(6, "transitions", _transitions, (CATALOG, TREE))
 LANGUAGE_MODEL = Stage(
     7,
