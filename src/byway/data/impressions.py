@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.data import containers, meaning, naming, scales, survey, tables
+from byway.data import containers, meaning, naming, scales, survey, tables, text
 from byway.data.casts import is_text
 from byway.data.text import compute
 
@@ -74,14 +74,20 @@ def _read(part: containers.Part, columns: Mapping[str, str], settings: config.Ca
         raise UserError(_by_options(str(error))) from error
     _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
-    found: dict[str, pa.ChunkedArray] = {}
-    for name in table.column_names:
-        found[name] = table[name].cast(_KINDS.get(name, pa.string()))
-        if name in ("user", "item", "arm"):
-            # A cell without text is nothing, as a null is.
-            empty = compute.equal(compute.utf8_trim_whitespace(found[name]), "")
-            found[name] = compute.if_else(empty, None, found[name])
-    return pa.table(found)
+    rows = {name: _settled(name, table[name].combine_chunks()) for name in table.column_names}
+    return pa.table(rows)
+
+
+def _settled(name: str, column: pa.Array) -> pa.Array:
+    """A column in its type; of those that say who, what and which arm a cell without text is null, as one not UTF-8
+    is. Elsewhere � stands for what is not."""
+    if name in _KINDS:
+        return compute.cast(column, _KINDS[name])
+    words, broken = text.decoded(column)
+    if name in ("user", "item", "arm"):
+        empty = compute.equal(compute.utf8_trim_whitespace(words), "")
+        words = compute.if_else(compute.or_kleene(empty, pa.array(broken)), None, words)
+    return compute.cast(words, pa.string())
 
 
 def _by_options(said: str) -> str:

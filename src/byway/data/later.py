@@ -73,7 +73,7 @@ def last(user: NDArray[np.int32], share: float, at_least: int) -> NDArray[np.boo
 def read(path: Path) -> pa.Table:
     """Users, items and satisfaction at `path`, as in `SCHEMA`.
 
-    Raises UserError where a column is missing or is not what it should be, and where satisfaction is outside [0, 1].
+    Raises UserError where a column is missing or of another kind, and where satisfaction is outside [0, 1].
     """
     files.require(path, files.parquet_schema(path).names, SCHEMA.names)
     try:
