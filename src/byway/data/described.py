@@ -192,7 +192,7 @@ def _events(table: PublicTable, log: "daft.DataFrame") -> "daft.DataFrame":
     """Ratings on our scale, times in microseconds."""
     daft = engine.daft()
     if "time" in log.column_names:
-        form = times.given(table.time_format) if table.time_format else None
+        form = times.form_of(table.time_format) if table.time_format else None
         log = log.with_column("time", times.as_microseconds(log, "time", form))
     if table.scale is not None:
         low, high = table.scale

@@ -30,8 +30,8 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(slots=True)
-class Column:
-    """What was seen of one column."""
+class Profile:
+    """What stands in one column."""
 
     rows: int = 0
     filled: int = 0
@@ -79,17 +79,17 @@ class Column:
             self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
 
 
-def look(
+def profile(
     frame: "daft.DataFrame", names: Sequence[str], where: Path, measured: Sequence[str] = ()
-) -> dict[str, Column]:
+) -> dict[str, Profile]:
     """Read the named columns of a table once; those in `measured` also as numbers."""
-    found = {name: Column() for name in names}
+    profiles = {name: Profile() for name in names}
     if not names:
-        return found
-    for batch in files.batches(frame.select(*found), where, rows=_BATCH_ROWS):
-        for name, column in found.items():
-            column.add(batch.column(name), name in measured)
-    return found
+        return profiles
+    for batch in files.batches(frame.select(*profiles), where, rows=_BATCH_ROWS):
+        for name, profile in profiles.items():
+            profile.add(batch.column(name), name in measured)
+    return profiles
 
 
 def filled(column: pa.Array) -> pa.Array:

@@ -66,13 +66,13 @@ _NEARLY = 0.9
 _FAR = 9_000_000_000_000_000_000
 
 
-def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
+def detect(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
     """The form of the times of which `sample` is some, none missing; `wanted` is `catalog.time_format`.
 
     Raises UserError, with what was found, where no form fits more than half of them and where two do.
     """
     if wanted:
-        form = given(wanted)
+        form = form_of(wanted)
         if 2 * readable(sample, form) <= len(sample) and len(sample):
             odd = _first(sample.filter(compute.is_null(read(sample, form))))
             raise UserError(
@@ -89,7 +89,7 @@ def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
     return _of_words(sample, where, name)
 
 
-def given(wanted: str) -> Form:
+def form_of(wanted: str) -> Form:
     """The form that a person named: a strptime form, a unit of `UNITS`, or `excel`; UserError for another."""
     if wanted in UNITS:
         return Form(f"{_UNIT_WORDS[wanted]} since 1970", unit=UNITS[wanted])
@@ -124,7 +124,7 @@ def read_unaided(column: pa.Array) -> pa.Array:
     >>> read_unaided(pa.array(["1000000000", "1000000000000", "2001-09-09T01:46:40Z", "soon", None])).to_pylist()
     [1000000000000000, 1000000000000000, 1000000000000000, None, None]
     """
-    in_seconds, in_milliseconds = (read(column, given(unit)) for unit in ("s", "ms"))
+    in_seconds, in_milliseconds = (read(column, form_of(unit)) for unit in ("s", "ms"))
     moment = compute.if_else(compute.greater_equal(in_seconds, 10**17), in_milliseconds, in_seconds)
     if moment.null_count == column.null_count:
         return moment
@@ -174,7 +174,7 @@ def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, nam
         raise UserError(f"{where}: {name!r} holds {odd}, which are not of one unit; write them in one, as seconds.")
     # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
     unit = next((u for limit, u in ((1e11, "s"), (1e14, "ms"), (1e17, "us")) if middle < limit), "ns")
-    return given(unit)
+    return form_of(unit)
 
 
 def _of_another_unit(numbers: NDArray[np.float64]) -> str:
