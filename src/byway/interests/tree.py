@@ -23,7 +23,7 @@ from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
 from byway.interests.graph import Graph, kmeans, rows_of
 from byway.interests.partition import DIRECT, centroids, coherence, loads_of, micro_clusters, partition, sharpen
-from byway.interests.projection import alike
+from byway.interests.projection import group_equal
 
 LEVELS = 4
 FEWEST_ITEMS = 16
@@ -112,7 +112,7 @@ def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
     metrics = measure(tree, rows, traffic)
-    different = len(np.unique(alike(rows)))
+    different = len(np.unique(group_equal(rows)))
     metrics["tree.distinct_vectors"] = different
     if different < sizes[-1]:
         say(
