@@ -20,7 +20,7 @@ from byway.base.artifact import Gate, Outcome, Work
 from byway.data.catalog import Catalog
 from byway.interests.clarity import coherence, coverage, precision
 from byway.interests.keywords import choose, spell_with
-from byway.interests.terms import Terms, read
+from byway.interests.terms import Terms, count
 from byway.interests.tree import LEVELS, Tree
 
 MAX_DOCUMENT_SHARE = 0.5
@@ -52,7 +52,7 @@ def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tre
     started = time.perf_counter()
     # Where level 1 has few clusters, a word that tells them apart stands in many items: half of all for two.
     most = max(MAX_DOCUMENT_SHARE, 1.5 / tree.size(1))
-    terms = read(_rows(catalog), most, settings.drop)
+    terms = count(_rows(catalog), most, settings.drop)
     counted = time.perf_counter()
     keywords = choose(terms, tree, WORDS, spell_with(tokenizer), MAX_TOKENS)
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
