@@ -84,7 +84,7 @@ def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tre
             ],
             # Of the two levels that people read.
             "descriptions.coherence": [round(coherence(terms, words), 4) for _, words in read_levels],
-            "descriptions.precision": [round(found, 4) for found, _ in leads],
+            "descriptions.precision": [round(share, 4) for share, _ in leads],
             "descriptions.precision.chance": [round(chance, 4) for _, chance in leads],
         },
         gates={"descriptions.unique": Gate(unique, 1.0)},

@@ -45,8 +45,8 @@ def _answers(name: str, asked: list[str]) -> list[str]:
     sequences: list[list[int]] = []
     for text in asked:
         if tokenizer.chat_template:
-            said = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            messages = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         sequences.append(tokenizer(text, add_special_tokens=False).input_ids)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     answers = [""] * len(asked)
@@ -90,12 +90,12 @@ def unique(text: str, keywords: list[str], taken: set[str]) -> str:
     >>> unique("Street food", ["ramen", "broth"], taken)
     'Street food, ramen'
     """
-    found = text or ", ".join(keywords) or "items"
-    more = [word for word in keywords if word.lower() not in found.lower()]
-    while found.lower() in taken and more:
-        found = f"{found}, {more.pop(0)}"
-    base, number = found, 2
-    while found.lower() in taken:
-        found, number = f"{base}, {number}", number + 1
-    taken.add(found.lower())
-    return found
+    name = text or ", ".join(keywords) or "items"
+    more = [word for word in keywords if word.lower() not in name.lower()]
+    while name.lower() in taken and more:
+        name = f"{name}, {more.pop(0)}"
+    base, number = name, 2
+    while name.lower() in taken:
+        name, number = f"{base}, {number}", number + 1
+    taken.add(name.lower())
+    return name
