@@ -102,15 +102,15 @@ def parts(path: Path, source: str) -> list[Part]:
     `source` ("parquet", "csv", "json") decides where neither content nor ending does. Raises UserError for what is
     no table.
     """
-    found: list[Part] = []
+    files: list[Part] = []
     for file in expand(path):
         packed = packing(file)
         start = head(file)
         wide = utf16(start)
         text = start[: len(start) // 2 * 2].decode(wide, "ignore").encode() if wide else start
         kind = _kind(file, text, source, packed)
-        found.append(Part(file, kind, packed, bool(wide) and kind != "parquet", partition=_partition(file, path)))
-    return found
+        files.append(Part(file, kind, packed, bool(wide) and kind != "parquet", partition=_partition(file, path)))
+    return files
 
 
 def _partition(file: Path, path: Path) -> dict[str, str | None]:
@@ -231,12 +231,12 @@ def utf16(start: bytes) -> str:
 
 def head(file: Path, size: int = HEAD) -> bytes:
     """The first bytes of a file, unpacked; UserError where it cannot be read or unpacked."""
-    found = bytearray()
+    start = bytearray()
     for block in _blocks(file, packing(file)):
-        found += block
-        if len(found) >= size:
+        start += block
+        if len(start) >= size:
             break
-    return bytes(found[:size])
+    return bytes(start[:size])
 
 
 def plain(part: Part, scratch: Path) -> Path:
@@ -354,12 +354,12 @@ def _member(file: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise UserError(f"{file} is an Excel or Office file; save its sheets as CSV.")
     if "mimetype" in names and "content.xml" in names:
         raise UserError(f"{file} is an OpenDocument file; save its sheets as CSV.")
-    found = [
+    members = [
         info
         for info in archive.infolist()
         if not info.is_dir() and not info.filename.startswith(("__MACOSX/", ".")) and "/." not in info.filename
     ]
-    if len(found) != 1:
-        shown = ", ".join(info.filename for info in found[:5]) or "none"
-        raise UserError(f"{file} is a zip archive of {len(found):,} files ({shown}); unpack it and name one.")
-    return found[0]
+    if len(members) != 1:
+        shown = ", ".join(info.filename for info in members[:5]) or "none"
+        raise UserError(f"{file} is a zip archive of {len(members):,} files ({shown}); unpack it and name one.")
+    return members[0]

@@ -35,14 +35,14 @@ _EXTENDED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$nu
 
 def keys(path: Path) -> list[str]:
     """Keys of the first objects, in order of appearance; UserError where the first is none."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for row in islice(_at_head(head(path)), _SAMPLE):
-        found |= dict.fromkeys(_any(row) or {})
-    if not found:
+        names |= dict.fromkeys(_any(row) or {})
+    if not names:
         raise UserError(
             f"{path} has no JSON object in its first line; give an object a line, or an array of objects."
         )
-    return list(found)
+    return list(names)
 
 
 def inside(path: Path) -> str:

@@ -125,14 +125,14 @@ def _of_numbers(writing: Writing, sample: pa.Array, profile: Profile) -> Scale:
 def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
     """Values below the scale that stand for no rating: -1 beside numbers from 0 on, and 0 where it is more frequent
     than the worst rating."""
-    found: list[float] = []
+    sentinel: list[float] = []
     if high > 1 and set(values[values < 0].tolist()) == {-1.0}:
-        found.append(-1.0)
+        sentinel.append(-1.0)
     ratings = values[values > 0]
     halves = bool((values * 2 == np.floor(values * 2)).all())
     if halves and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
-        found.append(0.0)
-    return found
+        sentinel.append(0.0)
+    return sentinel
 
 
 def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float] | None:

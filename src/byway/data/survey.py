@@ -70,13 +70,13 @@ class Profile:
 
     def _measure(self, values: pa.Array) -> None:
         counted = compute.value_counts(values)
-        found, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
-        known = np.isfinite(found)
-        found, count = found[known], count[known]
-        if len(found):
+        numbers, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
+        known = np.isfinite(numbers)
+        numbers, count = numbers[known], count[known]
+        if len(numbers):
             self.numbers += int(count.sum())
-            self.outside += int(count[(found < 0) | (found > 1)].sum())
-            self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
+            self.outside += int(count[(numbers < 0) | (numbers > 1)].sum())
+            self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
 
 
 def profile(

@@ -143,13 +143,13 @@ def read(column: pa.Array, form: Form) -> pa.Array:
         words = compute.replace_substring_regex(words, r"^\s*(\d+)\.0*\s*$", r"\1")
     encoded = compute.if_else(pa.array(~broken), words, None).dictionary_encode()
     values = encoded.dictionary
-    found, known = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+    moment, known = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     for pattern in form.patterns:
         left = np.flatnonzero(~known)
         if not len(left):
             break
-        found[left], known[left] = parsed(values.take(pa.array(left)), pattern)
-    return pa.array(found, mask=~known).take(encoded.indices)
+        moment[left], known[left] = parsed(values.take(pa.array(left)), pattern)
+    return pa.array(moment, mask=~known).take(encoded.indices)
 
 
 def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, name: str) -> Form:
@@ -267,13 +267,13 @@ def _counted(column: pa.Array, form: Form) -> pa.Array:
     floats = np.where(known, floats, 0.0)
     with np.errstate(over="ignore"):
         about = floats * form.unit
-    found = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
+    moment = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
     exact = known & (form.unit <= 1) & (np.abs(floats) < _FAR) & (np.abs(floats) >= 2.0**53)
     if exact.any():
         # A float64 holds no nanosecond of our days.
         rows, per = np.flatnonzero(exact), max(1, round(1 / form.unit))
-        found[rows] = _integers(column.take(pa.array(rows)), found[rows] * per) // per
-    return pa.array(found + form.origin, mask=~known)
+        moment[rows] = _integers(column.take(pa.array(rows)), moment[rows] * per) // per
+    return pa.array(moment + form.origin, mask=~known)
 
 
 def _integers(column: pa.Array, otherwise: Ints) -> Ints:
@@ -299,9 +299,9 @@ def _standard(words: pa.Array) -> pa.Array | None:
 
 def in_words(form: Form, sample: pa.Array) -> str:
     """The form, with one of the sample and what it means."""
-    found = read(sample, form)
-    at = next((i for i in range(len(found)) if found[i].is_valid), None)
+    moments = read(sample, form)
+    at = next((i for i in range(len(moments)) if moments[i].is_valid), None)
     if at is None:
         return form.words
-    moment = np.datetime64(found[at].as_py(), "us").astype("datetime64[s]")
+    moment = np.datetime64(moments[at].as_py(), "us").astype("datetime64[s]")
     return f"{form.words}: {str(sample[at])[:40]} is {str(moment).replace('T', ' ')}"

@@ -267,11 +267,11 @@ def _media(work: Work, inputs: Inputs) -> Outcome:
 
 
 def _media_files(inputs: Inputs) -> dict[str, str]:
-    from byway.data import media
+    from byway.data import mediafiles
 
     settings = inputs.config.media
     captioner = "" if settings.captioner_url else settings.captioner
-    files = {"files": media.state(inputs.catalog, inputs.media_folder)}
+    files = {"files": mediafiles.state(inputs.catalog, inputs.media_folder)}
     return files | _weights(model=settings.model, captioner=captioner)
 
 
