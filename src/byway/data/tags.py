@@ -44,8 +44,8 @@ def lists(column: pa.Array) -> pa.Array:
     if not listed.any():
         return split
     read = [named(word) if is_list else None for word, is_list in zip(words.to_pylist(), listed, strict=True)]
-    found = np.array([each is not None for each in read])
-    return compute.if_else(pa.array(found), pa.array(read, kind), split)
+    is_read = np.array([names is not None for names in read])
+    return compute.if_else(pa.array(is_read), pa.array(read, kind), split)
 
 
 def unlisted(column: pa.Array) -> pa.Array:

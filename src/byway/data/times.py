@@ -181,9 +181,10 @@ def _of_another_unit(numbers: NDArray[np.float64]) -> str:
     """Two of the numbers that are dates in different units, where nearly all are dates in some; else empty."""
     # Between the units lie numbers that are no date, which times from any other start would hold too.
     dated = [(numbers >= _DATES[0] * 1000.0**n) & (numbers < _DATES[1] * 1000.0**n) for n in range(len(UNITS))]
-    shares = [each.mean() for each in dated]
-    some = [numbers[each][0] for each, share in zip(dated, shares, strict=True) if share >= 0.01]
-    return " and ".join(f"{each:.0f}" for each in some[:2]) if len(some) > 1 and sum(shares) >= 0.99 else ""
+    shares = [in_unit.mean() for in_unit in dated]
+    examples = [numbers[in_unit][0] for in_unit, share in zip(dated, shares, strict=True) if share >= 0.01]
+    mixed = len(examples) > 1 and sum(shares) >= 0.99
+    return " and ".join(f"{number:.0f}" for number in examples[:2]) if mixed else ""
 
 
 def _of_words(sample: pa.Array, where: Path, name: str) -> Form:
@@ -222,16 +223,16 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
     rivals = [form for form in ordered if ("Y" in form) == ("Y" in best)]
     either = np.any([ordered[form] for form in rivals], axis=0)
     most = int(ordered[best].sum())
-    first = [form for form in rivals if int(ordered[form].sum()) == most]
-    if len(first) == 1 and most >= 0.99 * either.sum():
-        return first[0]
+    likeliest = [form for form in rivals if int(ordered[form].sum()) == most]
+    if len(likeliest) == 1 and most >= 0.99 * either.sum():
+        return likeliest[0]
     shown = sample.filter(pa.array(either))
     mark = re.search(r"\d([-/.])", str(shown[0]))
-    mixed = len(first) == 1 or most < either.sum()
-    forms = [form.replace("/", mark[1] if mark else "/") for form in (rivals if mixed else first)]
+    mixed = len(likeliest) == 1 or most < either.sum()
+    forms = [form.replace("/", mark[1] if mark else "/") for form in (rivals if mixed else likeliest)]
     either_way = " or ".join(f'"{form}"' for form in forms)
     if mixed:
-        one = ordered[first[0]]
+        one = ordered[likeliest[0]]
         odd = sample.filter(pa.array(either & ~one))[0].as_py()
         usual = sample.filter(pa.array(one & ~np.all([ordered[form] for form in rivals], axis=0)))[0].as_py()
         raise UserError(
@@ -239,7 +240,7 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
             f"[catalog] time_format = {either_way}, and what is not so is kept out."
         )
     dotted = text.mask(compute.match_substring_regex(shown, r"^\s*\d{1,2}\.\d{1,2}\."))
-    day_first = [form for form in first if form.startswith("%d")]
+    day_first = [form for form in likeliest if form.startswith("%d")]
     if dotted.all() and day_first:
         return day_first[0]
     raise UserError(
