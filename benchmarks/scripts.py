@@ -30,7 +30,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from byway.base import config
 from byway.interests import describe, embed, encoders, tree
-from byway.interests.projection import alike
+from byway.interests.projection import group_equal
 
 TITLES = Path(__file__).with_name("scripts.toml")
 NEAREST = 3
@@ -114,7 +114,7 @@ def plain(name: str, titles: dict[str, list[str]], models: list[str]) -> dict[st
     for model in models:
         rows = encoder(model)(texts)
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        different = len(np.unique(alike(rows)))
+        different = len(np.unique(group_equal(rows)))
         rows = rows - rows.mean(axis=0)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
         similarity = rows @ rows.T

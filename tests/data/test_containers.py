@@ -286,6 +286,26 @@ def test_columns_of_json_that_come_late_and_lines_that_are_none(work: Work, tmp_
     assert rows(work, "items.parquet")[0]["description"] == "word 0 b"
 
 
+@pytest.mark.parametrize(
+    ("row", "title", "hashtags"),
+    [
+        ("{'item': 1, 'title': 't', 'hashtags': {'b', 'a'}}", "t", ["a", "b"]),
+        ("{1: 'x', 'item': 1, 'title': b't', 'hashtags': {('x', 1): 3}}", "t", ["('x', 1)"]),
+        ("{'item': 1, 'title': 't', 'hashtags': [1e999, 'a']}", "t", ["Infinity", "a"]),
+        ('{"item": 1, "title": "t", "hashtags": ["a", 1e999]}', "t", ["a", "inf"]),
+        (f'{{"item": 1, "title": "t", "hashtags": ["a", {"9" * 5000}]}}', "t", ["a"]),
+        (f'{{"item": 1, "title": [{"9" * 5000}], "hashtags": "a"}}', "", ["a"]),
+    ],
+)
+def test_what_python_or_large_numbers_put_in_place_of_json(
+    work: Work, tmp_path: Path, row: str, title: str, hashtags: list[str]
+) -> None:
+    write(tmp_path, items__json=f"{row}\n", events__csv="user,item\nann,1\n")
+    build(work, "csv", tmp_path / "items.json", events=str(tmp_path / "events.csv"))
+    item = rows(work, "items.parquet")[0]
+    assert (item["title"], item["hashtags"][: len(hashtags)]) == (title, hashtags)
+
+
 def test_ids_and_times_as_mongo_exports_them(work: Work, tmp_path: Path) -> None:
     log = (
         '{"user": {"$oid": "5f1a"}, "item": {"$numberLong": "9007199254740993"}, '

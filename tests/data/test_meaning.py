@@ -75,7 +75,7 @@ def stars(values: list[object], name: str = "rating", extra: str = "") -> str:
 def test_usual_names_are_known_and_what_is_left_is_named(
     kind: naming.Kind, found: list[str], wanted: dict[str, str]
 ) -> None:
-    chosen = naming.chosen(found, kind, {})
+    chosen = naming.column_map(found, kind, {})
     assert {ours: chosen.columns.get(ours) for ours in wanted} == wanted
     assert set(chosen.unused) == set(found) - set(chosen.columns.values())
     for name in chosen.unused:
@@ -84,19 +84,19 @@ def test_usual_names_are_known_and_what_is_left_is_named(
 
 def test_our_own_name_comes_first_and_the_map_before_it() -> None:
     found = ["timestamp", "time", "uid", "user_id", "item"]
-    chosen = naming.chosen(found, "events", {})
+    chosen = naming.column_map(found, "events", {})
     assert chosen.columns == {"user": "user_id", "item": "item", "time": "time"}
     assert chosen.rivals == {"user": ("uid",), "time": ("timestamp",)}
     assert "user_id is taken for user, not uid" in naming.in_words(chosen)
-    assert naming.chosen(found, "events", {"time": "timestamp", "user": ""}).columns == {
+    assert naming.column_map(found, "events", {"time": "timestamp", "user": ""}).columns == {
         "item": "item", "time": "timestamp",
     }  # fmt: skip
 
 
 def test_an_id_that_both_tables_name_comes_first() -> None:
     found = ["imdb_id", "movie_id", "title"]
-    assert naming.chosen(found, "items", {}, {"imdbid"}).columns["item"] == "imdb_id"
-    assert naming.chosen(found, "items", {}).columns["item"] == "movie_id"
+    assert naming.column_map(found, "items", {}, {"imdbid"}).columns["item"] == "imdb_id"
+    assert naming.column_map(found, "items", {}).columns["item"] == "movie_id"
 
 
 @given(st.sampled_from(["user_id", "reviewer id", "ISBN"]), st.data())
@@ -175,8 +175,8 @@ def test_init_names_a_column_that_it_does_not_find(tmp_path: Path, capsys: pytes
 # --- Scales -----------------------------------------------------------------------------------------------
 
 
-def seen(values: list[object]) -> survey.Column:
-    column = survey.Column()
+def seen(values: list[object]) -> survey.Profile:
+    column = survey.Profile()
     column.add(pa.array([None if value is None else str(value) for value in values], pa.large_string()), True)
     return column
 
@@ -193,35 +193,35 @@ def seen(values: list[object]) -> survey.Column:
     ],
 )  # fmt: skip
 def test_scales_that_people_know(values: list[object], scale: tuple[float, float] | None) -> None:
-    found = scales.look(seen(values))
-    assert (found.scale, found.unclear) == (scale, "")
+    found = scales.detect(seen(values))
+    assert (found.ends, found.unclear) == (scale, "")
 
 
 @pytest.mark.parametrize(
     "values", [[1, 2, 1, 3, 900], [1, 1, 1, 2, 8, 60], ["soon", "good idea", "x"], [-7, 50, 3]]
 )
 def test_counts_and_words_are_no_ratings(values: list[object]) -> None:
-    found = scales.look(seen(values))
+    found = scales.detect(seen(values))
     assert found.unclear
     with pytest.raises(UserError, match=r"events\.csv: 'n' holds"):
-        scales.chosen(found, None, WHERE, "n")
+        scales.by_setting(found, None, WHERE, "n")
 
 
 def test_half_stars_with_a_comma_stay_where_most_are_whole() -> None:
-    found = scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5", "1,5"] * 10))
-    assert (found.writing, found.scale) == ("comma", (0.5, 5))
+    found = scales.detect(seen(["3", "4", "5", "2"] * 20 + ["3,5", "1,5"] * 10))
+    assert (found.writing, found.ends) == ("comma", (0.5, 5))
     for other in ("1,234", "3.5"):
-        assert scales.look(seen(["3", "4", "5", "2"] * 20 + ["3,5"] * 10 + [other] * 10)).writing == "number"
+        assert scales.detect(seen(["3", "4", "5", "2"] * 20 + ["3,5"] * 10 + [other] * 10)).writing == "number"
 
 
 def test_what_is_not_rated_is_told_from_the_worst_rating() -> None:
-    crossing = scales.look(seen([0] * 60 + [5, 8, 8, 10, 7, 1] * 5))
-    assert (crossing.scale, round(crossing.unrated, 2)) == ((1, 10), 0.67)
+    crossing = scales.detect(seen([0] * 60 + [5, 8, 8, 10, 7, 1] * 5))
+    assert (crossing.ends, round(crossing.unrated, 2)) == ((1, 10), 0.67)
     assert "67% of the rows are 0, read as not rated" in crossing.words
-    anime = scales.look(seen([-1] * 10 + [7, 8, 9, 10, 2] * 8))
-    assert (anime.scale, anime.unrated) == ((1, 10), 0.2)
-    zeros = scales.look(seen([0] + [1] * 5 + [2, 3, 4, 5] * 5))
-    assert (zeros.scale, zeros.unrated) == ((0, 5), 0)
+    anime = scales.detect(seen([-1] * 10 + [7, 8, 9, 10, 2] * 8))
+    assert (anime.ends, anime.unrated) == ((1, 10), 0.2)
+    zeros = scales.detect(seen([0] + [1] * 5 + [2, 3, 4, 5] * 5))
+    assert (zeros.ends, zeros.unrated) == ((0, 5), 0)
 
 
 def test_stars_are_asked_about_and_with_the_setting_all_are_kept(work: Work, tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def micros(moment: datetime) -> int:
 
 def reads(written: list[str], wanted: str = "") -> list[int | None]:
     sample = pa.array(written, pa.large_string())
-    return times.read(sample, times.decide(sample, wanted, WHERE, "time")).to_pylist()
+    return times.read(sample, times.detect(sample, wanted, WHERE, "time")).to_pylist()
 
 
 @given(st.sampled_from(sorted(FORMS)), st.lists(MOMENTS, min_size=1, max_size=8))
@@ -354,7 +354,7 @@ def test_numbers_are_read_back_in_any_unit_and_type(unit: str, seconds: list[int
     per = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     counted = [each * per + data.draw(st.integers(0, per - 1)) for each in seconds]
     expected = [each * 10**6 // per for each in counted]
-    form = times.decide(pa.array([str(each) for each in counted], pa.large_string()), "", WHERE, "time")
+    form = times.detect(pa.array([str(each) for each in counted], pa.large_string()), "", WHERE, "time")
     assert times.read(pa.array(counted, pa.int64()), form).to_pylist() == expected
     assert times.read(pa.array([str(each) for each in counted]), form).to_pylist() == expected
     assert times.read(pa.array([f"{each}".encode() for each in counted]), form).to_pylist() == expected
@@ -421,7 +421,7 @@ def test_one_value_decides_for_all() -> None:
 @pytest.mark.parametrize("bad", ["%Q", "%d/%m", "%Y %Y", "%"])
 def test_a_form_that_is_none_is_refused(bad: str) -> None:
     with pytest.raises(UserError, match="time_format"):
-        times.given(bad)
+        times.form_of(bad)
 
 
 def test_empty_times_at_the_head_decide_nothing(
@@ -448,7 +448,7 @@ def test_a_unit_is_decided_by_the_whole_file(work: Work, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("size", [survey.SAMPLE // 2, 5 * survey.SAMPLE + 17])
 def test_a_sample_is_bounded_even_and_over_the_whole_file(size: int) -> None:
-    column = survey.Column()
+    column = survey.Profile()
     for start in range(0, size, 999):
         column.add(pa.array([str(n) for n in range(start, min(start + 999, size))]), True)
     found = np.array(column.sample.to_pylist(), np.int64)

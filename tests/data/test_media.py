@@ -15,7 +15,7 @@ from tests.data import clips
 
 from byway.base import artifact, config, known_models
 from byway.base.artifact import Record
-from byway.data import media, pictures, sound
+from byway.data import media, mediafiles, pictures, sound
 from byway.data.catalog import SCHEMA, Catalog
 
 SETTINGS = config.Media(frames=2)
@@ -29,7 +29,7 @@ def catalog(files: list[tuple[str | None, str | None]]) -> Catalog:
 
 
 def build(path: Path, items: Catalog, folder: Path) -> Record:
-    inputs = {"files": media.state(items, folder), "model": known_models.identity(SETTINGS.model)}
+    inputs = {"files": mediafiles.state(items, folder), "model": known_models.identity(SETTINGS.model)}
     settings = {name: getattr(SETTINGS, name) for name in ("model", "frames")}
     with artifact.part(path, "media", settings, inputs) as work:
         outcome = media.build(work, SETTINGS, items, folder)

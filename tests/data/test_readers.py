@@ -139,13 +139,14 @@ def test_goodreads_shelves_are_tags_and_its_clock_is_read(work: Work, tmp_path: 
         {**read, "book_id": "5333265", "rating": 5, "date_added": "Fri Apr 19 07:01:17 -0700 2013"},
         {**read, "book_id": "1333909", "rating": 0, "date_added": "Wed Dec 29 01:01:17 +0530 2010"},
         {**read, "book_id": "1333909", "rating": 3, "date_added": "yesterday", "user_id": "other"},
+        {**read, "book_id": "1333909", "rating": 3, "date_added": "Wed Apr 31 07:01:17 -0700 2013"},
     ]
     folder = tmp_path / "goodreads"
     folder.mkdir()
     for name, lines in (("goodreads_books_poetry", books), ("goodreads_interactions_poetry", acts)):
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         (folder / f"{name}.json.gz").write_bytes(gzip.compress(data))
-    assert made(work, "goodreads", folder) == {"bad time": 1}
+    assert made(work, "goodreads", folder) == {"bad time": 2}
     first, second = rows(work, "items.parquet")
     assert (first["title"], first["description"]) == ("W.C. Fields: A Life on Film", "About him")
     assert (first["hashtags"], second["hashtags"]) == (["to-read", "p"], [])
@@ -173,24 +174,27 @@ def test_steam_200k_has_no_header_and_its_games_are_their_names(work: Work, tmp_
     assert [row["watch_seconds"] for row in rows(work, "events.parquet")] == [273 * 3600, None, 2 * 3600]
 
 
-def test_goodbooks_has_tags_by_another_number(work: Work, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["goodbooks", "goodbooks/data"])
+def test_goodbooks_has_tags_by_another_number(work: Work, tmp_path: Path, place: str) -> None:
     tags = "".join(f"{n},tag-{n}\n" for n in range(20))
-    folder = write(
-        tmp_path / "goodbooks",
+    write(
+        tmp_path / place,
         books__csv=(
             "book_id,goodreads_book_id,best_book_id,work_id,isbn,authors,original_title,title,ratings_count\n"
             '1,2767052,2767052,2792775,439023483,Suzanne Collins,The Hunger Games,"The Hunger Games (#1)",4780653\n'
             "2,3,3,4640799,439554934,J.K. Rowling,,Harry Potter,4602479\n"
         ),
         ratings__csv="user_id,book_id,rating\n1,2,5\n2,1,1\n",
-        book_tags__csv="goodreads_book_id,tag_id,count\n" + "".join(f"2767052,{n},{n + 1}\n" for n in range(20)),
+        book_tags__csv="goodreads_book_id,tag_id,count\n"
+        + "".join(f"2767052,{n},{n + 1}\n" for n in range(20))
+        + "3,1,many\n",
         tags__csv="tag_id,tag_name\n" + tags,
     )
-    assert made(work, "goodbooks", folder) == {}
+    assert made(work, "goodbooks", tmp_path / "goodbooks") == {}
     first, second = rows(work, "items.parquet")
     assert (first["title"], first["creator"]) == ("The Hunger Games (#1)", "Suzanne Collins")
     assert first["hashtags"] == [f"tag-{n}" for n in range(10, 20)]
-    assert (second["hashtags"], first["thumbnail"]) == ([], None)
+    assert (second["hashtags"], first["thumbnail"]) == (["tag-1"], None)
     assert log(work) == [("1", "2", 1), ("2", "1", 0)]
 
 
@@ -233,9 +237,10 @@ def test_mind_has_what_was_shown_and_not_clicked(work: Work, tmp_path: Path) -> 
         behaviors__tsv=(
             "1\tU13740\t11/11/2019 9:05:58 AM\tN55528 N19639\tN55528-1 N19639-0\n"
             "2\tU91836\t11/12/2019 6:11:30 PM\t\tN19639-1\n3\tU91836\tyesterday\t\tN19639-1 N55528-0\n"
+            "4\tU91836\t02/30/2019 6:11:30 PM\t\tN19639-1\n"
         ),
     )
-    assert made(work, "mind", folder) == {"bad time": 2}
+    assert made(work, "mind", folder) == {"bad time": 3}
     first, second = rows(work, "items.parquet")
     assert (first["item"], first["title"], first["description"]) == (
         "N55528",

@@ -11,7 +11,7 @@ import pytest
 from byway.base import config
 from byway.base.artifact import Work
 from byway.base.errors import UserError
-from byway.data import catalog, events, files, starting
+from byway.data import catalog, events, files, sources, starting
 
 NOW = 1_700_000_000_000_000
 
@@ -315,6 +315,23 @@ def test_a_csv_time_is_read_in_any_unit(work: Work, tmp_path: Path, written: str
     assert events.load(work.out).time.tolist() == [1_600_000_000_000_000]
 
 
+def test_a_number_beyond_all_times_costs_its_row(work: Work, tmp_path: Path) -> None:
+    write(tmp_path, items__csv="item,title\n1,one\n")
+    moments = pa.array([1_600_000_000_000_000_000] * 2 + [2**64 - 1], pa.uint64())
+    pq.write_table(pa.table({"user": ["u"] * 3, "item": ["1"] * 3, "time": moments}), tmp_path / "events.parquet")
+    outcome = build(work, "csv", tmp_path / "items.csv", events=str(tmp_path / "events.parquet"))
+    assert outcome.metrics["catalog.quarantined"] == {"future time": 1}
+    assert events.load(work.out).time.tolist() == [1_600_000_000_000_000] * 2
+
+
+@pytest.mark.parametrize("name", ["events[1].csv", "events*.csv", "events.d"])
+def test_the_files_of_an_input_are_those_that_are_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path, items__csv="item,title\n1,one\n", **{"events[1]__csv": "user,item\nu,1\n"})
+    write(tmp_path / "events.d", **{"events[1]__csv": "user,item\nu,1\n"})
+    settings = config.Catalog("csv", "items.csv", name)
+    assert list(sources.files(settings, tmp_path)) == ["items/items.csv", "events/events[1].csv"]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_any_line_end_a_byte_order_mark_and_a_column_twice(work: Work, tmp_path: Path, end: str) -> None:
     items = end.join(["\ufeffitem,title,title", "1,one,other", "2,two,other", ""])
@@ -552,6 +569,14 @@ def test_toml_for_own_tables_guesses_usual_names(work: Work, tmp_path: Path) -> 
     assert settings.item_columns == {"item": "video_id"}
     assert settings.event_columns == {"user": "userId", "item": "video_id", "time": "timestamp"}
     assert catalog.build(work, settings, tmp_path, now=NOW).counts["events"] == 1
+
+
+@pytest.mark.parametrize("name", ['item "id"', "item\nid", "item\x7fid", "item\\id"])
+def test_toml_for_a_column_of_any_name_reads_back(tmp_path: Path, name: str) -> None:
+    written = '"' + name.replace('"', '""') + '"'
+    write(tmp_path, items__csv=f"{written},title\n1,one\n", events__csv=f"user,{written}\nu,1\n")
+    (tmp_path / "byway.toml").write_text(starting.start("csv", tmp_path).text)
+    assert config.load(tmp_path / "byway.toml").catalog.item_columns == {"item": name}
 
 
 def test_toml_for_what_is_not_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from byway.base import config, models
 from byway.base.artifact import Outcome
 from byway.interests import clarity, describe, keywords, tree
-from byway.interests.terms import read
+from byway.interests.terms import count
 from byway.language import prompts
 from tests.interests import planted, scripts
 
@@ -100,7 +100,7 @@ def test_two_builds_are_byte_identical_and_sorted(tmp_path: Path) -> None:
 )  # a spaced diacritic: a bare mark
 def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
     found = slices(len(titles), (2, 4, 6, 12))
-    terms = read([(title, []) for title in titles], 1.0)
+    terms = count([(title, []) for title in titles], 1.0)
     names = keywords.choose(terms, found, 4)
     everything = [tuple(sorted(own)) for level in names for own in level]
     assert len(set(everything)) == len(everything)
@@ -114,14 +114,14 @@ def test_any_titles_give_unique_clean_names(titles: list[str]) -> None:
 def test_no_near_duplicates_inside_a_description() -> None:
     titles = ["game of games by gaming and gamer with puzzle"] * 8
     titles += ["cook for cooking by cooks and cooked with oven"] * 8
-    terms = read([(title, []) for title in titles], 1.0)
+    terms = count([(title, []) for title in titles], 1.0)
     names = keywords.choose(terms, slices(16, (2, 4, 6, 8)), 4)
     assert [set(own) for own in names[0]] == [{"game", "puzzle"}, {"cook", "oven"}]
 
 
 def test_clusters_without_words_take_their_parents_and_a_number() -> None:
     titles = ["ramen broth"] * 8 + ["🔥", "1999", "the", ""] * 2
-    terms = read([(title, []) for title in titles], 1.0)
+    terms = count([(title, []) for title in titles], 1.0)
     names = keywords.choose(terms, slices(16, (2, 4, 6, 8)), 4)
     assert names[0] == [["ramen broth"], ["items", "2"]]
     flat = [", ".join(own) for level in names for own in level]
@@ -129,7 +129,7 @@ def test_clusters_without_words_take_their_parents_and_a_number() -> None:
 
 
 def test_clusters_of_the_same_words_still_differ() -> None:
-    terms = read([("ramen broth noodles", [])] * 32 + [("goal", [])] * 32, 1.0)
+    terms = count([("ramen broth noodles", [])] * 32 + [("goal", [])] * 32, 1.0)
     names = keywords.choose(terms, slices(64, (2, 4, 8, 16)), 3)
     flat = [frozenset(own) for level in names for own in level]
     assert len(set(flat)) == len(flat)
@@ -137,13 +137,13 @@ def test_clusters_of_the_same_words_still_differ() -> None:
 
 def test_a_word_in_one_item_is_not_chosen_before_one_in_many() -> None:
     titles = ["ramen"] * 10 + ["ramen zyzzyva"] + ["goal"] * 10 + ["goal zyzzyva"]
-    terms = read([(title, []) for title in titles], 1.0)
+    terms = count([(title, []) for title in titles], 1.0)
     names = keywords.choose(terms, slices(22, (2, 4, 6, 8)), 4)
     assert names[0] == [["ramen"], ["goal"]]
 
 
 def test_coverage_counts_items_with_a_keyword() -> None:
-    terms = read([("ramen", []), ("ramen", []), ("broth", []), ("broth", [])], 1.0)
+    terms = count([("ramen", []), ("ramen", []), ("broth", []), ("broth", [])], 1.0)
     found = slices(4, (1, 2, 2, 2))
     assert clarity.coverage(terms, found, 1, [["ramen"]]) == 0.5
     assert clarity.coverage(terms, found, 2, [["ramen"], ["ramen", "2"]]) == 0.5
@@ -196,7 +196,7 @@ def test_names_part_as_early_as_they_can_where_tokens_are_too_few() -> None:
 
 def test_names_of_words_in_bytes_are_short_and_part_at_the_first_letter() -> None:
     topics = ["சமையல் உணவு தோசை", "பந்து மைதானம் வீரர்", "இசை பாடல் ராகம்", "கோள் விண்வெளி நிலா"]
-    found = read([("", np.delete(topics[i // 12].split(), i % 3).tolist()) for i in range(48)], 1.0)
+    found = count([("", np.delete(topics[i // 12].split(), i % 3).tolist()) for i in range(48)], 1.0)
     spell = keywords.spell_with("smollm2-135m")
     names = keywords.choose(found, slices(48, (2, 4, 8, 16)), 4, spell, 32)
     for own in names[1]:

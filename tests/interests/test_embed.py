@@ -299,7 +299,7 @@ def test_an_unknown_encoder_that_is_blind_is_found_out(
 def test_equal_vectors_do_not_pass_and_equal_words_do() -> None:
     rows = np.eye(4, 8, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
     rows[4:] += 1e-6
-    group = embed.alike(rows)
+    group = embed.group_equal(rows)
     assert len(set(group.tolist())) == 4
     assert group[0] == group[4]
     assert group[1] == group[5]
@@ -409,4 +409,4 @@ def test_where_the_rest_is_told_apart_by_nothing_letters_are_read(
     work = planted.work(tmp_path)
     titles = ["రిఫరీ ఎర్ర", "కార్డు", "one thing", "other thing"]
     embed.build(work, config.Embeddings(dim=4, model="minilm"), planted.catalog(titles))
-    assert len(np.unique(embed.alike(embed.load(work.out)))) == 4
+    assert len(np.unique(embed.group_equal(embed.load(work.out)))) == 4

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.interests import words
-from byway.interests.terms import read
+from byway.interests.terms import count
 
 HOSTILE = [
     "<script>alert('x')</script> ramen",
@@ -50,7 +50,7 @@ def test_a_token_is_letters_marks_and_digits_with_inner_joints(text: str) -> Non
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=60), st.lists(st.text(max_size=20), max_size=3)), max_size=12))
 def test_terms_are_held_by_two_rows_and_readable(rows: list[tuple[str, list[str]]]) -> None:
-    found = read(rows, 1.0)
+    found = count(rows, 1.0)
     assert found.matrix.shape == (len(rows), len(found.forms)) == (len(rows), len(found.stems))
     if found.forms:
         assert found.matrix.sum(axis=0).min() >= 2
@@ -68,7 +68,7 @@ def test_counts_forms_phrases_and_hashtags() -> None:
         ("Street foods and noodles", []),
         ("A street and a food", ["Noodles"]),
     ]
-    found = read(rows, 1.0)
+    found = count(rows, 1.0)
     column = {form: found.matrix[:, i].toarray().ravel().tolist() for i, form in enumerate(found.forms)}
     assert column == {
         "street": [1, 1, 1, 1],
@@ -82,14 +82,14 @@ def test_counts_forms_phrases_and_hashtags() -> None:
 
 def test_frequent_words_and_dropped_words_are_no_terms() -> None:
     rows = [("ramen broth", []), ("ramen", []), ("ramen broth", []), ("ramen", [])]
-    assert read(rows, 0.5).forms == ["broth"]
-    assert read(rows, 1.0, ["Broth"]).forms == ["ramen"]
-    assert read([], 1.0).forms == []
+    assert count(rows, 0.5).forms == ["broth"]
+    assert count(rows, 1.0, ["Broth"]).forms == ["ramen"]
+    assert count([], 1.0).forms == []
 
 
 def test_a_phrase_does_not_span_parts_or_function_words() -> None:
     rows = [("king of hearts", ["red", "wine"])] * 4
-    assert not any(" " in form for form in read(rows, 1.0).forms)
+    assert not any(" " in form for form in count(rows, 1.0).forms)
 
 
 WHOLE = {
@@ -126,7 +126,7 @@ def test_no_letter_is_parted_from_its_marks(text: str) -> None:
 
 
 def test_phrases_of_scripts_without_spaces_are_joined_without_one() -> None:
-    found = read(
+    found = count(
         [("红烧肉的做法", []), ("红烧肉真好吃", []), ("红烧肉 教程", []), ("红烧肉 教程", []), ("红烧 教程", [])],
         1.0,
     )
@@ -161,7 +161,7 @@ def test_hashtags_are_split_where_texts_write_their_words_apart() -> None:
         ("A world", ["myworld"]),
     ]
     rows += [("Life on a space station", ["lifeonaspacestation"])] * 2 + [("Unknown", ["streetfood"])] * 2
-    found = read(rows, 1.0)
+    found = count(rows, 1.0)
     assert {"repair cafe", "repair", "minecraft", "myworld", "space", "station", "streetfood"} <= set(found.forms)
     assert not {"repaircafe", "lifeonaspacestation", "mine craft"} & set(found.forms)
     held = found.matrix[:, [found.forms.index("repair cafe")]].toarray().ravel()

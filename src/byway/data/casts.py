@@ -1,4 +1,4 @@
-"""How a column of a file is read as text, a number or a time: expressions over dataframes."""
+"""How a column of a file is read as text or a number: expressions over dataframes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,17 +66,6 @@ def as_number(frame: "daft.DataFrame", name: str) -> Any:
     number = text.try_cast(daft.DataType.float64())
     unreadable = number.is_null() & (text.strip() != "")
     return daft.functions.when(unreadable, daft.lit(float("nan"))).otherwise(number)
-
-
-def as_microseconds(frame: "daft.DataFrame", name: str, scale: Any) -> Any:
-    """A number in units of `scale` microseconds as int64; what no int64 can hold ends at its edge.
-
-    `scale` is a number or an expression.
-    """
-    daft = engine.daft()
-    number = as_number(frame, name)
-    readable = daft.functions.when(number.not_nan(), number)
-    return (readable * scale).round().clip(-9e18, 9e18).cast(daft.DataType.int64())
 
 
 def at_most_one(number: Any) -> Any:

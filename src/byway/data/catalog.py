@@ -100,7 +100,7 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     began = clock.perf_counter()
     present = clock.time_ns() // 1000 if now is None else now
     raw = sources.read(settings, workspace, work.scratch / "copies")
-    for sentence in raw.said:
+    for sentence in raw.notes:
         say(f"  {escape(sentence)}")
     kept_out = Quarantine(work.out / "quarantine.parquet")
     outcome = Outcome()
@@ -112,7 +112,7 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     require_some(len(log), "events", raw.events_from, kept_out, items)
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
-    for sentence in log.said:
+    for sentence in log.notes:
         say(f"  [yellow]{escape(sentence)}[/]")
     log.write(work.out, settings.positive)
     outcome.timings["events"] = clock.perf_counter() - began
@@ -121,7 +121,7 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     outcome.counts |= {"items": items.num_rows, "events": len(log), "users": log.n_users}
     reasons = dict(sorted(kept_out.reasons.items()))
     outcome.metrics = {f"catalog.{name}": outcome.counts[name] for name in ("items", "events", "users")}
-    outcome.metrics |= {"catalog.quarantined": reasons, "catalog.read": [*raw.said, *log.said]}
+    outcome.metrics |= {"catalog.quarantined": reasons, "catalog.read": [*raw.notes, *log.notes]}
     outcome.counts |= {f"quarantined.{reason}": count for reason, count in reasons.items()}
     return outcome
 

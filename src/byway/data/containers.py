@@ -54,20 +54,23 @@ class Part:
     """Columns that only the names of the folders say, as in `day=2024-01-01/part-0.parquet`."""
 
 
+def matched(path: Path) -> list[Path]:
+    """The path itself, or what its last name matches where that is a pattern (`*`, `?`), in alphabetical order."""
+    return sorted(path.parent.glob(path.name)) if any(mark in path.name for mark in "*?") else [path]
+
+
 def expand(path: Path) -> list[Path]:
-    """The files that a path means, in alphabetical order: itself, those of a pattern, those in a folder of parts.
+    """The files that a path means, in alphabetical order: those `matched`, and those in a folder of parts.
 
     Raises UserError where there is none, and for a folder that is a table of another system.
     """
-    pattern = any(mark in path.name for mark in "*?")
-    found = sorted(path.parent.glob(path.name)) if pattern else [path]
-    if not found:
-        raise UserError(f"{path} matches no file.")
     files: list[Path] = []
-    for each in found:
-        if not each.exists():
-            raise UserError(f"{each} does not exist.")
-        files += _in_folder(each) if each.is_dir() else [each]
+    for place in matched(path):
+        if not place.exists():
+            raise UserError(f"{place} does not exist.")
+        files += _in_folder(place) if place.is_dir() else [place]
+    if not files:
+        raise UserError(f"{path} matches no file.")
     return files
 
 
@@ -99,15 +102,15 @@ def parts(path: Path, source: str) -> list[Part]:
     `source` ("parquet", "csv", "json") decides where neither content nor ending does. Raises UserError for what is
     no table.
     """
-    found: list[Part] = []
+    files: list[Part] = []
     for file in expand(path):
         packed = packing(file)
         start = head(file)
         wide = utf16(start)
         text = start[: len(start) // 2 * 2].decode(wide, "ignore").encode() if wide else start
         kind = _kind(file, text, source, packed)
-        found.append(Part(file, kind, packed, bool(wide) and kind != "parquet", partition=_partition(file, path)))
-    return found
+        files.append(Part(file, kind, packed, bool(wide) and kind != "parquet", partition=_partition(file, path)))
+    return files
 
 
 def _partition(file: Path, path: Path) -> dict[str, str | None]:
@@ -228,12 +231,12 @@ def utf16(start: bytes) -> str:
 
 def head(file: Path, size: int = HEAD) -> bytes:
     """The first bytes of a file, unpacked; UserError where it cannot be read or unpacked."""
-    found = bytearray()
+    start = bytearray()
     for block in _blocks(file, packing(file)):
-        found += block
-        if len(found) >= size:
+        start += block
+        if len(start) >= size:
             break
-    return bytes(found[:size])
+    return bytes(start[:size])
 
 
 def plain(part: Part, scratch: Path) -> Path:
@@ -351,12 +354,12 @@ def _member(file: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise UserError(f"{file} is an Excel or Office file; save its sheets as CSV.")
     if "mimetype" in names and "content.xml" in names:
         raise UserError(f"{file} is an OpenDocument file; save its sheets as CSV.")
-    found = [
+    members = [
         info
         for info in archive.infolist()
         if not info.is_dir() and not info.filename.startswith(("__MACOSX/", ".")) and "/." not in info.filename
     ]
-    if len(found) != 1:
-        shown = ", ".join(info.filename for info in found[:5]) or "none"
-        raise UserError(f"{file} is a zip archive of {len(found):,} files ({shown}); unpack it and name one.")
-    return found[0]
+    if len(members) != 1:
+        shown = ", ".join(info.filename for info in members[:5]) or "none"
+        raise UserError(f"{file} is a zip archive of {len(members):,} files ({shown}); unpack it and name one.")
+    return members[0]

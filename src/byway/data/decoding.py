@@ -7,7 +7,7 @@ one. This module knows no items.
 A file is refused, for the first of these reasons: `address` (not a local path), `missing`, `not a file` (a folder,
 device or pipe), `empty`, `too large`, `unknown format`, `damaged`, `truncated`, `too many pixels`, `too long`,
 `nothing to see` (no picture in it), `cannot be read`, `too much memory`, `took too long`, `crashed the decoder`.
-Whoever asks adds `outside`, for a name that leads out of the folder of the input (`media`).
+Whoever asks adds `outside`, for a name that leads out of the folder of the input (`mediafiles`).
 """
 
 import os
@@ -198,9 +198,9 @@ def _sampled(box: Any, stream: Any, targets: list[float]) -> list[Any]:
     Every time is sought by itself, so that a film costs no more than a clip, and damage is found where it is looked
     at. What ends before a time, though its last frame should not, is truncated.
     """
-    found: list[Any] = []
+    frames: list[Any] = []
     for target in targets:
-        if found and target > 0:
+        if frames and target > 0:
             box.seek(max(0, int(target / stream.time_base)), stream=stream, backward=True)
         shown, end, count = None, 0.0, 0
         for frame in box.decode(stream):
@@ -218,12 +218,12 @@ def _sampled(box: Any, stream: Any, targets: list[float]) -> list[Any]:
             if count > MOST_FRAMES:
                 raise Refused("took too long")
         if shown is None:
-            raise Refused("nothing to see" if not found else "truncated")
+            raise Refused("nothing to see" if not frames else "truncated")
         rate = float(stream.average_rate or 0)
         if shown.time is not None and end + 1.5 / (rate or 25) < target:
             raise Refused("truncated")
-        found.append(shown)
-    return found
+        frames.append(shown)
+    return frames
 
 
 def _square(frame: Any) -> NDArray[np.uint8]:

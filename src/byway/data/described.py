@@ -10,14 +10,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from byway.base import engine
 from byway.base.errors import UserError
-from byway.data import containers, files, tables, text, times
+from byway.data import containers, files, survey, tables, text, times
 from byway.data.casts import as_number, as_text, concat
 from byway.data.files import MALFORMED
-from byway.data.forms import CLEAR
 from byway.data.raw import Raw
 from byway.data.text import compute
 
@@ -43,6 +43,8 @@ class PublicTable:
     """Names of the columns where the files have none."""
     scale: tuple[float, float] | None = None
     """Ratings that are no and full satisfaction; those below count as unrated, `HALF`."""
+    time_format: str = ""
+    """How `time` is written, as `catalog.time_format` says it; empty where each value says so by itself."""
     quoted: bool = True
     """Whether quotes mean something there."""
     latin: bool = False
@@ -86,18 +88,25 @@ def read(layout: Layout, folder: Path, events: Path | None, scratch: Path) -> Ra
 
 
 def find(folder: Path, name: str, *patterns: str) -> list[Path]:
+    """The files that `matching` finds; UserError, which calls the data set `name`, where there is none."""
+    if paths := matching(folder, *patterns):
+        return paths
+    shown = " or ".join(pattern.partition(" ")[0] for pattern in patterns)
+    raise UserError(f"{folder} is not {name}: it has no {shown}, nor has its data folder.")
+
+
+def matching(folder: Path, *patterns: str) -> list[Path]:
     """Files of the first pattern that matches anything in the folder or its `data/`, by name.
 
-    A second word of a pattern, after a blank, is a pattern left out. Raises UserError where there is none.
+    A second word of a pattern, after a blank, is a pattern left out.
     """
     for pattern in patterns:
         wanted, _, without = pattern.partition(" ")
         for place in (folder, folder / "data"):
-            found = [file for file in sorted(place.glob(wanted)) if not (without and fnmatch(file.name, without))]
-            if found:
-                return found
-    shown = " or ".join(pattern.partition(" ")[0] for pattern in patterns)
-    raise UserError(f"{folder} is not {name}: it has no {shown}, nor has its data folder.")
+            paths = [path for path in sorted(place.glob(wanted)) if not (without and fnmatch(path.name, without))]
+            if paths:
+                return paths
+    return []
 
 
 def _opened(table: PublicTable, paths: list[Path], scratch: Path) -> "daft.DataFrame":
@@ -142,19 +151,21 @@ def _items(layout: Layout, folder: Path, items: "daft.DataFrame", scratch: Path)
         return items
     key = "item" if layout.tags.key == "item" else "thumbnail"
     aside = () if key == "item" else (key,)
-    if not any(folder.glob(layout.tags.given.files[0])):
+    given_at = matching(folder, *layout.tags.given.files)
+    if not given_at:
         return items.exclude(*aside)
-    given, named = (
-        _table(_opened(table, find(folder, layout.name, *table.files), scratch), folder)
-        for table in (layout.tags.given, layout.tags.names)
-    )
-    whole = _table(items, folder)
-    tag = named["title"].take(compute.index_in(given["title"], value_set=named["item"].combine_chunks()))
-    has_uses = "description" in given.column_names
-    uses = compute.cast(given["description"], pa.int64()) if has_uses else pa.repeat(1, len(given))
+    names_at = find(folder, layout.name, *layout.tags.names.files)
+    given = _table(_opened(layout.tags.given, given_at, scratch), given_at[0])
+    names = _table(_opened(layout.tags.names, names_at, scratch), names_at[0])
+    tag = names["title"].take(compute.index_in(given["title"], value_set=names["item"].combine_chunks()))
+    uses = np.ones(len(given))
+    if "description" in given.column_names:
+        written = compute.utf8_trim_whitespace(given["description"].combine_chunks())
+        uses = np.nan_to_num(survey.numbers_of(written))
     most = most_used(pa.table({"item": given["item"], "tag": tag, "uses": uses}))
-    column = pa.array([most.get(each, []) for each in whole[key].to_pylist()], pa.list_(pa.string()))
-    return engine.daft().from_arrow(whole.append_column("hashtags", column).drop_columns(list(aside)))
+    whole = _table(items, folder)
+    hashtags = pa.array([most.get(item, []) for item in whole[key].to_pylist()], pa.list_(pa.string()))
+    return engine.daft().from_arrow(whole.append_column("hashtags", hashtags).drop_columns(list(aside)))
 
 
 def most_used(given: pa.Table) -> dict[Any, list[str]]:
@@ -177,29 +188,12 @@ def _table(frame: "daft.DataFrame", where: Path) -> pa.Table:
     return table
 
 
-def read_times(column: pa.Array) -> pa.Array:
-    """Microseconds since 1970: of numbers, which from 10^11 on are milliseconds, before that seconds; and of text.
-
-    >>> read_times(pa.array(["1000000000", "1000000000000", "2001-09-09T01:46:40Z", "soon", None])).to_pylist()
-    [1000000000000000, 1000000000000000, 1000000000000000, None, None]
-    """
-    found, by_milliseconds = (times.read(column, times.given(unit)) for unit in ("s", "ms"))
-    found = compute.if_else(compute.greater_equal(found, 10**17), by_milliseconds, found)
-    if found.null_count == column.null_count:
-        return found
-    return compute.coalesce(found, times.read(column, times.Form("text", tuple(CLEAR.values()))))
-
-
 def _events(table: PublicTable, log: "daft.DataFrame") -> "daft.DataFrame":
     """Ratings on our scale, times in microseconds."""
     daft = engine.daft()
     if "time" in log.column_names:
-
-        @daft.func.batch(return_dtype=daft.DataType.int64())
-        def microseconds(column: Any) -> Any:
-            return daft.Series.from_arrow(read_times(column.to_arrow()))
-
-        log = log.with_column("time", microseconds(daft.col("time")))
+        form = times.form_of(table.time_format) if table.time_format else None
+        log = log.with_column("time", times.as_microseconds(log, "time", form))
     if table.scale is not None:
         low, high = table.scale
         rating = as_number(log, "satisfaction")

@@ -123,7 +123,7 @@ class CleanLog:
     clock: bool
     order: NDArray[np.int64] = field(repr=False)
     """Arrival numbers in the order of the file that is written."""
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     """What a person should know of how it was ordered, in sentences."""
 
     def __len__(self) -> int:
@@ -172,7 +172,7 @@ def cleaned(raw: sources.Raw, items: pa.Array, kept_out: Quarantine, now: int) -
         first_row += batch.num_rows
     known.check(raw.events_from)
     faults.require_few()
-    user = _settled(_unified(kept.pop("user")), raw.events_from)
+    user = _canonical_users(_unified(kept.pop("user")), raw.events_from)
     origins = {"source": _unified(kept.pop("source"))} if "source" in kept else {}
     # One column after the other, so that none is held twice for longer than it takes.
     numbers = {name: np.concatenate(kept.pop(name) or [np.empty(0)]) for name in list(kept)}
@@ -250,7 +250,7 @@ def _unified(chunks: list[pa.DictionaryArray]) -> pa.DictionaryArray:
     return pa.chunked_array(chunks).unify_dictionaries().combine_chunks()
 
 
-def _settled(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
+def _canonical_users(user: pa.DictionaryArray, where: Path) -> pa.DictionaryArray:
     """Users under one way of writing their ids, in order of first appearance."""
     canonical = ids.canonical(user.dictionary, where, "user").dictionary_encode()
     return pa.DictionaryArray.from_arrays(canonical.indices.take(user.indices), canonical.dictionary)
@@ -271,7 +271,7 @@ def _sort(log: CleanLog, kept_out: Quarantine) -> None:
         arrival = np.lexsort((order, user))
         behind = _behind(log, arrival)
         if behind.mean() > CONTRADICTED:
-            log.said.append(
+            log.notes.append(
                 f"`order` contradicts `time` in {int(behind.sum()):,} of {len(behind):,} events, so it is no "
                 "place in a user's sequence: the clock is believed, and `order` only where times are equal."
             )

@@ -103,12 +103,12 @@ def csv(
             f"{path} has no column {names[len(first)]!r}: its first line must have {len(names)} fields "
             f"separated by {_NAMES[delimiter]}, and has {len(first)}."
         )
-    found = list(names) if names is not None else first
-    require(path, found, columns, delimiter)
+    header_names = list(names) if names is not None else first
+    require(path, header_names, columns, delimiter)
     daft = engine.daft()
     # Daft takes the schema by position. A name that comes twice keeps its first place; the sentinel at the end
     # catches what a too long row has beyond the header.
-    unique = [name if name not in found[:i] else f"{name}#{i}" for i, name in enumerate(found)]
+    unique = [name if name not in header_names[:i] else f"{name}#{i}" for i, name in enumerate(header_names)]
     binary = daft.DataType.binary()
     frame = daft.read_csv(
         literal(path),
@@ -164,21 +164,21 @@ def parquet_schema(path: Path) -> pa.Schema:
 
 
 def require(
-    path: Path, found: Sequence[str], columns: Sequence[str], delimiter: str = "", advice: str = ""
+    path: Path, names: Sequence[str], columns: Sequence[str], delimiter: str = "", advice: str = ""
 ) -> None:
-    """Raise UserError, ending in `advice`, for the first of `columns` that is not among those found in the file."""
-    missing = [name for name in columns if name not in found]
+    """Raise UserError, ending in `advice`, for the first of `columns` that is not among the `names` of the file."""
+    missing = [name for name in columns if name not in names]
     if not missing:
         return
-    other = [mark for mark in _NAMES if len(found) == 1 and mark in found[0] and mark != delimiter]
+    other = [mark for mark in _NAMES if len(names) == 1 and mark in names[0] and mark != delimiter]
     if delimiter and other:
         raise UserError(
             f"{path} has no column {missing[0]!r}: its first line looks separated by {_NAMES[other[0]]}, "
             f"and {_NAMES[delimiter]} are expected."
         )
-    if not advice and any(name.strip().isdigit() for name in found):
+    if not advice and any(name.strip().isdigit() for name in names):
         advice = " (where the first line is no header, give item_columns or event_columns a list, left to right)"
-    shown = ", ".join(name[:40] for name in found[:30])
+    shown = ", ".join(name[:40] for name in names[:30])
     raise UserError(f"{path} has no column {missing[0]!r}; it has {shown or 'none'}{advice}.")
 
 

@@ -137,29 +137,38 @@ def parsed(values: pa.Array, pattern: str) -> tuple[Ints, NDArray[np.bool_]]:
 def _months(names: pa.Array) -> tuple[Ints, NDArray[np.bool_]]:
     """1 to 12 for English names and their beginnings."""
     encoded = compute.fill_null(names, "").dictionary_encode()
-    found = [
+    months = [
         next((i + 1 for i, month in enumerate(_MONTHS) if len(name) > 2 and month.startswith(name[:9])), 0)
         for name in (each.lower() for each in encoded.dictionary.to_pylist())
     ]
-    month = np.array(found, np.int64)[encoded.indices.to_numpy()]
+    month = np.array(months, np.int64)[encoded.indices.to_numpy()]
     return month, month > 0
 
 
 def _offsets(zones: pa.Array) -> tuple[Ints, NDArray[np.bool_]]:
-    """Seconds to the east."""
+    """Seconds to the east, and which zones are any."""
     encoded = compute.fill_null(zones, "").dictionary_encode()
-    found: list[int | None] = []
-    for zone in encoded.dictionary.to_pylist():
-        numeric = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?(?::(\d{2}))?", zone)
-        if numeric:
-            sign, hours, minutes, seconds = numeric.groups(default="0")
-            east = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-            found.append((-1 if sign == "-" else 1) * east if int(hours) <= 18 and int(minutes) <= 59 else None)
-        else:
-            found.append(0 if not zone else 60 * _ZONES[zone.upper()] if zone.upper() in _ZONES else None)
-    known = np.array([each is not None for each in found], bool)
-    offset = np.array([each or 0 for each in found], np.int64)
-    return offset[encoded.indices.to_numpy()], known[encoded.indices.to_numpy()]
+    offsets = [_offset(zone) for zone in encoded.dictionary.to_pylist()]
+    known = np.array([offset is not None for offset in offsets], bool)
+    seconds = np.array([offset or 0 for offset in offsets], np.int64)
+    return seconds[encoded.indices.to_numpy()], known[encoded.indices.to_numpy()]
+
+
+def _offset(zone: str) -> int | None:
+    """Seconds to the east, 0 where no zone is said, None where it is none.
+
+    >>> _offset("-07:30"), _offset("UTC+2"), _offset("est"), _offset(""), _offset("+19:00")
+    (-27000, 7200, -18000, 0, None)
+    """
+    numeric = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d{2})?(?::(\d{2}))?", zone)
+    if not numeric:
+        minutes = _ZONES.get(zone.upper(), None if zone else 0)
+        return None if minutes is None else 60 * minutes
+    sign, hours, minutes, seconds = numeric.groups(default="0")
+    if int(hours) > 18 or int(minutes) > 59:
+        return None
+    east = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    return -east if sign == "-" else east
 
 
 # --- Forms that a person gives --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from byway.base import config
 from byway.base.errors import UserError
-from byway.data import containers, meaning, naming, scales, survey, tables
+from byway.data import containers, meaning, naming, scales, survey, tables, text
 from byway.data.casts import is_text
 from byway.data.text import compute
 
@@ -79,31 +79,37 @@ def _once(logs: list[pa.Table]) -> pa.Table:
 
 def _read(part: containers.Part, columns: Mapping[str, str], settings: config.Catalog, scratch: Path) -> pa.Table:
     names = tables.names_of(part)
-    chosen = naming.chosen(names, "impressions", columns)
+    column_map = naming.column_map(names, "impressions", columns)
     for ours, theirs in columns.items():
         if theirs and theirs not in names:
             raise UserError(f"{part.path} has no column {theirs!r}, which --column says is {ours}.")
     for ours in ("user", "item", "time"):
-        if ours not in chosen.columns:
+        if ours not in column_map.columns:
             raise UserError(
                 f"{part.path}: no column is the {ours} of an impression; name it with --column {ours}=NAME."
             )
-    wanted = tables.Wanted(chosen.columns, tuple(chosen.columns.values()))
+    wanted = tables.Wanted(column_map.columns, tuple(column_map.columns.values()))
     frame, there = tables.frame(part, wanted, scratch)
     try:
-        typed, _ = meaning.typed(frame, there, chosen, part.path, settings, propose=True)
+        typed, _ = meaning.typed(frame, there, column_map, part.path, settings, propose=True)
     except UserError as error:
         raise UserError(_by_options(str(error))) from error
     _require_numbers(frame, there, part.path)
     table = typed.select(*(name for name in typed.column_names if name in naming.IMPRESSION_COLUMNS)).to_arrow()
-    found: dict[str, pa.ChunkedArray] = {}
-    for name in table.column_names:
-        found[name] = table[name].cast(_KINDS.get(name, pa.string()))
-        if name in ("user", "item", "arm"):
-            # A cell without text is nothing, as a null is.
-            empty = compute.equal(compute.utf8_trim_whitespace(found[name]), "")
-            found[name] = compute.if_else(empty, None, found[name])
-    return pa.table(found)
+    rows = {name: _settled(name, table[name].combine_chunks()) for name in table.column_names}
+    return pa.table(rows)
+
+
+def _settled(name: str, column: pa.Array) -> pa.Array:
+    """A column in its type; of those that say who, what and which arm a cell without text is null, as one not UTF-8
+    is. Elsewhere � stands for what is not."""
+    if name in _KINDS:
+        return compute.cast(column, _KINDS[name])
+    words, broken = text.decoded(column)
+    if name in ("user", "item", "arm"):
+        empty = compute.equal(compute.utf8_trim_whitespace(words), "")
+        words = compute.if_else(compute.or_kleene(empty, pa.array(broken)), None, words)
+    return compute.cast(words, pa.string())
 
 
 def _by_options(said: str) -> str:
@@ -120,14 +126,14 @@ def _by_options(said: str) -> str:
 def _require_numbers(frame: "daft.DataFrame", there: dict[str, str], where: Path) -> None:
     """Raise UserError for a text column of which most are no numbers: its figures would be of nothing."""
     texts = {ours: theirs for ours, theirs in there.items() if ours in _COUNTED and is_text(frame, theirs)}
-    seen = survey.look(frame, list(texts.values()), where, list(texts.values()))
+    profiles = survey.profile(frame, list(texts.values()), where, list(texts.values()))
     for ours, theirs in texts.items():
-        column = seen[theirs]
-        wrong = column.filled - column.numbers
-        worded = ours in meaning.FLAGS and wrong and scales.look(column).writing == "word"
-        if 2 * wrong > column.filled and not worded:
+        profile = profiles[theirs]
+        wrong = profile.filled - profile.numbers
+        worded = ours in meaning.FLAGS and wrong and scales.detect(profile).writing == "word"
+        if 2 * wrong > profile.filled and not worded:
             raise UserError(
-                f"{where}: {wrong:,} of {column.filled:,} values of {theirs!r}, from which {ours} is read, are no "
-                f"numbers, such as {column.sample[0].as_py()[:40]!r}; mend the column, name another with --column "
+                f"{where}: {wrong:,} of {profile.filled:,} values of {theirs!r}, from which {ours} is read, are no "
+                f"numbers, such as {profile.sample[0].as_py()[:40]!r}; mend the column, name another with --column "
                 f"{ours}=NAME, or none with --column {ours}=."
             )

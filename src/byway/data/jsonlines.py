@@ -35,14 +35,14 @@ _EXTENDED = ("$oid", "$date", "$numberLong", "$numberInt", "$numberDouble", "$nu
 
 def keys(path: Path) -> list[str]:
     """Keys of the first objects, in order of appearance; UserError where the first is none."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for row in islice(_at_head(head(path)), _SAMPLE):
-        found |= dict.fromkeys(_any(row) or {})
-    if not found:
+        names |= dict.fromkeys(_any(row) or {})
+    if not names:
         raise UserError(
             f"{path} has no JSON object in its first line; give an object a line, or an array of objects."
         )
-    return list(found)
+    return list(names)
 
 
 def inside(path: Path) -> str:
@@ -191,7 +191,10 @@ def _text(raw: bytes, ours: str, theirs: str, where: Path) -> str | None:
         if role in ("id", "time", "whole"):
             raise _wrong(where, ours, theirs, raw)
         return raw.decode()
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # a number in it that no float64 holds
+        return raw.decode() if role == "tags" else None
     if isinstance(value, dict) and len(value) == 1 and (key := next(iter(value))) in _EXTENDED:
         inner = value[key]
         return str(inner[_EXTENDED[2]] if isinstance(inner, dict) and _EXTENDED[2] in inner else inner)

@@ -73,10 +73,15 @@ def last(user: NDArray[np.int32], share: float, at_least: int) -> NDArray[np.boo
 def read(path: Path) -> pa.Table:
     """Users, items and satisfaction at `path`, as in `SCHEMA`.
 
-    Raises UserError where a column is missing, and where satisfaction is outside [0, 1].
+    Raises UserError where a column is missing or of another kind, and where satisfaction is outside [0, 1].
     """
     files.require(path, files.parquet_schema(path).names, SCHEMA.names)
-    table = pq.read_table(path, columns=SCHEMA.names).cast(SCHEMA)
+    try:
+        table = pq.read_table(path, columns=SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{path}: users and items must be text, satisfaction a number ({files.first_line(error)})."
+        ) from error
     value = table["satisfaction"].to_numpy()
     if not ((value >= 0) & (value <= 1)).all():
         raise UserError(

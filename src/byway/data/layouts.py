@@ -14,19 +14,11 @@ import pyarrow as pa
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import containers, files, text
-from byway.data.casts import (
-    as_bytes,
-    as_microseconds,
-    as_number,
-    as_text,
-    at_most_one,
-    concat,
-    known,
-    without_hashtags,
-)
-from byway.data.described import find, most_used
+from byway.data.casts import as_bytes, as_number, as_text, at_most_one, concat, known, without_hashtags
+from byway.data.described import find, matching, most_used
 from byway.data.files import MALFORMED
 from byway.data.raw import Raw
+from byway.data.times import as_microseconds
 
 if TYPE_CHECKING:
     import daft
@@ -65,7 +57,7 @@ def movielens(folder: Path, events: Path | None) -> Raw:
     log = log.select(
         daft.col(user).alias("user"),
         daft.col(item).alias("item"),
-        as_microseconds(log, time, 1e6).alias("time"),
+        as_microseconds(log, time).alias("time"),
         ((as_number(log, rating) - 0.5) / 4.5).alias("satisfaction"),
         daft.col(MALFORMED),
     )
@@ -161,7 +153,7 @@ def microlens(folder: Path, events: Path | None) -> Raw:
         log = log.select(
             col(user).alias("user"),
             col(item).alias("item"),
-            as_microseconds(log, time, 1e3).alias("time"),
+            as_microseconds(log, time).alias("time"),
             col(MALFORMED),
         )
     return Raw(items, log, titles, source)
@@ -177,46 +169,56 @@ def kuairec(folder: Path, events: Path | None) -> Raw:
     A folder with `videos.csv` and `positives_log.csv` instead holds positives only, in order, without a clock:
     satisfaction is 1. `categories.csv` there gives the names of the category ids.
     """
-    daft = engine.daft()
-    col, functions = daft.col, daft.functions
     if (folder / "videos.csv").exists():
-        levels = [f"{level}_level_category_id" for level in ("first", "second", "third")]
-        source = folder / "videos.csv"
-        raw = files.csv(source, ["video_id", "caption", "topic_tag", *levels])
-        raw = raw.with_column("row", functions.monotonically_increasing_id())
-        table = files.csv(folder / "categories.csv", ["level", "category_id", "name_en"])
-        for rank, level in enumerate(levels, 1):
-            names = table.where(col("level") == daft.lit(str(rank).encode()))
-            names = names.select(col("category_id").alias(level), as_text(names, "name_en").alias(f"name{rank}"))
-            raw = raw.join(names, on=level, how="left")
-        raw = raw.sort("row")
-        described = [col(f"name{rank}") for rank in (1, 2, 3)]
-        events_from = events or folder / "positives_log.csv"
-        log = files.csv(events_from, ["user_id", "video_id"])
-        log = log.select(col("user_id").alias("user"), col("video_id").alias("item"), col(MALFORMED))
-    else:
-        source = find(folder, "KuaiRec", "kuairec_caption_category.csv")[0]
-        levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
-        raw = files.csv(source, ["video_id", "caption", "topic_tag", "manual_cover_text", *levels])
-        described = [known(raw, name) for name in ("manual_cover_text", *levels)]
-        events_from = events or find(folder, "KuaiRec", "big_matrix.csv")[0]
-        log = files.csv(events_from, ["user_id", "video_id", "play_duration", "timestamp", "watch_ratio"])
-        log = log.select(
-            col("user_id").alias("user"),
-            col("video_id").alias("item"),
-            as_microseconds(log, "timestamp", 1e6).alias("time"),
-            at_most_one(as_number(log, "watch_ratio") / 2).alias("satisfaction"),
-            (as_number(log, "play_duration") / 1000).alias("watch_seconds"),
-            col(MALFORMED),
-        )
-    items = raw.select(
+        return _kuairec_positives(folder, events)
+    col = engine.daft().col
+    source = find(folder, "KuaiRec", "kuairec_caption_category.csv")[0]
+    levels = [f"{level}_level_category_name" for level in ("first", "second", "third")]
+    videos = files.csv(source, ["video_id", "caption", "topic_tag", "manual_cover_text", *levels])
+    items = _kuairec_items(videos, [known(videos, name) for name in ("manual_cover_text", *levels)])
+    events_from = events or find(folder, "KuaiRec", "big_matrix.csv")[0]
+    log = files.csv(events_from, ["user_id", "video_id", "play_duration", "timestamp", "watch_ratio"])
+    log = log.select(
+        col("user_id").alias("user"),
         col("video_id").alias("item"),
-        without_hashtags(raw, "caption").alias("title"),
-        as_text(raw, "topic_tag").regexp_extract_all(r"[^\[\],]+").alias("hashtags"),
-        functions.concat_ws(", ", *described).alias("description"),
+        as_microseconds(log, "timestamp").alias("time"),
+        at_most_one(as_number(log, "watch_ratio") / 2).alias("satisfaction"),
+        (as_number(log, "play_duration") / 1000).alias("watch_seconds"),
         col(MALFORMED),
     )
     return Raw(items, log, source, events_from)
+
+
+def _kuairec_positives(folder: Path, events: Path | None) -> Raw:
+    """KuaiRec's positives in order, with categories by number."""
+    daft = engine.daft()
+    col = daft.col
+    source = folder / "videos.csv"
+    levels = [f"{level}_level_category_id" for level in ("first", "second", "third")]
+    videos = files.csv(source, ["video_id", "caption", "topic_tag", *levels])
+    videos = videos.with_column("row", daft.functions.monotonically_increasing_id())
+    categories = files.csv(folder / "categories.csv", ["level", "category_id", "name_en"])
+    for rank, level in enumerate(levels, 1):
+        names = categories.where(col("level") == daft.lit(str(rank).encode()))
+        names = names.select(col("category_id").alias(level), as_text(names, "name_en").alias(f"name{rank}"))
+        videos = videos.join(names, on=level, how="left")
+    items = _kuairec_items(videos.sort("row"), [col(f"name{rank}") for rank in (1, 2, 3)])
+    events_from = events or folder / "positives_log.csv"
+    log = files.csv(events_from, ["user_id", "video_id"])
+    log = log.select(col("user_id").alias("user"), col("video_id").alias("item"), col(MALFORMED))
+    return Raw(items, log, source, events_from)
+
+
+def _kuairec_items(videos: "daft.DataFrame", described: list[Any]) -> "daft.DataFrame":
+    """Raw items, with the texts `described` in one description."""
+    daft = engine.daft()
+    return videos.select(
+        daft.col("video_id").alias("item"),
+        without_hashtags(videos, "caption").alias("title"),
+        as_text(videos, "topic_tag").regexp_extract_all(r"[^\[\],]+").alias("hashtags"),
+        daft.functions.concat_ws(", ", *described).alias("description"),
+        daft.col(MALFORMED),
+    )
 
 
 def kuairand(folder: Path, events: Path | None) -> Raw:
@@ -224,69 +226,75 @@ def kuairand(folder: Path, events: Path | None) -> Raw:
 
     The captions (`kuairand_video_captions.csv`) and categories (`kuairand_video_categories.csv`) are a separate
     download for all three sizes and lie in the folder or its `data/`; without captions a video has no words,
-    so they are required. Satisfaction: 0 where the viewer hated it; else 1 for a like, follow, comment or
-    forward; 0.75 for a long view; 0.5 for a click (a valid play); else 0. `source` is the log's `tab`. The
-    randomly exposed log is read where [catalog] events names it.
+    so they are required. The randomly exposed log is read where [catalog] events names it.
+    """
+    source = find(folder, "KuaiRand", "video_features_basic_*.csv")[0]
+    logs = containers.expand(events) if events else find(folder, "KuaiRand", "log_standard_*.csv")
+    return Raw(_kuairand_items(folder, source), _kuairand_log(logs), source, logs[0])
+
+
+def _kuairand_items(folder: Path, source: Path) -> "daft.DataFrame":
+    """Raw items: the videos in the file `source`, with their captions, and categories where there are any."""
+    daft = engine.daft()
+    col, row_number = daft.col, daft.functions.monotonically_increasing_id
+    videos = files.csv(source, ["video_id", "author_id", "upload_dt", "video_duration"])
+    videos = videos.with_column("row", row_number())
+    captions = find(folder, "KuaiRand", "kuairand_video_captions.csv")[0]
+    texts = files.csv(captions, ["final_video_id", "caption", "show_cover_text"])
+    texts = texts.with_column("caption_row", row_number()).with_column_renamed(MALFORMED, "broken_caption")
+    videos = videos.join(texts, left_on="video_id", right_on="final_video_id", how="left")
+    described = [known(videos, "show_cover_text")]
+    order: list[Any] = ["row", "caption_row"]
+    if categories := matching(folder, "kuairand_video_categories.csv"):
+        levels = [f"{level}_level_category_name" for level in ("first", "second", "third", "fourth")]
+        kinds = files.csv(categories[0], ["final_video_id", *levels])
+        kinds = kinds.with_column("kind_row", row_number()).exclude(MALFORMED)
+        videos = videos.join(kinds, left_on="video_id", right_on="final_video_id", how="left")
+        described += [known(videos, name) for name in levels]
+        order.append("kind_row")
+    # A video that has two captions comes twice; which one is first, and kept, must not depend on the join.
+    videos = videos.sort(order)
+    return videos.select(
+        col("video_id").alias("item"),
+        without_hashtags(videos, "caption").alias("title"),
+        as_text(videos, "caption").regexp_extract_all(r"#([^\s#]+)", 1).alias("hashtags"),
+        daft.functions.concat_ws(", ", *described).alias("description"),
+        col("author_id").alias("creator"),
+        (as_number(videos, "video_duration") / 1000).alias("duration"),
+        as_microseconds(videos, "upload_dt").alias("created_at"),
+        (col(MALFORMED) | col("broken_caption").fill_null(False)).alias(MALFORMED),
+    )
+
+
+def _kuairand_log(paths: list[Path]) -> "daft.DataFrame":
+    """Raw events of all files. `source` is the log's `tab`.
+
+    Satisfaction: 0 where the viewer hated it; else 1 for a like, follow, comment or forward; 0.75 for a long view;
+    0.5 for a click (a valid play); else 0.
     """
     daft = engine.daft()
-    col, functions = daft.col, daft.functions
-    basic = find(folder, "KuaiRand", "video_features_basic_*.csv")[0]
-    raw = files.csv(basic, ["video_id", "author_id", "upload_dt", "video_duration"])
-    raw = raw.with_column("row", functions.monotonically_increasing_id())
-    texts = files.csv(find(folder, "KuaiRand", "kuairand_video_captions.csv")[0], _CAPTIONS)
-    texts = texts.with_column("caption_row", functions.monotonically_increasing_id())
-    texts = texts.with_column_renamed(MALFORMED, "broken_caption")
-    raw = raw.join(texts, left_on="video_id", right_on="final_video_id", how="left")
-    described = [known(raw, "show_cover_text")]
-    if (folder / _CATEGORIES).exists() or (folder / "data" / _CATEGORIES).exists():
-        levels = [f"{level}_level_category_name" for level in ("first", "second", "third", "fourth")]
-        kinds = files.csv(find(folder, "KuaiRand", _CATEGORIES)[0], ["final_video_id", *levels])
-        kinds = kinds.with_column("kind_row", functions.monotonically_increasing_id()).exclude(MALFORMED)
-        raw = raw.join(kinds, left_on="video_id", right_on="final_video_id", how="left")
-        described += [known(raw, name) for name in levels]
-    # A video that has two captions comes twice; which one is first, and kept, must not depend on the join.
-    raw = raw.sort([name for name in ("row", "caption_row", "kind_row") if name in raw.column_names])
-    broken = col(MALFORMED) | col("broken_caption").fill_null(False)
-    items = raw.select(
-        col("video_id").alias("item"),
-        without_hashtags(raw, "caption").alias("title"),
-        as_text(raw, "caption").regexp_extract_all(r"#([^\s#]+)", 1).alias("hashtags"),
-        functions.concat_ws(", ", *described).alias("description"),
-        col("author_id").alias("creator"),
-        (as_number(raw, "video_duration") / 1000).alias("duration"),
-        as_text(raw, "upload_dt")
-        .try_cast(daft.DataType.timestamp("us"))
-        .cast(daft.DataType.int64())
-        .alias("created_at"),
-        broken.alias(MALFORMED),
-    )
-    logs = containers.expand(events) if events else find(folder, "KuaiRand", "log_standard_*.csv")
+    col, lit = daft.col, daft.lit
     signals = ["is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view"]
     columns = ["user_id", "video_id", "time_ms", "play_time_ms", "tab", *signals]
-    log = concat([files.csv(path, columns) for path in logs])
-    done: dict[str, Any] = {name: as_number(log, name) == 1 for name in signals}
-    shared = done["is_like"] | done["is_follow"] | done["is_comment"] | done["is_forward"]
+    log = concat([files.csv(path, columns) for path in paths])
+    given: dict[str, Any] = {name: as_number(log, name) == 1 for name in signals}
+    liked = given["is_like"] | given["is_follow"] | given["is_comment"] | given["is_forward"]
     satisfaction = (
-        functions.when(done["is_hate"], daft.lit(0.0))
-        .when(shared, daft.lit(1.0))
-        .when(done["long_view"], daft.lit(0.75))
-        .when(done["is_click"], daft.lit(0.5))
-        .otherwise(daft.lit(0.0))
+        daft.functions.when(given["is_hate"], lit(0.0))
+        .when(liked, lit(1.0))
+        .when(given["long_view"], lit(0.75))
+        .when(given["is_click"], lit(0.5))
+        .otherwise(lit(0.0))
     )
-    log = log.select(
+    return log.select(
         col("user_id").alias("user"),
         col("video_id").alias("item"),
-        as_microseconds(log, "time_ms", 1e3).alias("time"),
+        as_microseconds(log, "time_ms").alias("time"),
         satisfaction.alias("satisfaction"),
         (as_number(log, "play_time_ms") / 1000).alias("watch_seconds"),
-        functions.format("tab {}", as_text(log, "tab")).alias("source"),
+        daft.functions.format("tab {}", as_text(log, "tab")).alias("source"),
         col(MALFORMED),
     )
-    return Raw(items, log, basic, logs[0])
-
-
-_CAPTIONS = ["final_video_id", "caption", "show_cover_text"]
-_CATEGORIES = "kuairand_video_categories.csv"
 
 
 LAYOUTS: dict[str, Callable[[Path, Path | None], Raw]] = {

@@ -8,13 +8,10 @@ former run has seen of the same bytes is taken over.
 
 import io
 import json
-import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +23,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from byway.base import config, engine, known_models
-from byway.base.artifact import Outcome, Record, Work, hash_file, hash_json, read_record, write_atomic
+from byway.base.artifact import Outcome, Record, Work, read_record, write_atomic
 from byway.base.progress import bar
-from byway.data import sound
+from byway.data import mediafiles, sound
 from byway.data.catalog import Catalog
-from byway.data.decoding import MAX_MEGABYTES, Decoded, Decoder
+from byway.data.decoding import Decoded, Decoder
 
 SHARD = 256
 """Items between two checkpoints: what is decoded ahead of the encoder stays under 350 MB, with eight frames."""
 PATCHES = 2
 """A picture is kept as this many times this many vectors: where something is, at a quarter of the picture."""
-OUTSIDE = "outside://"
-"""A name that leads out of the input's folder: rows come from strangers, and such a file is not opened. A link in
-that folder is its owner's word, and is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +71,25 @@ class Media:
         """Video and thumbnail of each item as paths; empty where there is none or it was refused."""
         table = pq.read_table(self.path / "files.parquet")
         rows = zip(*(table[name].to_pylist() for name in ("item", "media", "thumbnail")), strict=True)
-        return {item: _in(self.folder, (media, thumbnail)) for item, media, thumbnail in rows}
+        return {item: mediafiles.resolved(self.folder, (media, thumbnail)) for item, media, thumbnail in rows}
 
 
 def variety(seen: Media, rows: NDArray[np.integer]) -> NDArray[np.float64]:
     """[m] of rows of `seen`, how much there is to see: the variance of the pictures' features over all places of
     all frames that there are, mean over features. 0 for row -1, which was not seen."""
-    found = np.zeros(len(rows))
+    spread = np.zeros(len(rows))
     for at, row in enumerate(rows.tolist()):
         if row >= 0 and seen.there[row].any():
             features = np.asarray(seen.pictures[row][seen.there[row]], np.float32)
-            found[at] = features.reshape(-1, features.shape[-1]).var(axis=0).mean()
-    return found
+            spread[at] = features.reshape(-1, features.shape[-1]).var(axis=0).mean()
+    return spread
 
 
 def noise(seen: Media, rng: np.random.Generator) -> Media:
     """The same items with noise for pictures, of each feature's own mean and deviation: a control."""
     pictures = np.asarray(seen.pictures, np.float32)
-    own = pictures[seen.there]
-    shown = rng.normal(own.mean((0, 1)), own.std((0, 1)), pictures.shape).astype(np.float16)
+    known = pictures[seen.there]
+    shown = rng.normal(known.mean((0, 1)), known.std((0, 1)), pictures.shape).astype(np.float16)
     return replace(seen, pictures=shown)
 
 
@@ -107,48 +101,6 @@ def load(path: Path) -> Media:
     return Media(
         table["item"].to_numpy(), *arrays, digest=table["digest"].to_pylist(), path=path, captions=captions
     )
-
-
-def named(catalog: Catalog) -> dict[int, tuple[str, str]]:
-    """Video and thumbnail of every item that names one, as the catalog has them."""
-    names = (catalog.items[name].to_pylist() for name in ("media", "thumbnail"))
-    pairs = enumerate(zip(*names, strict=True))
-    return {item: (media or "", thumbnail or "") for item, (media, thumbnail) in pairs if media or thumbnail}
-
-
-def sources(catalog: Catalog, folder: Path) -> dict[int, tuple[str, str]]:
-    """The same as paths; addresses stay what they are, and `OUTSIDE` is a name that leads out of the folder."""
-    return {item: _in(folder, pair) for item, pair in named(catalog).items()}
-
-
-def _in(folder: Path, pair: tuple[str, str]) -> tuple[str, str]:
-    media, thumbnail = (name if not name or "://" in name else _inside(folder, name) for name in pair)
-    return media, thumbnail
-
-
-def _inside(folder: Path, name: str) -> str:
-    # By its letters and not by its links: `a/..` is the folder, wherever a link `a` leads.
-    within = os.path.normpath(os.path.relpath(name, folder) if os.path.isabs(name) else name)
-    return OUTSIDE if within.split(os.sep)[0] == os.pardir else str(folder / within)
-
-
-def _size(path: str) -> int:
-    """Bytes of a file; 0 where there is none, or where that is no file."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # too long, or with a zero in it
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-def state(catalog: Catalog, folder: Path) -> str:
-    """Identity of all media files by size and time of change, without reading them."""
-    marks: list[tuple[str, int, int]] = []
-    for pair in named(catalog).values():
-        for name, path in zip(pair, _in(folder, pair), strict=True):
-            if path and "://" not in path and (size := _size(path)):
-                marks.append((name, size, os.stat(path).st_mtime_ns))
-    return hash_json(marks)
 
 
 def build(
@@ -163,34 +115,35 @@ def build(
     Where there is a `caption`, it is asked what is seen in each item's picture, its thumbnail or else a frame.
     """
     started = time.perf_counter()
-    found = sources(catalog, folder)
-    items = sorted(found)
-    digests = {item: _digest(found[item]) for item in items}
+    paths = mediafiles.paths(catalog, folder)
+    items = sorted(paths)
+    digests = {item: mediafiles.digest(paths[item]) for item in items}
     before = _before(work.out, settings)
-    known = {} if before is None else dict(zip(before.digest, range(len(before.digest)), strict=True))
-    new = [item for item in items if digests[item] not in known]
+    known = {} if before is None else {digest: row for row, digest in enumerate(before.digest)}
+    taken_over = {item: known[digests[item]] for item in items if digests[item] in known}
+    new = [item for item in items if item not in taken_over]
     shards = [new[i : i + SHARD] for i in range(0, len(new), SHARD)]
     rows: dict[int, dict[str, Any]] = {}
     with bar("look at media", len(new)) as advance:
         for number, shard in enumerate(shards):
-            path = work.scratch / f"seen-{number:06d}.parquet"
-            if not path.exists():
+            file = work.scratch / f"seen-{number:06d}.parquet"
+            if not file.exists():
                 buffer = io.BytesIO()
-                pq.write_table(_look(shard, found, settings), buffer)
-                write_atomic(path, buffer.getvalue())
-            rows |= {row["item"]: row for row in pq.read_table(path).to_pylist()}
+                pq.write_table(_look(shard, paths, settings), buffer)
+                write_atomic(file, buffer.getvalue())
+            rows |= {row["item"]: row for row in pq.read_table(file).to_pylist()}
             advance(len(shard))
-    outcome = _write(work.out, settings, named(catalog), digests, rows, before, known=known)
+    outcome = _write(work.out, settings, mediafiles.named(catalog), digests, rows, before, taken_over=taken_over)
     looked = time.perf_counter()
     outcome.timings["look"] = looked - started
     if caption is not None:
-        _caption(work, settings, found, caption)
+        _caption(work, settings, paths, caption)
         outcome.timings["caption"] = time.perf_counter() - looked
     return outcome
 
 
 def _caption(
-    work: Work, settings: config.Media, found: dict[int, tuple[str, str]], caption: Callable[[Image.Image], str]
+    work: Work, settings: config.Media, paths: dict[int, tuple[str, str]], caption: Callable[[Image.Image], str]
 ) -> None:
     """Add what is said of each item to `files.parquet`. Captions are slow: each is kept as soon as it is there."""
     path, table = work.scratch / "captions.json", pq.read_table(work.out / "files.parquet")
@@ -201,13 +154,13 @@ def _caption(
     left = list({row["digest"]: row for row in rows if row["digest"] not in known}.values())
     with bar("captions", len(left)) as advance, Decoder() as decoder:
         for row in left:
-            media, thumbnail = found[row["item"]]
+            media, thumbnail = paths[row["item"]]
             decoded = decoder.decode(thumbnail, 0) if row["thumbnail"] else decoder.decode(media, 1)
             known[row["digest"]] = "" if decoded.reason else caption(Image.fromarray(decoded.frames()[0]))
             write_atomic(path, json.dumps(known).encode())
             advance(1)
-    said = pa.array([known[row["digest"]] for row in rows], pa.string())
-    pq.write_table(table.append_column("caption", said), work.out / "files.parquet")
+    captions = pa.array([known[row["digest"]] for row in rows], pa.string())
+    pq.write_table(table.append_column("caption", captions), work.out / "files.parquet")
 
 
 def _former(out: Path, settings: config.Media, names: Sequence[str]) -> tuple[Record, Media] | None:
@@ -217,17 +170,6 @@ def _former(out: Path, settings: config.Media, names: Sequence[str]) -> tuple[Re
     if record is None or any(record.settings.get(name) != getattr(settings, name) for name in names):
         return None
     return record, load(path)
-
-
-def _digest(pair: tuple[str, str]) -> str:
-    """Hash of the bytes of an item's files; a file that is no file, or empty, or too large, by its name."""
-    parts: list[str] = []
-    for name in pair:
-        parts.append(name)
-        if "://" not in name and 0 < _size(name) <= MAX_MEGABYTES << 20:
-            with suppress(OSError):  # what cannot be read is refused by the decoder
-                parts[-1] = hash_file(Path(name))
-    return hash_json(parts)
 
 
 def _before(out: Path, settings: config.Media) -> Media | None:
@@ -241,7 +183,7 @@ def _before(out: Path, settings: config.Media) -> Media | None:
     return seen if same else None
 
 
-def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.Media) -> pa.Table:
+def _look(shard: list[int], paths: dict[int, tuple[str, str]], settings: config.Media) -> pa.Table:
     """What is seen of some items, one row each, by way of the dataframe engine."""
     daft = engine.daft()
     kinds = daft.DataType
@@ -253,10 +195,10 @@ def _look(shard: list[int], found: dict[int, tuple[str, str]], settings: config.
         pairs = list(zip(media.to_pylist(), thumbnail.to_pylist(), strict=True))
         # In a thread that ends, and its helpers with it. The engine's threads live on: theirs would outnumber the
         # cores, OpenMP would then sleep at every barrier, and fine-tuning later take twice as long.
-        with ThreadPoolExecutor(1) as own:
-            return own.submit(look, pairs, settings).result()
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(look, pairs, settings).result()
 
-    pairs = [found[item] for item in shard]
+    pairs = [paths[item] for item in shard]
     columns = {"item": shard, "media": [p[0] for p in pairs], "thumbnail": [p[1] for p in pairs]}
     frame = daft.from_pydict(columns)
     if daft.get_or_infer_runner_type() == "ray":  # there are machines to share the rows among
@@ -290,7 +232,7 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
         if not name:
             continue
         wanted = frames if kind == "media" else 0
-        decoded = Decoded("outside") if name == OUTSIDE else decoder.decode(name, wanted)
+        decoded = Decoded("outside") if name == mediafiles.OUTSIDE else decoder.decode(name, wanted)
         answer[f"{kind}_reason"] = decoded.reason
         if decoded.reason:
             continue
@@ -306,61 +248,77 @@ def _decode(decoder: Decoder, pair: tuple[str, str], frames: int) -> tuple[dict[
 def _write(
     out: Path,
     settings: config.Media,
-    found: dict[int, tuple[str, str]],
+    names: dict[int, tuple[str, str]],
     digests: dict[int, str],
     rows: dict[int, dict[str, Any]],
     before: Media | None,
     *,
-    known: dict[str, int],
+    taken_over: dict[int, int],
 ) -> Outcome:
-    """Lay out what was seen, now and before, in the order of the catalog."""
-    good = [item for item in sorted(found) if item not in rows or any(rows[item]["there"])]
-    fields, size = PATCHES**2, settings.frames + 1
-    width = next((len(r["pictures"]) // (2 * sum(r["there"]) * fields) for r in rows.values() if r["pictures"]), 0)
-    # A run that could open nothing has seen pictures of no width.
-    width = width or (before.pictures.shape[-1] if before is not None else 0)
-    shape = (len(good), size, fields, width)
-    seen = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.float16, shape)
-    there = np.zeros((len(good), size), np.bool_)
-    sounds = np.full((len(good), sound.FEATURES), np.nan, np.float32)
-    former = [] if before is None else pq.read_table(before.path / "files.parquet").to_pylist()
+    """Lay out what was seen, now (`rows`) and before, in the order of the catalog.
+
+    `names` are the files of each item as the catalog has them, `taken_over` items by their row in `before`.
+    """
+    good = [item for item in sorted(names) if item in taken_over or any(rows[item]["there"])]
+    there, sounds = _write_arrays(out, settings, good, rows, before, taken_over)
     refused = {item: (row["media_reason"], row["thumbnail_reason"]) for item, row in rows.items()}
-    for r, item in enumerate(good):
-        if before is not None and item not in rows:
-            old = known[digests[item]]
-            seen[r], there[r], sounds[r] = before.pictures[old], before.there[old], before.sounds[old]
-            refused[item] = (former[old]["media_reason"], former[old]["thumbnail_reason"])
-        else:
-            row = rows[item]
-            there[r] = np.frombuffer(row["there"], np.bool_)
-            seen[r, there[r]] = np.frombuffer(row["pictures"], np.float16).reshape(-1, fields, width)
-            if row["sound"]:
-                sounds[r] = np.frombuffer(row["sound"], np.float32)
-    seen.flush()
-    np.save(out / "there.npy", there)
-    np.save(out / "sounds.npy", sounds)
+    if before is not None:
+        former = pq.read_table(before.path / "files.parquet").to_pylist()
+        for item, row in taken_over.items():
+            refused[item] = (former[row]["media_reason"], former[row]["thumbnail_reason"])
     files = {"item": pa.array(good, pa.int32()), "digest": [digests[item] for item in good]}
     for kind, name in enumerate(("media", "thumbnail")):
-        files[name] = ["" if refused[item][kind] else found[item][kind] for item in good]
+        files[name] = ["" if refused[item][kind] else names[item][kind] for item in good]
         files[f"{name}_reason"] = [refused[item][kind] for item in good]
     pq.write_table(pa.table(files), out / "files.parquet")
     reasons = [
-        {"item": item, "kind": name, "file": file, "reason": reason}
+        {"item": item, "kind": kind, "file": file, "reason": reason}
         for item in sorted(refused)
-        for name, file, reason in zip(("media", "thumbnail"), found[item], refused[item], strict=True)
+        for kind, file, reason in zip(("media", "thumbnail"), names[item], refused[item], strict=True)
         if reason
     ]
     pq.write_table(pa.Table.from_pylist(reasons, _REFUSED), out / "quarantine.parquet")
-    counted = Counter(row["reason"] for row in reasons)
     metrics = {
         "media.items": len(good),
         "media.videos": int(there[:, 0].sum()),
         "media.thumbnails": int(there[:, -1].sum()),
         "media.sounds": int((~np.isnan(sounds[:, 0])).sum()),
-        "media.quarantined": dict(sorted(counted.items())),
-        "media.taken_over": sum(item not in rows for item in good),
+        "media.quarantined": dict(sorted(Counter(row["reason"] for row in reasons).items())),
+        "media.taken_over": len(taken_over),
     }
     return Outcome(counts={"items": len(good), "refused": len(reasons)}, metrics=metrics)
+
+
+def _write_arrays(
+    out: Path,
+    settings: config.Media,
+    good: list[int],
+    rows: dict[int, dict[str, Any]],
+    before: Media | None,
+    taken_over: dict[int, int],
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Write `pictures.npy`, `there.npy` and `sounds.npy` of the `good` items; the last two, as `Media` has them."""
+    size = settings.frames + 1
+    of_a_picture = (len(row["pictures"]) // sum(row["there"]) for row in rows.values() if row["pictures"])
+    # In float16. A run that could open nothing has seen pictures of no width.
+    width = next(of_a_picture, 0) // (2 * PATCHES**2) or (before.pictures.shape[-1] if before is not None else 0)
+    shape = (len(good), size, PATCHES**2, width)
+    pictures = np.lib.format.open_memmap(out / "pictures.npy", "w+", np.float16, shape)
+    there = np.zeros((len(good), size), np.bool_)
+    sounds = np.full((len(good), sound.FEATURES), np.nan, np.float32)
+    for r, item in enumerate(good):
+        if before is not None and (old := taken_over.get(item)) is not None:
+            pictures[r], there[r], sounds[r] = before.pictures[old], before.there[old], before.sounds[old]
+            continue
+        row = rows[item]
+        there[r] = np.frombuffer(row["there"], np.bool_)
+        pictures[r, there[r]] = np.frombuffer(row["pictures"], np.float16).reshape(-1, PATCHES**2, width)
+        if row["sound"]:
+            sounds[r] = np.frombuffer(row["sound"], np.float32)
+    pictures.flush()
+    np.save(out / "there.npy", there)
+    np.save(out / "sounds.npy", sounds)
+    return there, sounds
 
 
 _REFUSED = pa.schema([("item", pa.int32()), ("kind", pa.string()), ("file", pa.string()), ("reason", pa.string())])

@@ -119,8 +119,8 @@ _COUNTS = _names(
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """What is read of a table."""
+class ColumnMap:
+    """Which columns of a table are read as which of ours."""
 
     columns: dict[str, str]
     """Ours to theirs, of those that the table has."""
@@ -141,17 +141,19 @@ def plain(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def chosen(found: Sequence[str], kind: Kind, mapped: Mapping[str, str], shared: Collection[str] = ()) -> Chosen:
-    """Which of the `found` columns is which of ours.
+def column_map(
+    names: Sequence[str], kind: Kind, mapped: Mapping[str, str], shared: Collection[str] = ()
+) -> ColumnMap:
+    """Which of the columns called `names` is which of ours.
 
     What `mapped` says holds, and an empty name there says that ours is not to be read; then our own names; then
     the usual ones. For `item`, a name that both tables have (`shared`, as `plain` gives it) comes first.
     """
-    columns = {ours: theirs for ours, theirs in mapped.items() if theirs and theirs in found}
+    columns = {ours: theirs for ours, theirs in mapped.items() if theirs and theirs in names}
     # A file beside the others may have our own names: the log that the service writes has.
     taken = set(columns.values())
     for ours in OURS[kind]:
-        if ours in found and ours not in columns and mapped.get(ours, ours) and ours not in taken:
+        if ours in names and ours not in columns and mapped.get(ours, ours) and ours not in taken:
             columns[ours] = ours
     guessed: set[str] = set()
     rivals: dict[str, list[str]] = {}
@@ -161,16 +163,16 @@ def chosen(found: Sequence[str], kind: Kind, mapped: Mapping[str, str], shared: 
         usual = list(_USUAL[kind][ours])
         if ours == "item":
             usual.sort(key=lambda name: name not in shared)
-        free = [name for name in found if name not in columns.values() and plain(name) in usual]
+        free = [name for name in names if name not in columns.values() and plain(name) in usual]
         likely = sorted(free, key=lambda name: usual.index(plain(name)))
         if ours not in columns and likely:
             columns[ours] = likely.pop(0)
             guessed.add(ours)
         rivals[ours] = likely
     columns = {ours: columns[ours] for ours in OURS[kind] if ours in columns}
-    unused = tuple(name for name in found if name not in columns.values())
-    left = {ours: tuple(name for name in names if name in unused) for ours, names in rivals.items()}
-    return Chosen(columns, unused, {ours: names for ours, names in left.items() if names}, frozenset(guessed))
+    unused = tuple(name for name in names if name not in columns.values())
+    left = {ours: tuple(name for name in others if name in unused) for ours, others in rivals.items()}
+    return ColumnMap(columns, unused, {ours: others for ours, others in left.items() if others}, frozenset(guessed))
 
 
 def counting(names: Sequence[str]) -> list[str]:
@@ -178,14 +180,14 @@ def counting(names: Sequence[str]) -> list[str]:
     return [name for name in names if plain(name) in _COUNTS]
 
 
-def in_words(chosen: Chosen) -> str:
+def in_words(read: ColumnMap) -> str:
     """One line: what is read as what, and what is not used."""
-    renamed = [theirs if theirs == ours else f"{theirs} → {ours}" for ours, theirs in chosen.columns.items()]
+    renamed = [theirs if theirs == ours else f"{theirs} → {ours}" for ours, theirs in read.columns.items()]
     line = ", ".join(renamed) or "nothing is read"
-    for ours, names in chosen.rivals.items():
-        line += f" ({chosen.columns[ours]} is taken for {ours}, not {' nor '.join(names)})"
-    if chosen.unused:
-        shown = [" ".join(name.split())[:40] or "(no name)" for name in chosen.unused[:20]]
-        more = f" and {len(chosen.unused) - 20} more" if len(chosen.unused) > 20 else ""
+    for ours, names in read.rivals.items():
+        line += f" ({read.columns[ours]} is taken for {ours}, not {' nor '.join(names)})"
+    if read.unused:
+        shown = [" ".join(name.split())[:40] or "(no name)" for name in read.unused[:20]]
+        more = f" and {len(read.unused) - 20} more" if len(read.unused) > 20 else ""
         line += f"; not used: {', '.join(shown)}{more}"
     return line

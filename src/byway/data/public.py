@@ -63,7 +63,7 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
     col = daft.col
     log = log.select(
         col("user"),
-        _moment(log, _CLOCK, "%m/%d/%Y %I:%M:%S %p").alias("time"),
+        col("time"),
         as_text(log, "source").strip().split(" ").alias("shown"),
         col(MALFORMED),
     ).explode("shown")
@@ -75,23 +75,6 @@ def _shown(log: "daft.DataFrame") -> "daft.DataFrame":
         daft.functions.when(shown.endswith("-1"), daft.lit(1.0)).otherwise(daft.lit(0.0)).alias("satisfaction"),
         col(MALFORMED),
     )
-
-
-def _written_down(log: "daft.DataFrame") -> "daft.DataFrame":
-    """Times as the site writes them: Fri Apr 19 07:01:17 -0700 2013."""
-    time = _moment(log, _STAMP, "%a %b %d %H:%M:%S %z %Y", timezone="UTC")
-    return log.with_column("time", time).exclude("created_at")
-
-
-def _moment(log: "daft.DataFrame", pattern: str, form: str, timezone: str | None = None) -> Any:
-    """`created_at` in microseconds; null, and kept out with its reason, where it is no such time.
-
-    What does not fit `form` would end the reading.
-    """
-    daft = engine.daft()
-    written = as_text(log, "created_at")
-    stamp = daft.functions.when(written.regexp(pattern), written).to_datetime(form, timezone=timezone)
-    return stamp.cast(daft.DataType.timestamp("us")).cast(daft.DataType.int64())
 
 
 _ATOMIC = {
@@ -111,15 +94,6 @@ def atomic(part: Part, names: list[str]) -> dict[str, str]:
     likely = {ours: next((name for name in usual if name in names), None) for ours, usual in _ATOMIC.items()}
     return {ours: theirs for ours, theirs in likely.items() if theirs is not None and ours not in names}
 
-
-_CLOCK = r"^(0?[1-9]|1[0-2])/(0?[1-9]|[12][0-9]|30)/[0-9]{4} (0?[1-9]|1[0-2]):[0-5][0-9]:[0-5][0-9] [AP]M$"
-"""MIND's clock, of the November of 2019."""
-
-_STAMP = (
-    r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) "
-    r"(0[1-9]|[12][0-9]|30|31) ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] [+-][01][0-9][0-5][0-9] [0-9]{4}$"
-)
-"""Goodreads' clock."""
 
 _STEAM = ("user", "game", "behavior", "value", "zero")
 _NEWS = ("news", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
@@ -183,10 +157,10 @@ DESCRIBED: dict[config.Source, Layout] = {
         ),
         PublicTable(
             ("goodreads_interactions*.json*", "goodreads_reviews*.json*"),
-            {"user": "user_id", "item": "book_id", "created_at": "date_added", "satisfaction": "rating"},
+            {"user": "user_id", "item": "book_id", "time": "date_added", "satisfaction": "rating"},
             scale=(1, 5),
+            time_format="%a %b %d %H:%M:%S %z %Y",
         ),
-        events_from=_written_down,
     ),
     "lastfm": Layout(
         "Last.fm (HetRec 2011)",
@@ -214,9 +188,10 @@ DESCRIBED: dict[config.Source, Layout] = {
         ),
         PublicTable(
             ("behaviors.tsv",),
-            {"user": "user", "created_at": "time", "source": "impressions"},
+            {"user": "user", "time": "time", "source": "impressions"},
             header=("impression", "user", "time", "history", "impressions"),
             quoted=False,
+            time_format="%m/%d/%Y %I:%M:%S %p",
         ),
         events_from=_shown,
     ),

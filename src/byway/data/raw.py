@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Told:
+class Decisions:
     """What was decided about one file."""
 
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     """Sentences for people."""
     satisfaction: Scale | None = None
-    left: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     """Ours that are not read after all."""
 
 
@@ -40,13 +40,13 @@ class Raw:
     items_from: Path
     """The file or folder that an error about items names."""
     events_from: Path
-    told: tuple[Told, ...] = ()
+    decisions: tuple[Decisions, ...] = ()
     """What was decided about the columns of each file on the way."""
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:
         """The same in sentences."""
-        return tuple(dict.fromkeys(sentence for each in self.told for sentence in each.said))
+        return tuple(dict.fromkeys(sentence for file in self.decisions for sentence in file.notes))
 
 
 WRITTEN = "_written_"

@@ -16,7 +16,7 @@ from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import survey, text
 from byway.data.casts import as_number, as_text, is_text
-from byway.data.survey import Column
+from byway.data.survey import Profile
 from byway.data.text import compute
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Scale:
     """What the numbers of a column are."""
 
     writing: Writing = "number"
-    scale: tuple[float, float] | None = None
+    ends: tuple[float, float] | None = None
     """Worst and best; None where they are 0 and 1."""
     unrated: float = 0.0
     """Share of the rows that have no rating."""
@@ -52,21 +52,21 @@ class Scale:
     """Why no scale can be told, empty where one can."""
 
 
-def look(column: Column) -> Scale:
+def detect(profile: Profile) -> Scale:
     """What a column of satisfaction holds, over all of its rows."""
-    sample = column.sample
+    sample = profile.sample
     if not len(sample):
         return Scale(words="nothing")
     if _most(compute.match_substring_regex(sample, r"^\d+([.,]\d+)?\s*%$")):
         return Scale("percent", words=f"percentages such as {sample[0]}")
-    few = 2 * column.numbers <= column.filled
+    few = 2 * profile.numbers <= profile.filled
     if (few or _commas(sample)) and _most(compute.match_substring_regex(sample, r"^-?\d+(,\d+)?$")):
-        return _of_numbers("comma", compute.replace_substring(sample, ",", "."), column)
+        return _of_numbers("comma", compute.replace_substring(sample, ",", "."), profile)
     if _most(compute.is_in(compute.utf8_lower(sample), value_set=_WORDS)):
         return Scale("word", words=f"words such as {sample[0]}")
     if few:
         return Scale(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
-    return _of_numbers("number", sample, column)
+    return _of_numbers("number", sample, profile)
 
 
 def _most(fits: pa.Array) -> bool:
@@ -82,11 +82,11 @@ def _commas(sample: pa.Array) -> bool:
     return bool(fractions and not others)
 
 
-def _of_numbers(writing: Writing, sample: pa.Array, column: Column) -> Scale:
+def _of_numbers(writing: Writing, sample: pa.Array, profile: Profile) -> Scale:
     values = survey.numbers_of(sample)
     values = values[np.isfinite(values)]
     if writing == "number":
-        low, high, outside = column.low, column.high, column.outside / column.numbers
+        low, high, outside = profile.low, profile.high, profile.outside / profile.numbers
     else:
         low, high, outside = values.min(), values.max(), ((values < 0) | (values > 1)).mean()
     different = np.unique(values)
@@ -95,7 +95,7 @@ def _of_numbers(writing: Writing, sample: pa.Array, column: Column) -> Scale:
         return Scale(writing, (-1, 1), words=" and ".join(f"{value:g}" for value in different))
     if outside <= STRAY:
         return Scale(writing, words="0 to 1" if outside == 0 else f"{span}, nearly all from 0 to 1")
-    # A few rows beside all others are mistakes of rows, not of the column.
+    # A few rows beside all others are mistakes of rows, not of the profile.
     core = np.quantile(values, [0.002, 0.998], method="nearest") if len(values) >= 1000 else (low, high)
     core_low, core_high = float(core[0]), float(core[1])
     rated, sentinel = values, _sentinel(values, core_high)
@@ -112,7 +112,7 @@ def _of_numbers(writing: Writing, sample: pa.Array, column: Column) -> Scale:
             scale = _natural(usual, core_low, core_high)
     if scale is None:
         return Scale(writing, words=span, unclear=f"holds {span}, half of them up to {np.median(values):g}")
-    missing, unrated = "", 1 - column.filled / column.rows
+    missing, unrated = "", 1 - profile.filled / profile.rows
     if sentinel:
         unrated = (len(values) - len(rated)) / len(values)
         shown = " and ".join(f"{value:g}" for value in sentinel)
@@ -125,14 +125,14 @@ def _of_numbers(writing: Writing, sample: pa.Array, column: Column) -> Scale:
 def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
     """Values below the scale that stand for no rating: -1 beside numbers from 0 on, and 0 where it is more frequent
     than the worst rating."""
-    found: list[float] = []
+    sentinel: list[float] = []
     if high > 1 and set(values[values < 0].tolist()) == {-1.0}:
-        found.append(-1.0)
+        sentinel.append(-1.0)
     ratings = values[values > 0]
     halves = bool((values * 2 == np.floor(values * 2)).all())
     if halves and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
-        found.append(0.0)
-    return found
+        sentinel.append(0.0)
+    return sentinel
 
 
 def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float] | None:
@@ -160,12 +160,12 @@ def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[floa
     return None
 
 
-def chosen(found: Scale, scale: tuple[float, float] | None, where: Path, name: str) -> Scale:
+def by_setting(found: Scale, ends: tuple[float, float] | None, where: Path, name: str) -> Scale:
     """What is read by `catalog.event_scale`; UserError where the column needs one and none is given, or another."""
-    if scale is not None:
+    if ends is not None:
         if found.unclear.endswith("no number"):
             raise UserError(f"{where}: {name!r} {found.unclear}; give numbers, percentages, or yes and no.")
-        return Scale("number" if found.writing in ("percent", "word") else found.writing, scale, words=found.words)
+        return Scale("number" if found.writing in ("percent", "word") else found.writing, ends, words=found.words)
     if found.unclear:
         aside = 'leave it out with event_columns = { satisfaction = "" }, so that every event counts 1'
         if found.unclear.endswith("no number"):
@@ -174,11 +174,11 @@ def chosen(found: Scale, scale: tuple[float, float] | None, where: Path, name: s
             best = "or say which is the worst and which the best with event_scale"
             advice = f": counts and times are no ratings; {aside}, {best}"
         raise UserError(f"{where}: {name!r} {found.unclear}{advice}.")
-    if found.scale is not None:
+    if found.ends is not None:
         raise UserError(
             f"{where}: {name!r} holds {found.words}, and satisfaction goes from 0 to 1; set [catalog] "
-            f"event_scale = {listed(found.scale)}, which makes {found.scale[0]:g} the worst and "
-            f"{found.scale[1]:g} the best."
+            f"event_scale = {listed(found.ends)}, which makes {found.ends[0]:g} the worst and "
+            f"{found.ends[1]:g} the best."
         )
     return found
 
@@ -213,14 +213,14 @@ def positive(scale: tuple[float, float]) -> tuple[float, str]:
     return (0.75 if abs(share - 0.75) < 0.04 else share), f"{bar:g} and more, {minus} = {share:g}"
 
 
-def as_satisfaction(frame: "daft.DataFrame", name: str, found: Scale, unrated: float | None) -> Any:
+def as_satisfaction(frame: "daft.DataFrame", name: str, scale: Scale, unrated: float | None) -> Any:
     """A column as float64 on 0 to 1, outside it where it is outside its scale; null for what is no number.
 
     What is missing, and a 0 or -1 below the scale, becomes `unrated` where that is not None.
     """
     daft = engine.daft()
-    number = _number(frame, name, found.writing)
-    low, high = found.scale or (0.0, 1.0)
+    number = _number(frame, name, scale.writing)
+    low, high = scale.ends or (0.0, 1.0)
     result = (number - low) / (high - low)
     if unrated is None:
         return result
@@ -230,7 +230,7 @@ def as_satisfaction(frame: "daft.DataFrame", name: str, found: Scale, unrated: f
     else:
         empty = number.is_null() | number.is_nan()
     for value in _UNRATED:
-        if found.scale and value < low:
+        if scale.ends and value < low:
             empty = empty | (number == value)
     return daft.functions.when(empty, daft.lit(float(unrated))).otherwise(result)
 

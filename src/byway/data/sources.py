@@ -16,7 +16,7 @@ from byway.data.containers import Part
 from byway.data.layouts import LAYOUTS
 from byway.data.naming import Kind
 from byway.data.public import DESCRIBED
-from byway.data.raw import Raw, Told
+from byway.data.raw import Decisions, Raw
 
 if TYPE_CHECKING:
     import daft
@@ -59,16 +59,16 @@ def files(settings: config.Catalog, workspace: Path) -> dict[str, Path]:
 
     Their names start with the setting, since files of items and of events may share one.
     """
-    found: dict[str, Path] = {}
+    opened: dict[str, Path] = {}
     for key, name in (("items", settings.items), ("events", settings.events)):
         path = workspace / name
         if not name:
             continue
         folder = path if path.is_dir() else path.parent
-        each = [path] if path.is_dir() else list(folder.glob(path.name))
-        some = [file for one in each for file in (_in_folder(one, settings.source) if one.is_dir() else [one])]
-        found |= {f"{key}/{file.relative_to(folder).as_posix()}": file for file in sorted(some) if file.is_file()}
-    return found
+        for place in containers.matched(path):
+            inside = sorted(_in_folder(place, settings.source)) if place.is_dir() else [place]
+            opened |= {f"{key}/{file.relative_to(folder).as_posix()}": file for file in inside if file.is_file()}
+    return opened
 
 
 def _in_folder(folder: Path, source: str) -> list[Path]:
@@ -89,20 +89,20 @@ def new_rows(settings: config.Catalog, kind: Kind, path: Path, scratch: Path) ->
 
 def _items(
     settings: config.Catalog, path: Path, scratch: Path, propose: bool = False
-) -> tuple["daft.DataFrame", list[Told]]:
-    frame, told = _open(settings, "items", path, scratch, propose)
+) -> tuple["daft.DataFrame", list[Decisions]]:
+    frame, decisions = _open(settings, "items", path, scratch, propose)
     if not {"title", "hashtags", "description"} & set(frame.column_names):
         part = containers.parts(path, settings.source)[0]
         advice = jsonlines.inside(part.path) if part.kind == "json" else ""
         raise UserError(
             f"{path} has no column 'title' (nor hashtags or description); map one in item_columns{advice}."
         )
-    return frame, told
+    return frame, decisions
 
 
 def _open(
     settings: config.Catalog, kind: Kind, path: Path, scratch: Path, propose: bool = False
-) -> tuple["daft.DataFrame", list[Told]]:
+) -> tuple["daft.DataFrame", list[Decisions]]:
     """The rows of all files at `path` under our names, and what was decided about each.
 
     Each file is typed by itself: files may have other columns and other units of time, and be of another kind
@@ -110,8 +110,8 @@ def _open(
     its satisfaction 1; but an order of events is said by all or by none.
     """
     ours = naming.OURS[kind]
-    setting, own = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
-    mapped, header = (own, ()) if isinstance(own, dict) else ({}, tuple(own))
+    setting, given = f"{kind[:-1]}_columns", settings.item_columns if kind == "items" else settings.event_columns
+    mapped, header = (given, ()) if isinstance(given, dict) else ({}, tuple(given))
     required = ("user", "item") if kind == "events" else ("item",)
     for name in mapped:
         if name not in ours:
@@ -119,22 +119,22 @@ def _open(
         if name in required and not mapped[name]:
             raise UserError(f"[catalog] {setting} names no column for {name!r}, which every row needs; name yours.")
     parts = containers.parts(path, settings.source)
-    chosen = {part.path: naming.chosen(_names(part, header), kind, mapped) for part in parts}
-    lists = [tables.lists_tags(part, chosen[part.path].columns.get("hashtags", "hashtags")) for part in parts]
+    maps = {part.path: naming.column_map(_names(part, header), kind, mapped) for part in parts}
+    lists = [tables.lists_tags(part, maps[part.path].columns.get("hashtags", "hashtags")) for part in parts]
     flat = kind == "items" and True in lists and False in lists
     frames: dict[Path, daft.DataFrame] = {}
-    decided: list[Told] = []
+    decisions: list[Decisions] = []
     for part in parts:
-        each = chosen[part.path]
-        columns = {name: mapped.get(name) or name for name in ours if mapped.get(name, name)} | each.columns
+        column_map = maps[part.path]
+        columns = {name: mapped.get(name) or name for name in ours if mapped.get(name, name)} | column_map.columns
         needed = tuple(dict.fromkeys(columns[name] for name in ours if name in required or mapped.get(name)))
-        if kind == "events" and not {"time", "order"} & set(each.columns):
-            looked = naming.counting(each.unused)
+        if kind == "events" and not {"time", "order"} & set(column_map.columns):
+            looked = naming.counting(column_map.unused)
             columns |= {f"{meaning.EXTRA}{number}": name for number, name in enumerate(looked)}
         wanted = tables.Wanted(columns, needed, header)
         frame, names = tables.frame(part, wanted, scratch, flat)
-        frames[part.path], told = meaning.typed(frame, names, each, part.path, settings, propose)
-        decided.append(told)
+        frames[part.path], decided = meaning.typed(frame, names, column_map, part.path, settings, propose)
+        decisions.append(decided)
     for name in ("time", "order"):
         lacks = [file for file, frame in frames.items() if name not in frame.column_names]
         if 0 < len(lacks) < len(frames):
@@ -143,7 +143,7 @@ def _open(
         for file, frame in frames.items():
             if "satisfaction" not in frame.column_names:
                 frames[file] = frame.with_column("satisfaction", engine.daft().lit(1.0))
-    return concat(list(frames.values())), decided
+    return concat(list(frames.values())), decisions
 
 
 def _names(part: Part, header: tuple[str, ...]) -> list[str]:

@@ -49,7 +49,7 @@ class Start:
 
     text: str
     """Of its byway.toml."""
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What was found, in sentences."""
     stopped: str = ""
     """Why the data cannot be read so; empty where they can."""
@@ -96,10 +96,10 @@ def start(source_name: str, path: Path) -> Start:
             raw = sources.read(draft.settings(), Path(), Path(scratch), propose=True)
         except UserError as error:
             return _to_mend(draft, str(error))
-    for ours in sorted({ours for told in raw.told for ours in told.left}):
+    for ours in sorted({ours for file in raw.decisions for ours in file.unread}):
         draft.columns["items" if ours == "created_at" else "events"][ours] = ""
-    scales_found = [each.satisfaction for each in raw.told if each.satisfaction is not None]
-    return Start(_text(draft, _scale_lines(draft, scales_found)), raw.said)
+    scales_found = [file.satisfaction for file in raw.decisions if file.satisfaction is not None]
+    return Start(_text(draft, _scale_lines(draft, scales_found)), raw.notes)
 
 
 def _name(draft: _Draft) -> None:
@@ -111,21 +111,22 @@ def _name(draft: _Draft) -> None:
     draft.found = {kind: tables.names_of(part) for kind, part in parts.items()}
     shared = set.intersection(*({naming.plain(name) for name in names} for names in draft.found.values()))
     for kind, part in parts.items():
-        chosen = naming.chosen(draft.found[kind], kind, public.atomic(part, draft.found[kind]), shared).columns
-        draft.columns[kind] = {ours: theirs for ours, theirs in chosen.items() if ours != theirs}
+        usual = public.atomic(part, draft.found[kind])
+        columns = naming.column_map(draft.found[kind], kind, usual, shared).columns
+        draft.columns[kind] = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
 
 
 def _scale_lines(draft: _Draft, found: list[Scale]) -> list[str]:
     """One scale for all files: the widest."""
-    spans = [each.scale for each in found if each.scale is not None]
-    if not spans:
+    ends = [scale.ends for scale in found if scale.ends is not None]
+    if not ends:
         return []
-    scale = min(low for low, _ in spans), max(high for _, high in spans)
+    widest = min(low for low, _ in ends), max(high for _, high in ends)
     name = draft.columns["events"].get("satisfaction", "satisfaction")
-    words = next(each.words for each in found if each.scale is not None)
-    bar, why = scales.positive(scale)
-    lines = [f"# {name} holds {words}.", f"event_scale = {scales.listed(scale)}"]
-    if any(each.unrated for each in found):
+    words = next(scale.words for scale in found if scale.ends is not None)
+    bar, why = scales.positive(widest)
+    lines = [f"# {name} holds {words}.", f"event_scale = {scales.listed(widest)}"]
+    if any(scale.unrated for scale in found):
         lines += ["# An event without a rating counts so much; without this line it is kept out."]
         lines += [f"event_unrated = {_UNRATED:g}"]
     return [*lines, f"# A high-quality interaction: {why}.", f"positive = {bar:g}"]
@@ -182,4 +183,5 @@ def _on_one_line(words: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """As a text of TOML, which is one of JSON but for the delete character."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -30,8 +30,8 @@ _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(slots=True)
-class Column:
-    """What was seen of one column."""
+class Profile:
+    """What stands in one column."""
 
     rows: int = 0
     filled: int = 0
@@ -70,26 +70,26 @@ class Column:
 
     def _measure(self, values: pa.Array) -> None:
         counted = compute.value_counts(values)
-        found, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
-        known = np.isfinite(found)
-        found, count = found[known], count[known]
-        if len(found):
+        numbers, count = numbers_of(counted.field(0)), counted.field(1).to_numpy()
+        known = np.isfinite(numbers)
+        numbers, count = numbers[known], count[known]
+        if len(numbers):
             self.numbers += int(count.sum())
-            self.outside += int(count[(found < 0) | (found > 1)].sum())
-            self.low, self.high = min(self.low, float(found.min())), max(self.high, float(found.max()))
+            self.outside += int(count[(numbers < 0) | (numbers > 1)].sum())
+            self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
 
 
-def look(
+def profile(
     frame: "daft.DataFrame", names: Sequence[str], where: Path, measured: Sequence[str] = ()
-) -> dict[str, Column]:
+) -> dict[str, Profile]:
     """Read the named columns of a table once; those in `measured` also as numbers."""
-    found = {name: Column() for name in names}
+    profiles = {name: Profile() for name in names}
     if not names:
-        return found
-    for batch in files.batches(frame.select(*found), where, rows=_BATCH_ROWS):
-        for name, column in found.items():
-            column.add(batch.column(name), name in measured)
-    return found
+        return profiles
+    for batch in files.batches(frame.select(*profiles), where, rows=_BATCH_ROWS):
+        for name, profile in profiles.items():
+            profile.add(batch.column(name), name in measured)
+    return profiles
 
 
 def filled(column: pa.Array) -> pa.Array:

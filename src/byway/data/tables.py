@@ -48,11 +48,11 @@ def names_of(part: Part, header: Sequence[str] = ()) -> list[str]:
         # Only to look at text needs no copy.
         path = part.path if part.kind in ("text", "json") else containers.plain(part, Path(scratch))
         with _named_after(part, path):
-            found = _found(part, path, header)
-    return [*found, *(name for name in part.partition if name not in found)]
+            names = _columns_in(part, path, header)
+    return [*names, *(name for name in part.partition if name not in names)]
 
 
-def _found(part: Part, path: Path, header: Sequence[str]) -> list[str]:
+def _columns_in(part: Part, path: Path, header: Sequence[str]) -> list[str]:
     """Names of the columns in one file."""
     if part.kind == "json":
         return jsonlines.keys(path)
@@ -71,16 +71,16 @@ def pair(folder: Path, source: str) -> tuple[Path, str]:
 
     Where there are none, the names that are missed.
     """
-    found = [_named(folder, name, source) for name in ("items", "events")]
-    if not any(each.exists() for each in found):
+    paths = [_named(folder, name, source) for name in ("items", "events")]
+    if not any(path.exists() for path in paths):
         items, inters = (sorted(folder.glob(f"*.{ending}*")) for ending in ("item", "inter"))
         if inters and len(items) != 1:
             raise UserError(f"{folder} has {len(items)} .item files beside its .inter; one with words is needed.")
         if inters:
             # A log that was split for a benchmark is one log.
-            whole = [each for each in inters if each.name.split(".")[0] == each.name.partition(".inter")[0]]
-            found = [items[0], whole[0] if len(whole) == 1 else folder / "*.inter*"]
-    return found[0], str(found[1])
+            whole = [log for log in inters if log.name.split(".")[0] == log.name.partition(".inter")[0]]
+            paths = [items[0], whole[0] if len(whole) == 1 else folder / "*.inter*"]
+    return paths[0], str(paths[1])
 
 
 def _named(folder: Path, name: str, source: str) -> Path:
@@ -99,11 +99,11 @@ def frame(part: Part, wanted: Wanted, scratch: Path, flat: bool = False) -> tupl
         if part.kind == "json":
             opened, names = _json(part, path, wanted, scratch)
         else:
-            found = _found(part, path, wanted.header)
-            known = [*found, *part.partition]
+            in_file = _columns_in(part, path, wanted.header)
+            known = [*in_file, *part.partition]
             files.require(path, known, wanted.required, dialect.sniff(path)[0] if part.kind == "text" else "")
             names = {ours: theirs for ours, theirs in wanted.columns.items() if theirs in known}
-            here = {ours: theirs for ours, theirs in names.items() if theirs in found}
+            here = {ours: theirs for ours, theirs in names.items() if theirs in in_file}
             opened, renamed = (
                 _text(path, here, wanted) if part.kind == "text" else _typed(part, path, here, scratch, flat)
             )
@@ -134,9 +134,9 @@ def lists_tags(part: Part, theirs: str) -> bool | None:
 def _json(part: Part, path: Path, wanted: Wanted, scratch: Path) -> tuple["daft.DataFrame", dict[str, str]]:
     out = _fresh(scratch, part)
     names = jsonlines.copied(path, wanted.columns, part.path, out)
-    found = [wanted.columns[ours] for ours in names]
+    filled = [wanted.columns[ours] for ours in names]
     asked = [theirs for theirs in wanted.columns.values() if theirs in wanted.required]
-    if missing := [theirs for theirs in asked if theirs not in (*found, *part.partition)]:
+    if missing := [theirs for theirs in asked if theirs not in (*filled, *part.partition)]:
         known = [*jsonlines.keys(path), *part.partition]
         files.require(part.path, known, missing, advice=jsonlines.inside(path))
         raise UserError(f"{part.path} has nothing in {missing[0]!r}, which every row needs.")

@@ -44,8 +44,8 @@ def lists(column: pa.Array) -> pa.Array:
     if not listed.any():
         return split
     read = [named(word) if is_list else None for word, is_list in zip(words.to_pylist(), listed, strict=True)]
-    found = np.array([each is not None for each in read])
-    return compute.if_else(pa.array(found), pa.array(read, kind), split)
+    is_read = np.array([names is not None for names in read])
+    return compute.if_else(pa.array(is_read), pa.array(read, kind), split)
 
 
 def unlisted(column: pa.Array) -> pa.Array:
@@ -82,18 +82,34 @@ def named(written: str) -> list[str] | None:
     if value is None and written.startswith("{"):
         # A set of Python or an array of Postgres; as a list it keeps its order.
         value = literal(f"[{written[1:-1]}]")
-    return names(value) if isinstance(value, list | tuple | dict) else None
+    return names(value) if isinstance(value, list | dict) else None
 
 
 def literal(written: str) -> Any:
-    """The Python literal that a text is, None where it is none; sets are read by the caller, in their order."""
+    """The Python literal that a text is, in the types of JSON; None where it is none.
+
+    A set is none either: the caller reads it in the order of its text.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             value = ast.literal_eval(re.sub(r"\bnan\b", "None", written))
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
-    return None if isinstance(value, set) else value
+    return None if isinstance(value, set) else _in_json(value)
+
+
+def _in_json(value: Any) -> Any:
+    """A literal in the types of JSON; a set inside it is sorted, since its own order is another in every run."""
+    if isinstance(value, dict):
+        return {str(key): _in_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_in_json(inner) for inner in value]
+    if isinstance(value, set):
+        return sorted((_in_json(inner) for inner in value), key=str)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def names(value: Any, depth: int = 0) -> list[str]:

@@ -66,13 +66,13 @@ _NEARLY = 0.9
 _FAR = 9_000_000_000_000_000_000
 
 
-def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
+def detect(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
     """The form of the times of which `sample` is some, none missing; `wanted` is `catalog.time_format`.
 
     Raises UserError, with what was found, where no form fits more than half of them and where two do.
     """
     if wanted:
-        form = given(wanted)
+        form = form_of(wanted)
         if 2 * readable(sample, form) <= len(sample) and len(sample):
             odd = _first(sample.filter(compute.is_null(read(sample, form))))
             raise UserError(
@@ -89,7 +89,7 @@ def decide(sample: pa.Array, wanted: str, where: Path, name: str) -> Form:
     return _of_words(sample, where, name)
 
 
-def given(wanted: str) -> Form:
+def form_of(wanted: str) -> Form:
     """The form that a person named: a strptime form, a unit of `UNITS`, or `excel`; UserError for another."""
     if wanted in UNITS:
         return Form(f"{_UNIT_WORDS[wanted]} since 1970", unit=UNITS[wanted])
@@ -103,15 +103,32 @@ def readable(sample: pa.Array, form: Form) -> int:
     return len(sample) - read(sample, form).null_count
 
 
-def as_microseconds(frame: "daft.DataFrame", name: str, form: Form) -> Any:
-    """A column of any type as int64 microseconds, null where it is missing or not of this form."""
+def as_microseconds(frame: "daft.DataFrame", name: str, form: Form | None = None) -> Any:
+    """A column of any type as int64 microseconds, null where it is missing or not of this form.
+
+    Without a form each value is read by what it says itself (`read_unaided`).
+    """
     daft = engine.daft()
 
     @daft.func.batch(return_dtype=daft.DataType.int64())
     def reading(column: Any) -> Any:
-        return daft.Series.from_arrow(read(column.to_arrow(), form))
+        values = column.to_arrow()
+        return daft.Series.from_arrow(read_unaided(values) if form is None else read(values, form))
 
     return reading(daft.col(name))
+
+
+def read_unaided(column: pa.Array) -> pa.Array:
+    """Microseconds since 1970: of numbers, which from 10^11 on are milliseconds, before that seconds; and of text.
+
+    >>> read_unaided(pa.array(["1000000000", "1000000000000", "2001-09-09T01:46:40Z", "soon", None])).to_pylist()
+    [1000000000000000, 1000000000000000, 1000000000000000, None, None]
+    """
+    in_seconds, in_milliseconds = (read(column, form_of(unit)) for unit in ("s", "ms"))
+    moment = compute.if_else(compute.greater_equal(in_seconds, 10**17), in_milliseconds, in_seconds)
+    if moment.null_count == column.null_count:
+        return moment
+    return compute.coalesce(moment, read(column, Form("text", tuple(CLEAR.values()))))
 
 
 def read(column: pa.Array, form: Form) -> pa.Array:
@@ -126,13 +143,13 @@ def read(column: pa.Array, form: Form) -> pa.Array:
         words = compute.replace_substring_regex(words, r"^\s*(\d+)\.0*\s*$", r"\1")
     encoded = compute.if_else(pa.array(~broken), words, None).dictionary_encode()
     values = encoded.dictionary
-    found, known = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
+    moment, known = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     for pattern in form.patterns:
         left = np.flatnonzero(~known)
         if not len(left):
             break
-        found[left], known[left] = parsed(values.take(pa.array(left)), pattern)
-    return pa.array(found, mask=~known).take(encoded.indices)
+        moment[left], known[left] = parsed(values.take(pa.array(left)), pattern)
+    return pa.array(moment, mask=~known).take(encoded.indices)
 
 
 def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, name: str) -> Form:
@@ -157,16 +174,17 @@ def _of_numbers(sample: pa.Array, numbers: NDArray[np.float64], where: Path, nam
         raise UserError(f"{where}: {name!r} holds {odd}, which are not of one unit; write them in one, as seconds.")
     # 1e11 seconds are the year 5138, and 1e11 milliseconds March 1973: between them lies every log.
     unit = next((u for limit, u in ((1e11, "s"), (1e14, "ms"), (1e17, "us")) if middle < limit), "ns")
-    return given(unit)
+    return form_of(unit)
 
 
 def _of_another_unit(numbers: NDArray[np.float64]) -> str:
     """Two of the numbers that are dates in different units, where nearly all are dates in some; else empty."""
     # Between the units lie numbers that are no date, which times from any other start would hold too.
     dated = [(numbers >= _DATES[0] * 1000.0**n) & (numbers < _DATES[1] * 1000.0**n) for n in range(len(UNITS))]
-    shares = [each.mean() for each in dated]
-    some = [numbers[each][0] for each, share in zip(dated, shares, strict=True) if share >= 0.01]
-    return " and ".join(f"{each:.0f}" for each in some[:2]) if len(some) > 1 and sum(shares) >= 0.99 else ""
+    shares = [in_unit.mean() for in_unit in dated]
+    examples = [numbers[in_unit][0] for in_unit, share in zip(dated, shares, strict=True) if share >= 0.01]
+    mixed = len(examples) > 1 and sum(shares) >= 0.99
+    return " and ".join(f"{number:.0f}" for number in examples[:2]) if mixed else ""
 
 
 def _of_words(sample: pa.Array, where: Path, name: str) -> Form:
@@ -205,16 +223,16 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
     rivals = [form for form in ordered if ("Y" in form) == ("Y" in best)]
     either = np.any([ordered[form] for form in rivals], axis=0)
     most = int(ordered[best].sum())
-    first = [form for form in rivals if int(ordered[form].sum()) == most]
-    if len(first) == 1 and most >= 0.99 * either.sum():
-        return first[0]
+    likeliest = [form for form in rivals if int(ordered[form].sum()) == most]
+    if len(likeliest) == 1 and most >= 0.99 * either.sum():
+        return likeliest[0]
     shown = sample.filter(pa.array(either))
     mark = re.search(r"\d([-/.])", str(shown[0]))
-    mixed = len(first) == 1 or most < either.sum()
-    forms = [form.replace("/", mark[1] if mark else "/") for form in (rivals if mixed else first)]
+    mixed = len(likeliest) == 1 or most < either.sum()
+    forms = [form.replace("/", mark[1] if mark else "/") for form in (rivals if mixed else likeliest)]
     either_way = " or ".join(f'"{form}"' for form in forms)
     if mixed:
-        one = ordered[first[0]]
+        one = ordered[likeliest[0]]
         odd = sample.filter(pa.array(either & ~one))[0].as_py()
         usual = sample.filter(pa.array(one & ~np.all([ordered[form] for form in rivals], axis=0)))[0].as_py()
         raise UserError(
@@ -222,7 +240,7 @@ def _in_order(sample: pa.Array, ordered: dict[str, NDArray[np.bool_]], best: str
             f"[catalog] time_format = {either_way}, and what is not so is kept out."
         )
     dotted = text.mask(compute.match_substring_regex(shown, r"^\s*\d{1,2}\.\d{1,2}\."))
-    day_first = [form for form in first if form.startswith("%d")]
+    day_first = [form for form in likeliest if form.startswith("%d")]
     if dotted.all() and day_first:
         return day_first[0]
     raise UserError(
@@ -250,13 +268,13 @@ def _counted(column: pa.Array, form: Form) -> pa.Array:
     floats = np.where(known, floats, 0.0)
     with np.errstate(over="ignore"):
         about = floats * form.unit
-    found = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
-    exact = known & (form.unit <= 1) & (np.abs(about) < _FAR / 2) & (np.abs(floats) >= 2.0**53)
+    moment = np.clip(np.rint(about), -_FAR, _FAR).astype(np.int64)
+    exact = known & (form.unit <= 1) & (np.abs(floats) < _FAR) & (np.abs(floats) >= 2.0**53)
     if exact.any():
         # A float64 holds no nanosecond of our days.
         rows, per = np.flatnonzero(exact), max(1, round(1 / form.unit))
-        found[rows] = _integers(column.take(pa.array(rows)), found[rows] * per) // per
-    return pa.array(found + form.origin, mask=~known)
+        moment[rows] = _integers(column.take(pa.array(rows)), moment[rows] * per) // per
+    return pa.array(moment + form.origin, mask=~known)
 
 
 def _integers(column: pa.Array, otherwise: Ints) -> Ints:
@@ -282,9 +300,9 @@ def _standard(words: pa.Array) -> pa.Array | None:
 
 def in_words(form: Form, sample: pa.Array) -> str:
     """The form, with one of the sample and what it means."""
-    found = read(sample, form)
-    at = next((i for i in range(len(found)) if found[i].is_valid), None)
+    moments = read(sample, form)
+    at = next((i for i in range(len(moments)) if moments[i].is_valid), None)
     if at is None:
         return form.words
-    moment = np.datetime64(found[at].as_py(), "us").astype("datetime64[s]")
+    moment = np.datetime64(moments[at].as_py(), "us").astype("datetime64[s]")
     return f"{form.words}: {str(sample[at])[:40]} is {str(moment).replace('T', ' ')}"

@@ -28,14 +28,14 @@ def coherence(terms: Terms, keywords: list[list[str]]) -> float:
     It is 1 for words that only ever stand in the same items, 0 for independent ones, -1 for such as never meet.
     """
     matrix = sparse.csc_array(terms.matrix)
-    found: list[float] = []
+    figures: list[float] = []
     for columns in _columns(terms, keywords):
         if len(columns) > 1:
-            own = sparse.csr_array(matrix[:, columns])
+            held = sparse.csr_array(matrix[:, columns])
             pairs = np.triu_indices(len(columns), 1)
-            together = (own.T @ own).toarray()
-            found.append(float(npmi(together, np.diag(together), len(terms))[pairs].mean()))
-    return float(np.mean(found)) if found else 0.0
+            together = (held.T @ held).toarray()
+            figures.append(float(npmi(together, np.diag(together), len(terms))[pairs].mean()))
+    return float(np.mean(figures)) if figures else 0.0
 
 
 def npmi(together_TT: NDArray[np.integer], holders_T: NDArray[np.integer], n: int) -> NDArray[np.float64]:
@@ -66,16 +66,16 @@ def precision(terms: Terms, tree: Tree, level: int, keywords: list[list[str]]) -
     n = len(terms)
     weight = np.log(n / np.maximum(np.diff(matrix.indptr), 1))
     cluster_of = tree.assign(level)
-    found: list[float] = []
+    shares: list[float] = []
     chance: list[float] = []
     for cluster, columns in enumerate(_columns(terms, keywords)):
         size = len(tree.items(level, cluster))
         rows, at = np.unique(_holders(matrix, columns), return_inverse=True)
         times = np.diff(matrix.indptr)[columns]
         score = np.bincount(at, np.repeat(weight[columns], times), len(rows)).astype(np.float64)
-        found.append(first_share(score, cluster_of[rows] == cluster, size, n))
+        shares.append(first_share(score, cluster_of[rows] == cluster, size, n))
         chance.append(size / n)
-    return float(np.mean(found)), float(np.mean(chance))
+    return float(np.mean(shares)), float(np.mean(chance))
 
 
 def first_share(score: NDArray[np.float64], own: NDArray[np.bool_], size: int, n: int) -> float:

@@ -20,7 +20,7 @@ from byway.base.artifact import Gate, Outcome, Work
 from byway.data.catalog import Catalog
 from byway.interests.clarity import coherence, coverage, precision
 from byway.interests.keywords import choose, spell_with
-from byway.interests.terms import Terms, read
+from byway.interests.terms import Terms, count
 from byway.interests.tree import LEVELS, Tree
 
 MAX_DOCUMENT_SHARE = 0.5
@@ -52,7 +52,7 @@ def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tre
     started = time.perf_counter()
     # Where level 1 has few clusters, a word that tells them apart stands in many items: half of all for two.
     most = max(MAX_DOCUMENT_SHARE, 1.5 / tree.size(1))
-    terms = read(_rows(catalog), most, settings.drop)
+    terms = count(_rows(catalog), most, settings.drop)
     counted = time.perf_counter()
     keywords = choose(terms, tree, WORDS, spell_with(tokenizer), MAX_TOKENS)
     levels = [level for level, names in enumerate(keywords, 1) for _ in names]
@@ -84,7 +84,7 @@ def build(work: Work, settings: config.Descriptions, catalog: Catalog, tree: Tre
             ],
             # Of the two levels that people read.
             "descriptions.coherence": [round(coherence(terms, words), 4) for _, words in read_levels],
-            "descriptions.precision": [round(found, 4) for found, _ in leads],
+            "descriptions.precision": [round(share, 4) for share, _ in leads],
             "descriptions.precision.chance": [round(chance, 4) for _, chance in leads],
         },
         gates={"descriptions.unique": Gate(unique, 1.0)},

@@ -33,7 +33,7 @@ from byway.data.media import Media
 from byway.interests import ngrams
 from byway.interests.encoders import MAX_TOKENS, NGRAMS, Choice, Encoder, choose, sentence_encoder, unread
 from byway.interests.ngrams import Ngrams
-from byway.interests.projection import Projection, alike, project, thinned
+from byway.interests.projection import Projection, group_equal, project, sketch
 
 VECTORS = "vectors.npy"
 ENCODER = "encoder.json"
@@ -56,28 +56,28 @@ def build(work: Work, settings: config.Embeddings, catalog: Catalog, seen: Media
     choice, shards = _encoded(distinct, settings, work.scratch)
     say(f"  texts are read by {choice.model}: {choice.why}")
     encoded = time.perf_counter()
-    rows, variance, encoding, spelled = read(distinct, np.bincount(row_of), choice, shards, settings.dim)
-    encoding.write(work.out)
-    group = alike(rows)
+    fitted = fit(distinct, np.bincount(row_of), choice, shards, settings.dim)
+    fitted.encoding.write(work.out)
+    group = group_equal(fitted.rows)
     metrics: dict[str, Any] = {
-        "embeddings.model": encoding.choice.model,
-        "embeddings.why": encoding.choice.why,
-        "embeddings.variance": round(variance, 4),
+        "embeddings.model": fitted.encoding.choice.model,
+        "embeddings.why": fitted.encoding.choice.why,
+        "embeddings.variance": round(fitted.variance, 4),
     }
-    vectors = rows[row_of]
+    vectors = fitted.rows[row_of]
     if seen is not None:
-        said = captioned(seen, settings, work.scratch) if seen.captions else None
-        vectors, joined, together = join(vectors, seen, settings, said)
-        if together is not None:
-            together.write(work.out, "joined_")
-        metrics |= {"embeddings.joined_variance": round(joined, 4), "embeddings.seen": len(seen.item)}
+        captions = captioned(seen, settings, work.scratch) if seen.captions else None
+        vectors, joined_variance, projection = join(vectors, seen, settings, captions)
+        if projection is not None:
+            projection.write(work.out, "joined_")
+        metrics |= {"embeddings.joined_variance": round(joined_variance, 4), "embeddings.seen": len(seen.item)}
     np.save(work.out / VECTORS, vectors)
     return Outcome(
         counts={
             "items": len(vectors),
             "distinct_texts": len(distinct),
             "distinct_vectors": len(np.unique(group)),
-            "spelled_texts": spelled,
+            "spelled_texts": fitted.by_letters,
         },
         metrics=metrics,
         gates={"embeddings.distinct": Gate(share_distinct(group, distinct), DISTINCT)},
@@ -101,7 +101,7 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
     distinct, row_of = _distinct(_shortened(texts))
     model = encoding.choice.model
     share = unread(distinct, model)
-    if (lost := int((share == 1).sum())) and encoding.spelled is None:
+    if (lost := int((share == 1).sum())) and encoding.letters is None:
         say(
             f"[yellow]{lost:,} of {len(distinct):,} new texts are in letters that {model} does not read[/], and "
             "the catalog had none like them: add them to the sources and run."
@@ -112,11 +112,11 @@ def embed_new(path: Path, settings: config.Embeddings, texts: list[str]) -> NDAr
         encoder = sentence_encoder(replace(settings, model=model))
         parts = [encoder(distinct[start : start + SHARD]) for start in range(0, len(distinct), SHARD)]
     rows = encoding.apply(distinct, np.concatenate(parts), share)
-    together = Projection.load(path, settings.dim, "joined_")
-    if together is not None:  # as an item that has words alone
-        wide = np.zeros((len(rows), len(together.mean)))
+    joined = Projection.load(path, settings.dim, "joined_")
+    if joined is not None:  # as an item that has words alone
+        wide = np.zeros((len(rows), len(joined.mean)))
         wide[:, : rows.shape[1]] = rows
-        rows = together.apply(wide)
+        rows = joined.apply(wide)
     return rows[row_of]
 
 
@@ -156,40 +156,42 @@ def captioned(seen: Media, settings: config.Embeddings, scratch: Path) -> NDArra
     folder.mkdir(exist_ok=True)
     distinct, row_of = _distinct(seen.captions)
     choice, shards = _encoded(distinct, settings, folder)
-    rows, *_ = read(distinct, np.bincount(row_of), choice, shards, settings.dim)
-    return rows[row_of]
+    return fit(distinct, np.bincount(row_of), choice, shards, settings.dim).rows[row_of]
 
 
 def join(
-    words: NDArray[np.float32], seen: Media, settings: config.Embeddings, said: NDArray[np.float32] | None = None
+    words: NDArray[np.float32],
+    seen: Media,
+    settings: config.Embeddings,
+    captions: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], float, Projection | None]:
-    """Words, pictures, sound and captions (`said` [m, dim]) as one: [n, dim] unit rows, the share of the variance
-    that was kept, and how they were brought to `dim`; None where there were words alone.
+    """Words [n, dim], pictures, sound and `captions` [m, dim] as one: [n, dim] unit rows, the share of the variance
+    that was kept, and the last projection; None where there were words alone.
 
     Each modality is brought to unit rows of `dim` by its own principal components, so that none weighs more for
     having larger numbers; they are laid side by side by their weights, nothing where an item lacks one, and brought
     to `dim` again. (Paper 1 takes a ready 256-dimensional embedding of all modalities and does not say how.)
     """
-    parts = [words]
     heard = np.flatnonzero(~np.isnan(seen.sounds[:, 0]))
     sounds = np.asarray(seen.sounds)[heard]
     if len(heard):
-        spread = sounds.std(axis=0)
-        sounds = (sounds - sounds.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        deviation = sounds.std(axis=0)
+        sounds = (sounds - sounds.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     nothing = np.zeros((0, 1), np.float32)
-    shown = media.vectors(seen) if settings.pictures else nothing
-    for weight, rows, features in (
-        (settings.pictures, seen.item, shown),
+    pictures = media.vectors(seen) if settings.pictures else nothing
+    modalities = [words]
+    for weight, items, features in (
+        (settings.pictures, seen.item, pictures),
         (settings.sound, seen.item[heard], sounds),
-        (CAPTIONS, seen.item, nothing if said is None else said),
+        (CAPTIONS, seen.item, nothing if captions is None else captions),
     ):
         if weight and len(features):
-            part = np.zeros((len(words), settings.dim), np.float32)
-            part[rows] = weight * project([features], np.ones(len(rows)), settings.dim)[0]
-            parts.append(part)
-    if len(parts) == 1:
+            rows = np.zeros((len(words), settings.dim), np.float32)
+            rows[items] = weight * project([features], np.ones(len(items)), settings.dim)[0]
+            modalities.append(rows)
+    if len(modalities) == 1:
         return words, 1.0, None
-    return project([np.concatenate(parts, axis=1)], np.ones(len(words)), settings.dim)
+    return project([np.concatenate(modalities, axis=1)], np.ones(len(words)), settings.dim)
 
 
 def encode(distinct: Sequence[str], make: Callable[[], Encoder], scratch: Path) -> list[Path]:
@@ -214,7 +216,7 @@ def encode(distinct: Sequence[str], make: Callable[[], Encoder], scratch: Path) 
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
+class LetterEncoder:
     """From texts to unit rows, by their letters alone."""
 
     ngrams: Ngrams
@@ -230,91 +232,104 @@ class Encoding:
     """From texts and the encoder's rows of them to vectors."""
 
     choice: Choice
-    read: Projection | None
+    words: Projection | None
     """Of the encoder's rows; None where it reads no text."""
-    spelled: Spelled | None = None
+    letters: LetterEncoder | None = None
     """Of the texts' n-grams; None where the encoder reads every text."""
     both: Projection | None = None
     """Of the two side by side, where there are both."""
 
     def apply(
-        self, texts: Sequence[str], rows: NDArray[np.float32], share: NDArray[np.float64]
+        self, texts: Sequence[str], rows: NDArray[np.float32], unread_share: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        """Unit rows [n, dim] of texts; `rows` [n, width] are the encoder's, and `share` [n] it does not read."""
-        if self.read is not None and self.spelled is not None and self.both is not None:
-            return self.both.apply(side_by_side(self.read.apply(rows), self.spelled, texts, share))
-        if self.spelled is not None:
-            return self.spelled.apply(texts)
-        assert self.read is not None  # an encoder, or letters, or both
-        return self.read.apply(rows)
+        """Unit rows [n, dim] of texts; `rows` [n, width] are the encoder's, `unread_share` [n] is what it does not
+        read."""
+        if self.words is not None and self.letters is not None and self.both is not None:
+            return self.both.apply(side_by_side(self.words.apply(rows), self.letters, texts, unread_share))
+        if self.letters is not None:
+            return self.letters.apply(texts)
+        assert self.words is not None  # an encoder, or letters, or both
+        return self.words.apply(rows)
 
     def write(self, folder: Path) -> None:
         """As `encoder.json` and arrays."""
         (folder / ENCODER).write_bytes(msgspec.json.encode(self.choice))
-        if self.read is not None:
-            self.read.write(folder)
-        if self.spelled is not None:
-            self.spelled.ngrams.write(folder)
-            self.spelled.projection.write(folder, "ngrams_")
+        if self.words is not None:
+            self.words.write(folder)
+        if self.letters is not None:
+            self.letters.ngrams.write(folder)
+            self.letters.projection.write(folder, "ngrams_")
         if self.both is not None:
             self.both.write(folder, "both_")
 
     @classmethod
     def load(cls, folder: Path, dim: int) -> Self:
         """What `write` left in `folder`. Raises UserError where that is not enough to place new texts."""
-        read, letters, both = (Projection.load(folder, dim, prefix) for prefix in ("", "ngrams_", "both_"))
-        if not (folder / ENCODER).exists() or (read is None and letters is None):
+        words, of_ngrams, both = (Projection.load(folder, dim, prefix) for prefix in ("", "ngrams_", "both_"))
+        if not (folder / ENCODER).exists() or (words is None and of_ngrams is None):
             raise UserError(
                 f"{folder} was made by a version that kept no projection for new items; delete it and run again."
             )
         choice = msgspec.json.decode((folder / ENCODER).read_bytes(), type=Choice)
-        spelled = None if letters is None else Spelled(ngrams.load(folder), letters)
-        return cls(choice, read, spelled, both)
+        letters = None if of_ngrams is None else LetterEncoder(ngrams.load(folder), of_ngrams)
+        return cls(choice, words, letters, both)
 
 
 def side_by_side(
-    read: NDArray[np.float32], spelled: Spelled, texts: Sequence[str], share: NDArray[np.float64]
+    words: NDArray[np.float32], letters: LetterEncoder, texts: Sequence[str], unread_share: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """[n, twice dim] of unit length: the vectors `read` [n, dim], and those of letters by the `share` not read."""
-    rows = np.zeros((len(read), 2 * read.shape[1]), np.float32)
-    rows[:, : read.shape[1]] = read * np.sqrt(1 - share)[:, None]
-    if some := np.flatnonzero(share).tolist():
-        rows[some, read.shape[1] :] = spelled.apply([texts[i] for i in some]) * np.sqrt(share[some])[:, None]
+    """[n, 2 dim] of unit length: the rows `words` [n, dim], and those of letters by the share that is not read."""
+    dim = words.shape[1]
+    rows = np.zeros((len(words), 2 * dim), np.float32)
+    rows[:, :dim] = words * np.sqrt(1 - unread_share)[:, None]
+    if spelled := np.flatnonzero(unread_share).tolist():
+        weight = np.sqrt(unread_share[spelled])[:, None]
+        rows[spelled, dim:] = letters.apply([texts[i] for i in spelled]) * weight
     return rows
 
 
-def read(
-    distinct: Sequence[str], counts: NDArray[np.int64], choice: Choice, shards: list[Path], dim: int
-) -> tuple[NDArray[np.float32], float, Encoding, int]:
-    """Unit rows [len(distinct), dim] of the texts that were encoded into `shards`; `counts` says how many items
-    have each. Also the share of the variance that was kept, how they were made, and how many texts are not read
-    whole.
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The vectors of some texts, and how they were made."""
+
+    rows: NDArray[np.float32]
+    """[texts, dim] of unit length."""
+    variance: float
+    """Share of the variance that was kept."""
+    encoding: Encoding
+    by_letters: int
+    """Texts of which the encoder does not read the whole."""
+
+
+def fit(distinct: Sequence[str], counts: NDArray[np.int64], choice: Choice, shards: list[Path], dim: int) -> Fitted:
+    """Fit the projections to texts that were encoded into `shards`; `counts` says how many items have each text.
 
     Letters alone are read where the encoder reads no text, and where it gives more than half of the texts a vector
     that another has too.
     """
-    share = unread(distinct, choice.model)
-    if (share < 1).any() and len(unclear := _unclear(distinct, shards, share)):
-        why = f"{choice.model} gives {len(unclear):,} of {len(distinct):,} different texts the vector of another."
+    unread_share = unread(distinct, choice.model)
+    if (unread_share < 1).any() and len(twins := _twins(distinct, shards, unread_share)):
+        why = f"{choice.model} gives {len(twins):,} of {len(distinct):,} different texts the vector of another."
         say(f"  [yellow]{why}[/] Their letters are read instead")
-        share[unclear] = 1.0
-        if len(unclear) > len(distinct) / 2:
-            choice, share = Choice(NGRAMS, why), np.ones(len(distinct))
-    some = np.flatnonzero(share).tolist()
-    rows, variance, projection = np.zeros((0, dim), np.float32), 1.0, None
-    if (share < 1).any():
-        rows, variance, projection = project(shards, counts * (1 - share), dim)
-        if not some:
-            return rows, variance, Encoding(choice, projection), 0
-        say(f"  {len(some):,} of {len(distinct):,} texts have letters that {choice.model} does not read: n-grams")
-    texts = [distinct[i] for i in some]
-    letters = ngrams.fit(texts)
-    by_letters, kept, own = project([letters(texts)], counts[some] * share[some], dim)
-    spelled = Spelled(letters, own)
-    if projection is None:
-        return by_letters, kept, Encoding(choice, None, spelled), len(some)
-    rows, variance, both = project([side_by_side(rows, spelled, distinct, share)], counts, dim)
-    return rows, variance, Encoding(choice, projection, spelled, both), len(some)
+        unread_share[twins] = 1.0
+        if len(twins) > len(distinct) / 2:
+            choice, unread_share = Choice(NGRAMS, why), np.ones(len(distinct))
+    spelled = np.flatnonzero(unread_share).tolist()
+    words, of_words = np.zeros((0, dim), np.float32), None
+    if (unread_share < 1).any():
+        words, variance, of_words = project(shards, counts * (1 - unread_share), dim)
+        if not spelled:
+            return Fitted(words, variance, Encoding(choice, of_words), 0)
+        say(
+            f"  {len(spelled):,} of {len(distinct):,} texts have letters that {choice.model} does not read: n-grams"
+        )
+    texts = [distinct[i] for i in spelled]
+    of_texts = ngrams.fit(texts)
+    rows, variance, of_ngrams = project([of_texts(texts)], counts[spelled] * unread_share[spelled], dim)
+    letters, both = LetterEncoder(of_texts, of_ngrams), None
+    if of_words is not None:
+        rows, variance, both = project([side_by_side(words, letters, distinct, unread_share)], counts, dim)
+    return Fitted(rows, variance, Encoding(choice, of_words, letters, both), len(spelled))
 
 
 def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:
@@ -323,18 +338,18 @@ def share_distinct(group: NDArray[np.int64], texts: Sequence[str]) -> float:
     return min(1.0, len(np.unique(group)) / wanted) if wanted else 1.0
 
 
-def _unclear(distinct: Sequence[str], shards: list[Path], share: NDArray[np.float64]) -> NDArray[np.int64]:
+def _twins(distinct: Sequence[str], shards: list[Path], unread_share: NDArray[np.float64]) -> NDArray[np.int64]:
     """Of the texts that are read at all those with the vector of another that differs in more than case, accents
     and punctuation; none where few of the vectors are of several texts."""
-    told = np.flatnonzero(share < 1)
-    texts = [distinct[i] for i in told.tolist()]
-    group = alike(thinned(shards)[told])
+    readable = np.flatnonzero(unread_share < 1)
+    texts = [distinct[i] for i in readable.tolist()]
+    group = group_equal(sketch(shards)[readable])
     if share_distinct(group, texts) >= DISTINCT:
-        return told[:0]
+        return readable[:0]
     bare: dict[int, set[str]] = {}
     for number, text in zip(group.tolist(), texts, strict=True):
         bare.setdefault(number, set()).add(_bare(text))
-    return told[[len(bare[number]) > 1 for number in group.tolist()]]
+    return readable[[len(bare[number]) > 1 for number in group.tolist()]]
 
 
 def _bare(text: str) -> str:

@@ -93,8 +93,8 @@ def choose(texts: Sequence[str], model: str) -> Choice:
         sum(share for script, share in letters.items() if script in SCRIPTS[name])
         for name in ("minilm", "use-multilingual", "e5-multilingual")
     )
-    told = [f"{share:.0%} {script.title()}" for script, share in letters.items() if share >= 0.01]
-    most = ", ".join(told[:3])
+    shares = [f"{share:.0%} {script.title()}" for script, share in letters.items() if share >= 0.01]
+    most = ", ".join(shares[:3])
     if latin >= LATIN:
         english = _share_in_english(sample)
         if english >= ENGLISH:
@@ -115,11 +115,12 @@ def script_shares(texts: Iterable[str]) -> dict[str, float]:
     >>> script_shares(["abc д 12", "!"])
     {'LATIN': 0.75, 'CYRILLIC': 0.25}
     """
-    found: Counter[str] = Counter()
+    letters: Counter[str] = Counter()
     for letter, n in Counter("".join(texts)).items():
         if letter.isalpha():
-            found[_script(letter)] += n
-    return {script: n / found.total() for script, n in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))}
+            letters[_script(letter)] += n
+    ordered = sorted(letters.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {script: n / letters.total() for script, n in ordered}
 
 
 def unread(texts: Sequence[str], model: str) -> NDArray[np.float64]:
@@ -136,13 +137,13 @@ def unread(texts: Sequence[str], model: str) -> NDArray[np.float64]:
         return np.zeros(len(texts))
     if not known:
         return np.ones(len(texts))
-    found = np.zeros(len(texts))
+    share = np.zeros(len(texts))
     for i, text in enumerate(texts):
         counted = [c for c in text if c.isalnum()]
         if not counted or not text.isascii():
-            strange = sum(c.isalpha() and _script(c) not in known for c in counted)
-            found[i] = strange / len(counted) if counted else 1.0
-    return np.where(found < LEAST_UNREAD, 0.0, found)
+            foreign = sum(c.isalpha() and _script(c) not in known for c in counted)
+            share[i] = foreign / len(counted) if counted else 1.0
+    return np.where(share < LEAST_UNREAD, 0.0, share)
 
 
 @cache

@@ -77,13 +77,13 @@ def nearest(vectors: NDArray[np.float32], k: int, *, exact: bool = True, seed: i
     if k < 1:
         return Graph(np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
     rows = np.ascontiguousarray(vectors, np.float32)
-    scores, found = _search(rows, k + 1, exact=exact, seed=seed)
-    own = found == np.arange(n)[:, None]
+    scores, neighbours = _search(rows, k + 1, exact=exact, seed=seed)
+    is_self = neighbours == np.arange(n)[:, None]
     # Among many equal rows an item may miss itself: its last neighbour goes instead.
-    own[~own.any(axis=1), -1] = True
+    is_self[~is_self.any(axis=1), -1] = True
     # Stable order: what was found and is not the item itself comes first.
-    keep = np.argsort(own, axis=1, kind="stable")[:, :k]
-    ends = np.take_along_axis(found, keep, axis=1).ravel()
+    keep = np.argsort(is_self, axis=1, kind="stable")[:, :k]
+    ends = np.take_along_axis(neighbours, keep, axis=1).ravel()
     weights = np.clip(np.take_along_axis(scores, keep, axis=1).ravel(), FAINTEST, 1.0)
     starts = np.repeat(np.arange(n), k)
     known = ends >= 0
@@ -97,12 +97,9 @@ def _search(
     rows: NDArray[np.float32], k: int, *, exact: bool, seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cosines and indexes [n, k] of the rows nearest to each row, itself included; -1 where none was found."""
-    if exact:
-        scores, found = among(rows, rows, k)
-    else:
-        scores, found = _by_cells(rows, k, seed)
-    order = np.lexsort((found, -scores), axis=1)
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
+    scores, indexes = among(rows, rows, k) if exact else _by_cells(rows, k, seed)
+    order = np.lexsort((indexes, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(indexes, order, axis=1)
 
 
 def among(
@@ -120,17 +117,17 @@ def _by_cells(rows: NDArray[np.float32], k: int, seed: int) -> tuple[NDArray[np.
     All items of a cell ask the same rows, so that their products are one product of matrices.
     """
     n = len(rows)
-    cell, middle = kmeans(rows, max(1, n // CELL), 10, seed)
-    _, around = among(middle, middle, min(PROBED, len(middle)))
-    members = rows_of(cell, len(middle))
-    scores, found = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
-    with bar("neighbours", len(middle)) as advance:
-        for own, near in zip(members, around, strict=True):
-            some = np.concatenate([members[other] for other in near])
-            scores[own], at = among(rows[own], rows[some], k)
-            found[own] = np.where(at >= 0, some[at], -1)
+    cell, centers = kmeans(rows, max(1, n // CELL), 10, seed)
+    _, around = among(centers, centers, min(PROBED, len(centers)))
+    members = rows_of(cell, len(centers))
+    scores, indexes = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    with bar("neighbours", len(centers)) as advance:
+        for queries, cells in zip(members, around, strict=True):
+            near = np.concatenate([members[cell] for cell in cells])
+            scores[queries], at = among(rows[queries], rows[near], k)
+            indexes[queries] = np.where(at >= 0, near[at], -1)
             advance(1)
-    return scores, found
+    return scores, indexes
 
 
 def rows_of(labels: NDArray[np.integer], parts: int) -> list[NDArray[np.int64]]:
@@ -143,8 +140,8 @@ def kmeans(
     rows: NDArray[np.float32], clusters: int, rounds: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Spherical k-means over unit rows: the cluster of each, int64 [n], and the centroids [clusters, d]."""
-    found = faiss.Kmeans(
+    clustering = faiss.Kmeans(
         rows.shape[1], clusters, niter=rounds, spherical=True, seed=seed, min_points_per_centroid=1
     )
-    found.train(rows)
-    return found.index.search(rows, 1)[1][:, 0], found.index.reconstruct_n(0, clusters)
+    clustering.train(rows)
+    return clustering.index.search(rows, 1)[1][:, 0], clustering.index.reconstruct_n(0, clusters)

@@ -44,9 +44,9 @@ def split(
     longest = max(map(len, weight), default=0)
     for tag in np.flatnonzero(np.bincount(stream[alone], minlength=len(words)) >= FEWEST).tolist():
         if len(words[tag]) >= SHORTEST and words[tag].isalpha():
-            found = [[number[part] for part in way] for way in ways(words[tag], weight, longest)]
-            offered[tag] = [way for way in found if telling[way].sum() >= (2 if len(way) == 2 else 1)]
-    pairs = {pair for found in offered.values() for way in found for pair in pairwise(way)}
+            split_ways = [[number[part] for part in way] for way in ways(words[tag], weight, longest)]
+            offered[tag] = [way for way in split_ways if telling[way].sum() >= (2 if len(way) == 2 else 1)]
+    pairs = {pair for several in offered.values() for way in several for pair in pairwise(way)}
     size = len(words)
     wanted = np.array(sorted(a * size + b for a, b in pairs), np.int64)
     both = stream[:-1] * size + stream[1:]
@@ -54,8 +54,8 @@ def split(
     seen, times = np.unique(both[np.isin(both, wanted)], return_counts=True)
     apart = dict(zip(seen.tolist(), times.tolist(), strict=True))
     chosen: dict[int, list[int]] = {}
-    for tag, found in offered.items():
-        for way in found:
+    for tag, several in offered.items():
+        for way in several:
             least = min(apart.get(a * size + b, 0) for a, b in pairwise(way))
             surely = least > 1 or len(way) > 2 or min(len(words[i]) for i in way) >= SHORTEST - 1
             if surely and least > written[tag]:

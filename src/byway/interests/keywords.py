@@ -70,28 +70,26 @@ def choose(
     """
     spell = spell or spell_with("")
     taken: set[frozenset[str]] = set()
-    found: list[list[list[str]]] = []
+    levels: list[list[list[str]]] = []
     holders = np.asarray(terms.matrix.sum(axis=0)).ravel()
     for level in range(1, LEVELS + 1):
-        best = _scores(terms, tree, level, holders)
-        chosen = [_choose(terms, tree.items(level, c), *own, holders, words) for c, own in enumerate(best)]
-        offered = sorted({term for choice in chosen for _, term in choice.firsts})
+        choices = [
+            _choose(terms, tree.items(level, cluster), candidates, scores, holders, words)
+            for cluster, (candidates, scores) in enumerate(_scores(terms, tree, level, holders))
+        ]
+        offered = sorted({term for choice in choices for _, term in choice.firsts})
         spelt = dict(zip(offered, spell([terms.forms[term] for term in offered]), strict=True))
         names: list[list[str]] = []
-        for cluster, (picked, first) in enumerate(zip(chosen, _first_words(chosen, spelt), strict=True)):
-            # A first word from among the spare ones takes the place of the last.
-            others = [term for term in picked.keywords if term != first]
-            ordered = [first, *others][:words] if picked.keywords else []
-            several = _several(ordered, spelt, longest)
-            spare = [*ordered[several:], *(term for term in picked.spare if term not in ordered)]
-            own = _unique([terms.forms[t] for t in ordered[:several]], [terms.forms[t] for t in spare], taken)
-            if not own:
-                parent = found[-1][int(tree.parent(level)[cluster])] if level > 1 else ["items"]
-                own = _numbered(parent[: max(1, words - 1)], taken)
-            taken.add(frozenset(own))
-            names.append(own)
-        found.append(names)
-    return [_parted(names) for names in found]
+        for cluster, (choice, first) in enumerate(zip(choices, _first_words(choices, spelt), strict=True)):
+            keywords, spare = _ordered(choice, first, words, spelt, longest)
+            name = _unique([terms.forms[t] for t in keywords], [terms.forms[t] for t in spare], taken)
+            if not name:
+                parent = levels[-1][int(tree.parent(level)[cluster])] if level > 1 else ["items"]
+                name = _numbered(parent[: max(1, words - 1)], taken)
+            taken.add(frozenset(name))
+            names.append(name)
+        levels.append(names)
+    return [_parted(names) for names in levels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,20 @@ class _Choice:
     """Scores and terms that may stand first."""
     spare: list[int]
     """Further terms, best first, for a cluster whose keywords are another's."""
+
+
+def _ordered(
+    choice: _Choice, first: int, words: int, spelt: Mapping[int, tuple[Hashable, ...]], longest: int
+) -> tuple[list[int], list[int]]:
+    """Up to `words` keywords, `first` in front, that `longest` tokens spell, and what may replace the last."""
+    if not choice.keywords:
+        return [], choice.spare
+    # A first word from among the spare ones takes the place of the last.
+    ordered = [first, *(term for term in choice.keywords if term != first)][:words]
+    # A comma stands between two; one keyword there is in any case.
+    ends = np.cumsum([len(spelt[term]) + 1 for term in ordered]) - 1
+    kept = max(1, int((ends <= longest).sum()))
+    return ordered[:kept], [*ordered[kept:], *(term for term in choice.spare if term not in ordered)]
 
 
 def _counts(terms: Terms, tree: Tree, level: int) -> sparse.csr_array:
@@ -134,15 +146,15 @@ def _scores(
     if level > 1:
         parent = tree.parent(level)[cluster]
         above = _counts(terms, tree, level - 1)
-        beside = above.data[_at(above, parent, held)].astype(np.float64)
+        beside = above.data[_cells(above, parent, held)].astype(np.float64)
         rarity += np.log(share / (beside / np.diff(tree.starts[level - 2])[parent]))
     if level < LEVELS:
         home *= _breadth(terms, tree, level, counts) ** BREADTH
     gain = (1 + HASHTAG * terms.tagged) * np.where([len(s) > 1 for s in terms.stems], PHRASE, 1.0)
     gain[_absorbed(terms, holders)] = 0.0
     score = share**COMMON * np.maximum(rarity, 0.0) * gain[held] * home
-    order = np.split(np.lexsort((held, -score, cluster)), counts.indptr[1:-1])
-    return [(held[own[:CONSIDERED]].astype(np.int64), score[own[:CONSIDERED]]) for own in order]
+    ranked = np.split(np.lexsort((held, -score, cluster)), counts.indptr[1:-1])
+    return [(held[cells[:CONSIDERED]].astype(np.int64), score[cells[:CONSIDERED]]) for cells in ranked]
 
 
 def _absorbed(terms: Terms, holders: NDArray[np.integer]) -> list[int]:
@@ -157,14 +169,14 @@ def _breadth(terms: Terms, tree: Tree, level: int, counts: sparse.csr_array) -> 
     of its items over them, of how many there are."""
     below = _counts(terms, tree, level + 1)
     parent = tree.parent(level + 1)
-    at = _at(counts, np.repeat(parent, np.diff(below.indptr)), below.indices)
+    at = _cells(counts, np.repeat(parent, np.diff(below.indptr)), below.indices)
     share = below.data.astype(np.float64) / counts.data.astype(np.float64)[at]
     entropy = np.bincount(at, -share * np.log(share), len(counts.data))
     children = np.bincount(parent, minlength=tree.size(level))
     return np.exp(entropy) / np.repeat(children, np.diff(counts.indptr))
 
 
-def _at(counts: sparse.csr_array, row: NDArray[np.integer], column: NDArray[np.integer]) -> NDArray[np.int64]:
+def _cells(counts: sparse.csr_array, row: NDArray[np.integer], column: NDArray[np.integer]) -> NDArray[np.int64]:
     """Where the cells of these rows and columns stand in the data of `counts`."""
     several = np.diff(counts.indptr)
     cells = (np.repeat(np.arange(len(several)), several) << 32) + counts.indices
@@ -174,18 +186,19 @@ def _at(counts: sparse.csr_array, row: NDArray[np.integer], column: NDArray[np.i
 def _choose(
     terms: Terms,
     items: NDArray[np.int32],
-    held: NDArray[np.int64],
+    candidates: NDArray[np.int64],
     scores: NDArray[np.float64],
     holders: NDArray[np.int64],
     words: int,
 ) -> _Choice:
-    """Up to `words` terms, each the best that repeats none before it, goes with them and covers further items."""
-    inside = terms.matrix[items][:, held].toarray() > 0
+    """Up to `words` of the scored candidates, each the best that repeats none before it, goes with them and covers
+    further items."""
+    inside = terms.matrix[items][:, candidates].toarray() > 0
     covered = np.zeros(len(items), bool)
     chosen: list[int] = []
-    left = [i for i in range(len(held)) if scores[i] > 0]
+    left = [i for i in range(len(candidates)) if scores[i] > 0]
     together = inside.T.astype(np.int32) @ inside.astype(np.int32)
-    bond = npmi(together, holders[held], len(terms))
+    bond = npmi(together, holders[candidates], len(terms))
     while left and len(chosen) < words:
         fresh = inside[~covered].sum(axis=0) / np.maximum(inside.sum(axis=0), 1)
         worth = scores * (1 - NEW_ITEMS + NEW_ITEMS * fresh)
@@ -194,20 +207,14 @@ def _choose(
         pick = max(left, key=lambda i: (worth[i], -i))
         chosen.append(pick)
         covered |= inside[:, pick]
-        left = [i for i in left if not alike(terms.stems[held[i]], terms.stems[held[pick]])]
+        left = [i for i in left if not alike(terms.stems[candidates[i]], terms.stems[candidates[pick]])]
     top = scores[chosen[0]] if chosen else 0.0
     firsts = [*chosen, *(i for i in left if scores[i] >= FIRST_AT_LEAST * top)]
     return _Choice(
-        keywords=held[chosen].tolist(),
-        firsts=list(zip(scores[firsts].tolist(), held[firsts].tolist(), strict=True)),
-        spare=held[left].tolist(),
+        keywords=candidates[chosen].tolist(),
+        firsts=list(zip(scores[firsts].tolist(), candidates[firsts].tolist(), strict=True)),
+        spare=candidates[left].tolist(),
     )
-
-
-def _several(ordered: list[int], spelt: Mapping[int, tuple[Hashable, ...]], longest: int) -> int:
-    """How many of the terms, at least one, are spelt in so many tokens, with a comma between them."""
-    ends = np.cumsum([len(spelt[term]) + 1 for term in ordered]) - 1
-    return max(1, int((ends <= longest).sum()))
 
 
 def _first_words(choices: list[_Choice], spelt: Mapping[int, tuple[Hashable, ...]]) -> list[int]:
@@ -220,32 +227,32 @@ def _first_words(choices: list[_Choice], spelt: Mapping[int, tuple[Hashable, ...
     """
     first: dict[int, int] = {}
     for depth in [*range(1, DEEPEST + 1), None]:
-        own = {term: tokens[:depth] if depth else term for term, tokens in spelt.items()}
-        taken = {own[term] for term in first.values()}
-        open_ = [c for c in range(len(choices)) if c not in first]
-        firsts = [[(score, t) for score, t in choices[c].firsts if own[t] not in taken] for c in open_]
-        first |= {open_[at]: term for at, term in _matched(firsts, own).items()}
+        begins = {term: tokens[:depth] if depth else term for term, tokens in spelt.items()}
+        taken = {begins[term] for term in first.values()}
+        left = [c for c in range(len(choices)) if c not in first]
+        firsts = [[(score, t) for score, t in choices[c].firsts if begins[t] not in taken] for c in left]
+        first |= {left[at]: term for at, term in _matched(firsts, begins).items()}
     return [first.get(c, choice.keywords[0] if choice.keywords else -1) for c, choice in enumerate(choices)]
 
 
-def _matched(firsts: list[list[tuple[float, int]]], own: Mapping[int, Hashable]) -> dict[int, int]:
-    """The terms of as many clusters as can have one whose `own` is no other's; among all ways the best scored."""
+def _matched(firsts: list[list[tuple[float, int]]], begins: Mapping[int, Hashable]) -> dict[int, int]:
+    """The terms of as many clusters as can have one that `begins` like no other's; of all ways the best scored."""
     if not firsts:
         return {}
-    column_of = {key: i for i, key in enumerate(dict.fromkeys(own[t] for some in firsts for _, t in some))}
+    column_of = {key: i for i, key in enumerate(dict.fromkeys(begins[t] for some in firsts for _, t in some))}
     # One of its own outweighs any score; where there is none, a cluster stays with its own empty place.
     best: dict[tuple[int, int], tuple[float, int]] = {
         (c, len(column_of) + c): (1e-3, -1) for c in range(len(firsts))
     }
-    for c, some in enumerate(firsts):
-        top = max((score for score, _ in some), default=1.0)
-        for score, term in some:
-            cell = c, column_of[own[term]]
+    for c, offers in enumerate(firsts):
+        top = max((score for score, _ in offers), default=1.0)
+        for score, term in offers:
+            cell = c, column_of[begins[term]]
             best[cell] = max(best.get(cell, (0.0, 0)), (10 + score / top, term))
     row, column = np.array(list(best), dtype=np.int64).T
     gain = np.array([score for score, _ in best.values()])
-    offers = sparse.csr_array((gain, (row, column)), shape=(len(firsts), len(column_of) + len(firsts)))
-    _, chosen = min_weight_full_bipartite_matching(offers, maximize=True)
+    gains = sparse.csr_array((gain, (row, column)), shape=(len(firsts), len(column_of) + len(firsts)))
+    _, chosen = min_weight_full_bipartite_matching(gains, maximize=True)
     return {c: best[c, int(j)][1] for c, j in enumerate(chosen) if j < len(column_of)}
 
 

@@ -61,10 +61,10 @@ def fit(texts: Sequence[str]) -> Ngrams:
     kept = min(DIMENSIONS, counted.shape[0])
     # The mean text is the first direction, which the projection that follows removes: hence one more.
     decompose: Any = randomized_svd
-    found = decompose(
+    _, _, axes = decompose(
         _weighed(counted, rarity), n_components=min(kept + 1, *counted.shape), n_iter=5, random_state=0
     )
-    return Ngrams(rarity, np.ascontiguousarray(found[2].T, np.float32))
+    return Ngrams(rarity, np.ascontiguousarray(axes.T, np.float32))
 
 
 def _counted(texts: Sequence[str]) -> Any:

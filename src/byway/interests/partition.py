@@ -114,16 +114,16 @@ def sharpen(
     """
     labels = fill_empty(vectors, labels, weights, parts)
     cap = tolerance * weights.sum() / parts
-    middle = centroids(vectors, labels, parts)
-    near = _nearest_parts(vectors, middle, CANDIDATES)
+    centers = centroids(vectors, labels, parts)
+    near = _nearest_parts(vectors, centers, CANDIDATES)
     prices = np.zeros(parts, np.float32)
     for _ in range(rounds):
         before = labels
-        labels, prices = reassign(_cosines(vectors, middle, near), near, labels, weights, cap, prices)
+        labels, prices = reassign(_cosines(vectors, centers, near), near, labels, weights, cap, prices)
         labels = fill_empty(vectors, labels, weights, parts)
         if np.array_equal(labels, before):
             break
-        middle = centroids(vectors, labels, parts)
+        centers = centroids(vectors, labels, parts)
     return repair(vectors, labels, weights, parts, cap, near)
 
 
@@ -135,8 +135,8 @@ def metis(graph: Graph, weights: NDArray[np.float64], parts: int, rng: np.random
     adjacency = pymetis.CSRAdjacency(graph.indptr.astype(np.int32), np.ascontiguousarray(graph.indices))
     options = pymetis.Options(seed=int(rng.integers(1 << 30)))
     with _silent():
-        found = pymetis.part_graph(parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options)
-    return np.asarray(found.vertex_part, np.int64)
+        cut = pymetis.part_graph(parts, adjacency=adjacency, vweights=vertices, eweights=edges, options=options)
+    return np.asarray(cut.vertex_part, np.int64)
 
 
 @contextmanager
@@ -161,14 +161,14 @@ def micro_clusters(vectors: NDArray[np.float32], rng: np.random.Generator) -> ND
     cells = max(2, n // CELL)
     cell, _ = kmeans(vectors, cells, 10, int(rng.integers(1 << 30)))
     micro = np.empty(n, np.int64)
-    found = 0
+    total = 0
     for members in rows_of(cell, cells):
         if len(members):
             count = max(1, len(members) // MICRO)
             labels, _ = kmeans(vectors[members], count, 5, int(rng.integers(1 << 30)))
             _, dense = np.unique(labels, return_inverse=True)
-            micro[members] = found + dense
-            found += int(dense.max()) + 1
+            micro[members] = total + dense
+            total += int(dense.max()) + 1
     return micro
 
 
@@ -180,36 +180,36 @@ def _through_micro_clusters(
     micro: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Parts by METIS on the graph of the micro-clusters' centroids."""
-    different, micro = np.unique(micro, return_inverse=True)
-    found = len(different)
-    if found <= parts:
+    distinct, micro = np.unique(micro, return_inverse=True)
+    n = len(distinct)
+    if n <= parts:
         return metis(nearest(vectors, NEIGHBOURS), weights, parts, rng)
-    middle = centroids(vectors, micro, found)
-    graph = nearest(middle, NEIGHBOURS, exact=found <= EXACT, seed=int(rng.integers(1 << 31)))
-    return metis(graph, loads_of(micro, weights, found), parts, rng)[micro]
+    centers = centroids(vectors, micro, n)
+    graph = nearest(centers, NEIGHBOURS, exact=n <= EXACT, seed=int(rng.integers(1 << 31)))
+    return metis(graph, loads_of(micro, weights, n), parts, rng)[micro]
 
 
-def _nearest_parts(rows: NDArray[np.float32], middle: NDArray[np.float32], count: int) -> NDArray[np.int32]:
+def _nearest_parts(rows: NDArray[np.float32], centers: NDArray[np.float32], count: int) -> NDArray[np.int32]:
     """Numbers [rows, count] of the centroids nearest to each row, in any order."""
-    if len(middle) <= count:
-        return np.broadcast_to(np.arange(len(middle), dtype=np.int32), (len(rows), len(middle)))
-    return among(rows, middle, count)[1].astype(np.int32)
+    if len(centers) <= count:
+        return np.broadcast_to(np.arange(len(centers), dtype=np.int32), (len(rows), len(centers)))
+    return among(rows, centers, count)[1].astype(np.int32)
 
 
 def _cosines(
-    rows: NDArray[np.float32], middle: NDArray[np.float32], near: NDArray[np.int32]
+    rows: NDArray[np.float32], centers: NDArray[np.float32], near: NDArray[np.int32]
 ) -> NDArray[np.float32]:
     """Cosine [rows, count] of each row to the centroids `near` it.
 
     All products are made and few are kept: that is faster than to gather the centroids of every row.
     """
     if near.strides[0] == 0:  # every part is a candidate of every row
-        return rows @ middle.T
-    found = np.empty(near.shape, np.float32)
+        return rows @ centers.T
+    cosines = np.empty(near.shape, np.float32)
     for start in range(0, len(rows), BLOCK):
         block = slice(start, start + BLOCK)
-        found[block] = np.take_along_axis(rows[block] @ middle.T, near[block], axis=1)
-    return found
+        cosines[block] = np.take_along_axis(rows[block] @ centers.T, near[block], axis=1)
+    return cosines
 
 
 def reassign(
@@ -236,25 +236,25 @@ def reassign(
     # fallen since: most rows need not be asked in most steps (the idea of Hamerly's bound for k-means).
     limit = np.full(len(near), -np.inf, np.float32)
     fallen = 0.0
-    best, least, found, since = labels, np.inf, prices, 0
+    best, least_excess, best_prices, stale = labels, np.inf, prices, 0
     pace, former = np.full(parts, PACE), np.zeros(parts)
     for _ in range(PRICE_STEPS):
         asked = np.flatnonzero(prices[choice] + fallen >= limit)
         for start in range(0, len(asked), BLOCK):
             rows = asked[start : start + BLOCK]
-            own = relative[rows]
-            worth = scores[rows] - own[:, None] * prices[near[rows]]
+            weight = relative[rows]
+            worth = scores[rows] - weight[:, None] * prices[near[rows]]
             at = np.arange(len(rows)), worth.argmax(axis=1)
             most = worth[at]
             worth[at] = -np.inf
             choice[rows] = near[rows, at[1]]
-            limit[rows] = (most - worth.max(axis=1)) / own + prices[choice[rows]] + fallen
+            limit[rows] = (most - worth.max(axis=1)) / weight + prices[choice[rows]] + fallen
         load = loads_of(choice, weights, parts) / cap
         excess = float(np.maximum(load - 1.0, 0.0).sum())
-        since += 1
-        if excess < least:
-            best, least, found, since = choice.copy(), excess, prices, 0
-        if excess == 0.0 or since == PRICE_PATIENCE:
+        stale += 1
+        if excess < least_excess:
+            best, least_excess, best_prices, stale = choice.copy(), excess, prices, 0
+        if excess == 0.0 or stale == PRICE_PATIENCE:
             break
         # A part whose load swings around the cap takes smaller steps, one that stays on a side larger ones (Rprop).
         pace *= np.where(np.sign(load - 1.0) == former, 1.2, 0.5)
@@ -263,7 +263,7 @@ def reassign(
         # A little more than it is, so that rounding asks too often and not too rarely.
         fallen += max(0.0, float((prices - risen).max())) + 1e-6
         prices = risen
-    return best, found
+    return best, best_prices
 
 
 def fill_empty(
@@ -276,11 +276,11 @@ def fill_empty(
         return labels
     labels = labels.copy()
     loads = loads_of(labels, weights, parts)
-    middle = centroids(vectors, labels, parts)
+    centers = centroids(vectors, labels, parts)
     for part in empty.tolist():
         donor = int(np.where(counts > 1, loads, -1.0).argmax())
         members = np.flatnonzero(labels == donor)
-        row = members[(vectors[members] @ middle[donor]).argmin()]
+        row = members[(vectors[members] @ centers[donor]).argmin()]
         labels[row] = part
         counts[donor] -= 1
         counts[part] = 1
@@ -311,16 +311,16 @@ def repair(
         if not heavy.any() or not len(asked):
             break
         rows = np.flatnonzero(heavy[labels])
-        moving, own = vectors[rows], weights[rows, None]
-        middle = centroids(vectors, labels, parts)
+        moving, weight = vectors[rows], weights[rows, None]
+        centers = centroids(vectors, labels, parts)
         if step == 0 and near is not None:
             options = near[rows]
         else:
-            options = asked[_nearest_parts(moving, middle[asked], CANDIDATES if step < 2 else parts)]
-        loss = (moving * middle[labels[rows]]).sum(axis=1, keepdims=True) - _cosines(moving, middle, options)
+            options = asked[_nearest_parts(moving, centers[asked], CANDIDATES if step < 2 else parts)]
+        loss = (moving * centers[labels[rows]]).sum(axis=1, keepdims=True) - _cosines(moving, centers, options)
         # Parts fill up here: what has no room now gets none, unless it is too heavy itself.
-        room = ((loads[options] + own <= cap) | heavy[options]) & (options != labels[rows, None])
-        cost = np.where(room, loss / own, np.inf)
+        room = ((loads[options] + weight <= cap) | heavy[options]) & (options != labels[rows, None])
+        cost = np.where(room, loss / weight, np.inf)
         kept = _cheapest(cost.min(axis=1), labels[rows], weights[rows], enough * (loads - cap))
         _move(labels, weights, cap, loads, rows[kept], options[kept], cost=cost[kept])
     return labels

@@ -47,7 +47,7 @@ def place(
     displaced = crowded = 0
     for level in range(2, LEVELS + 1):
         size = tree.size(level)
-        middle = centroids(old, tree.assign(level), size)
+        centers = centroids(old, tree.assign(level), size)
         load = loads_of(tree.assign(level), weights[level - 1][:n], size)
         cap = room * weights[level - 1].sum() / size
         # Children of a cluster are consecutive; all of level 2 are children of one root.
@@ -58,12 +58,12 @@ def place(
             rows = new[start : start + CHUNK]
             families = placed[start : start + CHUNK].copy()
             for family in np.unique(families):
-                own = np.flatnonzero(families == family)
+                mine = np.flatnonzero(families == family)
                 lower, upper = first[family], first[family + 1]
-                scores = rows[own] @ middle[lower:upper].T
+                scores = rows[mine] @ centers[lower:upper].T
                 for i in np.argsort(-scores.max(axis=1), kind="stable").tolist():
                     best = np.argsort(-scores[i], kind="stable")
-                    at = start + own[i]
+                    at = start + mine[i]
                     free = load[lower + best] + weight[at] <= cap
                     choice = int(best[free.argmax()]) if free.any() else int(best[0])
                     load[lower + choice] += weight[at]
@@ -88,8 +88,8 @@ def most_similar(
     tree: Tree, old: NDArray[np.float32], new: NDArray[np.float32], cluster: NDArray[np.integer]
 ) -> NDArray[np.int32]:
     """For each new row, the old item of its level-2 cluster [m] whose vector is nearest: int32 [m]."""
-    found = np.zeros(len(new), np.int32)
+    most = np.zeros(len(new), np.int32)
     for c in np.unique(cluster):
-        items, own = np.sort(tree.items(2, int(c))), np.flatnonzero(cluster == c)
-        found[own] = items[(new[own] @ old[items].T).argmax(axis=1)]
-    return found
+        items, rows = np.sort(tree.items(2, int(c))), np.flatnonzero(cluster == c)
+        most[rows] = items[(new[rows] @ old[items].T).argmax(axis=1)]
+    return most

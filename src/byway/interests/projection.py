@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 EQUAL = 1e-4
 """Distance of unit rows up to which they are one: a text encoded twice, in other company, differs by about 1e-6."""
-THIN = 64
+SKETCH = 64
 """Directions along which rows are compared before they are projected."""
 BLOCK = 4096
 """Rows compared at a time."""
@@ -92,17 +92,17 @@ def _rows(shards: Sequence[Shard]) -> Iterator[NDArray[np.float64]]:
         yield (np.load(shard) if isinstance(shard, Path) else shard).astype(np.float64)
 
 
-def thinned(shards: Sequence[Shard]) -> NDArray[np.float32]:
-    """float32 [n, `THIN`]: unit rows along random directions, about as far from one another as they were."""
+def sketch(shards: Sequence[Shard]) -> NDArray[np.float32]:
+    """float32 [n, `SKETCH`]: unit rows along random directions, about as far from one another as they were."""
     parts: list[NDArray[np.float32]] = []
     for rows in _rows(shards):
-        directions = np.random.default_rng(0).normal(size=(rows.shape[1], THIN)) / THIN**0.5
+        directions = np.random.default_rng(0).normal(size=(rows.shape[1], SKETCH)) / SKETCH**0.5
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         parts.append((rows / np.where(lengths > 0, lengths, 1) @ directions).astype(np.float32))
     return np.concatenate(parts)
 
 
-def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
+def group_equal(rows: NDArray[np.float32]) -> NDArray[np.int64]:
     """[n]: a number for each different row; unit rows within `EQUAL` of one another have one.
 
     Sorted along one direction, rows that are equal but for rounding lie side by side.
@@ -117,6 +117,6 @@ def alike(rows: NDArray[np.float32]) -> NDArray[np.int64]:
     for start in range(1, len(rows), BLOCK):
         part = order[start - 1 : start + BLOCK]
         fresh[start : start + BLOCK] = np.linalg.norm(rows[part[1:]] - rows[part[:-1]], axis=1) > EQUAL
-    found = np.empty(len(rows), np.int64)
-    found[order] = np.cumsum(fresh) - 1
-    return found
+    group = np.empty(len(rows), np.int64)
+    group[order] = np.cumsum(fresh) - 1
+    return group

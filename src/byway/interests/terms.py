@@ -37,39 +37,38 @@ class Terms:
         return len(self.matrix.indptr) - 1
 
 
-def read(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[str] = ()) -> Terms:
+def count(rows: Iterable[tuple[str, Sequence[str]]], most: float, drop: Iterable[str] = ()) -> Terms:
     """Words and phrases of each row (its text, its hashtags) that at least two items hold, and at most `most`
     of all. Words in `drop` are read as if they said nothing.
     """
-    text = _number(rows, frozenset(word.lower() for word in drop))
-    stems = {stem(word): 0 for word in text.words}
-    stems = {name: i for i, name in enumerate(stems)}
-    stem_of = np.fromiter((stems[stem(word)] for word in text.words), np.int64, len(text.words))
-    n, size = text.rows, len(stems)
+    text = _tokens(rows, frozenset(word.lower() for word in drop))
+    stems = list(dict.fromkeys(stem(word) for word in text.words))
+    number = {name: i for i, name in enumerate(stems)}
+    stem_of = np.fromiter((number[stem(word)] for word in text.words), np.int64, len(text.words))
+    size = len(stems)
 
-    said = np.flatnonzero(text.word >= 0)
-    single = _occurrences(stem_of[text.word[said]], text.row[said], text.tagged[said], n, 2, most)
+    telling_at = np.flatnonzero(text.word >= 0)
+    word = text.word[telling_at]
+    single = _occurrences(stem_of[word], text.row[telling_at], text.tagged[telling_at], text.rows, 2, most)
     # Neighbours in one part of a row: a token that says nothing, or closes the part, stands between others.
-    pair = said[:-1][np.diff(said) == 1]
-    left, right = text.word[pair], text.word[pair + 1]
-    phrase = stem_of[left] != stem_of[right]
-    pair, left, right = pair[phrase], left[phrase], right[phrase]
-    both = stem_of[left] * size + stem_of[right]
-    double = _occurrences(both, text.row[pair], text.tagged[pair], n, FEWEST_FOR_A_PHRASE, most)
-    names = list(stems)
-    double = double.only([not alike((names[k // size],), (names[k % size],)) for k in double.keys.tolist()])
+    left_at = telling_at[:-1][np.diff(telling_at) == 1]
+    left_at = left_at[stem_of[text.word[left_at]] != stem_of[text.word[left_at + 1]]]
+    left, right = text.word[left_at], text.word[left_at + 1]
+    pair = stem_of[left] * size + stem_of[right]
+    double = _occurrences(pair, text.row[left_at], text.tagged[left_at], text.rows, FEWEST_FOR_A_PHRASE, most)
+    double = double.only([not alike((stems[k // size],), (stems[k % size],)) for k in double.keys.tolist()])
 
-    word_forms = _commonest(stem_of[text.word[said]], text.word[said], text.words)
-    kept = np.isin(both, double.keys)
+    word_forms = _commonest(stem_of[word], word, text.words)
+    kept = np.isin(pair, double.keys)
     surfaces = left[kept] * len(text.words) + right[kept]
     distinct, surface = np.unique(surfaces, return_inverse=True)
     spelt = [_joined(*(text.words[i] for i in divmod(int(key), len(text.words)))) for key in distinct]
-    phrase_forms = _commonest(both[kept], surface, spelt)
+    phrase_forms = _commonest(pair[kept], surface, spelt)
     return Terms(
         matrix=sparse.csr_array(sparse.hstack([single.matrix, double.matrix], format="csr")),
         forms=[word_forms[k] for k in single.keys.tolist()] + [phrase_forms[k] for k in double.keys.tolist()],
-        stems=[(names[k],) for k in single.keys.tolist()]
-        + [(names[k // size], names[k % size]) for k in double.keys.tolist()],
+        stems=[(stems[k],) for k in single.keys.tolist()]
+        + [(stems[k // size], stems[k % size]) for k in double.keys.tolist()],
         tagged=np.concatenate([single.tagged, double.tagged]),
     )
 
@@ -84,7 +83,7 @@ def _joined(one: str, other: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _Tokens:
     """All rows' tokens in one line."""
 
     words: list[str]
@@ -98,7 +97,7 @@ class _Text:
     rows: int
 
 
-def _number(rows: Iterable[tuple[str, Sequence[str]]], drop: frozenset[str]) -> _Text:
+def _tokens(rows: Iterable[tuple[str, Sequence[str]]], drop: frozenset[str]) -> _Tokens:
     numbers: dict[str, int] = {}
     word, tagged, ends = array("i"), array("b"), array("q")
     for text, tags in rows:
@@ -114,10 +113,10 @@ def _number(rows: Iterable[tuple[str, Sequence[str]]], drop: frozenset[str]) -> 
     lengths = np.diff(np.frombuffer(ends, np.int64), prepend=0) if ends else np.zeros(0, np.int64)
     row = np.repeat(np.arange(len(ends)), lengths)
     # The last is for -1.
-    said = np.array([telling(token) and token not in drop for token in words] + [False])
-    stream, times = hashtags.expand(stream, hashtags.split(words, said[:-1], stream, in_tag))
-    return _Text(
-        words, np.where(said[stream], stream, -1), np.repeat(row, times), np.repeat(in_tag, times), len(ends)
+    tells = np.array([telling(token) and token not in drop for token in words] + [False])
+    stream, times = hashtags.expand(stream, hashtags.split(words, tells[:-1], stream, in_tag))
+    return _Tokens(
+        words, np.where(tells[stream], stream, -1), np.repeat(row, times), np.repeat(in_tag, times), len(ends)
     )
 
 
@@ -158,11 +157,9 @@ def _occurrences(
 def _commonest(keys: NDArray[np.int64], forms: NDArray[np.int64], spelt: list[str]) -> dict[int, str]:
     """For each key its most frequent form; of equals the first in the alphabet."""
     cells, counts = np.unique(keys * max(1, len(spelt)) + forms, return_counts=True)
-    found: dict[int, tuple[int, str]] = {}
-    for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
+    best: dict[int, tuple[int, str]] = {}
+    for cell, n in zip(cells.tolist(), counts.tolist(), strict=True):
         key, form = divmod(cell, len(spelt))
-        best = found.get(key)
-        offer = (-count, spelt[form])
-        if best is None or offer < best:
-            found[key] = offer
-    return {key: form for key, (_, form) in found.items()}
+        offer = (-n, spelt[form])
+        best[key] = min(best.get(key, offer), offer)
+    return {key: form for key, (_, form) in best.items()}

@@ -23,7 +23,7 @@ from byway.data.events import Events
 from byway.data.events import traffic as traffic_of
 from byway.interests.graph import Graph, kmeans, rows_of
 from byway.interests.partition import DIRECT, centroids, coherence, loads_of, micro_clusters, partition, sharpen
-from byway.interests.projection import alike
+from byway.interests.projection import group_equal
 
 LEVELS = 4
 FEWEST_ITEMS = 16
@@ -81,8 +81,8 @@ class Tree:
 
     def similarity(self, vectors: NDArray[np.float32], level: int) -> NDArray[np.float64]:
         """[M, M] cosine of the centroids of a level's clusters."""
-        middle = centroids(vectors, self.assign(level), self.size(level)).astype(np.float64)
-        return middle @ middle.T
+        centers = centroids(vectors, self.assign(level), self.size(level)).astype(np.float64)
+        return centers @ centers.T
 
     def _of(self, level: int) -> NDArray[np.int64]:
         if not 1 <= level <= len(self.starts):
@@ -91,13 +91,13 @@ class Tree:
 
     @cached_property
     def _assignments(self) -> tuple[NDArray[np.int32], ...]:
-        found: list[NDArray[np.int32]] = []
+        assignments: list[NDArray[np.int32]] = []
         for start in self.starts:
             labels = np.empty(len(self.order), np.int32)
             labels[self.order] = np.repeat(np.arange(len(start) - 1, dtype=np.int32), np.diff(start))
             labels.flags.writeable = False
-            found.append(labels)
-        return tuple(found)
+            assignments.append(labels)
+        return tuple(assignments)
 
 
 def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph: Graph, events: Events) -> Outcome:
@@ -112,7 +112,7 @@ def build(work: Work, settings: config.Tree, vectors: NDArray[np.float32], graph
     for level, start in enumerate(tree.starts, 1):
         np.save(work.out / f"level-{level}.npy", start)
     metrics = measure(tree, rows, traffic)
-    different = len(np.unique(alike(rows)))
+    different = len(np.unique(group_equal(rows)))
     metrics["tree.distinct_vectors"] = different
     if different < sizes[-1]:
         say(
@@ -233,9 +233,9 @@ def grow(
     weights = [blended_weights(traffic, sizes, level) for level in range(1, LEVELS + 1)]
     micro = micro_clusters(vectors, rng) if len(vectors) > DIRECT else None
     draft = partition(vectors, weights[1], sizes[1], TOLERANCE, rng, graph, micro=micro, rounds=DRAFT_ROUNDS)
-    middle = centroids(vectors, draft, sizes[1])
+    centers = centroids(vectors, draft, sizes[1])
     loads = loads_of(draft, weights[0], sizes[1])
-    first = partition(middle, loads, sizes[0], TOLERANCE, rng)[draft]
+    first = partition(centers, loads, sizes[0], TOLERANCE, rng)[draft]
     # Half the slack: level 2 spends the other half inside each parent.
     half = (1 + TOLERANCE) / 2
     first = sharpen(vectors, first, weights[0], sizes[0], half)
@@ -273,15 +273,15 @@ def _split(
     # A parent of fewer items than its share leaves children over: then the others take more.
     room = room if room.sum() >= parts else counts
     children = allot(loads_of(labels, weights, parents), room, parts)
-    found = np.empty(len(labels), np.int64)
+    child = np.empty(len(labels), np.int64)
     first = 0
     with bar(label, parents) as advance:
         for items, count in zip(rows_of(labels, parents), children.tolist(), strict=True):
-            own = None if micro is None else micro[items]
-            found[items] = first + partition(vectors[items], weights[items], count, TOLERANCE, rng, micro=own)
+            groups = None if micro is None else micro[items]
+            child[items] = first + partition(vectors[items], weights[items], count, TOLERANCE, rng, micro=groups)
             first += count
             advance(1)
-    return found
+    return child
 
 
 def allot(loads: NDArray[np.float64], room: NDArray[np.int64], parts: int) -> NDArray[np.int64]:

@@ -72,13 +72,13 @@ def runs(text: str) -> list[list[str]]:
     # Normalising takes two vowels apart that Thai and Lao write, and dictionaries know, as one.
     text = text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
     stripped = [_begun(word).strip("'-" + JOINERS) for word in text.translate(_CLEAN).split()]
-    found: list[list[str]] = [[]]
+    stretches: list[list[str]] = [[]]
     for word in stripped:
         if unspaced(word):
-            found += [_cut(word), []]
+            stretches += [_cut(word), []]
         elif word := word.removesuffix("'s"):
-            found[-1].append(word)
-    return [words for words in found if words]
+            stretches[-1].append(word)
+    return [words for words in stretches if words]
 
 
 def _begun(word: str) -> str:
@@ -96,18 +96,18 @@ def unspaced(word: str) -> bool:
 
 def _cut(run: str) -> list[str]:
     """Words of a run without spaces. Katakana spells names and loans that no dictionary has: a run is a word."""
-    found: list[str] = []
+    words: list[str] = []
     for at, part in enumerate(_KATAKANA.split(run)):
         cut = [part] if at % 2 else [word.strip("'-" + JOINERS) for word in WordBreaker(part, "root")]
         single = False
         for word in cut:
             alone = len(word) == 1 and HAN.match(word) is not None and word not in stop_words()
-            if alone and single and len(found[-1]) < SINGLES:
-                found[-1] += word
+            if alone and single and len(words[-1]) < SINGLES:
+                words[-1] += word
             elif word:
-                found.append(word)
+                words.append(word)
             single = alone
-    return found
+    return words
 
 
 def telling(word: str) -> bool:

@@ -45,8 +45,8 @@ def _answers(name: str, asked: list[str]) -> list[str]:
     sequences: list[list[int]] = []
     for text in asked:
         if tokenizer.chat_template:
-            said = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            messages = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         sequences.append(tokenizer(text, add_special_tokens=False).input_ids)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     answers = [""] * len(asked)
@@ -71,13 +71,16 @@ def _answers(name: str, asked: list[str]) -> list[str]:
 
 
 def tidy(text: str) -> str:
-    """The first line of an answer, without quotes, list marks and a full stop at the end.
+    """The first line of an answer, without quotes, marks of lists and of emphasis, and a full stop at the end.
 
     >>> tidy('  "Street Food Tours."\\nThese items are')
     'Street Food Tours'
+    >>> tidy("1. **Street Food**."), tidy("_Ramen_"), tidy("- 80s Music")
+    ('Street Food', 'Ramen', '80s Music')
     """
     line = next((line for line in text.splitlines() if line.strip()), "")
-    return re.sub(r"\s+", " ", re.sub(r"^[\s\-*#\d.)\"'“”]+|[\s.\"'“”:;,]+$", "", line))
+    begun = re.sub(r"^(?:[\s\-*_`#.)\"'“”]|\d+[.)]\s)+", "", line)
+    return re.sub(r"\s+", " ", re.sub(r"[\s*_`.\"'“”:;,]+$", "", begun))
 
 
 def unique(text: str, keywords: list[str], taken: set[str]) -> str:
@@ -87,12 +90,12 @@ def unique(text: str, keywords: list[str], taken: set[str]) -> str:
     >>> unique("Street food", ["ramen", "broth"], taken)
     'Street food, ramen'
     """
-    found = text or ", ".join(keywords) or "items"
-    more = [word for word in keywords if word.lower() not in found.lower()]
-    while found.lower() in taken and more:
-        found = f"{found}, {more.pop(0)}"
-    base, number = found, 2
-    while found.lower() in taken:
-        found, number = f"{base}, {number}", number + 1
-    taken.add(found.lower())
-    return found
+    name = text or ", ".join(keywords) or "items"
+    more = [word for word in keywords if word.lower() not in name.lower()]
+    while name.lower() in taken and more:
+        name = f"{name}, {more.pop(0)}"
+    base, number = name, 2
+    while name.lower() in taken:
+        name, number = f"{base}, {number}", number + 1
+    taken.add(name.lower())
+    return name

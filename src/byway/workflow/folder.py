@@ -44,4 +44,4 @@ def begin(directory: Path, data: Path, source: str) -> tuple[str, ...]:
         raise UserError(
             f"{begun.stopped} Mend line {begun.line} of {directory / CONFIG}, then: {command('run', directory)}"
         )
-    return begun.said
+    return begun.notes

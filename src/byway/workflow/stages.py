@@ -46,7 +46,7 @@ def _source_files(inputs: Inputs) -> dict[str, str]:
     return {name: artifact.hash_file(path) for name, path in found.items()}
 
 
-CATALOG = Stage(1, "catalog", _catalog, outside=_source_files)
+CATALOG = Stage(1, "catalog", _catalog, outside=_source_files, version=2)
 
 
 def _media(work: Work, inputs: Inputs) -> Outcome:
@@ -62,11 +62,11 @@ def _media(work: Work, inputs: Inputs) -> Outcome:
 
 
 def _media_files(inputs: Inputs) -> dict[str, str]:
-    from byway.data import media
+    from byway.data import mediafiles
 
     settings = inputs.config.media
     captioner = "" if settings.captioner_url else settings.captioner
-    files = {"files": media.state(inputs.catalog, inputs.media_folder)}
+    files = {"files": mediafiles.state(inputs.catalog, inputs.media_folder)}
     return files | _weights(model=settings.model, captioner=captioner)
 
 
@@ -121,7 +121,7 @@ def _naming_weights(inputs: Inputs) -> dict[str, str]:
     return known | _weights(writer=inputs.config.descriptions.writer)
 
 
-DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=2)
+DESCRIPTIONS = Stage(5, "descriptions", _descriptions, (CATALOG, TREE), _naming_weights, version=3)
 
 
 def _transitions(work: Work, inputs: Inputs) -> Outcome:
