@@ -98,9 +98,10 @@ def build(
         log = pairs.log
         fitted_on = hash_json([log.item.tolist(), log.label.tolist(), log.liked.tolist()])
         keys = {i: hash_json([fitted_on, key]) for i, key in keys.items()}
-        known |= by_pictures(pairs, asked, items, TOP, keys)
     left = [i for i in wanted.tolist() if keys[i] not in known]
-    if left:
+    if settings.by == "pictures":
+        known |= by_pictures(pairs, asked, items, TOP, keys)
+    elif left:
         known |= _answered(work, left, keys, partial(_answerer, model, asked, depth, arithmetic, keys), len(wanted))
     seconds = time.perf_counter() - started
     rows = [known[keys[i]] for i in wanted.tolist()]
@@ -178,7 +179,8 @@ def by_pictures(
         raise UserError(
             "The log has too few liked pairs for a regression on pictures: set context_table.by to model."
         )
-    log_p = log_softmax(np.where(serendipitous(asked, items), score(items), -np.inf), axis=1)
+    # What is no surprise scores so low that it takes no share.
+    log_p = np.where(serendipitous(asked, items), log_softmax(score(items), axis=1), -np.inf)
     clusters, scores = weigh.best_of(log_p, top)
     rows = zip(items.tolist(), clusters.tolist(), scores.tolist(), strict=True)
     return {keys[i]: {"key": keys[i], "clusters": c, "scores": s, "thought": ""} for i, c, s in rows}
