@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,30 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     np.put_along_axis(free, batch.context.astype(np.int64), 0, axis=1)
     np.testing.assert_allclose(batch.target, free / free.sum(axis=1, keepdims=True) / 25, rtol=1e-5)
     assert batch.branching.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
+
+
+@dataclass
+class Season:
+    """A signal of the wider world, which no context changes."""
+
+    name: str = "season"
+    tried: tuple[float, ...] = (0.0, 1.0)
+
+    def scores(self, context_NK: np.ndarray) -> np.ndarray:
+        return np.tile(np.arange(float(M)), (len(context_NK), 1))
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_what_says_the_same_in_every_context_is_not_taught(K: int) -> None:
+    """Popularity by its name, and any other signal of this kind."""
+    some = samples(400)
+    some = Samples(np.pad(some.context, ((0, 0), (K - 2, 0)), mode="edge"), some.label, some.count)
+    alike = np.random.default_rng(8).random((M, M))
+    weighed = signals.over(Successors.count(some, M), alike, Season()).weighed(
+        similarity=2.0, popularity=-0.5, season=1.0
+    )
+    taught = lesson.contextual(weighed, K, M).all_weights()
+    assert taught == {"counts": 1.0, "similarity": 2.0, "popularity": 0.0, "season": 0.0}
 
 
 def stage(path: Path, settings: config.LanguageModel, processes: int = 1) -> Any:

@@ -35,7 +35,7 @@ from byway.language.fast.generate import (
     read_grid,
 )
 from byway.language.fast.passes import require_readable
-from byway.language.lesson import Batch, Examples, draw
+from byway.language.lesson import Batch, Examples, contextual, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions import signals
@@ -185,9 +185,8 @@ def build(
         )
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
-        evidence = signals.of(transitions, similarity_MM)
-        # Popularity is divided out by `lesson`, whatever the table does with it.
-        evidence = evidence.fitted(transitions.validation, work.rng).weighed(popularity=0.0)
+        evidence = signals.of(transitions, similarity_MM).fitted(transitions.validation, work.rng)
+        evidence = contextual(evidence, transitions.train.context.shape[1], len(names))
     model, tokenizer, progress = together(
         processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names
     )
