@@ -135,8 +135,8 @@ def _as_happened(
 def contextual(evidence: Scorer, K: int, M: int) -> Scorer:
     """The same signals, with weight 0 for those that say the same in every context, as popularity does.
 
-    `draw` divides what is liked anywhere out of the target. Such a signal would put it back, and the table weighs it
-    again beside the model.
+    `draw` divides what is liked anywhere out of the target. Such a signal would put it back, and the table would
+    weigh it again beside the model.
     """
     contexts_MK = np.tile(np.arange(M, dtype=np.int32)[:, None], K)
     scores = {signal.name: signal.scores(contexts_MK) for signal in evidence.signals}

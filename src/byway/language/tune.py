@@ -27,14 +27,14 @@ from byway.language.fast.bulk import first
 from byway.language.fast.generate import (
     Attention,
     Policy,
-    ask,
     decode_freely,
-    go_on,
+    extend,
     logits,
-    policy,
+    make_policy,
+    prefill,
     read_grid,
 )
-from byway.language.fast.passes import require_readable
+from byway.language.fast.readable import require_readable
 from byway.language.lesson import Batch, Examples, contextual, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
@@ -70,8 +70,8 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     ids, valid = policy.pad([answer[:-1] for answer in answers] + paths)
     which = policy.take(np.concatenate([batch.named.row, branching.row]))
     if batch.grid is None:
-        asked = ask(policy, batch.context)
-        at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
+        asked = prefill(policy, batch.context)
+        at_cue, (hidden, _) = asked.hidden_NH, extend(policy, asked, which, ids, valid)
     else:
         at_cue, hidden = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
     hidden = torch.cat([at_cue.index_select(0, which)[:, None], hidden], dim=1)
@@ -229,7 +229,7 @@ def _fine_tune(
     freeze(model, frozen(settings))
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
-    asked_of = policy(model, prompt, settings.attention)
+    policy = make_policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(work.rng.integers(2**31))
     asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
@@ -237,7 +237,7 @@ def _fine_tune(
         "train": pick(transitions.samples, asked_n, work.rng),
         "validation": pick(transitions.validation.several(), asked_n, work.rng),
     }
-    branching = asked_of.trie.goes_on()
+    branching = policy.trie.goes_on()
     choice_weight, further_weight = RECIPES[settings.recipe]
     optimiser = Optimiser(model)
     progress, number = Progress(work.scratch, optimiser), rank()
@@ -245,15 +245,15 @@ def _fine_tune(
     def learn(step: int) -> None:
         draws = np.random.default_rng([seed, step, number] if number else [seed, step])
         batch = draw(transitions, evidence, branching, settings, draws)
-        named, choice = loss(asked_of, batch, choice_weight, further_weight)
+        named, choice = loss(policy, batch, choice_weight, further_weight)
         (named + choice_weight * choice).backward()
         optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
 
     def look() -> dict[str, float]:
-        found = evaluate(asked_of, names, tokenizer, evaluated_on)
+        found = evaluate(policy, names, tokenizer, evaluated_on)
         if settings.target == "transitions":
             several, draws = transitions.validation.several(), np.random.default_rng(seed)
-            found |= gain.over(asked_of, evidence, several, asked_n, draws)
+            found |= gain.over(policy, evidence, several, asked_n, draws)
         return found
 
     # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
@@ -272,7 +272,7 @@ def _fine_tune(
 
 
 @torch.no_grad()
-def evaluate(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
+def evaluate(policy: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
     """Match rate and distinct outputs of free greedy answers, recall under the trie.
 
     Match rate: share of unconstrained greedy outputs that are exactly some cluster's description (paper 1, section
@@ -284,21 +284,21 @@ def evaluate(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[s
     for part, some in samples.items():
         if not len(some):
             continue
-        hit = first(asked_of, some.context, 10) == some.label[:, None]
+        hit = first(policy, some.context, 10) == some.label[:, None]
         seen |= {f"recall_at_{k}.{part}": round(float(hit[:, :k].any(axis=1).mean()), 4) for k in (1, 10)}
-        longest = max(map(len, asked_of.prompt.answers)) + 2
-        outputs += spoken_answers(asked_of, spread_out(np.unique(some.context, axis=0), 100), tokenizer, longest)
+        longest = max(map(len, policy.prompt.answers)) + 2
+        outputs += spoken_answers(policy, spread_out(np.unique(some.context, axis=0), 100), tokenizer, longest)
     seen["match_rate"] = round(float(np.mean([o in legal for o in outputs])), 4)
     seen["distinct_outputs"] = len(set(outputs))
     return seen
 
 
-def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: int) -> list[str]:
+def spoken_answers(policy: Policy, context_NK: Ints, tokenizer: Any, longest: int) -> list[str]:
     """What the model says freely to each context, as text."""
-    answers = decode_freely(asked_of, context_NK, longest)
+    answers = decode_freely(policy, context_NK, longest)
     # Only a finished answer is an answer: without the end token the last one stands for a run-on.
     return [
-        tokenizer.decode(a[:-1]).strip() if a[-1] == asked_of.prompt.end else tokenizer.decode(a) + " …"
+        tokenizer.decode(a[:-1]).strip() if a[-1] == policy.prompt.end else tokenizer.decode(a) + " …"
         for a in answers
     ]
 

@@ -109,10 +109,10 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
 
     from byway.base import artifact, models, precision
     from byway.language import prompts, tune
-    from byway.language.fast.bulk import ready_some
+    from byway.language.fast.bulk import prefiller
     from byway.language.fast.choices import TOGETHER, by_model
-    from byway.language.fast.generate import policy
-    from byway.language.fast.passes import require_readable
+    from byway.language.fast.generate import make_policy
+    from byway.language.fast.readable import require_readable
 
     inputs = opened(directory, config)
     transitions = inputs.transitions
@@ -124,15 +124,15 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     if model is None and whole:
         tuned = tune.load(path)
         prompt = prompts.tokenise(names, K, models.load_tokenizer(str(path)), tuned.ending)
-        asked_of = policy(models.load(str(path), precision.dtype("auto")), prompt, tuned.attention)
+        policy = make_policy(models.load(str(path), precision.dtype("auto")), prompt, tuned.attention)
         called = f"the fine-tuned {tuned.base}"
     else:
         called = model or config.language_model.model
         prompt = prompts.tokenise(names, K, models.load_tokenizer(called), prompts.ENDINGS["block"])
         model_of = models.load(called, precision.dtype("auto"))
         require_readable(model_of)
-        asked_of = policy(model_of, prompt, "causal")
-    ready, took, said = ready_some(asked_of), 0.0, 0
+        policy = make_policy(model_of, prompt, "causal")
+    ready, took, said = prefiller(policy), 0.0, 0
 
     @torch.no_grad()
     def ask(asked: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
@@ -140,7 +140,7 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
         began, found = time.perf_counter(), list[NDArray[np.int32]]()
         for part in np.array_split(np.arange(len(asked)), max(1, len(asked) // TOGETHER)):
             context = contexts_of(asked[part], K)
-            best, _ = by_model(asked_of, ready(context), 10, ~allowed[part])
+            best, _ = by_model(policy, ready(context), 10, ~allowed[part])
             found.append(best)
         took, said = took + time.perf_counter() - began, said + len(asked)
         everybody = np.where(allowed, np.arange(allowed.shape[1], dtype=np.int32), np.int32(-1))
