@@ -48,7 +48,7 @@ def ranked(
     return *best_of(log_p, top), figures
 
 
-def log_p_among(score_NM: NDArray[np.floating], open_NM: NDArray[np.bool_]) -> NDArray[np.floating]:
+def log_p_among(score_NM: NDArray[Any], open_NM: NDArray[np.bool_]) -> NDArray[np.floating]:
     """[N, M] log-probabilities over the open clusters of each item; -inf for the others, and where none is open."""
     some = open_NM.any(axis=1)
     log_p = np.full(open_NM.shape, -np.inf, score_NM.dtype)

@@ -50,18 +50,18 @@ class TrieSearch:
         """Read on to these pending nodes of these prompts; a pair may be given more than once."""
         nodes = self.policy.trie.nodes
         wanted = np.unique(nodes_w.astype(np.int64) * len(self.log_p_NM) + rows_w)
-        nodes_w, rows_w = np.divmod(wanted, len(self.log_p_NM))
+        node_w, row_w = np.divmod(wanted, len(self.log_p_NM))
         of_read: dict[int, list[int]] = {}
-        places_w = rows_w.copy()
-        for i, (node, row) in enumerate(zip(nodes_w.tolist(), rows_w.tolist(), strict=True)):
+        place_w = row_w.copy()
+        for i, (node, row) in enumerate(zip(node_w.tolist(), row_w.tolist(), strict=True)):
             parent, number = nodes[node].parent, 0
             if parent:
-                number, places_w[i] = self.places[row, parent]
+                number, place_w[i] = self.places[row, parent]
             of_read.setdefault(number, []).append(i)
         for number, members in sorted(of_read.items()):
             for start in range(0, len(members), TOGETHER):
                 part = np.array(members[start : start + TOGETHER])
-                self._expand(self.read[number], places_w[part], rows_w[part], nodes_w[part])
+                self._expand(self.read[number], place_w[part], row_w[part], node_w[part])
 
     def _expand(
         self,

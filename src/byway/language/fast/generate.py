@@ -245,16 +245,16 @@ def extend(
     sequences go on from is fetched once for all of them.
     """
     n, device = len(which_n), which_n.device
-    # A grid of A prompts with up to B sequences each; `row_n` and `column_n` are each sequence's place in it.
+    # A grid of prompts, with up to `wide` sequences each; `row_n` and `column_n` are each sequence's place in it.
     which_A, row_n = torch.unique(which_n, return_inverse=True)
     sequences_A = torch.bincount(row_n, minlength=len(which_A))
     column_n = torch.zeros(n, dtype=torch.int64, device=device)
     order = row_n.argsort(stable=True)
     column_n[order] = torch.arange(n, device=device) - (sequences_A.cumsum(0) - sequences_A)[row_n[order]]
-    B = int(sequences_A.max())
-    if len(which_A) * B > 2 * n:  # most of that grid would be empty
-        which_A, row_n, column_n, B = which_n, torch.arange(n, device=device), torch.zeros_like(which_n), 1
-    ids = ids_nT.new_zeros(len(which_A), B, ids_nT.shape[1])
+    wide = int(sequences_A.max())
+    if len(which_A) * wide > 2 * n:  # most of that grid would be empty
+        which_A, row_n, column_n, wide = which_n, torch.arange(n, device=device), torch.zeros_like(which_n), 1
+    ids = ids_nT.new_zeros(len(which_A), wide, ids_nT.shape[1])
     valid = torch.zeros_like(ids, dtype=torch.bool)
     ids[row_n, column_n], valid[row_n, column_n] = ids_nT, valid_nT
     one, start_A = _answer_pass(prefilled.prefixes, prefilled.position_N, which_A, ids, valid)
@@ -264,7 +264,7 @@ def extend(
         prefix if prefix.sequence_A is None else replace(prefix, sequence_A=prefix.sequence_A[row_n])
         for prefix in one.prefixes
     ]
-    prefixes.append(Prefix(one.cache, "cells", row_n * B + column_n))
+    prefixes.append(Prefix(one.cache, "cells", row_n * wide + column_n))
     return hidden_nTH, Prefilled(last_nH, prefixes, start_A[row_n] + length_n)
 
 
