@@ -157,12 +157,12 @@ def recalls(
         M, (N, K) = transitions.clusters, some.context.shape
         if K == 2 and M * M < 8 * N:
             rows = [range(start, min(start + bulk.TILE, M)) for start in range(0, M, bulk.TILE)]
-            table = np.concatenate(list(map(bulk.answerer(policy, evidence, weight, n, n), rows)))
+            table = np.concatenate(list(map(bulk.row_answerer(policy, evidence, weight, n, n), rows)))
             one, two = some.context.T
             listed = {"alone": table["model"][one, two], "turned": table["model"][two, one]}
             given = listed["alone"]
             if power:
-                every = list(map(bulk.answerer(policy, prior, 1.0, n, 1), rows))
+                every = list(map(bulk.row_answerer(policy, prior, 1.0, n, 1), rows))
                 given = np.concatenate(every)["cluster"][one, two]
             first_answers.extend(np.unique(table["model"][:, :, 0]).tolist())
             return {**listed, "calibrated": given, "served": table["cluster"][one, two]}

@@ -33,7 +33,7 @@ from byway.items import sequence
 from byway.items.windows import Sequences
 from byway.language import head, training, tune
 from byway.language.fast import bulk
-from byway.language.fast.generate import Attention, policy
+from byway.language.fast.generate import Attention, make_policy
 from byway.language.plan import ROWS_PER_CHUNK
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
@@ -80,19 +80,19 @@ def step(options: argparse.Namespace, attention: Attention) -> dict[str, float]:
     tokens = Tokens(model)
     settings = config.with_own(replace(config.LanguageModel(), attention=attention))
     tune.freeze(model, tune.frozen(settings))
-    asked_of = policy(model, prompt, attention)
+    policy = make_policy(model, prompt, attention)
     head.learn(model, prompt.answers)
     optimiser = training.Optimiser(model)
     drawn = np.random.default_rng(1).integers(0, M, (20_000, 3)).astype(np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
     transitions = Transitions(2, M, True, some, some, some, some)
     evidence = Scorer.from_counts(Successors.count(some, M))
-    branching = asked_of.trie.goes_on()
+    branching = policy.trie.goes_on()
 
     def one(number: int) -> None:
         batch = tune.draw(transitions, evidence, branching, settings, np.random.default_rng(number))
         choice_weight, further_weight = tune.RECIPES[settings.recipe]
-        named, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        named, choice = tune.loss(policy, batch, choice_weight, further_weight)
         (named + choice_weight * choice).backward()
         optimiser.step(1e-5)
 
@@ -112,14 +112,14 @@ def table(options: argparse.Namespace, attention: Attention) -> dict[str, float]
     """Rows of the table."""
     M, arithmetic = options.names, precision.resolved("auto")
     load, prompt = opened(options.small, models.load_tokenizer(models.SHIPPED), M, attention)
-    asked_of = policy(load(arithmetic).to(device.chosen()), prompt, attention)
-    tokens, again, near = [Tokens(asked_of.model)], None, 0.0
+    policy = make_policy(load(arithmetic).to(device.chosen()), prompt, attention)
+    tokens, again, near = [Tokens(policy.model)], None, 0.0
     if arithmetic != "float32":
-        exact = policy(load("float32").to(device.chosen()), prompt, attention)
+        exact = make_policy(load("float32").to(device.chosen()), prompt, attention)
         tokens.append(Tokens(exact.model))
-        near = tied(asked_of, bulk.rounding(asked_of, exact, ROUNDING, np.random.default_rng(0)))
-        again = bulk.asked_again(exact, near)
-    rows_of = bulk.answerer(asked_of, log(M), WEIGHT, TOP, MODEL_TOP, again)
+        near = tied(policy, bulk.rounding(policy, exact, ROUNDING, np.random.default_rng(0)))
+        again = bulk.rechecker(exact, near)
+    rows_of = bulk.row_answerer(policy, log(M), WEIGHT, TOP, MODEL_TOP, again)
     starts = np.random.default_rng(3).permutation(np.arange(0, M - ROWS_PER_CHUNK, ROWS_PER_CHUNK)).tolist()
     chunks = [range(start, start + ROWS_PER_CHUNK) for start in starts]
     products = flop(lambda: rows_of(chunks[0])) / (ROWS_PER_CHUNK * M)

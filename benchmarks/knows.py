@@ -48,7 +48,7 @@ from byway.interests import describe, embed, tree
 from byway.interests.partition import centroids
 from byway.language import gain, head, lesson, offset, prompts, tune
 from byway.language.fast.bulk import WEIGHTS
-from byway.language.fast.generate import Policy, policy
+from byway.language.fast.generate import Policy, make_policy
 from byway.language.training import Optimiser, rate
 from byway.transitions import curate
 from byway.transitions.counts import ranks_of
@@ -166,11 +166,11 @@ def taught(
     ending, attention = (settings.attention, settings.attention) if overrides is not None else ("block", "causal")
     history = platforms[0].transitions.train.context.shape[1]
     prompted = [prompts.tokenise(p.names, history, tokenizer, prompts.ENDINGS[ending]) for p in platforms]
-    policies = [policy(model, prompt, attention) for prompt in prompted]
+    policies = [make_policy(model, prompt, attention) for prompt in prompted]
     if overrides is None:
         return policies
     logs: list[tuple[Policy, Transitions, Scorer]] = []
-    for asked_of, platform, other in zip(policies, platforms, others, strict=True):
+    for policy, platform, other in zip(policies, platforms, others, strict=True):
         log = platform.transitions
         if platform.empty:
             continue
@@ -180,18 +180,18 @@ def taught(
         elif settings.target == "evidence":
             other = Scorer.from_log(log, platform.alike_MM).fitted_by_ndcg(log.validation, np.random.default_rng(0))
             other = other.weighed(popularity=0.0)
-        logs.append((asked_of, log, other))
+        logs.append((policy, log, other))
     assert logs, "there is no log to learn from: give --from, or a larger --share"
     tune.freeze(model, tune.frozen(settings))
     head.learn(model, [answer for prompt in prompted for answer in prompt.answers])
     optimiser = Optimiser(model)
     steps = given.steps or max(100, 2 * platforms[0].transitions.clusters)
     for step in range(steps):
-        asked_of, log, other = logs[step % len(logs)]
+        policy, log, other = logs[step % len(logs)]
         draws = np.random.default_rng([seed, step])
-        batch = lesson.draw(log, other, asked_of.trie.goes_on(), settings, draws)
+        batch = lesson.draw(log, other, policy.trie.goes_on(), settings, draws)
         choice_weight, further_weight = tune.RECIPES[settings.recipe]
-        named, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        named, choice = tune.loss(policy, batch, choice_weight, further_weight)
         (named + choice_weight * choice).backward()
         optimiser.step(rate(step, steps, settings.learning_rate, tune.WARMUP))
     return policies

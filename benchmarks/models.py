@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 from byway.base import config, memory, models, precision
 from byway.language import adapters, head, prompts, tune
 from byway.language.fast import bulk
-from byway.language.fast.generate import Policy, policy
+from byway.language.fast.generate import Policy, make_policy
 from byway.language.training import Optimiser
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions
@@ -61,31 +61,33 @@ def made(shape: str, vocabulary: int) -> Any:
     return AutoModelForCausalLM.from_config(settings, dtype=precision.dtype("auto")).eval()
 
 
-def seconds_a_step(model: Any, asked_of: Policy, M: int) -> float:
+def seconds_a_step(model: Any, policy: Policy, M: int) -> float:
     """The default step on a made log."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, M, (50_000, 3)).astype(np.int32)
     some = Samples(drawn[:, :2], drawn[:, 2], np.ones(len(drawn), np.int32))
-    transitions = Transitions(2, M, True, some, some, some, some)
-    evidence = Scorer.from_counts(Successors.count(some, M))
-    settings, deep = config.LanguageModel(), asked_of.trie.goes_on()
+    transitions, evidence = (
+        Transitions(2, M, True, some, some, some, some),
+        Scorer.from_counts(Successors.count(some, M)),
+    )
+    settings, deep = config.LanguageModel(), policy.trie.goes_on()
     optimiser = Optimiser(model)
     spent: list[float] = []
     for step in range(STEPS + 1):
         began = time.perf_counter()
         batch = tune.draw(transitions, evidence, deep, settings, np.random.default_rng(step))
         choice_weight, further_weight = tune.RECIPES[settings.recipe]
-        spoken, choice = tune.loss(asked_of, batch, choice_weight, further_weight)
+        spoken, choice = tune.loss(policy, batch, choice_weight, further_weight)
         (spoken + choice_weight * choice).backward()
         optimiser.step(1e-5)
         spent.append(time.perf_counter() - began)
     return float(np.median(spent[1:]))
 
 
-def pairs_a_second(asked_of: Policy, seconds: float) -> float:
+def pairs_a_second(policy: Policy, seconds: float) -> float:
     """Whole tiles of rows until the time is over."""
-    M, tile = asked_of.clusters, bulk.TILE
-    rows_of = bulk.answerer(asked_of, log(M), 0.2, 20, 10)
+    M, tile = policy.clusters, bulk.TILE
+    rows_of = bulk.row_answerer(policy, log(M), 0.2, 20, 10)
     rows_of(range(tile))
     began, done = time.perf_counter(), 0
     for start in range(tile, M - tile, tile):
@@ -111,11 +113,11 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
     head.learn(model, prompt.answers)
     if job["way"] == "table":
         head.settle(model)
-    asked_of = policy(model, prompt, "block")
+    policy = make_policy(model, prompt, "block")
     if job["way"] == "table":
-        found = {"weights": float(weights), "pairs_per_second": pairs_a_second(asked_of, job["seconds"])}
+        found = {"weights": float(weights), "pairs_per_second": pairs_a_second(policy, job["seconds"])}
     else:
-        found = {f"seconds_a_step.{job['way']}": seconds_a_step(model, asked_of, job["names"])}
+        found = {f"seconds_a_step.{job['way']}": seconds_a_step(model, policy, job["names"])}
     return {**found, f"gigabytes.{job['way']}": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 

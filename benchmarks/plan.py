@@ -36,7 +36,7 @@ from byway.base import known_models, memory, models, precision
 from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.choices import by_model
-from byway.language.fast.generate import Attention, Policy, ask, policy
+from byway.language.fast.generate import Attention, Policy, make_policy, prefill
 from byway.language.plan import MODEL_TOP, ROUNDING, TOP
 from byway.language.prompts import Prompt
 from byway.transitions.counts import Successors
@@ -108,33 +108,33 @@ def peak(arithmetic: str) -> float:
     return best
 
 
-def sampled(asked_of: Policy) -> list[range]:
+def sampled(policy: Policy) -> list[range]:
     """Whole chunks of rows in an order drawn once."""
-    M, tile = asked_of.clusters, bulk.TILE
+    M, tile = policy.clusters, bulk.TILE
     starts = np.random.default_rng(3).permutation(np.arange(0, M - tile, tile))
     return [range(start, start + tile) for start in starts.tolist()]
 
 
-def tied(asked_of: Policy, near: float) -> float:
+def tied(policy: Policy, near: float) -> float:
     """How many nats make a near tie: `near`, or more, so that `TIED` of the pairs of the first rows are one."""
-    rng, M = np.random.default_rng(4), asked_of.clusters
-    rows = [row for chunk in sampled(asked_of)[:12] for row in chunk]
+    rng, M = np.random.default_rng(4), policy.clusters
+    rows = [row for chunk in sampled(policy)[:12] for row in chunk]
     context = np.column_stack([rng.choice(rows, 1024), rng.integers(0, M, 1024)]).astype(np.int32)
     context = context[context[:, 0] != context[:, 1]]
     excluded = np.zeros((len(context), M), dtype=bool)
     np.put_along_axis(excluded, context.astype(np.int64), True, axis=1)
-    _, scores = by_model(asked_of, ask(asked_of, context), 2, excluded)
+    _, scores = by_model(policy, prefill(policy, context), 2, excluded)
     return max(near, float(np.quantile(scores[:, 0] - scores[:, 1], TIED)))
 
 
 def ours(
-    asked_of: Policy, again: bulk.Again | None, tokens: list[Tokens], seconds: float, top1: bool
+    policy: Policy, recheck: bulk.Recheck | None, tokens: list[Tokens], seconds: float, top1: bool
 ) -> dict[str, float]:
     """Whole chunks of rows, until the time is over, near ties again as in a run."""
-    M, chunks = asked_of.clusters, cycle(sampled(asked_of))
+    M, chunks = policy.clusters, cycle(sampled(policy))
     n, m, weight = (2, 2, 0.0) if top1 else (TOP, MODEL_TOP, WEIGHT)
     began = time.perf_counter()
-    rows_of = bulk.answerer(asked_of, log(M), weight, n, m, again)
+    rows_of = bulk.row_answerer(policy, log(M), weight, n, m, recheck)
     once = time.perf_counter() - began  # what is read once for the whole table
     rows_of(next(chunks)[:1])
     for each in tokens:
@@ -153,9 +153,9 @@ def ours(
     }
 
 
-def shares(asked_of: Policy) -> dict[str, float]:
+def shares(policy: Policy) -> dict[str, float]:
     """Where the time of one tile goes: shares of operators, and what passes outside of torch."""
-    rows_of = bulk.answerer(asked_of, log(asked_of.clusters), WEIGHT, TOP, TOP)
+    rows_of = bulk.row_answerer(policy, log(policy.clusters), WEIGHT, TOP, TOP)
     rows_of(range(1))
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -242,17 +242,17 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         model, exact = load(ours_in), load("float32")
         if ours_in == "float16":
             half.put(model)
-        tokens, asked_of = [Tokens(model), Tokens(exact)], policy(model, prompt, attention)
-        finely = policy(exact, prompt, attention)
+        tokens, policy = [Tokens(model), Tokens(exact)], make_policy(model, prompt, attention)
+        finely = make_policy(exact, prompt, attention)
         again = None
         if ours_in != "float32":
-            near = bulk.rounding(asked_of, finely, ROUNDING, np.random.default_rng(0))
-            near = tied(asked_of, near)
-            again, found[f"{name}.near"] = bulk.asked_again(finely, near), near
-        found[name] = ours(asked_of, again, tokens, job["seconds"], top1=False)
+            near = bulk.rounding(policy, finely, ROUNDING, np.random.default_rng(0))
+            near = tied(policy, near)
+            again, found[f"{name}.near"] = bulk.rechecker(finely, near), near
+        found[name] = ours(policy, again, tokens, job["seconds"], top1=False)
         if job["whole"]:
-            found[f"{name}_top1"] = ours(asked_of, again, tokens, job["seconds"] / 2, top1=True)
-            found[name]["shares"] = shares(asked_of)
+            found[f"{name}_top1"] = ours(policy, again, tokens, job["seconds"] / 2, top1=True)
+            found[name]["shares"] = shares(policy)
     if job["whole"]:
         load, prompt = opened(job["tiny"], tokenizer, job["names"])
         model = load(library_in)

@@ -33,7 +33,7 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
 
     from byway.base import config, memory, models, precision
     from byway.language import head, training, tune
-    from byway.language.fast.generate import policy
+    from byway.language.fast.generate import make_policy
     from byway.transitions.counts import Successors
     from byway.transitions.curate import Samples, Transitions
     from byway.transitions.signals import Scorer
@@ -50,15 +50,15 @@ def ours(options: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], 
         settings = replace(config.LanguageModel(), attention="causal", batch=BATCH)
         model = models.load(str(folder), precision.dtype("auto"))
         head.learn(model, prompt.answers)
-        asked_of = policy(model, prompt, "causal")
+        policy = make_policy(model, prompt, "causal")
         optimiser = training.Optimiser(model)
-        deep = np.array([len(steps) > 1 for steps in asked_of.trie.steps])
+        deep = np.array([len(steps) > 1 for steps in policy.trie.steps])
         evidence = Scorer.from_counts(Successors.count(some, names))
         spent: list[float] = []
         for step in range(options.steps + 1):
             began = time.perf_counter()
             batch = tune.draw(transitions, evidence, deep, settings, np.random.default_rng(step))
-            spoken, choice = tune.loss(asked_of, batch, weight)
+            spoken, choice = tune.loss(policy, batch, weight)
             (spoken + weight * choice).backward()
             optimiser.step(1e-5)
             spent.append(time.perf_counter() - began)

@@ -284,8 +284,8 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
     known = opened(path)
     pairs, real = known.pairs, known.asked
     follows = curate.posterior(pairs, real.cluster, real.parent)
-    asked_of = np.unique(np.concatenate([pairs.heldout.item, pairs.fresh.item, pairs.validation.item]))
-    asked_of = asked_of[real.row[asked_of] >= 0].astype(np.int32)
+    policy = np.unique(np.concatenate([pairs.heldout.item, pairs.fresh.item, pairs.validation.item]))
+    policy = policy[real.row[policy] >= 0].astype(np.int32)
     depth = int(serendipitous(real, np.arange(len(real.cluster), dtype=np.int32)).sum(1).max())
     some = tune.pick(pairs.heldout, 200, np.random.default_rng(0))
     none = curate.rows_of(pairs.fresh, np.zeros(0, np.intp))
@@ -301,7 +301,7 @@ def taught(path: Path, given: argparse.Namespace) -> dict[str, Any]:
         kind = view.kind
         # One seed's model is asked about every video, for `arms`.
         every = seed == 0 and name in KINDS
-        items = np.flatnonzero(real.row >= 0).astype(np.int32) if every else asked_of
+        items = np.flatnonzero(real.row >= 0).astype(np.int32) if every else policy
         shown = opened(path, view).asked
         if view.noise:
             shown = replace(shown, seen=media.noise(shown.seen, np.random.default_rng(seed)))

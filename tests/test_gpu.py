@@ -19,7 +19,7 @@ from byway.interests import encoders, write
 from byway.items import sequence
 from byway.language import prompts, tune
 from byway.language.fast import bulk, half, reference
-from byway.language.fast.generate import Policy, decode_freely, policy
+from byway.language.fast.generate import Policy, decode_freely, make_policy
 from byway.multimodal import model as multimodal
 from byway.simulation import neural
 from byway.transitions.counts import Successors
@@ -96,7 +96,7 @@ def test_fine_tuning(
     )
     monkeypatch.setattr(tune, "EVALUATE_EVERY", 3)
     monkeypatch.setattr(tune, "CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(tune, "decode_freely", lambda asked_of, context, _: decode_freely(asked_of, context, 3))
+    monkeypatch.setattr(tune, "decode_freely", lambda policy, context, _: decode_freely(policy, context, 3))
     test_tune.stage(tmp_path / "here", settings)
     loss, calls = tune.loss, 0
 
@@ -129,19 +129,19 @@ def test_asking(tokenizer: Any, attention: Any) -> None:
 
     def opened(seed: int) -> Policy:
         made: Any = make_tiny(seed).to(device.chosen())
-        return policy(made, prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention]), attention)
+        return make_policy(made, prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention]), attention)
 
     def run() -> Any:
-        asked_of, other = opened(0), opened(1)
-        rows = bulk.answerer(asked_of, evidence, 0.3, 5, 3, bulk.asked_again(other, 0.5))(range(4, 6))
+        policy, other = opened(0), opened(1)
+        rows = bulk.row_answerer(policy, evidence, 0.3, 5, 3, bulk.rechecker(other, 0.5))(range(4, 6))
         few = drawn[:6, :2]
-        best = bulk.answer_some(asked_of, few, evidence, 0.3, 5, 3)
-        first = bulk.first(asked_of, few, 3)
-        near = bulk.rounding(asked_of, other, 6, np.random.default_rng(1))
-        _, weight = bulk.fit(asked_of, replace(some), evidence, np.random.default_rng(1))
-        free = decode_freely(asked_of, few, 3)
+        best = bulk.answer_some(policy, few, evidence, 0.3, 5, 3)
+        first = bulk.first(policy, few, 3)
+        near = bulk.rounding(policy, other, 6, np.random.default_rng(1))
+        _, weight = bulk.fit(policy, replace(some), evidence, np.random.default_rng(1))
+        free = decode_freely(policy, few, 3)
         plain: Any = make_tiny().to(device.chosen())
-        found = reference.agreement(plain, asked_of.prompt, asked_of.trie, attention, few[:2], first[:2, 0])
+        found = reference.agreement(plain, policy.prompt, policy.trie, attention, few[:2], first[:2, 0])
         return [rows, best, first, near, weight, free, [found.same, found.largest_gap]]
 
     as_here(run)
@@ -279,11 +279,11 @@ def test_written_descriptions(folder: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_planted_mix_is_found(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
     """Where one line of the planner forgets the device, or a baseline brings nothing back, the test above fails."""
-    asked_of = policy(make_tiny(), prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"]), "block")
+    policy = make_policy(make_tiny(), prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"]), "block")
     context = np.array([[0, 1], [2, 3]], np.int32)
     with gpu() as at:
-        asked_of.model.to(at)
-        bulk.first(asked_of, context, 2)
+        policy.model.to(at)
+        bulk.first(policy, context, 2)
         monkeypatch.setattr(Policy, "take", lambda self, array: torch.from_numpy(array))
         with pytest.raises(RuntimeError, match="same device"):
-            bulk.first(asked_of, context, 2)
+            bulk.first(policy, context, 2)

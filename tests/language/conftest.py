@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from byway.base import models
-from byway.language.fast.choices import Choices
+from byway.language.fast.choices import TrieSearch
 
 HOSTILE = [
     "ramen, broth, noodles",
@@ -66,9 +66,9 @@ def make_tiny(seed: int = 0) -> PreTrainedModel:
     return LlamaForCausalLM(config).eval()
 
 
-def resolved(made: Choices) -> np.ndarray:
+def resolved(made: TrieSearch) -> np.ndarray:
     """[N, M] exact log-probability of every name, each read to its end."""
-    while (made.waits_NM >= 0).any():
-        rows, names = np.nonzero(made.waits_NM >= 0)
-        made.resolve(rows, made.waits_NM[rows, names])
+    while (made.pending_NM >= 0).any():
+        rows, names = np.nonzero(made.pending_NM >= 0)
+        made.expand(rows, made.pending_NM[rows, names])
     return made.log_p_NM

@@ -9,9 +9,9 @@ import transformers
 
 from byway.base import known_models
 from byway.base.errors import UserError
-from byway.language.fast import passes, reference
+from byway.language.fast import readable, reference
 from byway.language.fast.bulk import first
-from byway.language.fast.generate import policy
+from byway.language.fast.generate import make_policy
 from byway.language.prompts import ENDINGS, tokenise
 from tests.language.conftest import HOSTILE
 
@@ -40,14 +40,14 @@ def tiny(name: str, **more: Any) -> Any:
 @pytest.mark.parametrize("name", READABLE)
 def test_an_architecture_is_read_in_bulk_as_it_reads_itself(name: str, attention: Any, tokenizer: Any) -> None:
     model = tiny(name)
-    passes.require_readable(model)
+    readable.require_readable(model)
     prompt = tokenise(HOSTILE, 2, tokenizer, ENDINGS[attention])
     plain = tiny(name)
-    asked_of = policy(model, prompt, attention)
+    policy = make_policy(model, prompt, attention)
     context = np.array([[0, 1], [3, 7], [11, 4], [6, 6]], np.int32)
-    best = first(asked_of, context, 1)[:, 0]
+    best = first(policy, context, 1)[:, 0]
     for own, found in zip(context.tolist(), best.tolist(), strict=True):
-        cluster, own_p, other_p = reference.best(plain, prompt, asked_of.trie, attention, own, found)
+        cluster, own_p, other_p = reference.best(plain, prompt, policy.trie, attention, own, found)
         assert found == cluster or abs(own_p - other_p) < 1e-3
 
 
@@ -63,19 +63,19 @@ def test_a_hybrid_is_refused_with_the_reason(name: str) -> None:
     if name == "RecurrentGemma":
         more = {"lru_width": 32}
     with pytest.raises(UserError, match=r"cannot be read in bulk \(.+\).*answers = \"server\""):
-        passes.require_readable(tiny(name, **more))
+        readable.require_readable(tiny(name, **more))
 
 
 def test_scores_that_are_bent_are_refused() -> None:
-    passes.require_readable(tiny("Granite", logits_scaling=1.0))
+    readable.require_readable(tiny("Granite", logits_scaling=1.0))
     with pytest.raises(UserError, match="answers otherwise"):
-        passes.require_readable(tiny("Granite", logits_scaling=8.0))
+        readable.require_readable(tiny("Granite", logits_scaling=8.0))
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_rounding_is_not_taken_for_another_answer(kind: torch.dtype, monkeypatch: Any) -> None:
     """What a processor's bfloat16 loses, a tenth of a standard deviation, refuses nothing; a scale of 8 does."""
-    own = passes.read
+    own = readable.forward_one
 
     def rounded(*given: Any) -> Any:
         hidden, cache = own(*given)
@@ -84,19 +84,19 @@ def test_rounding_is_not_taken_for_another_answer(kind: torch.dtype, monkeypatch
 
     bent = tiny("Granite", logits_scaling=8.0).to(kind)
     with pytest.raises(UserError, match="answers otherwise"):
-        passes.require_readable(bent)
+        readable.require_readable(bent)
     model = tiny("Llama").to(kind)
-    monkeypatch.setattr(passes, "read", rounded)
+    monkeypatch.setattr(readable, "forward_one", rounded)
     if kind == torch.bfloat16:
-        passes.require_readable(model)
+        readable.require_readable(model)
     else:
         with pytest.raises(UserError, match="answers otherwise"):
-            passes.require_readable(model)
+            readable.require_readable(model)
 
 
 def test_a_short_window_is_refused() -> None:
     with pytest.raises(UserError, match="looks back 64 tokens"):
-        passes.require_readable(tiny("Mistral", sliding_window=64))
+        readable.require_readable(tiny("Mistral", sliding_window=64))
 
 
 @pytest.mark.parametrize("name", sorted(known_models.KNOWN))

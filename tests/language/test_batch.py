@@ -73,6 +73,18 @@ def test_answers_come_in_any_order_in_parts_and_errors_are_asked_again(form: Any
     assert len(list(requests(again))) == 13
 
 
+def test_results_that_are_given_twice_are_paid_for_once(tmp_path: Path) -> None:
+    kept = Kept.open(tmp_path, asked(), SETTINGS)
+    files = batch.write(kept.path, asked(), kept.missing(), SETTINGS)
+    lines = [json.dumps(result(r, json.dumps({"next": legal_of(r)}))) for r in requests(files)]
+    (tmp_path / "first").write_text(lines[0], "utf-8")
+    (tmp_path / "all").write_text("\n".join([*lines, lines[1]]), "utf-8")
+    batch.take([tmp_path / "first"], kept, asked())
+    assert batch.take([tmp_path / "all"], kept, asked())["answers"] == 4
+    assert (kept.usage().requests, kept.usage().read) == (3, 300)
+    assert not len(kept.missing())
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_requests_say_all_that_the_question_says(form: Any, tmp_path: Path) -> None:
     own = replace(SETTINGS, format=form, extra={"temperature": 0.5})
@@ -100,11 +112,20 @@ def test_files_are_parted_where_a_host_would_refuse_them(tmp_path: Path, monkeyp
 def test_results_of_other_questions_change_nothing(tmp_path: Path) -> None:
     kept = Kept.open(tmp_path, asked(), SETTINGS)
     response = {"status_code": 200, "body": {"choices": [{"message": {"content": ""}}]}}
-    names = ("elsewhere-0", f"{kept.path.name}-3", f"{kept.path.name}-x", kept.path.name)
+    names = ("elsewhere-0", *(f"{kept.path.name}-{row}" for row in ("3", "x", "9" * 5000, "")), kept.path.name)
     lines = [{"custom_id": name, "response": response} for name in names]
     (tmp_path / "r").write_text("\n".join(map(json.dumps, lines)), "utf-8")
-    assert batch.take([tmp_path / "r"], kept, asked())["of other questions"] == 4
+    assert batch.take([tmp_path / "r"], kept, asked())["of other questions"] == 6
     assert len(kept.missing()) == 3
+
+
+def test_a_result_that_took_no_number_of_tokens_is_passed_over(tmp_path: Path) -> None:
+    kept = Kept.open(tmp_path, asked(), SETTINGS)
+    line = result({"custom_id": f"{kept.path.name}-0"}, "")
+    line["response"]["body"]["usage"]["prompt_tokens"] = float("inf")
+    (tmp_path / "r").write_text(json.dumps(line), "utf-8")
+    with pytest.raises(UserError, match="holds no results"):
+        batch.take([tmp_path / "r"], kept, asked())
 
 
 FIELDS = ["key", "custom_id", "result", "response", "error", "body", "choices"]

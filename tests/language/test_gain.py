@@ -21,14 +21,14 @@ M = len(HOSTILE)
 def test_every_name_is_read_and_a_choice_as_taught_is_that_of_the_loss(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = make(tiny, tokenizer, attention)
+    policy = make(tiny, tokenizer, attention)
     some = drawn(9, 2)
-    batch = batch_beside(asked_of, some, np.full(9, 1 / 9, np.float32))
-    _, choice = tune.loss(asked_of, batch, 1.0)
-    model = gain.log_p(asked_of, batch.context)
-    np.testing.assert_allclose(model[3], brute_force(tiny, asked_of, batch.context[3].tolist()), atol=2e-3)
+    batch = batch_beside(policy, some, np.full(9, 1 / 9, np.float32))
+    _, choice = tune.loss(policy, batch, 1.0)
+    model = gain.log_p(policy, batch.context)
+    np.testing.assert_allclose(model[3], brute_force(tiny, policy, batch.context[3].tolist()), atol=2e-3)
     assert batch.offset is not None
-    found = gain.as_taught(asked_of.trie, model, batch.offset, batch.context)
+    found = gain.as_taught(policy.trie, model, batch.offset, batch.context)
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-6)
     seen = batch.target > 0
     assert choice.item() == pytest.approx(-float((batch.target[seen] * found[seen]).sum()), abs=1e-3)

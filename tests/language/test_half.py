@@ -12,9 +12,9 @@ from byway.base import precision
 from byway.base.errors import UserError
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
-from byway.language.fast.choices import Choices
-from byway.language.fast.generate import Attention, ask, policy
-from byway.language.fast.passes import prepare, read
+from byway.language.fast.choices import TrieSearch
+from byway.language.fast.generate import Attention, make_policy, prefill
+from byway.language.fast.passes import forward_one, prepare
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples
 from byway.transitions.signals import Scorer
@@ -77,7 +77,7 @@ def test_a_models_body_says_the_same_with_its_layers_replaced(bias: str) -> None
     assert torch.nn.Linear not in kinds
     assert (half.Gated in kinds) == (bias != "everywhere")
     assert (half.Layer in kinds) == (bias == "none")
-    found = read(put, *here)[0][0].float()
+    found = forward_one(put, *here)[0][0].float()
     assert float((found - exact).abs().max()) < 0.02 * float(exact.abs().max())
 
 
@@ -89,9 +89,9 @@ def test_scores_of_names_are_float32s_within_rounding(
 ) -> None:
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS[attention])
     pairs = np.array([[a, b] for a in range(M) for b in range(M)], np.int32)
-    exact = policy(tiny, prompt, attention)
-    coarse = policy(half.put(make_tiny()), prompt, attention)
-    fine, rough = (resolved(Choices(of, ask(of, pairs))) for of in (exact, coarse))
+    exact = make_policy(tiny, prompt, attention)
+    coarse = make_policy(half.put(make_tiny()), prompt, attention)
+    fine, rough = (resolved(TrieSearch(of, prefill(of, pairs))) for of in (exact, coarse))
     error = np.abs(fine - rough)
     assert 0 < error.mean() < 0.03
     chosen = rough.argmax(axis=1)
@@ -111,16 +111,16 @@ def test_numbers_beyond_float16_are_said_and_not_ranked(tokenizer: Any) -> None:
         return model
 
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
-    exact = policy(large(), prompt, "block")
-    assert np.isfinite(resolved(Choices(exact, ask(exact, np.array([[0, 1]], np.int32))))).all()
-    coarse = policy(half.put(large()), prompt, "block")
+    exact = make_policy(large(), prompt, "block")
+    assert np.isfinite(resolved(TrieSearch(exact, prefill(exact, np.array([[0, 1]], np.int32))))).all()
+    coarse = make_policy(half.put(large()), prompt, "block")
     with pytest.raises(UserError, match="float32"):
         bulk.rounding(coarse, exact, 8, np.random.default_rng(0))
     once = np.ones(1, np.int32)
     evidence = Scorer.from_counts(Successors.count(Samples(np.array([[0, 1]], np.int32), 2 * once, once), M))
     with pytest.raises(UserError, match="float32"):
         bulk.answer_some(
-            coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, again=bulk.asked_again(exact, 0.1)
+            coarse, np.array([[0, 1]], np.int32), evidence, 0.5, 4, 4, recheck=bulk.rechecker(exact, 0.1)
         )
 
 

@@ -13,7 +13,7 @@ from byway.base.artifact import Work
 from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import head, lesson, offset, prompts, tune
-from byway.language.fast.generate import Attention, Policy, policy
+from byway.language.fast.generate import Attention, Policy, make_policy
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, count
 from byway.transitions.signals import Scorer
@@ -30,14 +30,14 @@ def drawn(n: int, history: int, seed: int = 0) -> Samples:
     return Samples(rows[:, :-1], rows[:, -1], np.ones(n, dtype=np.int32))
 
 
-def batch_beside(asked_of: Policy, some: Samples, weight: np.ndarray, seed: int = 1) -> lesson.Batch:
+def batch_beside(policy: Policy, some: Samples, weight: np.ndarray, seed: int = 1) -> lesson.Batch:
     """Samples as a batch beside a random offset, all followed below the first branching."""
     context, row = np.unique(some.context, axis=0, return_inverse=True)
     row = row.reshape(-1)
     target = np.zeros((len(context), M), dtype=np.float32)
     np.add.at(target, (row, some.label), weight)
     score = np.random.default_rng(seed).normal(size=target.shape) * 2
-    rows, labels = np.nonzero(target * asked_of.trie.goes_on())
+    rows, labels = np.nonzero(target * policy.trie.goes_on())
     below = lesson.Examples(rows, labels, target[rows, labels])
     said = lesson.Examples(row[:1], some.label[:1].astype(np.int64), weight[:1])
     by_others = offset.normalised(score, context).astype(np.float32)
@@ -52,13 +52,13 @@ def test_a_model_without_a_preference_says_the_offset(
 ) -> None:
     names = [before + name for name in HOSTILE]
     prompt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS[attention])
-    asked_of = policy(tiny, prompt, attention)
+    policy = make_policy(tiny, prompt, attention)
     head.learn(tiny, prompt.answers)
     learned: Any = tiny.get_output_embeddings()
     learned.rows.data.zero_()
     some, weight = drawn(8, history), np.arange(1, 9, dtype=np.float32) / 36
-    batch = batch_beside(asked_of, some, weight)
-    _, choice = tune.loss(asked_of, batch, 1.0)
+    batch = batch_beside(policy, some, weight)
+    _, choice = tune.loss(policy, batch, 1.0)
     assert batch.offset is not None
     seen = batch.target > 0
     assert choice.item() == pytest.approx(-float((batch.target[seen] * batch.offset[seen]).sum()), abs=1e-5)
@@ -68,19 +68,19 @@ def test_a_model_without_a_preference_says_the_offset(
 def test_the_choice_beside_an_offset_is_that_of_each_node(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = make(tiny, tokenizer, attention)
+    policy = make(tiny, tokenizer, attention)
     some, weight = drawn(5, 2), np.array([0.3, 0.1, 0.2, 0.1, 0.3], dtype=np.float32)
-    batch = batch_beside(asked_of, some, weight)
-    _, choice = tune.loss(asked_of, batch, 1.0)
+    batch = batch_beside(policy, some, weight)
+    _, choice = tune.loss(policy, batch, 1.0)
     assert batch.offset is not None
     place = {tuple(c): n for n, c in enumerate(batch.context.tolist())}
     found = 0.0
     for context, label, much in zip(some.context.tolist(), some.label, weight, strict=True):
-        answer, p = asked_of.prompt.answers[label], np.exp(batch.offset[place[tuple(context)]])
-        log_p = reference(tiny, asked_of, context, answer)
+        answer, p = policy.prompt.answers[label], np.exp(batch.offset[place[tuple(context)]])
+        log_p = reference(tiny, policy, context, answer)
         for t, token in enumerate(answer):
             below: dict[int, float] = {}
-            for c, other in enumerate(asked_of.prompt.answers):
+            for c, other in enumerate(policy.prompt.answers):
                 if other[:t] == answer[:t] and len(other) > t:
                     below[other[t]] = below.get(other[t], 0.0) + float(p[c])
             odds = {k: np.exp(float(log_p[t, k])) * share for k, share in below.items()}

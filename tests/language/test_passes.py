@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from byway.language.fast import half, passes
-from byway.language.fast.passes import Along, Cache, ForwardPass, Prefix, prepare, read, read_together
+from byway.language.fast.passes import Along, ForwardPass, KVCache, Prefix, forward, forward_one, prepare
 from tests.language.conftest import make_tiny, needs_mkl
 
 A, B = 3, 4
@@ -56,9 +56,9 @@ def test_each_sequence_is_read_as_if_it_stood_alone(
     length_ab = there.sum(-1)
     start_AB = length_ab.expand(wide, deep)
     one = ForwardPass(
-        ids, start_AB[..., None] + torch.arange(ids.shape[2]), valid, [Prefix(first.made, along)], ends
+        ids, start_AB[..., None] + torch.arange(ids.shape[2]), valid, [Prefix(first.cache, along)], ends
     )
-    found = read_together(model, [first, one])[1]
+    found = forward(model, [first, one])[1]
     for i in range(wide):
         for j in range(deep):
             a, b = (i if grid[0] > 1 else 0), (j if grid[1] > 1 else 0)
@@ -73,11 +73,11 @@ def test_rows_that_pick_what_they_look_back_at_and_sequences_without_a_token(tin
     torch.manual_seed(2)
     model = prepare(copy.deepcopy(tiny))
     earlier, there = drawn(2, 1, torch.tensor([2, 4]))
-    _, made = read(model, earlier, torch.arange(4), there, [])
+    _, made = forward_one(model, earlier, torch.arange(4), there, [])
     pick = torch.tensor([1, 0, 1, 1, 0])
     ids, valid = drawn(5, 1, torch.tensor([3, 0, 1, 3, 2]))
     positions = there.sum(-1)[pick][..., None] + torch.arange(3)
-    hidden, _ = read(model, ids, positions, valid, [Prefix(made, "rows", pick)])
+    hidden, _ = forward_one(model, ids, positions, valid, [Prefix(made, "rows", pick)])
     for i, a in enumerate(pick.tolist()):
         exact = apart(tiny, earlier[a, 0][there[a, 0]].tolist(), ids[i, 0][valid[i, 0]].tolist())
         torch.testing.assert_close(hidden[i, 0][valid[i, 0]], exact, atol=1e-4, rtol=1e-4)
@@ -93,18 +93,18 @@ def test_a_last_layer_that_computes_only_ends_gives_the_same_ends_and_the_same_r
     others, there = drawn(1, 1, torch.tensor([7]))
 
     def passes(ends: bool) -> list[ForwardPass]:
-        of: Cache | None = None
+        of: KVCache | None = None
         both: list[ForwardPass] = []
         for tokens, real, short in ((others, there, False), (ids, valid, ends)):
             back = [] if of is None else [Prefix(of, "all")]
             both.append(ForwardPass(tokens, torch.arange(tokens.shape[2]), real, back, short))
-            of = both[-1].made
+            of = both[-1].cache
         return both
 
     whole, short = passes(False), passes(True)
-    (other, every), (same, ends) = read_together(model, whole), read_together(model, short)
+    (other, every), (same, ends) = forward(model, whole), forward(model, short)
     torch.testing.assert_close(same, other, atol=0.01, rtol=0.01)
     last = valid.sum(-1)[0] - 1
     torch.testing.assert_close(ends[0], every[0, torch.arange(9), last], atol=0.01, rtol=0.01)
-    for one, another in zip(whole[1].made.keys, short[1].made.keys, strict=True):
+    for one, another in zip(whole[1].cache.keys, short[1].cache.keys, strict=True):
         assert torch.equal(one, another)

@@ -17,8 +17,8 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import plan, prompts, tune
 from byway.language.fast import bulk, half
-from byway.language.fast.choices import Choices
-from byway.language.fast.generate import Policy, ask
+from byway.language.fast.choices import TrieSearch
+from byway.language.fast.generate import Policy, prefill
 from byway.transitions import table as tables
 from byway.transitions import triples
 from byway.transitions.curate import Samples, Transitions
@@ -82,10 +82,10 @@ def test_every_entry_is_legal(tmp_path: Path, tuned: tune.Tuned) -> None:
 
 def test_the_table_is_what_its_pairs_say_one_by_one(tmp_path: Path, tuned: tune.Tuned) -> None:
     table = build(tmp_path / "t", tuned)
-    asked_of = plan.open_policy(tuned, transitions(), DESCRIPTIONS, "float32")
+    policy = plan.open_policy(tuned, transitions(), DESCRIPTIONS, "float32")
     pairs = np.array([[0, 1], [5, 5], [11, 3], [7, 2]], dtype=np.int32)
     with torch.no_grad():
-        log_p = resolved(Choices(asked_of, ask(asked_of, pairs)))
+        log_p = resolved(TrieSearch(policy, prefill(policy, pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     best = np.argsort(-log_p, axis=1, kind="stable")[:, :4]
     np.testing.assert_array_equal(table.model[pairs[:, 0], pairs[:, 1]], best)
@@ -209,12 +209,12 @@ def test_with_three_interests_pairs_and_the_log_s_triples_are_answered(
     kept = np.isin(known, table.triples.keys)
     assert kept.any()
     assert not kept.all()
-    asked_of = plan.open_policy(tuned, three, DESCRIPTIONS, "float32")
+    policy = plan.open_policy(tuned, three, DESCRIPTIONS, "float32")
     some = np.concatenate([three.train.context[kept][:3], three.train.context[~kept][:2]])
     asked_for = some.copy()
     asked_for[3:, 0] = asked_for[3:, 1]  # not in the list: the last two interests, as the pair (C1, C1, C2)
     with torch.no_grad():
-        log_p = resolved(Choices(asked_of, ask(asked_of, asked_for)))
+        log_p = resolved(TrieSearch(policy, prefill(policy, asked_for)))
     np.put_along_axis(log_p, asked_for.astype(np.int64), -np.inf, axis=1)
     found = triples.look_up(table.model, table.model_triples, some)
     np.testing.assert_array_equal(found, best_first(log_p, 4))
@@ -263,7 +263,7 @@ def test_only_pairs_that_another_cluster_follows_most_often_are_ranked_anew(tune
     np.testing.assert_array_equal(counted[at], weighed[at])
     _, spoken = follow(since, 100.0)
     with torch.no_grad():
-        log_p = resolved(Choices(ask_model(), ask(ask_model(), pairs)))
+        log_p = resolved(TrieSearch(ask_model(), prefill(ask_model(), pairs)))
     np.put_along_axis(log_p, pairs.astype(np.int64), -np.inf, axis=1)
     assert (spoken[:, 0] == log_p.argmax(axis=1)).mean() > 0.8
     three = np.array([[3, 5, 4], [5, 3, 4]], np.int32)

@@ -203,6 +203,16 @@ def test_a_server_that_never_names_a_candidate_is_given_up_before_it_costs(tmp_p
     assert (kept.ranking == UNASKED).all()
 
 
+def test_the_last_answer_may_name_nobody_where_others_named_somebody(tmp_path: Path) -> None:
+    with served(lambda question, legal: '{"next": ["something else"]}') as (address, _):
+        settings = replace(SETTINGS, url=f"{address}/v1")
+        kept = Kept.open(tmp_path, asked(), settings)
+        kept.keep([server.Said(row, np.full(3, 4, np.int32), server.Usage()) for row in (0, 2)])
+        with server.connected(settings) as by:
+            answers.ask(kept, asked(), settings, by)
+    assert kept.ranking[1].tolist() == [-1, -1, -1]
+
+
 def cut(said: Iterator[server.Said], after: int) -> Iterator[server.Said]:
     """Some answers, and Ctrl-C."""
     for number, answer in enumerate(said):

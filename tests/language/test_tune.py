@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from byway.interests import tree as trees
 from byway.interests.describe import Descriptions
 from byway.language import lesson, prompts, training, tune
 from byway.language.fast import bulk
-from byway.language.fast.generate import Attention, Policy, policy
+from byway.language.fast.generate import Attention, Policy, make_policy
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Samples, Transitions, spread_out
 from byway.transitions.signals import Scorer
@@ -33,14 +34,14 @@ def samples(n: int, seed: int = 0) -> Samples:
     return Samples(context, rng.integers(0, M, n).astype(np.int32), np.ones(n, dtype=np.int32))
 
 
-def batch_of(asked_of: Policy, some: Samples, weight: np.ndarray, spoken: list[int]) -> tune.Batch:
+def batch_of(policy: Policy, some: Samples, weight: np.ndarray, spoken: list[int]) -> tune.Batch:
     """Samples as a batch, with these weights and these spoken."""
     contexts, row = np.unique(some.context, axis=0, return_inverse=True)
     row = row.reshape(-1)
     target = np.zeros((len(contexts), M), dtype=np.float32)
     np.add.at(target, (row, some.label), weight)
     said = tune.Examples(row[spoken], some.label[spoken].astype(np.int64), weight[spoken])
-    rows, labels = np.nonzero(target * asked_of.trie.goes_on())
+    rows, labels = np.nonzero(target * policy.trie.goes_on())
     return tune.Batch(contexts, target, said, None, tune.Examples(rows, labels, target[rows, labels]))
 
 
@@ -48,24 +49,24 @@ def batch_of(asked_of: Policy, some: Samples, weight: np.ndarray, spoken: list[i
 def test_the_loss_is_that_of_each_sample_by_itself(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
-    asked_of = make(tiny, tokenizer, attention)
+    policy = make(tiny, tokenizer, attention)
     some = samples(6)
     weight = np.array([0.3, 0.1, 0.2, 0.1, 0.2, 0.1], dtype=np.float32)
-    batch = batch_of(asked_of, some, weight, [0, 3])
-    spoken, choice = tune.loss(asked_of, batch, 1.0, further_weight=3.0)
+    batch = batch_of(policy, some, weight, [0, 3])
+    spoken, choice = tune.loss(policy, batch, 1.0, further_weight=3.0)
     tokens = [
         float(-log_p[t, token]) * (3 if t else 1)
         for e in (0, 3)
-        for answer in [asked_of.prompt.answers[some.label[e]]]
-        for log_p in [reference(tiny, asked_of, some.context[e].tolist(), answer)]
+        for answer in [policy.prompt.answers[some.label[e]]]
+        for log_p in [reference(tiny, policy, some.context[e].tolist(), answer)]
         for t, token in enumerate(answer)
     ]
     assert spoken.item() == pytest.approx(np.mean(tokens), abs=2e-3)
     # Among the legal names; and the first token among all there are.
-    first = asked_of.trie.nodes[0].tokens
+    first = policy.trie.nodes[0].tokens
     chosen = [
-        brute_force(tiny, asked_of, c.tolist())[label]
-        + float(reference(tiny, asked_of, c.tolist(), asked_of.prompt.answers[label])[0, first].logsumexp(-1))
+        brute_force(tiny, policy, c.tolist())[label]
+        + float(reference(tiny, policy, c.tolist(), policy.prompt.answers[label])[0, first].logsumexp(-1))
         for c, label in zip(some.context, some.label, strict=True)
     ]
     assert choice.item() == pytest.approx(-float(weight @ chosen), abs=2e-3)
@@ -76,12 +77,12 @@ def test_where_all_names_begin_alike_the_choice_is_made_after_what_they_share(
     tiny: PreTrainedModel, tokenizer: Any, attention: Attention
 ) -> None:
     alike = [f"the {name}" for name in HOSTILE]
-    asked_of = policy(tiny, prompts.tokenise(alike, 2, tokenizer, prompts.ENDINGS[attention]), attention)
-    assert asked_of.trie.nodes[0].path
+    policy = make_policy(tiny, prompts.tokenise(alike, 2, tokenizer, prompts.ENDINGS[attention]), attention)
+    assert policy.trie.nodes[0].path
     some, weight = samples(4), np.array([0.3, 0.1, 0.2, 0.4], dtype=np.float32)
-    _, choice = tune.loss(asked_of, batch_of(asked_of, some, weight, [0]), 1.0)
+    _, choice = tune.loss(policy, batch_of(policy, some, weight, [0]), 1.0)
     found = [
-        brute_force(tiny, asked_of, c.tolist())[label] for c, label in zip(some.context, some.label, strict=True)
+        brute_force(tiny, policy, c.tolist())[label] for c, label in zip(some.context, some.label, strict=True)
     ]
     assert choice.item() == pytest.approx(-float(weight @ found), abs=2e-3)
 
@@ -125,6 +126,30 @@ def test_the_whole_log_teaches_what_is_special_about_a_pair_and_never_the_pair_i
     np.put_along_axis(free, batch.context.astype(np.int64), 0, axis=1)
     np.testing.assert_allclose(batch.target, free / free.sum(axis=1, keepdims=True) / 25, rtol=1e-5)
     assert batch.branching.weight.sum() == pytest.approx(batch.target[:, :4].sum(), abs=1e-6)
+
+
+@dataclass
+class Season:
+    """A signal of the wider world, which no context changes."""
+
+    name: str = "season"
+    tried: tuple[float, ...] = (0.0, 1.0)
+
+    def scores(self, context_NK: np.ndarray) -> np.ndarray:
+        return np.tile(np.arange(float(M)), (len(context_NK), 1))
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_what_says_the_same_in_every_context_is_not_taught(K: int) -> None:
+    """Popularity by its name, and any other signal of this kind."""
+    some = samples(400)
+    some = Samples(np.pad(some.context, ((0, 0), (K - 2, 0)), mode="edge"), some.label, some.count)
+    alike = np.random.default_rng(8).random((M, M))
+    weighed = Scorer.from_counts(Successors.count(some, M), alike, Season()).weighed(
+        similarity=2.0, popularity=-0.5, season=1.0
+    )
+    taught = lesson.contextual(weighed, K, M).all_weights()
+    assert taught == {"counts": 1.0, "similarity": 2.0, "popularity": 0.0, "season": 0.0}
 
 
 def stage(path: Path, settings: config.LanguageModel, processes: int = 1) -> Any:
@@ -201,7 +226,7 @@ def test_what_is_saved_answers_as_what_was_looked_at(
     )
     outcome = stage(tmp_path / "run", settings)
     prompt = prompts.tokenise(HOSTILE, 2, tokenizer, prompts.ENDINGS["block"])
-    again = policy(models.load(str(tmp_path / "run")), prompt, "block")
+    again = make_policy(models.load(str(tmp_path / "run")), prompt, "block")
     context = np.array([[a, b] for a in range(M) for b in range(M) if a not in (b, (b + 1) % M)], dtype=np.int32)
     hit = bulk.first(again, context, 10) == ((context[:, 1:] + 1) % M)
     seen = outcome.metrics["language.curve"]

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.base.artifact import Work
+from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import split
 from byway.interests.tree import Tree
@@ -106,6 +107,12 @@ def test_every_label_has_its_best_contexts_equally_often(
         # Repeats of a label's own contexts aside, these are the best there are.
         different = {(int(kept.item[i])): d for i, d in zip(own, drawn, strict=True)}
         assert sorted(different.values(), reverse=True) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_log_without_a_serendipitous_pair_is_one_sentence(work: Work) -> None:
+    log = planted.events([(i, (i + 16) % planted.ITEMS, 0.9) for i in range(planted.ITEMS)])
+    with pytest.raises(UserError, match=r"none to learn from.*tree\.levels"):
+        curate.build(work, 2, log, planted.tree(), planted.seen(work.out))
 
 
 def test_the_split_is_in_time() -> None:

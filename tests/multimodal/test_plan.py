@@ -206,6 +206,38 @@ def test_a_table_that_is_weighed_keeps_what_the_model_said(tmp_path: Path, tuned
     assert again.counts == {"items": len(found.item), "computed": 0, "taken_over": asked, "left": 0}
 
 
+def test_a_table_by_pictures_says_what_it_computed_and_took_over(
+    tmp_path: Path, tuned: tuple[Path, Pairs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "AXES", 8)
+    settings, every = replace(SETTINGS, by="pictures"), np.arange(planted.ITEMS)
+    first = table(tmp_path / "t", tuned, every[:-8], settings=settings)
+    assert first.counts == {"items": 40, "computed": 40, "taken_over": 0, "left": 0}
+    assert first.metrics["video.refresh_cost_ratio"] == 1
+    again = table(tmp_path / "t", tuned, every, settings=settings)
+    assert again.counts["items"] == again.counts["computed"] + again.counts["taken_over"] == 48
+    assert again.counts["left"] == 40 - again.counts["taken_over"]
+
+
+def test_an_item_whose_cluster_has_no_sibling_has_no_answer_and_no_score(
+    tmp_path: Path, tuned: tuple[Path, Pairs]
+) -> None:
+    """The fifth and sixth cluster have a wider one each, so that nothing there is a surprise."""
+    _, pairs = tuned
+    pairs = replace(pairs, validation=planted.pairs().validation, heldout=planted.pairs().heldout)
+    asked = planted.contexts(config.MultimodalModel(), pairs, planted.seen(tmp_path))
+    asked = replace(asked, parent=np.where(asked.cluster == 5, 3, asked.parent), parents=[*asked.parents, "more"])
+    items = np.array([0, 45], np.int32)
+    said = np.array([[1], [-1]], np.int32), np.array([[-0.1], [-np.inf]], np.float32)
+    clusters, scores, _ = weigh.ranked(pairs, asked, items, said, 2)
+    assert clusters.tolist() == [[1, -1], [-1, -1]]
+    assert scores.tolist() == [[0, -np.inf], [-np.inf, -np.inf]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "AXES", 8)
+        by_pictures = plan.by_pictures(pairs, asked, items, 2, {0: "a", 45: "b"})
+    assert (by_pictures["b"]["clusters"], by_pictures["b"]["scores"]) == ([-1, -1], [-np.inf, -np.inf])
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_regression_reads_from_pictures_which_sibling_pleases(told: bool, tmp_path: Path) -> None:
     """Cluster 0 holds 160 items; 1 or 2 pleases next, as the picture says, or as chance does. 3 has no sibling, and

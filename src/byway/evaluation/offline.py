@@ -20,7 +20,7 @@ from byway.interests.tree import Tree
 from byway.language import prompts
 from byway.language.fast import reference
 from byway.language.fast.bulk import first
-from byway.language.fast.generate import Policy, policy
+from byway.language.fast.generate import Policy, make_policy
 from byway.language.tune import Tuned, spoken_answers
 from byway.transitions import signals
 from byway.transitions.counts import Successors, ranks_of
@@ -115,7 +115,7 @@ def spoken(
     tokenizer = models.load_tokenizer(str(tuned.path))
     history = heldout.context.shape[1]
     prompt = prompts.tokenise(names, history, tokenizer, tuned.ending)
-    after = policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
+    after = make_policy(models.load(str(tuned.path), precision.dtype("auto")), prompt, tuned.attention)
     outputs = spoken_answers(after, some.context, tokenizer, max(map(len, prompt.answers)) + 2)
     metrics["language.match_rate"] = round(float(np.mean([o in set(names) for o in outputs])), 4)
     metrics["language.distinct_outputs"] = len(set(outputs))
@@ -123,7 +123,7 @@ def spoken(
     metrics |= agreement(table, tuned, prompt, after, min(AGREEMENT, tuned.curve[-1]["step"] // 2), rng)
     # Who was taught no prompt is asked with the one that says what is asked for.
     spelt = prompts.tokenise(names, history, tokenizer, prompts.ENDINGS["block"])
-    before = policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")
+    before = make_policy(models.load(tuned.base, precision.dtype("auto")), spelt, "causal")
     rank = ranks_in(first(before, some.context, max(KS)), some.label)
     metrics |= {f"baseline.zero_shot.recall_at_{k}.heldout": recall_at(rank, k, some.count) for k in KS}
     outputs = spoken_answers(before, spread_out(some.context, 100), tokenizer, max(map(len, prompt.answers)) + 2)
@@ -132,7 +132,7 @@ def spoken(
 
 
 def agreement(
-    table: Table, tuned: Tuned, prompt: prompts.Prompt, asked_of: Policy, n: int, rng: np.random.Generator
+    table: Table, tuned: Tuned, prompt: prompts.Prompt, policy: Policy, n: int, rng: np.random.Generator
 ) -> dict[str, float]:
     """Share of random pairs whose first answer by the model alone is that of float32, unbatched, uncached decoding.
 
@@ -144,7 +144,7 @@ def agreement(
     context = contexts_of(pairs, prompt.history)
     slow = models.load(str(tuned.path), torch.float32)
     first = table.model[pairs[:, 0], pairs[:, 1], 0]
-    found = reference.agreement(slow, prompt, asked_of.trie, tuned.attention, context, first)
+    found = reference.agreement(slow, prompt, policy.trie, tuned.attention, context, first)
     return {
         "table.float32_agreement": round(found.same, 4),
         "table.float32_largest_gap": round(found.largest_gap, 5),

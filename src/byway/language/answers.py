@@ -74,13 +74,14 @@ class Kept:
         return np.flatnonzero((self.ranking == UNASKED).any(axis=1))
 
     def keep(self, answers: list[Said]) -> None:
-        """Keep some answers, and what they took."""
+        """Keep some answers, and what they took; a row that was answered before was paid for before."""
         if not answers:
             return
         total = self.usage()
         for answer in answers:
+            if (self.ranking[answer.row] == UNASKED).any():
+                total.add(answer.usage)
             self.ranking[answer.row] = answer.ranking
-            total.add(answer.usage)
         self.ranking.flush()
         write_atomic(self.path / "usage.json", msgspec.json.encode(total))
 
@@ -128,7 +129,7 @@ def ask(
 ) -> None:
     """Ask what is not answered yet, and keep it as it comes.
 
-    Raises UserError where the first answers name no candidate at all.
+    Raises UserError where the first answers to these questions name no candidate at all.
     """
     left = kept.missing()
     if not len(left):
@@ -139,7 +140,7 @@ def ask(
         f"{will.written:,} written{_cost(will, settings)}."
     )
     several, told = min(LOOKED, len(left)), time.monotonic()
-    seen, named = 0, False
+    seen, named = 0, bool((kept.ranking >= 0).any())
     waiting, written = list[Said](), time.monotonic()
     with (
         bar(label, len(asked), len(asked) - len(left)) as advance,

@@ -111,7 +111,8 @@ def take(files: list[Path], kept: Kept, asked: Questions) -> dict[str, int]:
         said, before = list[Said](), counts.total()
         for result in _results(file):
             owner, _, row = result.identity.rpartition("-")
-            if owner != kept.path.name or not row.isdecimal() or int(row) >= len(asked):
+            # No row has ten digits; of thousands Python makes no number.
+            if owner != kept.path.name or not row.isdecimal() or len(row) > 9 or int(row) >= len(asked):
                 counts["of other questions"] += 1
             elif result.error:
                 counts["errors"] += 1
@@ -135,7 +136,7 @@ def _results(file: Path) -> Iterator[Result]:
         while line := lines.readline(LINE):
             try:
                 found = _read(json.loads(line))
-            except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+            except (ValueError, OverflowError, RecursionError, LookupError, TypeError, AttributeError):
                 continue
             yield found
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from byway.base import config, metrics, models, precision
 from byway.language import offset, prompts
-from byway.language.fast.bulk import WEIGHTS, ready_some
-from byway.language.fast.choices import Choices
-from byway.language.fast.generate import Policy, policy
+from byway.language.fast.bulk import WEIGHTS, prefiller
+from byway.language.fast.choices import TrieSearch
+from byway.language.fast.generate import Policy, make_policy
 from byway.language.trie import Trie
 from byway.transitions.curate import Ints, Samples, Transitions, sampled
 from byway.transitions.signals import Scorer
@@ -29,16 +29,16 @@ FIGURES = ("gain_nats", "gain_nats_low", "gain_nats_high", "gain_nats_table", "g
 
 
 @torch.no_grad()
-def log_p(asked_of: Policy, context_NK: Ints) -> NDArray[np.float32]:
+def log_p(policy: Policy, context_NK: Ints) -> NDArray[np.float32]:
     """[N, M] log-probability of every legal name, each read to its end."""
     contexts, row = np.unique(context_NK, axis=0, return_inverse=True)
-    ready = ready_some(asked_of)
-    found = [np.zeros((0, asked_of.clusters), np.float32)]
+    ready = prefiller(policy)
+    found = [np.zeros((0, policy.clusters), np.float32)]
     for start in range(0, len(contexts), TOGETHER):
-        made = Choices(asked_of, ready(contexts[start : start + TOGETHER]))
-        while (made.waits_NM >= 0).any():
-            rows, names = np.nonzero(made.waits_NM >= 0)
-            made.resolve(rows, made.waits_NM[rows, names])
+        made = TrieSearch(policy, ready(contexts[start : start + TOGETHER]))
+        while (made.pending_NM >= 0).any():
+            rows, names = np.nonzero(made.pending_NM >= 0)
+            made.expand(rows, made.pending_NM[rows, names])
         found.append(made.log_p_NM)
     return np.concatenate(found)[row.reshape(-1)]
 
@@ -69,7 +69,7 @@ def nats(
 
 
 def over(
-    asked_of: Policy, others: Scorer, validation: Samples, most: int, rng: np.random.Generator
+    policy: Policy, others: Scorer, validation: Samples, most: int, rng: np.random.Generator
 ) -> dict[str, float]:
     """Nats a transition that the model adds to what the others say, on at most so many that neither has seen.
 
@@ -80,10 +80,10 @@ def over(
     """
     if not len(validation):
         return {}
-    some = sampled(validation, min(most, max(FEWEST, TUNED // asked_of.clusters)), rng)
-    score, model = others(some.context), log_p(asked_of, some.context)
+    some = sampled(validation, min(most, max(FEWEST, TUNED // policy.clusters)), rng)
+    score, model = others(some.context), log_p(policy, some.context)
     at = np.arange(len(some))
-    taught_NM = as_taught(asked_of.trie, model, score, some.context)
+    taught_NM = as_taught(policy.trie, model, score, some.context)
     gained = taught_NM[at, some.label] - offset.normalised(score, some.context)[at, some.label]
     tables = {weight: float(nats(model, score, some, weight) @ some.count / some.count.sum()) for weight in WEIGHTS}
     best = max(WEIGHTS, key=lambda weight: tables[weight])
@@ -113,7 +113,7 @@ def untuned(
     prompt = prompts.tokenise(names, some.context.shape[1], tokenizer, prompts.ENDINGS["block"])
     model = models.load(settings.model, precision.dtype(arithmetic))
     contexts = np.unique(some.context, axis=0)
-    return correlation(log_p(policy(model, prompt, "causal"), contexts), others(contexts), contexts, some, rng)
+    return correlation(log_p(make_policy(model, prompt, "causal"), contexts), others(contexts), contexts, some, rng)
 
 
 def correlation(

@@ -133,6 +133,17 @@ def _as_happened(
     return Batch(context, target, named, None, below, by_others)
 
 
+def contextual(evidence: Scorer, K: int, M: int) -> Scorer:
+    """The same signals, with weight 0 for those that say the same in every context, as popularity does.
+
+    `draw` divides what is liked anywhere out of the target. Such a signal would put it back, and the table would
+    weigh it again beside the model.
+    """
+    contexts_MK = np.tile(np.arange(M, dtype=np.int32)[:, None], K)
+    scores = {signal.name: signal.scores(contexts_MK) for signal in evidence.signals}
+    return evidence.weighed(**{name: 0.0 for name, score in scores.items() if (score == score[:1]).all()})
+
+
 def _sampled(target_NM: NDArray[np.float64], n: int, rng: np.random.Generator) -> Examples:
     """All examples of the target where they are n or fewer, else n drawn by weight; weights sum to the target's."""
     row, label = np.nonzero(target_NM)

@@ -27,7 +27,7 @@ from byway.language import prompts
 from byway.language.fast import bulk, half
 from byway.language.fast.bulk import TILE
 from byway.language.fast.choices import TOGETHER
-from byway.language.fast.generate import Policy, policy
+from byway.language.fast.generate import Policy, make_policy
 from byway.language.tune import Tuned
 from byway.transitions import signals
 from byway.transitions.counts import Successors
@@ -51,7 +51,7 @@ ROWS_PER_CHUNK = 8
 
 Part = range | Ints
 """Rows of the table, which are answered together, or contexts [N, K]."""
-Answer = Callable[[Part], NDArray[Any]]
+Answerer = Callable[[Part], NDArray[Any]]
 """From a part to its answers as `bulk.layout` has them: [rows, M] or [N]."""
 
 
@@ -80,7 +80,7 @@ def open_policy(tuned: Tuned, transitions: Transitions, descriptions: Descriptio
     prompt = prompts.tokenise(names, history, models.load_tokenizer(str(tuned.path)), tuned.ending)
     arithmetic = half.resolved(arithmetic)
     model = models.load(str(tuned.path), precision.dtype(arithmetic))
-    return policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
+    return make_policy(half.put(model) if arithmetic == "float16" else model, prompt, tuned.attention)
 
 
 def build(work: Work, given: Given) -> Outcome:
@@ -150,15 +150,15 @@ def fill(work: Work, given: Given, shard: tuple[int, int] = (1, 1)) -> TableWeig
         return fitted
     scorer = scorer.weighed(**fitted.weights)
     if isinstance(model, Ranked):
-        opened = partial(_ranker, model, scorer, given.history)
+        opened = partial(_ranked_answerer, model, scorer, given.history)
     else:
-        opened = partial(_answerer, model, given, scorer, fitted)
+        opened = partial(_policy_answerer, model, given, scorer, fitted)
     paths = list(left)
     done = _size(parts.values()) - _size(left.values())
     with bar("transition table", _size(parts.values()), done) as advance:
-        for i, (found, seconds) in engine.spread(partial(_timed, opened), list(left.values())):
+        for i, (answers, seconds) in engine.spread(partial(_timed, opened), list(left.values())):
             paths[i].with_suffix(".seconds").write_text(f"{seconds:.3f}", "utf-8")
-            write_atomic(paths[i], _bytes(found))
+            write_atomic(paths[i], _bytes(answers))
             advance(_size([left[paths[i]]]))
     return fitted
 
@@ -188,11 +188,11 @@ def _fitted(work: Work, given: Given, scorer: Scorer) -> TableWeights:
         return TableWeights(scorer.fitted_by_ndcg(validation, work.rng).all_weights())
     arithmetic = half.resolved(given.arithmetic)
     opened = partial(open_policy, given.model, given.transitions, given.descriptions)
-    asked_of = opened(arithmetic)
-    scorer, weight = bulk.fit(asked_of, validation, scorer, work.rng)
+    policy = opened(arithmetic)
+    scorer, weight = bulk.fit(policy, validation, scorer, work.rng)
     near = 0.0
     if ROUNDING and arithmetic != "float32":
-        near = bulk.rounding(asked_of, opened("float32"), ROUNDING, work.rng)
+        near = bulk.rounding(policy, opened("float32"), ROUNDING, work.rng)
     return TableWeights({**scorer.all_weights(), "language_model": weight}, near, arithmetic)
 
 
@@ -222,40 +222,46 @@ def follow(
     before, now = (weighed.counting(samples) for samples in (known, added(known, since)))
     parts = [row_of(c1, M, K) for c1 in range(M)]
     if triples is not None:
-        parts += [triples[start : start + TOGETHER] for start in range(0, len(triples), TOGETHER)]
-
-    def leading(counted: Successors, context: Ints) -> NDArray[np.intp]:
-        return counted.probability_outside(context).argmax(axis=1)
-
-    contexts = np.concatenate([part[leading(before, part) != leading(now, part)] for part in parts])
+        parts += _in_parts(triples)
+    changed = [part[_most_frequent(before, part) != _most_frequent(now, part)] for part in parts]
+    contexts = np.concatenate(changed)
     scorer = Scorer.from_counts(now, similarity_MM, said).weighed(**fitted.weights)
-    asked_of = ask() if said is None and fitted.model and len(contexts) else None
-    found = [np.zeros((0, top), np.int32)]
-    for part in (contexts[start : start + TOGETHER] for start in range(0, len(contexts), TOGETHER)):
-        if asked_of is None:
-            found.append(bulk.by_evidence(part, scorer, M, top)[0])
+    policy = ask() if said is None and fitted.model and len(contexts) else None
+    rankings = [np.zeros((0, top), np.int32)]
+    for part in _in_parts(contexts):
+        if policy is None:
+            rankings.append(bulk.by_evidence(part, scorer, M, top)[0])
         else:
-            found.append(bulk.answer_some(asked_of, part, scorer, fitted.model, top, 1)["cluster"])
-    return contexts, np.concatenate(found)
+            rankings.append(bulk.answer_some(policy, part, scorer, fitted.model, top, 1)["cluster"])
+    return contexts, np.concatenate(rankings)
 
 
-def _answerer(tuned: Tuned, given: Given, scorer: Scorer, fitted: TableWeights) -> Answer:
+def _in_parts(contexts_NK: Ints) -> list[Ints]:
+    return [contexts_NK[start : start + TOGETHER] for start in range(0, len(contexts_NK), TOGETHER)]
+
+
+def _most_frequent(successors: Successors, context_NK: Ints) -> NDArray[np.intp]:
+    """[N] the most frequent successor of each context, outside of it."""
+    return successors.probability_outside(context_NK).argmax(axis=1)
+
+
+def _policy_answerer(tuned: Tuned, given: Given, scorer: Scorer, fitted: TableWeights) -> Answerer:
     """What answers with a model that runs here."""
     # What is fastest may differ between the machines that share the rows; the first has decided for all.
     opened = partial(open_policy, tuned, given.transitions, given.descriptions)
-    asked_of = opened(fitted.precision)
-    again = bulk.asked_again(opened("float32"), fitted.near) if fitted.near else None
-    rows_of = bulk.answerer(asked_of, scorer, fitted.model, TOP, MODEL_TOP, again)
+    policy = opened(fitted.precision)
+    recheck = bulk.rechecker(opened("float32"), fitted.near) if fitted.near else None
+    answer_rows = bulk.row_answerer(policy, scorer, fitted.model, TOP, MODEL_TOP, recheck)
 
     def answer(part: Part) -> NDArray[Any]:
         if isinstance(part, range):
-            return rows_of(part)
-        return bulk.answer_some(asked_of, part, scorer, fitted.model, TOP, MODEL_TOP, again=again)
+            return answer_rows(part)
+        return bulk.answer_some(policy, part, scorer, fitted.model, TOP, MODEL_TOP, recheck=recheck)
 
     return answer
 
 
-def _ranker(said: Ranked, scorer: Scorer, K: int) -> Answer:
+def _ranked_answerer(said: Ranked, scorer: Scorer, K: int) -> Answerer:
     """The same of a model whose answers are there already: all is evidence."""
     M = len(said.ranking_MMn)
     n = min(TOP, M)
@@ -263,16 +269,16 @@ def _ranker(said: Ranked, scorer: Scorer, K: int) -> Answer:
 
     def answer(part: Part) -> NDArray[Any]:
         context = np.concatenate([row_of(c, M, K) for c in part]) if isinstance(part, range) else part
-        found = np.empty(len(context), bulk.layout(n, m))
-        found["cluster"], found["score"] = bulk.by_evidence(context, scorer, M, n)
-        own = said.ranking_MMn[context[:, -2], context[:, -1], :m]
-        found["model"] = np.pad(own, ((0, 0), (0, m - own.shape[1])), constant_values=-1)
-        return found.reshape(len(part), M) if isinstance(part, range) else found
+        answers = np.empty(len(context), bulk.layout(n, m))
+        answers["cluster"], answers["score"] = bulk.by_evidence(context, scorer, M, n)
+        model = said.ranking_MMn[context[:, -2], context[:, -1], :m]
+        answers["model"] = np.pad(model, ((0, 0), (0, m - model.shape[1])), constant_values=-1)
+        return answers.reshape(len(part), M) if isinstance(part, range) else answers
 
     return answer
 
 
-def _timed(opened: Callable[[], Answer]) -> Callable[[Part], tuple[NDArray[Any], float]]:
+def _timed(opened: Callable[[], Answerer]) -> Callable[[Part], tuple[NDArray[Any], float]]:
     """What answers, and says in how many seconds."""
     answer = opened()
 

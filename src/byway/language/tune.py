@@ -27,15 +27,15 @@ from byway.language.fast.bulk import first
 from byway.language.fast.generate import (
     Attention,
     Policy,
-    ask,
     decode_freely,
-    go_on,
+    extend,
     logits,
-    policy,
+    make_policy,
+    prefill,
     read_grid,
 )
-from byway.language.fast.passes import require_readable
-from byway.language.lesson import Batch, Examples, draw
+from byway.language.fast.readable import require_readable
+from byway.language.lesson import Batch, Examples, contextual, draw
 from byway.language.training import MATCH_GATE, Optimiser, Progress, rate
 from byway.language.trie import first_choice
 from byway.transitions.curate import Ints, Samples, Transitions, pick, spread_out
@@ -62,29 +62,43 @@ def loss(policy: Policy, batch: Batch, choice_weight: float, further_weight: flo
     Tokens after an answer's first weigh `further_weight`: they spell the name, where the first chooses it.
     """
     branching = batch.branching if choice_weight else Examples(*(array[:0] for array in astuple(batch.branching)))
-    # One pass reads on: whole answers of the named, and of the branching the path to their last branching node. The
-    # first token is asked of the cue, each further one of the token before it.
+    # One pass reads on: whole answers of the named, and of the branching the path to their last branching node.
     answers = [policy.prompt.answers[c] for c in batch.named.label]
     paths = [policy.trie.nodes[policy.trie.steps[c][-1][0]].path for c in branching.label]
-    ids, valid = policy.pad([answer[:-1] for answer in answers] + paths)
-    which = policy.take(np.concatenate([batch.named.row, branching.row]))
-    if batch.grid is None:
-        asked = ask(policy, batch.context)
-        at_cue, (hidden, _) = asked.hidden_NH, go_on(policy, asked, which, ids, valid)
-    else:
-        at_cue, hidden = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
-    hidden = torch.cat([at_cue.index_select(0, which)[:, None], hidden], dim=1)
-    wanted, there = policy.pad(answers)
-    said = hidden[: len(answers), : wanted.shape[1]]
-    by_token = torch.nn.functional.cross_entropy(logits(policy, said[there]), wanted[there], reduction="none")
-    further = there.nonzero()[:, 1] > 0
-    named = torch.where(further, further_weight * by_token, by_token).mean()
+    rows = np.concatenate([batch.named.row, branching.row])
+    at_cue_NH, hidden_nTH = _hidden_states(policy, batch, rows, [answer[:-1] for answer in answers] + paths)
+    named = _token_loss(policy, answers, hidden_nTH[: len(answers)], further_weight)
     if not choice_weight:
         return named, torch.zeros((), device=policy.device)
-    below = later_nats(policy, branching, hidden[len(answers) :], batch.offset)
-    if not policy.trie.at_cue:
-        return named, below
-    return named, first_nats(policy, at_cue, batch.target, batch.offset).sum() + below
+    choice = later_nats(policy, branching, hidden_nTH[len(answers) :], batch.offset)
+    if policy.trie.at_cue:
+        choice = first_nats(policy, at_cue_NH, batch.target, batch.offset).sum() + choice
+    return named, choice
+
+
+def _hidden_states(
+    policy: Policy, batch: Batch, rows_n: NDArray[np.int64], tokens: list[list[int]]
+) -> tuple[Tensor, Tensor]:
+    """Hidden states at the cue of every prompt [N, H], and of the prompts `rows_n` at the cue and at each of the
+    tokens after it [n, 1 + T, H]: the first token of an answer follows from the cue's, each next from the one
+    before."""
+    ids, valid = policy.pad(tokens)
+    which = policy.take(rows_n)
+    if batch.grid is None:
+        prefilled = prefill(policy, batch.context)
+        at_cue_NH, (after_nTH, _) = prefilled.hidden_NH, extend(policy, prefilled, which, ids, valid)
+    else:
+        at_cue_NH, after_nTH = read_grid(policy, batch.grid, batch.grid, which, ids, valid)
+    return at_cue_NH, torch.cat([at_cue_NH.index_select(0, which)[:, None], after_nTH], dim=1)
+
+
+def _token_loss(policy: Policy, answers: list[list[int]], hidden_nTH: Tensor, further_weight: float) -> Tensor:
+    """Mean cross-entropy of the answers' tokens over the whole vocabulary; `hidden_nTH[:, t]` is before token t."""
+    targets, valid = policy.pad(answers)
+    scores = logits(policy, hidden_nTH[:, : targets.shape[1]][valid])
+    by_token = torch.nn.functional.cross_entropy(scores, targets[valid], reduction="none")
+    further = valid.nonzero()[:, 1] > 0
+    return torch.where(further, further_weight * by_token, by_token).mean()
 
 
 def first_nats(
@@ -98,16 +112,16 @@ def first_nats(
     The choice is among all tokens, not the legal ones alone: what speaks freely must begin with a name. Beside an
     offset it is among the legal ones.
     """
-    wanted = policy.take(first_choice(policy.trie, target_NM))
+    target = policy.take(first_choice(policy.trie, target_NM))
     if offset_NM is not None:
-        log_p = _choice(policy, 0, at_cue_NH, offset_NM).masked_fill(wanted == 0, 0)
+        log_p = _branch_log_p(policy, 0, at_cue_NH, offset_NM).masked_fill(target == 0, 0)
     else:
-        begun = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
-        log_p = begun - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
-    return -(wanted * log_p).sum(1)
+        scores = logits(policy, at_cue_NH, policy.trie.nodes[0].tokens)
+        log_p = scores - logits(policy, at_cue_NH).logsumexp(-1, keepdim=True)
+    return -(target * log_p).sum(1)
 
 
-def _choice(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
+def _branch_log_p(policy: Policy, node: int, hidden_nH: Tensor, offset_nM: NDArray[np.float32] | None) -> Tensor:
     """[n, options] log-probability of each way on at a branching node: exp(score) · the offset's share below it."""
     scores = logits(policy, hidden_nH, policy.trie.nodes[node].tokens)
     if offset_nM is not None:
@@ -124,14 +138,15 @@ def later_nats(
     for i, c in enumerate(branching.label):
         for node, option in policy.trie.steps[c][policy.trie.at_cue :]:
             by_node.setdefault(node, []).append((i, option))
-    at, total = policy.device, torch.zeros((), device=policy.device)
+    device = policy.device
+    total = torch.zeros((), device=device)
     for node, members in by_node.items():
-        places = [i for i, _ in members]
-        rows, options = (torch.tensor(each, device=at) for each in (places, [o for _, o in members]))
-        of = None if offset_NM is None else offset_NM[branching.row[places]]
-        scores = _choice(policy, node, hidden_nTH[rows, len(policy.trie.nodes[node].path)], of)
-        weight = policy.take(branching.weight)[rows]
-        total = total - (weight * scores[torch.arange(len(members), device=at), options]).sum()
+        examples, options = zip(*members, strict=True)
+        rows, option = torch.tensor(examples, device=device), torch.tensor(options, device=device)
+        offset_nM = None if offset_NM is None else offset_NM[branching.row[list(examples)]]
+        log_p = _branch_log_p(policy, node, hidden_nTH[rows, len(policy.trie.nodes[node].path)], offset_nM)
+        chosen = log_p[torch.arange(len(members), device=device), option]
+        total = total - (policy.take(branching.weight)[rows] * chosen).sum()
     return total
 
 
@@ -182,9 +197,8 @@ def build(
         )
         untuned = gain.untuned(settings, arithmetic, names, transitions, evidence, work.rng.spawn(1)[0])
     elif transitions.whole_log and settings.target == "evidence":
-        evidence = Scorer.from_log(transitions, similarity_MM)
-        # Popularity is divided out by `lesson`, whatever the table does with it.
-        evidence = evidence.fitted_by_ndcg(transitions.validation, work.rng).weighed(popularity=0.0)
+        evidence = Scorer.from_log(transitions, similarity_MM).fitted_by_ndcg(transitions.validation, work.rng)
+        evidence = contextual(evidence, transitions.train.context.shape[1], len(names))
     model, tokenizer, progress = together(
         processes, _fine_tune, work, settings, arithmetic, transitions, evidence, names
     )
@@ -227,15 +241,15 @@ def _fine_tune(
     freeze(model, frozen(settings))
     ending = prompts.ENDINGS[settings.attention]
     prompt = prompts.tokenise(names, transitions.samples.context.shape[1], tokenizer, ending)
-    asked_of = policy(model, prompt, settings.attention)
+    policy = make_policy(model, prompt, settings.attention)
     head.learn(model, prompt.answers)
     seed = int(work.rng.integers(2**31))
-    asked_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
+    prompts_n = EVALUATE_ON if settings.steps >= EVALUATE_EVERY else settings.steps
     evaluated_on = {
-        "train": pick(transitions.samples, asked_n, work.rng),
-        "validation": pick(transitions.validation.several(), asked_n, work.rng),
+        "train": pick(transitions.samples, prompts_n, work.rng),
+        "validation": pick(transitions.validation.several(), prompts_n, work.rng),
     }
-    branching = asked_of.trie.goes_on()
+    branching = policy.trie.goes_on()
     choice_weight, further_weight = RECIPES[settings.recipe]
     optimiser = Optimiser(model)
     progress, number = Progress(work.scratch, optimiser), rank()
@@ -243,20 +257,20 @@ def _fine_tune(
     def learn(step: int) -> None:
         draws = np.random.default_rng([seed, step, number] if number else [seed, step])
         batch = draw(transitions, evidence, branching, settings, draws)
-        named, choice = loss(asked_of, batch, choice_weight, further_weight)
+        named, choice = loss(policy, batch, choice_weight, further_weight)
         (named + choice_weight * choice).backward()
         optimiser.step(rate(step, settings.steps, settings.learning_rate, WARMUP))
 
     def look() -> dict[str, float]:
-        found = evaluate(asked_of, names, tokenizer, evaluated_on)
+        figures = evaluate(policy, names, tokenizer, evaluated_on)
         if settings.target == "transitions":
             several, draws = transitions.validation.several(), np.random.default_rng(seed)
-            found |= gain.over(asked_of, evidence, several, asked_n, draws)
-        return found
+            figures |= gain.over(policy, evidence, several, prompts_n, draws)
+        return figures
 
     # Nats fall where a model learns its log by heart: the best of them is kept, not the latest.
     by, error = ("gain_nats", 0.0) if settings.target == "transitions" else ("recall_at_10", None)
-    keep = partial(progress.keep_best, "match_rate", f"{by}.validation", asked_n, error)
+    keep = partial(progress.keep_best, "match_rate", f"{by}.validation", prompts_n, error)
     progress.run(
         settings.steps,
         learn,
@@ -270,33 +284,33 @@ def _fine_tune(
 
 
 @torch.no_grad()
-def evaluate(asked_of: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
+def evaluate(policy: Policy, names: list[str], tokenizer: Any, samples: dict[str, Samples]) -> dict[str, float]:
     """Match rate and distinct outputs of free greedy answers, recall under the trie.
 
     Match rate: share of unconstrained greedy outputs that are exactly some cluster's description (paper 1, section
     2.3). Recall: share whose label is among the first 1 or 10 legal names.
     """
-    seen: dict[str, float] = {}
+    figures: dict[str, float] = {}
     legal = set(names)
     outputs: list[str] = []
     for part, some in samples.items():
         if not len(some):
             continue
-        hit = first(asked_of, some.context, 10) == some.label[:, None]
-        seen |= {f"recall_at_{k}.{part}": round(float(hit[:, :k].any(axis=1).mean()), 4) for k in (1, 10)}
-        longest = max(map(len, asked_of.prompt.answers)) + 2
-        outputs += spoken_answers(asked_of, spread_out(np.unique(some.context, axis=0), 100), tokenizer, longest)
-    seen["match_rate"] = round(float(np.mean([o in legal for o in outputs])), 4)
-    seen["distinct_outputs"] = len(set(outputs))
-    return seen
+        hit = first(policy, some.context, 10) == some.label[:, None]
+        figures |= {f"recall_at_{k}.{part}": round(float(hit[:, :k].any(axis=1).mean()), 4) for k in (1, 10)}
+        longest = max(map(len, policy.prompt.answers)) + 2
+        outputs += spoken_answers(policy, spread_out(np.unique(some.context, axis=0), 100), tokenizer, longest)
+    figures["match_rate"] = round(float(np.mean([output in legal for output in outputs])), 4)
+    figures["distinct_outputs"] = len(set(outputs))
+    return figures
 
 
-def spoken_answers(asked_of: Policy, context_NK: Ints, tokenizer: Any, longest: int) -> list[str]:
+def spoken_answers(policy: Policy, context_NK: Ints, tokenizer: Any, longest: int) -> list[str]:
     """What the model says freely to each context, as text."""
-    answers = decode_freely(asked_of, context_NK, longest)
+    answers = decode_freely(policy, context_NK, longest)
     # Only a finished answer is an answer: without the end token the last one stands for a run-on.
     return [
-        tokenizer.decode(a[:-1]).strip() if a[-1] == asked_of.prompt.end else tokenizer.decode(a) + " …"
+        tokenizer.decode(a[:-1]).strip() if a[-1] == policy.prompt.end else tokenizer.decode(a) + " …"
         for a in answers
     ]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byway.base.artifact import Outcome, Work
+from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import progress, split
 from byway.data.media import Media
@@ -125,6 +126,12 @@ def build(work: Work, level: int, events: Events, tree: Tree, seen: Media) -> Ou
         return aggregate(found, label, keep, clusters, good)
 
     log = counted(known & (part == 0))
+    if not len(log):
+        raise UserError(
+            f"The log has {int((kind == SERENDIPITOUS).sum()):,} turns from one video to another of a neighbouring "
+            "cluster, and none to learn from, by a video whose pictures were seen: use more of the log, or a tree "
+            f"with more clusters at level {level} in each of level {level - DELTA} (tree.levels)."
+        )
     tables = {
         "log": log,
         "samples": diversified(log, PER_LABEL, PRIOR, clusters, work.rng),

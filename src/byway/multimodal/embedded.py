@@ -19,8 +19,8 @@ from byway.base import config, models
 from byway.base.progress import say
 from byway.language import adapters
 from byway.language.fast.choices import by_model
-from byway.language.fast.generate import Policy, Prompted, go_on, logits, policy
-from byway.language.fast.passes import Cache, Prefix, read
+from byway.language.fast.generate import Policy, Prefilled, extend, logits, make_policy
+from byway.language.fast.passes import KVCache, Prefix, forward_one
 from byway.language.tune import Examples, first_nats, later_nats
 from byway.multimodal import prompts
 from byway.multimodal.contexts import LONGEST_THOUGHT, Best, Contexts, Follows
@@ -52,15 +52,15 @@ class Embedded:
         thoughts = [self.ids(prompts.thought(self.asked.item(i))) for i in items]
         thinks = kind == "thought"
         tails = [[*t, *prompt.cue] if thinks else [] for t in thoughts]
-        hidden, asked = self._read(kind, items, tails)
+        hidden, prefilled = self._read(kind, items, tails)
         answers = [prompt.answers[c] for c in labels]
         ids, valid = self.policy.pad([answer[:-1] for answer in answers])
-        hidden_later, _ = go_on(self.policy, asked, torch.arange(n, device=self.policy.device), ids, valid)
-        said = torch.cat([asked.hidden_NH[:n, None], hidden_later], dim=1)
+        hidden_later, _ = extend(self.policy, prefilled, torch.arange(n, device=self.policy.device), ids, valid)
+        said = torch.cat([prefilled.hidden_NH[:n, None], hidden_later], dim=1)
         wanted, there = self.policy.pad(answers)
         predicted, targets = [said[:, : wanted.shape[1]][there]], [wanted[there]]
         if thinks:
-            ends = asked.position_N.tolist()
+            ends = prefilled.position_N.tolist()
             for row, (thought, end) in enumerate(zip(thoughts[:n], ends[:n], strict=True)):
                 start = end - len(prompt.cue) - len(thought)
                 predicted.append(hidden[row, start - 1 : start - 1 + len(thought)])
@@ -70,19 +70,19 @@ class Embedded:
         later = later_nats(self.policy, alike, said)
         if not self.policy.trie.at_cue:
             return nats, later
-        return nats, later + first_nats(self.policy, asked.hidden_NH, target_NM).mean()
+        return nats, later + first_nats(self.policy, prefilled.hidden_NH, target_NM).mean()
 
     @torch.no_grad()
     def best(
         self, kind: Kind, items: list[int], n: int, excluded_NM: NDArray[np.bool_], free: bool = False
     ) -> Best:
-        asked, thoughts = self._ask(kind, items)
-        clusters, scores = by_model(self.policy, asked, n, excluded_NM)
-        return Best(clusters, scores, thoughts, self._speak(asked) if free else None)
+        prefilled, thoughts = self._prefill(kind, items)
+        clusters, scores = by_model(self.policy, prefilled, n, excluded_NM)
+        return Best(clusters, scores, thoughts, self._speak(prefilled) if free else None)
 
-    def _speak(self, asked: Prompted) -> list[str]:
+    def _speak(self, prefilled: Prefilled) -> list[str]:
         longest = max(map(len, self.policy.prompt.answers)) + 2
-        answers, _ = self._go(asked, longest, ends=lambda ids: ids[-1] == self.policy.prompt.end)
+        answers, _ = self._decode(prefilled, longest, ends=lambda ids: ids[-1] == self.policy.prompt.end)
         end = self.policy.prompt.end
         # Only a finished answer is an answer; one that runs on is nobody's name.
         return [self.tokenizer.decode(a[:-1]).strip() if a and a[-1] == end else "" for a in answers]
@@ -100,7 +100,7 @@ class Embedded:
         """Tokens of a piece of a prompt."""
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Prompted]:
+    def _read(self, kind: Kind, items: list[int], tails: list[list[int]]) -> tuple[Tensor, Prefilled]:
         """Read one prompt an item, and what follows it: hidden states [N, T, H], and where the answer goes on."""
         at, table = self.policy.device, self.policy.model.get_input_embeddings()
         assert table is not None
@@ -123,18 +123,20 @@ class Embedded:
         T = padded.shape[1]
         position = torch.arange(T, device=at)
         valid = (position < sizes[:, None])[:, None]
-        hidden, cache = read(self.policy.model, padded[:, None], position, valid, [])
+        hidden, cache = forward_one(self.policy.model, padded[:, None], position, valid, [])
         hidden = hidden[:, 0]
         at_last = hidden[torch.arange(len(rows), device=at), sizes - 1]
-        return hidden, Prompted(at_last, [Prefix(cache, "cells")], sizes)
+        return hidden, Prefilled(at_last, [Prefix(cache, "cells")], sizes)
 
-    def _ask(self, kind: Kind, items: list[int]) -> tuple[Prompted, list[str]]:
+    def _prefill(self, kind: Kind, items: list[int]) -> tuple[Prefilled, list[str]]:
         """Read the prompts, letting the model think where it shall, up to where the answer goes on."""
-        _, asked = self._read(kind, items, [[] for _ in items])
+        _, prefilled = self._read(kind, items, [[] for _ in items])
         if kind != "thought":
-            return asked, [""] * len(items)
-        thoughts, asked = self._go(asked, LONGEST_THOUGHT, self._thought_ends, then=self.policy.prompt.cue)
-        return asked, [self.tokenizer.decode(t).strip() for t in thoughts]
+            return prefilled, [""] * len(items)
+        thoughts, prefilled = self._decode(
+            prefilled, LONGEST_THOUGHT, self._thought_ends, then=self.policy.prompt.cue
+        )
+        return prefilled, [self.tokenizer.decode(t).strip() for t in thoughts]
 
     def _thought_ends(self, ids: list[int]) -> bool:
         for t in ids[-1:]:
@@ -143,19 +145,19 @@ class Embedded:
         ends = sum(self.newlines.get(t, 0) for t in ids) >= prompts.ENDS_THOUGHT
         return ends or ids[-1] == self.policy.prompt.end
 
-    def _go(
-        self, asked: Prompted, longest: int, ends: Any, then: list[int] | None = None
-    ) -> tuple[list[list[int]], Prompted]:
+    def _decode(
+        self, prefilled: Prefilled, longest: int, ends: Any, then: list[int] | None = None
+    ) -> tuple[list[list[int]], Prefilled]:
         """Speak greedily from each prompt until `ends(tokens)` or `longest`, and then read `then`.
 
         All prompts keep their place in the grid, so that nothing is copied; who has finished reads padding. What
         was thought so far is one cache that grows, and not one a token: attention goes over two parts, not eighty.
         """
-        N, at = len(asked.position_N), self.policy.device
+        N, at = len(prefilled.position_N), self.policy.device
         said: list[list[int]] = [[] for _ in range(N)]
         alive = torch.ones(N, dtype=torch.bool, device=at)
-        hidden, position, back = asked.hidden_NH, asked.position_N, asked.context
-        thought: Cache | None = None
+        hidden, position, prefixes = prefilled.hidden_NH, prefilled.position_N, prefilled.prefixes
+        spoken: KVCache | None = None
         for _ in range(longest):
             token, were = logits(self.policy, hidden).argmax(-1), alive.clone()
             for i in were.nonzero().flatten().tolist():
@@ -165,19 +167,19 @@ class Embedded:
             reads = alive if then is None else were
             if not reads.any():
                 break
-            ids, at_cells, there = (each[:, None, None] for each in (token, position, reads))
-            out, made = read(self.policy.model, ids, at_cells, there, back)
+            ids, positions, valid = (tensor[:, None, None] for tensor in (token, position, reads))
+            out, cache = forward_one(self.policy.model, ids, positions, valid, prefixes)
             hidden, position = torch.where(reads[:, None], out[:, 0, 0], hidden), position + reads
-            thought = made if thought is None else thought.joined(made)
-            back = [*asked.context, Prefix(thought, "cells")]
+            spoken = cache if spoken is None else spoken.joined(cache)
+            prefixes = [*prefilled.prefixes, Prefix(spoken, "cells")]
             if not alive.any():
                 break
-        ready = Prompted(hidden, back, position)
+        after = Prefilled(hidden, prefixes, position)
         if then is None:
-            return said, ready
+            return said, after
         ids, every = torch.tensor(then, device=at).expand(N, -1), torch.arange(N, device=at)
-        _, ready = go_on(self.policy, ready, every, ids, torch.ones_like(ids, dtype=torch.bool))
-        return said, ready
+        _, after = extend(self.policy, after, every, ids, torch.ones_like(ids, dtype=torch.bool))
+        return said, after
 
 
 def _build(model: Any, tokenizer: Any, asked: Contexts) -> Embedded:
@@ -185,9 +187,9 @@ def _build(model: Any, tokenizer: Any, asked: Contexts) -> Embedded:
     embedding.requires_grad_(False)
     size = float(embedding.detach().float().pow(2).mean().sqrt())
     projector = Projector(asked.seen.pictures.shape[-1], embedding.shape[1], size).to(embedding.device)
-    asked_of = policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
+    policy = make_policy(model, prompts.tokenise(asked.names, tokenizer), "causal")
     model.get_output_embeddings().requires_grad_(False)  # the fine-tuned model has one of its own
-    return Embedded(asked_of, projector, tokenizer, asked, {})
+    return Embedded(policy, projector, tokenizer, asked, {})
 
 
 def new(

@@ -22,7 +22,7 @@ def is_hub(name: str) -> bool:
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if name in known_models.KNOWN:
+    if name in known_models.KNOWN:  # these are causal language models, all of them
         return False
     try:
         model, revision = known_models.split(name)

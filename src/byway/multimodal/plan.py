@@ -83,27 +83,29 @@ def build(
     # A hash of an answer names it, and all machines that share the items follow it.
     arithmetic = precision.resolved(arithmetic)
     traffic = traffic_of(events)
-    able = asked.row >= 0 if model.kind in prompts.SEES else np.ones(len(traffic), np.bool_)
-    items = covered(traffic, able, settings.coverage)
+    can_be_shown = asked.row >= 0 if model.kind in prompts.SEES else np.ones(len(traffic), np.bool_)
+    items = covered(traffic, can_be_shown, settings.coverage)
     wanted, depth, file = items, TOP, ANSWERS
     if settings.by == "fitted":
         # The model's answers are kept whole where they are weighed, and of the pairs too on which they are.
-        weighed_by = np.unique(pairs.validation.item[able[pairs.validation.item]])
+        weighed_by = np.unique(pairs.validation.item[can_be_shown[pairs.validation.item]])
         wanted, depth, file = np.union1d(items, weighed_by).astype(np.int32), _most(asked), MODEL
     keys = keys_of(wanted, asked, model, depth, arithmetic)
     started = time.perf_counter()
-    known = _known(work, depth, file)
-    former = len(known)
+    answers = _known(work, depth, file)
+    former_n = len(answers)
     if settings.by == "pictures":
         log = pairs.log
         fitted_on = hash_json([log.item.tolist(), log.label.tolist(), log.liked.tolist()])
         keys = {i: hash_json([fitted_on, key]) for i, key in keys.items()}
-        known |= by_pictures(pairs, asked, items, TOP, keys)
-    left = [i for i in wanted.tolist() if keys[i] not in known]
-    if left:
-        known |= _answered(work, left, keys, partial(_answerer, model, asked, depth, arithmetic, keys), len(wanted))
+    to_compute = [i for i in wanted.tolist() if keys[i] not in answers]
+    if settings.by == "pictures":
+        answers |= by_pictures(pairs, asked, items, TOP, keys)
+    elif to_compute:
+        opened = partial(_answerer, model, asked, depth, arithmetic, keys)
+        answers |= _answered(work, to_compute, keys, opened, len(wanted))
     seconds = time.perf_counter() - started
-    rows = [known[keys[i]] for i in wanted.tolist()]
+    rows = [answers[keys[i]] for i in wanted.tolist()]
     clusters = np.array([row["clusters"] for row in rows], np.int32).reshape(len(wanted), depth)
     scores = np.array([row["scores"] for row in rows], np.float32).reshape(len(wanted), depth)
     thoughts = [row["thought"] for row in rows]
@@ -112,21 +114,21 @@ def build(
         table = _table(wanted, keys, clusters, scores, thoughts)
         pq.write_table(table.replace_schema_metadata(level), work.out / MODEL)
         clusters, scores, figures = weigh.ranked(pairs, asked, wanted, (clusters, scores), TOP)
-        own = np.searchsorted(wanted, items)
-        clusters, scores, thoughts = clusters[own], scores[own], [thoughts[i] for i in own.tolist()]
+        places = np.searchsorted(wanted, items)
+        clusters, scores, thoughts = clusters[places], scores[places], [thoughts[i] for i in places.tolist()]
     table = _table(items, keys, clusters, scores, thoughts)
     pq.write_table(table.replace_schema_metadata(level), work.out / ANSWERS)
     via = nearest(items, vectors, asked.cluster)
     for name, array in (("clusters", clusters), ("scores", scores), ("via", via)):
         np.save(work.out / f"{name}.npy", array)
     share = float(traffic[items].sum() / max(traffic.sum(), 1e-12))
-    taken_over = len(wanted) - len(left)
+    taken_over = len(wanted) - len(to_compute)
     return Outcome(
         counts={
             "items": len(items),
-            "computed": len(left),
+            "computed": len(to_compute),
             "taken_over": taken_over,
-            "left": former - taken_over,
+            "left": former_n - taken_over,
         },
         metrics={
             **figures,
@@ -135,9 +137,9 @@ def build(
             "video.reached": round(float(traffic[via >= 0].sum() / max(traffic.sum(), 1e-12)), 4),
             "video.distinct": len(np.unique(clusters[:, 0])),
             # What is computed over what a full run would compute: 1 where nothing was there.
-            "video.refresh_cost_ratio": round(len(left) / max(1, len(wanted)), 4),
+            "video.refresh_cost_ratio": round(len(to_compute) / max(1, len(wanted)), 4),
             "video.table_seconds": round(seconds, 1),
-            "video.items_per_second": round(len(left) / seconds, 2) if left else 0.0,
+            "video.items_per_second": round(len(to_compute) / seconds, 2) if to_compute else 0.0,
         },
     )
 
@@ -178,7 +180,8 @@ def by_pictures(
         raise UserError(
             "The log has too few liked pairs for a regression on pictures: set context_table.by to model."
         )
-    log_p = log_softmax(np.where(serendipitous(asked, items), score(items), -np.inf), axis=1)
+    # What is no surprise scores so low that it takes no share.
+    log_p = np.where(serendipitous(asked, items), log_softmax(score(items), axis=1), -np.inf)
     clusters, scores = weigh.best_of(log_p, top)
     rows = zip(items.tolist(), clusters.tolist(), scores.tolist(), strict=True)
     return {keys[i]: {"key": keys[i], "clusters": c, "scores": s, "thought": ""} for i, c, s in rows}

@@ -35,7 +35,7 @@ def ranked(
     scores = _scores(pairs, asked, items, open_NM, *said)
     validated = _of(pairs.validation, items)
     weights = fitted(scores, open_NM, *validated)
-    log_p = among(_sum(scores, weights), open_NM)
+    log_p = log_p_among(_sum(scores, weights), open_NM)
     figures = {"video.table.weights": {name: round(weights.get(name, 0.0), 4) for name in SIGNALS}}
     rows, some = _of(pairs.heldout, items)
     if len(some):
@@ -46,6 +46,14 @@ def ranked(
             name: _recall(np.where(open_NM, score, -np.inf)[rows], some) for name, score in every.items()
         }
     return *best_of(log_p, top), figures
+
+
+def log_p_among(score_NM: NDArray[Any], open_NM: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """[N, M] log-probabilities over the open clusters of each item; -inf for the others, and where none is open."""
+    some = open_NM.any(axis=1)
+    log_p = np.full(open_NM.shape, -np.inf, score_NM.dtype)
+    log_p[some] = among(score_NM[some], open_NM[some])
+    return log_p
 
 
 def best_of(log_p_NM: NDArray[np.floating], top: int) -> tuple[Ints, NDArray[np.float32]]:
@@ -87,7 +95,7 @@ def _scores(
     if pictures is not None and seen.all():
         found["pictures"] = pictures(items).astype(np.float64)
     # A sum over signals must not meet -inf times 0.
-    return {name: np.where(open_NM, among(found[name], open_NM), 0.0) for name in SIGNALS if name in found}
+    return {name: np.where(open_NM, log_p_among(found[name], open_NM), 0.0) for name in SIGNALS if name in found}
 
 
 def _sum(scores: Scores, weights: dict[str, float]) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from byway.workflow.artifacts import Inputs, inputs_of
 from byway.workflow.stages import LANGUAGE_MODEL, WORTH
 
 if TYPE_CHECKING:
-    from byway.language.fast.generate import Policy, Prompted
+    from byway.language.fast.generate import Policy, Prefilled
 
 
 def opened(directory: Path, config: Config) -> Inputs:
@@ -119,7 +119,7 @@ class _LocalAsker(_Asker):
     policy: "Policy"
     history: int
     """Interests of a context."""
-    ready: "Callable[[Ints], Prompted]"
+    ready: "Callable[[Ints], Prefilled]"
 
     def __call__(self, pairs: Ints, allowed: NDArray[np.bool_], successors: Successors) -> NDArray[np.float64]:
         import torch
@@ -154,9 +154,9 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     """Of the fine-tuned model of the workspace; or of one by name, as it is, asked by the prompt of fine-tuning."""
     from byway.base import artifact, models, precision
     from byway.language import prompts, tune
-    from byway.language.fast.bulk import ready_some
-    from byway.language.fast.generate import policy
-    from byway.language.fast.passes import require_readable
+    from byway.language.fast.bulk import prefiller
+    from byway.language.fast.generate import make_policy
+    from byway.language.fast.readable import require_readable
 
     inputs = opened(directory, config)
     transitions = inputs.transitions
@@ -167,15 +167,15 @@ def _worth_here(directory: Path, config: Config, model: str | None, pairs: int) 
     if model is None and whole:
         tuned = tune.load(path)
         prompt = prompts.tokenise(names, K, models.load_tokenizer(str(path)), tuned.ending)
-        asked_of = policy(models.load(str(path), precision.dtype("auto")), prompt, tuned.attention)
+        policy = make_policy(models.load(str(path), precision.dtype("auto")), prompt, tuned.attention)
         called = f"the fine-tuned {tuned.base}"
     else:
         called = model or config.language_model.model
         prompt = prompts.tokenise(names, K, models.load_tokenizer(called), prompts.ENDINGS["block"])
         model_of = models.load(called, precision.dtype("auto"))
         require_readable(model_of)
-        asked_of = policy(model_of, prompt, "causal")
-    asker = _LocalAsker(policy=asked_of, history=K, ready=ready_some(asked_of))
+        policy = make_policy(model_of, prompt, "causal")
+    asker = _LocalAsker(policy=policy, history=K, ready=prefiller(policy))
     # To one that was fine-tuned on this log no interest of it is new.
     new = not (model is None and whole)
     rng = np.random.default_rng(config.run.seed)

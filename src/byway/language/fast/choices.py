@@ -1,4 +1,4 @@
-"""Answers under the trie of legal names: the n best of every prompt, exactly; no name is read on in vain.
+"""Best-first search in the trie of legal names: the n best of every prompt, exactly; no name is read on in vain.
 
 It knows scores and branchings; how tokens are read after a prompt is `generate`'s.
 """
@@ -11,81 +11,91 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from byway.base.ranking import best_first
-from byway.language.fast.generate import Policy, Prompted, go_on, logits
+from byway.language.fast.generate import Policy, Prefilled, extend, logits
 
 TOGETHER = 4096
 """Prompts that are read on together below the first branching: their keys and values are 100 MB."""
 
 
-class Choices:
-    """Log-probabilities of every legal name for N prompts, resolved as far as they are needed.
+class TrieSearch:
+    """Log-probabilities of every legal name for N prompts, expanded as far as they are needed.
 
     Names that share a beginning are told apart only where it matters: until then each stands at the beginning's
     own log-probability, which no name below it can exceed. No prefix is read twice.
     """
 
     log_p_NM: NDArray[np.float32]
-    """Exact where `waits_NM` is -1, else an upper bound."""
-    waits_NM: NDArray[np.int32]
-    """The branching node below which a name is still to be resolved, or -1."""
+    """Exact where `pending_NM` is -1, else an upper bound."""
+    pending_NM: NDArray[np.int32]
+    """The branching node at which a name's search has stopped, or -1."""
 
-    def __init__(self, policy: Policy, asked: Prompted):
-        N = len(asked.position_N)
+    def __init__(self, policy: Policy, prefilled: Prefilled):
         self.policy = policy
-        self.stands: dict[tuple[int, int], tuple[int, int]] = {}
-        """Where a resolved (prompt, node) that has nodes below stands: which reading, and its place in it."""
-        root, which = policy.trie.nodes[0], torch.arange(N, device=policy.device)
+        root, N = policy.trie.nodes[0], len(prefilled.position_N)
         if root.path:
             ids = torch.tensor(root.path, device=policy.device).expand(N, -1)
-            _, asked = go_on(policy, asked, which, ids, torch.ones_like(ids, dtype=torch.bool))
-        self.readings = [asked]
+            every = torch.arange(N, device=policy.device)
+            _, prefilled = extend(policy, prefilled, every, ids, torch.ones_like(ids, dtype=torch.bool))
+        self.read = [prefilled]
+        """Prompts with beginnings of answers, as they were read together; first those up to the root."""
+        self.places: dict[tuple[int, int], tuple[int, int]] = {}
+        """Of an expanded (prompt, node) that has nodes below: which of `read`, and its place there."""
         # The first branching decides nearly all names: one gather, not an assignment an option (675 of 761 names).
         option_M = policy.trie.first_option()
-        log_p = logits(policy, asked.hidden_NH, root.tokens).log_softmax(-1).cpu().numpy()
+        log_p = self._log_p(prefilled.hidden_NH, root.tokens)
         self.log_p_NM = np.take(log_p, option_M, axis=1)
-        self.waits_NM = np.tile(np.array(root.leads_to, np.int32)[option_M], (N, 1))
+        self.pending_NM = np.tile(np.array(root.leads_to, np.int32)[option_M], (N, 1))
 
-    def resolve(self, rows_w: NDArray[np.integer], nodes_w: NDArray[np.integer]) -> None:
-        """Read on to the given waiting nodes of the given prompts; a pair may be given more than once."""
-        trie = self.policy.trie
+    def expand(self, rows_w: NDArray[np.integer], nodes_w: NDArray[np.integer]) -> None:
+        """Read on to these pending nodes of these prompts; a pair may be given more than once."""
+        nodes = self.policy.trie.nodes
         wanted = np.unique(nodes_w.astype(np.int64) * len(self.log_p_NM) + rows_w)
-        nodes, rows = np.divmod(wanted, len(self.log_p_NM))
-        by_reading: dict[int, list[int]] = {}
-        places = rows.copy()
-        for i, (node, row) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True)):
-            parent, reading = trie.nodes[node].parent, 0
+        node_w, row_w = np.divmod(wanted, len(self.log_p_NM))
+        of_read: dict[int, list[int]] = {}
+        place_w = row_w.copy()
+        for i, (node, row) in enumerate(zip(node_w.tolist(), row_w.tolist(), strict=True)):
+            parent, number = nodes[node].parent, 0
             if parent:
-                reading, places[i] = self.stands[row, parent]
-            by_reading.setdefault(reading, []).append(i)
-        for reading, members in sorted(by_reading.items()):
+                number, place_w[i] = self.places[row, parent]
+            of_read.setdefault(number, []).append(i)
+        for number, members in sorted(of_read.items()):
             for start in range(0, len(members), TOGETHER):
                 part = np.array(members[start : start + TOGETHER])
-                self._read(reading, nodes[part], rows[part], places[part])
+                self._expand(self.read[number], place_w[part], row_w[part], node_w[part])
 
-    def _read(
-        self, reading: int, nodes: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64]
+    def _expand(
+        self,
+        prefilled: Prefilled,
+        places_w: NDArray[np.int64],
+        rows_w: NDArray[np.int64],
+        nodes_w: NDArray[np.int64],
     ) -> None:
-        """Read the paths to `nodes`, ascending, after the prompts at `places` of a cache."""
+        """Read the paths to nodes, ascending, after `prefilled`, where the prompts stand at `places_w`."""
         trie = self.policy.trie
-        ids, valid = self.policy.pad([trie.nodes[n].path[trie.depth(n) :] for n in nodes])
-        _, asked = go_on(self.policy, self.readings[reading], self.policy.take(places), ids, valid)
-        deeper = {n for n in np.unique(nodes).tolist() if max(trie.nodes[n].leads_to) >= 0}
-        if deeper:
+        ids, valid = self.policy.pad([trie.nodes[node].path[trie.depth(node) :] for node in nodes_w])
+        _, extended = extend(self.policy, prefilled, self.policy.take(places_w), ids, valid)
+        with_nodes_below = {node for node in np.unique(nodes_w).tolist() if max(trie.nodes[node].leads_to) >= 0}
+        if with_nodes_below:
             # Keys and values are 23 KB a prompt with the shipped model: kept only where someone can look back.
-            self.readings.append(asked)
-            for place, (node, row) in enumerate(zip(nodes.tolist(), rows.tolist(), strict=True)):
-                if node in deeper:
-                    self.stands[row, node] = (len(self.readings) - 1, place)
-        for node, start, stop in _runs(nodes):
-            self._branch(node, rows[start:stop], asked.hidden_NH[start:stop])
+            self.read.append(extended)
+            for place, (node, row) in enumerate(zip(nodes_w.tolist(), rows_w.tolist(), strict=True)):
+                if node in with_nodes_below:
+                    self.places[row, node] = (len(self.read) - 1, place)
+        for node, start, stop in _runs(nodes_w):
+            self._branch(node, rows_w[start:stop], extended.hidden_NH[start:stop])
 
     def _branch(self, number: int, rows: NDArray[np.int64], hidden_nH: Tensor) -> None:
+        """Add the log-probability of each way on at a node to that of the names below it."""
         node = self.policy.trie.nodes[number]
-        log_p = logits(self.policy, hidden_nH, node.tokens).log_softmax(-1).cpu().numpy()
+        log_p = self._log_p(hidden_nH, node.tokens)
         for option, (leads_to, members) in enumerate(zip(node.leads_to, node.members, strict=True)):
             cells = np.ix_(rows, np.array(members))
             self.log_p_NM[cells] += log_p[:, option : option + 1]
-            self.waits_NM[cells] = max(leads_to, -1)
+            self.pending_NM[cells] = max(leads_to, -1)
+
+    def _log_p(self, hidden_nH: Tensor, tokens: list[int]) -> NDArray[np.float32]:
+        """[n, tokens] log-probability of each legal token among them."""
+        return logits(self.policy, hidden_nH, tokens).log_softmax(-1).cpu().numpy()
 
 
 def _runs(ascending: NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -99,45 +109,43 @@ Adjust = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From log-probabilities [N, M] to the scores that rank; it must not decrease in any of them."""
 
 
-Found = tuple[NDArray[np.int32], NDArray[np.float32]]
+Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 """[N, n] clusters, best first, and their scores; -1 where none is left."""
 
 
-def by_model(policy: Policy, asked: Prompted, n: int, excluded_NM: NDArray[np.bool_]) -> Found:
+def by_model(policy: Policy, prefilled: Prefilled, n: int, excluded_NM: NDArray[np.bool_]) -> Ranking:
     """The n best legal names of every prompt by the model alone, see `top`."""
-    (found,) = top(policy, asked, n, excluded_NM, [lambda log_p: log_p])
-    return found
+    (ranking,) = top(policy, prefilled, [(n, lambda log_p: log_p)], excluded_NM)
+    return ranking
 
 
 @torch.no_grad()
 def top(
-    policy: Policy, asked: Prompted, n: int | Sequence[int], excluded_NM: NDArray[np.bool_], adjusts: list[Adjust]
-) -> list[Found]:
-    """The n best legal names of every prompt under each way to score, exactly, best first; -1 where none is left.
+    policy: Policy, prefilled: Prefilled, ways: Sequence[tuple[int, Adjust]], excluded_NM: NDArray[np.bool_]
+) -> list[Ranking]:
+    """The n best legal names of every prompt under each way to score (n, adjust), exactly, best first.
 
-    A name that waits is scored by its upper bound, so that when all of the n best are resolved nothing else can
-    be better, and no name is resolved that need not be. Equal scores are ordered by cluster number. `n` is one
-    number for all ways to score, or one for each.
+    A pending name is scored by its upper bound, so that when all of the n best are expanded nothing else can be
+    better, and no name is expanded that need not be. Equal scores are ordered by cluster number.
     """
-    made = Choices(policy, asked)
-    N, M = made.log_p_NM.shape
-    several = [n] * len(adjusts) if isinstance(n, int) else list(n)
-    found: list[Found] = []
-    for adjust, wanted in zip(adjusts, several, strict=True):
-        clusters = np.full((N, min(wanted, M)), -1, np.int32)
-        scores = np.full(clusters.shape, -np.inf, np.float32)
-        open_rows = np.arange(N)
-        while len(open_rows):
-            score = np.where(excluded_NM, -np.inf, adjust(made.log_p_NM)).astype(np.float32)[open_rows]
-            best = best_first(score, clusters.shape[1])
-            own = np.take_along_axis(score, best, 1)
-            legal = np.isfinite(own)
-            waits = np.where(legal, made.waits_NM[open_rows[:, None], best], -1)
-            done = (waits < 0).all(axis=1)
-            clusters[open_rows[done]] = np.where(legal, best, -1)[done]
-            scores[open_rows[done]] = own[done]
-            at, place = np.nonzero(waits >= 0)
-            made.resolve(open_rows[at], waits[at, place])
-            open_rows = open_rows[~done]
-        found.append((clusters, scores))
-    return found
+    search = TrieSearch(policy, prefilled)
+    return [_top_of(search, min(n, policy.clusters), adjust, excluded_NM) for n, adjust in ways]
+
+
+def _top_of(search: TrieSearch, n: int, adjust: Adjust, excluded_NM: NDArray[np.bool_]) -> Ranking:
+    clusters = np.full((len(excluded_NM), n), -1, np.int32)
+    scores = np.full(clusters.shape, -np.inf, np.float32)
+    rows = np.arange(len(excluded_NM))
+    while len(rows):
+        score_rM = np.where(excluded_NM, -np.inf, adjust(search.log_p_NM)).astype(np.float32)[rows]
+        best = best_first(score_rM, n)
+        best_scores = np.take_along_axis(score_rM, best, 1)
+        legal = np.isfinite(best_scores)
+        pending = np.where(legal, search.pending_NM[rows[:, None], best], -1)
+        done = (pending < 0).all(axis=1)
+        clusters[rows[done]] = np.where(legal, best, -1)[done]
+        scores[rows[done]] = best_scores[done]
+        at, place = np.nonzero(pending >= 0)
+        search.expand(rows[at], pending[at, place])
+        rows = rows[~done]
+    return clusters, scores

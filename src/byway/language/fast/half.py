@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 
 from byway.base import device, precision
 from byway.base.errors import UserError
-from byway.language.fast.passes import ForwardPass, attend, wanted
+from byway.language.fast.passes import ForwardPass, attend, kept_tokens
 
 ROWS = 2048
 """Rows that are computed together: what lies between products stays near the processor."""
@@ -148,8 +148,8 @@ class Layer(torch.nn.Module):
             _turn(made[:, :turning], cos[part], sin[part])
         q, k, v = three.view(1, len(x), -1, self.d).transpose(1, 2).split(self.heads, dim=1)
         attended = attend(self, q, k, v, None, scaling=self.scaling, passes=passes)[0].reshape(len(x), -1)
-        if self.last and (keep := wanted(passes)) is not None:
-            x, attended = x.index_select(0, keep), attended.index_select(0, keep)
+        if self.last and (kept := kept_tokens(passes)) is not None:
+            x, attended = x.index_select(0, kept), attended.index_select(0, kept)
             parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
         out = torch.empty_like(x)
         for part in parts:

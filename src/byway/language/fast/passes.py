@@ -1,9 +1,10 @@
-"""Reading tokens once: a causal model runs over a batch that looks back at what was read before.
+"""Forward passes with shared prefixes: each token is read once, and its keys and values serve all that follow it.
 
-A batch is a grid of A x B sequences. What it looks back at are caches of earlier passes, each laid along the grid:
-one for all, one a row, one a column, or one a cell. Keys and values are never copied per cell: a cache for all is
-attended to as one plain matrix product, one a row or column as one product a row or column. The grid is what makes
-training on every pair among some clusters, and bulk inference over all of them, cheap.
+A pass reads a grid of A x B sequences, such as every C1 with every C2. Its prefixes are KV caches of earlier
+passes, each laid along the grid: one for all sequences, one a row, one a column, or one a cell. Keys and values are
+never copied to each cell: attention to a prefix for all is one plain matrix product, to one a row or column a
+product a row or column. That makes training on every pair among some clusters, and inference over all pairs, cheap.
+Several passes, of which each may look back at those before it, run together as one batch of tokens (`forward`).
 
 This module knows attention; it does not know prompts, clusters or losses. It works for every transformers model
 whose attention goes through the library's attention interface.
@@ -17,22 +18,15 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from byway.base.errors import UserError
-
 Along = Literal["all", "rows", "columns", "cells"]
+"""How many sequences a prefix has: one for the grid, A, B, or A * B."""
 IMPLEMENTATION = "byway_grid"
-TOLERANCE, ROUNDED = 0.05, 0.5
-"""Root mean square, in standard deviations of the scores, by which two ways of reading may lie apart in float32 and
-with 16 bits. float32 rounds by 1e-5 of one; bfloat16 by 0.01 to 0.1, by tokens and processor. What is read wrongly
-lies 1 apart."""
-SHORTEST_WINDOW = 256
-"""Tokens: a prompt of three long descriptions, and its answer."""
 ALIKE = 16
 """Sequences of one length, on average, from which on those of each length are attended to by themselves."""
 
 
 @dataclass(slots=True)
-class Cache:
+class KVCache:
     """Keys and values of a grid of sequences: `keys[layer]` and `values[layer]` are [A, B, T, heads, d].
 
     `valid_ABT` is False where a sequence was padded.
@@ -42,88 +36,102 @@ class Cache:
     values: list[Tensor]
     valid_ABT: Tensor
 
-    def part(self, row: int, length: int) -> "Cache":
+    def part(self, row: int, length: int) -> "KVCache":
         """One row of the grid; of each sequence the first `length` tokens."""
         cut = (slice(row, row + 1), slice(None), slice(length))
-        return Cache([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
+        return KVCache([k[cut] for k in self.keys], [v[cut] for v in self.values], self.valid_ABT[cut])
 
-    def joined(self, later: "Cache") -> "Cache":
+    def joined(self, later: "KVCache") -> "KVCache":
         """This cache and, of the same grid, one that follows it."""
         keys, values = (
             [torch.cat(both, dim=2) for both in zip(*each, strict=True)]
             for each in ((self.keys, later.keys), (self.values, later.values))
         )
-        return Cache(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
+        return KVCache(keys, values, torch.cat([self.valid_ABT, later.valid_ABT], dim=2))
 
 
 @dataclass(slots=True)
 class Prefix:
-    """The cache of an earlier pass, as a later one looks back at it."""
+    """The KV cache of an earlier pass, as a later one looks back at it."""
 
-    cache: Cache
+    cache: KVCache
     along: Along
-    pick_A: Tensor | None = None
-    """For rows: which sequence of the cache (counted along its grid) each row of this pass looks back at."""
-    part: range | None = None
+    sequence_A: Tensor | None = None
+    """For rows: the sequence of the cache, counted along its grid, that each row of this pass looks back at."""
+    rows: range | None = None
     """Only these rows of the cache's grid."""
-    turned: bool = False
+    transposed: bool = False
     """Rows and columns of that grid exchanged."""
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """One layer's keys or values, or the mask, laid along this pass's grid."""
-        if self.part is not None:
-            tensor = tensor[self.part.start : self.part.stop]
-        if self.turned:
+    def on_grid(self, tensor: Tensor) -> Tensor:
+        """One layer's keys or values [a, b, T, heads, d], or the mask [a, b, T], where a is 1 or A and b 1 or B."""
+        if self.rows is not None:
+            tensor = tensor[self.rows.start : self.rows.stop]
+        if self.transposed:
             tensor = tensor.transpose(0, 1)
-        if self.pick_A is None:
+        if self.sequence_A is None:
             return tensor
-        return tensor.flatten(0, 1).index_select(0, self.pick_A).unsqueeze(1)
+        return tensor.flatten(0, 1).index_select(0, self.sequence_A).unsqueeze(1)
 
 
 class ForwardPass:
-    """A grid of A x B sequences to be read, each causal in itself and looking back at `context`."""
+    """A grid of A x B sequences to be read, each causal in itself and looking back at the `prefixes`.
+
+    Only real tokens are read: `forward` takes them as one flat sequence of n, without the grid's padding.
+    """
 
     def __init__(
-        self, ids_ABT: Tensor, positions_ABT: Tensor, valid_ABT: Tensor, context: list[Prefix], ends: bool = False
+        self,
+        ids_ABT: Tensor,
+        positions_ABT: Tensor,
+        valid_ABT: Tensor,
+        prefixes: list[Prefix],
+        last_only: bool = False,
     ):
         """In the place of token ids there may be their embeddings [A, B, T, H], for what is no token.
 
-        Padding, where `valid_ABT` is False, stands at the right end of a sequence. With `ends` only the hidden
+        Padding, where `valid_ABT` is False, stands at the right end of a sequence. With `last_only` only the hidden
         state of each sequence's last token is wanted; none may be empty then.
         """
         self.A, self.B, self.T = ids_ABT.shape[:3]
         self.cells = self.A * self.B * self.T
-        self.groups, self.real = _by_length(valid_ABT, context)
-        """Sequences of one length, and the places of all tokens that are not padding in the flat grid, in the order
-        in which they are read."""
-        self.ids = ids_ABT.reshape(self.cells, *ids_ABT.shape[3:]).index_select(0, self.real)
+        self.by_length, self.real_n = _by_length(valid_ABT, prefixes)
+        """Sequences of one length; and the place of each real token in the flat grid, in the order of reading."""
+        self.ids = ids_ABT.reshape(self.cells, *ids_ABT.shape[3:]).index_select(0, self.real_n)
         positions = positions_ABT.expand(self.A, self.B, self.T).reshape(-1)
-        self.positions = positions.index_select(0, self.real)
-        self.context = context
-        valid = [back.of(back.cache.valid_ABT) for back in context]
-        self.seen = [(each, bool(each.all())) for each in valid]
-        """Which tokens of the context are real, laid along this grid, and whether all are: asked once, not a layer,
-        since a GPU has to stop for the answer."""
-        self.wanted: Tensor | None = None
-        """Which of the tokens read are the last of their sequences, sequence by sequence; None where all count."""
-        if ends:
-            at = valid_ABT.device
-            rank = torch.zeros(self.cells, dtype=torch.int64, device=at)
-            rank[self.real] = torch.arange(len(self.real), device=at)
+        self.positions = positions.index_select(0, self.real_n)
+        self.prefixes = prefixes
+        valid = [prefix.on_grid(prefix.cache.valid_ABT) for prefix in prefixes]
+        self.prefix_valid = [(valid_abT, bool(valid_abT.all())) for valid_abT in valid]
+        """Which tokens of each prefix are real, and whether all are: asked once, not a layer, since a GPU has to
+        stop for the answer."""
+        self.kept: Tensor | None = None
+        """[A * B] which of the n tokens end a sequence; None where all hidden states are wanted."""
+        if last_only:
+            device = valid_ABT.device
+            place = torch.zeros(self.cells, dtype=torch.int64, device=device)
+            place[self.real_n] = torch.arange(len(self.real_n), device=device)
             last = valid_ABT.sum(-1).flatten() - 1
-            self.wanted = rank.index_select(0, torch.arange(self.A * self.B, device=at) * self.T + last)
-        self.made = Cache([], [], valid_ABT)
-        """Filled as it is read."""
+            self.kept = place.index_select(0, torch.arange(self.A * self.B, device=device) * self.T + last)
+        self.cache = KVCache([], [], valid_ABT)
+        """Filled layer by layer as the pass is read."""
+
+    def on_grid(self, tensor_n: Tensor) -> Tensor:
+        """[A, B, T, ...] the rows of the real tokens [n, ...] in their places; padding is zero."""
+        if len(self.real_n) != self.cells:
+            padded = tensor_n.new_zeros(self.cells, *tensor_n.shape[1:])
+            tensor_n = padded.index_copy(0, self.real_n, tensor_n)
+        return tensor_n.view(self.A, self.B, self.T, *tensor_n.shape[1:])
 
 
-def _by_length(valid_ABT: Tensor, context: list[Prefix]) -> tuple[list[tuple[Tensor, int]], Tensor]:
-    """Numbers of the sequences of each length, shortest first, with the length, and where their tokens stand.
+def _by_length(valid_ABT: Tensor, prefixes: list[Prefix]) -> tuple[list[tuple[Tensor, int]], Tensor]:
+    """Numbers of the sequences of each length, shortest first, with the length, and where their tokens stand [n].
 
     Attention over sequences of one length pads nothing. There are no groups where they would be small, which costs
     more than padding, and where a product is shared by a row or a column of the grid.
     """
     B, T = valid_ABT.shape[1:]
-    alongs = {back.along for back in context}
+    alongs = {prefix.along for prefix in prefixes}
     if alongs <= {"all"} or (B == 1 and "columns" not in alongs):
         length_N = valid_ABT.sum(-1).flatten()
         order = length_N.argsort(stable=True)
@@ -141,130 +149,77 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-@torch.no_grad()
-def require_readable(model: PreTrainedModel) -> None:
-    """UserError, with the reason, where the grid would not read a model as it reads itself.
-
-    Hybrids (Qwen3.5, LFM2, Jamba, Mamba) have layers that carry a state from token to token: what two prompts share
-    cannot be read once and looked back at. Others bend the scores that come from the last hidden state. Both are
-    seen by reading a few tokens in two parts. Call it before the model's attention is routed through the grid.
-    """
-    name, why = model.config.name_or_path or type(model).__name__, ""
-    text: Any = model.config.get_text_config()
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    at = torch.arange(12, device=model.device)
-    # From the middle of the vocabulary: at its beginning stand special tokens, where rounding alone moves scores.
-    ids = (at + text.vocab_size // 2)[None]
-    expected = model(input_ids=ids, use_cache=False).logits[0, -1].float()
-    usual: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
-    try:
-        grid = ids[None]
-        there = torch.ones_like(grid, dtype=torch.bool)
-        prepare(model)
-        _, first = read(model, grid[..., :8], at[:8], there[..., :8], [])
-        if len(first.keys) < text.num_hidden_layers:
-            why = f"{text.num_hidden_layers - len(first.keys)} of its {text.num_hidden_layers} layers do not attend"
-        else:
-            hidden, _ = read(model, grid[..., 8:], at[8:], there[..., 8:], [Prefix(first, "all")])
-            head: Any = model.get_output_embeddings()
-            apart = (head(hidden[0, 0, -1]).float() - expected).square().mean().sqrt() / expected.std()
-            most = TOLERANCE if model.dtype == torch.float32 else ROUNDED
-            why = "read in parts it answers otherwise than read at once" if apart > most else ""
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        why = f"it does not read through the library's attention interface: {str(error).splitlines()[0]}"
-    finally:
-        model.set_attn_implementation(usual)
-    if window is not None and window < SHORTEST_WINDOW:
-        why = f"it looks back {window} tokens at the most, and a prompt can be longer"
-    if why:
-        raise UserError(
-            f"{name} cannot be read in bulk ({why}): take one whose layers all attend, as SmolLM2 or Qwen3, or ask "
-            'it behind a server: language_model.answers = "server".'
-        )
-
-
-def read(
+def forward_one(
     model: PreTrainedModel,
     ids_ABT: Tensor,
     positions_ABT: Tensor,
     valid_ABT: Tensor,
-    context: list[Prefix],
-) -> tuple[Tensor, Cache]:
+    prefixes: list[Prefix],
+) -> tuple[Tensor, KVCache]:
     """Run the model's body over one `ForwardPass`.
 
     Returns the last hidden states [A, B, T, H] and the cache, which later passes may look back at. The hidden
     states of padding mean nothing.
     """
-    one = ForwardPass(ids_ABT, positions_ABT, valid_ABT, context)
-    (hidden,) = read_together(model, [one])
-    return hidden, one.made
+    one = ForwardPass(ids_ABT, positions_ABT, valid_ABT, prefixes)
+    (hidden,) = forward(model, [one])
+    return hidden, one.cache
 
 
-def read_together(model: PreTrainedModel, passes: list[ForwardPass]) -> list[Tensor]:
+def forward(model: PreTrainedModel, passes: list[ForwardPass]) -> list[Tensor]:
     """Run the model's body over several passes at once, of which each may look back at those before it.
 
     In a layer only attention tells tokens apart: everything else is one product over the real tokens of all passes.
     The gradient of a weight then costs one product a layer too, which for ten tokens takes as long as for a
-    thousand. Returns the last hidden states [A, B, T, H] of each pass; [A, B, H] of one read for its ends.
+    thousand. Returns the last hidden states [A, B, T, H] of each pass; [A, B, H] where only the last are wanted.
     """
     body: Any = model.base_model
-    given = torch.cat([one.ids for one in passes])[None]
+    inputs = torch.cat([one.ids for one in passes])[None]
     hidden = body(
-        **{"inputs_embeds" if given.is_floating_point() else "input_ids": given},
+        **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
         position_ids=torch.cat([one.positions for one in passes])[None],
         use_cache=False,
         passes=passes,
     ).last_hidden_state[0]
-    keep = wanted(passes)
-    if keep is not None and len(hidden) != len(keep):  # else the last layer has left out the others
-        hidden = hidden.index_select(0, keep)
-    parts = hidden.split([len(one.real if one.wanted is None else one.wanted) for one in passes])
+    kept = kept_tokens(passes)
+    if kept is not None and len(hidden) != len(kept):  # else the last layer has left out the others
+        hidden = hidden.index_select(0, kept)
+    parts = hidden.split([len(one.real_n if one.kept is None else one.kept) for one in passes])
     return [
-        _spread(part, one.real, one.cells).view(one.A, one.B, one.T, -1)
-        if one.wanted is None
-        else part.view(one.A, one.B, -1)
+        one.on_grid(part) if one.kept is None else part.view(one.A, one.B, -1)
         for part, one in zip(parts, passes, strict=True)
     ]
 
 
-def wanted(passes: list[ForwardPass]) -> Tensor | None:
-    """Which of the tokens of all passes are wanted; None where all are."""
-    if all(one.wanted is None for one in passes):
+def kept_tokens(passes: list[ForwardPass]) -> Tensor | None:
+    """Which of the tokens of all passes have a hidden state that is wanted; None where all have."""
+    if all(one.kept is None for one in passes):
         return None
-    starts = accumulate((len(one.real) for one in passes), initial=0)
-    each = zip(starts, passes, strict=False)
+    starts = accumulate((len(one.real_n) for one in passes), initial=0)
     return torch.cat(
         [
-            start + (torch.arange(len(one.real), device=one.real.device) if one.wanted is None else one.wanted)
-            for start, one in each
+            start + (torch.arange(len(one.real_n), device=one.real_n.device) if one.kept is None else one.kept)
+            for start, one in zip(starts, passes, strict=False)
         ]
     )
 
 
-def _spread(tensor: Tensor, real: Tensor, size: int) -> Tensor:
-    """Put the rows of the real tokens back into their places among `size`; padding is zero."""
-    if len(real) == size:
-        return tensor
-    return tensor.new_zeros(size, *tensor.shape[1:]).index_copy(0, real, tensor)
-
-
-class Before(NamedTuple):
-    """What a grid looks back at in one layer."""
+class LayerPrefix(NamedTuple):
+    """A prefix in one layer, on the grid of the pass that looks back at it."""
 
     along: Along
     keys_abTGd: Tensor
     values_abTGd: Tensor
     valid_abT: Tensor
-    whole: bool
-    """Whether all of it is known to be valid."""
+    all_valid: bool
 
-    def of(self, rows_n: Tensor) -> "Before":
+    def of_rows(self, rows_n: Tensor) -> "LayerPrefix":
         """The same for some rows of the grid."""
         if self.along == "all":
             return self
         several = (self.keys_abTGd, self.values_abTGd, self.valid_abT)
         keys, values, valid = (tensor.index_select(0, rows_n) for tensor in several)
-        return Before(self.along, keys, values, valid, self.whole)
+        return LayerPrefix(self.along, keys, values, valid, self.all_valid)
 
 
 def attend(
@@ -279,79 +234,87 @@ def attend(
     passes: list[ForwardPass],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over the caches of earlier passes and over the sequence itself, in one softmax.
+    """Attention to the prefixes and to the sequence itself, in one softmax; transformers calls it in every layer.
 
     The real tokens of all passes come as one sequence: `query` is [1, heads, n, d], `key` and `value`
-    [1, kv heads, n, d], as the attention interface has them.
+    [1, kv heads, n, d], as the attention interface has them. Returns [1, n, heads, d].
     """
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
-    sizes = [len(one.real) for one in passes]
+    sizes = [len(one.real_n) for one in passes]
     parts = zip(*(tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)), strict=True)
-    found = [_attend_one(one, layer, scaling, *part) for one, part in zip(passes, parts, strict=True)]
-    return torch.cat(found)[None], None
+    attended = [_attend_one(one, layer, scaling, *part) for one, part in zip(passes, parts, strict=True)]
+    return torch.cat(attended)[None], None
 
 
-def _attend_one(one: ForwardPass, layer: int, scaling: float, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same for the real tokens of one pass, each [n, heads, d]."""
-
-    def grid(tensor: Tensor) -> Tensor:
-        return _spread(tensor, one.real, one.cells).view(one.A, one.B, one.T, *tensor.shape[1:])
-
-    one.made.keys.append(grid(key))
-    one.made.values.append(grid(value))
-    query = query if scaling == 1 else query * scaling
-    before = [
-        Before(back.along, back.of(back.cache.keys[layer]), back.of(back.cache.values[layer]), valid, whole)
-        for back, (valid, whole) in zip(one.context, one.seen, strict=True)
+def _attend_one(
+    one: ForwardPass, layer: int, scaling: float, query_nhd: Tensor, key_nGd: Tensor, value_nGd: Tensor
+) -> Tensor:
+    """[n, heads, d] of the real tokens of one pass; their keys and values go into its cache."""
+    one.cache.keys.append(one.on_grid(key_nGd))
+    one.cache.values.append(one.on_grid(value_nGd))
+    query_nhd = query_nhd if scaling == 1 else query_nhd * scaling
+    prefixes = [
+        LayerPrefix(
+            prefix.along,
+            prefix.on_grid(prefix.cache.keys[layer]),
+            prefix.on_grid(prefix.cache.values[layer]),
+            valid_abT,
+            all_valid,
+        )
+        for prefix, (valid_abT, all_valid) in zip(one.prefixes, one.prefix_valid, strict=True)
     ]
-    if not one.groups:
-        out = _attention(grid(query), one.made.keys[-1], one.made.values[-1], before).flatten(0, 2)
-        return out if len(one.real) == one.cells else out.index_select(0, one.real)
-    found: list[Tensor] = []
-    several = [len(cells) * T for cells, T in one.groups]
-    for (cells, T), *parts in zip(one.groups, *(t.split(several) for t in (query, key, value)), strict=True):
-        q, k, v = (part.view(len(cells), 1, T, *part.shape[1:]) for part in parts)
-        found.append(_attention(q, k, v, [each.of(cells) for each in before]).flatten(0, 2))
-    return torch.cat(found)
+    if not one.by_length:
+        keys, values = one.cache.keys[-1], one.cache.values[-1]
+        attended = _attention(one.on_grid(query_nhd), keys, values, prefixes).flatten(0, 2)
+        return attended if len(one.real_n) == one.cells else attended.index_select(0, one.real_n)
+    several: list[Tensor] = []
+    sizes = [len(sequences) * T for sequences, T in one.by_length]
+    parts = zip(one.by_length, *(t.split(sizes) for t in (query_nhd, key_nGd, value_nGd)), strict=True)
+    for (sequences, T), *tensors in parts:
+        query, key, value = (tensor.view(len(sequences), 1, T, *tensor.shape[1:]) for tensor in tensors)
+        here = [prefix.of_rows(sequences) for prefix in prefixes]
+        several.append(_attention(query, key, value, here).flatten(0, 2))
+    return torch.cat(several)
 
 
-def _attention(query_ABThd: Tensor, key_ABTGd: Tensor, value_ABTGd: Tensor, before: list[Before]) -> Tensor:
-    """[A, B, T, h, d] of a grid of sequences, each causal in itself.
+def _attention(query_ABThd: Tensor, key_ABTGd: Tensor, value_ABTGd: Tensor, prefixes: list[LayerPrefix]) -> Tensor:
+    """[A, B, T, h, d] of a grid of sequences, each causal in itself; G heads of keys serve h of queries.
 
     Groups of heads come first, so that what all cells or those of a row look back at is one product as it lies.
     """
     A, B, T, heads, d = query_ABThd.shape
     G = key_ABTGd.shape[3]
-    query = query_ABThd.view(A, B, T, G, heads // G, d).permute(3, 0, 1, 4, 2, 5).reshape(G, A, B, -1, d)
-    own = _by_group(query, _grouped(key_ABTGd).transpose(-1, -2), "cells")
+    # Q is (heads of a group) * T.
+    query_GABQd = query_ABThd.view(A, B, T, G, heads // G, d).permute(3, 0, 1, 4, 2, 5).reshape(G, A, B, -1, d)
+    own = _shared_product(query_GABQd, _heads_first(key_ABTGd).transpose(-1, -2), "cells")
     if T > 1:
-        later = torch.ones(T, T, dtype=torch.bool, device=query.device).triu(1)
+        later = torch.ones(T, T, dtype=torch.bool, device=query_GABQd.device).triu(1)
         own = own.view(G, A, B, -1, T, T).masked_fill(later, float("-inf")).view(G, A, B, -1, T)
-    scores = [_scores(query, each) for each in before]
+    scores = [_prefix_scores(query_GABQd, prefix) for prefix in prefixes]
     widths = [part.shape[-1] for part in scores]
-    weights = torch.cat([*scores, own], dim=-1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = torch.cat([*scores, own], dim=-1).softmax(-1, dtype=torch.float32).to(query_GABQd.dtype)
     *parts, last = weights.split([*widths, T], dim=-1)
-    out = _by_group(last, _grouped(value_ABTGd), "cells")
-    for part, each in zip(parts, before, strict=True):
-        out = out + _by_group(part, _grouped(each.values_abTGd), each.along)
+    out = _shared_product(last, _heads_first(value_ABTGd), "cells")
+    for part, prefix in zip(parts, prefixes, strict=True):
+        out = out + _shared_product(part, _heads_first(prefix.values_abTGd), prefix.along)
     return out.view(G, A, B, -1, T, d).permute(1, 2, 4, 0, 3, 5).reshape(A, B, T, heads, d)
 
 
-def _grouped(tensor_abTGd: Tensor) -> Tensor:
+def _heads_first(tensor_abTGd: Tensor) -> Tensor:
     """[G, a, b, T, d], contiguous."""
     return tensor_abTGd.permute(3, 0, 1, 2, 4).contiguous()
 
 
-def _scores(query_GABQd: Tensor, before: Before) -> Tensor:
-    """Scores [G, A, B, Q, T] of every query against what its cell looks back at."""
-    scores = _by_group(query_GABQd, _grouped(before.keys_abTGd).transpose(-1, -2), before.along)
-    if before.whole:
+def _prefix_scores(query_GABQd: Tensor, prefix: LayerPrefix) -> Tensor:
+    """[G, A, B, Q, T] attention scores of every query against what its cell looks back at."""
+    scores = _shared_product(query_GABQd, _heads_first(prefix.keys_abTGd).transpose(-1, -2), prefix.along)
+    if prefix.all_valid:
         return scores
-    return scores.masked_fill(~before.valid_abT[:, :, None, :], float("-inf"))
+    return scores.masked_fill(~prefix.valid_abT[:, :, None, :], float("-inf"))
 
 
-def _by_group(left_GABQx: Tensor, right_Gabxy: Tensor, along: Along) -> Tensor:
-    """`left @ right` where `right` is shared along the grid, as few large products instead of A*B small ones."""
+def _shared_product(left_GABQx: Tensor, right_Gabxy: Tensor, along: Along) -> Tensor:
+    """[G, A, B, Q, y] `left @ right`, where `right` is shared along the grid, in few large products."""
     G, A, B, Q, x = left_GABQx.shape
     y = right_Gabxy.shape[-1]
     if along == "columns":
