@@ -224,6 +224,59 @@ def test_what_is_not_rated_is_told_from_the_worst_rating() -> None:
     assert (zeros.ends, zeros.unrated) == ((0, 5), 0)
 
 
+def test_a_ratio_of_what_was_watched_counts_1_from_1_on(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios = [0.03, 0.5, 0.97, 1.0, 1.4, 2.5, 0.251, 1.08] * 10
+    said, code = begin(tmp_path, capsys, stars(ratios, "watch_ratio"))
+    assert code == 0
+    assert "holds 0.03 to 2.5, a ratio, which counts 1 from 1 on" in said
+    assert "event_scale = [0, 1]" in (tmp_path / "w" / "byway.toml").read_text("utf-8")
+    built(work, tmp_path)
+    found = sorted(set(events.load(work.out).satisfaction.round(3).tolist()))
+    assert found == pytest.approx([0.03, 0.251, 0.5, 0.97, 1.0])
+    # Ratings with decimals are none.
+    assert scales.detect(seen([1.2, 3.7, 4.4, 2.9, 4.8] * 10)).ends == (1, 5)
+
+
+def test_what_init_cannot_read_of_a_column_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said, _ = begin(tmp_path, capsys, stars(["like", "dislike", "neutral"] * 20))
+    assert "words such as like (33% are others, such as 'neutral', and kept out)" in said
+    log = "user,item,time\n" + "".join(
+        f"u{n % 5},{n % 8},{1_600_000_000 + n if n % 4 else 'then'}\n" for n in range(40)
+    )
+    said, code = begin(tmp_path / "times", capsys, log)
+    assert (code, "(25% cannot be read, such as 'then', and are kept out)" in said) == (0, True)
+
+
+def test_a_log_in_which_nothing_pleased_is_one_sentence(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(tmp_path, capsys, stars([0.1, 0.4, 0.2], "satisfaction"))
+    with pytest.raises(
+        UserError, match=r"None of the 3 events .* catalog\.positive = 0\.5; the highest .* is 0\.4"
+    ):
+        built(work, tmp_path)
+
+
+def test_items_that_say_little_are_said(work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n, (title, said) in enumerate(
+        [
+            ("Untitled", "30 items have 1 texts between them, such as 'Untitled'"),
+            ("{}", "100% of the items"),
+            ("tea {}", ""),
+        ]
+    ):
+        folder = tmp_path / str(n)
+        items = "item,title\n" + "".join(f"{i},{title.format(i)}\n" for i in range(30))
+        begin(folder, capsys, stars([1, 0.5, 0.7], "satisfaction"), items)
+        place = Work(folder, folder, work.rng)
+        built(place, folder)
+        out = capsys.readouterr()
+        assert said in (text := " ".join((out.out + out.err).split()))
+        assert ("Map another column to title" in text) == bool(said)
+
+
 def test_stars_are_asked_about_and_with_the_setting_all_are_kept(work: Work, tmp_path: Path) -> None:
     write(tmp_path, items__csv=ITEMS, events__csv=stars([n % 5 + 1 for n in range(200)], "satisfaction"))
     settings = config.Catalog("csv", "items.csv", "events.csv")

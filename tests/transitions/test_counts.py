@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from byway.base.errors import UserError
 from byway.base.ranking import ndcg_at
 from byway.transitions import signals
 from byway.transitions.counts import WEIGHTS, Successors, ranks_of
@@ -119,3 +120,14 @@ def test_a_signal_of_ones_own_is_weighed_with_the_others() -> None:
     assert fitted.all_weights()["oracle"] == 5
     keep = label != context[:, 0]
     assert (fitted(context).argmax(axis=1) == label)[keep].mean() > 0.9
+
+
+def test_a_signal_that_is_missing_where_it_had_a_weight_is_an_error_and_not_another_ranking() -> None:
+    rng = np.random.default_rng(3)
+    some = Samples(
+        rng.integers(0, 6, (9, 2)).astype(np.int32), np.arange(9, dtype=np.int32) % 6, np.ones(9, np.int32)
+    )
+    scorer = Scorer.from_counts(Successors.count(some, 6))
+    assert scorer.weighed(counts=2.0, language_model=1.0, recency=0.0).weights == {"counts": 2.0}
+    with pytest.raises(UserError, match="weighed with recency, which is not known here"):
+        scorer.weighed(counts=2.0, recency=1.0)

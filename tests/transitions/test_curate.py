@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byway.base import config
-from byway.base.artifact import Work
+from byway.base.artifact import Outcome, Work
 from byway.base.errors import UserError
 from byway.data.events import Events
 from byway.data.heldout import split
@@ -141,12 +141,12 @@ def test_random_curation_draws_by_frequency() -> None:
     assert 0.86 < (drawn.label == 2).mean() < 0.94
 
 
-def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **settings: float) -> None:
+def build(folder: Path, users: list[list[tuple[int, bool]]], level: int = 2, **settings: float) -> Outcome:
     whole = np.array([0, CLUSTERS], dtype=np.int64)
     starts = np.arange(CLUSTERS + 1, dtype=np.int64)
     tree = Tree(np.arange(CLUSTERS, dtype=np.int32), (whole, starts, starts, starts))
     own = config.Transitions(level=level, **settings)  # pyright: ignore[reportArgumentType]
-    curate.build(Work(folder, folder, np.random.default_rng(0)), own, log(users, True), tree)
+    return curate.build(Work(folder, folder, np.random.default_rng(0)), own, log(users, True), tree)
 
 
 def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(
@@ -158,8 +158,20 @@ def test_what_is_too_little_to_learn_from_is_said_in_a_sentence(
     with pytest.raises(UserError, match=r"6 turns .* none for the validation: too few"):
         build(tmp_path, users)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="none for the samples and the validation and the heldout"):
+    with pytest.raises(UserError, match="samples and the validation and the heldout: nobody has two events"):
         build(tmp_path, [[(0, True)], [(1, True)]])
+    with pytest.raises(UserError, match="is of one user"):
+        build(tmp_path, [[(0, True), (1, True)]])
+
+
+def test_people_who_met_everything_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    users = [[(int(c), True) for c in np.random.default_rng(u).permutation(CLUSTERS)] for u in range(30)]
+    for some, said in ((users, "100% of the people have met all"), ([users[0], *(u[:-1] for u in users)], "")):
+        found = build(tmp_path, some).metrics["transitions.exhausted"]
+        assert found == pytest.approx(1 if said else 1 / 31, abs=1e-4)
+        told = capsys.readouterr()
+        assert said in " ".join((told.out + told.err).split())
+        assert ("lower tree.items_per_cluster" in told.out + told.err) == bool(said)
 
 
 def test_a_level_with_as_many_clusters_as_interests_is_refused(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ class LanguageModel:
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
     learning_rate: Number = 0.0
-    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001."""
+    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001 of the default one."""
 
 
 @dataclass(frozen=True, slots=True)

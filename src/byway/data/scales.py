@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byway.base import engine
 from byway.base.errors import UserError
 from byway.data import survey, text
-from byway.data.casts import as_number, as_text, is_text
+from byway.data.casts import as_number, as_text, at_most_one, is_text
 from byway.data.survey import Profile
 from byway.data.text import compute
 
@@ -50,6 +50,8 @@ class Scale:
     """For people, for example `1 to 5`."""
     unclear: str = ""
     """Why no scale can be told, empty where one can."""
+    cut: bool = False
+    """Whether numbers above the best count as it: the column is a ratio, such as watched over whole length."""
 
 
 def detect(profile: Profile) -> Scale:
@@ -62,8 +64,9 @@ def detect(profile: Profile) -> Scale:
     few = 2 * profile.numbers <= profile.filled
     if (few or _commas(sample)) and _most(compute.match_substring_regex(sample, r"^-?\d+(,\d+)?$")):
         return _of_numbers("comma", compute.replace_substring(sample, ",", "."), profile)
-    if _most(compute.is_in(compute.utf8_lower(sample), value_set=_WORDS)):
-        return Scale("word", words=f"words such as {sample[0]}")
+    known = compute.is_in(compute.utf8_lower(sample), value_set=_WORDS)
+    if _most(known):
+        return Scale("word", words=f"words such as {sample.filter(known)[0]}{_others(sample, known)}")
     if few:
         return Scale(unclear=f"holds {str(sample[0])[:40]!r}, which is no number")
     return _of_numbers("number", sample, profile)
@@ -71,6 +74,13 @@ def detect(profile: Profile) -> Scale:
 
 def _most(fits: pa.Array) -> bool:
     return bool(2 * text.mask(fits).sum() > len(fits))
+
+
+def _others(sample: pa.Array, known: pa.Array) -> str:
+    """In words, how many of the sample are not known, and one of them; empty where there is none."""
+    others = sample.filter(compute.invert(known))
+    share = len(others) / len(sample)
+    return f" ({share:.0%} are others, such as {str(others[0])[:40]!r}, and kept out)" if len(others) else ""
 
 
 def _commas(sample: pa.Array) -> bool:
@@ -102,6 +112,9 @@ def _of_numbers(writing: Writing, sample: pa.Array, profile: Profile) -> Scale:
     if sentinel:
         rated = values[~np.isin(values, sentinel)]
         core_low = float(rated.min())
+    if _is_ratio(rated, core_low, core_high):
+        words = f"{core_low:g} to {core_high:g}, a ratio, which counts 1 from 1 on"
+        return Scale(writing, (0.0, 1.0), 1 - profile.filled / profile.rows, words, cut=True)
     scale = _natural(rated, core_low, core_high)
     if scale is None:
         # Without the largest fiftieth, where what is left is no count: of those most are 1.
@@ -116,7 +129,8 @@ def _of_numbers(writing: Writing, sample: pa.Array, profile: Profile) -> Scale:
     if sentinel:
         unrated = (len(values) - len(rated)) / len(values)
         shown = " and ".join(f"{value:g}" for value in sentinel)
-        missing = f" ({unrated:.0%} of the rows are {shown}, read as not rated)"
+        missing = f" ({unrated:.0%} of the rows are {shown}, read as not rated"
+        missing += f"; if 0 is the worst, set event_scale = {listed((0.0, scale[1]))})" if 0.0 in sentinel else ")"
     elif unrated:
         missing = f" ({unrated:.0%} of the rows are empty)"
     return Scale(writing, scale, unrated, f"{core_low:g} to {core_high:g}{missing}")
@@ -133,6 +147,15 @@ def _sentinel(values: NDArray[np.float64], high: float) -> list[float]:
     if halves and len(ratings) and high >= 3 and 0 < (values == 0).sum() > (ratings == ratings.min()).sum():
         sentinel.append(0.0)
     return sentinel
+
+
+def _is_ratio(values: NDArray[np.float64], low: float, high: float) -> bool:
+    """Whether these are parts of a whole that may be met again, as when a video is watched on and on.
+
+    Fractions from near 0 on, of which half are at most 2: ratings with decimals lie higher.
+    """
+    fractions = (values * 2 != np.floor(values * 2)).mean() > 0.5
+    return bool(fractions and 0 <= low < 0.5 and 1 < high <= 20 and np.median(values) <= 2)
 
 
 def _natural(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float] | None:
@@ -165,7 +188,8 @@ def by_setting(found: Scale, ends: tuple[float, float] | None, where: Path, name
     if ends is not None:
         if found.unclear.endswith("no number"):
             raise UserError(f"{where}: {name!r} {found.unclear}; give numbers, percentages, or yes and no.")
-        return Scale("number" if found.writing in ("percent", "word") else found.writing, ends, words=found.words)
+        writing = "number" if found.writing in ("percent", "word") else found.writing
+        return Scale(writing, ends, words=found.words.partition(" (")[0], cut=found.cut)
     if found.unclear:
         aside = 'leave it out with event_columns = { satisfaction = "" }, so that every event counts 1'
         if found.unclear.endswith("no number"):
@@ -222,6 +246,8 @@ def as_satisfaction(frame: "daft.DataFrame", name: str, scale: Scale, unrated: f
     number = _number(frame, name, scale.writing)
     low, high = scale.ends or (0.0, 1.0)
     result = (number - low) / (high - low)
+    if scale.cut:
+        result = at_most_one(result)
     if unrated is None:
         return result
     if is_text(frame, name):

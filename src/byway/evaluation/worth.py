@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from byway.transitions.counts import Successors
 from byway.transitions.curate import Ints, Samples, Transitions, pick
-from byway.transitions.signals import Counts, Popularity, Similarity, among, likeliest
+from byway.transitions.signals import Scorer, Signal, Similarity, among, likeliest
 from byway.transitions.triples import outside
 
 Floats = NDArray[np.float64]
@@ -31,7 +31,6 @@ DRAWS = 1000
 """Bootstrap draws for an interval."""
 RIDGE = 1e-3
 """Of the squared weights, an average turn: it keeps a signal finite that never fails on a small sample."""
-LOG = ("counts", "similarity", "popularity")
 WITHOUT, WITH = "the log's signals", "with the model"
 
 
@@ -103,7 +102,7 @@ def _judged(fit_on: Turns, judge_on: Turns) -> tuple[dict[str, Weights], dict[st
 
 def _sets(turns: Turns) -> dict[str, tuple[str, ...]]:
     """What foretells: each signal by itself, all of the log's, and these with the model."""
-    log = tuple(name for name in LOG if name in turns.said)
+    log = tuple(name for name in turns.said if name != "language_model")
     alone = {name: (name,) for name in (*log, "language_model")}
     return {**alone, WITHOUT: log, WITH: (*log, "language_model")}
 
@@ -119,12 +118,11 @@ def _turns(
     pairs, row = np.unique(samples.context[:, -2:], axis=0, return_inverse=True)
     model = ask(pairs.astype(np.int32), choice_M & outside(pairs, M), successors)[row.reshape(-1)]
     own = choice_M & outside(samples.context, M)
-    said = {"similarity": Similarity(similarity_MM).scores(samples.context), "language_model": model}
+    known: Sequence[Signal] = [Similarity(similarity_MM)]
     if choice_M.all():
-        said["counts"] = Counts(successors).scores(samples.context)
-        popular = Popularity(successors.popularity_M).scores(samples.context)
-        said["popularity"] = np.broadcast_to(popular, own.shape)
-    return Turns(samples, own, said)
+        known = Scorer.from_counts(successors, similarity_MM).signals
+    said = {signal.name: np.broadcast_to(signal.scores(samples.context), own.shape) for signal in known}
+    return Turns(samples, own, {**said, "language_model": model})
 
 
 def _new_interests(

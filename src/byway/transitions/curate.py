@@ -79,6 +79,20 @@ class Transitions:
         return np.bincount(self.train.label, self.train.count, self.clusters).astype(np.float64)
 
 
+EXHAUSTED = 0.2
+"""Share of people who have met every interest beyond which that is said."""
+
+
+def _why_few(events: Events) -> str:
+    """Why a log has too few turns to learn from, and what to do."""
+    good = np.bincount(events.user[events.good()], minlength=1)
+    if (good < 2).all():
+        return "nobody has two events that reach catalog.positive, and a turn takes two; use more of the log"
+    if (good > 0).sum() == 1:
+        return "all that reaches catalog.positive is of one user; use more of the log"
+    return "too few to learn from; use more of the log, lower tree.items_per_cluster, or a deeper transitions.level"
+
+
 def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) -> Outcome:
     """Find the transitions, split them in time, curate the fine-tuning samples."""
     clusters = tree.size(settings.level)
@@ -90,7 +104,9 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
         )
     cluster_of = tree.assign(settings.level)
     found = find(events, cluster_of, clusters, settings.history)
-    where_users_stand(events, cluster_of, clusters, settings.history).write(work.out)
+    standing = where_users_stand(events, cluster_of, clusters, settings.history)
+    standing.write(work.out)
+    exhausted = float((np.diff(standing.starts) >= clusters).mean())
     part = split(found.time, found.progress, found.user, events.clock, HELDOUT, VALIDATION)
     counted = {
         name: count(found.context[part == i], found.label[part == i], clusters) for i, name in enumerate(PARTS[:3])
@@ -107,8 +123,12 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
     if lacking:
         raise UserError(
             f"The log has {len(found.label):,} turns to an interest that was new to somebody, and none for the "
-            f"{' and the '.join(lacking)}: too few to learn from. Use more of the log or a deeper "
-            "transitions.level."
+            f"{' and the '.join(lacking)}: {_why_few(events)}."
+        )
+    if exhausted > EXHAUSTED:
+        say(
+            f"  [yellow]{exhausted:.0%} of the people have met all {clusters} interests[/], so that nothing new is "
+            "left for them: lower tree.items_per_cluster for more interests."
         )
     meta = {"level": str(settings.level), "clusters": str(clusters), "curation": settings.curation}
     for name in PARTS:
@@ -130,6 +150,7 @@ def build(work: Work, settings: config.Transitions, events: Events, tree: Tree) 
             "not_new": found.not_new,
         },
         metrics={
+            "transitions.exhausted": round(exhausted, 4),
             "transitions.train": int(several.count.sum()),
             "transitions.heldout": int(heldout.count.sum()),
             "transitions.heldout_unseen_pairs": round(float(unseen / max(1, heldout.count.sum())), 4),

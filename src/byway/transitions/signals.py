@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from byway.base.errors import UserError
 from byway.base.ranking import ndcg_at
 from byway.transitions.counts import Successors, ranks_of
 from byway.transitions.curate import Ints, Samples, Transitions, pick
@@ -218,8 +219,17 @@ class Scorer:
         return {signal.name: self.weights.get(signal.name, signal.default) for signal in self.signals}
 
     def weighed(self, **weights: float) -> "Scorer":
-        """The same signals with some weights changed; names of no signal here are passed over."""
+        """The same signals with some weights changed.
+
+        Who ranks again leaves out the model that answers by itself; UserError for the weight of another signal that
+        is not here, without which the ranking would be another one in silence.
+        """
         own = {signal.name for signal in self.signals}
+        lacking = [name for name, weight in weights.items() if weight and name not in own | {"language_model"}]
+        if lacking:
+            raise UserError(
+                f"The table was weighed with {', '.join(lacking)}, which nobody computes here; run again."
+            )
         return replace(self, weights={**self.weights, **{k: v for k, v in weights.items() if k in own}})
 
     def fitted_by_ndcg(self, validation: Samples, rng: np.random.Generator) -> "Scorer":

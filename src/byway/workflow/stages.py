@@ -189,7 +189,8 @@ def questions(
 def _base_weights(inputs: Inputs) -> dict[str, str]:
     """The model that is fine-tuned; or, of one that is asked elsewhere, all that shapes its answers."""
     if inputs.config.language_model.answers == "here":
-        return _weights(model=inputs.config.language_model.model)
+        model = inputs.config.language_model.model
+        return _weights(model=model) | {"frozen": str(known_models.record(model).frozen)}
     return {"asked": artifact.hash_json({**shaping(inputs.config.answers), "url": "", "format": ""})}
 
 
