@@ -129,5 +129,5 @@ def test_a_signal_that_is_missing_where_it_had_a_weight_is_an_error_and_not_anot
     )
     scorer = Scorer.from_counts(Successors.count(some, 6))
     assert scorer.weighed(counts=2.0, language_model=1.0, recency=0.0).weights == {"counts": 2.0}
-    with pytest.raises(UserError, match="weighed with recency, which is not known here"):
+    with pytest.raises(UserError, match="weighed with recency, which nobody computes here"):
         scorer.weighed(counts=2.0, recency=1.0)
