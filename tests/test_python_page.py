@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the data, a quick encoder, and a table that needs no language model."""
     cheap = replace(
         stages.TRANSITION_TABLE,
-        build=lambda work, inputs: table(work, inputs.config.transition_table, inputs.transitions),
+        build=lambda work, inputs: table(work, inputs.transitions),
         reads=(stages.TRANSITIONS,),
     )
     kept = [stage for stage in pipeline.STAGES if stage is not stages.LANGUAGE_MODEL]

@@ -21,6 +21,7 @@ from byway.items import sequence
 from byway.serving import bundle
 from byway.transitions import standing
 from byway.transitions import table as tables
+from byway.transitions.signals import TableWeights
 from tests.language.conftest import make_tiny
 
 SOURCES = sorted((Path(__file__).resolve().parents[1] / "src" / "byway").rglob("*.py"))
@@ -115,6 +116,7 @@ def test_an_array_with_a_pickle_in_it_is_not_read(load: Callable[[Path], Any], n
         np.save(folder / f"{other}.npy", np.zeros(1))
     manifest = bundle.Manifest(2, [], 1, False, {})
     (folder / "manifest.json").write_bytes(bundle.msgspec.json.encode(manifest))
+    (folder / "fitted.json").write_bytes(bundle.msgspec.json.encode(TableWeights({})))
     np.save(folder / f"{name}.npy", np.array([Bomb(bomb)], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"allow_pickle|Python objects"):
         load(folder)

@@ -20,6 +20,6 @@ from byway.data import impressions
 def test_a_cell_that_is_not_utf_8_ends_nothing(tmp_path: Path, line: str, row: dict[str, str | None]) -> None:
     path = tmp_path / "impressions.csv"
     path.write_bytes(f"user,item,time,source,arm\nu,1,2020-01-01,web,a\n{line}\n".encode("latin-1"))
-    table = impressions.read([path], {}, (), config.Catalog(), tmp_path / "scratch")
+    table, _ = impressions.read([path], {}, (), config.Catalog(), tmp_path / "scratch")
     assert table.schema.field("user").type == pa.string()
     assert table.drop_columns(["time"]).to_pylist()[1] == row

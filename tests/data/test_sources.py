@@ -160,7 +160,7 @@ def test_kuairec_public_layout(work: Work, tmp_path: Path) -> None:
         ),
         small_matrix__csv=(
             "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
-            "14,0,4381,6067,2020-07-05 05:27:48.378,20200705.0,1593898068.378,0.72\n"
+            "14,0,4381,6067,2020-07-05 05:27:48.378,20200705.0,1593898068.378,1.44\n"
         ),
     )
     outcome = build(work, "kuairec", folder.parent)
@@ -175,7 +175,7 @@ def test_kuairec_public_layout(work: Work, tmp_path: Path) -> None:
     assert rows(work, "events.parquet")[0]["watch_seconds"] == pytest.approx(13.838)
 
     build(work, "kuairec", folder.parent, events=str(folder / "small_matrix.csv"))
-    np.testing.assert_allclose(events.load(work.out).satisfaction, [0.36], rtol=1e-6)
+    np.testing.assert_allclose(events.load(work.out).satisfaction, [0.72], rtol=1e-6)
 
 
 def test_kuairec_positives_only(work: Work, tmp_path: Path) -> None:

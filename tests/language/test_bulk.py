@@ -127,7 +127,7 @@ def test_similarity_weighs_where_the_later_log_follows_it(
     planted = Scorer.from_counts(Successors.count(before, clusters), np.eye(clusters)[np.arange(clusters) ^ 1])
     assert bulk.fit(policy, after, planted, rng)[0].weights["similarity"] > 0
     scorer, weight = bulk.fit(policy, Samples(context[:0], once[:0], once[:0]), planted, rng)
-    unweighed = dict(scorer.weights), weight
+    unweighed = scorer.all_weights(), weight
     assert unweighed == ({"counts": 1, "similarity": 0, "popularity": 0}, 0)
     nothing = Scorer.from_counts(Successors.count(before, clusters), np.zeros((clusters, clusters)))
     assert bulk.fit(policy, after, nothing, rng)[0].weights["similarity"] == 0

@@ -1,7 +1,6 @@
 """Fine-tuning against plain arithmetic, and over a kill."""
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,6 +133,7 @@ class Season:
 
     name: str = "season"
     tried: tuple[float, ...] = (0.0, 1.0)
+    default: float = 0.0
 
     def scores(self, context_NK: np.ndarray) -> np.ndarray:
         return np.tile(np.arange(float(M)), (len(context_NK), 1))
@@ -292,16 +292,3 @@ def test_frozen_layers_stay_and_the_others_learn(share: float) -> None:
     for i, (layer, old) in enumerate(zip(model.base_model.layers, before, strict=True)):
         changed = any(not torch.equal(old[name], now) for name, now in layer.state_dict().items())
         assert changed == (i >= round(2 * share))
-
-
-def test_a_model_is_asked_with_the_prompt_that_it_was_taught(tmp_path: Path, tokenizer: Any) -> None:
-    """One made before that was written down had "Next:" under causal attention too."""
-    (tmp_path / "curve.jsonl").touch()
-    record = {"model": "smollm2-135m", "attention": "causal"}
-    (tmp_path / "policy.json").write_text(json.dumps(record), "utf-8")
-    old = tune.load(tmp_path)
-    (tmp_path / "policy.json").write_text(json.dumps({**record, "ending": prompts.ENDINGS["causal"]}), "utf-8")
-    new = tune.load(tmp_path)
-    asked = [prompts.tokenise(HOSTILE, 2, tokenizer, each.ending).tokens([0, 1]) for each in (old, new)]
-    assert tokenizer.decode(asked[0]) == f"{tokenizer.decode(asked[1])}Next:"
-    assert len(asked[0]) == len(asked[1]) + 2

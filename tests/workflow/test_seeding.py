@@ -50,7 +50,7 @@ def test_people_of_the_log_are_known_and_each_event_once(tmp_path: Path) -> None
 
 def test_what_is_older_than_the_history_keeps_is_counted_and_stays_out(tmp_path: Path) -> None:
     # People's events are 1,000 seconds apart: some of them lie before the bound.
-    folder = workspace(tmp_path, NOW - 30 * DAY // 10**6 - 2_500)
+    folder = workspace(tmp_path, int(time.time()) - 30 * DAY // 10**6 - 2_500)
     found = seeded(folder)
     assert found == {"added": 2 * small.EVENTS, "users": 2, "older": 3 * small.EVENTS}
     assert history(folder, "u0") == []
