@@ -394,8 +394,9 @@ def test_weights_are_inputs_of_the_stages_that_load_them(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1")
     shipped = known_models.identity(models.SHIPPED)
-    assert weights_of(stages.LANGUAGE_MODEL, tmp_path) == {"model": shipped}
-    assert weights_of(stages.CURATIONS, tmp_path) == {"model": shipped}
+    frozen = str(known_models.record(models.SHIPPED).frozen)
+    assert weights_of(stages.LANGUAGE_MODEL, tmp_path) == {"model": shipped, "frozen": frozen}
+    assert weights_of(stages.CURATIONS, tmp_path) == {"model": shipped, "frozen": frozen}
     assert weights_of(stages.DESCRIPTIONS, tmp_path) == {"tokenizer": shipped}
     assert weights_of(stages.MULTIMODAL_MODEL, tmp_path) == {}
     own = f"language_model.model={folder}"
