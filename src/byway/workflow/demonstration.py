@@ -160,7 +160,14 @@ def _tell_pages(
     """
     at = now()
     told = [
-        history.Event(f"log-{i}", user, event.item, at - (end or 0) + (event.time or 0), event.satisfaction or 0.0)
+        history.Event(
+            f"log-{i}",
+            user,
+            event.item,
+            at - (end or 0) + (event.time or 0),
+            event.satisfaction or 0.0,
+            source=history.SEEDED,
+        )
         for user, (seen, end) in people.items()
         for i, event in enumerate(seen)
     ]
