@@ -249,7 +249,10 @@ def serve(
     from byway.serving import hosts, processes
     from byway.serving import publish as module
 
-    config = _config(directory, [*processes.from_environment(), *(set or [])])
+    if other := [text for text in set or [] if not text.lstrip().startswith("serving.")]:
+        next_ = f"{command('run', directory)}, then {command('publish', directory)}"
+        raise UserError(f"--set {other[0]}: only [serving] is read here; put others into byway.toml, then {next_}")
+    config = _config(directory, set)
     if hosts.shared(config.serving) and module.current(directory) is None:
         hosts.take(directory, config.serving)
     served = module.current(directory)
@@ -436,9 +439,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _config(directory: Path, overrides: list[str] | None) -> Any:
+    from byway.base.config import from_environment
     from byway.workflow import folder
 
-    return folder.settings(directory, overrides or ())
+    return folder.settings(directory, [*from_environment(), *(overrides or ())])
 
 
 def _built(directory: Path, overrides: list[str] | None, stage: str) -> Any:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 import structlog
 
-from byway.serving import connections, logs, processes, readiness
+from byway.base import config
+from byway.serving import connections, logs, readiness
 from byway.serving.supervisor import Fleet
 from tests.serving import running
 
@@ -323,4 +324,4 @@ def test_the_unit_starts_a_verb_that_there_is() -> None:
     assert "ExecStart=/opt/byway/bin/byway serve " in unit
     named = dict.fromkeys(re.findall(r"BYWAY_SERVING_[A-Z_]+", unit), "1")
     assert named
-    processes.from_environment(named)
+    config.from_environment(named)

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import pytest
 
+from byway.base import config
 from byway.base.errors import UserError
 from byway.serving import processes, worker
 from tests.serving import house, running
@@ -227,9 +228,9 @@ def test_settings_from_the_environment() -> None:
         "BYWAY_SERVING_HISTORY": "redis://h:1/0",
         "PATH": "",
     }
-    assert sorted(processes.from_environment(given)) == ["serving.history=redis://h:1/0", "serving.rate=5"]
+    assert sorted(config.from_environment(given)) == ["serving.history=redis://h:1/0", "serving.rate=5"]
     with pytest.raises(UserError, match="BYWAY_SERVING_WORKER is no setting"):
-        processes.from_environment({"BYWAY_SERVING_WORKER": "2"})
+        config.from_environment({"BYWAY_SERVING_WORKER": "2"})
 
 
 # A full disk

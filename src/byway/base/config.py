@@ -4,9 +4,10 @@ A section is named after the artifact that it shapes. A value comes from the def
 workspace's `byway.toml`, then from `--set section.setting=value`. `docs/settings.md` is generated from this file.
 """
 
+import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -423,6 +424,22 @@ class Config:
     context_table: ContextTable = field(default_factory=ContextTable)
     experiment: Experiment = field(default_factory=Experiment)
     views: Views = field(default_factory=Views)
+
+
+PREFIX = "BYWAY_SERVING_"
+"""What the settings of the service are called in the environment: BYWAY_SERVING_WORKERS is serving.workers."""
+OPTIONS = ("HOST", "PORT")
+"""What stands beside them there: options of `byway serve`."""
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The settings that the environment gives, as `load` takes them; UserError for what is none."""
+    known = {f"{PREFIX}{f.name.upper()}": f.name for f in fields(Serving)}
+    others = {PREFIX + name for name in OPTIONS}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and name not in others:
+            raise UserError(f"{name} is no setting; there are {', '.join(sorted([*known, *others]))}.")
+    return [f"serving.{setting}={environment[name]}" for name, setting in known.items() if name in environment]
 
 
 @cache

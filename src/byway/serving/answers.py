@@ -155,7 +155,9 @@ def from_known(
     count = places.k - places.explore
     if not count:
         return []
-    reasons.append(f"{count} more places do not explore; they hold what fits the interests already known.")
+    more = f"{count} more places do not explore" if count > 1 else "One more place does not explore"
+    more = more if places.explore else "No place explores"
+    reasons.append(f"{more}; there stands what fits the interests already known.")
     clusters = [cluster for cluster in shares(bundle, person) if not explored[cluster]][-KNOWN:]
     if person.context is not None and person.context not in clusters:
         clusters.append(person.context)

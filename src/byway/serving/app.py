@@ -29,6 +29,7 @@ from byway.serving.history import DAY, Event
 from byway.serving.keyring import PLACES, Keyring, Sessions, Wrong
 from byway.serving.messages import (
     PROBLEM,
+    Alive,
     Cluster,
     Clusters,
     Deleted,
@@ -230,9 +231,9 @@ async def log_(
 
 
 @get("/healthz", tags=["health"])
-async def healthz() -> Health:
+async def healthz() -> Alive:
     """Whether the process runs."""
-    return Health("ok")
+    return Alive()
 
 
 NOT_READY = {503: ResponseSpec(Problem, description="Not ready.", media_type=PROBLEM, generate_examples=False)}
@@ -249,7 +250,7 @@ async def readyz(request: Asking) -> Health:
 async def metrics_(request: Asking) -> Response[bytes]:
     """Counts and times in the Prometheus text format."""
     facts = request.app.state.readiness.facts()
-    return Response(meters.exposition(facts), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(meters.exposition(facts), media_type="text/plain; version=0.0.4")
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response[bytes]:

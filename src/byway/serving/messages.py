@@ -183,6 +183,12 @@ class ItemFacts(msgspec.Struct, frozen=True):
     quality: float
 
 
+class Alive(msgspec.Struct, frozen=True):
+    """That a process runs."""
+
+    status: str = "ok"
+
+
 class Health(msgspec.Struct, frozen=True):
     """How a worker is."""
 

@@ -123,19 +123,23 @@ def explain(bundle: Bundle, person: Person, drawn: Drawn, reasons: list[str]) ->
     names = bundle.manifest.names
     whose = "this pair" if len(drawn.context) == 2 else "these three"
     liked = [names[c] for c in dict.fromkeys(drawn.context)]
+    drawn_from = liked
     if person.context is not None:
-        reasons.append(f"The item being watched is of “{names[drawn.context[-1]]}”.")
-    if len(liked) == 1:
-        reasons.append(f"One recent interest: “{liked[0]}”.")
-    else:
-        number, said = ("Two", "Three")[len(liked) - 2], ", then ".join(f"“{name}”" for name in liked)
+        watched = names[drawn.context[-1]]
+        reasons.append(f"The item being watched is of “{watched}”.")
+        drawn_from = [name for name in liked if name != watched]
+    if len(drawn_from) == 1:
+        reasons.append(f"One recent interest: “{drawn_from[0]}”.")
+    elif drawn_from:
+        number, said = ("Two", "Three")[len(drawn_from) - 2], ", then ".join(f"“{name}”" for name in drawn_from)
         reasons.append(f"{number} recent interests, drawn from the history: {said}.")
     asked = np.array([drawn.context])
     if len(liked) == 3 and bundle.triples is not None and bundle.triples.rows(asked, len(names))[0] < 0:
         reasons.append("Hardly anybody had these three together, so the last two decide.")
     chosen = None if drawn.cluster is None else names[drawn.cluster]
     if drawn.rank == 1:
-        reasons.append(f"People with these interests are most likely to enjoy “{chosen}” next.")
+        these = "this interest" if len(liked) == 1 else "these interests"
+        reasons.append(f"People with {these} are most likely to enjoy “{chosen}” next.")
     elif drawn.rank is not None:
         reasons.append(
             f"“{chosen}” is number {drawn.rank} in the ranking of {whose}; those before it are not new to "

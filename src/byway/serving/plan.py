@@ -105,8 +105,9 @@ def chances_of(bundle: Bundle, found: "Scored", of: NDArray[np.int64], places: i
 
 
 def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
-    """New interests that an answer can lead to: each with the chance that its best item is shown, and the interests
-    of the history that say most for it; the likeliest first, of equal ones the one whose best item is better."""
+    """New interests that an answer of the usual length can lead to: each with the chance that its best item is
+    shown, and the interests of the history that say most for it; the likeliest first, of equal ones the one whose
+    best item is better."""
     planner, M = _planner(bundle), len(bundle.manifest.names)
     asker = asker_of(bundle, person)
     scored = _scored(bundle, person, asker)
@@ -119,7 +120,8 @@ def leads(bundle: Bundle, person: Person) -> list[tuple[int, float, list[int]]]:
     chance = chances_of(bundle, scored, best, ITEMS)
     for c, at, p in zip(order.tolist(), best.tolist(), chance.tolist(), strict=True):
         own = [int(planner.cluster[asker.rows[i]]) for i in planner.because(asker, int(scored.candidates[at]))]
-        found.append((c, p, list(dict.fromkeys(own))))
+        if p > 0:
+            found.append((c, p, list(dict.fromkeys(own))))
     return sorted(found, key=lambda one: -one[1])
 
 

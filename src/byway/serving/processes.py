@@ -12,9 +12,9 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -25,10 +25,6 @@ from byway.serving import logs, security
 from byway.serving.supervisor import Supervisor
 from byway.serving.worker import ADDRESS, COUNTS, FILE, SETTINGS, SPACE, listening
 
-PREFIX = "BYWAY_SERVING_"
-"""What the settings of the service are called in the environment: BYWAY_SERVING_WORKERS is serving.workers."""
-OPTIONS = ("HOST", "PORT")
-"""What stands beside them there: options of the command."""
 MEMORY = Path("/dev/shm")
 UNABLE = 1
 """Exit code where no worker can be started; 2 is a mistake in what was asked, 0 the end that was asked for."""
@@ -74,16 +70,6 @@ def serve(workspace: Path, settings: config.Serving, host: str, port: int, token
     log.info("service ended", able=able)
     if not able:
         raise SystemExit(UNABLE)
-
-
-def from_environment(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The settings that the environment gives, as `--set` takes them."""
-    known = {f"{PREFIX}{f.name.upper()}": f.name for f in fields(config.Serving)}
-    others = {PREFIX + name for name in OPTIONS}
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known and name not in others:
-            raise UserError(f"{name} is no setting; there are {', '.join(sorted([*known, *others]))}.")
-    return [f"serving.{setting}={environment[name]}" for name, setting in known.items() if name in environment]
 
 
 @contextmanager

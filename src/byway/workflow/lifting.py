@@ -302,7 +302,7 @@ def as_text(found: dict[str, Any]) -> str:
     """The figures in lines."""
     setting, ratio = found["setting"], found["sample_ratio"]
     lines = [
-        f"{setting['users']:,} users, {setting['days']} days, {setting['rows']:,} rows; over {setting['control']}:"
+        f"{setting['users']:,} users, days: {setting['days']}, {setting['rows']:,} rows; over {setting['control']}:"
     ]
     reasons = {
         "moved": "users who were seen in several arms",
@@ -345,7 +345,11 @@ def _earned(rows: dict[str, Any]) -> str:
         for kind in ("ips", "snips", "doubly_robust")
         if rows[kind]["mean"] is not None and rows[kind]["low"] is not None
     )
+    aside = ""
+    if rows["aside"]:
+        every = rows["answers"] + rows["aside"]
+        aside = f" {rows['aside']:,} of {every:,} answers could not be worked out again and are left out."
     return (
         f"{said}. {rows['covered']:.0%} of it could have been shown by the log; worth {rows['effective']:.0f} of "
-        f"{rows['rows']} rows."
+        f"{rows['rows']} rows.{aside}"
     )
