@@ -69,7 +69,9 @@ def one(n: int, items: int, seed: int) -> dict[str, Any]:
         settings = config.Catalog(items="items.parquet", events="raw.parquet")
         began = time.perf_counter()
         kept_out = Quarantine(folder / "quarantine.parquet")
-        log = events.cleaned(sources.read(settings, folder), ids, kept_out, time.time_ns() // 1000)
+        log = events.cleaned(
+            sources.read(settings, folder, folder / "copies"), ids, kept_out, time.time_ns() // 1000
+        )
         kept_out.close()
         log.write(folder, 0.5)
         assert len(log) == written, kept_out.reasons

@@ -109,7 +109,7 @@ def captions(folder: Path) -> dict[str, Any]:
         near = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST]
         found[model] = {
             "same_category": [round(float((kind[near] == kind[:, None]).mean()), 4) for kind in kinds.values()],
-            "vectors": len(np.unique(projection.alike(vectors))),
+            "vectors": len(np.unique(projection.group_equal(vectors))),
             "ms": round(1e3 * seconds / len(texts), 2),
         }
     return found

@@ -37,6 +37,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 MODES = {"nothing": 0, "kill": 1, "torn": 2, "power": 1, "fail": 3, "full": 4, "readonly": 5}
@@ -120,6 +121,7 @@ def real_stages() -> None:
     from byway.interests import embed
     from byway.transitions.counts import Successors
     from byway.transitions.curate import Transitions
+    from byway.transitions.signals import TableWeights
     from byway.workflow import pipeline, stages
 
     engine.daft()
@@ -140,6 +142,7 @@ def real_stages() -> None:
         for name in ("clusters", "model"):
             np.save(work.out / f"{name}.npy", best)
         np.save(work.out / "scores.npy", np.zeros(best.shape, np.float32))
+        (work.out / "fitted.json").write_bytes(msgspec.json.encode(TableWeights({})))
         return Outcome()
 
     vars(embed)["sentence_encoder"] = encoder

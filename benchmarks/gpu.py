@@ -144,7 +144,7 @@ def item_policy(options: argparse.Namespace) -> dict[str, float]:
     """A step of the item policy's training, with what prepares it."""
     settings, items = replace(config.ItemPolicy(), epochs=1), 2000 if options.small else 100_000
     rng, length = np.random.default_rng(0), settings.history
-    users = max(2, settings.batch * (2 if options.small else options.steps) // length)
+    users = max(2, sequence.BATCH[1] * (2 if options.small else options.steps) // length)
     share = 1 / np.arange(1, items + 1) ** 0.7
     item = rng.choice(items, users * length, p=share / share.sum()).astype(np.int32)
     start = np.arange(users, dtype=np.int64) * length

@@ -125,7 +125,7 @@ def logged(workspace: Path, seed: int, users: int, days: int, **given: Any) -> l
 def found_in(workspace: Path, rows: lifting.Rows) -> dict[str, Any]:
     """What `byway lift` says of them."""
     log = lifting.arrange(rows, lifting._opened(workspace), {})  # pyright: ignore
-    return lifting.live.figures(log, "control", 0.5, 0.1)
+    return lifting.live.figures(log, "control", 0.5)
 
 
 def share_of(hits: list[bool]) -> dict[str, float]:

@@ -66,9 +66,8 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     vectors, truth = planted.topics(n, rng)
     traffic = planted.zipf(n, rng)
-    settings = config.Tree()
-    sizes = tree.level_sizes(n, settings)
-    weights = tree.blended_weights(traffic, sizes, 2, settings)
+    sizes = tree.level_sizes(n, config.Tree())
+    weights = tree.blended_weights(traffic, sizes, 2)
 
     def figures(labels: NDArray[np.int64], seconds: float) -> dict[str, Any]:
         parts = sizes[1]
@@ -90,7 +89,7 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
     needed = n <= partition.DIRECT
     graph, graph_seconds = timed() if needed else (None, 0.0)
     began = time.perf_counter()
-    grown = tree.grow(vectors, graph, traffic, sizes, settings, np.random.default_rng(seed))
+    grown = tree.grow(vectors, graph, traffic, sizes, np.random.default_rng(seed))
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if not needed:
@@ -103,7 +102,7 @@ def one(n: int, rivals: bool, seed: int) -> dict[str, Any]:
         "peak_gb": round(peak, 2),
         "empty": int(sum((np.diff(start) == 0).sum() for start in grown.starts)),
         "nmi_topics": round(float(nmi(truth[0], grown.assign(1))), 4),
-        "measured": tree.measure(grown, vectors, traffic, settings),
+        "measured": tree.measure(grown, vectors, traffic),
     }
     began = time.perf_counter()
     kmeans = faiss.Kmeans(

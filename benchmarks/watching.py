@@ -74,7 +74,6 @@ block_clusters = 8
 batch = 40
 
 [experiment]
-epochs = 2
 retrain_every = 15
 """
 language.EVALUATE_ON = 60  # it spells the names here, and is judged nowhere

@@ -1,6 +1,6 @@
 """What the embedded world is like: its log's shape, and how predictable the next novel interest is in it.
 
-    python benchmarks/world.py [--world full|small] [--seeds 3] [--chance]
+    python -m benchmarks.world [--world full|small] [--seeds 3] [--chance]
 
 Prints one JSON object: figures averaged over the seeds. `docs/world.md` quotes them.
 """
@@ -145,7 +145,7 @@ def figures(made: World) -> dict[str, float]:
     ways = scores(made, found[:cut], test)
     random = world.build(made.seed, replace(made.settings, recommender="random"))
     random_log = loop.simulate(random)
-    liked = made.users.affinity >= made.settings.liked
+    pleasing = made.users.affinity >= made.settings.liked
     out = {
         "events": len(log),
         "satisfaction": float(log.satisfaction.mean()),
@@ -153,7 +153,7 @@ def figures(made: World) -> dict[str, float]:
         "daily_users": float((watched > 0).mean()),
         "daily_users_over_ten_minutes": float((watched > 600).mean()),
         "known_at_start": float(made.users.known.sum(1).mean()),
-        "undiscovered_at_start": float((liked & ~made.users.known).sum(1).mean()),
+        "undiscovered_at_start": float((pleasing & ~made.users.known).sum(1).mean()),
         "known_at_end": float(log.end.known.sum(1).mean()),
         "zipf_slope": zipf_slope(plays),
         "traffic_of_top_tenth": float(np.sort(plays)[-len(plays) // 10 :].sum() / plays.sum()),

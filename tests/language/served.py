@@ -1,7 +1,7 @@
 """A server of the OpenAI protocol with a script instead of a model, on loopback, for tests.
 
 Who answers is a function of the names that are legal; what goes wrong is in the address: /busy/v1 is busy at first,
-/garbage/v1 speaks another protocol, and so on (`FAULTS`).
+/garbage/v1 speaks another protocol, and so on.
 """
 
 import json

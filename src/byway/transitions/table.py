@@ -22,7 +22,7 @@ class Table:
     scores: NDArray[np.float32]
     """[M, M, n] log-probability, up to a constant a pair."""
     model: NDArray[np.int32]
-    """[M, M, m] the fine-tuned model alone; m is `model_top`, and at most n."""
+    """[M, M, m] the fine-tuned model alone; m is how many are kept, at most n."""
     triples: Triples | None = None
     """The triples that users have, where K is 3; `triples.look_up` reads both."""
     model_triples: Triples | None = None
