@@ -183,7 +183,7 @@ def test_the_atlas(page: "sync_api.Page", client: httpx.Client) -> None:
     shoot(page, "atlas")
     page.get_by_label("Find an interest").fill("owl")
     found = page.locator("#found")
-    found.get_by_text("1 interests with").wait_for()
+    found.get_by_text("1 interest with").wait_for()
     found.get_by_role("link", name=house.NAMES[5]).click()
     found.get_by_role("heading", name="Leads to").wait_for()
     assert "outdoors" in found.inner_text()
