@@ -18,6 +18,7 @@ import pytest
 from byway import cli
 from byway.base import artifact, config, memory
 from byway.base.artifact import Outcome
+from byway.base.errors import UserError
 from byway.data.events import DAY
 from byway.simulation import loop
 from byway.workflow import demonstration, pipeline, preview, recommendations
@@ -691,3 +692,24 @@ def test_a_shard_that_is_none_is_one_sentence(byway: Byway, tmp_path: Path, shar
 def test_a_shard_is_of_one_stage(byway: Byway, tmp_path: Path) -> None:
     folder = make_workspace(tmp_path)
     assert "--only" in byway("run", str(folder), "--shard=1/2", "--until=tree").sentence()
+
+
+def test_every_verb_reads_the_settings_of_the_service_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `byway serve` writes to a server, `byway forget` and `byway backup` must not look for in files here."""
+    (tmp_path / "byway.toml").touch()
+    monkeypatch.setenv("BYWAY_SERVING_HISTORY", "redis://127.0.0.1:1/0")
+    with pytest.raises(UserError, match="The history does not answer"):
+        cli.forget(tmp_path, "ann")
+    with pytest.raises(UserError, match="redis"):
+        cli.backup(tmp_path, tmp_path / "copy")
+    monkeypatch.setenv("BYWAY_SERVING_HISTRY", "x")
+    with pytest.raises(UserError, match="BYWAY_SERVING_HISTRY is no setting"):
+        cli.backup(tmp_path, tmp_path / "copy")
+
+
+def test_a_service_refuses_settings_of_the_bundle(tmp_path: Path) -> None:
+    (tmp_path / "byway.toml").touch()
+    with pytest.raises(UserError, match=r"--set bundle\.skip=0\.1: only \[serving\] is read here"):
+        cli.serve(tmp_path, set=["serving.workers=1", "bundle.skip=0.1"])
