@@ -702,7 +702,7 @@ def test_every_verb_reads_the_settings_of_the_service_from_the_environment(
     monkeypatch.setenv("BYWAY_SERVING_HISTORY", "redis://127.0.0.1:1/0")
     with pytest.raises(UserError, match="The history does not answer"):
         cli.forget(tmp_path, "ann")
-    with pytest.raises(UserError, match="redis"):
+    with pytest.raises(UserError, match=r"kept by the server of serving\.history"):
         cli.backup(tmp_path, tmp_path / "copy")
     monkeypatch.setenv("BYWAY_SERVING_HISTRY", "x")
     with pytest.raises(UserError, match="BYWAY_SERVING_HISTRY is no setting"):
