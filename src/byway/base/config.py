@@ -82,8 +82,7 @@ class Run:
     """Arithmetic of the language and multimodal models' matrix products. auto: the fastest here, for the table
     perhaps float16 (`pip install 'byway[mkl]'`)."""
     processes: Whole = 1
-    """Processes that train a language model or an item policy together: a step takes as many batches, and the
-    processors are shared out."""
+    """Processes that train a language model or an item policy together: a step takes as many batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,7 @@ class LanguageModel:
     """With the whole log under block attention a step draws this many clusters a slot and trains on every pair
     among them."""
     learning_rate: Number = 0.0
-    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own, 0.001 of the default one."""
+    """Peak of the schedule: linear warm-up, then linear decay. 0: the model's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ class Answers:
     at_once: AtOnce = 16
     """Requests under way together."""
     price: Prices = ()
-    """Money for a million tokens read and written, as [0.1, 0.4]: then costs are said, before and after."""
+    """Money for a million tokens read and written, as [0.1, 0.4]: then costs are said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +306,7 @@ class Serving:
     """Where people's histories are kept: `redis://host:port/number`, or empty for files in the workspace."""
     publication: Literal["files", "server"] = "files"
     """Where a host learns which bundle is served: from its own `published/`, or from the server of the history,
-    which then carries the bundle to all hosts."""
+    which carries it to all hosts."""
     forget_days: Count = 30
     """Events and answers older than this are dropped; older events are not taken in."""
     exposures: Literal["delivered", "confirmed"] = "delivered"
@@ -331,7 +330,7 @@ class Media:
     """Frames sampled uniformly from a video: what the multimodal model can be given at most."""
     captioner: str = ""
     """An image-text-to-text model that says what is seen in each item: a view of its embedding, a line of the
-    text prompt, and the thought to learn from. Empty: nothing is said."""
+    text prompt, and the thought to learn from."""
     captioner_url: str = ""
     """Address of a server that speaks the OpenAI protocol and has that model; empty: it runs here."""
 
@@ -378,7 +377,7 @@ class Experiment:
     seeds: Count = 1
     """Deals: runs with other accounts and other chance. Intervals draw deals as well as people."""
     users: Count = 800
-    """Accounts an arm. In segments no account is in two while there are enough people."""
+    """Accounts an arm. In segments no account is in two."""
     days: Count = 30
     """Days lived; 180 shows long-term effects."""
     share: Share = 0.2

@@ -22,7 +22,7 @@ LIMIT = 500
 """Events of a user that an answer reads: ten times what an item policy reads by default."""
 
 
-SEEDED = "workspace"
+SEEDED = "byway:seed"
 """The source of events that `byway seed` took from the workspace's own log."""
 
 
